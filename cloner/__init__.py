@@ -1,0 +1,1 @@
+"""Batch voice cloning on people's own GPU boxes."""

@@ -1,0 +1,1 @@
+"""What speaks: engines behind one protocol. Only here is torch imported."""

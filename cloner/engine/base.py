@@ -1,0 +1,113 @@
+"""What a worker asks of a model: the `Engine` protocol and the values that cross it.
+
+An engine gets a whole chunk at a time, of one or several speakers, and gives the segments back in whatever
+order they finish. So an engine that speaks one text after another and one that decodes 64 at once stand
+behind the same four methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloner.batch import Generation
+
+SAMPLE_RATE = 44_100
+"""Sample rate of fish-speech's codec, Hz."""
+
+FRAME_SAMPLES = 2048
+"""Samples in a frame: 44100 / 2048 = 21.53 frames a second."""
+
+Codes = NDArray[np.int32]
+"""Codec tokens, ``[codebooks, frames]``."""
+
+Audio = NDArray[np.float32]
+"""Mono samples in -1..1, ``[samples]``, at `SAMPLE_RATE`."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker's reference as an engine uses it: codes ``[codebooks, frames]`` and what they say."""
+
+    codes: Codes
+    text: str
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash over all codebooks and the text.
+
+        A key over the first codebook alone mixes voices up (seen in other engines' prefix caches).
+        """
+        digest = hashlib.sha256(repr(self.codes.shape).encode())
+        digest.update(np.ascontiguousarray(self.codes, dtype="<i4").tobytes())
+        digest.update(self.text.encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One segment to speak. `seed` is the segment's own, whichever worker or slot speaks it."""
+
+    segment: int
+    text: str
+    voice: Voice
+    generation: Generation
+    seed: int
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A segment's audio, ``[samples]`` at `SAMPLE_RATE`, and the number of frames it was decoded from."""
+
+    segment: int
+    audio: Audio
+    frames: int
+
+
+@dataclass(frozen=True)
+class NotSpoken:
+    """A segment that failed: a short code for programs and a sentence for people."""
+
+    segment: int
+    code: str
+    message: str
+
+
+Say = Callable[[str], None]
+"""Takes one log line, without prefix."""
+
+
+class Engine(Protocol):
+    """One model on one device. Methods are called from one thread, `load` first and once."""
+
+    name: str
+    """Name in settings and registry."""
+
+    slots: int
+    """Segments decoded at the same time; final after `load`."""
+
+    def load(self, say: Say) -> None:
+        """Load the models, saying each one's line before it. Raises `LoadFailed` with a one-line reason."""
+        ...
+
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        """Codes of reference recordings. Raises `BadReference` where one cannot be used."""
+        ...
+
+    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        """Speak a chunk; exactly one answer a line, in any order.
+
+        Lines may be drawn one by one, when their turn comes: an engine with one slot holds one speaker's
+        voice at a time. A line that fails is a `NotSpoken`; an exception means that the engine is broken.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the models."""
+        ...

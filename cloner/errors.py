@@ -1,0 +1,119 @@
+"""Every error that a person can meet, in one tree.
+
+::
+
+    ClonerError                    exit 1   something went wrong; the message says what and what to do
+    ├── UsageError                 exit 2   nothing was queued, nothing was written
+    │   ├── BadBatch                        the batch has bad rows; all of them are listed
+    │   ├── BadSetting                      an option or environment variable makes no sense
+    │   ├── NoWorkers                       nobody is registered to do the work
+    │   ├── UnknownBatch                    no batch of that name is known
+    │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
+    ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
+    ├── BrokerUnreachable          exit 1   Redis does not answer
+    ├── MissingPackage             exit 1   an extra is not installed
+    ├── WrongSchema                         a message of another version of the wire format
+    └── SegmentFailed                       one segment could not be spoken; carries a short `code`
+        └── BadReference                    a speaker's reference cannot be used (`code` "bad_reference")
+
+The docstring of each class is its message when none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EXIT_LOAD_FAILED = 78
+"""Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted."""
+
+
+class ClonerError(Exception):
+    """Something went wrong."""
+
+    exit_code = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class UsageError(ClonerError):
+    """That cannot be done as asked."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a batch: where it is, what is wrong, what would be right."""
+
+    where: str
+    what: str
+    right: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.right}"
+
+
+class BadBatch(UsageError):
+    """The batch cannot be used."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{source}: {count}, nothing was queued:{lines}")
+
+
+class BadSetting(UsageError):
+    """A setting makes no sense."""
+
+
+class NoWorkers(UsageError):
+    """No worker is registered: start one with `launcher up`, or use `cloner run`."""
+
+
+class UnknownBatch(UsageError):
+    """No such batch is known."""
+
+
+class WrongCheckpoint(UsageError):
+    """The batch asks for another checkpoint than the fleet's."""
+
+
+class LoadFailed(ClonerError):
+    """The model could not be loaded."""
+
+    exit_code = EXIT_LOAD_FAILED
+
+
+class BrokerUnreachable(ClonerError):
+    """Redis does not answer."""
+
+
+class MissingPackage(ClonerError):
+    """A package that this needs is not installed."""
+
+
+class WrongSchema(ClonerError):
+    """The message has another version of the wire format."""
+
+
+class SegmentFailed(ClonerError):
+    """The segment could not be spoken."""
+
+    def __init__(self, message: str | None = None, *, code: str = "generation_failed") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class BadReference(SegmentFailed):
+    """The speaker's reference cannot be used."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, code="bad_reference")

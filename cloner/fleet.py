@@ -1,0 +1,108 @@
+"""Which workers are alive: the registry in Redis.
+
+A worker is a hash with what is known about it, and a heartbeat in one sorted set. The launcher registers a worker
+as "loading" before it starts it, so that a batch submitted meanwhile is dealt over all that are expected; the
+worker turns it to "ready" when its models are loaded. Reading the fleet is two round trips, about 1 ms, where
+Celery's ping costs a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from redis import Redis
+
+from cloner import queues
+
+
+class WorkerState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """One worker, as the registry knows it."""
+
+    name: str
+    box: str
+    index: int
+    """Number on its box, as in its log lines."""
+    queue: str
+    device: str
+    """"cpu" or "cuda:N"."""
+    gpu: str
+    engine: str
+    checkpoint: str
+    slots: int
+    state: WorkerState = WorkerState.LOADING
+    pid: int = 0
+    loads: int = 0
+    """Model loads under this name since the launcher registered it."""
+    error: str = ""
+    """Why its model does not load, if it does not."""
+    assigned_batch: str = ""
+    assigned_speakers: int = 0
+    assigned_texts: int = 0
+
+    @classmethod
+    def from_hash(cls, values: dict[str, str]) -> WorkerInfo:
+        kinds: dict[str, Callable[[str], Any]] = {"int": int, "WorkerState": WorkerState}
+        return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+
+
+class Registry:
+    """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers."""
+
+    def __init__(self, redis: Redis, alive_s: float, now: Callable[[], float] = time.time) -> None:
+        self._redis = redis
+        self._alive_s = alive_s
+        self._now = now
+
+    def register(self, worker: WorkerInfo) -> None:
+        """Enter a worker that is about to start, forgetting what was known under its name."""
+        values = {key: str(value) for key, value in asdict(worker).items()}
+        with self._redis.pipeline() as pipe:
+            pipe.delete(queues.worker_key(worker.name))
+            pipe.hset(queues.worker_key(worker.name), mapping=values)
+            pipe.zadd(queues.WORKERS, {worker.name: self._now()})
+            pipe.execute()
+
+    def beat(self, name: str) -> None:
+        """The worker lives."""
+        self._redis.zadd(queues.WORKERS, {name: self._now()})
+
+    def update(self, name: str, **values: str | int) -> None:
+        """Change some of what is known about a worker."""
+        self._redis.hset(queues.worker_key(name), mapping={key: str(value) for key, value in values.items()})
+
+    def count_load(self, name: str) -> None:
+        """The worker has loaded its models once more."""
+        self._redis.hincrby(queues.worker_key(name), "loads", 1)
+
+    def remove(self, name: str) -> None:
+        """The worker is not expected back."""
+        with self._redis.pipeline() as pipe:
+            pipe.zrem(queues.WORKERS, name)
+            pipe.delete(queues.worker_key(name))
+            pipe.execute()
+
+    def get(self, name: str) -> WorkerInfo | None:
+        """One worker, alive or not."""
+        values = self._redis.hgetall(queues.worker_key(name))
+        return WorkerInfo.from_hash(values) if values else None
+
+    def workers(self) -> list[WorkerInfo]:
+        """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
+        names = self._redis.zrangebyscore(queues.WORKERS, self._now() - self._alive_s, "+inf")
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(queues.worker_key(name))
+            hashes = pipe.execute()
+        workers = [WorkerInfo.from_hash(values) for values in hashes if values]
+        return sorted(workers, key=lambda worker: (worker.box, worker.index))

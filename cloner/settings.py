@@ -1,0 +1,99 @@
+"""Every knob, with its unit and default, in one place. All are environment variables."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cloner.errors import BadSetting
+
+S = TypeVar("S", bound=BaseSettings)
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+
+
+class EngineName(StrEnum):
+    UPSTREAM = "upstream"
+    FAKE = "fake"
+
+
+class Settings(BaseSettings):
+    """Settings of a client, a launcher or a worker; each reads what concerns it."""
+
+    model_config = SettingsConfigDict(env_prefix="CLONER_", frozen=True, extra="ignore", populate_by_name=True)
+
+    redis_url: str | None = Field(None, description="Redis or Valkey of the fleet; `cloner run` starts its own if unset")
+    box: Name = Field("box", description="this box's name in queue and worker names; must outlive restarts")
+    checkpoint_dir: Path = Field(
+        Path("checkpoints/openaudio-s1-mini"), description="fish-speech checkpoint that the workers load"
+    )
+    out_dir: Path = Field(Path("out"), description="output root of the fleet, or where a client sees it")
+    engine: EngineName = Field(EngineName.UPSTREAM, description="what speaks: upstream (fish-speech) or fake (tones)")
+    model_memory_gb: float = Field(
+        8.0,
+        gt=0,
+        allow_inf_nan=False,
+        validation_alias="FISH_MODEL_MEMORY_GB",
+        description="memory that one worker takes, GB of 1024**3 bytes; decides the workers per card",
+    )
+    batch_ttl_s: int = Field(7 * 86_400, ge=60, description="how long Redis keeps a batch and its references, seconds")
+    heartbeat_s: float = Field(2.0, gt=0, description="seconds between a worker's heartbeats")
+    alive_s: float = Field(30.0, gt=0, description="seconds without a heartbeat after which a worker counts as gone")
+    stop_s: float = Field(20.0, gt=0, description="seconds that a stopping worker gets before it is killed")
+    fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
+    fake_load_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes to load")
+    fake_segment_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes for a segment")
+
+    def require_redis_url(self) -> str:
+        """The Redis address, or `BadSetting` if there is none."""
+        if not self.redis_url:
+            raise BadSetting("CLONER_REDIS_URL is not set: give the fleet's Redis, as in redis://:password@host:6379/0")
+        return self.redis_url
+
+
+class WorkerSettings(BaseSettings):
+    """What the launcher tells one worker about itself. By hand, the defaults start worker 0 on the CPU."""
+
+    model_config = SettingsConfigDict(env_prefix="CLONER_WORKER_", frozen=True, extra="ignore")
+
+    index: int = Field(0, ge=0, description="the worker's number on its box")
+    card: Name = Field("cpu", description='"cpu" or the start of the GPU\'s UUID; part of queue and name')
+    number: int = Field(0, ge=0, description="count of this worker on its card")
+    device: str = Field("cpu", description='as people read it: "cpu" or "cuda:N" with the box\'s own GPU number')
+    gpu: str = Field("", description="the GPU's name, empty on CPU")
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; `BadSetting` names every variable that makes no sense."""
+    return _from_environment(Settings)
+
+
+def load_worker_settings() -> WorkerSettings:
+    """The launcher's word to this worker."""
+    return _from_environment(WorkerSettings)
+
+
+def _from_environment(kind: type[S]) -> S:
+    try:
+        return kind()
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        problems = []
+        for problem in error.errors():
+            field = str(problem["loc"][0])
+            name = field if field.isupper() else f"{prefix}{field}".upper()
+            problems.append(f"{name}={problem['input']!r}: {problem['msg']}")
+        raise BadSetting("; ".join(problems)) from None
+
+
+def redacted(url: str) -> str:
+    """`url` without its password, for messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

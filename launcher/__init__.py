@@ -1,0 +1,1 @@
+"""Inspects a box's GPUs and keeps its pinned workers running."""
