@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,8 @@ class Generation(BaseModel):
 
 
 class ReferenceKind(StrEnum):
+    """What a reference is made of."""
+
     CODES = "codes"
     AUDIO = "audio"
 
@@ -66,7 +68,7 @@ class Batch:
 
     source: Path
     speakers: tuple[Speaker, ...]
-    generation: Generation = Generation()
+    generation: Generation = field(default_factory=Generation)
     checkpoint_dir: str | None = None
 
     @property

@@ -9,17 +9,19 @@ Celery's ping costs a second.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from redis import Redis
 
-from cloner import queues
+from cloner.queues import Names
 
 
 class WorkerState(StrEnum):
+    """What a worker is doing."""
+
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
@@ -42,16 +44,18 @@ class WorkerInfo:
     slots: int
     state: WorkerState = WorkerState.LOADING
     pid: int = 0
+    """Process that holds the model."""
     loads: int = 0
     """Model loads under this name since the launcher registered it."""
     error: str = ""
     """Why its model does not load, if it does not."""
-    assigned_batch: str = ""
+    assignment: str = ""
+    """Batch and assignment that it was dealt while it loaded, if any: it says so when it starts."""
     assigned_speakers: int = 0
     assigned_texts: int = 0
 
     @classmethod
-    def from_hash(cls, values: dict[str, str]) -> WorkerInfo:
+    def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo:
         kinds: dict[str, Callable[[str], Any]] = {"int": int, "WorkerState": WorkerState}
         return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
 
@@ -59,50 +63,52 @@ class WorkerInfo:
 class Registry:
     """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers."""
 
-    def __init__(self, redis: Redis, alive_s: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, redis: Redis, names: Names, alive_s: float, now: Callable[[], float] = time.time) -> None:
         self._redis = redis
+        self._names = names
         self._alive_s = alive_s
         self._now = now
 
     def register(self, worker: WorkerInfo) -> None:
         """Enter a worker that is about to start, forgetting what was known under its name."""
-        values = {key: str(value) for key, value in asdict(worker).items()}
+        values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
         with self._redis.pipeline() as pipe:
-            pipe.delete(queues.worker_key(worker.name))
-            pipe.hset(queues.worker_key(worker.name), mapping=values)
-            pipe.zadd(queues.WORKERS, {worker.name: self._now()})
+            pipe.delete(self._names.worker(worker.name))
+            pipe.hset(self._names.worker(worker.name), mapping=values)
+            pipe.zadd(self._names.workers, {worker.name: self._now()})
             pipe.execute()
 
     def beat(self, name: str) -> None:
         """The worker lives."""
-        self._redis.zadd(queues.WORKERS, {name: self._now()})
+        self._redis.zadd(self._names.workers, {name: self._now()})
 
     def update(self, name: str, **values: str | int) -> None:
         """Change some of what is known about a worker."""
-        self._redis.hset(queues.worker_key(name), mapping={key: str(value) for key, value in values.items()})
+        mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
+        self._redis.hset(self._names.worker(name), mapping=mapping)
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
-        self._redis.hincrby(queues.worker_key(name), "loads", 1)
+        self._redis.hincrby(self._names.worker(name), "loads", 1)
 
     def remove(self, name: str) -> None:
         """The worker is not expected back."""
         with self._redis.pipeline() as pipe:
-            pipe.zrem(queues.WORKERS, name)
-            pipe.delete(queues.worker_key(name))
+            pipe.zrem(self._names.workers, name)
+            pipe.delete(self._names.worker(name))
             pipe.execute()
 
     def get(self, name: str) -> WorkerInfo | None:
         """One worker, alive or not."""
-        values = self._redis.hgetall(queues.worker_key(name))
+        values = self._redis.hgetall(self._names.worker(name))
         return WorkerInfo.from_hash(values) if values else None
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
-        names = self._redis.zrangebyscore(queues.WORKERS, self._now() - self._alive_s, "+inf")
+        names = self._redis.zrangebyscore(self._names.workers, self._now() - self._alive_s, "+inf")
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(queues.worker_key(name))
+                pipe.hgetall(self._names.worker(str(name)))
             hashes = pipe.execute()
         workers = [WorkerInfo.from_hash(values) for values in hashes if values]
         return sorted(workers, key=lambda worker: (worker.box, worker.index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -11,12 +12,15 @@ from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloner.errors import BadSetting
+from cloner.queues import Names
 
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
 class EngineName(StrEnum):
+    """The engines there are."""
+
     UPSTREAM = "upstream"
     FAKE = "fake"
 
@@ -26,7 +30,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CLONER_", frozen=True, extra="ignore", populate_by_name=True)
 
-    redis_url: str | None = Field(None, description="Redis or Valkey of the fleet; `cloner run` starts its own if unset")
+    redis_url: str | None = Field(
+        None, description="Redis or Valkey of the fleet; `cloner run` starts its own if unset"
+    )
+    fleet: Name = Field("main", description="name of the fleet: several fleets may share a Redis")
     box: Name = Field("box", description="this box's name in queue and worker names; must outlive restarts")
     checkpoint_dir: Path = Field(
         Path("checkpoints/openaudio-s1-mini"), description="fish-speech checkpoint that the workers load"
@@ -47,6 +54,11 @@ class Settings(BaseSettings):
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes to load")
     fake_segment_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes for a segment")
+
+    @property
+    def names(self) -> Names:
+        """The fleet's names of queues and keys."""
+        return Names(self.fleet)
 
     def require_redis_url(self) -> str:
         """The Redis address, or `BadSetting` if there is none."""
@@ -92,6 +104,7 @@ def _from_environment(kind: type[S]) -> S:
 
 def redacted(url: str) -> str:
     """`url` without its password, for messages."""
+    url = re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

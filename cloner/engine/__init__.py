@@ -1,1 +1,58 @@
-"""What speaks: engines behind one protocol. Only here is torch imported."""
+"""What speaks: engines behind one protocol. Only here is torch imported, and only when a real engine is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from cloner.engine.base import Audio, Codes, Engine
+from cloner.errors import MissingPackage
+from cloner.settings import EngineName, Settings
+
+
+def make_engine(settings: Settings, device: str) -> Engine:
+    """The engine that the settings name, not loaded yet.
+
+    `device` is the worker's label, "cpu" or "cuda:N" with the box's own number of the GPU; a worker is pinned to
+    its GPU and sees no other, so the number does not matter here. Raises `MissingPackage`.
+    """
+    if settings.engine is EngineName.FAKE:
+        from cloner.engine.fake import FakeEngine
+
+        return FakeEngine(settings.fake_slots, settings.fake_load_s, settings.fake_segment_s)
+    with worker_packages():
+        import torch
+
+        from cloner.engine.upstream import UpstreamEngine
+    if device.startswith("cuda"):
+        return UpstreamEngine(settings.checkpoint_dir, torch.device("cuda"), torch.bfloat16)
+    return UpstreamEngine(settings.checkpoint_dir, torch.device("cpu"), torch.float32)
+
+
+def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[Codes]:
+    """Codes of recordings by the checkpoint's codec alone, on a GPU if there is one.
+
+    Raises `MissingPackage`, `LoadFailed` or `BadReference`.
+    """
+    from cloner.engine.checkpoint import check_checkpoint
+
+    check_checkpoint(settings.checkpoint_dir)
+    with worker_packages():
+        import torch
+
+        from cloner.engine import fish, upstream
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    codec = fish.load_codec(settings.checkpoint_dir, device)
+    return [upstream.encode(codec, device, recording) for recording in recordings]
+
+
+@contextmanager
+def worker_packages() -> Iterator[None]:
+    """Turn a failed import of torch, fish-speech or what they need into a `MissingPackage` that says how to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackage(
+            f"a package that a worker needs is missing or does not fit ({error}): run `make setup`, or"
+            " `pip install 'cloner[worker]'` and `pip install --no-deps -r ops/fish-speech.txt`"
+        ) from error

@@ -1,0 +1,21 @@
+# Thin: each target names a script or a module.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench
+setup: .venv/ready
+
+.venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
+	PYTHON=$(PYTHON) ops/scripts/setup
+
+demo: setup
+	$(BIN)/python ops/scripts/demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	ops/scripts/check
+
+bench: setup
+	$(BIN)/python ops/scripts/bench.py

@@ -1,0 +1,213 @@
+"""The command line: a thin skin over `Client` and `run_batch`.
+
+Results go to standard output, everything else to standard error. Exit status: 0 all generated, 1 some failed or
+something went wrong, 2 the batch or the command makes no sense.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloner.engine.checkpoint import Preset
+from cloner.errors import BrokerUnreachable, ClonerError
+from cloner.plan import Strategy
+from cloner.settings import EngineName, Settings, load_settings, redacted
+
+if TYPE_CHECKING:
+    from cloner.client import BatchHandle, Client
+    from cloner.results import BatchResult
+
+app = typer.Typer(
+    help="Batch voice cloning on your own GPU box.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+checkpoint_app = typer.Typer(help="Get or make the model's files.", no_args_is_help=True)
+app.add_typer(checkpoint_app, name="checkpoint")
+
+BatchFile = Annotated[Path, typer.Argument(help="Batch file: .json, .yaml, .jsonl or .csv.", show_default=False)]
+BatchId = Annotated[str, typer.Argument(help="The id that `cloner submit` printed.", show_default=False)]
+References = Annotated[
+    Path | None,
+    typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),
+]
+StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
+
+
+@app.command()
+def run(
+    batch: BatchFile,
+    out: Annotated[Path | None, typer.Option(help="Output root; the batch file's folder if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers, whatever the memory allows.")] = None,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+    engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
+) -> None:
+    """Speak a batch on this box, from start to finish, and print its result as JSON."""
+    from cloner.batchfile import read_batch
+    from cloner.run import run_batch
+    from cloner.screen import Screen
+
+    out_dir = (out or batch.parent).resolve()
+    read = read_batch(batch, out_root=out_dir, references=references)
+    overrides: dict[str, object] = {"out_dir": out_dir}
+    if engine:
+        overrides["engine"] = engine
+    if read.checkpoint_dir:
+        overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
+    settings = load_settings().model_copy(update=overrides)
+    result = run_batch(read, settings, Screen(), workers=workers, strategy=strategy)
+    if result is None:
+        raise typer.Exit(130)
+    _print_result(result)
+
+
+@app.command()
+def submit(
+    batch: BatchFile,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+) -> None:
+    """Send a batch to the fleet and print its id."""
+    from cloner.batchfile import read_batch
+    from cloner.screen import Screen
+
+    read = read_batch(batch, out_root=None, references=references)
+    handle = _client().submit(read, strategy=strategy)
+    if not wait:
+        print(handle.id)
+        return
+    screen = Screen()
+    screen.say(f"[Main] Total tasks: {read.total}")
+    for line in handle.lines(read):
+        screen.say(line)
+    screen.say(f"[Main] Batch: {handle.id}")
+    _wait(handle)
+
+
+@app.command()
+def status(batch_id: BatchId) -> None:
+    """Say how far a batch is."""
+    progress = _client().batch(batch_id).progress()
+    state = "cancelled" if progress.cancelled else progress.state
+    print(
+        f"{batch_id}: {state}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
+        f"{progress.audio_s:.1f} s of audio"
+    )
+
+
+@app.command()
+def wait(batch_id: BatchId) -> None:
+    """Wait for a batch, wherever it was submitted, and print its result as JSON."""
+    _wait(_client().batch(batch_id))
+
+
+@app.command()
+def result(batch_id: BatchId) -> None:
+    """Print the result of a finished batch as JSON."""
+    _print_result(_client().batch(batch_id).result())
+
+
+@app.command()
+def cancel(batch_id: BatchId) -> None:
+    """Stop speaking a batch. What is finished stays."""
+    _client().batch(batch_id).cancel()
+    print(f"{batch_id}: cancelled; `cloner wait {batch_id}` prints what was spoken before", file=sys.stderr)
+
+
+@app.command()
+def fleet() -> None:
+    """List the workers that are alive."""
+    from cloner.tables import print_fleet
+
+    workers = _client().fleet()
+    print_fleet(workers)
+    if not workers:
+        raise typer.Exit(1)
+
+
+@app.command()
+def encode(
+    audio: Annotated[Path, typer.Argument(help="A recording: any format, rate and number of channels.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file of codes to write.")],
+) -> None:
+    """Turn a reference recording into codes."""
+    from cloner.encode import encode_file
+
+    frames = encode_file(audio, output, load_settings())
+    print(f"{output}: {frames} frames, {frames * 2048 / 44100:.1f} s", file=sys.stderr)
+
+
+@checkpoint_app.command("init")
+def checkpoint_init(
+    directory: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    preset: Annotated[Preset, typer.Option(help="Size of the model.")] = Preset.TINY,
+) -> None:
+    """Make a checkpoint with random weights, to try a fleet without the real one: it speaks noise."""
+    from cloner.engine.checkpoint import init_checkpoint
+
+    init_checkpoint(directory, preset)
+    print(f"{directory}: a checkpoint of random weights, size {preset}", file=sys.stderr)
+
+
+@checkpoint_app.command("pull")
+def checkpoint_pull(
+    name: Annotated[str, typer.Argument(help="openaudio-s1-mini, or a full name as in owner/model.")],
+    directory: Annotated[
+        Path | None, typer.Option("--to", help="Where to put it; checkpoints/NAME if not given.")
+    ] = None,
+) -> None:
+    """Fetch a checkpoint from the Hugging Face hub."""
+    from cloner.engine.checkpoint import pull_checkpoint
+
+    where = pull_checkpoint(name, directory or Path("checkpoints") / name.rpartition("/")[2])
+    print(where)
+
+
+def _client(settings: Settings | None = None) -> Client:
+    from cloner.client import Client
+
+    return Client(settings=settings)
+
+
+def _wait(handle: BatchHandle) -> None:
+    from cloner.screen import Screen
+
+    screen = Screen()
+    screen.say("[Main] Waiting for all workers to complete...")
+    with screen.following(plain_lines=True) as show:
+        result = handle.wait(on_progress=show)
+    screen.say("[Main] Collecting results...")
+    screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+    _print_result(result)
+
+
+def _print_result(result: BatchResult) -> None:
+    print(result.to_json())
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: every error that is ours is one sentence on standard error."""
+    import redis.exceptions
+
+    try:
+        app()
+    except ClonerError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except redis.exceptions.RedisError as error:
+        url = redacted(load_settings().redis_url or "")
+        print(f"Redis at {url} cannot be used: {error}", file=sys.stderr)
+        sys.exit(BrokerUnreachable.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Submitting batches to a fleet and following them, from Python.
+
+client = Client("redis://:password@gpu-box:6379/0")
+batch = client.submit("batch.json")
+result = batch.wait()
+print(result.generated, "of", result.total)
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from cloner import queues
+from cloner.app import make_app
+from cloner.batch import Batch, Speaker
+from cloner.batchfile import read_batch
+from cloner.dealing import Assignment, deal
+from cloner.errors import BrokerUnreachable, NoWorkers, UnknownBatch, WrongCheckpoint
+from cloner.fleet import Registry, WorkerInfo
+from cloner.plan import Strategy
+from cloner.progress import Progress, read_progress
+from cloner.redisconn import connect
+from cloner.references import load_reference
+from cloner.results import BatchResult
+from cloner.settings import Settings, load_settings, redacted
+from cloner.wire import Manifest, ReferenceRow, SpeakerRow
+
+POLL_S = 0.2
+"""Seconds between two looks at a batch's progress."""
+
+
+class BatchHandle:
+    """A submitted batch, wherever it was submitted from."""
+
+    def __init__(self, client: Client, batch_id: str, assignments: Sequence[Assignment] = ()) -> None:
+        self._client = client
+        self.id = batch_id
+        self.assignments = tuple(assignments)
+        """What each worker was dealt; empty for a batch that somebody else submitted, or one on the shared queue."""
+
+    def lines(self, batch: Batch) -> list[str]:
+        """How the batch was dealt, in the words that people grep for."""
+        lines = [f"[Main] Speakers: {len(batch.speakers)}"]
+        if self.assignments:
+            lines.append("[Main] Speaker assignment:")
+        return lines + [f"  {assignment}" for assignment in self.assignments]
+
+    def progress(self) -> Progress:
+        """How far the batch is. Raises `UnknownBatch`."""
+        return read_progress(self._client.redis, self._client.names, self.id)
+
+    def follow(self) -> Iterator[Progress]:
+        """Progress again and again, until the batch is closed; the last one says so."""
+        while True:
+            progress = self.progress()
+            yield progress
+            if progress.closed:
+                return
+            time.sleep(POLL_S)
+
+    def wait(self, timeout: float | None = None, on_progress: Callable[[Progress], None] | None = None) -> BatchResult:
+        """Wait until the batch is closed. Raises `TimeoutError` after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for progress in self.follow():
+            if on_progress:
+                on_progress(progress)
+            if deadline is not None and not progress.closed and time.monotonic() > deadline:
+                raise TimeoutError(f"batch {self.id} is not finished after {timeout} s")
+        return self.result()
+
+    def result(self) -> BatchResult:
+        """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet."""
+        data = self._client.blobs.get(self._client.names.result(self.id))
+        if isinstance(data, bytes):
+            return BatchResult.unpack(data)
+        progress = self.progress()
+        raise UnknownBatch(
+            f"batch {self.id} has no result yet: {progress.finished} of {progress.total} segments finished"
+        )
+
+    def cancel(self) -> None:
+        """Have the workers stop speaking this batch. What is finished stays; the result says what was not spoken."""
+        self.progress()
+        self._client.redis.hset(self._client.names.batch(self.id), "cancelled", "1")
+
+
+class Client:
+    """A fleet, seen through its Redis; the address is that of `CLONER_REDIS_URL` unless given."""
+
+    def __init__(self, redis_url: str | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        if redis_url is not None:
+            self.settings = self.settings.model_copy(update={"redis_url": redis_url})
+        url = self.settings.require_redis_url()
+        self.redis: Redis = connect(url)
+        self.blobs: Redis = connect(url, decode=False)
+        self._app = make_app(self.settings)
+        self.names = self.settings.names
+        self._registry = Registry(self.redis, self.names, self.settings.alive_s)
+
+    def fleet(self) -> list[WorkerInfo]:
+        """The workers that are alive, in the order in which they are dealt to."""
+        return self._registry.workers()
+
+    def batch(self, batch_id: str) -> BatchHandle:
+        """A batch that was submitted before."""
+        return BatchHandle(self, batch_id)
+
+    def submit(
+        self,
+        batch: Batch | Path | str,
+        *,
+        strategy: Strategy = Strategy.ROUND_ROBIN,
+        references: Path | None = None,
+    ) -> BatchHandle:
+        """Deal a batch over the fleet and send it.
+
+        Raises `BadBatch`, `NoWorkers`, `WrongCheckpoint` or `BadReference` before anything is queued.
+        """
+        if not isinstance(batch, Batch):
+            batch = read_batch(Path(batch), out_root=None, references=references)
+        workers = self.fleet()
+        if not workers:
+            raise NoWorkers
+        _check_checkpoint(batch, workers)
+        speakers = [self._upload(speaker) for speaker in batch.speakers]
+        chunks, assignments = deal(batch, workers, strategy, self.names)
+        seconds, microseconds = self.redis.time()
+        manifest = Manifest(
+            batch_id=_new_id(),
+            source=batch.source.name,
+            submitted_at=seconds + microseconds / 1e6,
+            generation=batch.generation,
+            speakers=speakers,
+            chunks=chunks,
+        )
+        self._send(manifest, assignments, strategy)
+        return BatchHandle(self, manifest.batch_id, assignments)
+
+    def _upload(self, speaker: Speaker) -> SpeakerRow:
+        """Put the speaker's reference under its content hash; each is read, sent and dropped before the next."""
+        data = load_reference(speaker.reference)
+        # Twice the batch's time: a reference must outlast the batch, however long that waits in its queue.
+        self.blobs.set(self.names.reference(data.key), data.data, ex=2 * self.settings.batch_ttl_s)
+        return SpeakerRow(
+            id=speaker.id,
+            reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
+            segments=[(segment.index, segment.text, segment.output) for segment in speaker.segments],
+        )
+
+    def _send(self, manifest: Manifest, assignments: Sequence[Assignment], strategy: Strategy) -> None:
+        """Write the batch down and send the one message that makes it be there."""
+        batch_id, keep = manifest.batch_id, self.settings.batch_ttl_s
+        state: dict[Any, Any] = {
+            "state": "submitting",
+            "source": manifest.source,
+            "strategy": strategy,
+            "submitted_at": manifest.submitted_at,
+            "total": manifest.total,
+            "speakers": len(manifest.speakers),
+            "chunks": len(manifest.chunks),
+        }
+        with self.blobs.pipeline() as pipe:
+            pipe.set(self.names.manifest(batch_id), manifest.pack(), ex=keep)
+            pipe.hset(self.names.batch(batch_id), mapping=state)
+            pipe.expire(self.names.batch(batch_id), keep)
+            # An empty field, so that the hash is there to be given its expiry.
+            pipe.hset(self.names.progress(batch_id), "", "[0, 0, 0, 0.0, false]")
+            pipe.expire(self.names.progress(batch_id), keep)
+            pipe.zadd(self.names.batches, {batch_id: manifest.submitted_at})
+            pipe.zremrangebyscore(self.names.batches, "-inf", manifest.submitted_at - keep)
+            pipe.execute()
+        for number, assignment in enumerate(assignments):
+            self._registry.update(
+                assignment.worker.name,
+                assignment=f"{batch_id}/{number}",
+                assigned_speakers=len(assignment.speakers),
+                assigned_texts=assignment.texts,
+            )
+        try:
+            self._app.send_task(
+                queues.OPEN_BATCH, args=(batch_id,), queue=self.names.collector_queue, ignore_result=True
+            )
+        except OperationalError as error:
+            url = redacted(self.settings.require_redis_url())
+            raise BrokerUnreachable(f"the batch could not be sent to {url}: {error}") from error
+
+
+def _new_id() -> str:
+    """A name that sorts by time and can be said aloud."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+def _check_checkpoint(batch: Batch, workers: Sequence[WorkerInfo]) -> None:
+    """Host and container see the checkpoint under different paths: the folder's own name must agree."""
+    if batch.checkpoint_dir is None:
+        return
+    wanted = Path(batch.checkpoint_dir).name
+    for worker in workers:
+        if worker.checkpoint != wanted:
+            raise WrongCheckpoint(
+                f"the batch asks for checkpoint {wanted!r}, but worker {worker.name} has loaded {worker.checkpoint!r}: "
+                "take checkpoint_dir out of the batch, or start the fleet with CLONER_CHECKPOINT_DIR set to it"
+            )

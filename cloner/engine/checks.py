@@ -1,0 +1,34 @@
+"""What every engine refuses: codes that are not the codec's, recordings without sound."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloner.batch import CODEBOOK_SIZES
+from cloner.engine.base import Audio, Codes
+from cloner.errors import BadReference
+
+
+def check_codes(codes: Codes) -> None:
+    """Raise `BadReference` unless `codes` are ``[codebooks, frames]``, each within its codebook."""
+    if codes.ndim != 2 or codes.shape[0] != len(CODEBOOK_SIZES) or codes.shape[1] == 0:
+        raise BadReference(
+            f"the reference's codes have shape {list(codes.shape)}, and [{len(CODEBOOK_SIZES)}, frames] is needed"
+        )
+    outside = (codes.min(axis=1) < 0) | (codes.max(axis=1) >= np.array(CODEBOOK_SIZES))
+    if outside.any():
+        book = int(outside.argmax())
+        raise BadReference(
+            f"the reference's codes in codebook {book} go from {codes[book].min()} to {codes[book].max()};"
+            f" the codec has 0 to {CODEBOOK_SIZES[book] - 1} there"
+        )
+
+
+def check_recording(recording: Audio) -> None:
+    """Raise `BadReference` unless `recording` is mono, has samples and has no NaN or infinity among them."""
+    if recording.ndim != 1 or recording.size == 0:
+        raise BadReference(
+            f"the reference's recording has shape {list(recording.shape)}, and mono samples are needed, one at least"
+        )
+    if not np.isfinite(recording).all():
+        raise BadReference("the reference's recording has samples that are not numbers (NaN or infinity)")

@@ -1,0 +1,96 @@
+"""An engine without a model: it answers every text with tones. For tests, and for trying a fleet out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from threading import Event
+
+import numpy as np
+
+from cloner.batch import CODEBOOK_SIZES
+from cloner.engine.base import FRAME_SAMPLES, Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.checks import check_codes, check_recording
+from cloner.errors import SegmentFailed
+
+SHORTEST_FRAMES = 11
+"""Just over half a second."""
+
+FRAMES_PER_CHARACTER = 1.4
+"""About 15 characters a second, as people speak."""
+
+PARTIALS = 3
+POSITIONS = np.arange(FRAME_SAMPLES, dtype=np.int32)
+SINE = (0.15 * np.sin(2 * np.pi * POSITIONS / FRAME_SAMPLES)).astype(np.float32)
+
+
+class FakeEngine:
+    """Deterministic tones instead of speech; no torch, no checkpoint.
+
+    A segment's audio depends on its voice, text, generation parameters and seed, and on nothing else. Its length
+    grows with the text. Loading takes `load_s` seconds; up to `slots` segments take `segment_s` seconds together.
+    References are checked as a real engine checks them.
+    """
+
+    name = "fake"
+
+    def __init__(self, slots: int = 1, load_s: float = 0.0, segment_s: float = 0.0) -> None:
+        self.slots = slots
+        self._load_s = load_s
+        self._segment_s = segment_s
+
+    def load(self, say: Say) -> None:
+        say("Loading Text2Semantic model...")
+        _work(self._load_s / 2)
+        say("Loading DAC model...")
+        _work(self._load_s / 2)
+
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        """Codes ``[10, ceil(samples / 2048)]`` that depend on the recording alone."""
+        return [_codes(recording) for recording in recordings]
+
+    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        waiting = iter(lines)
+        while together := list(islice(waiting, self.slots)):
+            _work(self._segment_s)
+            for line in together:
+                yield _answer(line)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _work(seconds: float) -> None:
+    if seconds > 0:
+        Event().wait(seconds)
+
+
+def _codes(recording: Audio) -> Codes:
+    check_recording(recording)
+    frames = math.ceil(recording.size / FRAME_SAMPLES)
+    digest = hashlib.sha256(np.ascontiguousarray(recording, dtype="<f4").tobytes()).digest()
+    random = np.random.default_rng(int.from_bytes(digest, "little"))
+    return random.integers(0, np.array(CODEBOOK_SIZES)[:, None], (len(CODEBOOK_SIZES), frames), dtype=np.int32)
+
+
+def _answer(line: Line) -> Spoken | NotSpoken:
+    try:
+        check_codes(line.voice.codes)
+    except SegmentFailed as failure:
+        return NotSpoken(line.segment, failure.code, failure.message)
+    generation = line.generation
+    wanted = math.ceil(len(line.text) * FRAMES_PER_CHARACTER)
+    frames = min(max(wanted, SHORTEST_FRAMES, generation.min_new_tokens), generation.max_new_tokens)
+    identity = "\n".join((line.voice.key, generation.model_dump_json(), str(line.seed), line.text))
+    return Spoken(line.segment, np.tile(_frame(identity), frames), frames)
+
+
+def _frame(identity: str) -> Audio:
+    """One frame of sound. Each partial fits into it a whole number of times, so frames follow without a click."""
+    draws = np.frombuffer(hashlib.sha256(identity.encode()).digest(), dtype="<u2").astype(np.int32)[:, None]
+    cycles = 5 + draws[:PARTIALS] % 100  # 108 to 2240 Hz
+    offsets = draws[PARTIALS : 2 * PARTIALS]
+    frame: Audio = SINE[(cycles * POSITIONS + offsets) % FRAME_SAMPLES].sum(axis=0)
+    return frame

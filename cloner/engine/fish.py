@@ -1,0 +1,259 @@
+"""fish-speech 0.1.0, loaded from a checkpoint folder: the only file that imports it.
+
+Importing fish-speech sets compiler flags and environment variables, logs, draws progress bars, and wants a
+torchaudio that may not load. All of that is dealt with here; other modules import this one lazily.
+
+Upstream's loaders fill every weight with random numbers and then overwrite it. Here the models are built on
+torch's ``meta`` device, which allocates nothing, and take the tensors of the file as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.resources
+import json
+import pickle
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from loguru import logger
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from cloner.batch import CODEBOOK_SIZES
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE
+from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.errors import LoadFailed
+
+Text2Semantic: TypeAlias = Any
+"""Upstream's `DualARTransformer`, which has no types: sizes in `.config`, its tokenizer in `.tokenizer`."""
+
+Codec: TypeAlias = Any
+"""Upstream's `DAC`, which has no types."""
+
+REBUILT = ("causal_mask", "freqs_cis")
+"""Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the deprecation warnings of upstream's dependencies from people who can do nothing about them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _stand_in_for_torchaudio() -> None:
+    """Let audiotools import where torchaudio does not load: it wants it for effects that nothing here uses."""
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError):  # OSError: its wheel is linked against CUDA libraries that a CPU torch lacks
+        stand_in = types.ModuleType("torchaudio")
+        stand_in.__spec__ = importlib.machinery.ModuleSpec("torchaudio", loader=None)
+        sys.modules["torchaudio"] = stand_in
+
+
+_stand_in_for_torchaudio()
+logger.disable("fish_speech")
+with _quiet():
+    import hydra.utils
+    from fish_speech.models.dac import modded_dac
+    from fish_speech.models.text2semantic import inference, llama
+    from fish_speech.tokenizer import (
+        ALL_SPECIAL_TOKENS,
+        IM_END_TOKEN,
+        SEMANTIC_TOKEN_TEMPLATE,
+        SEMANTIC_TOKENS,
+        FishTokenizer,
+    )
+
+inference.tqdm = iter  # no progress bar for every segment
+warnings.filterwarnings("ignore", module=r"fish_speech\.")  # it copies tensors in a way that torch advises against
+
+generate_long = inference.generate_long
+decode_one_token = inference.decode_one_token_ar
+
+
+def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:
+    """Text2Semantic of the checkpoint in `directory`, ready to generate. Raises `LoadFailed`."""
+    model = build_text2semantic(directory)
+    _fill(model, directory / MODEL_WEIGHTS, prefix="model.")
+    config = model.config
+    model.freqs_cis = llama.precompute_freqs_cis(config.max_seq_len, config.head_dim, config.rope_base)
+    model.fast_freqs_cis = llama.precompute_freqs_cis(config.num_codebooks, config.fast_head_dim, config.rope_base)
+    model.causal_mask = torch.tril(torch.ones(config.max_seq_len, config.max_seq_len, dtype=torch.bool))
+    return _moved(model, device, precision)
+
+
+def load_codec(directory: Path, device: torch.device) -> Codec:
+    """The codec of the checkpoint in `directory`, in fp32 as in upstream, ready to run. Raises `LoadFailed`."""
+    codec = build_codec(directory)
+    _fill(codec, directory / CODEC_WEIGHTS, prefix="generator.")
+    for module in codec.modules():
+        if isinstance(module, modded_dac.Transformer):
+            config = module.config
+            module.freqs_cis = modded_dac.precompute_freqs_cis(config.block_size, config.head_dim, config.rope_base)
+            module.causal_mask = None  # up to 256 MiB, and never read: each call brings a mask of its window
+    return _moved(codec, device, torch.float32)
+
+
+def build_text2semantic(directory: Path) -> Text2Semantic:
+    """Text2Semantic as `directory` describes it, without weights (on the ``meta`` device). Raises `LoadFailed`.
+
+    As in upstream, the ids of special tokens follow from their order in ``special_tokens.json``, behind the
+    vocabulary; the ids that are written there are not read.
+    """
+    path = directory / CONFIG
+    with _read_as(path, "the configuration of a fish-speech 0.1.0 model"):
+        config = llama.BaseModelArgs.from_pretrained(str(path))
+    if config.model_type != "dual_ar":
+        raise LoadFailed(f"{path} has model_type {config.model_type!r}; only 'dual_ar' (OpenAudio S1) can be loaded")
+    if config.num_codebooks != len(CODEBOOK_SIZES) or config.codebook_size < max(CODEBOOK_SIZES):
+        raise LoadFailed(
+            f"{path} has {config.num_codebooks} codebooks of {config.codebook_size}; the codec has"
+            f" {len(CODEBOOK_SIZES)}, of up to {max(CODEBOOK_SIZES)}"
+        )
+    tokenizer = _read_tokenizer(directory)
+    tokens = tokenizer.vocab_size + tokenizer.num_special_tokens
+    if tokens > config.vocab_size:
+        raise LoadFailed(
+            f"{TOKENIZER} and {SPECIAL_TOKENS} in {directory} make {tokens} tokens, and {CONFIG} has a vocab_size"
+            f" of {config.vocab_size}: take all files from one checkpoint"
+        )
+    with _read_as(path, "the configuration of a fish-speech 0.1.0 model"), torch.device("meta"):
+        return llama.DualARTransformer(config, tokenizer=tokenizer)
+
+
+def build_codec(directory: Path) -> Codec:
+    """The codec of `directory`, without weights (on the ``meta`` device). Raises `LoadFailed`.
+
+    It is upstream's packaged ``modded_dac_vq.yaml``, whose sizes ``codec.json``, if present, replaces.
+    """
+    packaged = importlib.resources.files("fish_speech") / "configs" / "modded_dac_vq.yaml"
+    config = OmegaConf.load(str(packaged))
+    OmegaConf.set_struct(config, True)
+    path = directory / CODEC_SIZES
+    if path.exists():
+        with _read_as(path, "sizes of a codec"):
+            sizes = json.loads(path.read_text(encoding="utf-8"))
+            _check_sizes(sizes)
+            config = OmegaConf.merge(config, sizes)
+    with _read_as(path, "sizes of a codec"), _quiet(), torch.device("meta"):
+        codec = hydra.utils.instantiate(config)
+    return _checked_codec(codec, path)
+
+
+def special_tokens() -> list[str]:
+    """fish-speech's special tokens in their order, with as many semantic ones as the codec has semantic codes."""
+    others = [token for token in ALL_SPECIAL_TOKENS if token not in SEMANTIC_TOKENS]
+    return others + [SEMANTIC_TOKEN_TEMPLATE.format(i=i) for i in range(CODEBOOK_SIZES[0])]
+
+
+def end_token(model: Text2Semantic) -> int:
+    """Id of ``<|im_end|>``, which ends a segment."""
+    return int(model.tokenizer.get_token_id(IM_END_TOKEN))
+
+
+def codec_frames(codec: Codec) -> int:
+    """Frames that the codec can take at once: the positions of its smallest transformer."""
+    transformers = [part for part in codec.quantizer.modules() if isinstance(part, modded_dac.Transformer)]
+    return min(int(transformer.config.block_size) for transformer in transformers)
+
+
+def _read_tokenizer(directory: Path) -> Any:
+    with _read_as(directory / TOKENIZER, f"a tokenizer, or {SPECIAL_TOKENS} beside it as its special tokens"):
+        tokenizer = FishTokenizer.from_pretrained(str(directory))
+        semantic = tokenizer.semantic_end_id - tokenizer.semantic_begin_id + 1
+        if semantic != CODEBOOK_SIZES[0] or len(tokenizer.semantic_id_to_token_id) != semantic:
+            raise LoadFailed(
+                f"{directory / SPECIAL_TOKENS} has {len(tokenizer.semantic_id_to_token_id)} semantic tokens;"
+                f" the codec needs {CODEBOOK_SIZES[0]}, one after another"
+            )
+        tokenizer.get_token_id(IM_END_TOKEN)
+        return tokenizer
+
+
+def _check_sizes(sizes: Any) -> None:
+    """Let only whole numbers through: a hydra configuration with names in it could call anything."""
+    if isinstance(sizes, dict):
+        for value in sizes.values():
+            _check_sizes(value)
+    elif isinstance(sizes, list):
+        for value in sizes:
+            _check_sizes(value)
+    elif type(sizes) is not int:
+        raise ValueError(f"{sizes!r} is not a whole number")
+
+
+def _checked_codec(codec: Codec, path: Path) -> Codec:
+    quantizer = codec.quantizer
+    sizes = (
+        quantizer.semantic_quantizer.codebook_size,
+        *[quantizer.quantizer.codebook_size] * quantizer.quantizer.n_codebooks,
+    )
+    found = (sizes, codec.sample_rate, int(codec.frame_length))
+    if found != (CODEBOOK_SIZES, SAMPLE_RATE, FRAME_SAMPLES):
+        raise LoadFailed(f"{path} describes a codec of another kind (codebooks, Hz, samples a frame: {found})")
+    return codec
+
+
+def _fill(model: Any, path: Path, prefix: str) -> None:
+    """Give a model on the ``meta`` device the weights in `path`. As in upstream, extra ones are passed over."""
+    weights = _read_weights(path, prefix)
+    with _read_as(path, "weights for this configuration"):
+        missing, _unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    missing = [name for name in missing if not name.endswith(REBUILT)]
+    if missing:
+        raise LoadFailed(f"{path} lacks weights that its configuration asks for: {missing[0]}, {len(missing)} in all")
+
+
+def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors in `path`, mapped. Upstream's training wraps them in "state_dict" and under `prefix`."""
+    try:
+        weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError:
+        raise LoadFailed(f"{path} holds more than weights, and loading it could run a program: refused") from None
+    except RuntimeError as error:
+        raise LoadFailed(f"{path} is no whole file of PyTorch weights: fetch it again, it may be cut short") from error
+    except OSError as error:
+        raise LoadFailed(f"{path} cannot be read: {error.strerror or error}") from error
+    if isinstance(weights, dict):
+        weights = weights.get("state_dict", weights)
+    if not isinstance(weights, dict):
+        raise LoadFailed(f"{path} holds a {type(weights).__name__}, and a table of weights is needed")
+    wrapped = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return wrapped or weights
+
+
+def _moved(model: Any, device: torch.device, precision: torch.dtype) -> Any:
+    for weight in model.parameters():
+        if (weight.device, weight.dtype) == (device, precision):
+            # Nothing below would copy it, and mapped weights change under a running worker, or kill it, when
+            # somebody writes another checkpoint over the file.
+            weight.data = weight.data.clone()
+    try:
+        return model.eval().requires_grad_(False).to(device=device, dtype=precision)
+    except torch.OutOfMemoryError:
+        raise LoadFailed(
+            f"there is not enough memory left on {device} for one more model:"
+            " start fewer workers, or raise FISH_MODEL_MEMORY_GB"
+        ) from None
+
+
+@contextmanager
+def _read_as(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is read into a `LoadFailed` of one line."""
+    try:
+        yield
+    except LoadFailed:
+        raise
+    except Exception as error:  # a broken file makes upstream's readers raise anything
+        reason = " ".join([type(error).__name__, *str(error).split()])[:300]
+        raise LoadFailed(f"{path} cannot be read as {what} ({reason})") from error

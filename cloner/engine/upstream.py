@@ -1,0 +1,165 @@
+"""fish-speech's own generation, one text at a time: the measure of every other engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cloner.engine import fish
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.checkpoint import check_checkpoint
+from cloner.engine.checks import check_codes, check_recording
+from cloner.errors import BadReference, LoadFailed, SegmentFailed
+
+OUT_OF_MEMORY = "the GPU's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
+NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
+
+
+class UpstreamEngine:
+    """Text2Semantic through upstream's `generate_long`, then its codec; one slot.
+
+    A segment depends on its text, voice, generation parameters and seed, not on what was spoken before it.
+    """
+
+    name = "upstream"
+    slots = 1
+
+    def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:
+        self._checkpoint_dir = checkpoint_dir
+        self._device = device
+        self._precision = precision
+        self._model: fish.Text2Semantic = None
+        self._codec: fish.Codec = None
+
+    def load(self, say: Say) -> None:
+        check_checkpoint(self._checkpoint_dir)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise LoadFailed(
+                f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
+                " the driver with `nvidia-smi`, or start CPU workers"
+            )
+        say("Loading Text2Semantic model...")
+        self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
+        say("Loading DAC model...")
+        self._codec = fish.load_codec(self._checkpoint_dir, self._device)
+
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        return [encode(self._codec, self._device, recording) for recording in recordings]
+
+    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        for line in lines:
+            try:
+                answer: Spoken | NotSpoken = self._speak(line)
+            except SegmentFailed as failure:
+                answer = NotSpoken(line.segment, failure.code, failure.message)
+            yield answer
+
+    def close(self) -> None:
+        self._model = self._codec = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _speak(self, line: Line) -> Spoken:
+        check_codes(line.voice.codes)
+        try:
+            codes = self._generate(line)
+            audio = self._decode(codes)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
+        return Spoken(line.segment, audio, codes.shape[1])
+
+    def _generate(self, line: Line) -> Tensor:
+        """Codes ``[codebooks, frames]`` of one segment, on the device."""
+        generation = line.generation
+        longest = min(generation.max_new_tokens, fish.codec_frames(self._codec))
+        torch.manual_seed(line.seed)
+        try:
+            with _EndGate(self._model, generation.min_new_tokens) as gate:
+                responses = fish.generate_long(
+                    model=self._model,
+                    device=self._device,
+                    decode_one_token=fish.decode_one_token,
+                    text=line.text,
+                    max_new_tokens=longest + 1,  # upstream takes the last one for the end token and drops it
+                    temperature=generation.temperature,
+                    top_p=generation.top_p,
+                    repetition_penalty=generation.repetition_penalty,
+                    prompt_text=line.voice.text,
+                    prompt_tokens=torch.tensor(line.voice.codes),
+                )
+                codes: Tensor = next(responses).codes
+        except ValueError as error:  # upstream's word for a prompt that does not fit
+            raise SegmentFailed(
+                f"reference and text together are too long for the model ({error}): use a shorter reference, or"
+                " split the text",
+                code="prompt_too_long",
+            ) from error
+        if not gate.all_finite():
+            self._model.max_seq_len = -1  # makes upstream allocate KV caches anew: NaN in the old ones would live on
+            raise SegmentFailed(f"the model's {NOT_NUMBERS}")
+        return codes
+
+    def _decode(self, codes: Tensor) -> Audio:
+        audio, _lengths = self._codec.decode(codes[None].long(), torch.tensor([codes.shape[1]]))
+        samples: Audio = audio[0, 0].cpu().numpy()
+        if not np.isfinite(samples).all():
+            raise SegmentFailed(f"the codec's {NOT_NUMBERS}")
+        return samples
+
+
+@torch.inference_mode()
+def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
+    """Codes ``[codebooks, frames]`` of a recording ``[samples]``. Raises `BadReference`."""
+    check_recording(recording)
+    longest = fish.codec_frames(codec) * FRAME_SAMPLES
+    if recording.size > longest:
+        raise BadReference(
+            f"the reference's recording lasts {recording.size / SAMPLE_RATE:.0f} s, and the codec takes"
+            f" {longest / SAMPLE_RATE:.0f} s at most"
+        )
+    samples = torch.tensor(recording).to(device)
+    indices, _lengths = codec.encode(samples[None, None])
+    codes: Codes = indices[0].int().cpu().numpy()
+    return codes
+
+
+class _EndGate:
+    """Holds the end token back during a segment's first frames, and watches the logits.
+
+    Upstream samples the first frame with a function of its own, whichever it is handed, so this stands in front
+    of the model's `forward_generate`, which every frame passes. It holds back at the first frame in any case,
+    because upstream does not look there for an end.
+    """
+
+    def __init__(self, model: fish.Text2Semantic, min_frames: int) -> None:
+        self._model = model
+        self._forward = model.forward_generate
+        self._end_token = fish.end_token(model)
+        self._held = max(1, min_frames)
+        self._finite: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        self._model.forward_generate = self._forward_held
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._model.forward_generate  # the method of its class comes to light again
+
+    def _forward_held(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._forward(*args, **kwargs)
+        self._finite.append(result.logits.isfinite().all())
+        if self._held > 0:
+            self._held -= 1
+            result.logits[..., self._end_token] = -torch.inf
+        return result
+
+    def all_finite(self) -> bool:
+        """Whether all logits were numbers. Asked once a segment, because asking makes a GPU wait."""
+        return bool(torch.stack(self._finite).all())

@@ -1,0 +1,144 @@
+"""Bytes of a file to plain values: UTF-8, JSON, YAML and CSV, each refusal with its line.
+
+Stricter than the parsers beneath: keys that appear twice are kept in sight, and YAML goes without anchors, aliases
+and tags, so that a small file cannot stand for a huge one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import yaml
+
+from cloner.errors import Problem
+
+_MAX_DEPTH = 20
+"""Nested levels of a YAML file. A batch has five; far deeper ones take the parser minutes."""
+
+
+class Unreadable(Exception):
+    """The text cannot be parsed; `problem` says where and why."""
+
+    def __init__(self, where: str, what: str, right: str) -> None:
+        self.problem = Problem(where, what, right)
+        super().__init__(str(self.problem))
+
+
+class Repeated(dict[str, Any]):
+    """An object of which some keys appear more than once; the last value counts."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.keys_repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
+def decode(data: bytes) -> str:
+    """UTF-8, with or without a byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise Unreadable(f"line {line}", what, "save the file as UTF-8") from None
+
+
+def parse_json(text: str, first_line: int = 1) -> Any:
+    """One JSON value; `first_line` is the number of the text's first line in its file."""
+    try:
+        return _JSON.decode(text)
+    except json.JSONDecodeError as error:
+        where = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        right = "check the quotes, commas and brackets there, and that the file was not cut off"
+        raise Unreadable(where, f"this is not JSON ({error.msg})", right) from None
+    except RecursionError:
+        raise Unreadable(f"line {first_line}", "the JSON is nested too deeply", "give a batch") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise Unreadable(f"line {first_line}", f"this is not usable JSON ({error})", "give smaller numbers") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML document of plain objects, lists, texts and numbers."""
+    try:
+        for event, depth in _yaml_events(text):
+            _check_yaml(event, depth)
+        return yaml.load(text, Loader=_YamlLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = _yaml_place(error.problem_mark or error.context_mark)
+        right = "check the indentation, and put texts with special characters in quotes"
+        raise Unreadable(where, f"this is not YAML ({error.problem or error.context})", right) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"a character that YAML does not allow ({error.reason})"
+        raise Unreadable(f"line {line}", what, "remove the control characters") from None
+    except ValueError as error:  # a date or number that looks like one and is none
+        raise Unreadable("the file", f"a YAML value has no meaning ({error})", "put texts in quotes") from None
+
+
+def parse_csv(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows with anything in them, each with the number of its first line."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cells):  # spreadsheets leave rows of empty cells at the end
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        right = "put texts with commas or quotes in quotes, and double the quotes inside"
+        raise Unreadable(f"line {line}", f"this is not CSV ({error})", right) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else Repeated(pairs)
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
+
+
+class _Mark(Protocol):
+    """Where in the text; PyYAML has two types of it."""
+
+    line: int
+    column: int
+
+
+class _YamlLoader(yaml.CSafeLoader):
+    """Safe, and objects have texts as keys."""
+
+
+def _yaml_object(loader: _YamlLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    pairs = loader.construct_pairs(node, deep=True)
+    for (key, _), (key_node, _) in zip(pairs, node.value, strict=True):
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(problem="a key is not text", problem_mark=key_node.start_mark)
+    return _object(pairs)
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:map", _yaml_object)
+
+
+def _yaml_events(text: str) -> Iterator[tuple[yaml.Event, int]]:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        yield event, depth
+
+
+def _check_yaml(event: yaml.Event, depth: int) -> None:
+    where = _yaml_place(event.start_mark)
+    if depth > _MAX_DEPTH:
+        raise Unreadable(where, "the YAML is nested too deeply", "give a batch")
+    if isinstance(event, yaml.NodeEvent) and event.anchor:
+        raise Unreadable(where, f"the YAML anchor or alias {event.anchor} is not taken", "write the value out")
+    if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
+        raise Unreadable(where, f"the YAML tag {event.tag} is not taken", "write plain texts, numbers, lists and keys")
+
+
+def _yaml_place(mark: _Mark | None) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"

@@ -1,0 +1,65 @@
+"""How far a batch is, read from Redis: one small field a chunk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from redis import Redis
+
+from cloner.errors import UnknownBatch
+from cloner.queues import Names
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of a batch."""
+
+    batch_id: str
+    state: str
+    """"submitting", "running" or "done"."""
+    total: int
+    chunks: int
+    generated: int
+    failed: int
+    frames: int
+    audio_s: float
+    chunks_finished: int
+    cancelled: bool
+
+    @property
+    def finished(self) -> int:
+        """Segments that were generated or failed."""
+        return self.generated + self.failed
+
+    @property
+    def all_chunks_finished(self) -> bool:
+        return self.chunks_finished >= self.chunks
+
+    @property
+    def closed(self) -> bool:
+        """Whether the batch's result is there."""
+        return self.state == "done"
+
+
+def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
+    """How far the batch is; `redis` must decode responses. Raises `UnknownBatch`."""
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.hgetall(names.batch(batch_id))
+        pipe.hvals(names.progress(batch_id))
+        batch, chunks = pipe.execute()
+    if not batch:
+        raise UnknownBatch(f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for a week")
+    counts = [json.loads(chunk) for chunk in chunks]
+    return Progress(
+        batch_id=batch_id,
+        state=batch["state"],
+        total=int(batch["total"]),
+        chunks=int(batch["chunks"]),
+        generated=sum(chunk[0] for chunk in counts),
+        failed=sum(chunk[1] for chunk in counts),
+        frames=sum(chunk[2] for chunk in counts),
+        audio_s=sum(chunk[3] for chunk in counts),
+        chunks_finished=sum(chunk[4] for chunk in counts),
+        cancelled="cancelled" in batch,
+    )

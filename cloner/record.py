@@ -1,0 +1,104 @@
+"""The record beside the outputs: what is finished, one line a segment. The truth, whatever becomes of Redis.
+
+``OUT/.cloner/BATCH_ID/<worker>.jsonl`` is appended to by one worker only, so no two writers ever share a file; together
+the files of a batch say which segments are finished. The collector puts ``result.json`` beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from cloner.logs import get_logger
+from cloner.results import SegmentResult
+
+HOUSEKEEPING = ".cloner"
+"""The folder under an output root that is ours."""
+
+
+def batch_directory(root: Path, batch_id: str) -> Path:
+    """Where the record of a batch lies."""
+    return root / HOUSEKEEPING / batch_id
+
+
+class Record:
+    """The record of one batch, read as it grows: each line is read once, however many workers write."""
+
+    def __init__(self, root: Path, batch_id: str) -> None:
+        self.directory = batch_directory(root, batch_id)
+        self.results: dict[int, SegmentResult] = {}
+        self._read_to: dict[Path, int] = {}
+        self._finished: Counter[int] = Counter()
+        self._generated: Counter[tuple[int, str]] = Counter()
+
+    def refresh(self) -> None:
+        """Read what has been written since the last time."""
+        for path in sorted(self.directory.glob("*.jsonl")):
+            start = self._read_to.get(path, 0)
+            if path.stat().st_size == start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                data = file.read()
+            # A line without its end is still being written, or was torn by a crash.
+            whole = data.rfind(b"\n") + 1
+            self._read_to[path] = start + whole
+            for line in data[:whole].splitlines():
+                if line:
+                    self._take(path, line)
+
+    def add(self, result: SegmentResult) -> None:
+        """Count a result. A segment that was generated stays so, whatever a later line says."""
+        known = self.results.get(result.segment)
+        if known is None:
+            self._finished[result.assignment] += 1
+        elif known.generated:
+            return
+        self.results[result.segment] = result
+        if result.generated:
+            self._generated[result.assignment, result.speaker] += 1
+            self._generated[result.assignment, ""] += 1
+
+    def finished(self, assignment: int) -> int:
+        """Segments of an assignment that were generated or failed."""
+        return self._finished[assignment]
+
+    def generated(self, assignment: int, speaker: str = "") -> int:
+        """Segments generated of an assignment, or of one of its speakers."""
+        return self._generated[assignment, speaker]
+
+    def _take(self, path: Path, line: bytes) -> None:
+        try:
+            self.add(SegmentResult.model_validate_json(line))
+        except ValidationError:
+            get_logger().warning(f"{path.name} has a torn line (a worker died while writing it); it is passed over")
+
+
+class RecordWriter:
+    """Appends to this worker's file of a batch's record."""
+
+    def __init__(self, record: Record, worker: str) -> None:
+        record.directory.mkdir(parents=True, exist_ok=True)
+        self._record = record
+        self._file = os.open(record.directory / f"{worker}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        end = os.fstat(self._file).st_size
+        if end and os.pread(self._file, 1, end - 1) != b"\n":
+            os.write(self._file, b"\n")
+
+    def append(self, result: SegmentResult) -> None:
+        """Write one line, in one piece, after the audio file has its final name."""
+        os.write(self._file, result.model_dump_json().encode() + b"\n")
+        self._record.add(result)
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file)
+        os.close(self._file)

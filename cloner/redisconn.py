@@ -1,0 +1,58 @@
+"""Connections to the fleet's Redis, with the same patience everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.settings import redacted
+
+CONNECT_S = 3.0
+"""Seconds to wait for a connection."""
+
+ANSWER_S = 15.0
+"""Seconds to wait for an answer; blocking commands must ask for less."""
+
+RETRIES = 2
+"""Further tries after a lost connection, 0.1 and 0.2 s apart. Longer outages are the caller's to sit out."""
+
+
+def connect(url: str, *, decode: bool = True) -> Redis:
+    """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
+
+    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not such an address; the message does
+    not repeat it, for a misspelt address cannot be told from its password.
+    """
+    try:
+        client = Redis.from_url(
+            url,
+            decode_responses=decode,
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=ANSWER_S,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), RETRIES),
+        )
+        # An unknown option in the address would otherwise be a TypeError at the first command.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError):
+        raise BadSetting(
+            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
+            "unix:///path/to/socket, with special characters of the password as in %2F"
+        ) from None
+    return client
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Inside it, a Redis that does not answer is `BrokerUnreachable`, which names `url` without its password."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error

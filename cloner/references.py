@@ -1,0 +1,251 @@
+"""References: checking them when a batch is read, packing them for the way to the workers, unpacking them there.
+
+Codes travel as a ``.npy`` of int32, recordings as 16-bit FLAC: mono, at 44,100 Hz, 30 s at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.lib import format as npy
+
+from cloner.batch import CODEBOOK_SIZES, Reference, ReferenceKind
+from cloner.engine import checks
+from cloner.engine.base import SAMPLE_RATE, Audio, Codes
+from cloner.errors import BadReference
+from cloner.logs import get_logger
+from cloner.texts import prose_flaw
+
+MIN_SECONDS = 0.5
+MAX_SECONDS = 30
+"""Recordings are used up to here."""
+
+MAX_FRAMES = 2600
+"""Two minutes of codes; the model has 8,192 positions for reference, texts and speech."""
+
+SILENCE_RMS = 1e-3
+"""-60 dB below full scale."""
+
+RECORDING_ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
+"""What counts as a recording in a folder of references; a file named in a batch may be anything libsndfile reads."""
+
+_BLOCK_SAMPLES = 65_536
+
+
+@dataclass(frozen=True)
+class ReferenceData:
+    """A reference on its way to the workers; `key` is the hash of kind and data."""
+
+    kind: ReferenceKind
+    data: bytes
+    text: str
+    key: str
+
+
+def check_codes(path: Path) -> str | None:
+    """What is wrong with a file of codes, if anything. Reads no more than codes can be long."""
+    return _sentence(_read_codes, path)
+
+
+def check_recording(path: Path) -> str | None:
+    """What is wrong with a recording as far as its header tells, if anything. It is decoded when it is loaded."""
+    return _sentence(_seconds, path)
+
+
+def find_reference(folder: Path) -> Reference:
+    """The reference in fish-speech's own layout: recordings, each with a ``.lab`` transcript of the same stem.
+
+    They are joined in the order of their names, as long as they stay within `MAX_SECONDS`; the first is always taken.
+    Raises `BadReference`, which names every file that is wrong.
+    """
+    paths: list[Path] = []
+    texts: list[str] = []
+    flaws: list[str] = []
+    total = 0.0
+    for path in _recordings(folder):
+        try:
+            seconds = _seconds(path)
+            if paths and total + seconds > MAX_SECONDS:
+                break
+            texts.append(_read_transcript(path.with_suffix(".lab")))
+            paths.append(path)
+            total += seconds
+        except BadReference as error:
+            flaws.append(error.message)
+    if flaws:
+        raise BadReference("; ".join(flaws))
+    return Reference(ReferenceKind.AUDIO, tuple(paths), " ".join(texts))
+
+
+def load_reference(reference: Reference) -> ReferenceData:
+    """Read, check and pack a reference. Raises `BadReference`; says so in the log where a recording is cut."""
+    match reference.kind:
+        case ReferenceKind.CODES:
+            data = _pack_codes(_read_codes(reference.paths[0]))
+        case ReferenceKind.AUDIO:
+            data = _pack_audio(_join(reference.paths))
+    key = hashlib.sha256(reference.kind.encode() + data).hexdigest()
+    return ReferenceData(reference.kind, data, reference.text, key)
+
+
+def codes_from_bytes(data: bytes) -> Codes:
+    """Codes ``[codebooks, frames]`` out of a `ReferenceData`. Raises `BadReference`."""
+    return _parse_codes(io.BytesIO(data))
+
+
+def audio_from_bytes(data: bytes) -> Audio:
+    """A recording ``[samples]`` at `SAMPLE_RATE` out of a `ReferenceData`. Raises `BadReference`."""
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as sound:
+            rate = sound.samplerate
+            audio: Audio = sound.read(MAX_SECONDS * SAMPLE_RATE, dtype="float32")
+    except sf.SoundFileError as error:
+        raise BadReference(f"the reference's recording did not arrive whole ({error})") from error
+    if rate != SAMPLE_RATE:
+        raise BadReference(f"the reference's recording arrived at {rate} Hz, and {SAMPLE_RATE} Hz is needed")
+    checks.check_recording(audio)
+    return audio
+
+
+def _sentence(read: Callable[[Path], object], path: Path) -> str | None:
+    try:
+        read(path)
+    except BadReference as error:
+        return error.message
+    return None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the file becomes a `BadReference` with its name."""
+    try:
+        if not path.is_file():
+            raise BadReference("it is not a file" if path.exists() else "there is no such file")
+        yield
+    except BadReference as error:
+        raise BadReference(f"{str(path)!r}: {error.message}") from error
+    except OSError as error:
+        raise BadReference(f"{str(path)!r}: it cannot be read ({error.strerror})") from error
+    except (sf.SoundFileError, TypeError) as error:  # TypeError: a name in .raw, which has no header to read
+        reason = error.error_string if isinstance(error, sf.LibsndfileError) else "no known format"
+        raise BadReference(f"{str(path)!r}: it cannot be read as audio ({reason})") from error
+
+
+def _read_codes(path: Path) -> Codes:
+    with _reading(path), path.open("rb") as file:
+        return _parse_codes(file)
+
+
+def _parse_codes(file: BinaryIO) -> Codes:
+    """Codes of a ``.npy``. The header is believed only within bounds, so a false one costs no memory."""
+    try:
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+        shape, fortran, dtype = read_header(file)
+    except Exception as error:
+        # A damaged header makes numpy raise whatever its tokenizer and parser do.
+        raise BadReference("the reference is not a .npy file of codes") from error
+    if dtype.kind not in "iu":
+        raise BadReference(f"the reference's codes are of type {dtype}, and whole numbers are needed")
+    if len(shape) != 2 or shape[0] != len(CODEBOOK_SIZES) or not 1 <= shape[1] <= MAX_FRAMES:
+        needed = f"[{len(CODEBOOK_SIZES)}, frames] with 1 to {MAX_FRAMES} frames"
+        raise BadReference(f"the reference's codes have shape {list(shape)}, and {needed} is needed")
+    size = shape[0] * shape[1] * dtype.itemsize
+    data = file.read(size)
+    if len(data) < size:
+        raise BadReference(f"the reference's codes are cut off: {len(data)} of {size} bytes are there")
+    codes = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    checks.check_codes(codes)
+    return np.ascontiguousarray(codes, dtype=np.int32)
+
+
+def _pack_codes(codes: Codes) -> bytes:
+    buffer = io.BytesIO()
+    npy.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _recordings(folder: Path) -> list[Path]:
+    """The recordings in `folder`, by name; hidden files are left out."""
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise BadReference(f"{str(folder)!r}: the folder cannot be read ({error.strerror})") from error
+    paths = sorted(path for path in entries if path.suffix.lower() in RECORDING_ENDINGS)
+    if not paths:
+        raise BadReference(f"{str(folder)!r}: the folder holds no recording ({', '.join(RECORDING_ENDINGS)})")
+    return paths
+
+
+def _read_transcript(path: Path) -> str:
+    with _reading(path):
+        try:
+            text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").strip()
+        except UnicodeDecodeError as error:
+            raise BadReference("the transcript is not UTF-8") from error
+        if flaw := prose_flaw(text):
+            raise BadReference(f"the transcript {flaw}")
+        return text
+
+
+def _seconds(path: Path) -> float:
+    """Length by the header."""
+    with _reading(path), sf.SoundFile(path) as sound:
+        seconds: float = sound.frames / sound.samplerate
+        _check_length(seconds)
+        return seconds
+
+
+def _check_length(seconds: float) -> None:
+    if seconds < MIN_SECONDS:
+        raise BadReference(f"the recording is {seconds:.2f} s long, and {MIN_SECONDS} s is the least")
+
+
+def _join(paths: tuple[Path, ...]) -> Audio:
+    """The recordings one after another, ``[samples]`` in -1..1 at `SAMPLE_RATE`, at most `MAX_SECONDS` in all."""
+    total = sum(_seconds(path) for path in paths)
+    if total > MAX_SECONDS:
+        names = ", ".join(repr(str(path)) for path in paths)
+        said = f"{names}: only the first {MAX_SECONDS} of {total:.1f} s are used; cut the recording and its transcript"
+        get_logger().warning(said)
+    audio = np.concatenate([_read_recording(path) for path in paths])[: MAX_SECONDS * SAMPLE_RATE]
+    return audio.clip(-1, 1)  # resampling overshoots
+
+
+def _read_recording(path: Path) -> Audio:
+    with _reading(path), sf.SoundFile(path) as sound:
+        rate = sound.samplerate
+        audio = _read_mono(sound, MAX_SECONDS * rate)
+        _check_length(audio.size / rate)
+        checks.check_recording(audio)
+        audio /= max(1.0, np.abs(audio).max())  # floating-point files may go beyond full scale
+        if np.sqrt(np.mean(np.square(audio))) < SILENCE_RMS:
+            raise BadReference("the recording is silent")
+        resampled: Audio = soxr.resample(audio, rate, SAMPLE_RATE)
+        return resampled
+
+
+def _read_mono(sound: sf.SoundFile, limit: int) -> Audio:
+    """At most `limit` samples, the mean of the channels. Block by block: a header may claim more than there is."""
+    blocks = [np.zeros(0, np.float32)]
+    while limit > 0:
+        block = sound.read(min(limit, _BLOCK_SAMPLES), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block.mean(axis=1))
+        limit -= len(block)
+    return np.concatenate(blocks)
+
+
+def _pack_audio(audio: Audio) -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

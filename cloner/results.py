@@ -1,0 +1,77 @@
+"""What came of a segment and of a batch, and the JSON that a run prints."""
+
+from __future__ import annotations
+
+import zlib
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SegmentResult(BaseModel):
+    """What came of one segment: a line of the record. `code` is empty for a generated one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    segment: int
+    speaker: str
+    output: str
+    key: str
+    """Content key: equal exactly where the same audio would be generated again."""
+    assignment: int
+    worker: str
+    frames: int = 0
+    audio_s: float = 0.0
+    size: int = 0
+    """Bytes of the audio file."""
+    code: str = ""
+    message: str = ""
+
+    @property
+    def generated(self) -> bool:
+        return not self.code
+
+
+class SegmentError(BaseModel):
+    """Why a segment has no audio: a short code for programs and a sentence for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    speaker: str
+    output: str
+    code: str
+    message: str
+
+
+class BatchResult(BaseModel):
+    """What came of a batch. `results` and `errors` together have every segment index once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: str
+    total: int
+    generated: int
+    failed: int
+    cancelled: bool
+    out_dir: str
+    """The output root as the fleet sees it; outputs are relative to it."""
+    results: dict[int, str]
+    errors: dict[int, SegmentError]
+    elapsed_s: float
+    """From submission to the collector's last stroke."""
+    audio_s: float
+    frames: int
+    workers: dict[str, int]
+    """Segments that each worker generated."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.model_dump_json()
+
+    def pack(self) -> bytes:
+        """Compressed JSON."""
+        return zlib.compress(self.to_json().encode(), level=1)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BatchResult:
+        """The result that `pack` made."""
+        return cls.model_validate_json(zlib.decompress(data))

@@ -1,0 +1,84 @@
+"""A batch on this box in one command: plan, register, deal, launch, wait, collect.
+
+The only module that knows both the client and the launcher. It deals over workers that are registered and not yet
+started, so each worker finds its assignment when it starts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from pathlib import Path
+
+from cloner.batch import Batch
+from cloner.client import Client
+from cloner.embedded import embedded_redis
+from cloner.fleet import Registry
+from cloner.plan import Strategy
+from cloner.redisconn import reaching
+from cloner.results import BatchResult
+from cloner.screen import Screen
+from cloner.settings import Settings
+from launcher.cpu import find_cpu
+from launcher.gpus import find_gpus
+from launcher.layout import Layout, plan_layout
+from launcher.supervisor import Supervisor
+
+
+def run_batch(
+    batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
+) -> BatchResult | None:
+    """Speak the batch with workers of its own; None if a signal stopped it first.
+
+    Raises `LoadFailed` if the model does not load.
+    """
+    layout = plan_layout(find_gpus(), find_cpu(), settings.model_memory_gb, len(batch.speakers), workers)
+    screen.say(f"[Main] Total tasks: {batch.total}")
+    for line in [*layout.lines(), *layout.warnings()]:
+        screen.say(line)
+    with ExitStack() as stack:
+        url = settings.redis_url or stack.enter_context(embedded_redis())
+        # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
+        settings = settings.model_copy(update={"redis_url": url, "fleet": f"run-{secrets.token_hex(4)}"})
+        stack.enter_context(reaching(url))
+        return _run_fleet(batch, settings, layout, screen, strategy)
+
+
+def _run_fleet(
+    batch: Batch, settings: Settings, layout: Layout, screen: Screen, strategy: Strategy
+) -> BatchResult | None:
+    client = Client(settings=settings)
+    registry = Registry(client.redis, settings.names, settings.alive_s)
+    with Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say) as supervisor:
+        supervisor.register()
+        handle = client.submit(batch, strategy=strategy)
+        for line in handle.lines(batch):
+            screen.say(line)
+        supervisor.start()
+        with screen.following(plain_lines=False) as show:
+
+            def chunks_finished() -> bool:
+                progress = handle.progress()
+                show(progress)
+                return progress.all_chunks_finished
+
+            if supervisor.run(until=chunks_finished):
+                return None
+        screen.say("[Main] Waiting for all workers to complete...")
+        screen.say("[Main] Collecting results...")
+        if supervisor.run(until=lambda: handle.progress().closed):
+            return None
+        result = handle.result()
+        screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+        return result
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """These settings as the workers read them, with paths that hold wherever they start."""
+    return {
+        "CLONER_REDIS_URL": settings.require_redis_url(),
+        "CLONER_FLEET": settings.fleet,
+        "CLONER_OUT_DIR": str(Path(settings.out_dir).resolve()),
+        "CLONER_CHECKPOINT_DIR": str(Path(settings.checkpoint_dir).resolve()),
+        "CLONER_ENGINE": settings.engine,
+    }

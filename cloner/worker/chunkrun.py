@@ -1,0 +1,219 @@
+"""Speaking one chunk: draw its lines, write what comes back, say how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cloner.batch import ReferenceKind, segment_seed
+from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
+from cloner.errors import BadReference, SegmentFailed
+from cloner.logs import get_logger
+from cloner.record import RecordWriter
+from cloner.references import audio_from_bytes, codes_from_bytes
+from cloner.results import SegmentResult
+from cloner.wire import ChunkMessage, ReferenceRow, SegmentRow, SpeakerPart
+from cloner.worker.runtime import Runtime
+
+REPORT_S = 0.25
+"""Seconds between two reports of a chunk's progress, and between two looks whether the batch was cancelled."""
+
+
+@dataclass
+class Tally:
+    """What is finished of a chunk. Reported in absolute figures: a chunk that runs twice counts once."""
+
+    generated: int = 0
+    failed: int = 0
+    frames: int = 0
+    samples: int = 0
+    finished: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(
+            [self.generated, self.failed, self.frames, round(self.samples / SAMPLE_RATE, 3), self.finished]
+        )
+
+
+@dataclass
+class SpeakerLines:
+    """One speaker's lines in the log, which keep their order whoever else is spoken at the same time."""
+
+    part: SpeakerPart
+    spoken: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spoken = self.part.before
+
+    @property
+    def finished(self) -> bool:
+        """Whether this chunk's texts of the speaker are all spoken."""
+        return self.spoken == self.part.before + len(self.part.segments)
+
+    def start(self, speakers: int) -> None:
+        """The speaker's first text is about to be spoken."""
+        if self.part.before == 0:
+            log = get_logger()
+            log.info(f"Processing Speaker {self.part.id} ({self.part.place}/{speakers})")
+            log.info(f"This speaker has {self.part.texts} texts")
+
+    def count(self) -> None:
+        """One more text is finished, well or not."""
+        self.spoken += 1
+        if self.spoken == 1 or self.spoken % 5 == 0:
+            get_logger().info(f"Speaker {self.part.id} progress: {self.spoken}/{self.part.texts}")
+
+
+class ChunkRun:
+    """One run of a chunk. A second run, after a crash, speaks only what the record does not have."""
+
+    def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
+        self._runtime = runtime
+        self._message = message
+        self._record = runtime.record(message.batch_id)
+        self._assignment = f"{message.batch_id}/{message.assignment}"
+        self._tally = Tally()
+        self._open: dict[int, tuple[SpeakerLines, SegmentRow, str]] = {}
+        self._reported = self._looked = float("-inf")
+        self._cancelled = False
+
+    def run(self) -> Tally:
+        """Speak all that is not finished yet."""
+        self._runtime.say_assignment(self._assignment, self._message.speakers, self._message.texts)
+        lines = self._lines()
+        with RecordWriter(self._record, self._runtime.name) as self._writer:
+            try:
+                for answer in self._runtime.engine.speak(lines):
+                    self._take(answer)
+            except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
+                self._give_up(lines, f"the engine broke: {type(error).__name__}: {error}")
+        self._tally.finished = True
+        self._say_if_all_done()
+        self._report()
+        return self._tally
+
+    def _lines(self) -> Iterator[Line]:
+        """The lines still to be spoken; an engine may draw them one by one or all at once."""
+        for part in self._message.parts:
+            log = SpeakerLines(part)
+            todo = list(self._unfinished(log))
+            if not todo:
+                self._complete(log)
+                continue
+            log.start(self._message.speakers)
+            try:
+                voice = self._voice(part.reference)
+            except BadReference as error:
+                for row, key in todo:
+                    self._open[row[0]] = (log, row, key)
+                    self._take(NotSpoken(row[0], error.code, error.message))
+                continue
+            for row, key in todo:
+                if self._is_cancelled():
+                    return
+                self._open[row[0]] = (log, row, key)
+                seed = segment_seed(self._message.generation.seed, row[0])
+                yield Line(row[0], row[1], voice, self._message.generation, seed)
+
+    def _unfinished(self, log: SpeakerLines) -> Iterator[tuple[SegmentRow, str]]:
+        """The part's segments that the record does not have, with their content keys."""
+        for row in log.part.segments:
+            key = self._content_key(log.part.reference, row)
+            known = self._record.results.get(row[0])
+            if known and known.generated and known.key == key and self._runtime.outputs.has(known.output, known.size):
+                self._add(known)
+                log.spoken += 1
+            else:
+                yield row, key
+
+    def _voice(self, reference: ReferenceRow) -> Voice:
+        data = self._runtime.blobs.get(self._runtime.names.reference(reference.digest))
+        if not isinstance(data, bytes):
+            raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
+        if reference.kind is ReferenceKind.CODES:
+            return Voice(codes_from_bytes(data), reference.text)
+        (codes,) = self._runtime.engine.encode([audio_from_bytes(data)])
+        return Voice(codes, reference.text)
+
+    def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:
+        what = [
+            row[0],
+            row[1],
+            reference.digest,
+            reference.text,
+            self._message.generation.model_dump(),
+            self._runtime.engine.name,
+            self._runtime.settings.checkpoint_dir.name,
+        ]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def _take(self, answer: Spoken | NotSpoken) -> None:
+        """Write a segment's audio and its line in the record, in that order."""
+        log, row, key = self._open.pop(answer.segment)
+        index, _, output = row
+        result = SegmentResult(
+            segment=index,
+            speaker=log.part.id,
+            output=output,
+            key=key,
+            assignment=self._message.assignment,
+            worker=self._runtime.name,
+        )
+        if isinstance(answer, Spoken):
+            try:
+                size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
+                seconds = len(answer.audio) / SAMPLE_RATE
+                result = result.model_copy(update={"frames": answer.frames, "audio_s": seconds, "size": size})
+            except SegmentFailed as error:
+                result = result.model_copy(update={"code": error.code, "message": error.message})
+        else:
+            result = result.model_copy(update={"code": answer.code, "message": answer.message})
+        if not result.generated:
+            get_logger().warning(f"❌ Segment {index} of Speaker {log.part.id} failed: {result.message}")
+        self._writer.append(result)
+        self._add(result)
+        log.count()
+        if log.finished:
+            self._complete(log)
+        if time.monotonic() - self._reported > REPORT_S:
+            self._report()
+
+    def _add(self, result: SegmentResult) -> None:
+        self._tally.generated += result.generated
+        self._tally.failed += not result.generated
+        self._tally.frames += result.frames
+        self._tally.samples += round(result.audio_s * SAMPLE_RATE)
+
+    def _give_up(self, lines: Iterator[Line], reason: str) -> None:
+        """Fail what the engine holds and what it has not drawn yet."""
+        get_logger().error(reason)
+        for segment in [*self._open, *(line.segment for line in lines)]:
+            self._take(NotSpoken(segment, "engine_failed", reason))
+
+    def _complete(self, log: SpeakerLines) -> None:
+        part = log.part
+        if log.spoken == part.texts:
+            generated = self._record.generated(self._message.assignment, part.id)
+            get_logger().info(f"✅ Completed Speaker {part.id}: {generated} segments")
+
+    def _say_if_all_done(self) -> None:
+        assignment, texts = self._message.assignment, self._message.texts
+        if self._record.finished(assignment) == texts:
+            get_logger().info(f"✅ All done! Processed {self._record.generated(assignment)}/{texts} segments")
+            self._runtime.forget_assignment(self._assignment)
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        key = self._runtime.names.progress(self._message.batch_id)
+        self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())
+
+    def _is_cancelled(self) -> bool:
+        if not self._cancelled and time.monotonic() - self._looked > REPORT_S:
+            self._looked = time.monotonic()
+            self._cancelled = bool(
+                self._runtime.redis.hexists(self._runtime.names.batch(self._message.batch_id), "cancelled")
+            )
+        return self._cancelled

@@ -1,0 +1,140 @@
+"""The collector's tasks, on a CPU queue of their own: open a batch, and close it when its chord is complete.
+
+Never imports torch: a box that only collects needs none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from celery import Task, chord, current_app, group, shared_task
+from redis import Redis
+
+from cloner import queues
+from cloner.errors import UnknownBatch
+from cloner.logs import get_logger
+from cloner.progress import read_progress
+from cloner.record import Record, batch_directory
+from cloner.redisconn import connect
+from cloner.results import BatchResult, SegmentError, SegmentResult
+from cloner.settings import Settings, load_settings
+from cloner.wire import Manifest
+
+RETRY_S = 5
+"""Seconds between looks at a batch one of whose chunks failed as a whole."""
+
+
+@shared_task(name=queues.OPEN_BATCH)
+def open_batch(batch_id: str) -> None:
+    """Publish the batch's chunks as one chord.
+
+    The client sends one message, so a batch is whole or not there. Ids are made from the batch's own: were this run
+    twice, the chord would count each chunk once, and a chunk's second run would find everything spoken.
+    """
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    manifest = _manifest(redis, settings, batch_id)
+    header = []
+    for chunk in manifest.chunks:
+        message = manifest.message(chunk)
+        signature = current_app.signature(queues.SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
+        header.append(
+            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
+        )
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
+    body.on_error(close_broken_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
+    redis.hset(settings.names.batch(batch_id), "state", "running")
+
+
+@shared_task(name=queues.CLOSE_BATCH, ignore_result=True)
+def close_batch(_chunks: list[dict[str, Any]], *, batch_id: str) -> None:
+    """The chord's body: gather what the record says into one result. May run again; it says the same."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    manifest = _manifest(redis, settings, batch_id)
+    record = Record(settings.out_dir.resolve(), batch_id)
+    record.refresh()
+    cancelled = bool(redis.hexists(settings.names.batch(batch_id), "cancelled"))
+    seconds, microseconds = redis.time()
+    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, seconds + microseconds / 1e6)
+    _write_result(settings, result)
+    with redis.pipeline() as pipe:
+        pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
+        pipe.hset(settings.names.batch(batch_id), "state", "done")
+        pipe.execute()
+
+
+@shared_task(bind=True, name=queues.CLOSE_BROKEN_BATCH, ignore_result=True, max_retries=None)
+def close_broken_batch(self: Task, chunk_id: str, *, batch_id: str) -> None:
+    """The chord's errback: a chunk failed as a whole (it was revoked, or could not be read). Close without it."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url())
+    number = chunk_id.rpartition(".")[2]
+    redis.hsetnx(settings.names.progress(batch_id), number, "[0, 0, 0, 0.0, true]")
+    if not read_progress(redis, settings.names, batch_id).all_chunks_finished:
+        raise self.retry(countdown=RETRY_S)
+    close_batch.delay([], batch_id=batch_id)
+
+
+def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
+    """The batch's result. A segment without a line in the record is an error too: none is passed over."""
+    results: dict[int, str] = {}
+    errors: dict[int, SegmentError] = {}
+    workers: dict[str, int] = {}
+    spoken: list[SegmentResult] = []
+    for speaker in manifest.speakers:
+        for index, _, output in speaker.segments:
+            found = record.results.get(index)
+            if found and found.generated:
+                results[index] = output
+                workers[found.worker] = workers.get(found.worker, 0) + 1
+                spoken.append(found)
+            elif found:
+                code, message = found.code, found.message
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+            else:
+                code, message = _unspoken(record, cancelled)
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+    return BatchResult(
+        batch_id=manifest.batch_id,
+        total=manifest.total,
+        generated=len(results),
+        failed=len(errors),
+        cancelled=cancelled,
+        out_dir=str(out_dir),
+        results=dict(sorted(results.items())),
+        errors=dict(sorted(errors.items())),
+        elapsed_s=round(now - manifest.submitted_at, 3),
+        audio_s=round(sum(segment.audio_s for segment in spoken), 3),
+        frames=sum(segment.frames for segment in spoken),
+        workers=dict(sorted(workers.items())),
+    )
+
+
+def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
+    if cancelled:
+        return "cancelled", "the batch was cancelled before this segment was spoken"
+    return "missing", f"nothing is recorded of it in {record.directory}; do workers and collector share that folder?"
+
+
+def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
+    data = redis.get(settings.names.manifest(batch_id))
+    if not isinstance(data, bytes):
+        raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
+    return Manifest.unpack(data)
+
+
+def _write_result(settings: Settings, result: BatchResult) -> None:
+    """Put ``result.json`` beside the record."""
+    directory = batch_directory(settings.out_dir.resolve(), result.batch_id)
+    part = directory / f"result-{os.getpid()}.part"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        part.write_text(result.to_json() + "\n", encoding="utf-8")
+        part.replace(directory / "result.json")
+    except OSError as error:
+        # The result still goes to Redis: who waits for it must not wait for room on a disk.
+        get_logger().error(f"result.json of batch {result.batch_id} cannot be written: {error}")

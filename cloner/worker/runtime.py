@@ -1,0 +1,89 @@
+"""What a worker's child process holds between chunks: its engine, its place in the fleet, its records."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+from redis import Redis, RedisError
+
+from cloner.engine.base import Engine
+from cloner.fleet import Registry, WorkerState
+from cloner.logs import get_logger
+from cloner.record import Record
+from cloner.settings import Settings
+from cloner.store import OutputRoot
+
+RECORDS_KEPT = 4
+"""Batches whose records stay in memory: chunks of a few batches may alternate."""
+
+
+class Runtime:
+    """One per child process; `redis` speaks text, `blobs` bytes."""
+
+    def __init__(self, settings: Settings, name: str, engine: Engine, redis: Redis, blobs: Redis) -> None:
+        self.settings = settings
+        self.names = settings.names
+        self.name = name
+        self.engine = engine
+        self.redis = redis
+        self.blobs = blobs
+        self.registry = Registry(redis, settings.names, settings.alive_s)
+        self.outputs = OutputRoot(settings.out_dir)
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._said: set[str] = set()
+        self._stop_beating = threading.Event()
+
+    def record(self, batch_id: str) -> Record:
+        """The batch's record, with what other workers have written meanwhile."""
+        record = self._records.pop(batch_id, None) or Record(self.outputs.root, batch_id)
+        self._records[batch_id] = record
+        while len(self._records) > RECORDS_KEPT:
+            self._records.popitem(last=False)
+        record.refresh()
+        return record
+
+    def load(self) -> None:
+        """Load the engine and say so in the registry. Raises `LoadFailed`."""
+        log = get_logger()
+        self.registry.update(self.name, pid=os.getpid())
+        known = self.registry.get(self.name)
+        if known and known.assignment:
+            self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
+        self.engine.load(log.info)
+        self.registry.count_load(self.name)
+        self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
+        log.info("Models loaded! Starting generation...")
+
+    def say_assignment(self, assignment: str, speakers: int, texts: int) -> None:
+        """Say once what this worker was dealt."""
+        if assignment not in self._said:
+            self._said.add(assignment)
+            get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+
+    def forget_assignment(self, assignment: str) -> None:
+        """The assignment is finished: a restart need not say it again."""
+        self._said.discard(assignment)
+        known = self.registry.get(self.name)
+        if known and known.assignment == assignment:
+            self.registry.update(self.name, assignment="")
+
+    def start_beating(self) -> None:
+        """Send heartbeats from a thread of their own: loading and decoding do not hold it up."""
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the model and fall silent."""
+        self._stop_beating.set()
+        self.engine.close()
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self.registry.beat(self.name)
+            except RedisError as error:
+                # Redis is away: the worker goes on, and beats again when Redis is back.
+                get_logger().debug(f"heartbeat missed: {error}")
+            if self._stop_beating.wait(self.settings.heartbeat_s):
+                return

@@ -1,0 +1,43 @@
+"""The worker's one task: speak a chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task, shared_task
+from celery.exceptions import Ignore
+
+from cloner import queues
+from cloner.fleet import WorkerState
+from cloner.logs import get_logger
+from cloner.wire import read_chunk, schema_of
+from cloner.worker import lifecycle
+from cloner.worker.chunkrun import ChunkRun
+
+
+@shared_task(bind=True, name=queues.SPEAK_CHUNK)
+def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
+    """Speak a chunk. What came of each segment stands in the record; the chord gets the counts."""
+    runtime = lifecycle.current()
+    version = schema_of(message)
+    if version != queues.SCHEMA:
+        _leave_for(self, version, runtime.names.shared_queue(version))
+    runtime.registry.update(runtime.name, state=WorkerState.BUSY)
+    try:
+        tally = ChunkRun(runtime, read_chunk(message)).run()
+    finally:
+        runtime.registry.update(runtime.name, state=WorkerState.READY)
+    return {"chunk": message["number"], "generated": tally.generated, "failed": tally.failed}
+
+
+def _leave_for(task: Task, version: int, queue: str) -> None:
+    """Hand a message of another wire version on to the shared queue of that version, and forget it.
+
+    Its chord still waits for it, and a worker that can read it answers.
+    """
+    get_logger().error(
+        f"A chunk of wire version {version} came to a worker of version {queues.SCHEMA}: left in {queue} "
+        "for a worker that can read it"
+    )
+    task.signature_from_request(queue=queue).apply_async()
+    raise Ignore

@@ -1,0 +1,161 @@
+"""The box's GPUs, read through NVML."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloner.errors import BadSetting
+from cloner.logs import get_logger
+
+try:
+    import pynvml
+except ImportError:  # a box that will have no GPU need not install it
+    pynvml = None
+
+GB = 1024**3
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Something that workers can be pinned to: a card, or one MIG instance of a card."""
+
+    index: int
+    """The box's own number, as in ``nvidia-smi``; each MIG instance takes one, which moves later cards up."""
+    name: str
+    uuid: str
+    """Empty if the GPU was only described."""
+    total_bytes: int
+    free_bytes: int
+
+    @property
+    def card(self) -> str:
+        """Its part of queue and worker names: the start of the UUID, for indices may change at a restart."""
+        return self.uuid[:12] or f"gpu{self.index}"
+
+    @property
+    def pin(self) -> str:
+        """The value of CUDA_VISIBLE_DEVICES that shows a process this GPU alone."""
+        return self.uuid or str(self.index)
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A physical card: `number` and `uuid` as in ``nvidia-smi``, and itself or its MIG instances, or nothing usable."""
+
+    number: int
+    uuid: str
+    gpus: tuple[Gpu, ...]
+
+
+def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The GPUs that NVML lists and CUDA_VISIBLE_DEVICES allows, in that variable's order.
+
+    Empty without NVML's Python package or the driver. A card that NVML cannot read is left out, with a line that says
+    so. Indices in CUDA_VISIBLE_DEVICES count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of
+    its instances. Raises `BadSetting` if it names what the box does not have.
+    """
+    if pynvml is None:
+        return []
+    try:
+        pynvml.nvmlInit()
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
+        return []
+    except pynvml.NVMLError as error:
+        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        return []
+    try:
+        cards = _read_cards()
+    except pynvml.NVMLError as error:
+        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    return [gpu for card in cards for gpu in card.gpus] if visible is None else _visible(cards, visible)
+
+
+def described_gpu(text: str, index: int) -> Gpu:
+    """A GPU that a person described as ``NAME:GB`` (GB of 1024**3 bytes), for where NVML cannot be asked."""
+    name, _, size = text.rpartition(":")
+    try:
+        total_gb = float(size)
+    except ValueError:
+        total_gb = math.nan
+    if not name.strip() or not (0 < total_gb < math.inf):
+        raise BadSetting(f'--gpu "{text}" has no name or no size: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"')
+    total_bytes = math.ceil(total_gb * GB)
+    return Gpu(index, name.strip(), "", total_bytes, total_bytes)
+
+
+def _read_cards() -> list[_Card]:
+    cards: list[_Card] = []
+    index = 0
+    for number in range(pynvml.nvmlDeviceGetCount()):
+        uuid = ""
+        gpus: tuple[Gpu, ...] = ()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            parts = list(_mig_instances(handle)) if _has_mig(handle) else [handle]
+            gpus = tuple(_read_gpu(part, index + offset) for offset, part in enumerate(parts))
+            if not gpus:
+                get_logger().warning(f"[GPU {index}] is left out: MIG is on, but the card has no MIG instance")
+        except pynvml.NVMLError as error:
+            get_logger().warning(f"[GPU {index}] is left out, NVML says: {error}")
+        cards.append(_Card(number, uuid, gpus))
+        index += max(1, len(gpus))
+    return cards
+
+
+def _has_mig(handle: Any) -> bool:
+    try:
+        current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
+
+
+def _mig_instances(handle: Any) -> Iterator[Any]:
+    for slot in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
+        except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
+            continue  # a slot without an instance
+
+
+def _read_gpu(handle: Any, index: int) -> Gpu:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        index=index,
+        name=pynvml.nvmlDeviceGetName(handle),
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        total_bytes=int(memory.total),
+        free_bytes=int(memory.free),
+    )
+
+
+def _visible(cards: list[_Card], wanted: str) -> list[Gpu]:
+    chosen: dict[int, Gpu] = {}
+    for name in (part.strip() for part in wanted.split(",")):
+        if not name or name == "-1":
+            break  # as CUDA does: nothing after it is visible
+        known = False
+        for card in cards:
+            whole = str(card.number) == name or _abbreviates(name, card.uuid)
+            parts = [gpu for gpu in card.gpus if whole or _abbreviates(name, gpu.uuid)]
+            chosen |= {gpu.index: gpu for gpu in parts}
+            known = known or whole or bool(parts)
+        if not known:
+            raise BadSetting(
+                f"CUDA_VISIBLE_DEVICES={wanted} names {name}, which this box does not have: "
+                "give numbers or UUIDs that `nvidia-smi -L` lists, or unset it"
+            )
+    return list(chosen.values())
+
+
+def _abbreviates(name: str, uuid: str) -> bool:
+    return name.startswith(("GPU-", "MIG-")) and uuid.startswith(name)

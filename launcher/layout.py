@@ -1,0 +1,149 @@
+"""Which workers a box runs, and on what: pure arithmetic over what `gpus` and `cpu` found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from cloner.errors import BadSetting
+from launcher.cpu import Cpu
+from launcher.gpus import GB, Gpu
+
+USABLE = Fraction(9, 10)
+"""Part of a card's memory that workers may take."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One worker of a box, with the words of `WorkerSettings`."""
+
+    index: int
+    card: str
+    number: int
+    device: str
+    gpu: str
+    pin: str
+    """CUDA_VISIBLE_DEVICES for it; empty on CPU, so that it sees no GPU."""
+    threads: int
+
+    @property
+    def place(self) -> str:
+        """As in "Launching Worker 0 on GPU 0"."""
+        return "GPU " + self.device.removeprefix("cuda:") if self.pin else "CPU"
+
+    def environment(self) -> dict[str, str]:
+        """What the worker's process needs to know about itself."""
+        return {
+            "CUDA_VISIBLE_DEVICES": self.pin,
+            # A pin that is a number counts as nvidia-smi counts, not fastest card first.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+            "CLONER_WORKER_INDEX": str(self.index),
+            "CLONER_WORKER_CARD": self.card,
+            "CLONER_WORKER_NUMBER": str(self.number),
+            "CLONER_WORKER_DEVICE": self.device,
+            "CLONER_WORKER_GPU": self.gpu,
+        }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A GPU (or the CPU, where `gpu` is None), how many workers it has room for and how many it gets."""
+
+    gpu: Gpu | None
+    room: int
+    workers: int
+
+    @property
+    def title(self) -> str:
+        """As in log lines."""
+        return "CPU" if self.gpu is None else f"GPU {self.gpu.index}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a box runs. `places` holds every card, those that get no worker included."""
+
+    cpu: Cpu
+    places: tuple[Place, ...]
+    specs: tuple[WorkerSpec, ...]
+    memory_gb: float
+
+    def lines(self) -> list[str]:
+        """What was found and what it is used for, in the words that people grep for."""
+        lines: list[str] = []
+        for place in self.places:
+            if place.gpu is None:
+                what, total = f"{self.cpu.cores} cores", self.cpu.total_bytes
+            else:
+                what, total = place.gpu.name, place.gpu.total_bytes
+            lines.append(f"[{place.title}] {what}, Total Memory: {total / GB:.2f} GB")
+            lines.append(
+                f"[{place.title}] Can run {place.room} workers (Available: {float(total * USABLE) / GB:.2f} GB)"
+            )
+        used = [place for place in self.places if place.workers]
+        gpus = sum(place.gpu is not None for place in used)
+        lines.append(f"[Main] Using {len(self.specs)} parallel workers across {gpus} GPU(s)")
+        lines += [f"[Main] {place.title}: {place.workers} workers" for place in used]
+        return lines
+
+    def warnings(self) -> list[str]:
+        """Cards on which the workers may not fit: they are small, or something else has taken their memory."""
+        lines = []
+        for place in self.places:
+            needed = place.workers * self.memory_gb
+            if place.gpu is not None and place.gpu.free_bytes / GB < needed:
+                lines.append(
+                    f"[{place.title}] {place.workers} workers take about {needed:.2f} GB, and only "
+                    f"{place.gpu.free_bytes / GB:.2f} of {place.gpu.total_bytes / GB:.2f} GB are free: they may not fit"
+                )
+        return lines
+
+
+def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, memory_gb: float, speakers: int | None, workers: int | None) -> Layout:
+    """The workers of a box, numbered card by card.
+
+    Each card has room for ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without GPUs
+    the machine's memory counts so, with at most one worker a core. `workers` overrides both, spread evenly;
+    `speakers` limits the sum, filling the cards evenly. Raises `BadSetting` if either is below one.
+    """
+    for option, value in (("--workers", workers), ("--speakers", speakers)):
+        if value is not None and value < 1:
+            raise BadSetting(f"{option} {value} makes no sense: give 1 or more, or leave it out")
+    cards: list[Gpu | None] = [*gpus] or [None]
+    rooms = [_room(card.total_bytes, memory_gb) if card else _cpu_room(cpu, memory_gb) for card in cards]
+    wanted = sum(rooms) if workers is None else workers
+    total = wanted if speakers is None else min(wanted, speakers)
+    counts = _spread(total, rooms if workers is None else [total] * len(rooms))
+    places = tuple(Place(card, room, count) for card, room, count in zip(cards, rooms, counts, strict=True))
+    threads = max(1, cpu.cores // total)
+    seats = [(place.gpu, number) for place in places for number in range(place.workers)]
+    specs = tuple(_spec(index, gpu, number, threads) for index, (gpu, number) in enumerate(seats))
+    return Layout(cpu, places, specs, memory_gb)
+
+
+def _room(total_bytes: int, memory_gb: float) -> int:
+    # Exact: 3.3 * 0.9 / 0.33 is 9, and floating point makes it 8.99.
+    return max(1, math.floor(Fraction(total_bytes, GB) * USABLE / Fraction(str(memory_gb))))
+
+
+def _cpu_room(cpu: Cpu, memory_gb: float) -> int:
+    return min(_room(cpu.total_bytes, memory_gb), cpu.cores)
+
+
+def _spread(total: int, rooms: list[int]) -> list[int]:
+    """`total` things over places with so much room each, as evenly as it allows, earlier places first."""
+    counts = [0] * len(rooms)
+    for _ in range(total):
+        open_places = [place for place, room in enumerate(rooms) if counts[place] < room]
+        counts[min(open_places, key=counts.__getitem__)] += 1
+    return counts
+
+
+def _spec(index: int, gpu: Gpu | None, number: int, threads: int) -> WorkerSpec:
+    if gpu is None:
+        return WorkerSpec(index, "cpu", number, "cpu", gpu="", pin="", threads=threads)
+    return WorkerSpec(index, gpu.card, number, f"cuda:{gpu.index}", gpu=gpu.name, pin=gpu.pin, threads=threads)

@@ -1,0 +1,126 @@
+"""One child process: start it, pump its lines, stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import IO, TypeAlias, cast
+
+from cloner.orphan import LAUNCHER_PID
+
+LONGEST_LINE = 8192
+"""Bytes of a line that are passed on."""
+
+LAST_LINES_S = 2.0
+"""Seconds that a dead child's last lines may take to arrive."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A child has written a line, on standard output or standard error."""
+
+    child: Child
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A child has ended; all its lines came before. `status` is negative for a signal, as in `subprocess`."""
+
+    child: Child
+    status: int
+
+    @property
+    def how(self) -> str:
+        """As in "Worker 0 was killed by SIGKILL"."""
+        if self.status >= 0:
+            return f"ended with exit status {self.status}"
+        number = -self.status
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return f"was killed by {name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
+
+
+Event: TypeAlias = "Line | Ended | signal.Signals"
+"""What a supervisor waits for."""
+
+
+class Child:
+    """A running process, in a session of its own so that Ctrl-C does not reach it.
+
+    Its lines, and at last its end, arrive on `events`. Make it in the main thread: the kernel ties its life to the
+    thread that started it, if its program calls `die_with_parent`. Raises `OSError` if it cannot be started.
+    """
+
+    def __init__(
+        self, title: str, command: Sequence[str], environment: Mapping[str, str], events: SimpleQueue[Event]
+    ) -> None:
+        self.title = title
+        self.last_line = ""
+        self._events = events
+        self._process = subprocess.Popen(
+            command,
+            env={
+                **environment,
+                LAUNCHER_PID: str(os.getpid()),
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONIOENCODING": "utf-8",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=self._pump, args=(cast(IO[bytes], self._process.stdout),), daemon=True)
+        reader.start()
+        threading.Thread(target=self._wait, args=(reader,), daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, and id of its process group."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM); what it started is its own affair."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and all that it started (SIGKILL)."""
+        with suppress(ProcessLookupError):  # it was faster
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _pump(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while raw := pipe.readline(LONGEST_LINE):
+                text = _text(raw)
+                if not raw.endswith(b"\n"):
+                    text += _skip_rest(pipe)
+                self.last_line = text or self.last_line
+                self._events.put(Line(self, text))
+
+    def _wait(self, reader: threading.Thread) -> None:
+        status = self._process.wait()
+        # What it started must not hold on to the card's memory, nor to the pipe.
+        self.kill()
+        reader.join(LAST_LINES_S)
+        self._events.put(Ended(self, status))
+
+
+def _text(raw: bytes) -> str:
+    # A progress bar rewrites its line; what a terminal would show in the end is what comes after the last "\r".
+    return raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2].rstrip()
+
+
+def _skip_rest(pipe: IO[bytes]) -> str:
+    """Read on to the end of a long line; returns what to put in its place."""
+    cut = False
+    while rest := pipe.readline(LONGEST_LINE):
+        cut = cut or bool(rest.strip())
+        if rest.endswith(b"\n"):
+            break
+    return " ... (cut)" if cut else ""

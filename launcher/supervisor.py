@@ -1,0 +1,232 @@
+"""Keeps a box's workers running: what should run against what does, in one loop over one queue of events.
+
+Signal handlers and the children's threads only put events on the queue; all else happens in the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from types import FrameType, TracebackType
+from typing import Any
+
+from cloner.errors import EXIT_LOAD_FAILED, LoadFailed
+from cloner.fleet import Registry, WorkerInfo
+from cloner.logs import get_logger
+from cloner.settings import Settings
+from launcher.backoff import Backoff
+from launcher.layout import Layout
+from launcher.process import Child, Ended, Event, Line
+from launcher.roster import Roster
+
+WORKER = (sys.executable, "-m", "cloner.worker")
+COLLECTOR = (sys.executable, "-m", "cloner.worker.collector")
+
+POLL_S = 0.25
+"""Seconds between looks at `until`."""
+
+KILLED_S = 5.0
+"""Seconds that killed processes get to vanish."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Post:
+    """Something that should run, and the child that does, if it does."""
+
+    title: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    worker: str = ""
+    """Its name in the registry; empty for the collector, which is not in it."""
+    announcement: str = ""
+    """What to say before a start."""
+    child: Child | None = None
+    started: float = 0.0
+    due: float | None = None
+    """When to start it; None while it runs or should not."""
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Supervisor:
+    """Starts a layout's workers and one collector, and keeps them running until told to stop.
+
+    A context manager: leaving it stops everything. `environment` is what the children get on top of this process's
+    own environment; `say` takes finished log lines; `clock` counts seconds. Use it in the main thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - three things to supervise, the rest have defaults
+        self,
+        settings: Settings,
+        layout: Layout,
+        registry: Registry,
+        *,
+        environment: Mapping[str, str] | None = None,
+        worker_command: Sequence[str] = WORKER,
+        collector_command: Sequence[str] = COLLECTOR,
+        say: Callable[[str], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._say = say or get_logger().info
+        self._clock = clock
+        self._roster = Roster(settings, layout, registry, self._say)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._beat_due = 0.0
+        base = {**os.environ, **(environment or {})}
+        self._posts = [
+            Post(
+                title=f"Worker {spec.index}",
+                command=worker_command,
+                environment={**base, **spec.environment()},
+                worker=worker.name,
+                announcement=f"[Main] Launching Worker {spec.index} on {spec.place}",
+            )
+            for spec, worker in zip(layout.specs, self._roster.workers, strict=True)
+        ]
+        # The collector is CPU work: it must not take up a card's memory.
+        self._posts.append(Post("Collector", collector_command, {**base, "CUDA_VISIBLE_DEVICES": ""}))
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def register(self) -> list[WorkerInfo]:
+        """Enter all workers into the registry as "loading": a batch can be dealt to them before they are ready."""
+        self._roster.register()
+        return self._roster.workers
+
+    def start(self) -> None:
+        """Start everything at once; registers the workers if that was not done."""
+        self.register()
+        for number in STOP_SIGNALS:
+            self._handlers[number] = signal.signal(number, self._queue_signal)
+        self._say(f"[Main] Launching {len(self._roster.workers)} workers...")
+        for post in self._posts:
+            self._launch(post)
+
+    def run(self, until: Callable[[], bool] | None = None) -> signal.Signals | None:
+        """Keep everything running until `until()` is true, or until a signal says to stop, which is then returned.
+
+        `until` is asked four times a second. Raises `LoadFailed`, with everything stopped, if a worker's model cannot
+        be loaded.
+        """
+        until_due = self._clock()
+        while True:
+            now = self._clock()
+            dues = [self._launch_due(now), self._beat(now)]
+            if until is not None:
+                if now >= until_due:
+                    if until():
+                        return None
+                    until_due = now + POLL_S
+                dues.append(until_due)
+            match self._next(min(dues)):
+                case Line() as line:
+                    self._pass_on(line)
+                case Ended() as end:
+                    self._replace(end)
+                case signal.Signals() as number:
+                    patience = f"{self._settings.stop_s:g} s"
+                    self._say(f"[Main] {number.name}: stopping within {patience}; a second signal kills at once")
+                    return number
+
+    def stop(self) -> None:
+        """Stop all children, kill those that take too long, and take the workers out of the registry.
+
+        A signal that arrives meanwhile kills at once.
+        """
+        for post in self._posts:
+            post.due = None
+            if post.child:
+                post.child.stop()
+        deadline, killed = self._clock() + self._settings.stop_s, False
+        while running := [post.child for post in self._posts if post.child]:
+            names = ", ".join(f"{child.title} (process {child.pid})" for child in running)
+            match self._next(deadline):
+                case Line() as line:
+                    self._pass_on(line)
+                case Ended() as end:
+                    self._vacate(end)
+                case _ if not killed:
+                    self._say(f"[Main] Killing {names}")
+                    for child in running:
+                        child.kill()
+                    deadline, killed = self._clock() + KILLED_S, True
+                case None:
+                    self._say(f"[Main] Killed, but still there: {names}")
+                    break
+        self._roster.remove()
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _queue_signal(self, number: int, _frame: FrameType | None) -> None:
+        # SimpleQueue.put, unlike Queue.put, may be entered again while the interrupted code is in it.
+        self._events.put(signal.Signals(number))
+
+    def _next(self, due: float) -> Event | None:
+        """The next event; None if none comes before `due`."""
+        try:
+            return self._events.get(timeout=max(0.0, due - self._clock()))
+        except Empty:
+            return None
+
+    def _pass_on(self, line: Line) -> None:
+        self._say(f"[{line.child.title}] {line.text}".rstrip())
+
+    def _launch(self, post: Post) -> None:
+        if post.announcement:
+            self._say(post.announcement)
+        if post.worker:
+            self._roster.starting(post.worker)
+        post.due, post.started = None, self._clock()
+        try:
+            post.child = Child(post.title, post.command, post.environment, self._events)
+        except OSError as error:
+            self._launch_later(post, f"could not be started: {error}")
+
+    def _launch_later(self, post: Post, what: str) -> None:
+        now = self._clock()
+        delay = post.backoff.delay_s(ran_s=now - post.started)
+        post.due = now + delay
+        if post.worker:
+            self._roster.ended(post.worker)
+        self._say(f"[Main] {post.title} {what}; starting it again in {delay:g} s")
+
+    def _launch_due(self, now: float) -> float:
+        """Start what is due; returns when the next start is."""
+        for post in self._posts:
+            if post.due is not None and now >= post.due:
+                self._launch(post)
+        return min((post.due for post in self._posts if post.due is not None), default=float("inf"))
+
+    def _beat(self, now: float) -> float:
+        """Send heartbeats if they are due; returns when the next ones are."""
+        if now >= self._beat_due:
+            self._roster.beat()
+            self._beat_due = now + self._settings.heartbeat_s
+        return self._beat_due
+
+    def _vacate(self, end: Ended) -> Post:
+        post = next(post for post in self._posts if post.child is end.child)
+        post.child = None
+        return post
+
+    def _replace(self, end: Ended) -> None:
+        post = self._vacate(end)
+        if end.status == EXIT_LOAD_FAILED:
+            reason = self._roster.error(post.worker) or end.child.last_line or "it did not say why"
+            self.stop()
+            raise LoadFailed(f"{post.title} cannot load its model: {' '.join(reason.split())}")
+        self._launch_later(post, end.how)

@@ -1,0 +1,78 @@
+"""Every setting of Celery at once, as the product uses them, in the middle of trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import soundfile
+
+from cloner.app import make_app
+from cloner.client import Client
+from cloner.plan import Strategy
+from cloner.record import Record
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start
+
+SEGMENT_S = 0.05
+
+
+def test_a_batch_survives_its_worker_child_being_killed(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S)
+    fleet.wait_for("Models loaded!", 2)
+
+    batch = client.submit(write_batch(tmp_path))
+    fleet.wait_for("[Worker 0] Speaker 0 progress: 5/8")
+    # Prefork answers while its child works; solo would not.
+    names = {worker.name for worker in client.fleet()}
+    pongs = make_app(settings).control.ping(timeout=5.0, destination=sorted(names))
+    assert {name for pong in pongs for name in pong} == names
+    _kill_child(next(worker.pid for worker in client.fleet() if worker.index == 0))
+
+    result = batch.wait(timeout=60)
+    assert (result.generated, result.failed) == (46, 0)
+    for index, output in result.results.items():
+        assert soundfile.info(settings.out_dir / output).duration >= 0.5, index
+    # The chord's body ran on the collector's own queue and left the same JSON beside the record.
+    written = json.loads((settings.out_dir / ".cloner" / batch.id / "result.json").read_text())
+    assert written == json.loads(result.to_json())
+
+    # What the child had finished when it died was not spoken again.
+    lines = [
+        json.loads(line)
+        for file in (settings.out_dir / ".cloner" / batch.id).glob("*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    assert sorted(line["segment"] for line in lines) == list(range(46))
+    # One load each, and one more for the child that was replaced.
+    assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 1}
+    record = Record(settings.out_dir, batch.id)
+    record.refresh()
+    assert (record.finished(0), record.finished(1)) == (24, 22)
+
+
+def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, client: Client, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=SEGMENT_S)
+    fleet.wait_for("Models loaded!")
+    first = client.submit(write_batch(tmp_path / "a", [3, 3]), strategy=Strategy.SHARED)
+    fleet.wait_for("Speaker 0 progress: 1/3")
+    own = client.submit(write_batch(tmp_path / "b", [4]))
+    assert own.wait(timeout=60).generated == 4
+    assert first.wait(timeout=60).generated == 6
+    # The shared queue's second chunk was there first, and waited for the worker's own.
+    order = [line.split("Processing ")[1] for line in fleet.wait_for("Processing Speaker", 3)]
+    texts = [line.split("has ")[1] for line in fleet.wait_for("This speaker has", 3)]
+    assert order == ["Speaker 0 (1/1)"] * 2 + ["Speaker 1 (1/1)"]
+    assert texts == ["3 texts", "4 texts", "3 texts"]
+
+
+def _kill_child(child: int) -> None:
+    """Kill -9 the process that holds the model, not Celery's parent."""
+    assert psutil.Process(child).parent() is not None
+    os.kill(child, signal.SIGKILL)

@@ -1,0 +1,140 @@
+"""A fleet that is up, its clients, and what happens when they go away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloner.app import make_app
+from cloner.client import Client
+from cloner.errors import UnknownBatch, WrongCheckpoint
+from cloner.plan import Strategy
+from cloner.queues import OPEN_BATCH, SPEAK_CHUNK
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Said, Start, environment, run_cloner
+
+
+def test_a_batch_outlives_the_client_that_submitted_it(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    launch("--workers", "2", fake_segment_s=0.05).wait_for("Models loaded!", 2)
+    command = [sys.executable, "-m", "cloner.cli", "submit", str(write_batch(tmp_path)), "--wait"]
+    waiting = Said(command, environment(settings), tmp_path)
+    batch_id = waiting.wait_for("[Main] Batch: ")[0].rpartition(" ")[2]
+    assert waiting.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    waited = run_cloner("wait", batch_id, cwd=tmp_path, env=environment(settings))
+    assert waited.returncode == 0, waited.stderr
+    result = json.loads(waited.stdout)
+    assert (result["batch_id"], result["generated"]) == (batch_id, 46)
+    written = json.loads((settings.out_dir / ".cloner" / batch_id / "result.json").read_text())
+    assert written == result
+    again = run_cloner("result", batch_id, cwd=tmp_path, env=environment(settings))
+    assert json.loads(again.stdout) == result
+    status = run_cloner("status", batch_id, cwd=tmp_path, env=environment(settings))
+    assert status.stdout.startswith(f"{batch_id}: done, 46/46 segments generated, 0 failed, ")
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_every_strategy_speaks_every_segment_once(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, strategy: Strategy
+) -> None:
+    launch("--workers", "3", fake_slots=2).wait_for("Models loaded!", 3)
+    result = client.submit(write_batch(tmp_path, [40, 3, 1, 7]), strategy=strategy).wait(timeout=60)
+    assert result.results == {index: f"audio/{index}.wav" for index in range(51)}
+    lines = [
+        json.loads(line)["segment"]
+        for file in (settings.out_dir / ".cloner" / result.batch_id).glob("*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    assert sorted(lines) == list(range(51))
+    if strategy is Strategy.LONGEST_FIRST:
+        assert sorted(result.workers.values()) == [17, 17, 17]
+
+
+def test_cancel_stops_what_is_not_spoken_and_keeps_what_is(launch: Start, client: Client, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.3)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [200]))
+    fleet.wait_for("Speaker 0 progress: 1/200")
+    batch.cancel()
+    result = batch.wait(timeout=60)
+    assert result.cancelled
+    assert 1 <= result.generated < 200
+    assert result.generated + result.failed == 200
+    assert {error.code for error in result.errors.values()} == {"cancelled"}
+
+
+def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Start, client: Client, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1", fake_load_s=2.0)
+    fleet.wait_for("Launching Worker 0")
+    batch = client.submit(write_batch(tmp_path, [3, 3]))
+    reference = next(iter(client.redis.scan_iter(client.names.reference("*"))))
+    client.redis.delete(reference)
+    result = batch.wait(timeout=60)
+    assert (result.generated, result.failed) == (3, 3)
+    assert {error.code for error in result.errors.values()} == {"bad_reference"}
+    assert len({error.speaker for error in result.errors.values()}) == 1
+
+
+def test_a_batch_for_another_checkpoint_is_refused_with_both_names(
+    launch: Start, client: Client, tmp_path: Path
+) -> None:
+    launch("--workers", "1").wait_for("Models loaded!")
+    with pytest.raises(WrongCheckpoint, match=r"'other-model'.*'openaudio-s1-mini'"):
+        client.submit(write_batch(tmp_path, checkpoint_dir="checkpoints/other-model"))
+    own = write_batch(tmp_path, [1], checkpoint_dir="somewhere/openaudio-s1-mini")
+    assert client.submit(own).wait(timeout=60).generated == 1
+
+
+def test_an_unknown_batch_is_a_sentence(client: Client) -> None:
+    with pytest.raises(UnknownBatch, match="no batch nonsense is known"):
+        client.batch("nonsense").wait()
+
+
+def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    (worker,) = client.fleet()
+    app = make_app(settings)
+    app.send_task(SPEAK_CHUNK, args=({"schema_version": 2, "novelty": True},), queue=worker.queue, task_id="from-v2")
+    fleet.wait_for("A chunk of wire version 2 came to a worker of version 1")
+    # The worker is none the worse, and the message waits where workers of version 2 look.
+    assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
+    waiting = client.redis.lrange(settings.names.shared_queue(2), 0, -1)
+    assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-v2"]
+
+
+def test_a_pickled_message_is_refused(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    (worker,) = client.fleet()
+    app = make_app(settings)
+    app.send_task(SPEAK_CHUNK, args=({"a": 1},), queue=worker.queue, serializer="pickle")
+    assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
+    assert any("pickle" in line for line in fleet.lines)
+
+
+def test_opening_a_batch_twice_speaks_it_once(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    launch("--workers", "2", fake_segment_s=0.02).wait_for("Models loaded!", 2)
+    batch = client.submit(write_batch(tmp_path))
+    make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.names.collector_queue)
+    assert batch.wait(timeout=60).generated == 46
+    files = list((settings.out_dir / ".cloner" / batch.id).glob("*.jsonl"))
+    assert sum(len(file.read_text().splitlines()) for file in files) == 46
+
+
+def test_a_base_client_imports_no_torch() -> None:
+    script = "import sys, cloner, cloner.cli, cloner.client, cloner.worker.collect; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"

@@ -1,0 +1,161 @@
+"""`launcher up` with described cards: real processes, the fake engine."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cloner.client import Client
+from cloner.settings import EngineName, Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, environment, run_cloner
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; its parent, killed with it, may not have fetched its status."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+ONE_CARD = """\
+[GPU 0] NVIDIA GeForce RTX 4090, Total Memory: 24.00 GB
+[GPU 0] Can run 4 workers (Available: 21.60 GB)
+[Main] Using 4 parallel workers across 1 GPU(s)
+[Main] GPU 0: 4 workers
+[Main] Launching 4 workers...
+[Main] Launching Worker 0 on GPU 0
+[Main] Launching Worker 1 on GPU 0
+[Main] Launching Worker 2 on GPU 0
+[Main] Launching Worker 3 on GPU 0
+""".splitlines()
+
+TWO_CARDS = """\
+[GPU 0] NVIDIA GeForce RTX 4090, Total Memory: 24.00 GB
+[GPU 0] Can run 2 workers (Available: 21.60 GB)
+[GPU 1] NVIDIA GeForce RTX 4090, Total Memory: 24.00 GB
+[GPU 1] Can run 2 workers (Available: 21.60 GB)
+[Main] Using 4 parallel workers across 2 GPU(s)
+[Main] GPU 0: 2 workers
+[Main] GPU 1: 2 workers
+[Main] Launching 4 workers...
+[Main] Launching Worker 0 on GPU 0
+[Main] Launching Worker 1 on GPU 0
+[Main] Launching Worker 2 on GPU 1
+[Main] Launching Worker 3 on GPU 1
+""".splitlines()
+
+CARD = ("--gpu", "NVIDIA GeForce RTX 4090:24")
+
+
+@pytest.mark.parametrize(
+    ("cards", "memory_gb", "lines", "pins"),
+    [
+        (CARD, 5.3, ONE_CARD, ["0", "0", "0", "0"]),
+        (CARD * 2, 8.0, TWO_CARDS, ["0", "0", "1", "1"]),
+    ],
+    ids=["one card at 5.3 GB", "two cards at 8 GB"],
+)
+def test_the_designs_gpu_examples(
+    launch: Start, client: Client, cards: tuple[str, ...], memory_gb: float, lines: list[str], pins: list[str]
+) -> None:
+    fleet = launch(*cards, model_memory_gb=memory_gb)
+    loaded = fleet.wait_for("Models loaded! Starting generation...", 4)
+    assert fleet.lines[: len(lines)] == lines
+
+    starting = fleet.wait_for("Starting on cuda:", 4)
+    assert sorted(starting) == [f"[Worker {n}] Starting on cuda:{pin}" for n, pin in enumerate(pins)]
+    last_start = max(fleet.lines.index(line) for line in starting)
+    assert last_start < min(fleet.lines.index(line) for line in loaded)
+
+    workers = client.fleet()
+    assert [worker.device for worker in workers] == [f"cuda:{pin}" for pin in pins]
+    assert {worker.state for worker in workers} == {"ready"}
+    for worker, pin in zip(workers, pins, strict=True):
+        environ = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+        assert f"CUDA_VISIBLE_DEVICES={pin}".encode() in environ
+
+    assert fleet.stop() == 0
+    assert client.fleet() == []
+    assert all(gone(worker.pid) for worker in workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_batch_costs_as_many_loads_as_workers(launch: Start, client: Client, tmp_path: Path, workers: int) -> None:
+    fleet = launch("--workers", str(workers))
+    fleet.wait_for(f"Launching Worker {workers - 1}")
+    batch = client.submit(write_batch(tmp_path))
+    assert batch.wait(timeout=60).generated == 46
+    assert [worker.loads for worker in client.fleet()] == [1] * workers
+    assert len(fleet.wait_for("Loading Text2Semantic model...", workers)) == workers
+
+
+def test_a_batch_submitted_while_the_fleet_loads_is_dealt_over_all_of_it(
+    launch: Start, client: Client, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "3", fake_load_s=3.0)
+    fleet.wait_for("Launching Worker 2")
+    batch = client.submit(write_batch(tmp_path))
+    assert {worker.state for worker in client.fleet()} == {"loading"}
+    assert [assignment.speakers for assignment in batch.assignments] == [("0", "3"), ("1", "4"), ("2", "5")]
+    result = batch.wait(timeout=60)
+    assert sorted(result.workers.values()) == [15, 15, 16]
+
+
+def test_a_model_that_does_not_load_stops_the_launcher_with_its_own_status_and_one_line(
+    launch: Start, client: Client, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2", engine=EngineName.UPSTREAM, checkpoint_dir=tmp_path / "nothing-here")
+    assert fleet.wait() == 78
+    assert "cannot load its model: " in fleet.lines[-1]
+    assert "nothing-here" in fleet.lines[-1]
+    assert not any("Traceback" in line for line in fleet.lines)
+    # The queue has nobody to read it, and the registry says so.
+    assert client.fleet() == []
+
+
+def test_the_second_signal_kills(launch: Start, client: Client, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=600.0)
+    fleet.wait_for("Models loaded!")
+    (worker,) = client.fleet()
+    client.submit(write_batch(tmp_path, [1]))
+    fleet.wait_for("This speaker has 1 texts")
+    # Frozen, it cannot stop when it is asked to.
+    parent = psutil.Process(worker.pid).parent()
+    assert parent is not None
+    parent.send_signal(signal.SIGSTOP)
+    fleet.process.send_signal(signal.SIGINT)
+    fleet.wait_for("SIGINT")
+    fleet.process.send_signal(signal.SIGINT)
+    fleet.wait()
+    fleet.wait_for("Killing Worker 0")
+    psutil.wait_procs([parent], timeout=10)
+    assert gone(worker.pid)
+
+
+def test_plan_says_what_up_would_do(settings: Settings, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "launcher", "plan", *CARD * 2, "--speakers", "3"]
+    plan = subprocess.run(
+        command, env={**environment(settings), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert plan.returncode == 0, plan.stderr
+    assert "[Main] Using 3 parallel workers across 2 GPU(s)" in plan.stdout.splitlines()
+
+
+def test_status_and_fleet_list_the_workers(launch: Start, settings: Settings, tmp_path: Path) -> None:
+    launch(*CARD, "--workers", "2").wait_for("Models loaded!", 2)
+    listed = run_cloner("fleet", cwd=tmp_path, env=environment(settings))
+    assert listed.returncode == 0
+    assert listed.stdout.count("cuda:0") == 2
+    assert listed.stdout.count("NVIDIA GeForce RTX 4090") == 2
+
+
+def test_no_workers_is_a_sentence_and_status_2(settings: Settings, tmp_path: Path) -> None:
+    submitted = run_cloner("submit", str(write_batch(tmp_path)), cwd=tmp_path, env=environment(settings))
+    assert submitted.returncode == 2
+    assert submitted.stderr.startswith("No worker is registered")
+    assert submitted.stdout == ""

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from cloner.batch import CODEBOOK_SIZES, Generation
+from cloner.engine.base import Line, NotSpoken, Spoken, Voice
+from cloner.engine.fake import FakeEngine
+from cloner.errors import BadReference
+
+VOICE = Voice(np.zeros((10, 5), dtype=np.int32), "reference")
+OTHER_VOICE = Voice(np.ones((10, 5), dtype=np.int32), "reference")
+
+
+def line(segment: int = 0, text: str = "Hello.", voice: Voice = VOICE, seed: int = 0, **generation: int) -> Line:
+    return Line(segment, text, voice, Generation(**generation), seed)
+
+
+def spoken(one: Line) -> Spoken:
+    (answer,) = FakeEngine().speak([one])
+    assert isinstance(answer, Spoken)
+    return answer
+
+
+def test_the_same_line_sounds_the_same_whatever_its_number() -> None:
+    assert np.array_equal(spoken(line(segment=3)).audio, spoken(line(segment=4)).audio)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [line(text="Hellow"), line(voice=OTHER_VOICE), line(seed=1), line(max_new_tokens=1000)],
+    ids=["text", "voice", "seed", "generation"],
+)
+def test_each_thing_that_a_segment_is_made_of_changes_its_sound(other: Line) -> None:
+    one = spoken(line())
+    assert one.frames == spoken(other).frames
+    assert not np.array_equal(one.audio, spoken(other).audio)
+
+
+def test_length_grows_with_the_text_from_half_a_second_on() -> None:
+    lengths = [spoken(line(text="a" * letters)).audio.size / 44_100 for letters in (0, 1, 50, 100)]
+    assert 0.5 <= lengths[0] == lengths[1] < lengths[2] < lengths[3]
+
+
+def test_a_segment_keeps_to_its_least_and_greatest_number_of_frames() -> None:
+    assert spoken(line(text="a" * 500, max_new_tokens=30)).frames == 30
+    assert spoken(line(text="a", min_new_tokens=40)).frames == 40
+    assert spoken(line(text="a", max_new_tokens=2)).audio.size == 2 * 2048
+
+
+def test_sound_is_audible_without_clipping() -> None:
+    audio = spoken(line()).audio
+    assert audio.dtype == np.float32
+    assert 0.1 < np.sqrt(np.mean(audio**2)) < np.abs(audio).max() < 1
+
+
+def test_frames_follow_each_other_without_a_click() -> None:
+    audio = spoken(line()).audio
+    steps = np.abs(np.diff(audio))
+    assert steps[2047::2048].max() <= steps[:2047].max() * 1.01
+
+
+def test_half_a_second_of_sound_is_cheap() -> None:
+    lines = [line(segment=segment, seed=segment) for segment in range(200)]
+    begin = time.process_time()
+    assert len(list(FakeEngine().speak(lines))) == 200
+    assert time.process_time() - begin < 200 * 0.002  # ten times what it takes
+
+
+def test_a_line_with_unusable_codes_fails_alone() -> None:
+    bad = Voice(np.zeros((9, 5), dtype=np.int32), "reference")
+    first, second = FakeEngine().speak([line(0, voice=bad), line(1)])
+    assert isinstance(first, NotSpoken)
+    assert first.code == "bad_reference"
+    assert isinstance(second, Spoken)
+
+
+def test_slots_decide_how_many_lines_are_drawn_and_wait_together() -> None:
+    drawn = []
+
+    def lines() -> Iterator[Line]:
+        for segment in range(5):
+            drawn.append(segment)
+            yield line(segment)
+
+    answers = FakeEngine(slots=3).speak(lines())
+    assert next(answers).segment == 0
+    assert drawn == [0, 1, 2]
+    assert [answer.segment for answer in answers] == [1, 2, 3, 4]
+
+
+def test_slots_take_the_time_of_one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("cloner.engine.fake._work", waits.append)
+    engine = FakeEngine(slots=2, load_s=1.0, segment_s=0.25)
+    engine.load(lambda _line: None)
+    list(engine.speak([line(segment) for segment in range(5)]))
+    assert waits == [0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_loading_takes_its_time_and_says_both_models() -> None:
+    said: list[str] = []
+    begin = time.monotonic()
+    FakeEngine(load_s=0.05).load(said.append)
+    assert time.monotonic() - begin >= 0.05
+    assert said == ["Loading Text2Semantic model...", "Loading DAC model..."]
+
+
+def test_codes_of_a_recording_fit_the_codec_and_depend_on_it_alone() -> None:
+    recording = np.linspace(-0.5, 0.5, 3 * 2048 + 1, dtype=np.float32)
+    codes, again, others = FakeEngine().encode([recording, recording.copy(), -recording])
+    assert codes.shape == (10, 4)
+    assert codes.dtype == np.int32
+    assert (codes >= 0).all()
+    assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
+    assert np.array_equal(codes, again)
+    assert not np.array_equal(codes, others)
+
+
+def test_an_empty_recording_is_refused() -> None:
+    with pytest.raises(BadReference, match="one at least"):
+        FakeEngine().encode([np.zeros(0, dtype=np.float32)])

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cloner.engine import make_engine
+from cloner.engine.fake import FakeEngine
+from cloner.engine.upstream import UpstreamEngine
+from cloner.errors import LoadFailed, MissingPackage
+from cloner.settings import EngineName, Settings, load_settings
+
+
+def settings(**values: object) -> Settings:
+    return load_settings().model_copy(update=values)
+
+
+def test_the_fake_engine_and_checking_a_checkpoint_import_no_torch() -> None:
+    program = (
+        "import sys; import cloner.engine.checkpoint; from cloner.engine import make_engine;"
+        " from cloner.settings import Settings; make_engine(Settings(engine='fake'), 'cpu');"
+        " print(sorted({'torch', 'fish_speech', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_fake_engine_takes_its_settings() -> None:
+    engine = make_engine(settings(engine=EngineName.FAKE, fake_slots=7), "cuda:3")
+    assert isinstance(engine, FakeEngine)
+    assert (engine.name, engine.slots) == ("fake", 7)
+
+
+def test_the_upstream_engine_speaks_the_checkpoint_of_the_settings(tiny: Path) -> None:
+    engine = make_engine(settings(checkpoint_dir=tiny), "cpu")
+    assert isinstance(engine, UpstreamEngine)
+    said: list[str] = []
+    engine.load(said.append)
+    assert said == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    engine.close()
+
+
+def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    engine = make_engine(settings(checkpoint_dir=tiny), "cuda:1")
+    with pytest.raises(LoadFailed, match="finds no GPU"):
+        engine.load(lambda _line: None)
+
+
+@pytest.mark.parametrize("package", ["torch", "cloner.engine.upstream"])
+def test_a_missing_package_says_how_to_install_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module as not there
+    with pytest.raises(MissingPackage, match=rf"{package}.*make setup.*ops/fish-speech\.txt"):
+        make_engine(settings(), "cpu")

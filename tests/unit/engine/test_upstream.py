@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cloner.batch import CODEBOOK_SIZES, Generation
+from cloner.engine import fish
+from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
+from cloner.engine.upstream import UpstreamEngine
+from cloner.errors import BadReference, LoadFailed
+
+from .conftest import CPU, make_voice
+
+pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
+
+
+def line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> Line:
+    return Line(segment, text, voice, Generation(**{"max_new_tokens": 12, "min_new_tokens": 12, **generation}), seed)
+
+
+def spoken(engine: UpstreamEngine, one: Line) -> Spoken:
+    (answer,) = engine.speak([one])
+    assert isinstance(answer, Spoken), answer
+    return answer
+
+
+def not_spoken(engine: UpstreamEngine, one: Line) -> NotSpoken:
+    (answer,) = engine.speak([one])
+    assert isinstance(answer, NotSpoken), answer
+    return answer
+
+
+@contextmanager
+def changed(weight: torch.Tensor, value: float) -> Iterator[None]:
+    """Within it, `weight` is filled with `value`."""
+    kept = weight.clone()
+    weight.fill_(value)
+    yield
+    weight.copy_(kept)
+
+
+def test_half_a_second_is_heard_without_clipping(engine: UpstreamEngine, voice: Voice) -> None:
+    answer = spoken(engine, line(voice, segment=7))
+    assert answer.segment == 7
+    assert answer.audio.dtype == np.float32
+    assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)
+    assert answer.audio.size >= 0.5 * 44_100
+    assert 10 ** (-30 / 20) < np.sqrt(np.mean(answer.audio**2)) < 10 ** (-10 / 20)
+    assert np.abs(answer.audio).max() < 0.99
+
+
+def test_a_segment_does_not_depend_on_what_was_spoken_before(engine: UpstreamEngine, voice: Voice) -> None:
+    first = spoken(engine, line(voice))
+    spoken(engine, line(make_voice(1, frames=50), text="Something longer than that.", seed=5))
+    assert np.array_equal(spoken(engine, line(voice, segment=1)).audio, first.audio)
+
+
+def test_seed_text_and_voice_each_change_a_segment(engine: UpstreamEngine, voice: Voice) -> None:
+    audios = [
+        spoken(engine, one).audio
+        for one in (
+            line(voice),
+            line(voice, seed=1),
+            line(voice, text="Goodbye."),
+            line(make_voice(1)),
+            line(Voice(voice.codes, "Something else.")),
+        )
+    ]
+    assert len({audio.tobytes() for audio in audios}) == len(audios)
+
+
+def test_codes_are_those_of_upstream(engine: UpstreamEngine, tiny: Path, voice: Voice) -> None:
+    model = fish.load_text2semantic(tiny, CPU, torch.float32)
+    codec = fish.load_codec(tiny, CPU)
+    torch.manual_seed(3)
+    responses = fish.generate_long(
+        model=model,
+        device="cpu",
+        decode_one_token=fish.decode_one_token,
+        text="Hello.",
+        max_new_tokens=300,
+        top_p=0.7,
+        repetition_penalty=1.2,
+        temperature=0.7,
+        prompt_text=voice.text,
+        prompt_tokens=torch.tensor(voice.codes),
+    )
+    codes = next(responses).codes
+    frames = codes.shape[1]
+    assert 1 < frames < 299, "the segment should end by itself"
+    with torch.inference_mode():
+        audio, _ = codec.decode(codes[None].long(), torch.tensor([frames]))
+    answer = spoken(engine, line(voice, seed=3, max_new_tokens=300, min_new_tokens=0))
+    assert np.array_equal(answer.audio, audio[0, 0].numpy())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_a_segment_has_at_most_and_at_least_so_many_frames(engine: UpstreamEngine, voice: Voice, frames: int) -> None:
+    head = engine._model.embeddings.weight
+    end = fish.end_token(engine._model)
+    with changed(head[end, 0], 1e6):  # the end comes as soon as it may
+        assert spoken(engine, line(voice, min_new_tokens=frames)).frames == frames
+    with changed(head[end, 0], -1e6):  # it never comes
+        assert spoken(engine, line(voice, max_new_tokens=frames, min_new_tokens=0)).frames == frames
+
+
+def test_a_segment_that_would_end_at_once_has_one_frame(engine: UpstreamEngine, voice: Voice) -> None:
+    head = engine._model.embeddings.weight
+    with changed(head[fish.end_token(engine._model)], 0), changed(head[fish.end_token(engine._model), 0], 1e6):
+        assert spoken(engine, line(voice, min_new_tokens=0)).frames == 1
+
+
+def test_segments_are_never_longer_than_the_codec_takes(
+    engine: UpstreamEngine, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fish, "codec_frames", lambda _codec: 5)
+    assert spoken(engine, line(voice)).frames == 5
+
+
+def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
+    drawn = []
+
+    def lines() -> Iterator[Line]:
+        for segment in range(2):
+            drawn.append(segment)
+            yield line(voice, segment, max_new_tokens=1)
+
+    answers = engine.speak(lines())
+    assert next(answers).segment == 0
+    assert drawn == [0]
+    assert [answer.segment for answer in answers] == [1]
+
+
+def test_kv_caches_are_kept_from_segment_to_segment(engine: UpstreamEngine, voice: Voice) -> None:
+    spoken(engine, line(voice, max_new_tokens=1))
+    caches = [layer.attention.kv_cache for layer in engine._model.layers]
+    spoken(engine, line(make_voice(1, frames=100), max_new_tokens=1))
+    assert [layer.attention.kv_cache for layer in engine._model.layers] == caches
+
+
+def test_nothing_but_the_models_is_said(
+    engine: UpstreamEngine, voice: Voice, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoken(engine, line(voice))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [np.zeros((9, 4)), np.zeros((10, 0)), np.full((10, 4), 1024), np.full((10, 4), -1)],
+    ids=["nine codebooks", "no frames", "too high", "negative"],
+)
+def test_unusable_codes_fail_their_line_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
+    bad = line(Voice(codes.astype(np.int32), "reference"), segment=0)
+    answers = list(engine.speak([bad, line(voice, segment=1, max_new_tokens=1)]))
+    assert isinstance(answers[0], NotSpoken)
+    assert (answers[0].segment, answers[0].code) == (0, "bad_reference")
+    assert isinstance(answers[1], Spoken)
+
+
+def test_a_prompt_that_does_not_fit_fails_its_line_alone(engine: UpstreamEngine, voice: Voice) -> None:
+    answer = not_spoken(engine, line(make_voice(0, frames=2100)))
+    assert answer.code == "prompt_too_long"
+    assert "> 2048" in answer.message
+    spoken(engine, line(voice, max_new_tokens=1))
+
+
+def test_a_model_that_computes_no_numbers_fails_its_line_and_spoils_no_other(
+    engine: UpstreamEngine, voice: Voice
+) -> None:
+    before = spoken(engine, line(voice))
+    with changed(engine._model.layers[0].attention_norm.weight, torch.nan):
+        answer = not_spoken(engine, line(make_voice(1, frames=50)))
+    assert answer.code == "generation_failed"
+    assert "the model's output is not a number" in answer.message
+    assert np.array_equal(spoken(engine, line(voice)).audio, before.audio)
+
+
+def test_a_codec_that_computes_no_numbers_fails_its_line(engine: UpstreamEngine, voice: Voice) -> None:
+    with changed(engine._codec.decoder.model[0].conv.bias, torch.nan):
+        answer = not_spoken(engine, line(voice, max_new_tokens=1))
+    assert "the codec's output is not a number" in answer.message
+
+
+def test_a_gpu_without_memory_for_a_segment_fails_it_alone(
+    engine: UpstreamEngine, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate_long(**_options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fish, "generate_long", generate_long)
+        assert not_spoken(engine, line(voice)).code == "out_of_memory"
+    spoken(engine, line(voice, max_new_tokens=1))
+
+
+def test_recordings_become_codes_of_the_codec(engine: UpstreamEngine) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 30 * FRAME_SAMPLES + 1).astype(np.float32)
+    codes, short = engine.encode([noise, noise[:100]])
+    assert codes.shape == (10, 31)
+    assert codes.dtype == np.int32
+    assert (codes >= 0).all()
+    assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
+    assert len(np.unique(codes[0])) > 10
+    assert short.shape == (10, 1)
+    assert np.array_equal(engine.encode([noise])[0], codes)
+    spoken(engine, line(Voice(codes, "Noise."), max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("recording", "word"),
+    [
+        (np.zeros(0, dtype=np.float32), "one at least"),
+        (np.full(5000, np.nan, dtype=np.float32), "NaN"),
+        (np.zeros(4097 * FRAME_SAMPLES, dtype=np.float32), "lasts 190 s, and the codec takes 190 s at most"),
+    ],
+    ids=["empty", "no numbers", "too long"],
+)
+def test_unusable_recordings_are_refused(engine: UpstreamEngine, recording: Any, word: str) -> None:
+    with pytest.raises(BadReference, match=word):
+        engine.encode([recording])
+
+
+def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(LoadFailed, match="does not exist"):
+        UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(said.append)
+    assert said == []
+
+
+def test_closing_lets_the_models_go(tiny: Path, voice: Voice) -> None:
+    engine = UpstreamEngine(tiny, CPU, torch.float32)
+    engine.load(lambda _line: None)
+    spoken(engine, line(voice, max_new_tokens=1))
+    models = weakref.ref(engine._model), weakref.ref(engine._codec)
+    engine.close()
+    gc.collect()
+    assert [model() for model in models] == [None, None]

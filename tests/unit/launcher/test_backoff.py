@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from launcher.backoff import Backoff
+
+
+def test_delays_double_up_to_a_minute() -> None:
+    backoff = Backoff()
+
+    assert [backoff.delay_s(ran_s=0.1) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_minute_of_running_well_starts_again_from_one_second() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.delay_s(ran_s=59.9)
+
+    assert [backoff.delay_s(ran_s=60.0), backoff.delay_s(ran_s=0.1)] == [1, 2]

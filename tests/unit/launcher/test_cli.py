@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from cloner.fleet import Registry, WorkerInfo, WorkerState
+from cloner.queues import Names
+from launcher import cli
+from launcher.cpu import Cpu
+from launcher.gpus import GB, Gpu
+from launcher.supervisor import Supervisor
+
+Run = Callable[..., tuple[int, str, str]]
+
+STOP_THE_LAUNCHER = "import os, signal; print('up'); os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line on a box of two cores, 23.5 GB and no GPU: exit status, standard output, standard error."""
+    monkeypatch.setattr(cli, "find_cpu", lambda: Cpu(2, int(23.5 * GB)))
+    monkeypatch.setattr(cli, "find_gpus", list[Gpu])
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["launcher", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
+    """Have `up` start a script in place of each worker, and one that does nothing in place of the collector."""
+    supervisor = functools.partial(
+        Supervisor,
+        worker_command=[sys.executable, "-c", worker],
+        collector_command=[sys.executable, "-c", "import signal; signal.pause()"],
+    )
+    monkeypatch.setattr(cli, "Supervisor", supervisor)
+
+
+def test_plan_says_what_would_be_started(launcher: Run) -> None:
+    status, out, err = launcher("plan", "--gpu", "NVIDIA GeForce RTX 4090:24", "--speakers", "6")
+
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "[GPU 0] NVIDIA GeForce RTX 4090, Total Memory: 24.00 GB",
+        "[GPU 0] Can run 2 workers (Available: 21.60 GB)",
+        "[Main] Using 2 parallel workers across 1 GPU(s)",
+        "[Main] GPU 0: 2 workers",
+        "[Main] Speakers: 6",
+        "[Main] Workers:",
+        '  Worker 0: cuda:0, CUDA_VISIBLE_DEVICES="0", 1 thread',
+        '  Worker 1: cuda:0, CUDA_VISIBLE_DEVICES="0", 1 thread',
+    ]
+
+
+def test_plan_takes_the_memory_of_a_worker_from_the_environment(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FISH_MODEL_MEMORY_GB", "5.3")
+
+    assert "[Main] GPU 0: 4 workers" in launcher("plan", "--gpu", "A:24")[1]
+
+
+def test_plan_without_a_gpu_is_for_the_cpu(launcher: Run) -> None:
+    _, out, _ = launcher("plan", "--workers", "1")
+
+    assert out.splitlines() == [
+        "[CPU] 2 cores, Total Memory: 23.50 GB",
+        "[CPU] Can run 2 workers (Available: 21.15 GB)",
+        "[Main] Using 1 parallel workers across 0 GPU(s)",
+        "[Main] CPU: 1 workers",
+        "[Main] Workers:",
+        '  Worker 0: cpu, CUDA_VISIBLE_DEVICES="", 2 threads',
+    ]
+
+
+def test_plan_warns_on_standard_error_of_cards_that_are_too_small(launcher: Run) -> None:
+    _, _, err = launcher("plan", "--gpu", "Small:6")
+
+    assert err == "[GPU 0] 1 workers take about 8.00 GB, and only 6.00 of 6.00 GB are free: they may not fit\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["plan", "--gpu", "24"], '--gpu "24" has no name or no size: write NAME:GB'),
+        (["plan", "--workers", "0"], "--workers 0 makes no sense: give 1 or more"),
+        (["up"], "CLONER_REDIS_URL is not set"),
+        (["status"], "CLONER_REDIS_URL is not set"),
+        (["plan", "--engine", "magic"], "Invalid value for '--engine'"),
+    ],
+)
+def test_a_usage_error_is_a_sentence_and_exit_status_2(launcher: Run, arguments: list[str], sentence: str) -> None:
+    status, out, err = launcher(*arguments)
+
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize("command", ["up", "status"])
+def test_redis_that_does_not_answer_is_a_sentence_without_the_password(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+
+    status, _, err = launcher(command)
+
+    assert status == 1
+    assert err.splitlines()[-1].startswith("Redis at redis://:***@127.0.0.1:1/0 does not answer: ")
+    assert "secret" not in err
+
+
+@pytest.mark.usefixtures("redis")
+def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    tell_engine = "import os; print(os.environ['CLONER_ENGINE'])\n" + STOP_THE_LAUNCHER
+    stand_in(monkeypatch, worker=tell_engine)
+
+    status, out, err = launcher("up", "--workers", "1", "--speakers", "6", "--engine", "fake")
+
+    assert (status, out) == (0, "")
+    lines = err.splitlines()
+    assert lines[:7] == [
+        "[CPU] 2 cores, Total Memory: 23.50 GB",
+        "[CPU] Can run 2 workers (Available: 21.15 GB)",
+        "[Main] Using 1 parallel workers across 0 GPU(s)",
+        "[Main] CPU: 1 workers",
+        "[Main] Speakers: 6",
+        "[Main] Launching 1 workers...",
+        "[Main] Launching Worker 0 on CPU",
+    ]
+    # The signal may overtake the lines.
+    assert sorted(lines[7:]) == [
+        "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
+        "[Worker 0] fake",
+        "[Worker 0] up",
+    ]
+
+
+@pytest.mark.usefixtures("redis")
+def test_up_with_a_model_that_does_not_load_ends_with_78(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    stand_in(monkeypatch, worker="print('no model.pth'); raise SystemExit(78)")
+
+    status, _, err = launcher("up", "--workers", "1")
+
+    assert status == 78
+    assert err.splitlines()[-1] == "Worker 0 cannot load its model: no model.pth"
+
+
+def test_status_lists_the_workers_of_this_box_alone(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, redis: Redis, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("CLONER_BOX", "here")
+    registry = Registry(redis, Names("main"), alive_s=30)
+    for box, index in (("here", 1), ("here", 0), ("there", 0)):
+        name = f"GPU-5fd4f087.{index}@{box}"
+        registry.register(
+            WorkerInfo(name, box, index, "q", "cuda:0", "RTX 4090", "fake", "mini", 1, WorkerState.READY, loads=2)
+        )
+
+    status, out, err = launcher("status")
+
+    assert (status, err) == (0, "")
+    assert [line.split("\t") for line in out.splitlines()] == [
+        ["Worker", "Name", "State", "Device", "GPU", "Engine", "Loads"],
+        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "RTX 4090", "fake", "2"],
+        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "RTX 4090", "fake", "2"],
+    ]
+
+
+def test_status_on_a_terminal_is_a_table(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, redis: Redis, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Registry(redis, Names("main"), alive_s=30).register(
+        WorkerInfo("cpu.0@box", "box", 0, "q", "cpu", "", "fake", "mini", 1)
+    )
+
+    _, out, _ = launcher("status")
+
+    assert re.search(r"│ 0 .*│ cpu\.0@box │ loading │ cpu .*│ - ", re.sub(r"\x1b\[[0-9;]*m", "", out))
+
+
+@pytest.mark.usefixtures("redis")
+def test_status_of_a_box_without_workers_is_exit_status_1(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+
+    assert launcher("status") == (1, "", 'No worker of box "box" is alive: start them with `launcher up`\n')

