@@ -9,7 +9,7 @@ setup: .venv/ready
 	PYTHON=$(PYTHON) ops/scripts/setup
 
 demo: setup
-	$(BIN)/python ops/scripts/demo.py
+	$(BIN)/python ops/scripts/demo.py demo
 
 test: setup
 	$(BIN)/python -m pytest

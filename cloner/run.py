@@ -13,6 +13,7 @@ from pathlib import Path
 from cloner.batch import Batch
 from cloner.client import Client
 from cloner.embedded import embedded_redis
+from cloner.engine import check_engine
 from cloner.fleet import Registry
 from cloner.plan import Strategy
 from cloner.redisconn import reaching
@@ -32,6 +33,7 @@ def run_batch(
 
     Raises `LoadFailed` if the model does not load.
     """
+    check_engine(settings)
     layout = plan_layout(find_gpus(), find_cpu(), settings.model_memory_gb, len(batch.speakers), workers)
     screen.say(f"[Main] Total tasks: {batch.total}")
     for line in [*layout.lines(), *layout.warnings()]:

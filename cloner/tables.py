@@ -1,4 +1,4 @@
-"""Tables for people, plain where there is no terminal."""
+"""Tables for people on a terminal, and for programs elsewhere."""
 
 from __future__ import annotations
 
@@ -10,25 +10,37 @@ from rich.table import Table
 
 from cloner.fleet import WorkerInfo
 
+COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU")
+
+NARROW_COLUMNS = 6
+WIDE = 110
+"""Columns of a terminal that all of them need."""
+
 
 def print_fleet(workers: Sequence[WorkerInfo]) -> None:
-    """The workers that are alive, one a row, on standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)  # one line a worker, for programs to read
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for column in ("Worker", "Name", "Device", "GPU", "State", "Engine", "Checkpoint", "Slots", "Loads"):
-        table.add_column(column, overflow="fold")
-    for worker in workers:
-        table.add_row(
+    """Workers, one a row, on standard output; tab-separated where that is no terminal."""
+    rows = [
+        (
             str(worker.index),
             worker.name,
-            worker.device,
-            worker.gpu or "-",
             worker.state,
-            worker.engine,
-            worker.checkpoint,
+            worker.device,
             str(worker.slots),
             str(worker.loads),
+            worker.engine,
+            worker.checkpoint,
+            worker.gpu or "-",
         )
+        for worker in workers
+    ]
+    console = Console()
+    if not console.is_terminal:
+        for row in (COLUMNS, *rows):
+            print(*row, sep="\t")
+        return
+    # A narrow terminal shows what tells workers apart; what is mostly the same for all needs room.
+    shown = len(COLUMNS) if console.width >= WIDE else NARROW_COLUMNS
+    table = Table(*COLUMNS[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row[:shown])
     console.print(table)

@@ -6,14 +6,13 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cloner.errors import ClonerError
 from cloner.fleet import Registry
 from cloner.logs import configure, get_logger
 from cloner.redisconn import connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
+from cloner.tables import print_fleet
 from launcher.cpu import find_cpu
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, plan_layout
@@ -77,31 +76,10 @@ def status() -> None:
     url = settings.require_redis_url()
     with reaching(url):
         alive = Registry(connect(url), settings.names, settings.alive_s).workers()
-    rows: list[tuple[str, ...]] = [
-        (
-            str(worker.index),
-            worker.name,
-            worker.state,
-            worker.device,
-            worker.gpu or "-",
-            worker.engine,
-            str(worker.loads),
-        )
-        for worker in alive
-        if worker.box == settings.box
-    ]
-    if not rows:
+    workers = [worker for worker in alive if worker.box == settings.box]
+    if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
-    columns = ("Worker", "Name", "State", "Device", "GPU", "Engine", "Loads")
-    console = Console()
-    if console.is_terminal:
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    else:
-        for row in (columns, *rows):
-            typer.echo("\t".join(row))
+    print_fleet(workers)
 
 
 def main() -> None:

@@ -30,6 +30,9 @@ COLLECTOR = (sys.executable, "-m", "cloner.worker.collector")
 POLL_S = 0.25
 """Seconds between looks at `until`."""
 
+BEHIND_S = 0.05
+"""Seconds without a line after which there is none on its way."""
+
 KILLED_S = 5.0
 """Seconds that killed processes get to vanish."""
 
@@ -129,6 +132,7 @@ class Supervisor:
             if until is not None:
                 if now >= until_due:
                     if until():
+                        self._pass_on_the_rest()
                         return None
                     until_due = now + POLL_S
                 dues.append(until_due)
@@ -184,6 +188,13 @@ class Supervisor:
 
     def _pass_on(self, line: Line) -> None:
         self._say(f"[{line.child.title}] {line.text}".rstrip())
+
+    def _pass_on_the_rest(self) -> None:
+        """Pass on what was said before `until` came true: the children's reader threads may be a moment behind."""
+        while isinstance(event := self._next(self._clock() + BEHIND_S), Line):
+            self._pass_on(event)
+        if event is not None:
+            self._events.put(event)
 
     def _launch(self, post: Post) -> None:
         if post.announcement:

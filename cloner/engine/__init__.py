@@ -10,6 +10,14 @@ from cloner.errors import MissingPackage
 from cloner.settings import EngineName, Settings
 
 
+def check_engine(settings: Settings) -> None:
+    """Look whether the files that the engine will load are there, before the long imports. Raises `LoadFailed`."""
+    if settings.engine is not EngineName.FAKE:
+        from cloner.engine.checkpoint import check_checkpoint
+
+        check_checkpoint(settings.checkpoint_dir)
+
+
 def make_engine(settings: Settings, device: str) -> Engine:
     """The engine that the settings name, not loaded yet.
 

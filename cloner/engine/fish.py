@@ -82,7 +82,10 @@ decode_one_token = inference.decode_one_token_ar
 
 
 def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:
-    """Text2Semantic of the checkpoint in `directory`, ready to generate. Raises `LoadFailed`."""
+    """Text2Semantic of the checkpoint in `directory`, ready to generate.
+
+    Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
+    """
     model = build_text2semantic(directory)
     _fill(model, directory / MODEL_WEIGHTS, prefix="model.")
     config = model.config
@@ -93,7 +96,10 @@ def load_text2semantic(directory: Path, device: torch.device, precision: torch.d
 
 
 def load_codec(directory: Path, device: torch.device) -> Codec:
-    """The codec of the checkpoint in `directory`, in fp32 as in upstream, ready to run. Raises `LoadFailed`."""
+    """The codec of the checkpoint in `directory`, in fp32 as in upstream, ready to run.
+
+    Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
+    """
     codec = build_codec(directory)
     _fill(codec, directory / CODEC_WEIGHTS, prefix="generator.")
     for module in codec.modules():
@@ -182,11 +188,8 @@ def _read_tokenizer(directory: Path) -> Any:
 
 def _check_sizes(sizes: Any) -> None:
     """Let only whole numbers through: a hydra configuration with names in it could call anything."""
-    if isinstance(sizes, dict):
-        for value in sizes.values():
-            _check_sizes(value)
-    elif isinstance(sizes, list):
-        for value in sizes:
+    if isinstance(sizes, dict | list):
+        for value in sizes.values() if isinstance(sizes, dict) else sizes:
             _check_sizes(value)
     elif type(sizes) is not int:
         raise ValueError(f"{sizes!r} is not a whole number")
@@ -238,13 +241,7 @@ def _moved(model: Any, device: torch.device, precision: torch.dtype) -> Any:
             # Nothing below would copy it, and mapped weights change under a running worker, or kill it, when
             # somebody writes another checkpoint over the file.
             weight.data = weight.data.clone()
-    try:
-        return model.eval().requires_grad_(False).to(device=device, dtype=precision)
-    except torch.OutOfMemoryError:
-        raise LoadFailed(
-            f"there is not enough memory left on {device} for one more model:"
-            " start fewer workers, or raise FISH_MODEL_MEMORY_GB"
-        ) from None
+    return model.eval().requires_grad_(False).to(device=device, dtype=precision)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class UpstreamEngine:
         self._precision = precision
         self._model: fish.Text2Semantic = None
         self._codec: fish.Codec = None
+        self._max_frames = 0
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -43,10 +44,16 @@ class UpstreamEngine:
                 f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
                 " the driver with `nvidia-smi`, or start CPU workers"
             )
-        say("Loading Text2Semantic model...")
-        self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
-        say("Loading DAC model...")
-        self._codec = fish.load_codec(self._checkpoint_dir, self._device)
+        try:
+            say("Loading Text2Semantic model...")
+            self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
+            with self._device:  # KV caches for the longest segment now, so that a card without room fails here
+                self._model.setup_caches(1, self._model.config.max_seq_len, self._precision)
+            say("Loading DAC model...")
+            self._codec = fish.load_codec(self._checkpoint_dir, self._device)
+        except torch.OutOfMemoryError:
+            raise LoadFailed(f"the models do not fit: {OUT_OF_MEMORY}") from None
+        self._max_frames = fish.codec_frames(self._codec)
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return [encode(self._codec, self._device, recording) for recording in recordings]
@@ -78,7 +85,6 @@ class UpstreamEngine:
     def _generate(self, line: Line) -> Tensor:
         """Codes ``[codebooks, frames]`` of one segment, on the device."""
         generation = line.generation
-        longest = min(generation.max_new_tokens, fish.codec_frames(self._codec))
         torch.manual_seed(line.seed)
         try:
             with _EndGate(self._model, generation.min_new_tokens) as gate:
@@ -87,7 +93,8 @@ class UpstreamEngine:
                     device=self._device,
                     decode_one_token=fish.decode_one_token,
                     text=line.text,
-                    max_new_tokens=longest + 1,  # upstream takes the last one for the end token and drops it
+                    # Upstream takes the last one for the end token and drops it.
+                    max_new_tokens=min(generation.max_new_tokens, self._max_frames) + 1,
                     temperature=generation.temperature,
                     top_p=generation.top_p,
                     repetition_penalty=generation.repetition_penalty,
@@ -102,7 +109,7 @@ class UpstreamEngine:
                 code="prompt_too_long",
             ) from error
         if not gate.all_finite():
-            self._model.max_seq_len = -1  # makes upstream allocate KV caches anew: NaN in the old ones would live on
+            self._model.max_seq_len = -1  # makes upstream allocate new KV caches: NaN in the old ones would live on
             raise SegmentFailed(f"the model's {NOT_NUMBERS}")
         return codes
 

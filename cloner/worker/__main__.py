@@ -8,6 +8,7 @@ import sys
 
 def main() -> int:
     """Run until told to stop; the exit status is 78 if the model does not load."""
+    from cloner.engine import check_engine
     from cloner.errors import ClonerError
     from cloner.logs import configure, get_logger
     from cloner.orphan import die_with_parent
@@ -18,6 +19,7 @@ def main() -> int:
         settings, worker = load_settings(), load_worker_settings()
         get_logger().info(f"Starting on {worker.device}")
         die_with_parent()
+        check_engine(settings)
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import make_app, run_worker

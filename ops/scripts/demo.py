@@ -1,6 +1,7 @@
-"""The main job on a small scale: six speakers, 46 texts, a checkpoint of random weights, everything under demo/.
+"""The main job on a small scale: six speakers, 46 texts, a checkpoint of random weights, all in one folder.
 
-Run it by ``make demo``. The recordings are tones, made here, and the voices noise; the rest is the real thing.
+Run it by ``make demo``, which names the folder. The recordings are tones, made here, and the voices noise; the rest is
+the real thing.
 """
 
 from __future__ import annotations
@@ -13,28 +14,27 @@ import numpy as np
 import soundfile
 import yaml
 
-FOLDER = Path(__file__).resolve().parents[2] / "demo"
 CLONER = [str(Path(sys.executable).with_name("cloner"))]
 SPEAKERS = {"anna": 8, "ben": 8, "carla": 8, "dora": 7, "emil": 8, "finn": 7}
 RATE = 44_100
 RECORDING_S = 3
 
 
-def main() -> int:
-    """Make what is missing in demo/, then run the batch; the exit status is that of ``cloner run``."""
-    FOLDER.mkdir(exist_ok=True)
-    checkpoint = FOLDER / "tiny-random"
+def main(folder: Path) -> int:
+    """Make what is missing in `folder`, then run the batch; the exit status is that of ``cloner run``."""
+    folder.mkdir(exist_ok=True)
+    checkpoint = folder / "tiny-random"
     if not checkpoint.exists():
         subprocess.run([*CLONER, "checkpoint", "init", str(checkpoint), "--preset", "tiny"], check=True)
-    batch = write_batch()
-    return subprocess.run([*CLONER, "run", str(batch), "--out", str(FOLDER / "out")], check=False).returncode
+    batch = write_batch(folder)
+    return subprocess.run([*CLONER, "run", str(batch), "--out", str(folder / "out")], check=False).returncode
 
 
-def write_batch() -> Path:
+def write_batch(folder: Path) -> Path:
     """The batch file, and a recording for each speaker beside it."""
     speakers = []
     for number, (name, texts) in enumerate(SPEAKERS.items()):
-        write_recording(FOLDER / f"{name}.wav", pitch_hz=110 * 1.2**number)
+        write_recording(folder / f"{name}.wav", pitch_hz=110 * 1.2**number)
         speakers.append(
             {
                 "id": name,
@@ -42,7 +42,7 @@ def write_batch() -> Path:
                 "texts": [f"This is sentence {text + 1} of {texts}, spoken by {name}." for text in range(texts)],
             }
         )
-    batch = FOLDER / "batch.yaml"
+    batch = folder / "batch.yaml"
     # Random weights may end a segment at once, or never.
     generation = {"min_new_tokens": 12, "max_new_tokens": 24}
     document = {"checkpoint_dir": "tiny-random", "generation": generation, "speakers": speakers}
@@ -58,4 +58,4 @@ def write_recording(path: Path, pitch_hz: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))

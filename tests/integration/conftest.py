@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from cloner.client import Client
-from cloner.embedded import embedded_redis
 from cloner.settings import EngineName, Settings
 
 PATIENCE_S = 120.0
@@ -66,18 +65,11 @@ class Said:
             self._changed.notify_all()
 
 
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """One server for all tests; each test's fleet has a name of its own on it."""
-    with embedded_redis() as url:
-        yield url
-
-
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
-    """A fleet of its own, with the fake engine."""
+def settings(valkey_url: str, tmp_path: Path) -> Settings:
+    """A fleet with a name of its own on the one server, with the fake engine."""
     return Settings(
-        redis_url=redis_url, fleet=f"test-{secrets.token_hex(4)}", out_dir=tmp_path / "out", engine=EngineName.FAKE
+        redis_url=valkey_url, fleet=f"test-{secrets.token_hex(4)}", out_dir=tmp_path / "out", engine=EngineName.FAKE
     )
 
 

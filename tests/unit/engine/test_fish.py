@@ -186,11 +186,3 @@ def test_sizes_of_a_codec_that_do_not_fit_are_refused(sizes: Any, word: str, cop
 def test_without_sizes_the_codec_is_upstreams(copy_of_tiny: Path) -> None:
     (copy_of_tiny / "codec.json").unlink()
     assert "the shape in current model is torch.Size([64])" in load_failure(copy_of_tiny)
-
-
-def test_a_gpu_without_room_for_the_model_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def to(*_args: Any, **_options: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(torch.nn.Module, "to", to)
-    assert "start fewer workers, or raise FISH_MODEL_MEMORY_GB" in load_failure(tiny)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 from cloner.batch import CODEBOOK_SIZES, Generation
 from cloner.engine import fish
@@ -112,16 +114,22 @@ def test_a_segment_has_at_most_and_at_least_so_many_frames(engine: UpstreamEngin
         assert spoken(engine, line(voice, max_new_tokens=frames, min_new_tokens=0)).frames == frames
 
 
-def test_a_segment_that_would_end_at_once_has_one_frame(engine: UpstreamEngine, voice: Voice) -> None:
-    head = engine._model.embeddings.weight
-    with changed(head[fish.end_token(engine._model)], 0), changed(head[fish.end_token(engine._model), 0], 1e6):
-        assert spoken(engine, line(voice, min_new_tokens=0)).frames == 1
+@pytest.mark.parametrize("sign", [1, -1])  # with one of them the end is the likeliest token after the prompt
+def test_a_segment_does_not_begin_with_its_end(
+    sign: int, engine: UpstreamEngine, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = MagicMock(wraps=engine._decode)
+    monkeypatch.setattr(engine, "_decode", decode)
+    with changed(engine._model.embeddings.weight[fish.end_token(engine._model)], sign * 1e3):
+        spoken(engine, line(voice, min_new_tokens=0))
+    (codes,) = decode.call_args.args
+    assert codes[0, 0] != 0, "upstream writes an end token as code 0"
 
 
 def test_segments_are_never_longer_than_the_codec_takes(
     engine: UpstreamEngine, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fish, "codec_frames", lambda _codec: 5)
+    monkeypatch.setattr(engine, "_max_frames", 5)
     assert spoken(engine, line(voice)).frames == 5
 
 
@@ -139,17 +147,23 @@ def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> Non
     assert [answer.segment for answer in answers] == [1]
 
 
-def test_kv_caches_are_kept_from_segment_to_segment(engine: UpstreamEngine, voice: Voice) -> None:
-    spoken(engine, line(voice, max_new_tokens=1))
+def test_kv_caches_are_made_at_load_and_kept_from_segment_to_segment(tiny: Path, voice: Voice) -> None:
+    engine = UpstreamEngine(tiny, CPU, torch.float32)
+    engine.load(lambda _line: None)
     caches = [layer.attention.kv_cache for layer in engine._model.layers]
     spoken(engine, line(make_voice(1, frames=100), max_new_tokens=1))
     assert [layer.attention.kv_cache for layer in engine._model.layers] == caches
+    assert [cache.k_cache.shape for cache in caches] == [(1, 2, 4096, 16)] * 2
 
 
 def test_nothing_but_the_models_is_said(
     engine: UpstreamEngine, voice: Voice, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    logged: list[str] = []
+    sink = logger.add(logged.append)
     spoken(engine, line(voice))
+    logger.remove(sink)
+    assert logged == []
     assert capfd.readouterr() == ("", "")
 
 
@@ -234,6 +248,15 @@ def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) 
     with pytest.raises(LoadFailed, match="does not exist"):
         UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(said.append)
     assert said == []
+
+
+def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to(*_args: Any, **_options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    with pytest.raises(LoadFailed, match=r"do not fit.*start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"):
+        UpstreamEngine(tiny, CPU, torch.float32).load(lambda _line: None)
 
 
 def test_closing_lets_the_models_go(tiny: Path, voice: Voice) -> None:

@@ -176,9 +176,9 @@ def test_status_lists_the_workers_of_this_box_alone(
 
     assert (status, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == [
-        ["Worker", "Name", "State", "Device", "GPU", "Engine", "Loads"],
-        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "RTX 4090", "fake", "2"],
-        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "RTX 4090", "fake", "2"],
+        ["Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU"],
+        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
+        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
     ]
 
 
@@ -193,7 +193,7 @@ def test_status_on_a_terminal_is_a_table(
 
     _, out, _ = launcher("status")
 
-    assert re.search(r"│ 0 .*│ cpu\.0@box │ loading │ cpu .*│ - ", re.sub(r"\x1b\[[0-9;]*m", "", out))
+    assert re.search(r"Worker .*\n.*\n *0 +cpu\.0@box +loading +cpu +1 +0 ", re.sub(r"\x1b\[[0-9;]*m", "", out))
 
 
 @pytest.mark.usefixtures("redis")

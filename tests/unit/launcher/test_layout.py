@@ -54,7 +54,7 @@ def test_exact_multiples_that_floating_point_spoils_count_whole(total_gb: str, m
     assert len(plan(described_gpu(f"A:{total_gb}", 0), memory_gb=memory_gb).specs) == workers
 
 
-def test_one_card_at_5_3_gb_says_what_the_readme_of_old_said() -> None:
+def test_one_card_at_5_3_gb_gives_the_lines_that_people_grep_for() -> None:
     gpu = described_gpu("NVIDIA GeForce RTX 4090:24", 0)
 
     assert plan(gpu, memory_gb=5.3, speakers=6).lines() == [

