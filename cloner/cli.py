@@ -179,6 +179,7 @@ def _client(settings: Settings | None = None) -> Client:
 def _wait(handle: BatchHandle) -> None:
     from cloner.screen import Screen
 
+    handle.progress()  # an unknown batch is no batch to wait for
     screen = Screen()
     screen.say("[Main] Waiting for all workers to complete...")
     with screen.following(plain_lines=True) as show:

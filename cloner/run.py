@@ -64,8 +64,11 @@ def _run_fleet(
                 show(progress)
                 return progress.all_chunks_finished
 
-            if supervisor.run(until=chunks_finished):
-                return None
+            stopped = supervisor.run(until=chunks_finished)
+        if stopped:
+            progress = handle.progress()
+            screen.say(f"[Main] Stopped: {progress.generated}/{progress.total} segments are in {settings.out_dir}")
+            return None
         screen.say("[Main] Waiting for all workers to complete...")
         screen.say("[Main] Collecting results...")
         if supervisor.run(until=lambda: handle.progress().closed):

@@ -2,7 +2,7 @@
 
 Weights drawn plainly make one token repeat for ever, or the end come at once, and a codec that whispers or clips.
 The scales below keep sampling lively at the default parameters, let a segment end by itself after some seconds
-(one frame in about a hundred is its last), and give the codec's output the loudness of speech (-20 to -23 dBFS).
+(one frame in 50 to 100 is its last), and give the codec's output the loudness of speech (-19 to -23 dBFS).
 """
 
 from __future__ import annotations

@@ -131,9 +131,12 @@ def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
             f"the reference's recording lasts {recording.size / SAMPLE_RATE:.0f} s, and the codec takes"
             f" {longest / SAMPLE_RATE:.0f} s at most"
         )
-    samples = torch.tensor(recording).to(device)
-    indices, _lengths = codec.encode(samples[None, None])
-    codes: Codes = indices[0].int().cpu().numpy()
+    try:
+        indices, _lengths = codec.encode(torch.tensor(recording).to(device)[None, None])
+        codes: Codes = indices[0].int().cpu().numpy()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        raise BadReference(f"the reference's recording could not be encoded: {OUT_OF_MEMORY}") from None
     return codes
 
 

@@ -134,6 +134,20 @@ def test_opening_a_batch_twice_speaks_it_once(
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
 
 
+def test_a_batch_with_a_revoked_chunk_is_closed_without_it(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.3)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [4, 2, 3]))
+    fleet.wait_for("Speaker 0 progress: 1/4")
+    # The worker hears of it while it speaks the first chunk, and drops the second when it comes to it.
+    make_app(settings).control.revoke(f"{batch.id}.1")
+    result = batch.wait(timeout=60)
+    assert (result.generated, result.failed) == (7, 2)
+    assert {index: error.code for index, error in result.errors.items()} == {4: "missing", 5: "missing"}
+
+
 def test_a_base_client_imports_no_torch() -> None:
     script = "import sys, cloner, cloner.cli, cloner.client, cloner.worker.collect; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

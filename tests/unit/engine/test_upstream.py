@@ -216,6 +216,17 @@ def test_a_gpu_without_memory_for_a_segment_fails_it_alone(
     spoken(engine, line(voice, max_new_tokens=1))
 
 
+def test_a_gpu_without_memory_for_a_recording_refuses_it(
+    engine: UpstreamEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(_samples: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(engine._codec, "encode", encode)
+    with pytest.raises(BadReference, match="could not be encoded: the GPU's memory ran out"):
+        engine.encode([np.zeros(5000, dtype=np.float32)])
+
+
 def test_recordings_become_codes_of_the_codec(engine: UpstreamEngine) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 30 * FRAME_SAMPLES + 1).astype(np.float32)
     codes, short = engine.encode([noise, noise[:100]])

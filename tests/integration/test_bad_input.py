@@ -1,0 +1,65 @@
+"""What makes no sense is refused as a whole: sentences, an exit status, and nothing queued or written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, environment, run_cloner
+
+
+@pytest.fixture
+def bad_batch(tmp_path: Path) -> Path:
+    """One good row and four bad ones."""
+    batch = write_batch(tmp_path, [5])
+    document = json.loads(batch.read_text())
+    rows = document["tasks"]
+    rows[0]["target_text"] = " "
+    rows[1]["npy_flie"] = "refs/spk0.npy"
+    rows[2]["output_file"] = "../elsewhere.wav"
+    rows[3]["segment_index"] = 4
+    batch.write_text(json.dumps(document))
+    return batch
+
+
+def test_a_run_lists_every_bad_row_and_writes_nothing(bad_batch: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    ran = run_cloner("run", str(bad_batch), "--engine", "fake", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    for place in ("tasks[0]", "tasks[1]", "tasks[2]", "tasks[3]"):
+        assert place in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_submit_queues_nothing(
+    launch: Start, client: Client, settings: Settings, bad_batch: Path, tmp_path: Path
+) -> None:
+    launch("--workers", "1").wait_for("Models loaded!")
+    before = set(client.redis.scan_iter("*"))
+    ran = run_cloner("submit", str(bad_batch), cwd=tmp_path, env=environment(settings))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    after = set(client.redis.scan_iter("*"))
+    assert {key for key in after - before if settings.fleet in key} == set()
+
+
+def test_a_run_without_a_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
+    ran = run_cloner("run", str(write_batch(tmp_path, checkpoint_dir="nowhere")), cwd=tmp_path)
+    assert ran.returncode == 78
+    assert "cloner checkpoint pull" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["fleet"], ["status", "x"], ["wait", "x"], ["result", "x"], ["cancel", "x"]])
+def test_a_redis_that_is_away_is_a_sentence_without_its_password(command: list[str], tmp_path: Path) -> None:
+    env = {"CLONER_REDIS_URL": "redis://:topsecret@127.0.0.1:1/0"}
+    ran = run_cloner(*command, cwd=tmp_path, env=env)
+    assert ran.returncode == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert "127.0.0.1:1" in ran.stderr
+    assert "topsecret" not in ran.stderr
