@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from redis import Redis
 
 from cloner.queues import Names
+from cloner.settings import EngineName, Settings
 
 
 class WorkerState(StrEnum):
@@ -25,6 +26,21 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+
+
+class WorkerPlace(Protocol):
+    """Which worker of its box a worker is, and where; the launcher's and the worker's own word for it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def card(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def gpu(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,21 @@ class WorkerInfo:
         return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
 
 
+def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
+    """What is known of a worker before it starts. What only loading the model tells, the worker corrects."""
+    return WorkerInfo(
+        name=f"{place.card}.{place.number}@{settings.box}",
+        box=settings.box,
+        index=place.index,
+        queue=settings.names.worker_queue(settings.box, place.card, place.number),
+        device=place.device,
+        gpu=place.gpu,
+        engine=settings.engine,
+        checkpoint=settings.checkpoint_dir.name,
+        slots=settings.fake_slots if settings.engine is EngineName.FAKE else 1,
+    )
+
+
 class Registry:
     """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers."""
 
@@ -78,9 +109,9 @@ class Registry:
             pipe.zadd(self._names.workers, {worker.name: self._now()})
             pipe.execute()
 
-    def beat(self, name: str) -> None:
-        """The worker lives."""
-        self._redis.zadd(self._names.workers, {name: self._now()})
+    def beat(self, name: str) -> bool:
+        """The worker lives. False if the registry had forgotten it."""
+        return not self._redis.zadd(self._names.workers, {name: self._now()})
 
     def update(self, name: str, **values: str | int) -> None:
         """Change some of what is known about a worker."""

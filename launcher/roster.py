@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from redis import RedisError
 
-from cloner.fleet import Registry, WorkerInfo, WorkerState
-from cloner.settings import EngineName, Settings
-from launcher.layout import Layout, WorkerSpec
+from cloner.fleet import Registry, WorkerState, expected_worker
+from cloner.settings import Settings
+from launcher.layout import Layout
 
 
 class Roster:
@@ -19,7 +19,7 @@ class Roster:
     """
 
     def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
-        self.workers = [_worker_info(settings, spec) for spec in layout.specs]
+        self.workers = [expected_worker(settings, spec) for spec in layout.specs]
         self._registry = registry
         self._say = say
         self._registered = False
@@ -81,18 +81,3 @@ class Roster:
             self._answers = False
         else:
             self._answers = True
-
-
-def _worker_info(settings: Settings, spec: WorkerSpec) -> WorkerInfo:
-    return WorkerInfo(
-        name=f"{spec.card}.{spec.number}@{settings.box}",
-        box=settings.box,
-        index=spec.index,
-        queue=settings.names.worker_queue(settings.box, spec.card, spec.number),
-        device=spec.device,
-        gpu=spec.gpu,
-        engine=settings.engine,
-        checkpoint=settings.checkpoint_dir.name,
-        # What is not known before the model is loaded, the worker corrects.
-        slots=settings.fake_slots if settings.engine is EngineName.FAKE else 1,
-    )

@@ -10,28 +10,27 @@ def main() -> int:
     """Run until told to stop; the exit status is 78 if the model does not load."""
     from cloner.engine import check_engine
     from cloner.errors import ClonerError
+    from cloner.fleet import expected_worker
     from cloner.logs import configure, get_logger
     from cloner.orphan import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
 
     configure()
     try:
-        settings, worker = load_settings(), load_worker_settings()
+        settings = load_settings()
+        worker = expected_worker(settings, load_worker_settings())
         get_logger().info(f"Starting on {worker.device}")
         die_with_parent()
         check_engine(settings)
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import make_app, run_worker
-        from cloner.worker.lifecycle import register_if_alone, stop_on_load_failure, worker_name
+        from cloner.worker.lifecycle import register_if_alone, stop_on_load_failure
 
         register_if_alone(settings, worker)
-        own = settings.names.worker_queue(settings.box, worker.card, worker.number)
         stop_on_load_failure()
         app = make_app(settings)
-        return run_worker(
-            app, "cloner.worker.tasks", worker_name(settings, worker), [own, settings.names.shared_queue()]
-        )
+        return run_worker(app, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code

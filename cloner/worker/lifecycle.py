@@ -18,10 +18,10 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError
-from cloner.fleet import Registry, WorkerInfo
+from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
 from cloner.redisconn import connect
-from cloner.settings import Settings, WorkerSettings, load_settings, load_worker_settings
+from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.worker.runtime import Runtime
 
 _runtime: Runtime | None = None
@@ -35,29 +35,11 @@ def current() -> Runtime:
     return _runtime
 
 
-def worker_name(settings: Settings, worker: WorkerSettings) -> str:
-    """The worker's name in Celery, registry and record: which of its card, on which card, on which box."""
-    return f"{worker.card}.{worker.number}@{settings.box}"
-
-
-def register_if_alone(settings: Settings, worker: WorkerSettings) -> None:
+def register_if_alone(settings: Settings, worker: WorkerInfo) -> None:
     """Enter this worker into the registry if no launcher has (it was started by hand)."""
     registry = Registry(connect(settings.require_redis_url()), settings.names, settings.alive_s)
-    name = worker_name(settings, worker)
-    if registry.get(name) is None:
-        registry.register(
-            WorkerInfo(
-                name=name,
-                box=settings.box,
-                index=worker.index,
-                queue=settings.names.worker_queue(settings.box, worker.card, worker.number),
-                device=worker.device,
-                gpu=worker.gpu,
-                engine=settings.engine,
-                checkpoint=settings.checkpoint_dir.name,
-                slots=1,
-            )
-        )
+    if registry.get(worker.name) is None:
+        registry.register(worker)
 
 
 def stop_on_load_failure() -> None:
@@ -74,18 +56,18 @@ def start(**_: Any) -> None:
     """In the child: load the models, or end the worker."""
     global _runtime  # noqa: PLW0603 - see current()
     configure()
-    settings, worker = load_settings(), load_worker_settings()
+    settings = load_settings()
+    worker = expected_worker(settings, load_worker_settings())
     url = settings.require_redis_url()
-    name = worker_name(settings, worker)
     redis = connect(url)
     try:
-        runtime = Runtime(settings, name, make_engine(settings, worker.device), redis, connect(url, decode=False))
+        runtime = Runtime(settings, worker, make_engine(settings, worker.device), redis, connect(url, decode=False))
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live
         reason = error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"
         get_logger().error(f"Load failed: {reason}")
-        Registry(redis, settings.names, settings.alive_s).update(name, error=reason)
+        Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
         # Not a word more, and no task taken, until the parent ends this process: it asks by SIGQUIT, which Celery has
         # its children ignore.
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 
 from redis import Redis, RedisError
 
 from cloner.engine.base import Engine
-from cloner.fleet import Registry, WorkerState
+from cloner.fleet import Registry, WorkerInfo, WorkerState
 from cloner.logs import get_logger
 from cloner.record import Record
 from cloner.settings import Settings
@@ -22,10 +23,11 @@ RECORDS_KEPT = 4
 class Runtime:
     """One per child process; `redis` speaks text, `blobs` bytes."""
 
-    def __init__(self, settings: Settings, name: str, engine: Engine, redis: Redis, blobs: Redis) -> None:
+    def __init__(self, settings: Settings, worker: WorkerInfo, engine: Engine, redis: Redis, blobs: Redis) -> None:
         self.settings = settings
         self.names = settings.names
-        self.name = name
+        self.name = worker.name
+        self._worker = worker
         self.engine = engine
         self.redis = redis
         self.blobs = blobs
@@ -33,6 +35,7 @@ class Runtime:
         self.outputs = OutputRoot(settings.out_dir)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._said: set[str] = set()
+        self._loaded = False
         self._stop_beating = threading.Event()
 
     def record(self, batch_id: str) -> Record:
@@ -52,6 +55,7 @@ class Runtime:
         if known and known.assignment:
             self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
         self.engine.load(log.info)
+        self._loaded = True
         self.registry.count_load(self.name)
         self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
         log.info("Models loaded! Starting generation...")
@@ -73,6 +77,12 @@ class Runtime:
         """Send heartbeats from a thread of their own: loading and decoding do not hold it up."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
+    def _register_again(self) -> None:
+        """Redis has lost its data, or forgot a worker that was silent for long."""
+        if self.registry.get(self.name) is None:
+            state = WorkerState.READY if self._loaded else WorkerState.LOADING
+            self.registry.register(replace(self._worker, slots=self.engine.slots, state=state, pid=os.getpid()))
+
     def close(self) -> None:
         """Let go of the model and fall silent."""
         self._stop_beating.set()
@@ -81,7 +91,8 @@ class Runtime:
     def _beat(self) -> None:
         while True:
             try:
-                self.registry.beat(self.name)
+                if not self.registry.beat(self.name):
+                    self._register_again()
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
                 get_logger().debug(f"heartbeat missed: {error}")

@@ -115,6 +115,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny-random"
 
 
+def eventually(holds: Callable[[], bool]) -> None:
+    """Look until it holds: for what is only seen in Redis, where nobody tells."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        threading.Event().wait(0.05)
+
+
 def run_cloner(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(

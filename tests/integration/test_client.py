@@ -17,7 +17,7 @@ from cloner.plan import Strategy
 from cloner.queues import OPEN_BATCH, SPEAK_CHUNK
 from cloner.settings import Settings
 from tests.batches import write_batch
-from tests.integration.conftest import Said, Start, environment, run_cloner
+from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
 
 
 def test_a_batch_outlives_the_client_that_submitted_it(
@@ -146,6 +146,14 @@ def test_a_batch_with_a_revoked_chunk_is_closed_without_it(
     result = batch.wait(timeout=60)
     assert (result.generated, result.failed) == (7, 2)
     assert {index: error.code for index, error in result.errors.items()} == {4: "missing", 5: "missing"}
+
+
+def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, client: Client, tmp_path: Path) -> None:
+    launch("--workers", "1", heartbeat_s=0.1).wait_for("Models loaded!")
+    (worker,) = client.fleet()
+    client.redis.delete(client.names.workers, client.names.worker(worker.name))
+    eventually(lambda: [known.name for known in client.fleet()] == [worker.name])
+    assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
 
 
 def test_a_base_client_imports_no_torch() -> None:

@@ -54,7 +54,7 @@ def test_a_worker_without_heartbeats_counts_as_gone_until_it_beats_again(redis: 
     clock.now += 1
     assert registry.workers() == []
     assert registry.get("cpu.0@a") == worker(0)
-    registry.beat("cpu.0@a")
+    assert registry.beat("cpu.0@a")
     assert registry.workers() == [worker(0)]
 
 
@@ -76,6 +76,7 @@ def test_a_removed_worker_leaves_nothing(redis: Redis) -> None:
     assert registry.workers() == []
     assert registry.get("cpu.0@a") is None
     assert redis.keys("*") == []
+    assert not registry.beat("cpu.0@a")
 
 
 def test_fleets_on_one_redis_do_not_see_each_other(redis: Redis) -> None:
