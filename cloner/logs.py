@@ -24,11 +24,12 @@ def configure() -> None:
 
 
 def _sentence(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    # The fields are for machines; the sentence already says what people need.
     return str(event["event"])
 
 
 def get_logger() -> Log:
-    """A logger; fields given with a line (batch, speaker, segment) travel beside the sentence."""
+    """A logger. Where nobody has configured one, lines go to standard error: standard output is for results."""
+    if not structlog.is_configured():
+        configure()
     log: Log = structlog.get_logger()
     return log

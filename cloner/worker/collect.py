@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from celery import Task, chord, current_app, group, shared_task
-from redis import Redis
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
 
 from cloner import queues
 from cloner.errors import UnknownBatch
@@ -22,11 +23,19 @@ from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.wire import Manifest
 
+KEEP_TRYING = {
+    "autoretry_for": (RedisError, OperationalError),
+    "retry_backoff": True,
+    "retry_backoff_max": 30,
+    "max_retries": None,
+}
+"""Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it."""
+
 RETRY_S = 5
 """Seconds between looks at a batch one of whose chunks failed as a whole."""
 
 
-@shared_task(name=queues.OPEN_BATCH)
+@shared_task(name=queues.OPEN_BATCH, **KEEP_TRYING)
 def open_batch(batch_id: str) -> None:
     """Publish the batch's chunks as one chord.
 
@@ -49,7 +58,7 @@ def open_batch(batch_id: str) -> None:
     redis.hset(settings.names.batch(batch_id), "state", "running")
 
 
-@shared_task(name=queues.CLOSE_BATCH, ignore_result=True)
+@shared_task(name=queues.CLOSE_BATCH, ignore_result=True, **KEEP_TRYING)
 def close_batch(_chunks: list[dict[str, Any]], *, batch_id: str) -> None:
     """The chord's body: gather what the record says into one result. May run again; it says the same."""
     settings = load_settings()

@@ -149,7 +149,7 @@ def test_without_the_driver_there_are_no_gpus(
     install(monkeypatch, init_error=LibraryNotFoundError("NVML Shared Library Not Found"))
 
     assert find_gpus({}) == []
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_a_driver_that_does_not_work_is_named(
@@ -158,7 +158,7 @@ def test_a_driver_that_does_not_work_is_named(
     install(monkeypatch, init_error=NvmlError("RM has detected an NVML/RM version mismatch."))
 
     assert find_gpus({}) == []
-    assert "No GPU can be used, NVML says: RM has detected an NVML/RM version mismatch." in capsys.readouterr().out
+    assert "No GPU can be used, NVML says: RM has detected an NVML/RM version mismatch." in capsys.readouterr().err
 
 
 def test_a_card_that_nvml_cannot_read_is_left_out_and_the_others_keep_their_numbers(
@@ -167,7 +167,7 @@ def test_a_card_that_nvml_cannot_read_is_left_out_and_the_others_keep_their_numb
     install(monkeypatch, Card(A, broken=True), Card(B))
 
     assert [(gpu.index, gpu.uuid) for gpu in find_gpus({})] == [(1, B)]
-    assert "[GPU 0] is left out, NVML says: GPU is lost" in capsys.readouterr().out
+    assert "[GPU 0] is left out, NVML says: GPU is lost" in capsys.readouterr().err
 
 
 def test_a_card_with_mig_is_listed_as_its_instances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_card_with_mig_and_no_instance_is_left_out(
     install(monkeypatch, Card(A, mig=True, instances=[None]), Card(B))
 
     assert [(gpu.index, gpu.uuid) for gpu in find_gpus({})] == [(1, B)]
-    assert "[GPU 0] is left out: MIG is on, but the card has no MIG instance" in capsys.readouterr().out
+    assert "[GPU 0] is left out: MIG is on, but the card has no MIG instance" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
