@@ -62,5 +62,5 @@ def worker_packages() -> Iterator[None]:
     except ImportError as error:
         raise MissingPackage(
             f"a package that a worker needs is missing or does not fit ({error}): run `make setup`, or"
-            " `pip install 'cloner[worker]'` and `pip install --no-deps -r ops/fish-speech.txt`"
+            " `pip install '.[worker]'` and `pip install --no-deps -r ops/fish-speech.txt`"
         ) from error
