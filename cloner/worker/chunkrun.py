@@ -135,7 +135,13 @@ class ChunkRun:
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
         if reference.kind is ReferenceKind.CODES:
             return Voice(codes_from_bytes(data), reference.text)
-        (codes,) = self._runtime.engine.encode([audio_from_bytes(data)])
+        audio = audio_from_bytes(data)
+        try:
+            (codes,) = self._runtime.engine.encode([audio])
+        except BadReference:
+            raise
+        except Exception as error:  # whatever it is, it is this speaker's alone
+            raise BadReference(f"the recording could not be encoded: {type(error).__name__}: {error}") from error
         return Voice(codes, reference.text)
 
     def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:

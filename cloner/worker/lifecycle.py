@@ -20,7 +20,7 @@ from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError
 from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
-from cloner.redisconn import connect
+from cloner.redisconn import OUTAGE_RETRIES, connect
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.worker.runtime import Runtime
 
@@ -59,9 +59,10 @@ def start(**_: Any) -> None:
     settings = load_settings()
     worker = expected_worker(settings, load_worker_settings())
     url = settings.require_redis_url()
-    redis = connect(url)
+    redis = connect(url, retries=OUTAGE_RETRIES)
+    blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)
     try:
-        runtime = Runtime(settings, worker, make_engine(settings, worker.device), redis, connect(url, decode=False))
+        runtime = Runtime(settings, worker, make_engine(settings, worker.device), redis, blobs)
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live

