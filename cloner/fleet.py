@@ -71,7 +71,10 @@ class WorkerInfo:
     assigned_texts: int = 0
 
     @classmethod
-    def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo:
+    def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
+        """None if the hash is not whole: Redis had lost it, and somebody has written to it since."""
+        if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
+            return None
         kinds: dict[str, Callable[[str], Any]] = {"int": int, "WorkerState": WorkerState}
         return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
 
@@ -132,7 +135,7 @@ class Registry:
     def get(self, name: str) -> WorkerInfo | None:
         """One worker, alive or not."""
         values = self._redis.hgetall(self._names.worker(name))
-        return WorkerInfo.from_hash(values) if values else None
+        return WorkerInfo.from_hash(values)
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
@@ -141,5 +144,5 @@ class Registry:
             for name in names:
                 pipe.hgetall(self._names.worker(str(name)))
             hashes = pipe.execute()
-        workers = [WorkerInfo.from_hash(values) for values in hashes if values]
+        workers = [worker for values in hashes if (worker := WorkerInfo.from_hash(values))]
         return sorted(workers, key=lambda worker: (worker.box, worker.index))

@@ -15,7 +15,6 @@ SCHEMA = 1
 SPEAK_CHUNK = "cloner.speak_chunk"
 OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
-CLOSE_BROKEN_BATCH = "cloner.close_broken_batch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ the files of a batch say which segments are finished. The collector puts ``resul
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from pathlib import Path
@@ -90,8 +91,10 @@ class RecordWriter:
             os.write(self._file, b"\n")
 
     def append(self, result: SegmentResult) -> None:
-        """Write one line, in one piece, after the audio file has its final name."""
-        os.write(self._file, result.model_dump_json().encode() + b"\n")
+        """Write one line, in one piece, after the audio file has its final name. Raises `OSError`."""
+        line = result.model_dump_json().encode() + b"\n"
+        if os.write(self._file, line) < len(line):
+            raise OSError(errno.ENOSPC, "no room for a whole line")
         self._record.add(result)
 
     def __enter__(self) -> RecordWriter:

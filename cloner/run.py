@@ -62,7 +62,7 @@ def _run_fleet(
             def chunks_finished() -> bool:
                 progress = handle.progress()
                 show(progress)
-                return progress.all_chunks_finished
+                return progress.all_chunks_finished or progress.closed
 
             stopped = supervisor.run(until=chunks_finished)
         if stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from pathlib import Path
 
@@ -31,9 +32,10 @@ class OutputRoot:
         try:
             folder = self._folder(path)
             whole = folder / path.name
-            with self._part.open("wb") as file:
-                soundfile.write(file, audio, sample_rate, format=path.suffix[1:].upper())
-                size = file.seek(0, 2)
+            # Encoded first: where a disk is full, libsndfile says so by an assertion of its own.
+            data = io.BytesIO()
+            soundfile.write(data, audio, sample_rate, format=path.suffix[1:].upper())
+            size = self._part.write_bytes(data.getbuffer())
             self._part.replace(whole)
         except (OSError, soundfile.LibsndfileError) as error:
             raise SegmentFailed(f"{output} cannot be written under {self.root}: {error}", code="output") from error

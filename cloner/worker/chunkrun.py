@@ -73,7 +73,6 @@ class ChunkRun:
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
         self._runtime = runtime
         self._message = message
-        self._record = runtime.record(message.batch_id)
         self._assignment = f"{message.batch_id}/{message.assignment}"
         self._tally = Tally()
         self._open: dict[int, tuple[SpeakerLines, SegmentRow, str]] = {}
@@ -83,17 +82,27 @@ class ChunkRun:
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
         self._runtime.say_assignment(self._assignment, self._message.speakers, self._message.texts)
-        lines = self._lines()
-        with RecordWriter(self._record, self._runtime.name) as self._writer:
-            try:
-                for answer in self._runtime.engine.speak(lines):
-                    self._take(answer)
-            except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
-                self._give_up(lines, f"the engine broke: {type(error).__name__}: {error}")
+        try:
+            self._record = self._runtime.record(self._message.batch_id)
+            with RecordWriter(self._record, self._runtime.name) as self._writer:
+                self._speak()
+            self._say_if_all_done()
+        except OSError as error:
+            # A segment without its line counts as not spoken; the result says so of each.
+            get_logger().error(f"The record of batch {self._message.batch_id} cannot be written: {error}")
         self._tally.finished = True
-        self._say_if_all_done()
         self._report()
         return self._tally
+
+    def _speak(self) -> None:
+        lines = self._lines()
+        try:
+            for answer in self._runtime.engine.speak(lines):
+                self._take(answer)
+        except OSError:
+            raise  # the record's
+        except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
+            self._give_up(lines, f"the engine broke: {type(error).__name__}: {error}")
 
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
@@ -158,7 +167,7 @@ class ChunkRun:
 
     def _take(self, answer: Spoken | NotSpoken) -> None:
         """Write a segment's audio and its line in the record, in that order."""
-        log, row, key = self._open.pop(answer.segment)
+        log, row, key = self._open[answer.segment]
         index, _, output = row
         result = SegmentResult(
             segment=index,
@@ -180,6 +189,7 @@ class ChunkRun:
         if not result.generated:
             get_logger().warning(f"❌ Segment {index} of Speaker {log.part.id} failed: {result.message}")
         self._writer.append(result)
+        del self._open[answer.segment]
         self._add(result)
         log.count()
         if log.finished:

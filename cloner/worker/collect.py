@@ -9,14 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from celery import Task, chord, current_app, group, shared_task
+from celery import chord, current_app, group, shared_task
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from cloner import queues
 from cloner.errors import UnknownBatch
 from cloner.logs import get_logger
-from cloner.progress import read_progress
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect
 from cloner.results import BatchResult, SegmentError, SegmentResult
@@ -30,9 +29,6 @@ KEEP_TRYING = {
     "max_retries": None,
 }
 """Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it."""
-
-RETRY_S = 5
-"""Seconds between looks at a batch one of whose chunks failed as a whole."""
 
 
 @shared_task(name=queues.OPEN_BATCH, **KEEP_TRYING)
@@ -53,14 +49,18 @@ def open_batch(batch_id: str) -> None:
             signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
         )
     body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
-    body.on_error(close_broken_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
+    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
     chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
     redis.hset(settings.names.batch(batch_id), "state", "running")
 
 
 @shared_task(name=queues.CLOSE_BATCH, ignore_result=True, **KEEP_TRYING)
-def close_batch(_chunks: list[dict[str, Any]], *, batch_id: str) -> None:
-    """The chord's body: gather what the record says into one result. May run again; it says the same."""
+def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
+    """The chord's body, and its errback: gather what the record says into one result.
+
+    May run again; it says the same. Celery hands the body the chunks' counts and an errback the body's id.
+    """
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     manifest = _manifest(redis, settings, batch_id)
@@ -74,18 +74,6 @@ def close_batch(_chunks: list[dict[str, Any]], *, batch_id: str) -> None:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
         pipe.hset(settings.names.batch(batch_id), "state", "done")
         pipe.execute()
-
-
-@shared_task(bind=True, name=queues.CLOSE_BROKEN_BATCH, ignore_result=True, max_retries=None)
-def close_broken_batch(self: Task, chunk_id: str, *, batch_id: str) -> None:
-    """The chord's errback: a chunk failed as a whole (it was revoked, or could not be read). Close without it."""
-    settings = load_settings()
-    redis = connect(settings.require_redis_url())
-    number = chunk_id.rpartition(".")[2]
-    redis.hsetnx(settings.names.progress(batch_id), number, "[0, 0, 0, 0.0, true]")
-    if not read_progress(redis, settings.names, batch_id).all_chunks_finished:
-        raise self.retry(countdown=RETRY_S)
-    close_batch.delay([], batch_id=batch_id)
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
@@ -126,7 +114,10 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
 def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
     if cancelled:
         return "cancelled", "the batch was cancelled before this segment was spoken"
-    return "missing", f"nothing is recorded of it in {record.directory}; do workers and collector share that folder?"
+    return "missing", (
+        f"nothing is recorded of it in {record.directory}; could it not be written, or do workers and"
+        " collector not share that folder?"
+    )
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

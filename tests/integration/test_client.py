@@ -134,18 +134,29 @@ def test_opening_a_batch_twice_speaks_it_once(
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
 
 
-def test_a_batch_with_a_revoked_chunk_is_closed_without_it(
+def test_a_batch_with_revoked_chunks_is_closed_without_them(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.3)
     fleet.wait_for("Models loaded!")
-    batch = client.submit(write_batch(tmp_path, [4, 2, 3]))
+    batch = client.submit(write_batch(tmp_path, [4, 2, 3, 1]))
     fleet.wait_for("Speaker 0 progress: 1/4")
-    # The worker hears of it while it speaks the first chunk, and drops the second when it comes to it.
-    make_app(settings).control.revoke(f"{batch.id}.1")
+    # The worker hears of it while it speaks the first chunk, and drops two others when it comes to them.
+    make_app(settings).control.revoke([f"{batch.id}.1", f"{batch.id}.3"])
     result = batch.wait(timeout=60)
-    assert (result.generated, result.failed) == (7, 2)
-    assert {index: error.code for index, error in result.errors.items()} == {4: "missing", 5: "missing"}
+    assert (result.generated, result.failed) == (7, 3)
+    assert {index: error.code for index, error in result.errors.items()} == dict.fromkeys((4, 5, 9), "missing")
+
+
+def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    settings.out_dir.write_text("a file where a folder should be")
+    fleet = launch("--workers", "2")
+    fleet.wait_for("Models loaded!", 2)
+    result = client.submit(write_batch(tmp_path, [2, 2, 2])).wait(timeout=60)
+    assert (result.generated, result.failed) == (0, 6)
+    assert not any("Traceback" in line for line in fleet.lines)
 
 
 def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, client: Client, tmp_path: Path) -> None:

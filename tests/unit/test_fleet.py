@@ -79,6 +79,16 @@ def test_a_removed_worker_leaves_nothing(redis: Redis) -> None:
     assert not registry.beat("cpu.0@a")
 
 
+def test_what_is_left_of_a_lost_entry_is_no_worker(redis: Redis) -> None:
+    registry = Registry(redis, Names("test"), alive_s=30)
+    registry.register(worker(0))
+    redis.flushall()
+    registry.update("cpu.0@a", state=WorkerState.READY)
+    registry.beat("cpu.0@a")
+    assert registry.get("cpu.0@a") is None
+    assert registry.workers() == []
+
+
 def test_fleets_on_one_redis_do_not_see_each_other(redis: Redis) -> None:
     Registry(redis, Names("one"), alive_s=30).register(worker(0))
     assert Registry(redis, Names("other"), alive_s=30).workers() == []
