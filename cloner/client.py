@@ -22,7 +22,7 @@ from cloner.app import make_app
 from cloner.batch import Batch, Speaker
 from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
-from cloner.errors import BrokerUnreachable, NoWorkers, UnknownBatch, WrongCheckpoint
+from cloner.errors import BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.fleet import Registry, WorkerInfo
 from cloner.plan import Strategy
 from cloner.progress import Progress, read_progress
@@ -87,7 +87,8 @@ class BatchHandle:
 
     def cancel(self) -> None:
         """Have the workers stop speaking this batch. What is finished stays; the result says what was not spoken."""
-        self.progress()
+        if self.progress().closed:
+            raise UsageError(f"batch {self.id} is finished; there is nothing to cancel")
         self._client.redis.hset(self._client.names.batch(self.id), "cancelled", "1")
 
 

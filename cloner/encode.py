@@ -23,7 +23,12 @@ def encode_file(recording: Path, output: Path, settings: Settings) -> int:
     data = load_reference(Reference(ReferenceKind.AUDIO, (recording,), text=""))
     (codes,) = encode_recordings(settings, [audio_from_bytes(data.data)])
     part = output.with_suffix(".npy.part")
-    with part.open("wb") as file:
-        np.save(file, codes.astype(np.int32), allow_pickle=False)
-    part.replace(output)
+    try:
+        with part.open("wb") as file:
+            np.save(file, codes.astype(np.int32), allow_pickle=False)
+        part.replace(output)
+    except OSError as error:
+        raise UsageError(
+            f"{output} cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from error
     return int(codes.shape[1])

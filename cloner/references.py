@@ -57,8 +57,8 @@ def check_codes(path: Path) -> str | None:
 
 
 def check_recording(path: Path) -> str | None:
-    """What is wrong with a recording as far as its header tells, if anything. It is decoded when it is loaded."""
-    return _sentence(_seconds, path)
+    """What is wrong with a recording, if anything: it is decoded, for silence does not show in a header."""
+    return _sentence(_read_recording, path)
 
 
 def find_reference(folder: Path) -> Reference:
@@ -77,6 +77,7 @@ def find_reference(folder: Path) -> Reference:
             if paths and total + seconds > MAX_SECONDS:
                 break
             texts.append(_read_transcript(path.with_suffix(".lab")))
+            _read_recording(path)
             paths.append(path)
             total += seconds
         except BadReference as error:

@@ -6,12 +6,13 @@ import sys
 from typing import Annotated
 
 import typer
+from redis import RedisError
 
-from cloner.errors import ClonerError
+from cloner.errors import BrokerUnreachable, ClonerError
 from cloner.fleet import Registry
 from cloner.logs import configure, get_logger
 from cloner.redisconn import connect, reaching
-from cloner.settings import EngineName, Settings, load_settings
+from cloner.settings import EngineName, Settings, load_settings, redacted
 from cloner.tables import print_fleet
 from launcher.cpu import find_cpu
 from launcher.gpus import described_gpu, find_gpus
@@ -90,6 +91,9 @@ def main() -> None:
     except ClonerError as error:
         get_logger().error(error.message)
         sys.exit(error.exit_code)
+    except RedisError as error:
+        get_logger().error(f"Redis at {redacted(load_settings().redis_url or '')} cannot be used: {error}")
+        sys.exit(BrokerUnreachable.exit_code)
 
 
 def _settings(engine: EngineName | None) -> Settings:

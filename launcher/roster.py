@@ -54,6 +54,13 @@ class Roster:
                 else:
                     self._loading.discard(name)
 
+    def is_loading(self, name: str) -> bool:
+        """Whether the worker has not loaded its model yet, and so has no work in hand."""
+        known = None
+        with self._redis_may_be_away():
+            known = self._registry.get(name)
+        return known is not None and known.state is WorkerState.LOADING
+
     def error(self, name: str) -> str:
         """Why the worker's model does not load, in its own words; empty if it has not said."""
         known = None

@@ -153,7 +153,11 @@ class Supervisor:
         """
         for post in self._posts:
             post.due = None
-            if post.child:
+            if not post.child:
+                continue
+            if post.worker and self._roster.is_loading(post.worker):
+                post.child.kill()  # Celery would wait for the model; there is no work to lose
+            else:
                 post.child.stop()
         deadline, killed = self._clock() + self._settings.stop_s, False
         while running := [post.child for post in self._posts if post.child]:

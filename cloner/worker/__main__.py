@@ -13,6 +13,7 @@ def main() -> int:
     from cloner.fleet import expected_worker
     from cloner.logs import configure, get_logger
     from cloner.orphan import die_with_parent
+    from cloner.redisconn import reaching
     from cloner.settings import load_settings, load_worker_settings
 
     configure()
@@ -27,7 +28,8 @@ def main() -> int:
         from cloner.app import make_app, run_worker
         from cloner.worker.lifecycle import register_if_alone, stop_on_load_failure
 
-        register_if_alone(settings, worker)
+        with reaching(settings.require_redis_url()):
+            register_if_alone(settings, worker)
         stop_on_load_failure()
         app = make_app(settings)
         return run_worker(app, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])

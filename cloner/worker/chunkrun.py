@@ -107,6 +107,8 @@ class ChunkRun:
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
         for part in self._message.parts:
+            if self._is_cancelled():
+                return
             log = SpeakerLines(part)
             todo = list(self._unfinished(log))
             if not todo:

@@ -50,7 +50,7 @@ class Runtime:
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()
-        self.registry.update(self.name, pid=os.getpid())
+        self.registry.update(self.name, pid=os.getpid(), state=WorkerState.LOADING)
         known = self.registry.get(self.name)
         if known and known.assignment:
             self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)

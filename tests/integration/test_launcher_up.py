@@ -115,6 +115,14 @@ def test_a_model_that_does_not_load_stops_the_launcher_with_its_own_status_and_o
     assert client.fleet() == []
 
 
+def test_a_fleet_that_loads_stops_when_it_is_asked_to(launch: Start, client: Client) -> None:
+    fleet = launch("--workers", "2", fake_load_s=600.0)
+    fleet.wait_for("Loading Text2Semantic model...", 2)
+    assert fleet.stop() == 0
+    assert not any("Killing" in line for line in fleet.lines)
+    assert client.fleet() == []
+
+
 def test_the_second_signal_kills(launch: Start, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=600.0)
     fleet.wait_for("Models loaded!")

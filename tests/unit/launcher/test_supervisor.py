@@ -73,6 +73,11 @@ class Scene:
     def said(self, pattern: str) -> list[str]:
         return [line for line in self.lines if re.search(pattern, line)]
 
+    def workers_are_ready(self) -> None:
+        """What real workers say of themselves once they have loaded."""
+        for worker in self.registry.workers():
+            self.registry.update(worker.name, state=WorkerState.READY)
+
     def names(self) -> list[str]:
         return [worker.name for worker in self.registry.workers()]
 
@@ -269,6 +274,7 @@ def test_lines_of_stopping_workers_are_still_passed_on(scene: Scene) -> None:
 
     with scene.supervisor(worker=last_words) as supervisor:
         supervisor.start()
+        scene.workers_are_ready()
         supervisor.run(until=lambda: len(scene.said("up")) == 3)
 
     assert sorted(scene.said("last words")) == ["[Worker 0] last words", "[Worker 1] last words"]
@@ -285,6 +291,17 @@ def test_who_does_not_stop_in_time_is_killed(scene: Scene) -> None:
     assert scene.names() == []
 
 
+def test_who_still_loads_is_not_waited_for(scene: Scene) -> None:
+    # Were it waited for, this would take an hour.
+    scene.settings["stop_s"] = 3600.0
+    with scene.supervisor(worker=DEAF) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+
+    assert scene.said("Killing") == []
+    assert scene.names() == []
+
+
 def test_a_second_signal_kills_at_once(scene: Scene) -> None:
     def press_again(line: str) -> None:
         if line == "[Worker 0] heard" or (line.startswith("[Worker 0] up")):
@@ -295,6 +312,7 @@ def test_a_second_signal_kills_at_once(scene: Scene) -> None:
     scene.settings["stop_s"] = 3600.0
     with scene.supervisor(worker=DEAF) as supervisor:
         supervisor.start()
+        scene.workers_are_ready()
         assert supervisor.run() is signal.SIGINT
 
     assert len(scene.said(r"Killing Worker 0 \(process")) == 1
