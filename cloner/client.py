@@ -16,6 +16,8 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloner import queues
 from cloner.app import make_app
@@ -32,6 +34,9 @@ from cloner.results import BatchResult
 from cloner.settings import Settings, load_settings, redacted
 from cloner.wire import Manifest, ReferenceRow, SpeakerRow
 
+OUTAGE_S = 600.0
+"""Seconds that who waits for a batch sits out an outage of Redis, as the workers do."""
+
 POLL_S = 0.2
 """Seconds between two looks at a batch's progress."""
 
@@ -42,6 +47,7 @@ class BatchHandle:
     def __init__(self, client: Client, batch_id: str, assignments: Sequence[Assignment] = ()) -> None:
         self._client = client
         self.id = batch_id
+        self._answered: float | None = None
         self.assignments = tuple(assignments)
         """What each worker was dealt; empty for a batch that somebody else submitted, or one on the shared queue."""
 
@@ -56,12 +62,23 @@ class BatchHandle:
         """How far the batch is. Raises `UnknownBatch`."""
         return read_progress(self._client.redis, self._client.names, self.id)
 
-    def follow(self) -> Iterator[Progress]:
-        """Progress again and again, until the batch is closed; the last one says so."""
-        while True:
+    def look(self) -> Progress | None:
+        """How far the batch is; None while a Redis that has answered before is away, for up to `OUTAGE_S`."""
+        try:
             progress = self.progress()
+        except (RedisConnectionError, RedisTimeoutError):
+            if self._answered is None or time.monotonic() - self._answered > OUTAGE_S:
+                raise
+            return None
+        self._answered = time.monotonic()
+        return progress
+
+    def follow(self) -> Iterator[Progress | None]:
+        """What `look` sees, again and again, until the batch is closed; the last one says so."""
+        while True:
+            progress = self.look()
             yield progress
-            if progress.closed:
+            if progress and progress.closed:
                 return
             time.sleep(POLL_S)
 
@@ -69,9 +86,9 @@ class BatchHandle:
         """Wait until the batch is closed. Raises `TimeoutError` after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for progress in self.follow():
-            if on_progress:
+            if progress and on_progress:
                 on_progress(progress)
-            if deadline is not None and not progress.closed and time.monotonic() > deadline:
+            if deadline is not None and not (progress and progress.closed) and time.monotonic() > deadline:
                 raise TimeoutError(f"batch {self.id} is not finished after {timeout} s")
         return self.result()
 

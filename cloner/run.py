@@ -60,7 +60,9 @@ def _run_fleet(
         with screen.following(plain_lines=False) as show:
 
             def chunks_finished() -> bool:
-                progress = handle.progress()
+                progress = handle.look()
+                if progress is None:
+                    return False
                 show(progress)
                 return progress.all_chunks_finished or progress.closed
 
@@ -71,7 +73,7 @@ def _run_fleet(
             return None
         screen.say("[Main] Waiting for all workers to complete...")
         screen.say("[Main] Collecting results...")
-        if supervisor.run(until=lambda: handle.progress().closed):
+        if supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
             return None
         result = handle.result()
         screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")

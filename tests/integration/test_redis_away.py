@@ -38,10 +38,14 @@ def test_a_batch_goes_on_when_redis_is_back(server: ValkeyServer, tmp_path: Path
     fleet = Said([sys.executable, "-m", "launcher", "up", "--workers", "2"], environment(settings), tmp_path)
     fleet.wait_for("Models loaded!", 2)
     batch = Client(settings=settings).submit(write_batch(tmp_path))
+    waiting = Said([sys.executable, "-m", "cloner.cli", "wait", batch.id], environment(settings), tmp_path)
+    waiting.wait_for("Waiting for all workers")
     fleet.wait_for("Speaker 0 progress: 5/8")
     server.stop()
-    # Seen by the launcher or not, the workers are in the middle of their chunks.
+    # Celery says so in its second try: by then, whoever retries only briefly has given up.
+    fleet.wait_for("Trying again in 4.00 seconds")
     server.start(timeout=30)
-    result = Client(settings=settings).batch(batch.id).wait(timeout=100)
+    assert waiting.wait() == 0
+    result = Client(settings=settings).batch(batch.id).result()
     assert (result.generated, result.failed) == (46, 0)
     assert fleet.stop() == 0
