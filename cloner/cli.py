@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloner.engine.checkpoint import Preset
-from cloner.errors import BrokerUnreachable, ClonerError
+from cloner.errors import BrokerUnreachable, ClonerError, UsageError
 from cloner.plan import Strategy
 from cloner.settings import EngineName, Settings, load_settings, redacted
 
@@ -54,6 +54,8 @@ def run(
     from cloner.screen import Screen
 
     out_dir = (out or batch.parent).resolve()
+    if next(folder for folder in (out_dir, *out_dir.parents) if folder.exists()).is_dir() is False:
+        raise UsageError(f"--out {out_dir} is not a folder: name one, there or to be made")
     read = read_batch(batch, out_root=out_dir, references=references)
     overrides: dict[str, object] = {"out_dir": out_dir}
     if engine:
@@ -127,9 +129,9 @@ def fleet() -> None:
     from cloner.tables import print_fleet
 
     workers = _client().fleet()
-    print_fleet(workers)
     if not workers:
-        raise typer.Exit(1)
+        raise ClonerError("no worker is alive: start them with `launcher up`")
+    print_fleet(workers)
 
 
 @app.command()
@@ -190,7 +192,9 @@ def _wait(handle: BatchHandle) -> None:
 
 
 def _print_result(result: BatchResult) -> None:
-    print(result.to_json())
+    # UTF-8 whatever the terminal's encoding: JSON is, and a batch must not fail for want of a letter at its very end.
+    sys.stdout.buffer.write(result.to_json().encode() + b"\n")
+    sys.stdout.buffer.flush()
     if result.failed:
         raise typer.Exit(1)
 

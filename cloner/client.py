@@ -24,7 +24,7 @@ from cloner.app import make_app
 from cloner.batch import Batch, Speaker
 from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
-from cloner.errors import BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
+from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.fleet import Registry, WorkerInfo
 from cloner.plan import Strategy
 from cloner.progress import Progress, read_progress
@@ -93,11 +93,13 @@ class BatchHandle:
         return self.result()
 
     def result(self) -> BatchResult:
-        """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet."""
+        """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet, `BatchBroken`."""
         data = self._client.blobs.get(self._client.names.result(self.id))
         if isinstance(data, bytes):
             return BatchResult.unpack(data)
         progress = self.progress()
+        if progress.error:
+            raise BatchBroken(f"batch {self.id} is broken: {progress.error}")
         raise UnknownBatch(
             f"batch {self.id} has no result yet: {progress.finished} of {progress.total} segments finished"
         )

@@ -10,6 +10,7 @@
     │   ├── UnknownBatch                    no batch of that name is known
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
+    ├── BatchBroken                exit 1   a batch could not be opened or closed
     ├── BrokerUnreachable          exit 1   Redis does not answer
     ├── MissingPackage             exit 1   an extra is not installed
     ├── WrongSchema                         a message of another version of the wire format
@@ -90,6 +91,10 @@ class LoadFailed(ClonerError):
     """The model could not be loaded."""
 
     exit_code = EXIT_LOAD_FAILED
+
+
+class BatchBroken(ClonerError):
+    """The batch could not be opened or closed."""
 
 
 class BrokerUnreachable(ClonerError):

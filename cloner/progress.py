@@ -17,7 +17,7 @@ class Progress:
 
     batch_id: str
     state: str
-    """"submitting", "running" or "done"."""
+    """"submitting", "running", "done", or "broken" where it could not be opened or closed."""
     total: int
     chunks: int
     generated: int
@@ -26,6 +26,8 @@ class Progress:
     audio_s: float
     chunks_finished: int
     cancelled: bool
+    error: str = ""
+    """Why the batch is broken, if it is."""
 
     @property
     def finished(self) -> int:
@@ -38,8 +40,8 @@ class Progress:
 
     @property
     def closed(self) -> bool:
-        """Whether the batch's result is there."""
-        return self.state == "done"
+        """Whether nothing more will come: the batch's result is there, or never will be."""
+        return self.state in ("done", "broken")
 
 
 def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
@@ -62,4 +64,5 @@ def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
         audio_s=sum(chunk[3] for chunk in counts),
         chunks_finished=sum(chunk[4] for chunk in counts),
         cancelled="cancelled" in batch,
+        error=batch.get("error", ""),
     )

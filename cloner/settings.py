@@ -6,7 +6,6 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -105,8 +104,9 @@ def _from_environment(kind: type[S]) -> S:
 def redacted(url: str) -> str:
     """`url` without its password, for messages."""
     url = re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
-    parts = urlsplit(url)
-    if parts.password is None:
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not at or ":" not in user:
         return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    # Up to the last "@": a password may hold "@" and "/" that somebody forgot to escape.
+    return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"

@@ -18,6 +18,9 @@ except ImportError:  # a box that will have no GPU need not install it
 
 GB = 1024**3
 
+LARGEST_GB = 2048
+"""More is no card: somebody meant MB."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -59,6 +62,7 @@ def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
     its instances. Raises `BadSetting` if it names what the box does not have.
     """
     if pynvml is None:
+        get_logger().warning("[Main] No GPU was looked for: nvidia-ml-py is not installed; `pip install nvidia-ml-py`")
         return []
     try:
         pynvml.nvmlInit()
@@ -85,8 +89,10 @@ def described_gpu(text: str, index: int) -> Gpu:
         total_gb = float(size)
     except ValueError:
         total_gb = math.nan
-    if not name.strip() or not (0 < total_gb < math.inf):
-        raise BadSetting(f'--gpu "{text}" has no name or no size: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"')
+    if not name.strip() or not (0 < total_gb <= LARGEST_GB):
+        raise BadSetting(
+            f'--gpu "{text}" is not a name and a size in GB: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"'
+        )
     total_bytes = math.ceil(total_gb * GB)
     return Gpu(index, name.strip(), "", total_bytes, total_bytes)
 

@@ -6,6 +6,8 @@ Never imports torch: a box that only collects needs none.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from cloner import queues
-from cloner.errors import UnknownBatch
+from cloner.errors import ClonerError, UnknownBatch
 from cloner.logs import get_logger
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect
@@ -31,6 +33,19 @@ KEEP_TRYING = {
 """Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it."""
 
 
+@contextmanager
+def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
+    """Whatever ends the task but a Redis that falters ends the batch: who waits for it is told why."""
+    try:
+        yield
+    except (RedisError, OperationalError):
+        raise
+    except Exception as error:
+        reason = error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"
+        redis.hset(settings.names.batch(batch_id), mapping={"state": "broken", "error": reason})
+        raise
+
+
 @shared_task(name=queues.OPEN_BATCH, **KEEP_TRYING)
 def open_batch(batch_id: str) -> None:
     """Publish the batch's chunks as one chord.
@@ -40,19 +55,11 @@ def open_batch(batch_id: str) -> None:
     """
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    manifest = _manifest(redis, settings, batch_id)
-    header = []
-    for chunk in manifest.chunks:
-        message = manifest.message(chunk)
-        signature = current_app.signature(queues.SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
-        header.append(
-            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
-        )
-    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
-    # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
-    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
-    chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
-    redis.hset(settings.names.batch(batch_id), "state", "running")
+    with _telling_who_waits(redis, settings, batch_id):
+        manifest = _manifest(redis, settings, batch_id)
+        # Before its chunks are there: on a second box, another collector may close it as soon as they are.
+        redis.hset(settings.names.batch(batch_id), "state", "running")
+        _publish(manifest, settings)
 
 
 @shared_task(name=queues.CLOSE_BATCH, ignore_result=True, **KEEP_TRYING)
@@ -63,6 +70,11 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
     """
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
+    with _telling_who_waits(redis, settings, batch_id):
+        _close(redis, settings, batch_id)
+
+
+def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
     record = Record(settings.out_dir.resolve(), batch_id)
     record.refresh()
@@ -74,6 +86,22 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
         pipe.hset(settings.names.batch(batch_id), "state", "done")
         pipe.execute()
+
+
+def _publish(manifest: Manifest, settings: Settings) -> None:
+    """Send the manifest's chunks as one chord."""
+    batch_id = manifest.batch_id
+    header = []
+    for chunk in manifest.chunks:
+        message = manifest.message(chunk)
+        signature = current_app.signature(queues.SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
+        header.append(
+            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
+        )
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
+    # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
+    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:

@@ -63,3 +63,10 @@ def test_a_redis_that_is_away_is_a_sentence_without_its_password(command: list[s
     assert len(ran.stderr.splitlines()) == 1
     assert "127.0.0.1:1" in ran.stderr
     assert "topsecret" not in ran.stderr
+
+
+def test_an_output_folder_that_is_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ran = run_cloner("run", str(write_batch(tmp_path)), "--engine", "fake", "--out", "file/deeper", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert ran.stderr.endswith("file/deeper is not a folder: name one, there or to be made\n")

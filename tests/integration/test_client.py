@@ -12,7 +12,7 @@ import pytest
 
 from cloner.app import make_app
 from cloner.client import Client
-from cloner.errors import UnknownBatch, WrongCheckpoint
+from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
 from cloner.plan import Strategy
 from cloner.queues import OPEN_BATCH, SPEAK_CHUNK
 from cloner.settings import Settings
@@ -165,6 +165,15 @@ def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, cl
     client.redis.delete(client.names.workers, client.names.worker(worker.name))
     eventually(lambda: [known.name for known in client.fleet()] == [worker.name])
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
+
+
+def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Start, client: Client, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1", fake_load_s=2.0)
+    fleet.wait_for("Launching Worker 0")
+    batch = client.submit(write_batch(tmp_path, [1]))
+    client.redis.set(client.names.manifest(batch.id), "not a manifest")
+    with pytest.raises(BatchBroken, match=f"batch {batch.id} is broken: "):
+        batch.wait(timeout=60)
 
 
 def test_a_base_client_imports_no_torch() -> None:

@@ -83,3 +83,9 @@ def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
     line = "[Worker 0] ✅ Completed Speaker [bold]x[/bold]: 8 segments " + "x" * 300
     Screen().say(line)
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_broken_batch_is_closed_and_says_why(redis: Redis) -> None:
+    redis.hset(NAMES.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
+    seen = read_progress(redis, NAMES, "b")
+    assert (seen.closed, seen.error) == (True, "no room")

@@ -53,6 +53,7 @@ def test_a_missing_redis_says_what_to_give() -> None:
     [
         ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
         ("rediss://user:secret@host/1", "rediss://user:***@host/1"),
+        ("redis://:p@ss/w#rd@host:1/0", "redis://:***@host:1/0"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
     ],

@@ -90,7 +90,7 @@ def test_plan_warns_on_standard_error_of_cards_that_are_too_small(launcher: Run)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["plan", "--gpu", "24"], '--gpu "24" has no name or no size: write NAME:GB'),
+        (["plan", "--gpu", "24"], '--gpu "24" is not a name and a size in GB: write NAME:GB'),
         (["plan", "--workers", "0"], "--workers 0 makes no sense: give 1 or more"),
         (["up"], "CLONER_REDIS_URL is not set"),
         (["status"], "CLONER_REDIS_URL is not set"),

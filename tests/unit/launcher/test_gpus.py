@@ -243,8 +243,10 @@ def test_a_described_gpu_has_a_size_and_is_pinned_by_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "24", "RTX 4090", ":24", "RTX:", "RTX:much", "RTX:0", "RTX:-1", "RTX:inf", "RTX:nan"]
+    "text", ["", "24", "RTX 4090", ":24", "RTX:", "RTX:much", "RTX:0", "RTX:-1", "RTX:inf", "RTX:nan", "RTX 4090:24564"]
 )
 def test_a_gpu_described_badly_is_an_error(text: str) -> None:
-    with pytest.raises(BadSetting, match='has no name or no size: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"'):
+    with pytest.raises(
+        BadSetting, match='is not a name and a size in GB: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"'
+    ):
         described_gpu(text, 0)
