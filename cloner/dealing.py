@@ -51,21 +51,17 @@ def _dealt_chunks(shares: Sequence[Share], workers: Sequence[WorkerInfo]) -> lis
         for part in share:
             places.setdefault(part.speaker, len(places) + 1)
             texts[part.speaker] = texts.get(part.speaker, 0) + len(part)
-        before = dict.fromkeys(texts, 0)
         for chunk in cut(share, worker.slots):
-            parts = []
-            for part in chunk:
-                parts.append(
-                    PartRow(
-                        speaker=part.speaker,
-                        start=part.start,
-                        stop=part.stop,
-                        place=places[part.speaker],
-                        texts=texts[part.speaker],
-                        before=before[part.speaker],
-                    )
+            parts = [
+                PartRow(
+                    speaker=part.speaker,
+                    start=part.start,
+                    stop=part.stop,
+                    place=places[part.speaker],
+                    texts=texts[part.speaker],
                 )
-                before[part.speaker] += len(part)
+                for part in chunk
+            ]
             rows.append(
                 ChunkRow(
                     number=len(rows),
@@ -85,7 +81,7 @@ def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> l
     rows: list[ChunkRow] = []
     for number, chunk in enumerate(cut(share, max(worker.slots for worker in workers))):
         parts = [
-            PartRow(speaker=part.speaker, start=part.start, stop=part.stop, place=place, texts=len(part), before=0)
+            PartRow(speaker=part.speaker, start=part.start, stop=part.stop, place=place, texts=len(part))
             for place, part in enumerate(chunk, 1)
         ]
         rows.append(

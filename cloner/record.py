@@ -33,7 +33,7 @@ class Record:
         self.directory = batch_directory(root, batch_id)
         self.results: dict[int, SegmentResult] = {}
         self._read_to: dict[Path, int] = {}
-        self._finished: Counter[int] = Counter()
+        self._finished: Counter[tuple[int, str]] = Counter()
         self._generated: Counter[tuple[int, str]] = Counter()
 
     def refresh(self) -> None:
@@ -56,7 +56,8 @@ class Record:
         """Count a result. A segment that was generated stays so, whatever a later line says."""
         known = self.results.get(result.segment)
         if known is None:
-            self._finished[result.assignment] += 1
+            self._finished[result.assignment, result.speaker] += 1
+            self._finished[result.assignment, ""] += 1
         elif known.generated:
             return
         self.results[result.segment] = result
@@ -64,9 +65,9 @@ class Record:
             self._generated[result.assignment, result.speaker] += 1
             self._generated[result.assignment, ""] += 1
 
-    def finished(self, assignment: int) -> int:
-        """Segments of an assignment that were generated or failed."""
-        return self._finished[assignment]
+    def finished(self, assignment: int, speaker: str = "") -> int:
+        """Segments that were generated or failed of an assignment, or of one of its speakers."""
+        return self._finished[assignment, speaker]
 
     def generated(self, assignment: int, speaker: str = "") -> int:
         """Segments generated of an assignment, or of one of its speakers."""

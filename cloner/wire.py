@@ -50,8 +50,6 @@ class PartRow(_Wire):
     """The speaker's place among those of the assignment, from 1."""
     texts: int
     """Texts of this speaker in the whole assignment."""
-    before: int
-    """Those of them in earlier chunks."""
 
 
 class ChunkRow(_Wire):
@@ -75,7 +73,6 @@ class SpeakerPart(_Wire):
     segments: list[SegmentRow]
     place: int
     texts: int
-    before: int
 
 
 class ChunkMessage(_Wire):
@@ -129,7 +126,6 @@ class Manifest(_Wire):
                     segments=speaker.segments[part.start : part.stop],
                     place=part.place,
                     texts=part.texts,
-                    before=part.before,
                 )
             )
         return ChunkMessage(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
@@ -38,35 +38,6 @@ class Tally:
         )
 
 
-@dataclass
-class SpeakerLines:
-    """One speaker's lines in the log, which keep their order whoever else is spoken at the same time."""
-
-    part: SpeakerPart
-    spoken: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.spoken = self.part.before
-
-    @property
-    def finished(self) -> bool:
-        """Whether this chunk's texts of the speaker are all spoken."""
-        return self.spoken == self.part.before + len(self.part.segments)
-
-    def start(self, speakers: int) -> None:
-        """The speaker's first text is about to be spoken."""
-        if self.part.before == 0:
-            log = get_logger()
-            log.info(f"Processing Speaker {self.part.id} ({self.part.place}/{speakers})")
-            log.info(f"This speaker has {self.part.texts} texts")
-
-    def count(self) -> None:
-        """One more text is finished, well or not."""
-        self.spoken += 1
-        if self.spoken == 1 or self.spoken % 5 == 0:
-            get_logger().info(f"Speaker {self.part.id} progress: {self.spoken}/{self.part.texts}")
-
-
 class ChunkRun:
     """One run of a chunk. A second run, after a crash, speaks only what the record does not have."""
 
@@ -75,7 +46,8 @@ class ChunkRun:
         self._message = message
         self._assignment = f"{message.batch_id}/{message.assignment}"
         self._tally = Tally()
-        self._open: dict[int, tuple[SpeakerLines, SegmentRow, str]] = {}
+        self._started: set[str] = set()
+        self._open: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._reported = self._looked = float("-inf")
         self._cancelled = False
 
@@ -109,34 +81,31 @@ class ChunkRun:
         for part in self._message.parts:
             if self._is_cancelled():
                 return
-            log = SpeakerLines(part)
-            todo = list(self._unfinished(log))
+            todo = list(self._unfinished(part))
             if not todo:
-                self._complete(log)
                 continue
-            log.start(self._message.speakers)
+            self._say_start(part)
             try:
                 voice = self._voice(part.reference)
             except BadReference as error:
                 for row, key in todo:
-                    self._open[row[0]] = (log, row, key)
+                    self._open[row[0]] = (part, row, key)
                     self._take(NotSpoken(row[0], error.code, error.message))
                 continue
             for row, key in todo:
                 if self._is_cancelled():
                     return
-                self._open[row[0]] = (log, row, key)
+                self._open[row[0]] = (part, row, key)
                 seed = segment_seed(self._message.generation.seed, row[0])
                 yield Line(row[0], row[1], voice, self._message.generation, seed)
 
-    def _unfinished(self, log: SpeakerLines) -> Iterator[tuple[SegmentRow, str]]:
+    def _unfinished(self, part: SpeakerPart) -> Iterator[tuple[SegmentRow, str]]:
         """The part's segments that the record does not have, with their content keys."""
-        for row in log.part.segments:
-            key = self._content_key(log.part.reference, row)
+        for row in part.segments:
+            key = self._content_key(part.reference, row)
             known = self._record.results.get(row[0])
             if known and known.generated and known.key == key and self._runtime.outputs.has(known.output, known.size):
                 self._add(known)
-                log.spoken += 1
             else:
                 yield row, key
 
@@ -169,11 +138,11 @@ class ChunkRun:
 
     def _take(self, answer: Spoken | NotSpoken) -> None:
         """Write a segment's audio and its line in the record, in that order."""
-        log, row, key = self._open[answer.segment]
+        part, row, key = self._open[answer.segment]
         index, _, output = row
         result = SegmentResult(
             segment=index,
-            speaker=log.part.id,
+            speaker=part.id,
             output=output,
             key=key,
             assignment=self._message.assignment,
@@ -189,13 +158,11 @@ class ChunkRun:
         else:
             result = result.model_copy(update={"code": answer.code, "message": answer.message})
         if not result.generated:
-            get_logger().warning(f"❌ Segment {index} of Speaker {log.part.id} failed: {result.message}")
+            get_logger().warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
         self._writer.append(result)
         del self._open[answer.segment]
         self._add(result)
-        log.count()
-        if log.finished:
-            self._complete(log)
+        self._say_progress(part)
         if time.monotonic() - self._reported > REPORT_S:
             self._report()
 
@@ -211,9 +178,19 @@ class ChunkRun:
         for segment in [*self._open, *(line.segment for line in lines)]:
             self._take(NotSpoken(segment, "engine_failed", reason))
 
-    def _complete(self, log: SpeakerLines) -> None:
-        part = log.part
-        if log.spoken == part.texts:
+    def _say_start(self, part: SpeakerPart) -> None:
+        """The speaker's first text is about to be spoken; not again in its later chunks, nor after a crash."""
+        if part.id not in self._started and not self._record.finished(self._message.assignment, part.id):
+            get_logger().info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
+            get_logger().info(f"This speaker has {part.texts} texts")
+        self._started.add(part.id)
+
+    def _say_progress(self, part: SpeakerPart) -> None:
+        """One more of the speaker's texts is finished, well or not. The record counts, over chunks and crashes."""
+        finished = self._record.finished(self._message.assignment, part.id)
+        if finished == 1 or finished % 5 == 0:
+            get_logger().info(f"Speaker {part.id} progress: {finished}/{part.texts}")
+        if finished == part.texts:
             generated = self._record.generated(self._message.assignment, part.id)
             get_logger().info(f"✅ Completed Speaker {part.id}: {generated} segments")
 

@@ -57,6 +57,28 @@ def test_a_batch_survives_its_worker_child_being_killed(
     assert (record.finished(0), record.finished(1)) == (24, 22)
 
 
+def test_the_log_counts_a_speaker_over_its_chunks_and_over_a_crash(
+    launch: Start, client: Client, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_slots=2, fake_segment_s=SEGMENT_S)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [40, 3]))
+    fleet.wait_for("Speaker 0 progress: 20/40")
+    # In the middle of the speaker's second chunk of three, which then comes back behind the third.
+    _kill_child(client.fleet()[0].pid)
+    assert batch.wait(timeout=60).generated == 43
+    said = [line.removeprefix("[Worker 0] ") for line in fleet.wait_for("[Worker 0]")]
+    assert [line for line in said if line.startswith("Processing")] == [
+        "Processing Speaker 0 (1/2)",
+        "Processing Speaker 1 (2/2)",
+    ]
+    assert [line for line in said if "progress" in line and "Speaker 0" in line] == [
+        f"Speaker 0 progress: {count}/40" for count in (1, *range(5, 41, 5))
+    ]
+    assert [line for line in said if "Completed Speaker 0" in line] == ["✅ Completed Speaker 0: 40 segments"]
+    assert [line for line in said if "All done" in line] == ["✅ All done! Processed 43/43 segments"]
+
+
 def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=SEGMENT_S)
     fleet.wait_for("Models loaded!")

@@ -53,21 +53,17 @@ def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
     assert {(chunk.speakers, chunk.texts) for chunk in chunks} == {(3, 24), (3, 22)}
 
 
-def test_a_speaker_in_several_chunks_is_counted_on() -> None:
+def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
     workers = [replace(worker(0), slots=2)]
     chunks, _ = deal(batch([40]), workers, Strategy.ROUND_ROBIN, NAMES)
     parts = [chunk.parts[0] for chunk in chunks]
-    assert [(part.start, part.stop, part.before, part.texts) for part in parts] == [
-        (0, 16, 0, 40),
-        (16, 32, 16, 40),
-        (32, 40, 32, 40),
-    ]
+    assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
     chunks, assignments = deal(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, NAMES)
     assert [assignment.speakers for assignment in assignments] == [("0",), ("0",)]
-    assert [(chunk.texts, chunk.parts[0].texts, chunk.parts[0].before) for chunk in chunks] == [(6, 6, 0), (6, 6, 0)]
+    assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
 def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_each_for_itself() -> None:
