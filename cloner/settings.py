@@ -20,6 +20,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 class EngineName(StrEnum):
     """The engines there are."""
 
+    BATCHED = "batched"
     UPSTREAM = "upstream"
     FAKE = "fake"
 
@@ -38,7 +39,14 @@ class Settings(BaseSettings):
         Path("checkpoints/openaudio-s1-mini"), description="fish-speech checkpoint that the workers load"
     )
     out_dir: Path = Field(Path("out"), description="output root of the fleet, or where a client sees it")
-    engine: EngineName = Field(EngineName.UPSTREAM, description="what speaks: upstream (fish-speech) or fake (tones)")
+    engine: EngineName = Field(
+        EngineName.BATCHED,
+        description="what speaks: batched, upstream (fish-speech's own, one text at a time) or fake (tones)",
+    )
+    slots: int = Field(64, ge=1, le=1024, description="most segments that the batched engine decodes together")
+    deterministic: bool = Field(
+        False, description="batched engine: the same codes whatever else is spoken beside a segment; slower"
+    )
     model_memory_gb: float = Field(
         8.0,
         gt=0,

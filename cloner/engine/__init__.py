@@ -31,10 +31,15 @@ def make_engine(settings: Settings, device: str) -> Engine:
     with worker_packages():
         import torch
 
+        from cloner.engine.batched import BatchedEngine, Options
         from cloner.engine.upstream import UpstreamEngine
+    on, precision = torch.device("cpu"), torch.float32
     if device.startswith("cuda"):
-        return UpstreamEngine(settings.checkpoint_dir, torch.device("cuda"), torch.bfloat16)
-    return UpstreamEngine(settings.checkpoint_dir, torch.device("cpu"), torch.float32)
+        on, precision = torch.device("cuda"), torch.bfloat16
+    if settings.engine is EngineName.UPSTREAM:
+        return UpstreamEngine(settings.checkpoint_dir, on, precision)
+    options = Options(settings.model_memory_gb, settings.slots, settings.deterministic)
+    return BatchedEngine(settings.checkpoint_dir, on, precision, options)
 
 
 def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[Codes]:

@@ -21,6 +21,9 @@ from cloner.batch import Generation
 SAMPLE_RATE = 44_100
 """Sample rate of fish-speech's codec, Hz."""
 
+FRAMES_PER_CHARACTER = 1.4
+"""About 15 characters a second, as people speak."""
+
 FRAME_SAMPLES = 2048
 """Samples in a frame: 44100 / 2048 = 21.53 frames a second."""
 

@@ -11,15 +11,12 @@ from threading import Event
 import numpy as np
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import FRAME_SAMPLES, Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.base import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, Line, NotSpoken, Say, Spoken
 from cloner.engine.checks import check_codes, check_recording
 from cloner.errors import SegmentFailed
 
 SHORTEST_FRAMES = 11
 """Just over half a second."""
-
-FRAMES_PER_CHARACTER = 1.4
-"""About 15 characters a second, as people speak."""
 
 PARTIALS = 3
 POSITIONS = np.arange(FRAME_SAMPLES, dtype=np.int32)

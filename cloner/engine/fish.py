@@ -13,12 +13,12 @@ import importlib
 import importlib.machinery
 import importlib.resources
 import json
-import pickle
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,10 +26,12 @@ import torch
 from loguru import logger
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.weights import fill, moved, read_as
 from cloner.errors import LoadFailed
 
 Text2Semantic: TypeAlias = Any
@@ -37,6 +39,18 @@ Text2Semantic: TypeAlias = Any
 
 Codec: TypeAlias = Any
 """Upstream's `DAC`, which has no types."""
+
+Tokenizer: TypeAlias = Any
+"""Upstream's `FishTokenizer`, which has no types."""
+
+
+class CodecPart(Enum):
+    """What of the codec is loaded. The parts compute what the whole computes, faster."""
+
+    WHOLE = "whole"
+    ENCODER = "encoder"
+    DECODER = "decoder"
+
 
 REBUILT = ("causal_mask", "freqs_cis")
 """Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
@@ -64,6 +78,7 @@ _stand_in_for_torchaudio()
 logger.disable("fish_speech")
 with _quiet():
     import hydra.utils
+    from fish_speech.content_sequence import ContentSequence, TextPart, VQPart
     from fish_speech.models.dac import modded_dac
     from fish_speech.models.text2semantic import inference, llama
     from fish_speech.tokenizer import (
@@ -79,6 +94,7 @@ warnings.filterwarnings("ignore", module=r"fish_speech\.")  # it copies tensors 
 
 generate_long = inference.generate_long
 decode_one_token = inference.decode_one_token_ar
+logits_to_probs = inference.logits_to_probs
 
 
 def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:
@@ -87,27 +103,60 @@ def load_text2semantic(directory: Path, device: torch.device, precision: torch.d
     Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
     """
     model = build_text2semantic(directory)
-    _fill(model, directory / MODEL_WEIGHTS, prefix="model.")
+    fill(model, directory / MODEL_WEIGHTS, prefix="model.")
     config = model.config
     model.freqs_cis = llama.precompute_freqs_cis(config.max_seq_len, config.head_dim, config.rope_base)
     model.fast_freqs_cis = llama.precompute_freqs_cis(config.num_codebooks, config.fast_head_dim, config.rope_base)
     model.causal_mask = torch.tril(torch.ones(config.max_seq_len, config.max_seq_len, dtype=torch.bool))
-    return _moved(model, device, precision)
+    return moved(model, device, precision)
 
 
-def load_codec(directory: Path, device: torch.device) -> Codec:
-    """The codec of the checkpoint in `directory`, in fp32 as in upstream, ready to run.
+def load_codec(directory: Path, device: torch.device, part: CodecPart = CodecPart.WHOLE) -> Codec:
+    """The codec of the checkpoint in `directory`, or the `part` that is needed, in fp32 as in upstream, ready to run.
 
     Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
     """
     codec = build_codec(directory)
-    _fill(codec, directory / CODEC_WEIGHTS, prefix="generator.")
+    if part is CodecPart.DECODER:
+        codec.encoder = codec.quantizer.downsample = codec.quantizer.pre_module = None
+    elif part is CodecPart.ENCODER:
+        # Upstream also makes the quantized sound again while it encodes, and throws it away.
+        codec.quantizer.post_module = codec.quantizer.upsample = torch.nn.Identity()
+        codec.decoder = None
+    fill(codec, directory / CODEC_WEIGHTS, prefix="generator.", rebuilt=REBUILT)
     for module in codec.modules():
         if isinstance(module, modded_dac.Transformer):
             config = module.config
             module.freqs_cis = modded_dac.precompute_freqs_cis(config.block_size, config.head_dim, config.rope_base)
             module.causal_mask = None  # up to 256 MiB, and never read: each call brings a mask of its window
-    return _moved(codec, device, torch.float32)
+    codec = moved(codec, device, torch.float32)
+    if part is not CodecPart.WHOLE:
+        _bake(codec, device)
+    return codec
+
+
+def _bake(codec: Codec, device: torch.device) -> None:
+    """Compute once what upstream computes at each call: normalised weights, and the masks of attention windows."""
+    for module in codec.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+        elif hasattr(module, "weight_g"):
+            torch.nn.utils.remove_weight_norm(module)
+        if isinstance(module, modded_dac.WindowLimitedTransformer):
+            module.make_window_limited_mask = _kept_mask(module.make_window_limited_mask, device)
+
+
+def _kept_mask(make: Callable[[int], Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """`make`, which gives ``[1, 1, length, length]``, but keeping the longest mask: a shorter one is its corner."""
+    kept = torch.zeros(1, 1, 0, 0, dtype=torch.bool)
+
+    def mask(length: int, _lengths: Tensor | None = None) -> Tensor:
+        nonlocal kept
+        if kept.shape[-1] < length:
+            kept = make(length).to(device)
+        return kept[..., :length, :length]
+
+    return mask
 
 
 def build_text2semantic(directory: Path) -> Text2Semantic:
@@ -117,7 +166,7 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
     vocabulary; the ids that are written there are not read.
     """
     path = directory / CONFIG
-    with _read_as(path, "the configuration of a fish-speech 0.1.0 model"):
+    with read_as(path, "the configuration of a fish-speech 0.1.0 model"):
         config = llama.BaseModelArgs.from_pretrained(str(path))
     if config.model_type != "dual_ar":
         raise LoadFailed(f"{path} has model_type {config.model_type!r}; only 'dual_ar' (OpenAudio S1) can be loaded")
@@ -133,7 +182,7 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
             f"{TOKENIZER} and {SPECIAL_TOKENS} in {directory} make {tokens} tokens, and {CONFIG} has a vocab_size"
             f" of {config.vocab_size}: take all files from one checkpoint"
         )
-    with _read_as(path, "the configuration of a fish-speech 0.1.0 model"), torch.device("meta"):
+    with read_as(path, "the configuration of a fish-speech 0.1.0 model"), torch.device("meta"):
         return llama.DualARTransformer(config, tokenizer=tokenizer)
 
 
@@ -147,11 +196,11 @@ def build_codec(directory: Path) -> Codec:
     OmegaConf.set_struct(config, True)
     path = directory / CODEC_SIZES
     if path.exists():
-        with _read_as(path, "sizes of a codec"):
+        with read_as(path, "sizes of a codec"):
             sizes = json.loads(path.read_text(encoding="utf-8"))
             _check_sizes(sizes)
             config = OmegaConf.merge(config, sizes)
-    with _read_as(path, "sizes of a codec"), _quiet(), torch.device("meta"):
+    with read_as(path, "sizes of a codec"), _quiet(), torch.device("meta"):
         codec = hydra.utils.instantiate(config)
     return _checked_codec(codec, path)
 
@@ -167,6 +216,23 @@ def end_token(model: Text2Semantic) -> int:
     return int(model.tokenizer.get_token_id(IM_END_TOKEN))
 
 
+def reference_prompt(tokenizer: Tokenizer, text: str, codes: Codes) -> Tensor:
+    """A prompt up to where the text to be spoken begins, ``[1 + codebooks, tokens]``, as `generate_long` makes it."""
+    sequence = ContentSequence(modality="interleave")
+    parts = [TextPart(text=text), VQPart(codes=torch.tensor(codes))]
+    sequence.append(parts, add_end=True, speaker=0)
+    sequence.append([], speaker=0)
+    values: Tensor = sequence.encode_for_inference(tokenizer, num_codebooks=len(codes))[0]
+    return values
+
+
+def text_prompt(tokenizer: Tokenizer, text: str) -> Tensor:
+    """The rest of a prompt: the text to be spoken, ``[1 + codebooks, tokens]``."""
+    sequence = ContentSequence([TextPart(text=text)])
+    values: Tensor = sequence.encode_for_inference(tokenizer, num_codebooks=len(CODEBOOK_SIZES))[0]
+    return values
+
+
 def codec_frames(codec: Codec) -> int:
     """Frames that the codec can take at once: the positions of its smallest transformer."""
     transformers = [part for part in codec.quantizer.modules() if isinstance(part, modded_dac.Transformer)]
@@ -174,7 +240,7 @@ def codec_frames(codec: Codec) -> int:
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    with _read_as(directory / TOKENIZER, f"a tokenizer, or {SPECIAL_TOKENS} beside it as its special tokens"):
+    with read_as(directory / TOKENIZER, f"a tokenizer, or {SPECIAL_TOKENS} beside it as its special tokens"):
         tokenizer = FishTokenizer.from_pretrained(str(directory))
         semantic = tokenizer.semantic_end_id - tokenizer.semantic_begin_id + 1
         if semantic != CODEBOOK_SIZES[0] or len(tokenizer.semantic_id_to_token_id) != semantic:
@@ -205,52 +271,3 @@ def _checked_codec(codec: Codec, path: Path) -> Codec:
     if found != (CODEBOOK_SIZES, SAMPLE_RATE, FRAME_SAMPLES):
         raise LoadFailed(f"{path} describes a codec of another kind (codebooks, Hz, samples a frame: {found})")
     return codec
-
-
-def _fill(model: Any, path: Path, prefix: str) -> None:
-    """Give a model on the ``meta`` device the weights in `path`. As in upstream, extra ones are passed over."""
-    weights = _read_weights(path, prefix)
-    with _read_as(path, "weights for this configuration"):
-        missing, _unexpected = model.load_state_dict(weights, strict=False, assign=True)
-    missing = [name for name in missing if not name.endswith(REBUILT)]
-    if missing:
-        raise LoadFailed(f"{path} lacks weights that its configuration asks for: {missing[0]}, {len(missing)} in all")
-
-
-def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors in `path`, mapped. Upstream's training wraps them in "state_dict" and under `prefix`."""
-    try:
-        weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError:
-        raise LoadFailed(f"{path} holds more than weights, and loading it could run a program: refused") from None
-    except RuntimeError as error:
-        raise LoadFailed(f"{path} is no whole file of PyTorch weights: fetch it again, it may be cut short") from error
-    except OSError as error:
-        raise LoadFailed(f"{path} cannot be read: {error.strerror or error}") from error
-    if isinstance(weights, dict):
-        weights = weights.get("state_dict", weights)
-    if not isinstance(weights, dict):
-        raise LoadFailed(f"{path} holds a {type(weights).__name__}, and a table of weights is needed")
-    wrapped = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return wrapped or weights
-
-
-def _moved(model: Any, device: torch.device, precision: torch.dtype) -> Any:
-    for weight in model.parameters():
-        if (weight.device, weight.dtype) == (device, precision):
-            # Nothing below would copy it, and mapped weights change under a running worker, or kill it, when
-            # somebody writes another checkpoint over the file.
-            weight.data = weight.data.clone()
-    return model.eval().requires_grad_(False).to(device=device, dtype=precision)
-
-
-@contextmanager
-def _read_as(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into a `LoadFailed` of one line."""
-    try:
-        yield
-    except LoadFailed:
-        raise
-    except Exception as error:  # a broken file makes upstream's readers raise anything
-        reason = " ".join([type(error).__name__, *str(error).split()])[:300]
-        raise LoadFailed(f"{path} cannot be read as {what} ({reason})") from error

@@ -1,0 +1,145 @@
+"""The engine: many segments at once through one model, on slots that are never empty while a text waits.
+
+Three stages, each with its file: references and texts become prompts (`prompt.py`, `prefixes.py`), the scheduler
+decodes them together (`scheduler.py`), the codec makes audio (`codec.py`). Decoding has a thread of its own, so it does
+not wait while the caller writes files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+
+import torch
+
+from cloner.engine import fish
+from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.cache import Cache, position_bytes
+from cloner.engine.checkpoint import check_checkpoint
+from cloner.engine.codec import Codec
+from cloner.engine.codec_stage import CodecStage
+from cloner.engine.decoder import Decoder
+from cloner.engine.memory import GB, Memory, free_bytes, plan_cache
+from cloner.engine.model import Model
+from cloner.engine.prefixes import Prefixes
+from cloner.engine.prompt import Prompts
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.stepper import Stepper
+from cloner.errors import LoadFailed
+
+Answer = Spoken | NotSpoken
+
+SLOT_POSITIONS = 2048
+"""Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
+
+CODEC_FRAMES = 1024
+"""Frames, padding included, that the codec takes at once: 0.8 MB each in fp32 (of the published size)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """At most `slots`, as many as `memory_gb` holds beside the models. With `deterministic`, exactly so many, and a
+    segment's codes do not depend on its neighbours. `resampling` is off only to compare with an upstream that does
+    not draw repeated tokens again."""
+
+    memory_gb: float
+    slots: int
+    deterministic: bool = False
+    resampling: bool = True
+
+
+class BatchedEngine:
+    """Continuous batching over fixed slots; their number follows from the memory that the worker may use."""
+
+    name = "batched"
+
+    def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype, options: Options) -> None:
+        self.slots = options.slots
+        self._checkpoint_dir = checkpoint_dir
+        self._device = device
+        self._precision = precision
+        self._options = options
+        # A captured graph belongs to the thread that made it, so everything on the device happens here.
+        self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
+
+    def load(self, say: Say) -> None:
+        check_checkpoint(self._checkpoint_dir)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise LoadFailed(
+                f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
+                " the driver with `nvidia-smi`, or start CPU workers"
+            )
+        try:
+            self._decoding.submit(self._load, say).result()
+        except torch.OutOfMemoryError:
+            raise LoadFailed("the models do not fit into the GPU's memory: start fewer workers on it") from None
+
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        return self._decoding.submit(self._codec.encode, recordings).result()
+
+    def speak(self, lines: Iterable[Line]) -> Iterator[Answer]:
+        """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
+        drawn = list(lines)
+        answers: SimpleQueue[Answer | None] = SimpleQueue()
+        stopped = Event()
+        work = self._decoding.submit(self._speak, drawn, answers.put, stopped)
+        try:
+            while (answer := answers.get()) is not None:
+                yield answer
+        finally:
+            stopped.set()
+            work.result()
+
+    def close(self) -> None:
+        self._decoding.shutdown(wait=True)
+        for name in ("scheduler", "_codec", "_stage"):
+            self.__dict__.pop(name, None)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _load(self, say: Say) -> None:
+        options = self._options
+        before = free_bytes(self._device)
+        say("Loading Text2Semantic model...")
+        upstream = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
+        model = Model(upstream)
+        prompts = Prompts(upstream.tokenizer, model.positions)
+        del upstream
+        say("Loading DAC model...")
+        self._codec = Codec(self._checkpoint_dir, self._device, CODEC_FRAMES)
+        self._stage = CodecStage(self._codec)
+        free = free_bytes(self._device)
+        size = plan_cache(
+            Memory(int(options.memory_gb * GB), used=max(0, before - free), free=free),
+            position_bytes(model.slow, self._precision),
+            min(SLOT_POSITIONS, model.positions),
+            options.slots,
+            exactly=options.deterministic,
+        )
+        say(size.line())
+        self.slots = size.slots
+        cache = Cache(model.slow, size.slots * size.positions, self._precision, self._device)
+        cache.shape(size.positions)
+        longest = min(self._codec.longest_frames, model.positions)
+        decoder = Decoder(model, cache, size.slots, longest, resampling=options.resampling)
+        stepper = Stepper(decoder, size.slots, deterministic=options.deterministic)
+        prefixes = Prefixes(decoder, prompts, size.prefix_bytes)
+        self.scheduler = Scheduler(decoder, stepper, prompts, prefixes, size.positions, longest, options.deterministic)
+        stepper.warm_up()
+
+    def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], stopped: Event) -> None:
+        """In the decoding thread: answer every line, then None."""
+        try:
+            for item in self.scheduler.run(lines, stopped.is_set):
+                if isinstance(item, NotSpoken):
+                    answer(item)
+                else:
+                    self._stage.add(item, answer)
+            self._stage.finish()
+        finally:
+            answer(None)

@@ -1,0 +1,68 @@
+"""Audio for finished segments while others are still decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.codec import Codec
+from cloner.engine.scheduler import SegmentCodes
+
+CODEC_BROKE = "the codec's output is not a number (NaN or infinity); is the checkpoint damaged?"
+
+Take = Callable[[Spoken | NotSpoken], None]
+
+
+class CodecStage:
+    """On a GPU, a thread and a stream of its own, which take together whatever has been finished meanwhile. On a CPU
+    there are no idle cores to gain, so it runs where it is called."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
+        self._thread: ThreadPoolExecutor | None = None
+        self._work: list[Future[None]] = []
+        if codec.device.type == "cuda":
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
+            self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
+
+    def add(self, segment: SegmentCodes, take: Take) -> None:
+        """Decode a segment, now or soon, and hand the answer to `take`."""
+        if self._thread is None:
+            self._waiting.append((segment, take, None))
+            self._decode()
+        else:
+            self._waiting.append((segment, take, torch.cuda.current_stream().record_event()))
+            self._work.append(self._thread.submit(self._decode_beside))
+
+    def finish(self) -> None:
+        """Wait until all that was added is answered. Raises what went wrong."""
+        work, self._work = self._work, []
+        for item in work:
+            item.result()
+
+    def _decode_beside(self) -> None:
+        with torch.cuda.stream(self._stream):
+            self._decode()
+
+    def _decode(self) -> None:
+        """Decode what waits; nothing, if an earlier call has taken it along."""
+        batch = []
+        while self._waiting:
+            segment, take, ready = self._waiting.popleft()
+            if ready is not None:
+                self._stream.wait_event(ready)
+                segment.codes.record_stream(self._stream)
+            batch.append((segment, take))
+        for place, audio in self._codec.decode([segment.codes for segment, _ in batch]):
+            segment, take = batch[place]
+            number = segment.line.segment
+            if np.isfinite(audio).all():
+                take(Spoken(number, audio, segment.codes.shape[1]))
+            else:
+                take(NotSpoken(number, "generation_failed", CODEC_BROKE))

@@ -1,0 +1,73 @@
+"""How many slots a worker's memory holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cloner.errors import LoadFailed
+
+GB = 1024**3
+
+WORK_BYTES = GB
+"""Kept free for what comes and goes: activations of prompts and of the codec, a GPU's context and graphs."""
+
+PREFIX_SHARE = 0.2
+"""Part of the cache's memory that goes to references that were read already."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """What the cache gets: `slots` of `positions`, and room for references that were read."""
+
+    slots: int
+    positions: int
+    prefix_bytes: int
+    slot_bytes: int
+
+    def line(self) -> str:
+        """As the worker says it."""
+        return (
+            f"Cache: {self.slots} slots of {self.positions} positions, {self.slots * self.slot_bytes / GB:.2f} GB, and"
+            f" {self.prefix_bytes / GB:.2f} GB for references"
+        )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: what a worker `may_use` in all, what its models have `used`, and what is still `free` on the device."""
+
+    may_use: int
+    used: int
+    free: int
+
+    @property
+    def left(self) -> int:
+        """What the cache may take."""
+        return min(self.may_use - self.used, self.free) - WORK_BYTES
+
+
+def plan_cache(memory: Memory, position_bytes: int, positions: int, slots: int, *, exactly: bool) -> CacheSize:
+    """Divide what is left among at most `slots`, or `exactly` so many. Raises `LoadFailed` if they do not fit."""
+    slot_bytes = positions * position_bytes
+    fitting = min(slots, int(memory.left * (1 - PREFIX_SHARE)) // slot_bytes)
+    least = slots if exactly else 1
+    if fitting < least:
+        needed = WORK_BYTES + int(least * slot_bytes / (1 - PREFIX_SHARE))
+        raise LoadFailed(
+            f"{least} slot(s) need {needed / GB:.1f} GB beside the models ({memory.used / GB:.1f} GB); of the"
+            f" {memory.may_use / GB:.1f} GB that the worker may use, {memory.free / GB:.1f} GB are free: start fewer"
+            " workers on the card, raise FISH_MODEL_MEMORY_GB, or lower CLONER_SLOTS"
+        )
+    return CacheSize(fitting, positions, memory.left - fitting * slot_bytes, slot_bytes)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that nobody uses."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024

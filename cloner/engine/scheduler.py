@@ -1,0 +1,201 @@
+"""Which segment speaks in which slot: continuous batching over the lines of one chunk, longest first.
+
+The loop is three verbs: admit, step, finish. A slot that becomes free is filled at once; when nothing waits any more,
+the last running slot moves into it, so that the steps get smaller.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cloner.engine.base import FRAMES_PER_CHARACTER, Line, NotSpoken
+from cloner.engine.checks import check_codes
+from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
+from cloner.engine.prefixes import Prefixes
+from cloner.engine.prompt import Prompts, Tokens
+from cloner.engine.stepper import Statuses, Stepper
+from cloner.errors import SegmentFailed
+
+MODEL_BROKE = "the model's output is not a number (NaN or infinity); is the checkpoint damaged?"
+
+
+@dataclass(frozen=True)
+class SegmentCodes:
+    """A finished segment's codes ``[codebooks, frames]``, on the device; `truncated` if it did not end by itself."""
+
+    line: Line
+    codes: Tensor
+    truncated: bool
+
+
+@dataclass
+class Use:
+    """How well the slots were used."""
+
+    steps: int = 0
+    frames: int = 0
+    slot_steps: int = 0
+
+    @property
+    def occupancy(self) -> float:
+        """Frames over what all slots could have spoken in the same steps."""
+        return self.frames / self.slot_steps if self.slot_steps else 0.0
+
+
+@dataclass(eq=False)
+class _Segment:
+    """A line on its way: `limit` is how many frames it may have, `position` where its next token goes."""
+
+    line: Line
+    prefix: int
+    text: Tokens
+    limit: int
+    position: int = 0
+    frames: int = 0
+    finished: bool = False
+
+    @property
+    def room(self) -> int:
+        """Positions that it takes in a slot."""
+        return self.prefix + len(self.text) + self.limit
+
+    @property
+    def guess(self) -> int:
+        """Frames that it will probably have."""
+        return min(round(len(self.line.text) * FRAMES_PER_CHARACTER), self.limit)
+
+
+@dataclass
+class Scheduler:
+    """Speaks chunks, one after another."""
+
+    decoder: Decoder
+    stepper: Stepper
+    prompts: Prompts
+    prefixes: Prefixes
+    slot_positions: int
+    """Positions of a usual slot. A segment that needs more is spoken with others of its kind in fewer, longer slots."""
+    longest_frames: int
+    deterministic: bool
+    use: Use = field(default_factory=Use)
+
+    @torch.inference_mode()
+    def run(
+        self, lines: Iterable[Line], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[SegmentCodes | NotSpoken]:
+        """Speak all lines; exactly one answer a line, unless it is `stopped`: then what is not finished is dropped."""
+        kinds: dict[int, list[_Segment]] = {}
+        for line in lines:
+            try:
+                segment = self._prepared(line)
+            except SegmentFailed as failure:
+                yield NotSpoken(line.segment, failure.code, failure.message)
+            else:
+                kinds.setdefault(self._kind(segment), []).append(segment)
+        for positions, segments in sorted(kinds.items()):
+            yield from self._speak(positions, segments, stopped)
+        self.prefixes.shrink()
+
+    def _prepared(self, line: Line) -> _Segment:
+        check_codes(line.voice.codes)
+        text = self.prompts.text(line)
+        prefix = self.prefixes.tokens(line.voice)
+        prompt = len(prefix) + len(text)
+        self.prompts.check(prompt)
+        limit = min(line.generation.max_new_tokens, self.longest_frames, self.decoder.model.positions - prompt)
+        return _Segment(line, len(prefix), text, limit)
+
+    def _kind(self, segment: _Segment) -> int:
+        """Positions of the slots that the segment is spoken in: usual ones doubled until it fits."""
+        positions = self.slot_positions
+        while positions < segment.room:
+            positions *= 2
+        return min(positions, self.decoder.model.positions)
+
+    def _speak(
+        self, positions: int, segments: list[_Segment], stopped: Callable[[], bool]
+    ) -> Iterator[SegmentCodes | NotSpoken]:
+        if self.decoder.cache.positions != positions:
+            self.decoder.cache.shape(positions)
+        self._waiting = deque(sorted(segments, key=lambda segment: segment.guess, reverse=True))
+        self._running: list[_Segment | None] = []
+        slots = min(self.stepper.slots, self.decoder.cache.slots)
+        launched: deque[tuple[list[_Segment], Statuses]] = deque()
+        while not stopped():
+            running = self._admit(slots)
+            if running:
+                launched.append((running, self._step(running)))
+                self.use.slot_steps += slots
+            elif not launched:
+                return
+            if len(launched) > self.stepper.lag or not running:
+                yield from self._finish(*launched.popleft())
+
+    def _admit(self, slots: int) -> list[_Segment]:
+        """Fill the free slots and give what runs now; without gaps, for a step takes the first so many slots."""
+        fills: list[tuple[int, _Segment]] = []
+        for slot in range(slots):
+            if not self._waiting:
+                break
+            if slot == len(self._running):
+                self._running.append(None)
+            if self._running[slot] is None:
+                segment = self._running[slot] = self._waiting.popleft()
+                fills.append((slot, segment))
+        if fills:
+            self._start(fills)
+        while None in self._running:
+            last = self._running.pop()
+            if last is not None:
+                slot = self._running.index(None)
+                self.decoder.move(len(self._running), slot, last.position)
+                self._running[slot] = last
+        return [segment for segment in self._running if segment]
+
+    def _start(self, fills: list[tuple[int, _Segment]]) -> None:
+        reads = []
+        for slot, segment in fills:
+            self.prefixes.put(segment.line.voice, slot)
+            text = segment.text
+            reads.append((slot, segment.prefix, Tokens(text.ids[:-1], text.codes[:-1])))
+        # Several texts at once are read faster, but their figures depend on each other's lengths in the last bits.
+        for together in [[read] for read in reads] if self.deterministic else [reads]:
+            self.decoder.fill(together)
+        for slot, segment in fills:
+            text, line = segment.text, segment.line
+            segment.position = segment.prefix + len(text) - 1
+            noise = torch.rand(segment.limit, DRAWS, generator=torch.Generator().manual_seed(line.seed))
+            last = Tokens(text.ids[-1:], text.codes[-1:])
+            self.decoder.start(slot, segment.position, Start(last, line.generation, noise))
+
+    def _step(self, running: list[_Segment]) -> Statuses:
+        statuses = self.stepper.step(len(running), max(segment.position for segment in running))
+        for segment in running:
+            segment.position += 1
+        self.use.steps += 1
+        return statuses
+
+    def _finish(self, stepped: list[_Segment], statuses: Statuses) -> Iterator[SegmentCodes | NotSpoken]:
+        """Give out what a step finished and free its slots."""
+        for segment, status in zip(stepped, statuses(), strict=True):
+            if segment.finished:
+                continue  # it was already when this step was launched
+            if status == GOES_ON:
+                segment.frames += 1
+                self.use.frames += 1
+                if segment.frames < segment.limit:
+                    continue
+            slot = self._running.index(segment)
+            self._running[slot] = None
+            segment.finished = True
+            if status == BROKEN:
+                self.decoder.cache.clear(slot)
+                yield NotSpoken(segment.line.segment, "generation_failed", MODEL_BROKE)
+            else:
+                codes = self.decoder.take(slot, segment.frames)
+                yield SegmentCodes(segment.line, codes, truncated=status == GOES_ON)

@@ -1,0 +1,115 @@
+"""Transformer layers over fish-speech's weights, for many segments at once.
+
+The arithmetic is upstream's (``fish_speech.models.text2semantic.llama``): RMS norms, interleaved rotary positions,
+grouped-query attention, SwiGLU. What differs is who owns the cache: here a layer only makes queries, keys and values
+and asks `Attend` what they see, so that slots may have positions of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Attend(Protocol):
+    """Stores a layer's new keys and values ``[rows, tokens, kv_heads, head_dim]`` and attends with `queries`
+    ``[rows, tokens, heads, head_dim]``; gives ``[rows, tokens, heads * head_dim]``."""
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None
+    """``[heads + kv_heads, head_dim]``."""
+    out: Tensor
+    out_bias: Tensor | None
+    ffn_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Stack:
+    """Layers of one size. `rotation` is ``[positions, head_dim / 2]``, complex."""
+
+    def __init__(self, blocks: Iterable[Any], frequencies: Tensor) -> None:
+        """Takes over the weights of upstream's `TransformerBlock`s and its table of rotary `frequencies`."""
+        blocks = list(blocks)
+        first = blocks[0].attention
+        self.heads: int = first.n_head
+        self.kv_heads: int = first.n_local_heads
+        self.head_dim: int = first.head_dim
+        self._eps: float = blocks[0].ffn_norm.eps
+        self._layers = [_packed(block) for block in blocks]
+        self.rotation = torch.view_as_complex(frequencies.float().contiguous())
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def run(self, x: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
+        """`x` ``[rows, tokens, dim]`` after all layers; `rotation` is each token's, ``[rows, tokens, 1, head_dim / 2]``
+        or what broadcasts to it."""
+        for number, layer in enumerate(self._layers):
+            queries, keys, values = self._project(x, layer, rotation)
+            x = x + functional.linear(attend(number, queries, keys, values), layer.out, layer.out_bias)
+            gate, up = functional.linear(norm(x, layer.ffn_norm, self._eps), layer.gate_up).chunk(2, dim=-1)
+            x = x + functional.linear(functional.silu(gate) * up, layer.down)
+        return x
+
+    def _project(self, x: Tensor, layer: _Layer, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        projected = functional.linear(norm(x, layer.attention_norm, self._eps), layer.qkv, layer.qkv_bias)
+        projected = projected.view(*projected.shape[:-1], -1, self.head_dim)
+        turned, values = projected.tensor_split((self.heads + self.kv_heads,), dim=-2)
+        if layer.qk_norm is not None:
+            turned = functional.rms_norm(turned, (self.head_dim,), eps=self._eps) * layer.qk_norm
+        turned = rotate(turned, rotation)
+        queries, keys = turned.tensor_split((self.heads,), dim=-2)
+        return queries, keys, values
+
+
+def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMS norm over the last dimension."""
+    return functional.rms_norm(x, weight.shape, weight, eps)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary positions on neighbouring pairs, in fp32 as upstream does it."""
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
+
+
+def grouped(queries: Tensor, kv_heads: int) -> Tensor:
+    """``[rows, 1, heads, head_dim]`` as ``[rows, kv_heads, heads / kv_heads, head_dim]``: the queries that share a key
+    head stand where attention expects tokens, so no key is copied for each of them."""
+    return queries.reshape(len(queries), kv_heads, -1, queries.shape[-1])
+
+
+def _packed(block: Any) -> _Layer:
+    attention, ffn = block.attention, block.feed_forward
+    qk_norm = None
+    if attention.attention_qk_norm:
+        qk_norm = torch.cat(
+            [
+                attention.q_norm.weight.expand(attention.n_head, -1),
+                attention.k_norm.weight.expand(attention.n_local_heads, -1),
+            ]
+        )
+    return _Layer(
+        attention_norm=block.attention_norm.weight,
+        qkv=attention.wqkv.weight,
+        qkv_bias=attention.wqkv.bias,
+        qk_norm=qk_norm,
+        out=attention.wo.weight,
+        out_bias=attention.wo.bias,
+        ffn_norm=block.ffn_norm.weight,
+        gate_up=torch.cat([ffn.w1.weight, ffn.w3.weight]),
+        down=ffn.w2.weight,
+    )

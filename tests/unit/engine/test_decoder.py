@@ -1,0 +1,183 @@
+"""The batched decoder against upstream's own model, on the same weights in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cloner.engine import fish
+from cloner.engine.base import Line
+from cloner.engine.checkpoint import Preset, init_checkpoint
+from cloner.engine.model import END, Model
+from cloner.engine.scheduler import SegmentCodes
+
+from .lines import CPU, codes_of, greedy, make_line, make_scheduler, make_voice
+
+pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
+
+TEXTS = (
+    "Hello you.",
+    "A somewhat longer text, to be spoken in another voice.",
+    "Hm, and",
+    "One more of them, neither long nor short.",
+)
+
+
+@pytest.fixture(scope="module", params=[Preset.TINY, Preset.SMALL])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints") / "random"
+    init_checkpoint(directory, request.param)
+    return directory
+
+
+def eight_lines(**generation: Any) -> list[Line]:
+    """Eight segments of different lengths and voices."""
+    return [
+        make_line(make_voice(n, frames=10 + 7 * n), n, TEXTS[n % 4] * (1 + n // 4), seed=n, **generation)
+        for n in range(8)
+    ]
+
+
+@contextmanager
+def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """All slow and fast logits that are made within it."""
+    slow: list[Tensor] = []
+    fast: list[Tensor] = []
+    make_slow, make_fast = Model.logits, Model.fast_logits
+
+    def keep(made: Tensor, kept: list[Tensor]) -> Tensor:
+        kept.append(made.clone())
+        return made
+
+    with (
+        patch.object(Model, "logits", lambda self, x: keep(make_slow(self, x), slow)),
+        patch.object(Model, "fast_logits", lambda self, x: keep(make_fast(self, x), fast)),
+    ):
+        yield slow, fast
+
+
+@torch.inference_mode()
+def upstream_logits(model: fish.Text2Semantic, line: Line, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """What upstream makes of the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
+    prompt = torch.cat(
+        [
+            fish.reference_prompt(model.tokenizer, line.voice.text, line.voice.codes),
+            fish.text_prompt(model.tokenizer, line.text),
+        ],
+        dim=1,
+    )
+    begin = model.tokenizer.semantic_begin_id
+    frames = torch.cat([codes[:1] + begin, codes])
+    whole = torch.cat([prompt, frames[:, :-1]], dim=1)[None]
+    model.max_seq_len = -1  # caches anew
+    model.setup_caches(1, model.config.max_seq_len, torch.float32)
+    # The base class's, for the derived one cannot return all positions; it adds only the projection.
+    out = super(type(model), model).forward_generate(whole, torch.arange(whole.shape[2]), return_all=True)
+    hidden = model.fast_project_in(out.hidden_states)
+    ours = [*range(begin, begin + END), fish.end_token(model)]
+    first = prompt.shape[1] - 1
+    slow = out.logits[0, first:, ours]
+    fast = []
+    for frame in range(codes.shape[1]):
+        model.forward_generate_fast(hidden[:, first + frame], torch.tensor([0]))
+        logits = [
+            model.forward_generate_fast(model.fast_embeddings(codes[book - 1, frame])[None, None], torch.tensor([book]))
+            for book in range(1, 10)
+        ]
+        fast.append(torch.cat(logits, dim=1)[0, :, :1024])
+    return slow, torch.stack(fast)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
+    scheduler = make_scheduler(checkpoint, 8)
+    lines = eight_lines(max_new_tokens=24, min_new_tokens=24)
+    with recorded_logits() as (slow, fast):
+        answers = [answer for answer in scheduler.run(lines) if isinstance(answer, SegmentCodes)]
+    assert len(slow) == 24
+    upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
+    # All begin and end together, so they come in the order of their slots.
+    for slot, answer in enumerate(answers):
+        expected_slow, expected_fast = upstream_logits(upstream, answer.line, answer.codes)
+        for frame in range(24):
+            assert difference(slow[frame][slot], expected_slow[frame]) < 1e-4
+            for book in range(9):
+                assert difference(fast[9 * frame + book][slot], expected_fast[frame, book]) < 1e-4
+
+
+def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]:
+    """Upstream's greedy codes with its logits masked as ours are, and how many frames it was sure of: there the two
+    best logits never come closer than 1e-4."""
+    forward, forward_fast = model.forward_generate, model.forward_generate_fast
+    mask = torch.full((model.config.vocab_size,), -torch.inf)
+    begin = model.tokenizer.semantic_begin_id
+    mask[begin : begin + END] = 0
+    margins: list[float] = []
+
+    def margin(logits: Tensor) -> None:
+        best, second = logits.flatten().topk(2).values
+        margins[-1] = min(margins[-1], (best - second).item())
+
+    def masked(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        result.logits += mask
+        margins.append(float("inf"))
+        margin(result.logits)
+        return result
+
+    def watched(x: Tensor, input_pos: Tensor) -> Tensor:
+        logits: Tensor = forward_fast(x, input_pos)
+        if input_pos.item() > 0:
+            margin(logits[..., :1024])
+        return logits
+
+    with patch.object(model, "forward_generate", masked), patch.object(model, "forward_generate_fast", watched):
+        responses = fish.generate_long(
+            model=model,
+            device="cpu",
+            decode_one_token=fish.decode_one_token,
+            text=line.text,
+            max_new_tokens=line.generation.max_new_tokens + 1,
+            temperature=line.generation.temperature,
+            top_p=line.generation.top_p,
+            repetition_penalty=line.generation.repetition_penalty,
+            prompt_text=line.voice.text,
+            prompt_tokens=torch.tensor(line.voice.codes),
+        )
+        codes = next(responses).codes
+    unsure = [frame for frame, least in enumerate(margins) if least < 1e-4]
+    return codes, min([codes.shape[1], *unsure])
+
+
+def test_greedy_codes_are_those_of_upstream_in_every_slot_whatever_the_neighbours(checkpoint: Path) -> None:
+    lines = [
+        greedy(
+            make_line(make_voice(n, frames=5 + 3 * n), n, TEXTS[n % 4] + " Yes.", max_new_tokens=8, min_new_tokens=8)
+        )
+        for n in range(20)
+    ]
+    upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
+    expected = {line.segment: greedy_upstream(upstream, line) for line in lines}
+    assert sum(sure for _, sure in expected.values()) > 120, "most of the 160 frames should be compared"
+    scheduler = make_scheduler(checkpoint, 4, resampling=False)
+    seen = set()
+    for turn in range(4):
+        # All are as long, so they keep their order, and each turn moves every segment to another slot.
+        with patch.object(scheduler.decoder, "take", wraps=scheduler.decoder.take) as take:
+            spoken = codes_of(scheduler, lines[turn:] + lines[:turn])
+        seen |= {(segment, call.args[0]) for segment, call in zip(spoken, take.call_args_list, strict=True)}
+        for segment, codes in spoken.items():
+            theirs, sure = expected[segment]
+            assert np.array_equal(codes[:, :sure], theirs[:, :sure].numpy())
+    assert seen == {(line.segment, slot) for line in lines for slot in range(4)}
