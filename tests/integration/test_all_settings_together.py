@@ -1,4 +1,7 @@
-"""Every setting of Celery at once, as the product uses them, in the middle of trouble."""
+"""Every setting of Celery at once, as the product uses them, in the middle of trouble.
+
+What single ones are for: test_messages.py, test_redis_away.py, test_watching.py; their values: unit/test_app.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from cloner.plan import Strategy
 from cloner.record import Record
 from cloner.settings import Settings
 from tests.batches import write_batch
-from tests.integration.conftest import Start
+from tests.integration.conftest import Start, spoken
 
 SEGMENT_S = 0.05
 
@@ -24,7 +27,8 @@ SEGMENT_S = 0.05
 def test_a_batch_survives_its_worker_child_being_killed(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S)
+    # Celery would give a replaced child four seconds to load, and kill it, again and again.
+    fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S, fake_load_s=5.0)
     fleet.wait_for("Models loaded!", 2)
 
     batch = client.submit(write_batch(tmp_path))
@@ -44,12 +48,7 @@ def test_a_batch_survives_its_worker_child_being_killed(
     assert written == json.loads(result.to_json())
 
     # What the child had finished when it died was not spoken again.
-    lines = [
-        json.loads(line)
-        for file in (settings.out_dir / ".cloner" / batch.id).glob("*.jsonl")
-        for line in file.read_text().splitlines()
-    ]
-    assert sorted(line["segment"] for line in lines) == list(range(46))
+    assert spoken(settings, batch.id) == list(range(46))
     # One load each, and one more for the child that was replaced.
     assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 1}
     record = Record(settings.out_dir, batch.id)
