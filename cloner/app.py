@@ -11,14 +11,16 @@ import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
 
+from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.settings import Settings
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app for the fleet's Redis. Raises `BadSetting` if no Redis is set."""
-    url = _celery_url(settings.require_redis_url())
-    app = Celery("cloner", broker=url, backend=url)
+    """A Celery app for the fleet's Redis. Raises `BadSetting` if none is set, or its address makes no sense."""
+    url = settings.require_redis_url()
+    check_address(url)
+    app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
     app.conf.update(
         # JSON only: a pickle in Redis would be a way to run code on the workers.
         task_serializer="json",
@@ -71,11 +73,6 @@ def make_app(settings: Settings) -> Celery:
         worker_log_color=False,
     )
     return app
-
-
-def _celery_url(url: str) -> str:
-    """Celery's spelling of a Redis address: it calls a Unix socket ``redis+socket://``."""
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 
 def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:

@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.address import check_address
+from cloner.errors import BrokerUnreachable
 from cloner.settings import redacted
 
 CONNECT_S = 3.0
@@ -30,26 +31,17 @@ OUTAGE_RETRIES = 600
 def connect(url: str, *, decode: bool = True, retries: int = RETRIES) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
-    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not such an address; the message does
-    not repeat it, for a misspelt address cannot be told from its password.
+    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not an address as in `address.py`.
     """
-    try:
-        client = Redis.from_url(
-            url,
-            decode_responses=decode,
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=ANSWER_S,
-            health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
-        )
-        # An unknown option in the address would otherwise be a TypeError at the first command.
-        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
-    except (ValueError, TypeError):
-        raise BadSetting(
-            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
-            "unix:///path/to/socket, with special characters of the password as in %2F"
-        ) from None
-    return client
+    check_address(url)
+    return Redis.from_url(
+        url,
+        decode_responses=decode,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=ANSWER_S,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
+    )
 
 
 @contextmanager
