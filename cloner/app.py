@@ -78,16 +78,16 @@ def make_app(settings: Settings) -> Celery:
 def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:
     """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status."""
     # The child is spawned, not forked: it finds its tasks by this name.
-    app.conf.imports = (tasks,)
+    app.conf.imports = (tasks, "cloner.outage")
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     # Celery warns root because a pickled message could run anything; ours are JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Workers need not know of each other, and Gossip breaks, with tracebacks, on a lost connection.
+    alone = ["--without-mingle", "--without-gossip"]
     try:
-        app.worker_main(
-            ["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", "--without-mingle"]
-        )
+        app.worker_main(["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", *alone])
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     else:
