@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -46,8 +47,16 @@ def connect(url: str, *, decode: bool = True, retries: int = RETRIES) -> Redis:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Inside it, a Redis that does not answer is `BrokerUnreachable`, which names `url` without its password."""
+    """Inside it, a Redis that cannot be used is `BrokerUnreachable`, which names `url` without its password."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except RedisError as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} cannot be used: {error}") from error
+
+
+def server_time(redis: Redis) -> float:
+    """Seconds since the epoch by the server's clock, which is one for all: those of a fleet's boxes may differ."""
+    seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
