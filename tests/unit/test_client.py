@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from cloner import cli
 from cloner.client import Client
 from cloner.errors import BrokerUnreachable, UsageError
 from cloner.fleet import Registry, WorkerInfo
@@ -62,3 +63,18 @@ def test_a_strategy_may_be_given_by_its_name(client: Client, tmp_path: Path, str
     assert [str(assignment) for assignment in by_name.assignments] == (
         [] if shared else ["Worker 0: 2 speakers (IDs: [0, 1]), 2 texts"]
     )
+
+
+def test_a_batch_is_cancelling_until_it_is_closed(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = client.submit(write_batch(tmp_path, [2]))
+    monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
+    monkeypatch.setenv("CLONER_FLEET", client.settings.fleet)
+    cli.status(batch.id)
+    batch.cancel()
+    cli.status(batch.id)
+    redis.hset(client.names.batch(batch.id), "state", "done")
+    cli.status(batch.id)
+    states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["submitting,", "cancelling,", "cancelled,"]
