@@ -11,14 +11,16 @@ import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
 
+from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.settings import Settings
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app for the fleet's Redis. Raises `BadSetting` if no Redis is set."""
-    url = _celery_url(settings.require_redis_url())
-    app = Celery("cloner", broker=url, backend=url)
+    """A Celery app for the fleet's Redis. Raises `BadSetting` if none is set, or its address makes no sense."""
+    url = settings.require_redis_url()
+    check_address(url)
+    app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
     app.conf.update(
         # JSON only: a pickle in Redis would be a way to run code on the workers.
         task_serializer="json",
@@ -75,24 +77,19 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def _celery_url(url: str) -> str:
-    """Celery's spelling of a Redis address: it calls a Unix socket ``redis+socket://``."""
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
-
-
 def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:
     """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status."""
     # The child is spawned, not forked: it finds its tasks by this name.
-    app.conf.imports = (tasks,)
+    app.conf.imports = (tasks, "cloner.outage")
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     # Celery warns root because a pickled message could run anything; ours are JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Workers need not know of each other, and Gossip breaks, with tracebacks, on a lost connection.
+    alone = ["--without-mingle", "--without-gossip"]
     try:
-        app.worker_main(
-            ["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", "--without-mingle"]
-        )
+        app.worker_main(["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", *alone])
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     else:

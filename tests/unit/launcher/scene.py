@@ -38,8 +38,7 @@ class Scene:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.clock: Callable[[], float] = time.monotonic
-        self.wall = FakeClock()
-        self.registry = Registry(redis, Names("main"), alive_s=30, now=self.wall)
+        self.registry = Registry(redis, Names("main"), alive_s=30)
         self.lines: list[str] = []
         self.on_line: Callable[[str], None] = lambda _line: None
         self.layout: Layout = plan_layout([], Cpu(4, 64 * GB), 8.0, speakers=None, workers=2)
@@ -51,6 +50,12 @@ class Scene:
             "checkpoint_dir": Path("a/mini"),
             "stop_s": 60.0,
         }
+
+    def age_heartbeats(self, seconds: float) -> None:
+        """What the server's clock does in that time."""
+        key = Names("main").workers
+        for name in self.redis.zrange(key, 0, -1):
+            self.redis.zincrby(key, -seconds, str(name))
 
     def say(self, line: str) -> None:
         self.lines.append(line)

@@ -90,7 +90,7 @@ def test_a_worker_that_loads_for_long_does_not_expire_and_a_loaded_one_beats_for
     def twenty_seconds_later() -> bool:
         seen.append(scene.names())
         clock.now += 20
-        scene.wall.now += 20
+        scene.age_heartbeats(20)
         return len(seen) == 5
 
     with scene.supervisor() as supervisor:
@@ -112,7 +112,7 @@ def test_a_dead_worker_gets_no_heartbeats(scene: Scene) -> None:
     def look() -> bool:
         if scene.said("starting it again in 1 s"):
             seen.append(scene.names())
-            scene.wall.now += 20
+            scene.age_heartbeats(20)
             clock.now += 0.25
         return len(seen) == 3
 
