@@ -35,6 +35,7 @@ class Record:
         self._read_to: dict[Path, int] = {}
         self._finished: Counter[tuple[int, str]] = Counter()
         self._generated: Counter[tuple[int, str]] = Counter()
+        self._from: set[tuple[str, int, str]] = set()
 
     def refresh(self) -> None:
         """Read what has been written since the last time."""
@@ -55,6 +56,7 @@ class Record:
     def add(self, result: SegmentResult) -> None:
         """Count a result. A segment that was generated stays so, whatever a later line says."""
         known = self.results.get(result.segment)
+        self._from.add((result.worker, result.assignment, result.speaker))
         if known is None:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
@@ -72,6 +74,10 @@ class Record:
     def generated(self, assignment: int, speaker: str = "") -> int:
         """Segments generated of an assignment, or of one of its speakers."""
         return self._generated[assignment, speaker]
+
+    def has_from(self, worker: str, assignment: int, speaker: str) -> bool:
+        """Whether the worker has finished any of a speaker's texts."""
+        return (worker, assignment, speaker) in self._from
 
     def _take(self, path: Path, line: bytes) -> None:
         try:

@@ -58,10 +58,12 @@ class ChunkRow(_Wire):
     number: int
     queue: str
     assignment: int
-    """Chunks of one assignment are counted together in the log: a worker's share, or a chunk of the shared queue."""
+    """Chunks of one assignment are counted together in the log: a worker's share, or all of a shared queue's batch."""
     speakers: int
     texts: int
     """Speakers and texts in the whole assignment."""
+    shared: bool
+    """Whether the assignment is that of all workers."""
     parts: list[PartRow]
 
 
@@ -84,6 +86,7 @@ class ChunkMessage(_Wire):
     assignment: int
     speakers: int
     texts: int
+    shared: bool
     generation: Generation
     parts: list[SpeakerPart]
 
@@ -134,6 +137,7 @@ class Manifest(_Wire):
             assignment=chunk.assignment,
             speakers=chunk.speakers,
             texts=chunk.texts,
+            shared=chunk.shared,
             generation=self.generation,
             parts=parts,
         )

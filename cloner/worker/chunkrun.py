@@ -16,6 +16,7 @@ from cloner.record import RecordWriter
 from cloner.references import audio_from_bytes, codes_from_bytes
 from cloner.results import SegmentResult
 from cloner.wire import ChunkMessage, ReferenceRow, SegmentRow, SpeakerPart
+from cloner.worker.chunklog import ChunkLog
 from cloner.worker.runtime import Runtime
 
 REPORT_S = 0.25
@@ -44,21 +45,23 @@ class ChunkRun:
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
         self._runtime = runtime
         self._message = message
-        self._assignment = f"{message.batch_id}/{message.assignment}"
         self._tally = Tally()
-        self._started: set[str] = set()
         self._open: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._reported = self._looked = float("-inf")
         self._cancelled = False
 
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
-        self._runtime.say_assignment(self._assignment, self._message.speakers, self._message.texts)
+        message = self._message
+        assignment = f"{message.batch_id}/{message.assignment}"
+        self._runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
         try:
-            self._record = self._runtime.record(self._message.batch_id)
+            self._record = self._runtime.record(message.batch_id)
+            self._log = ChunkLog(self._runtime, message, self._record)
             with RecordWriter(self._record, self._runtime.name) as self._writer:
                 self._speak()
-            self._say_if_all_done()
+            if self._log.all_done() or self._cancelled:
+                self._runtime.forget_assignment(assignment)
         except OSError as error:
             # A segment without its line counts as not spoken; the result says so of each.
             get_logger().error(f"The record of batch {self._message.batch_id} cannot be written: {error}")
@@ -84,7 +87,7 @@ class ChunkRun:
             todo = list(self._unfinished(part))
             if not todo:
                 continue
-            self._say_start(part)
+            self._log.begin(part)
             try:
                 voice = self._voice(part.reference)
             except BadReference as error:
@@ -162,7 +165,7 @@ class ChunkRun:
         self._writer.append(result)
         del self._open[answer.segment]
         self._add(result)
-        self._say_progress(part)
+        self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
             self._report()
 
@@ -177,28 +180,6 @@ class ChunkRun:
         get_logger().error(reason)
         for segment in [*self._open, *(line.segment for line in lines)]:
             self._take(NotSpoken(segment, "engine_failed", reason))
-
-    def _say_start(self, part: SpeakerPart) -> None:
-        """The speaker's first text is about to be spoken; not again in its later chunks, nor after a crash."""
-        if part.id not in self._started and not self._record.finished(self._message.assignment, part.id):
-            get_logger().info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
-            get_logger().info(f"This speaker has {part.texts} texts")
-        self._started.add(part.id)
-
-    def _say_progress(self, part: SpeakerPart) -> None:
-        """One more of the speaker's texts is finished, well or not. The record counts, over chunks and crashes."""
-        finished = self._record.finished(self._message.assignment, part.id)
-        if finished == 1 or finished % 5 == 0:
-            get_logger().info(f"Speaker {part.id} progress: {finished}/{part.texts}")
-        if finished == part.texts:
-            generated = self._record.generated(self._message.assignment, part.id)
-            get_logger().info(f"✅ Completed Speaker {part.id}: {generated} segments")
-
-    def _say_if_all_done(self) -> None:
-        assignment, texts = self._message.assignment, self._message.texts
-        if self._record.finished(assignment) == texts:
-            get_logger().info(f"✅ All done! Processed {self._record.generated(assignment)}/{texts} segments")
-            self._runtime.forget_assignment(self._assignment)
 
     def _report(self) -> None:
         self._reported = time.monotonic()

@@ -60,11 +60,24 @@ class Runtime:
         self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
         log.info("Models loaded! Starting generation...")
 
-    def say_assignment(self, assignment: str, speakers: int, texts: int) -> None:
-        """Say once what this worker was dealt."""
-        if assignment not in self._said:
-            self._said.add(assignment)
+    def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
+        """Say once what this worker was dealt, or what it takes its chunks of."""
+        if assignment in self._said:
+            return
+        self._said.add(assignment)
+        if shared:
+            get_logger().info(f"Taking chunks of {speakers} speakers, {texts} texts total from the shared queue")
+        else:
             get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+
+    def first_to_say(self, batch_id: str, what: str) -> bool:
+        """Whether no worker has said that of a batch yet; from now on, this one has."""
+        key = self.names.said(batch_id)
+        with self.redis.pipeline() as pipe:
+            pipe.sadd(key, what)
+            pipe.expire(key, self.settings.batch_ttl_s)
+            added, _ = pipe.execute()
+        return bool(added)
 
     def forget_assignment(self, assignment: str) -> None:
         """The assignment is finished: a restart need not say it again."""

@@ -90,7 +90,7 @@ def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, clie
     # The shared queue's second chunk was there first, and waited for the worker's own.
     order = [line.split("Processing ")[1] for line in fleet.wait_for("Processing Speaker", 3)]
     texts = [line.split("has ")[1] for line in fleet.wait_for("This speaker has", 3)]
-    assert order == ["Speaker 0 (1/1)"] * 2 + ["Speaker 1 (1/1)"]
+    assert order == ["Speaker 0 (1/2)", "Speaker 0 (1/1)", "Speaker 1 (2/2)"]
     assert texts == ["3 texts", "4 texts", "3 texts"]
 
 

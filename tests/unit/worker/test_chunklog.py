@@ -1,0 +1,75 @@
+"""What workers say of a batch, and how often."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cloner.plan import Strategy
+from cloner.worker.chunkrun import ChunkRun
+from tests.batches import write_batch
+from tests.unit.worker.workers import Workers
+
+
+def test_a_shared_speaker_split_over_chunks_and_workers_is_completed_once(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=2, slots=2)
+    chunks = workers.submit(write_batch(tmp_path, [40, 3]), Strategy.SHARED)
+    first, second = workers.runtime(0), workers.runtime(1)
+    said = []
+    for runtime, chunk in [(first, chunks[0]), (second, chunks[1]), (first, chunks[2])]:
+        ChunkRun(runtime, chunk).run()
+        said.append(capsys.readouterr().err.splitlines())
+    assert said == [
+        [
+            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
+            "Processing Speaker 0 (1/2)",
+            "This speaker has 40 texts",
+            *(f"Speaker 0 progress: {count}/40" for count in (1, 5, 10, 15)),
+        ],
+        [
+            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
+            "Processing Speaker 0 (1/2)",
+            "This speaker has 40 texts",
+            *(f"Speaker 0 progress: {count}/40" for count in (20, 25, 30)),
+        ],
+        [
+            "Speaker 0 progress: 35/40",
+            "Speaker 0 progress: 40/40",
+            "✅ Completed Speaker 0: 40 segments",
+            "Processing Speaker 1 (2/2)",
+            "This speaker has 3 texts",
+            "Speaker 1 progress: 1/3",
+            "✅ Completed Speaker 1: 3 segments",
+            "✅ All done! Processed 43/43 segments, all workers together",
+        ],
+    ]
+
+
+def test_workers_that_share_a_speaker_at_the_same_time_say_each_count_once(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=4, slots=2)
+    chunks = workers.submit(write_batch(tmp_path, [64]), Strategy.SHARED)
+    together = threading.Barrier(4)
+
+    def run(number: int) -> None:
+        together.wait()
+        ChunkRun(workers.runtime(number), chunks[number]).run()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    said = capsys.readouterr().err.splitlines()
+    counts = [int(line.split()[-1].split("/")[0]) for line in said if "progress" in line]
+    assert sorted(counts) == [1, *range(5, 65, 5)]
+    assert [line for line in said if "Completed" in line] == ["✅ Completed Speaker 0: 64 segments"]
+    assert [line for line in said if "All done" in line] == [
+        "✅ All done! Processed 64/64 segments, all workers together"
+    ]
