@@ -198,12 +198,8 @@ class Client:
             pipe.zremrangebyscore(self.names.batches, "-inf", manifest.submitted_at - keep)
             pipe.execute()
         for number, assignment in enumerate(assignments):
-            self._registry.update(
-                assignment.worker.name,
-                assignment=f"{batch_id}/{number}",
-                assigned_speakers=len(assignment.speakers),
-                assigned_texts=assignment.texts,
-            )
+            worker, speakers = assignment.worker.name, len(assignment.speakers)
+            self._registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
         try:
             self._app.send_task(
                 queues.OPEN_BATCH, args=(batch_id,), queue=self.names.collector_queue, ignore_result=True

@@ -11,7 +11,7 @@ from redis import Redis
 from cloner.plan import Strategy
 from cloner.worker.chunkrun import ChunkRun
 from tests.batches import write_batch
-from tests.unit.worker.workers import Workers
+from tests.unit.worker.workers import BATCH_ID, Workers
 
 
 def test_a_shared_speaker_split_over_chunks_and_workers_is_completed_once(
@@ -73,3 +73,18 @@ def test_workers_that_share_a_speaker_at_the_same_time_say_each_count_once(
     assert [line for line in said if "All done" in line] == [
         "✅ All done! Processed 64/64 segments, all workers together"
     ]
+
+
+def test_an_assignment_that_was_cancelled_is_said_once_for_all_its_chunks(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out")
+    runtime = workers.runtime()
+    chunks = workers.submit(write_batch(tmp_path, [2, 2]))
+    redis.hset(workers.settings.names.batch(BATCH_ID), "cancelled", "1")
+    runtime.registry.register(workers.infos[0])
+    runtime.registry.assign(runtime.name, f"{BATCH_ID}/0", 2, 4)
+    for chunk in chunks:
+        ChunkRun(runtime, chunk).run()
+    assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]
+    assert redis.hget(workers.settings.names.worker(runtime.name), "assignment") == ""
