@@ -90,9 +90,13 @@ class RecordWriter:
     """Appends to this worker's file of a batch's record."""
 
     def __init__(self, record: Record, worker: str) -> None:
-        record.directory.mkdir(parents=True, exist_ok=True)
         self._record = record
-        self._file = os.open(record.directory / f"{worker}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        path = record.directory / f"{worker}.jsonl"
+        try:
+            self._file = _open(path)
+        except FileNotFoundError:  # the batch's first chunk here
+            record.directory.mkdir(parents=True, exist_ok=True)
+            self._file = _open(path)
         end = os.fstat(self._file).st_size
         if end and os.pread(self._file, 1, end - 1) != b"\n":
             os.write(self._file, b"\n")
@@ -112,3 +116,7 @@ class RecordWriter:
     ) -> None:
         os.fsync(self._file)
         os.close(self._file)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

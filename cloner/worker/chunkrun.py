@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
 from cloner.errors import BadReference, SegmentFailed
+from cloner.fleet import WorkerState
 from cloner.logs import get_logger
 from cloner.record import RecordWriter
 from cloner.references import audio_from_bytes, codes_from_bytes
@@ -47,11 +48,19 @@ class ChunkRun:
         self._message = message
         self._tally = Tally()
         self._open: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
-        self._reported = self._looked = float("-inf")
-        self._cancelled = False
+        self._codes: dict[str, bytes] = {}
 
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
+        self._begin()
+        try:
+            self._run()
+        finally:
+            self._tally.finished = True
+            self._end()
+        return self._tally
+
+    def _run(self) -> None:
         message = self._message
         assignment = f"{message.batch_id}/{message.assignment}"
         self._runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
@@ -65,9 +74,6 @@ class ChunkRun:
         except OSError as error:
             # A segment without its line counts as not spoken; the result says so of each.
             get_logger().error(f"The record of batch {self._message.batch_id} cannot be written: {error}")
-        self._tally.finished = True
-        self._report()
-        return self._tally
 
     def _speak(self) -> None:
         lines = self._lines()
@@ -113,7 +119,8 @@ class ChunkRun:
                 yield row, key
 
     def _voice(self, reference: ReferenceRow) -> Voice:
-        data = self._runtime.blobs.get(self._runtime.names.reference(reference.digest))
+        digest = reference.digest
+        data = self._codes.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
         if not isinstance(data, bytes):
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
         if reference.kind is ReferenceKind.CODES:
@@ -181,6 +188,28 @@ class ChunkRun:
         for segment in [*self._open, *(line.segment for line in lines)]:
             self._take(NotSpoken(segment, "engine_failed", reason))
 
+    def _begin(self) -> None:
+        """Say that this worker is busy, see whether the batch was cancelled, fetch all codes (they are a few KB)."""
+        names, message = self._runtime.names, self._message
+        wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
+        with self._runtime.blobs.pipeline(transaction=False) as pipe:
+            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.BUSY)
+            pipe.hexists(names.batch(message.batch_id), "cancelled")
+            for digest in wanted:
+                pipe.get(names.reference(digest))
+            _, cancelled, *codes = pipe.execute()
+        self._cancelled = bool(cancelled)
+        self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
+        self._reported = self._looked = time.monotonic()
+
+    def _end(self) -> None:
+        """Say that the chunk is finished, and this worker ready for the next."""
+        names, message = self._runtime.names, self._message
+        with self._runtime.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
+            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            pipe.execute()
+
     def _report(self) -> None:
         self._reported = time.monotonic()
         key = self._runtime.names.progress(self._message.batch_id)
@@ -189,7 +218,6 @@ class ChunkRun:
     def _is_cancelled(self) -> bool:
         if not self._cancelled and time.monotonic() - self._looked > REPORT_S:
             self._looked = time.monotonic()
-            self._cancelled = bool(
-                self._runtime.redis.hexists(self._runtime.names.batch(self._message.batch_id), "cancelled")
-            )
+            key = self._runtime.names.batch(self._message.batch_id)
+            self._cancelled = bool(self._runtime.redis.hexists(key, "cancelled"))
         return self._cancelled

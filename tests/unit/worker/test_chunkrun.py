@@ -1,0 +1,44 @@
+"""One run of a chunk: what it leaves in Redis, in the record and in the log, whatever the engine does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cloner.engine.base import Line, NotSpoken, Spoken
+from cloner.engine.fake import FakeEngine
+from cloner.worker.chunkrun import ChunkRun
+from tests.batches import write_batch
+from tests.unit.worker.workers import BATCH_ID, Workers
+
+
+@pytest.fixture
+def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
+    return Workers(redis, valkey_url, tmp_path / "out")
+
+
+def state(workers: Workers) -> object:
+    return workers.redis.hget(workers.settings.names.worker(workers.infos[0].name), "state")
+
+
+def progress(workers: Workers) -> list[object]:
+    found: list[object] = json.loads(str(workers.redis.hget(workers.settings.names.progress(BATCH_ID), "0")))
+    return found
+
+
+def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_path: Path) -> None:
+    class Watching(FakeEngine):
+        def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+            assert state(workers) == "busy"
+            yield from super().speak(lines)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    tally = ChunkRun(workers.runtime(engine=Watching()), chunk).run()
+    assert (tally.generated, tally.failed) == (3, 0)
+    assert state(workers) == "ready"
+    assert progress(workers)[:2] == [3, 0]
+    assert progress(workers)[4] is True
