@@ -21,6 +21,8 @@ class SegmentResult(BaseModel):
     worker: str
     frames: int = 0
     audio_s: float = 0.0
+    truncated: bool = False
+    """Whether it was cut at its greatest number of frames."""
     size: int = 0
     """Bytes of the audio file."""
     code: str = ""
@@ -56,6 +58,8 @@ class BatchResult(BaseModel):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, str]
     errors: dict[int, SegmentError]
+    truncated: list[int] = []
+    """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
     elapsed_s: float
     """From submission to the collector's last stroke."""
     audio_s: float

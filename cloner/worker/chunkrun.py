@@ -158,23 +158,31 @@ class ChunkRun:
             assignment=self._message.assignment,
             worker=self._runtime.name,
         )
-        if isinstance(answer, Spoken):
-            try:
-                size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
-                seconds = len(answer.audio) / SAMPLE_RATE
-                result = result.model_copy(update={"frames": answer.frames, "audio_s": seconds, "size": size})
-            except SegmentFailed as error:
-                result = result.model_copy(update={"code": error.code, "message": error.message})
-        else:
-            result = result.model_copy(update={"code": answer.code, "message": answer.message})
+        result = result.model_copy(update=self._written(answer, output))
         if not result.generated:
             get_logger().warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
+        elif result.truncated:
+            get_logger().warning(
+                f"⚠ Segment {index} of Speaker {part.id} was cut after {result.frames} frames, the end of its text may "
+                "be missing: split the text, or raise max_new_tokens"
+            )
         self._writer.append(result)
         del self._open[answer.segment]
         self._add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
             self._report()
+
+    def _written(self, answer: Spoken | NotSpoken, output: str) -> dict[str, object]:
+        """Write the answer's audio, if it has any; what became of it, as fields of a `SegmentResult`."""
+        if isinstance(answer, NotSpoken):
+            return {"code": answer.code, "message": answer.message}
+        try:
+            size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
+        except SegmentFailed as error:
+            return {"code": error.code, "message": error.message}
+        seconds = len(answer.audio) / SAMPLE_RATE
+        return {"frames": answer.frames, "audio_s": seconds, "truncated": answer.truncated, "size": size}
 
     def _add(self, result: SegmentResult) -> None:
         self._tally.generated += result.generated

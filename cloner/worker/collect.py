@@ -132,6 +132,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         out_dir=str(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
+        truncated=sorted(segment.segment for segment in spoken if segment.truncated),
         elapsed_s=round(now - manifest.submitted_at, 3),
         audio_s=round(sum(segment.audio_s for segment in spoken), 3),
         frames=sum(segment.frames for segment in spoken),

@@ -88,3 +88,18 @@ def test_an_assignment_that_was_cancelled_is_said_once_for_all_its_chunks(
         ChunkRun(runtime, chunk).run()
     assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]
     assert redis.hget(workers.settings.names.worker(runtime.name), "assignment") == ""
+
+
+def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", slots=2)
+    (chunk,) = workers.submit(write_batch(tmp_path, [3, 1]))
+    redis.delete(workers.settings.names.reference(chunk.parts[0].reference.digest))
+    ChunkRun(workers.runtime(), chunk).run()
+    said = [line for line in capsys.readouterr().err.splitlines() if "✅" in line or "❌ Speaker" in line]
+    assert said == [
+        "❌ Speaker 0: no segment generated, 3 failed",
+        "✅ Completed Speaker 1: 1 segments",
+        "✅ All done! Processed 1/4 segments",
+    ]

@@ -42,3 +42,19 @@ def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_p
     assert state(workers) == "ready"
     assert progress(workers)[:2] == [3, 0]
     assert progress(workers)[4] is True
+
+
+def test_a_segment_that_was_cut_is_marked_and_warned_of_once(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [2], generation={"max_new_tokens": 12}))
+    for _ in range(2):  # delivered again, it finds everything spoken
+        ChunkRun(workers.runtime(), chunk).run()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "cut" in line]
+    assert warnings == [
+        f"⚠ Segment {segment} of Speaker 0 was cut after 12 frames, the end of its text may be missing: split the text, "
+        "or raise max_new_tokens"
+        for segment in range(2)
+    ]
+    record = workers.runtime().record(BATCH_ID)
+    assert [(result.generated, result.truncated) for result in record.results.values()] == [(True, True)] * 2
