@@ -6,14 +6,16 @@ the files of a batch say which segments are finished. The collector puts ``resul
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from pydantic import ValidationError
 
+from cloner.errors import RecordFailed
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
 
@@ -24,6 +26,15 @@ HOUSEKEEPING = ".cloner"
 def batch_directory(root: Path, batch_id: str) -> Path:
     """Where the record of a batch lies."""
     return root / HOUSEKEEPING / batch_id
+
+
+@contextmanager
+def _keeping(directory: Path) -> Iterator[None]:
+    """Whatever the file system refuses becomes a `RecordFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordFailed(f"the record in {directory} cannot be kept: {error}") from error
 
 
 class Record:
@@ -38,7 +49,11 @@ class Record:
         self._from: set[tuple[str, int, str]] = set()
 
     def refresh(self) -> None:
-        """Read what has been written since the last time."""
+        """Read what has been written since the last time. Raises `RecordFailed`."""
+        with _keeping(self.directory):
+            self._refresh()
+
+    def _refresh(self) -> None:
         for path in sorted(self.directory.glob("*.jsonl")):
             start = self._read_to.get(path, 0)
             if path.stat().st_size == start:
@@ -87,25 +102,27 @@ class Record:
 
 
 class RecordWriter:
-    """Appends to this worker's file of a batch's record."""
+    """Appends to this worker's file of a batch's record. Raises `RecordFailed`."""
 
     def __init__(self, record: Record, worker: str) -> None:
         self._record = record
-        path = record.directory / f"{worker}.jsonl"
-        try:
-            self._file = _open(path)
-        except FileNotFoundError:  # the batch's first chunk here
-            record.directory.mkdir(parents=True, exist_ok=True)
-            self._file = _open(path)
-        end = os.fstat(self._file).st_size
-        if end and os.pread(self._file, 1, end - 1) != b"\n":
-            os.write(self._file, b"\n")
+        with _keeping(record.directory):
+            path = record.directory / f"{worker}.jsonl"
+            try:
+                self._file = _open(path)
+            except FileNotFoundError:  # the batch's first chunk here
+                record.directory.mkdir(parents=True, exist_ok=True)
+                self._file = _open(path)
+            end = os.fstat(self._file).st_size
+            if end and os.pread(self._file, 1, end - 1) != b"\n":
+                os.write(self._file, b"\n")
 
     def append(self, result: SegmentResult) -> None:
-        """Write one line, in one piece, after the audio file has its final name. Raises `OSError`."""
+        """Write one line, in one piece, after the audio file has its final name."""
         line = result.model_dump_json().encode() + b"\n"
-        if os.write(self._file, line) < len(line):
-            raise OSError(errno.ENOSPC, "no room for a whole line")
+        with _keeping(self._record.directory):
+            if os.write(self._file, line) < len(line):
+                raise OSError("no room for a whole line")
         self._record.add(result)
 
     def __enter__(self) -> RecordWriter:
@@ -114,8 +131,11 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        with _keeping(self._record.directory):
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
 
 
 def _open(path: Path) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
-
 from pydantic import BaseModel, ConfigDict
+
+from cloner.packing import Packed
 
 
 class SegmentResult(BaseModel):
@@ -44,7 +44,7 @@ class SegmentError(BaseModel):
     message: str
 
 
-class BatchResult(BaseModel):
+class BatchResult(Packed):
     """What came of a batch. `results` and `errors` together have every segment index once."""
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class BatchResult(BaseModel):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, str]
     errors: dict[int, SegmentError]
-    truncated: list[int] = []
+    truncated: tuple[int, ...] = ()
     """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
     elapsed_s: float
     """From submission to the collector's last stroke."""
@@ -70,12 +70,3 @@ class BatchResult(BaseModel):
     def to_json(self) -> str:
         """One line of JSON."""
         return self.model_dump_json()
-
-    def pack(self) -> bytes:
-        """Compressed JSON."""
-        return zlib.compress(self.to_json().encode(), level=1)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> BatchResult:
-        """The result that `pack` made."""
-        return cls.model_validate_json(zlib.decompress(data))

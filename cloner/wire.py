@@ -7,7 +7,6 @@ messages: they lie in Redis under their content hash.
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloner import queues
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import WrongSchema
+from cloner.packing import Packed
 
 SegmentRow = tuple[int, str, str]
 """Segment index, text, output relative to the output root."""
@@ -101,7 +101,7 @@ class ChunkMessage(_Wire):
         return f"batch {self.batch_id}, chunk {self.number}, speakers [{speakers}], {self.total} texts"
 
 
-class Manifest(_Wire):
+class Manifest(_Wire, Packed):
     """A batch as it was dealt."""
 
     schema_version: int = queues.SCHEMA
@@ -141,15 +141,6 @@ class Manifest(_Wire):
             generation=self.generation,
             parts=parts,
         )
-
-    def pack(self) -> bytes:
-        """Compressed JSON."""
-        return zlib.compress(self.model_dump_json().encode(), level=1)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Manifest:
-        """The manifest that `pack` made."""
-        return cls.model_validate_json(zlib.decompress(data))
 
 
 def schema_of(message: dict[str, Any]) -> int:

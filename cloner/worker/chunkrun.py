@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
-from cloner.errors import BadReference, SegmentFailed
+from cloner.errors import BadReference, RecordFailed, SegmentFailed, reason_of
 from cloner.fleet import WorkerState
 from cloner.logs import get_logger
 from cloner.record import RecordWriter
@@ -71,19 +71,19 @@ class ChunkRun:
                 self._speak()
             if self._log.all_done() or self._cancelled:
                 self._runtime.forget_assignment(assignment)
-        except OSError as error:
+        except RecordFailed as error:
             # A segment without its line counts as not spoken; the result says so of each.
-            get_logger().error(f"The record of batch {self._message.batch_id} cannot be written: {error}")
+            get_logger().error(error.message)
 
     def _speak(self) -> None:
         lines = self._lines()
         try:
             for answer in self._runtime.engine.speak(lines):
                 self._take(answer)
-        except OSError:
-            raise  # the record's
+        except RecordFailed:
+            raise
         except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
-            self._give_up(lines, f"the engine broke: {type(error).__name__}: {error}")
+            self._give_up(lines, f"the engine broke: {reason_of(error)}")
 
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
@@ -131,7 +131,7 @@ class ChunkRun:
         except BadReference:
             raise
         except Exception as error:  # whatever it is, it is this speaker's alone
-            raise BadReference(f"the recording could not be encoded: {type(error).__name__}: {error}") from error
+            raise BadReference(f"the recording could not be encoded: {reason_of(error)}") from error
         return Voice(codes, reference.text)
 
     def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:

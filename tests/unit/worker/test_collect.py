@@ -45,7 +45,7 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
         2: "missing",
         4: "bad_reference",
     }
-    assert result.truncated == [3]
+    assert result.truncated == (3,)
     assert result.errors[4].message == "It is silent."
     assert result.workers == {"cpu.0@box": 1, "cpu.1@box": 1}
     assert (result.elapsed_s, result.audio_s, result.frames) == (3.5, 1.858, 40)
