@@ -26,6 +26,7 @@ from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.fleet import Registry, WorkerInfo
+from cloner.overlap import check_outputs
 from cloner.plan import Strategy
 from cloner.progress import Progress, read_progress
 from cloner.redisconn import connect
@@ -142,7 +143,7 @@ class Client:
     ) -> BatchHandle:
         """Deal a batch over the fleet and send it.
 
-        Raises `BadBatch`, `NoWorkers`, `WrongCheckpoint` or `BadReference` before anything is queued.
+        Raises `BadBatch`, `NoWorkers`, `WrongCheckpoint`, `BadReference` or `OutputsTaken` before anything is queued.
         """
         if not isinstance(batch, Batch):
             batch = read_batch(Path(batch), out_root=None, references=references)
@@ -161,6 +162,7 @@ class Client:
             speakers=speakers,
             chunks=chunks,
         )
+        check_outputs(manifest, self.blobs, self.names)
         self._send(manifest, assignments, strategy)
         return BatchHandle(self, manifest.batch_id, assignments)
 

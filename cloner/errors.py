@@ -7,6 +7,7 @@
     │   ├── BadBatch                        the batch has bad rows; all of them are listed
     │   ├── BadSetting                      an option or environment variable makes no sense
     │   ├── NoWorkers                       nobody is registered to do the work
+    │   ├── OutputsTaken                    another batch that is not finished writes the same files
     │   ├── UnknownBatch                    no batch of that name is known
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
@@ -78,6 +79,10 @@ class BadSetting(UsageError):
 
 class NoWorkers(UsageError):
     """No worker is registered: start one with `launcher up`, or use `cloner run`."""
+
+
+class OutputsTaken(UsageError):
+    """Another batch of the fleet that is not finished writes the same files."""
 
 
 class UnknownBatch(UsageError):

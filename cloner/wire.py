@@ -7,6 +7,7 @@ messages: they lie in Redis under their content hash.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -116,6 +117,10 @@ class Manifest(_Wire, Packed):
     def total(self) -> int:
         """Segments in the batch."""
         return sum(len(speaker.segments) for speaker in self.speakers)
+
+    def outputs(self) -> Iterator[str]:
+        """The audio files of the batch, relative to the output root."""
+        return (output for speaker in self.speakers for _, _, output in speaker.segments)
 
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""

@@ -84,7 +84,7 @@ def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, clie
     fleet.wait_for("Models loaded!")
     first = client.submit(write_batch(tmp_path / "a", [3, 3]), strategy=Strategy.SHARED)
     fleet.wait_for("Speaker 0 progress: 1/3")
-    own = client.submit(write_batch(tmp_path / "b", [4]))
+    own = client.submit(write_batch(tmp_path / "b", [4], outputs="own"))
     assert own.wait(timeout=60).generated == 4
     assert first.wait(timeout=60).generated == 6
     # The shared queue's second chunk was there first, and waited for the worker's own.
