@@ -67,7 +67,6 @@ def make_app(settings: Settings) -> Celery:
         # "started" rather than "pending".
         worker_send_task_events=True,
         task_send_sent_event=True,
-        task_track_started=True,
         # Lines and streams are ours (logs.py).
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

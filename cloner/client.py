@@ -25,6 +25,7 @@ from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.fleet import Registry, WorkerInfo
+from cloner.overlap import check_outputs
 from cloner.plan import Strategy
 from cloner.progress import Progress, read_progress
 from cloner.redisconn import connect, reaching, server_time
@@ -155,7 +156,8 @@ class Client:
     ) -> BatchHandle:
         """Deal a batch over the fleet and send it.
 
-        Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint` or `BadReference` before anything is queued.
+        Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`, `BadReference` or `OutputsTaken` before
+        anything is queued.
         """
         strategy = _strategy(strategy)
         if not isinstance(batch, Batch):
@@ -175,6 +177,7 @@ class Client:
                 speakers=speakers,
                 chunks=chunks,
             )
+            check_outputs(manifest, self.blobs, self.names)
             self._send(manifest, assignments, strategy)
         return BatchHandle(self, manifest.batch_id, assignments)
 
@@ -212,12 +215,8 @@ class Client:
             pipe.zremrangebyscore(self.names.batches, "-inf", manifest.submitted_at - keep)
             pipe.execute()
         for number, assignment in enumerate(assignments):
-            self._registry.update(
-                assignment.worker.name,
-                assignment=f"{batch_id}/{number}",
-                assigned_speakers=len(assignment.speakers),
-                assigned_texts=assignment.texts,
-            )
+            worker, speakers = assignment.worker.name, len(assignment.speakers)
+            self._registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
         try:
             self._app.send_task(
                 queues.OPEN_BATCH, args=(batch_id,), queue=self.names.collector_queue, ignore_result=True

@@ -66,7 +66,7 @@ class WorkerInfo:
     error: str = ""
     """Why its model does not load, if it does not."""
     assignment: str = ""
-    """Batch and assignment that it was dealt while it loaded, if any: it says so when it starts."""
+    """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
     assigned_speakers: int = 0
     assigned_texts: int = 0
 
@@ -123,6 +123,11 @@ class Registry:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
         self._redis.hset(self._names.worker(name), mapping=mapping)
+
+    def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
+        """Note what a worker was dealt, to be said when it starts. An earlier assignment stays until it is finished."""
+        if not self._redis.hget(self._names.worker(name), "assignment"):
+            self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""

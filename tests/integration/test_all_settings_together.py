@@ -86,7 +86,7 @@ def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, clie
     fleet.wait_for("Speaker 0 progress: 1/3")
     # Nothing is finished until all is queued.
     psutil.Process(worker.pid).suspend()
-    own = client.submit(write_batch(tmp_path / "b", [4, 5]))
+    own = client.submit(write_batch(tmp_path / "b", [4, 5], outputs="own"))
     eventually(lambda: client.redis.llen(worker.queue) == 2)
     psutil.Process(worker.pid).resume()
     assert own.wait(timeout=60).generated == 9

@@ -29,7 +29,6 @@ SETTINGS = {
     "result_backend_always_retry": True,
     "worker_send_task_events": True,
     "task_send_sent_event": True,
-    "task_track_started": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "worker_log_format": "%(message)s",
