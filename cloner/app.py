@@ -11,38 +11,42 @@ import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
 
+from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.settings import Settings
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app for the fleet's Redis. Raises `BadSetting` if no Redis is set."""
-    url = _celery_url(settings.require_redis_url())
-    app = Celery("cloner", broker=url, backend=url)
+    """A Celery app for the fleet's Redis. Raises `BadSetting` if none is set, or its address makes no sense."""
+    url = settings.require_redis_url()
+    check_address(url)
+    app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
     app.conf.update(
         # JSON only: a pickle in Redis would be a way to run code on the workers.
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
+        # Another fleet on the same Redis must not read what is sent without a queue's name.
         task_default_queue=settings.names.collector_queue,
-        task_create_missing_queues=True,
         # A message is given back when its worker dies, and acknowledged when the chunk is finished.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free.
         worker_prefetch_multiplier=1,
+        # One model a worker, in a child: the parent answers and takes orders while it computes.
         worker_concurrency=1,
-        # A forked child cannot use CUDA.
         worker_pool="prefork",
+        # A forked child cannot use CUDA.
         worker_pool_start_method="spawn",
         # Seconds that a replaced child may take to load before it is killed; 4 by default, which would kill
         # each for ever.
         worker_proc_alive_timeout=900,
         # A chunk that was finished just before its worker died is not run again.
         worker_deduplicate_successful_tasks=True,
-        # A chunk goes on through an outage of Redis; it is idempotent, should it be delivered again.
+        # A chunk goes on through an outage of Redis (Celery 6 will end it); it is idempotent, should it be
+        # delivered again.
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        broker_connection_retry_on_startup=True,
+        # Who gives up on Redis, after 100 tries by default, has to load its model again.
         broker_connection_max_retries=None,
         broker_transport_options={
             # A message held longer than this is delivered a second time: longer than any chunk.
@@ -52,18 +56,17 @@ def make_app(settings: Settings) -> Celery:
             "unacked_restore_throttle": 1,
             # A worker drains its own queue first, then the shared one, in the order of its -Q.
             "queue_order_strategy": "priority",
+            # The kernel notices a Redis whose machine is gone without a word.
             "socket_keepalive": True,
-            "health_check_interval": 25,
         },
         # The results of chunks must outlast their batch: the chord waits for ever for one that has expired.
         result_expires=settings.batch_ttl_s,
-        result_chord_expires=settings.batch_ttl_s,
         # Without it, results are lost in an outage of Redis and the chord waits for ever.
         result_backend_always_retry=True,
-        # Flower needs these.
+        # Whoever watches, as Flower does, sees chunks sent, started and finished; who asks for one's state is told
+        # "started" rather than "pending".
         worker_send_task_events=True,
         task_send_sent_event=True,
-        task_track_started=True,
         # Lines and streams are ours (logs.py).
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -73,24 +76,19 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def _celery_url(url: str) -> str:
-    """Celery's spelling of a Redis address: it calls a Unix socket ``redis+socket://``."""
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
-
-
 def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:
     """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status."""
     # The child is spawned, not forked: it finds its tasks by this name.
-    app.conf.imports = (tasks,)
+    app.conf.imports = (tasks, "cloner.outage")
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     # Celery warns root because a pickled message could run anything; ours are JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Workers need not know of each other, and Gossip breaks, with tracebacks, on a lost connection.
+    alone = ["--without-mingle", "--without-gossip"]
     try:
-        app.worker_main(
-            ["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", "--without-mingle"]
-        )
+        app.worker_main(["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", *alone])
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     else:

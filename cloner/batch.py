@@ -8,7 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 CODEBOOK_SIZES = (4096, *[1024] * 9)
 """Codes in each codebook of fish-speech's codec: one semantic, nine residual (modded_dac_vq.yaml of 0.1.0)."""
@@ -26,6 +27,16 @@ class Generation(BaseModel):
     min_new_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
     """Frames before which a segment may not end. Nobody needs it with trained weights."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("min_new_tokens")
+    @classmethod
+    def _within_max(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_new_tokens", value)
+        if value > most:
+            raise PydanticCustomError(
+                "above_max", "Input should be at most max_new_tokens, which is {most}", {"most": most}
+            )
+        return value
 
 
 class ReferenceKind(StrEnum):

@@ -1,28 +1,30 @@
 """The command line: a thin skin over `Client` and `run_batch`.
 
 Results go to standard output, everything else to standard error. Exit status: 0 all generated, 1 some failed or
-something went wrong, 2 the batch or the command makes no sense.
+something went wrong, 2 the batch or the command makes no sense, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.engine.checkpoint import Preset
-from cloner.errors import BrokerUnreachable, ClonerError, UsageError
+from cloner.commandline import sentences
+from cloner.engine.presets import Preset
+from cloner.errors import ClonerError, UsageError
 from cloner.plan import Strategy
-from cloner.settings import EngineName, Settings, load_settings, redacted
+from cloner.settings import EngineName, load_settings
 
 if TYPE_CHECKING:
     from cloner.client import BatchHandle, Client
     from cloner.results import BatchResult
 
 app = typer.Typer(
-    help="Batch voice cloning on your own GPU box.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +39,21 @@ References = Annotated[
     typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),
 ]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cloner {version('cloner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Batch voice cloning on your own GPU box."""
 
 
 @app.command()
@@ -54,7 +71,8 @@ def run(
     from cloner.screen import Screen
 
     out_dir = (out or batch.parent).resolve()
-    if next(folder for folder in (out_dir, *out_dir.parents) if folder.exists()).is_dir() is False:
+    nearest = next(folder for folder in (out_dir, *out_dir.parents) if folder.exists())
+    if not nearest.is_dir():
         raise UsageError(f"--out {out_dir} is not a folder: name one, there or to be made")
     read = read_batch(batch, out_root=out_dir, references=references)
     overrides: dict[str, object] = {"out_dir": out_dir}
@@ -64,8 +82,8 @@ def run(
         overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
     settings = load_settings().model_copy(update=overrides)
     result = run_batch(read, settings, Screen(), workers=workers, strategy=strategy)
-    if result is None:
-        raise typer.Exit(130)
+    if isinstance(result, signal.Signals):
+        raise typer.Exit(128 + result)
     _print_result(result)
 
 
@@ -97,7 +115,9 @@ def submit(
 def status(batch_id: BatchId) -> None:
     """Say how far a batch is."""
     progress = _client().batch(batch_id).progress()
-    state = "cancelled" if progress.cancelled else progress.state
+    state = progress.state
+    if progress.cancelled:
+        state = "cancelled" if progress.closed else "cancelling"
     print(
         f"{batch_id}: {state}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
         f"{progress.audio_s:.1f} s of audio"
@@ -141,9 +161,10 @@ def encode(
 ) -> None:
     """Turn a reference recording into codes."""
     from cloner.encode import encode_file
+    from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE
 
     frames = encode_file(audio, output, load_settings())
-    print(f"{output}: {frames} frames, {frames * 2048 / 44100:.1f} s", file=sys.stderr)
+    print(f"{output}: {frames} frames, {frames * FRAME_SAMPLES / SAMPLE_RATE:.1f} s", file=sys.stderr)
 
 
 @checkpoint_app.command("init")
@@ -172,10 +193,10 @@ def checkpoint_pull(
     print(where)
 
 
-def _client(settings: Settings | None = None) -> Client:
+def _client() -> Client:
     from cloner.client import Client
 
-    return Client(settings=settings)
+    return Client()
 
 
 def _wait(handle: BatchHandle) -> None:
@@ -200,18 +221,9 @@ def _print_result(result: BatchResult) -> None:
 
 
 def main() -> None:
-    """Entry point: every error that is ours is one sentence on standard error."""
-    import redis.exceptions
-
-    try:
+    """Run the command line; an error of ours is one sentence on standard error and its own exit status."""
+    with sentences():
         app()
-    except ClonerError as error:
-        print(error.message, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except redis.exceptions.RedisError as error:
-        url = redacted(load_settings().redis_url or "")
-        print(f"Redis at {url} cannot be used: {error}", file=sys.stderr)
-        sys.exit(BrokerUnreachable.exit_code)
 
 
 if __name__ == "__main__":

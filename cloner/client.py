@@ -11,13 +11,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from kombu.exceptions import OperationalError
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloner import queues
 from cloner.app import make_app
@@ -26,9 +25,10 @@ from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.fleet import Registry, WorkerInfo
+from cloner.overlap import check_outputs
 from cloner.plan import Strategy
 from cloner.progress import Progress, read_progress
-from cloner.redisconn import connect
+from cloner.redisconn import connect, reaching, server_time
 from cloner.references import load_reference
 from cloner.results import BatchResult
 from cloner.settings import Settings, load_settings, redacted
@@ -42,7 +42,10 @@ POLL_S = 0.2
 
 
 class BatchHandle:
-    """A submitted batch, wherever it was submitted from."""
+    """A submitted batch, wherever it was submitted from.
+
+    Whatever asks Redis raises `BrokerUnreachable` if that cannot be used.
+    """
 
     def __init__(self, client: Client, batch_id: str, assignments: Sequence[Assignment] = ()) -> None:
         self._client = client
@@ -60,13 +63,14 @@ class BatchHandle:
 
     def progress(self) -> Progress:
         """How far the batch is. Raises `UnknownBatch`."""
-        return read_progress(self._client.redis, self._client.names, self.id)
+        with self._client.reaching():
+            return read_progress(self._client.redis, self._client.names, self.id)
 
     def look(self) -> Progress | None:
         """How far the batch is; None while a Redis that has answered before is away, for up to `OUTAGE_S`."""
         try:
             progress = self.progress()
-        except (RedisConnectionError, RedisTimeoutError):
+        except BrokerUnreachable:
             if self._answered is None or time.monotonic() - self._answered > OUTAGE_S:
                 raise
             return None
@@ -94,7 +98,8 @@ class BatchHandle:
 
     def result(self) -> BatchResult:
         """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet, `BatchBroken`."""
-        data = self._client.blobs.get(self._client.names.result(self.id))
+        with self._client.reaching():
+            data = self._client.blobs.get(self._client.names.result(self.id))
         if isinstance(data, bytes):
             return BatchResult.unpack(data)
         progress = self.progress()
@@ -108,26 +113,35 @@ class BatchHandle:
         """Have the workers stop speaking this batch. What is finished stays; the result says what was not spoken."""
         if self.progress().closed:
             raise UsageError(f"batch {self.id} is finished; there is nothing to cancel")
-        self._client.redis.hset(self._client.names.batch(self.id), "cancelled", "1")
+        with self._client.reaching():
+            self._client.redis.hset(self._client.names.batch(self.id), "cancelled", "1")
 
 
 class Client:
-    """A fleet, seen through its Redis; the address is that of `CLONER_REDIS_URL` unless given."""
+    """A fleet, seen through its Redis; the address is that of `CLONER_REDIS_URL` unless given.
+
+    Whatever asks Redis raises `BrokerUnreachable` if that cannot be used.
+    """
 
     def __init__(self, redis_url: str | None = None, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         if redis_url is not None:
             self.settings = self.settings.model_copy(update={"redis_url": redis_url})
-        url = self.settings.require_redis_url()
-        self.redis: Redis = connect(url)
-        self.blobs: Redis = connect(url, decode=False)
+        self._url = self.settings.require_redis_url()
+        self.redis: Redis = connect(self._url)
+        self.blobs: Redis = connect(self._url, decode=False)
         self._app = make_app(self.settings)
         self.names = self.settings.names
         self._registry = Registry(self.redis, self.names, self.settings.alive_s)
 
     def fleet(self) -> list[WorkerInfo]:
         """The workers that are alive, in the order in which they are dealt to."""
-        return self._registry.workers()
+        with self.reaching():
+            return self._registry.workers()
+
+    def reaching(self) -> AbstractContextManager[None]:
+        """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
+        return reaching(self._url)
 
     def batch(self, batch_id: str) -> BatchHandle:
         """A batch that was submitted before."""
@@ -137,31 +151,34 @@ class Client:
         self,
         batch: Batch | Path | str,
         *,
-        strategy: Strategy = Strategy.ROUND_ROBIN,
+        strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
     ) -> BatchHandle:
         """Deal a batch over the fleet and send it.
 
-        Raises `BadBatch`, `NoWorkers`, `WrongCheckpoint` or `BadReference` before anything is queued.
+        Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`, `BadReference` or `OutputsTaken` before
+        anything is queued.
         """
+        strategy = _strategy(strategy)
         if not isinstance(batch, Batch):
             batch = read_batch(Path(batch), out_root=None, references=references)
         workers = self.fleet()
         if not workers:
             raise NoWorkers
         _check_checkpoint(batch, workers)
-        speakers = [self._upload(speaker) for speaker in batch.speakers]
-        chunks, assignments = deal(batch, workers, strategy, self.names)
-        seconds, microseconds = self.redis.time()
-        manifest = Manifest(
-            batch_id=_new_id(),
-            source=batch.source.name,
-            submitted_at=seconds + microseconds / 1e6,
-            generation=batch.generation,
-            speakers=speakers,
-            chunks=chunks,
-        )
-        self._send(manifest, assignments, strategy)
+        with self.reaching():
+            speakers = [self._upload(speaker) for speaker in batch.speakers]
+            chunks, assignments = deal(batch, workers, strategy, self.names)
+            manifest = Manifest(
+                batch_id=_new_id(),
+                source=batch.source.name,
+                submitted_at=server_time(self.redis),
+                generation=batch.generation,
+                speakers=speakers,
+                chunks=chunks,
+            )
+            check_outputs(manifest, self.blobs, self.names)
+            self._send(manifest, assignments, strategy)
         return BatchHandle(self, manifest.batch_id, assignments)
 
     def _upload(self, speaker: Speaker) -> SpeakerRow:
@@ -198,24 +215,26 @@ class Client:
             pipe.zremrangebyscore(self.names.batches, "-inf", manifest.submitted_at - keep)
             pipe.execute()
         for number, assignment in enumerate(assignments):
-            self._registry.update(
-                assignment.worker.name,
-                assignment=f"{batch_id}/{number}",
-                assigned_speakers=len(assignment.speakers),
-                assigned_texts=assignment.texts,
-            )
+            worker, speakers = assignment.worker.name, len(assignment.speakers)
+            self._registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
         try:
             self._app.send_task(
                 queues.OPEN_BATCH, args=(batch_id,), queue=self.names.collector_queue, ignore_result=True
             )
         except OperationalError as error:
-            url = redacted(self.settings.require_redis_url())
-            raise BrokerUnreachable(f"the batch could not be sent to {url}: {error}") from error
+            raise BrokerUnreachable(f"the batch could not be sent to {redacted(self._url)}: {error}") from error
 
 
 def _new_id() -> str:
     """A name that sorts by time and can be said aloud."""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+def _strategy(name: Strategy | str) -> Strategy:
+    try:
+        return Strategy(name)
+    except ValueError:
+        raise UsageError(f"{name!r} is no strategy: give {', '.join(Strategy)}") from None
 
 
 def _check_checkpoint(batch: Batch, workers: Sequence[WorkerInfo]) -> None:

@@ -69,6 +69,7 @@ def _dealt_chunks(shares: Sequence[Share], workers: Sequence[WorkerInfo]) -> lis
                     assignment=assignment,
                     speakers=len(places),
                     texts=sum(texts.values()),
+                    shared=False,
                     parts=parts,
                 )
             )
@@ -76,21 +77,29 @@ def _dealt_chunks(shares: Sequence[Share], workers: Sequence[WorkerInfo]) -> lis
 
 
 def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> list[ChunkRow]:
-    """Chunks that whoever is free takes, each counted for itself."""
-    (share,) = round_robin([len(speaker.segments) for speaker in batch.speakers], 1)
+    """Chunks that whoever is free takes, counted together."""
+    sizes = [len(speaker.segments) for speaker in batch.speakers]
+    (share,) = round_robin(sizes, 1)
     rows: list[ChunkRow] = []
     for number, chunk in enumerate(cut(share, max(worker.slots for worker in workers))):
         parts = [
-            PartRow(speaker=part.speaker, start=part.start, stop=part.stop, place=place, texts=len(part))
-            for place, part in enumerate(chunk, 1)
+            PartRow(
+                speaker=part.speaker,
+                start=part.start,
+                stop=part.stop,
+                place=part.speaker + 1,
+                texts=sizes[part.speaker],
+            )
+            for part in chunk
         ]
         rows.append(
             ChunkRow(
                 number=number,
                 queue=queue,
-                assignment=number,
-                speakers=len(parts),
-                texts=sum(map(len, chunk)),
+                assignment=0,
+                speakers=len(sizes),
+                texts=sum(sizes),
+                shared=True,
                 parts=parts,
             )
         )

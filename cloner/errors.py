@@ -7,11 +7,13 @@
     │   ├── BadBatch                        the batch has bad rows; all of them are listed
     │   ├── BadSetting                      an option or environment variable makes no sense
     │   ├── NoWorkers                       nobody is registered to do the work
+    │   ├── OutputsTaken                    another batch that is not finished writes the same files
     │   ├── UnknownBatch                    no batch of that name is known
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
+    ├── RecordFailed                        the record of what is finished cannot be read or written
     ├── BatchBroken                exit 1   a batch could not be opened or closed
-    ├── BrokerUnreachable          exit 1   Redis does not answer
+    ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
     ├── MissingPackage             exit 1   an extra is not installed
     ├── WrongSchema                         a message of another version of the wire format
     └── SegmentFailed                       one segment could not be spoken; carries a short `code`
@@ -79,6 +81,10 @@ class NoWorkers(UsageError):
     """No worker is registered: start one with `launcher up`, or use `cloner run`."""
 
 
+class OutputsTaken(UsageError):
+    """Another batch of the fleet that is not finished writes the same files."""
+
+
 class UnknownBatch(UsageError):
     """No such batch is known."""
 
@@ -105,6 +111,10 @@ class MissingPackage(ClonerError):
     """A package that this needs is not installed."""
 
 
+class RecordFailed(ClonerError):
+    """The record of what is finished cannot be read or written."""
+
+
 class WrongSchema(ClonerError):
     """The message has another version of the wire format."""
 
@@ -122,3 +132,8 @@ class BadReference(SegmentFailed):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, code="bad_reference")
+
+
+def reason_of(error: Exception) -> str:
+    """What to tell people of any error: its sentence if it is ours, else its type and words."""
+    return error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"

@@ -8,7 +8,6 @@ Celery's ping costs a second.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from redis import Redis
 
 from cloner.queues import Names
+from cloner.redisconn import server_time
 from cloner.settings import EngineName, Settings
 
 
@@ -66,7 +66,7 @@ class WorkerInfo:
     error: str = ""
     """Why its model does not load, if it does not."""
     assignment: str = ""
-    """Batch and assignment that it was dealt while it loaded, if any: it says so when it starts."""
+    """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
     assigned_speakers: int = 0
     assigned_texts: int = 0
 
@@ -95,31 +95,39 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
 
 
 class Registry:
-    """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers."""
+    """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers.
 
-    def __init__(self, redis: Redis, names: Names, alive_s: float, now: Callable[[], float] = time.time) -> None:
+    Heartbeats are timed by the server's clock alone.
+    """
+
+    def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
         self._redis = redis
         self._names = names
         self._alive_s = alive_s
-        self._now = now
 
     def register(self, worker: WorkerInfo) -> None:
         """Enter a worker that is about to start, forgetting what was known under its name."""
         values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
+        now = server_time(self._redis)
         with self._redis.pipeline() as pipe:
             pipe.delete(self._names.worker(worker.name))
             pipe.hset(self._names.worker(worker.name), mapping=values)
-            pipe.zadd(self._names.workers, {worker.name: self._now()})
+            pipe.zadd(self._names.workers, {worker.name: now})
             pipe.execute()
 
     def beat(self, name: str) -> bool:
         """The worker lives. False if the registry had forgotten it."""
-        return not self._redis.zadd(self._names.workers, {name: self._now()})
+        return not self._redis.zadd(self._names.workers, {name: server_time(self._redis)})
 
     def update(self, name: str, **values: str | int) -> None:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
         self._redis.hset(self._names.worker(name), mapping=mapping)
+
+    def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
+        """Note what a worker was dealt, to be said when it starts. An earlier assignment stays until it is finished."""
+        if not self._redis.hget(self._names.worker(name), "assignment"):
+            self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
@@ -139,7 +147,7 @@ class Registry:
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
-        names = self._redis.zrangebyscore(self._names.workers, self._now() - self._alive_s, "+inf")
+        names = self._redis.zrangebyscore(self._names.workers, server_time(self._redis) - self._alive_s, "+inf")
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(self._names.worker(str(name)))

@@ -66,6 +66,10 @@ class Names:
         """Hash: chunk number -> what is finished of it. Absolute figures, so a chunk that runs twice counts once."""
         return f"{self.batch(batch_id)}:progress"
 
+    def said(self, batch_id: str) -> str:
+        """Set: log lines about a batch on the shared queue that some worker has said."""
+        return f"{self.batch(batch_id)}:said"
+
     def result(self, batch_id: str) -> str:
         """String: the batch's result, compressed."""
         return f"{self.batch(batch_id)}:result"

@@ -6,14 +6,16 @@ the files of a batch say which segments are finished. The collector puts ``resul
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from pydantic import ValidationError
 
+from cloner.errors import RecordFailed
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
 
@@ -26,6 +28,15 @@ def batch_directory(root: Path, batch_id: str) -> Path:
     return root / HOUSEKEEPING / batch_id
 
 
+@contextmanager
+def _keeping(directory: Path) -> Iterator[None]:
+    """Whatever the file system refuses becomes a `RecordFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordFailed(f"the record in {directory} cannot be kept: {error}") from error
+
+
 class Record:
     """The record of one batch, read as it grows: each line is read once, however many workers write."""
 
@@ -35,9 +46,14 @@ class Record:
         self._read_to: dict[Path, int] = {}
         self._finished: Counter[tuple[int, str]] = Counter()
         self._generated: Counter[tuple[int, str]] = Counter()
+        self._from: set[tuple[str, int, str]] = set()
 
     def refresh(self) -> None:
-        """Read what has been written since the last time."""
+        """Read what has been written since the last time. Raises `RecordFailed`."""
+        with _keeping(self.directory):
+            self._refresh()
+
+    def _refresh(self) -> None:
         for path in sorted(self.directory.glob("*.jsonl")):
             start = self._read_to.get(path, 0)
             if path.stat().st_size == start:
@@ -55,6 +71,7 @@ class Record:
     def add(self, result: SegmentResult) -> None:
         """Count a result. A segment that was generated stays so, whatever a later line says."""
         known = self.results.get(result.segment)
+        self._from.add((result.worker, result.assignment, result.speaker))
         if known is None:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
@@ -73,6 +90,10 @@ class Record:
         """Segments generated of an assignment, or of one of its speakers."""
         return self._generated[assignment, speaker]
 
+    def has_from(self, worker: str, assignment: int, speaker: str) -> bool:
+        """Whether the worker has finished any of a speaker's texts."""
+        return (worker, assignment, speaker) in self._from
+
     def _take(self, path: Path, line: bytes) -> None:
         try:
             self.add(SegmentResult.model_validate_json(line))
@@ -81,21 +102,27 @@ class Record:
 
 
 class RecordWriter:
-    """Appends to this worker's file of a batch's record."""
+    """Appends to this worker's file of a batch's record. Raises `RecordFailed`."""
 
     def __init__(self, record: Record, worker: str) -> None:
-        record.directory.mkdir(parents=True, exist_ok=True)
         self._record = record
-        self._file = os.open(record.directory / f"{worker}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        end = os.fstat(self._file).st_size
-        if end and os.pread(self._file, 1, end - 1) != b"\n":
-            os.write(self._file, b"\n")
+        with _keeping(record.directory):
+            path = record.directory / f"{worker}.jsonl"
+            try:
+                self._file = _open(path)
+            except FileNotFoundError:  # the batch's first chunk here
+                record.directory.mkdir(parents=True, exist_ok=True)
+                self._file = _open(path)
+            end = os.fstat(self._file).st_size
+            if end and os.pread(self._file, 1, end - 1) != b"\n":
+                os.write(self._file, b"\n")
 
     def append(self, result: SegmentResult) -> None:
-        """Write one line, in one piece, after the audio file has its final name. Raises `OSError`."""
+        """Write one line, in one piece, after the audio file has its final name."""
         line = result.model_dump_json().encode() + b"\n"
-        if os.write(self._file, line) < len(line):
-            raise OSError(errno.ENOSPC, "no room for a whole line")
+        with _keeping(self._record.directory):
+            if os.write(self._file, line) < len(line):
+                raise OSError("no room for a whole line")
         self._record.add(result)
 
     def __enter__(self) -> RecordWriter:
@@ -104,5 +131,12 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        with _keeping(self._record.directory):
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

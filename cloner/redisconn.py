@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.address import check_address
+from cloner.errors import BrokerUnreachable
 from cloner.settings import redacted
 
 CONNECT_S = 3.0
@@ -30,32 +32,31 @@ OUTAGE_RETRIES = 600
 def connect(url: str, *, decode: bool = True, retries: int = RETRIES) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
-    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not such an address; the message does
-    not repeat it, for a misspelt address cannot be told from its password.
+    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not an address as in `address.py`.
     """
-    try:
-        client = Redis.from_url(
-            url,
-            decode_responses=decode,
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=ANSWER_S,
-            health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
-        )
-        # An unknown option in the address would otherwise be a TypeError at the first command.
-        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
-    except (ValueError, TypeError):
-        raise BadSetting(
-            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
-            "unix:///path/to/socket, with special characters of the password as in %2F"
-        ) from None
-    return client
+    check_address(url)
+    return Redis.from_url(
+        url,
+        decode_responses=decode,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=ANSWER_S,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
+    )
 
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Inside it, a Redis that does not answer is `BrokerUnreachable`, which names `url` without its password."""
+    """Inside it, a Redis that cannot be used is `BrokerUnreachable`, which names `url` without its password."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except RedisError as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} cannot be used: {error}") from error
+
+
+def server_time(redis: Redis) -> float:
+    """Seconds since the epoch by the server's clock, which is one for all: those of a fleet's boxes may differ."""
+    seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6

@@ -212,16 +212,18 @@ def _check_length(seconds: float) -> None:
 
 def _join(paths: tuple[Path, ...]) -> Audio:
     """The recordings one after another, ``[samples]`` in -1..1 at `SAMPLE_RATE`, at most `MAX_SECONDS` in all."""
-    total = sum(_seconds(path) for path in paths)
+    recordings = [_read_recording(path) for path in paths]
+    total = sum(seconds for _, seconds in recordings)
     if total > MAX_SECONDS:
         names = ", ".join(repr(str(path)) for path in paths)
         said = f"{names}: only the first {MAX_SECONDS} of {total:.1f} s are used; cut the recording and its transcript"
         get_logger().warning(said)
-    audio = np.concatenate([_read_recording(path) for path in paths])[: MAX_SECONDS * SAMPLE_RATE]
+    audio = np.concatenate([audio for audio, _ in recordings])[: MAX_SECONDS * SAMPLE_RATE]
     return audio.clip(-1, 1)  # resampling overshoots
 
 
-def _read_recording(path: Path) -> Audio:
+def _read_recording(path: Path) -> tuple[Audio, float]:
+    """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and the seconds of all of it by its header."""
     with _reading(path), sf.SoundFile(path) as sound:
         rate = sound.samplerate
         audio = _read_mono(sound, MAX_SECONDS * rate)
@@ -231,7 +233,7 @@ def _read_recording(path: Path) -> Audio:
         if np.sqrt(np.mean(np.square(audio))) < SILENCE_RMS:
             raise BadReference("the recording is silent")
         resampled: Audio = soxr.resample(audio, rate, SAMPLE_RATE)
-        return resampled
+        return resampled, sound.frames / rate
 
 
 def _read_mono(sound: sf.SoundFile, limit: int) -> Audio:

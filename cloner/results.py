@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
-
 from pydantic import BaseModel, ConfigDict
+
+from cloner.packing import Packed
 
 
 class SegmentResult(BaseModel):
@@ -21,6 +21,8 @@ class SegmentResult(BaseModel):
     worker: str
     frames: int = 0
     audio_s: float = 0.0
+    truncated: bool = False
+    """Whether it was cut at its greatest number of frames."""
     size: int = 0
     """Bytes of the audio file."""
     code: str = ""
@@ -42,7 +44,7 @@ class SegmentError(BaseModel):
     message: str
 
 
-class BatchResult(BaseModel):
+class BatchResult(Packed):
     """What came of a batch. `results` and `errors` together have every segment index once."""
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +58,8 @@ class BatchResult(BaseModel):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, str]
     errors: dict[int, SegmentError]
+    truncated: tuple[int, ...] = ()
+    """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
     elapsed_s: float
     """From submission to the collector's last stroke."""
     audio_s: float
@@ -66,12 +70,3 @@ class BatchResult(BaseModel):
     def to_json(self) -> str:
         """One line of JSON."""
         return self.model_dump_json()
-
-    def pack(self) -> bytes:
-        """Compressed JSON."""
-        return zlib.compress(self.to_json().encode(), level=1)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> BatchResult:
-        """The result that `pack` made."""
-        return cls.model_validate_json(zlib.decompress(data))

@@ -7,29 +7,34 @@ started, so each worker finds its assignment when it starts.
 from __future__ import annotations
 
 import secrets
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 
+from redis import RedisError
+
 from cloner.batch import Batch
-from cloner.client import Client
+from cloner.client import BatchHandle, Client
 from cloner.embedded import embedded_redis
 from cloner.engine import check_engine
 from cloner.fleet import Registry
 from cloner.plan import Strategy
+from cloner.record import Record
 from cloner.redisconn import reaching
 from cloner.results import BatchResult
 from cloner.screen import Screen
 from cloner.settings import Settings
+from cloner.sweep import sweep
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
-from launcher.layout import Layout, plan_layout
+from launcher.layout import plan_layout
 from launcher.supervisor import Supervisor
 
 
 def run_batch(
     batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
-) -> BatchResult | None:
-    """Speak the batch with workers of its own; None if a signal stopped it first.
+) -> BatchResult | signal.Signals:
+    """Speak the batch with workers of its own; returns the signal that stopped it if one did.
 
     Raises `LoadFailed` if the model does not load.
     """
@@ -43,41 +48,54 @@ def run_batch(
         # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
         settings = settings.model_copy(update={"redis_url": url, "fleet": f"run-{secrets.token_hex(4)}"})
         stack.enter_context(reaching(url))
-        return _run_fleet(batch, settings, layout, screen, strategy)
-
-
-def _run_fleet(
-    batch: Batch, settings: Settings, layout: Layout, screen: Screen, strategy: Strategy
-) -> BatchResult | None:
-    client = Client(settings=settings)
-    registry = Registry(client.redis, settings.names, settings.alive_s)
-    with Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say) as supervisor:
-        supervisor.register()
-        handle = client.submit(batch, strategy=strategy)
-        for line in handle.lines(batch):
-            screen.say(line)
-        supervisor.start()
-        with screen.following(plain_lines=False) as show:
-
-            def chunks_finished() -> bool:
-                progress = handle.look()
-                if progress is None:
-                    return False
-                show(progress)
-                return progress.all_chunks_finished or progress.closed
-
-            stopped = supervisor.run(until=chunks_finished)
-        if stopped:
-            progress = handle.progress()
-            screen.say(f"[Main] Stopped: {progress.generated}/{progress.total} segments are in {settings.out_dir}")
-            return None
-        screen.say("[Main] Waiting for all workers to complete...")
-        screen.say("[Main] Collecting results...")
-        if supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
-            return None
-        result = handle.result()
-        screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+        client = Client(settings=settings)
+        stack.callback(_sweep, client, screen)
+        registry = Registry(client.redis, settings.names, settings.alive_s)
+        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
+        with supervisor:
+            supervisor.register()
+            handle = client.submit(batch, strategy=strategy)
+            for line in handle.lines(batch):
+                screen.say(line)
+            result = _follow(handle, supervisor, screen)
+        if isinstance(result, signal.Signals):
+            # Only now: its workers have stopped, and no more is recorded.
+            record = Record(settings.out_dir, handle.id)
+            record.refresh()
+            generated = sum(segment.generated for segment in record.results.values())
+            screen.say(f"[Main] Stopped: {generated}/{batch.total} segments are in {settings.out_dir}")
         return result
+
+
+def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
+    """Start the workers and follow the batch to its end."""
+    supervisor.start()
+    with screen.following(plain_lines=False) as show:
+
+        def chunks_finished() -> bool:
+            progress = handle.look()
+            if progress is None:
+                return False
+            show(progress)
+            return progress.all_chunks_finished or progress.closed
+
+        if stopped := supervisor.run(until=chunks_finished):
+            return stopped
+    screen.say("[Main] Waiting for all workers to complete...")
+    screen.say("[Main] Collecting results...")
+    if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
+        return stopped
+    result = handle.result()
+    screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+    return result
+
+
+def _sweep(client: Client, screen: Screen) -> None:
+    """Leave nothing in a Redis that is not the run's own; where it does not answer, the run's outcome stands."""
+    try:
+        sweep(client.blobs, client.names)
+    except RedisError as error:
+        screen.say(f"[Main] What this run has put into Redis stays there, under {client.names.fleet}: {error}")
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -50,7 +50,8 @@ class Screen:
             if progress.closed or time.monotonic() >= due:
                 due = time.monotonic() + PLAIN_S
                 failed = f" ({progress.failed} failed)" if progress.failed else ""
-                self.say(f"[Main] Progress: {progress.finished}/{progress.total} segments{failed}, {rate}")
+                speed = f", {rate}" if str(rate) else ""
+                self.say(f"[Main] Progress: {progress.finished}/{progress.total} segments{failed}{speed}")
 
         return show
 
@@ -78,7 +79,7 @@ def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 class Rate:
-    """Speed since the first finished segment was seen, and the time left at that speed."""
+    """Speed since the first finished segment was seen, and the time left at that speed; empty until it is known."""
 
     def __init__(self) -> None:
         self._first: tuple[float, Progress] | None = None
@@ -88,8 +89,8 @@ class Rate:
         """Take one look."""
         now = time.monotonic()
         if self._first is None:
-            if progress.finished:
-                self._first = (now, progress)
+            if progress.finished or progress.closed:
+                self._first, self._text = (now, progress), ""
             return
         then, first = self._first
         spent, finished = now - then, progress.finished - first.finished

@@ -15,6 +15,8 @@ from cloner.queues import Names
 
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class EngineName(StrEnum):
@@ -54,13 +56,15 @@ class Settings(BaseSettings):
         validation_alias="FISH_MODEL_MEMORY_GB",
         description="memory that one worker takes, GB of 1024**3 bytes; decides the workers per card",
     )
-    batch_ttl_s: int = Field(7 * 86_400, ge=60, description="how long Redis keeps a batch and its references, seconds")
-    heartbeat_s: float = Field(2.0, gt=0, description="seconds between a worker's heartbeats")
-    alive_s: float = Field(30.0, gt=0, description="seconds without a heartbeat after which a worker counts as gone")
-    stop_s: float = Field(20.0, gt=0, description="seconds that a stopping worker gets before it is killed")
+    batch_ttl_s: int = Field(
+        7 * 86_400, ge=60, le=3660 * 86_400, description="how long Redis keeps a batch and its references, seconds"
+    )
+    heartbeat_s: Seconds = Field(2.0, description="seconds between a worker's heartbeats")
+    alive_s: Seconds = Field(30.0, description="seconds without a heartbeat after which a worker counts as gone")
+    stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
-    fake_load_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes to load")
-    fake_segment_s: float = Field(0.0, ge=0, description="seconds that the fake engine takes for a segment")
+    fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
+    fake_segment_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes for a segment")
 
     @property
     def names(self) -> Names:
@@ -86,6 +90,30 @@ class WorkerSettings(BaseSettings):
     gpu: str = Field("", description="the GPU's name, empty on CPU")
 
 
+_NAME = "give 1 to 40 letters, digits, - or _"
+_SECONDS = "give a number of seconds above 0, at most 86400 (a day)"
+_SECONDS_OR_NONE = "give a number of seconds, 0 to 86400 (a day)"
+_COUNT = "give a whole number, 0 or more"
+
+_RIGHT = {
+    "CLONER_FLEET": _NAME,
+    "CLONER_BOX": _NAME,
+    "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
+    "FISH_MODEL_MEMORY_GB": "give a number of GB above 0, such as 8.0",
+    "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
+    "CLONER_HEARTBEAT_S": _SECONDS,
+    "CLONER_ALIVE_S": _SECONDS,
+    "CLONER_STOP_S": _SECONDS,
+    "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
+    "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
+    "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,
+    "CLONER_WORKER_INDEX": _COUNT,
+    "CLONER_WORKER_CARD": _NAME,
+    "CLONER_WORKER_NUMBER": _COUNT,
+}
+"""What would be right for each variable that can be wrong; the others take any text."""
+
+
 def load_settings() -> Settings:
     """Settings from the environment; `BadSetting` names every variable that makes no sense."""
     return _from_environment(Settings)
@@ -105,7 +133,7 @@ def _from_environment(kind: type[S]) -> S:
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = field if field.isupper() else f"{prefix}{field}".upper()
-            problems.append(f"{name}={problem['input']!r}: {problem['msg']}")
+            problems.append(f"{name}={problem['input']!r}: {_RIGHT[name]}")
         raise BadSetting("; ".join(problems)) from None
 
 

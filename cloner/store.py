@@ -53,7 +53,8 @@ class OutputRoot:
         folder = path.parent
         if folder not in self._known:
             folder.mkdir(parents=True, exist_ok=True)
-            (self.root / HOUSEKEEPING).mkdir(exist_ok=True)
+            if not self._known:
+                self._part.parent.mkdir(exist_ok=True)
             if not folder.resolve().is_relative_to(self.root):
                 raise SegmentFailed(f"{path} leads out of the output folder {self.root}", code="output")
             self._known.add(folder)

@@ -7,7 +7,7 @@ messages: they lie in Redis under their content hash.
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloner import queues
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import WrongSchema
+from cloner.packing import Packed
 
 SegmentRow = tuple[int, str, str]
 """Segment index, text, output relative to the output root."""
@@ -58,10 +59,12 @@ class ChunkRow(_Wire):
     number: int
     queue: str
     assignment: int
-    """Chunks of one assignment are counted together in the log: a worker's share, or a chunk of the shared queue."""
+    """Chunks of one assignment are counted together in the log: a worker's share, or all of a shared queue's batch."""
     speakers: int
     texts: int
     """Speakers and texts in the whole assignment."""
+    shared: bool
+    """Whether the assignment is that of all workers."""
     parts: list[PartRow]
 
 
@@ -84,6 +87,7 @@ class ChunkMessage(_Wire):
     assignment: int
     speakers: int
     texts: int
+    shared: bool
     generation: Generation
     parts: list[SpeakerPart]
 
@@ -98,7 +102,7 @@ class ChunkMessage(_Wire):
         return f"batch {self.batch_id}, chunk {self.number}, speakers [{speakers}], {self.total} texts"
 
 
-class Manifest(_Wire):
+class Manifest(_Wire, Packed):
     """A batch as it was dealt."""
 
     schema_version: int = queues.SCHEMA
@@ -113,6 +117,10 @@ class Manifest(_Wire):
     def total(self) -> int:
         """Segments in the batch."""
         return sum(len(speaker.segments) for speaker in self.speakers)
+
+    def outputs(self) -> Iterator[str]:
+        """The audio files of the batch, relative to the output root."""
+        return (output for speaker in self.speakers for _, _, output in speaker.segments)
 
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""
@@ -134,18 +142,10 @@ class Manifest(_Wire):
             assignment=chunk.assignment,
             speakers=chunk.speakers,
             texts=chunk.texts,
+            shared=chunk.shared,
             generation=self.generation,
             parts=parts,
         )
-
-    def pack(self) -> bytes:
-        """Compressed JSON."""
-        return zlib.compress(self.model_dump_json().encode(), level=1)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Manifest:
-        """The manifest that `pack` made."""
-        return cls.model_validate_json(zlib.decompress(data))
 
 
 def schema_of(message: dict[str, Any]) -> int:

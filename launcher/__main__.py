@@ -1,6 +1,17 @@
-"""``python -m launcher``."""
+"""``python -m launcher``, and the command `launcher`."""
 
-from launcher.cli import main
+from __future__ import annotations
+
+from cloner.commandline import sentences
+
+
+def main() -> None:
+    """Run the command line, importing it where Ctrl-C is answered already."""
+    with sentences():
+        from launcher.cli import main as run
+
+        run()
+
 
 if __name__ == "__main__":
     main()

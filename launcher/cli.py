@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
-from redis import RedisError
 
-from cloner.errors import BrokerUnreachable, ClonerError
+from cloner.commandline import sentences
+from cloner.errors import ClonerError
 from cloner.fleet import Registry
 from cloner.logs import configure, get_logger
 from cloner.redisconn import connect, reaching
-from cloner.settings import EngineName, Settings, load_settings, redacted
+from cloner.settings import EngineName, Settings, load_settings
 from cloner.tables import print_fleet
 from launcher.cpu import find_cpu
 from launcher.gpus import described_gpu, find_gpus
@@ -86,14 +85,8 @@ def status() -> None:
 def main() -> None:
     """Run the command line; an error is one sentence on standard error and its own exit status."""
     configure()
-    try:
+    with sentences():
         app()
-    except ClonerError as error:
-        get_logger().error(error.message)
-        sys.exit(error.exit_code)
-    except RedisError as error:
-        get_logger().error(f"Redis at {redacted(load_settings().redis_url or '')} cannot be used: {error}")
-        sys.exit(BrokerUnreachable.exit_code)
 
 
 def _settings(engine: EngineName | None) -> Settings:

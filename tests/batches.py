@@ -25,9 +25,13 @@ def write_codes(path: Path, frames: int = 20, seed: int = 0) -> Path:
 
 
 def write_batch(
-    folder: Path, sizes: Sequence[int] = SEED_SIZES, generation: Mapping[str, Any] | None = None, **fields: Any
+    folder: Path,
+    sizes: Sequence[int] = SEED_SIZES,
+    generation: Mapping[str, Any] | None = None,
+    outputs: str = "audio",
+    **fields: Any,
 ) -> Path:
-    """The seed's own flat form, one reference a speaker; returns the batch file."""
+    """The seed's own flat form, one reference a speaker, with outputs in one folder; returns the batch file."""
     tasks: list[dict[str, Any]] = []
     for speaker, size in enumerate(sizes):
         write_codes(folder / f"refs/spk{speaker}.npy", seed=speaker)
@@ -38,7 +42,7 @@ def write_batch(
                     "speaker_id": speaker,
                     "segment_index": index,
                     "target_text": f"Sentence {index} of the batch.",
-                    "output_file": f"audio/{index}.wav",
+                    "output_file": f"{outputs}/{index}.wav",
                     "npy_file": f"refs/spk{speaker}.npy",
                     "reference_text": f"This is speaker {speaker}.",
                 }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from cloner.engine.base import Audio, Codes, Engine
 from cloner.errors import MissingPackage
 from cloner.settings import EngineName, Settings
+
+if TYPE_CHECKING:
+    from cloner.engine.base import Audio, Codes, Engine  # they import numpy
 
 
 def check_engine(settings: Settings) -> None:

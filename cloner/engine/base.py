@@ -71,6 +71,8 @@ class Spoken:
     segment: int
     audio: Audio
     frames: int
+    truncated: bool = False
+    """Whether it was cut at its greatest number of frames, before the model ended it."""
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,10 @@ def _answer(line: Line) -> Spoken | NotSpoken:
         return NotSpoken(line.segment, failure.code, failure.message)
     generation = line.generation
     wanted = math.ceil(len(line.text) * FRAMES_PER_CHARACTER)
-    frames = min(max(wanted, SHORTEST_FRAMES, generation.min_new_tokens), generation.max_new_tokens)
+    whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
+    frames = min(whole, generation.max_new_tokens)
     identity = "\n".join((line.voice.key, generation.model_dump_json(), str(line.seed), line.text))
-    return Spoken(line.segment, np.tile(_frame(identity), frames), frames)
+    return Spoken(line.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 
 
 def _frame(identity: str) -> Audio:

@@ -75,15 +75,15 @@ class UpstreamEngine:
     def _speak(self, line: Line) -> Spoken:
         check_codes(line.voice.codes)
         try:
-            codes = self._generate(line)
+            codes, truncated = self._generate(line)
             audio = self._decode(codes)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
-        return Spoken(line.segment, audio, codes.shape[1])
+        return Spoken(line.segment, audio, codes.shape[1], truncated)
 
-    def _generate(self, line: Line) -> Tensor:
-        """Codes ``[codebooks, frames]`` of one segment, on the device."""
+    def _generate(self, line: Line) -> tuple[Tensor, bool]:
+        """Codes ``[codebooks, frames]`` of one segment, on the device, and whether they were cut before its end."""
         generation = line.generation
         torch.manual_seed(line.seed)
         try:
@@ -91,7 +91,7 @@ class UpstreamEngine:
                 responses = fish.generate_long(
                     model=self._model,
                     device=self._device,
-                    decode_one_token=fish.decode_one_token,
+                    decode_one_token=gate.decode_one_token,
                     text=line.text,
                     # Upstream takes the last one for the end token and drops it.
                     max_new_tokens=min(generation.max_new_tokens, self._max_frames) + 1,
@@ -111,7 +111,7 @@ class UpstreamEngine:
         if not gate.all_finite():
             self._model.max_seq_len = -1  # makes upstream allocate new KV caches: NaN in the old ones would live on
             raise SegmentFailed(f"the model's {NOT_NUMBERS}")
-        return codes
+        return codes, not gate.ended()
 
     def _decode(self, codes: Tensor) -> Audio:
         audio, _lengths = self._codec.decode(codes[None].long(), torch.tensor([codes.shape[1]]))
@@ -141,7 +141,7 @@ def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
 
 
 class _EndGate:
-    """Holds the end token back during a segment's first frames, and watches the logits.
+    """Holds the end token back during a segment's first frames, and watches the logits and the last token.
 
     Upstream samples the first frame with a function of its own, whichever it is handed, so this stands in front
     of the model's `forward_generate`, which every frame passes. It holds back at the first frame in any case,
@@ -154,6 +154,7 @@ class _EndGate:
         self._end_token = fish.end_token(model)
         self._held = max(1, min_frames)
         self._finite: list[Tensor] = []
+        self._last: Tensor | None = None
 
     def __enter__(self) -> Self:
         self._model.forward_generate = self._forward_held
@@ -169,6 +170,15 @@ class _EndGate:
             self._held -= 1
             result.logits[..., self._end_token] = -torch.inf
         return result
+
+    def decode_one_token(self, **kwargs: Any) -> Tensor:
+        """Upstream's, for every frame but the first."""
+        self._last = fish.decode_one_token(**kwargs)
+        return self._last
+
+    def ended(self) -> bool:
+        """Whether the model ended the segment: upstream stops there or at the greatest number, and tells not which."""
+        return self._last is not None and int(self._last.flatten()[0]) == self._end_token
 
     def all_finite(self) -> bool:
         """Whether all logits were numbers. Asked once a segment, because asking makes a GPU wait."""

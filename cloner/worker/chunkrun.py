@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
-from cloner.errors import BadReference, SegmentFailed
+from cloner.errors import BadReference, RecordFailed, SegmentFailed, reason_of
+from cloner.fleet import WorkerState
 from cloner.logs import get_logger
 from cloner.record import RecordWriter
 from cloner.references import audio_from_bytes, codes_from_bytes
 from cloner.results import SegmentResult
 from cloner.wire import ChunkMessage, ReferenceRow, SegmentRow, SpeakerPart
+from cloner.worker.chunklog import ChunkLog
 from cloner.worker.runtime import Runtime
 
 REPORT_S = 0.25
@@ -44,37 +46,44 @@ class ChunkRun:
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
         self._runtime = runtime
         self._message = message
-        self._assignment = f"{message.batch_id}/{message.assignment}"
         self._tally = Tally()
-        self._started: set[str] = set()
         self._open: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
-        self._reported = self._looked = float("-inf")
-        self._cancelled = False
+        self._codes: dict[str, bytes] = {}
 
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
-        self._runtime.say_assignment(self._assignment, self._message.speakers, self._message.texts)
+        self._begin()
         try:
-            self._record = self._runtime.record(self._message.batch_id)
+            self._run()
+        finally:
+            self._tally.finished = True
+            self._end()
+        return self._tally
+
+    def _run(self) -> None:
+        message = self._message
+        assignment = f"{message.batch_id}/{message.assignment}"
+        self._runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
+        try:
+            self._record = self._runtime.record(message.batch_id)
+            self._log = ChunkLog(self._runtime, message, self._record)
             with RecordWriter(self._record, self._runtime.name) as self._writer:
                 self._speak()
-            self._say_if_all_done()
-        except OSError as error:
+            if self._log.all_done() or self._cancelled:
+                self._runtime.forget_assignment(assignment)
+        except RecordFailed as error:
             # A segment without its line counts as not spoken; the result says so of each.
-            get_logger().error(f"The record of batch {self._message.batch_id} cannot be written: {error}")
-        self._tally.finished = True
-        self._report()
-        return self._tally
+            get_logger().error(error.message)
 
     def _speak(self) -> None:
         lines = self._lines()
         try:
             for answer in self._runtime.engine.speak(lines):
                 self._take(answer)
-        except OSError:
-            raise  # the record's
+        except RecordFailed:
+            raise
         except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
-            self._give_up(lines, f"the engine broke: {type(error).__name__}: {error}")
+            self._give_up(lines, f"the engine broke: {reason_of(error)}")
 
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
@@ -84,7 +93,7 @@ class ChunkRun:
             todo = list(self._unfinished(part))
             if not todo:
                 continue
-            self._say_start(part)
+            self._log.begin(part)
             try:
                 voice = self._voice(part.reference)
             except BadReference as error:
@@ -110,7 +119,8 @@ class ChunkRun:
                 yield row, key
 
     def _voice(self, reference: ReferenceRow) -> Voice:
-        data = self._runtime.blobs.get(self._runtime.names.reference(reference.digest))
+        digest = reference.digest
+        data = self._codes.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
         if not isinstance(data, bytes):
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
         if reference.kind is ReferenceKind.CODES:
@@ -121,7 +131,7 @@ class ChunkRun:
         except BadReference:
             raise
         except Exception as error:  # whatever it is, it is this speaker's alone
-            raise BadReference(f"the recording could not be encoded: {type(error).__name__}: {error}") from error
+            raise BadReference(f"the recording could not be encoded: {reason_of(error)}") from error
         return Voice(codes, reference.text)
 
     def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:
@@ -148,23 +158,31 @@ class ChunkRun:
             assignment=self._message.assignment,
             worker=self._runtime.name,
         )
-        if isinstance(answer, Spoken):
-            try:
-                size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
-                seconds = len(answer.audio) / SAMPLE_RATE
-                result = result.model_copy(update={"frames": answer.frames, "audio_s": seconds, "size": size})
-            except SegmentFailed as error:
-                result = result.model_copy(update={"code": error.code, "message": error.message})
-        else:
-            result = result.model_copy(update={"code": answer.code, "message": answer.message})
+        result = result.model_copy(update=self._written(answer, output))
         if not result.generated:
             get_logger().warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
+        elif result.truncated:
+            get_logger().warning(
+                f"⚠ Segment {index} of Speaker {part.id} was cut after {result.frames} frames, the end of its text may "
+                "be missing: split the text, or raise max_new_tokens"
+            )
         self._writer.append(result)
         del self._open[answer.segment]
         self._add(result)
-        self._say_progress(part)
+        self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
             self._report()
+
+    def _written(self, answer: Spoken | NotSpoken, output: str) -> dict[str, object]:
+        """Write the answer's audio, if it has any; what became of it, as fields of a `SegmentResult`."""
+        if isinstance(answer, NotSpoken):
+            return {"code": answer.code, "message": answer.message}
+        try:
+            size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
+        except SegmentFailed as error:
+            return {"code": error.code, "message": error.message}
+        seconds = len(answer.audio) / SAMPLE_RATE
+        return {"frames": answer.frames, "audio_s": seconds, "truncated": answer.truncated, "size": size}
 
     def _add(self, result: SegmentResult) -> None:
         self._tally.generated += result.generated
@@ -178,27 +196,27 @@ class ChunkRun:
         for segment in [*self._open, *(line.segment for line in lines)]:
             self._take(NotSpoken(segment, "engine_failed", reason))
 
-    def _say_start(self, part: SpeakerPart) -> None:
-        """The speaker's first text is about to be spoken; not again in its later chunks, nor after a crash."""
-        if part.id not in self._started and not self._record.finished(self._message.assignment, part.id):
-            get_logger().info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
-            get_logger().info(f"This speaker has {part.texts} texts")
-        self._started.add(part.id)
+    def _begin(self) -> None:
+        """Say that this worker is busy, see whether the batch was cancelled, fetch all codes (they are a few KB)."""
+        names, message = self._runtime.names, self._message
+        wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
+        with self._runtime.blobs.pipeline(transaction=False) as pipe:
+            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.BUSY)
+            pipe.hexists(names.batch(message.batch_id), "cancelled")
+            for digest in wanted:
+                pipe.get(names.reference(digest))
+            _, cancelled, *codes = pipe.execute()
+        self._cancelled = bool(cancelled)
+        self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
+        self._reported = self._looked = time.monotonic()
 
-    def _say_progress(self, part: SpeakerPart) -> None:
-        """One more of the speaker's texts is finished, well or not. The record counts, over chunks and crashes."""
-        finished = self._record.finished(self._message.assignment, part.id)
-        if finished == 1 or finished % 5 == 0:
-            get_logger().info(f"Speaker {part.id} progress: {finished}/{part.texts}")
-        if finished == part.texts:
-            generated = self._record.generated(self._message.assignment, part.id)
-            get_logger().info(f"✅ Completed Speaker {part.id}: {generated} segments")
-
-    def _say_if_all_done(self) -> None:
-        assignment, texts = self._message.assignment, self._message.texts
-        if self._record.finished(assignment) == texts:
-            get_logger().info(f"✅ All done! Processed {self._record.generated(assignment)}/{texts} segments")
-            self._runtime.forget_assignment(self._assignment)
+    def _end(self) -> None:
+        """Say that the chunk is finished, and this worker ready for the next."""
+        names, message = self._runtime.names, self._message
+        with self._runtime.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
+            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            pipe.execute()
 
     def _report(self) -> None:
         self._reported = time.monotonic()
@@ -208,7 +226,6 @@ class ChunkRun:
     def _is_cancelled(self) -> bool:
         if not self._cancelled and time.monotonic() - self._looked > REPORT_S:
             self._looked = time.monotonic()
-            self._cancelled = bool(
-                self._runtime.redis.hexists(self._runtime.names.batch(self._message.batch_id), "cancelled")
-            )
+            key = self._runtime.names.batch(self._message.batch_id)
+            self._cancelled = bool(self._runtime.redis.hexists(key, "cancelled"))
         return self._cancelled

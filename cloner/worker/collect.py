@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from celery import chord, current_app, group, shared_task
+from celery import chord, current_app, shared_task
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from cloner import queues
-from cloner.errors import ClonerError, UnknownBatch
+from cloner.errors import UnknownBatch, reason_of
 from cloner.logs import get_logger
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect
@@ -41,8 +41,7 @@ def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Itera
     except (RedisError, OperationalError):
         raise
     except Exception as error:
-        reason = error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"
-        redis.hset(settings.names.batch(batch_id), mapping={"state": "broken", "error": reason})
+        redis.hset(settings.names.batch(batch_id), mapping={"state": "broken", "error": reason_of(error)})
         raise
 
 
@@ -101,7 +100,7 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
     body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
-    chord(group(header).set(task_id=batch_id))(body, task_id=f"{batch_id}.close")
+    chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
@@ -132,6 +131,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         out_dir=str(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
+        truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         elapsed_s=round(now - manifest.submitted_at, 3),
         audio_s=round(sum(segment.audio_s for segment in spoken), 3),
         frames=sum(segment.frames for segment in spoken),

@@ -17,7 +17,7 @@ import celery.worker.state
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from cloner.engine import make_engine
-from cloner.errors import EXIT_LOAD_FAILED, ClonerError
+from cloner.errors import EXIT_LOAD_FAILED, ClonerError, reason_of
 from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
 from cloner.redisconn import OUTAGE_RETRIES, connect
@@ -66,7 +66,7 @@ def start(**_: Any) -> None:
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live
-        reason = error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"
+        reason = reason_of(error)
         get_logger().error(f"Load failed: {reason}")
         Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
         # Not a word more, and no task taken, until the parent ends this process: it asks by SIGQUIT, which Celery has

@@ -53,22 +53,37 @@ class Runtime:
         self.registry.update(self.name, pid=os.getpid(), state=WorkerState.LOADING)
         known = self.registry.get(self.name)
         if known and known.assignment:
-            self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
+            if self._is_open(known.assignment):
+                self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
+            else:
+                self.forget_assignment(known.assignment)
         self.engine.load(log.info)
         self._loaded = True
         self.registry.count_load(self.name)
         self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
         log.info("Models loaded! Starting generation...")
 
-    def say_assignment(self, assignment: str, speakers: int, texts: int) -> None:
-        """Say once what this worker was dealt."""
-        if assignment not in self._said:
-            self._said.add(assignment)
+    def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
+        """Say once what this worker was dealt, or what it takes its chunks of."""
+        if assignment in self._said:
+            return
+        self._said.add(assignment)
+        if shared:
+            get_logger().info(f"Taking chunks of {speakers} speakers, {texts} texts total from the shared queue")
+        else:
             get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+
+    def first_to_say(self, batch_id: str, what: str) -> bool:
+        """Whether no worker has said that of a batch yet; from now on, this one has."""
+        key = self.names.said(batch_id)
+        with self.redis.pipeline() as pipe:
+            pipe.sadd(key, what)
+            pipe.expire(key, self.settings.batch_ttl_s)
+            added, _ = pipe.execute()
+        return bool(added)
 
     def forget_assignment(self, assignment: str) -> None:
         """The assignment is finished: a restart need not say it again."""
-        self._said.discard(assignment)
         known = self.registry.get(self.name)
         if known and known.assignment == assignment:
             self.registry.update(self.name, assignment="")
@@ -77,16 +92,16 @@ class Runtime:
         """Send heartbeats from a thread of their own: loading and decoding do not hold it up."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
-    def _register_again(self) -> None:
-        """Redis has lost its data, or forgot a worker that was silent for long."""
-        if self.registry.get(self.name) is None:
-            state = WorkerState.READY if self._loaded else WorkerState.LOADING
-            self.registry.register(replace(self._worker, slots=self.engine.slots, state=state, pid=os.getpid()))
-
     def close(self) -> None:
         """Let go of the model and fall silent."""
         self._stop_beating.set()
         self.engine.close()
+
+    def _is_open(self, assignment: str) -> bool:
+        """Whether the assignment's chunks may still come. Some never did, if its batch is closed or was cancelled."""
+        batch = self.names.batch(assignment.partition("/")[0])
+        state, cancelled = self.redis.hmget(batch, "state", "cancelled")
+        return state in ("submitting", "running") and not cancelled
 
     def _beat(self) -> None:
         while True:
@@ -98,3 +113,9 @@ class Runtime:
                 get_logger().debug(f"heartbeat missed: {error}")
             if self._stop_beating.wait(self.settings.heartbeat_s):
                 return
+
+    def _register_again(self) -> None:
+        """Redis has lost its data, or forgot a worker that was silent for long."""
+        if self.registry.get(self.name) is None:
+            state = WorkerState.READY if self._loaded else WorkerState.LOADING
+            self.registry.register(replace(self._worker, slots=self.engine.slots, state=state, pid=os.getpid()))

@@ -8,7 +8,6 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from cloner import queues
-from cloner.fleet import WorkerState
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
 from cloner.worker import lifecycle
@@ -22,11 +21,7 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     version = schema_of(message)
     if version != queues.SCHEMA:
         _leave_for(self, version, runtime.names.shared_queue(version))
-    runtime.registry.update(runtime.name, state=WorkerState.BUSY)
-    try:
-        tally = ChunkRun(runtime, read_chunk(message)).run()
-    finally:
-        runtime.registry.update(runtime.name, state=WorkerState.READY)
+    tally = ChunkRun(runtime, read_chunk(message)).run()
     return {"chunk": message["number"], "generated": tally.generated, "failed": tally.failed}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cloner.client import Client
+from cloner.record import batch_directory
 from cloner.settings import EngineName, Settings
 
 PATIENCE_S = 120.0
@@ -121,6 +123,12 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"
         threading.Event().wait(0.05)
+
+
+def spoken(settings: Settings, batch_id: str) -> list[int]:
+    """The segments that the record has, in order: one that was spoken twice is there twice."""
+    files = batch_directory(settings.out_dir, batch_id).glob("*.jsonl")
+    return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
 
 def run_cloner(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

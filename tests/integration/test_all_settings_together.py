@@ -1,4 +1,7 @@
-"""Every setting of Celery at once, as the product uses them, in the middle of trouble."""
+"""Every setting of Celery at once, as the product uses them, in the middle of trouble.
+
+What single ones are for: test_messages.py, test_redis_away.py, test_watching.py; their values: unit/test_app.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from cloner.plan import Strategy
 from cloner.record import Record
 from cloner.settings import Settings
 from tests.batches import write_batch
-from tests.integration.conftest import Start
+from tests.integration.conftest import Start, eventually, spoken
 
 SEGMENT_S = 0.05
 
@@ -24,7 +27,8 @@ SEGMENT_S = 0.05
 def test_a_batch_survives_its_worker_child_being_killed(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S)
+    # Celery would give a replaced child four seconds to load, and kill it, again and again.
+    fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S, fake_load_s=5.0)
     fleet.wait_for("Models loaded!", 2)
 
     batch = client.submit(write_batch(tmp_path))
@@ -44,12 +48,7 @@ def test_a_batch_survives_its_worker_child_being_killed(
     assert written == json.loads(result.to_json())
 
     # What the child had finished when it died was not spoken again.
-    lines = [
-        json.loads(line)
-        for file in (settings.out_dir / ".cloner" / batch.id).glob("*.jsonl")
-        for line in file.read_text().splitlines()
-    ]
-    assert sorted(line["segment"] for line in lines) == list(range(46))
+    assert spoken(settings, batch.id) == list(range(46))
     # One load each, and one more for the child that was replaced.
     assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 1}
     record = Record(settings.out_dir, batch.id)
@@ -82,16 +81,19 @@ def test_the_log_counts_a_speaker_over_its_chunks_and_over_a_crash(
 def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=SEGMENT_S)
     fleet.wait_for("Models loaded!")
+    (worker,) = client.fleet()
     first = client.submit(write_batch(tmp_path / "a", [3, 3]), strategy=Strategy.SHARED)
     fleet.wait_for("Speaker 0 progress: 1/3")
-    own = client.submit(write_batch(tmp_path / "b", [4]))
-    assert own.wait(timeout=60).generated == 4
+    # Nothing is finished until all is queued.
+    psutil.Process(worker.pid).suspend()
+    own = client.submit(write_batch(tmp_path / "b", [4, 5], outputs="own"))
+    eventually(lambda: client.redis.llen(worker.queue) == 2)
+    psutil.Process(worker.pid).resume()
+    assert own.wait(timeout=60).generated == 9
     assert first.wait(timeout=60).generated == 6
-    # The shared queue's second chunk was there first, and waited for the worker's own.
-    order = [line.split("Processing ")[1] for line in fleet.wait_for("Processing Speaker", 3)]
-    texts = [line.split("has ")[1] for line in fleet.wait_for("This speaker has", 3)]
-    assert order == ["Speaker 0 (1/1)"] * 2 + ["Speaker 1 (1/1)"]
-    assert texts == ["3 texts", "4 texts", "3 texts"]
+    # The shared queue's second chunk was there first, and waited for both of the worker's own.
+    texts = [line.split("has ")[1] for line in fleet.wait_for("This speaker has", 4)]
+    assert texts == ["3 texts", "4 texts", "5 texts", "3 texts"]
 
 
 def _kill_child(child: int) -> None:

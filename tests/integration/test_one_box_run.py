@@ -68,6 +68,8 @@ BEFORE = r"""
 \[Main\] Launching Worker 3 on CPU
 """.strip().splitlines()
 
+CUT = "was cut after 14 frames"
+
 AFTER = """\
 [Main] Waiting for all workers to complete...
 [Main] Collecting results...
@@ -105,7 +107,7 @@ def test_the_lines_of_the_design_come_in_its_order(run: Run) -> None:
     for line, pattern in zip(before, BEFORE, strict=True):
         assert re.fullmatch(pattern, line)
     assert after == AFTER
-    between = run.lines[len(BEFORE) : -len(AFTER)]
+    between = [line for line in run.lines[len(BEFORE) : -len(AFTER)] if CUT not in line]
     assert [line for line in between if line.startswith("[Worker 0]")] == WORKER_0
     assert [line for line in between if line.startswith("[Worker 3]")] == WORKER_3
     # Nothing but the workers' own lines: no banner, no warning, no traceback.
@@ -130,6 +132,13 @@ def test_standard_output_is_one_json_that_names_every_segment(run: Run) -> None:
     assert sorted(result["workers"].values()) == [7, 8, 15, 16]
     assert result["elapsed_s"] > 0
     assert result["audio_s"] == pytest.approx(result["frames"] * 2048 / 44_100, rel=1e-3)
+
+
+def test_segments_that_were_cut_are_warned_of_and_listed(run: Run) -> None:
+    # Random weights hardly ever end a segment.
+    warned = {int(line.split("Segment ")[1].split()[0]) for line in run.lines if CUT in line}
+    assert sorted(warned) == run.result["truncated"]
+    assert warned
 
 
 def test_every_segment_is_an_audible_wav(run: Run) -> None:

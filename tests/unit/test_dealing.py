@@ -66,11 +66,11 @@ def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
     assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
-def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_each_for_itself() -> None:
+def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
     workers = [replace(worker(0), slots=1), replace(worker(1), slots=2)]
     chunks, assignments = deal(batch(), workers, Strategy.SHARED, NAMES)
     assert assignments == []
     assert {chunk.queue for chunk in chunks} == {NAMES.shared_queue()}
-    assert [chunk.texts for chunk in chunks] == [16, 23, 7]
-    assert [chunk.assignment for chunk in chunks] == [0, 1, 2]
-    assert [part.place for part in chunks[1].parts] == [1, 2, 3]
+    assert [sum(part.stop - part.start for part in chunk.parts) for chunk in chunks] == [16, 23, 7]
+    assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}
+    assert [(part.place, part.texts) for part in chunks[1].parts] == [(3, 8), (4, 7), (5, 8)]

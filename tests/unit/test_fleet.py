@@ -1,20 +1,15 @@
-"""The registry, in a real Redis, with a clock of our own."""
+"""The registry, in a real Redis."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+import pytest
 from redis import Redis
 
 from cloner.fleet import Registry, WorkerInfo, WorkerState
 from cloner.queues import Names
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def worker(index: int, box: str = "a") -> WorkerInfo:
@@ -46,15 +41,26 @@ def test_workers_come_box_by_box_in_their_numbers_order(redis: Redis) -> None:
 
 
 def test_a_worker_without_heartbeats_counts_as_gone_until_it_beats_again(redis: Redis) -> None:
-    clock = Clock()
-    registry = Registry(redis, Names("test"), alive_s=30, now=clock)
+    registry = Registry(redis, Names("test"), alive_s=30)
     registry.register(worker(0))
-    clock.now += 30
+    redis.zincrby(Names("test").workers, -29, "cpu.0@a")
     assert registry.workers() == [worker(0)]
-    clock.now += 1
+    redis.zincrby(Names("test").workers, -2, "cpu.0@a")
     assert registry.workers() == []
     assert registry.get("cpu.0@a") == worker(0)
     assert registry.beat("cpu.0@a")
+    assert registry.workers() == [worker(0)]
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_wrong_clock_hides_no_worker(redis: Redis, monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    registry = Registry(redis, Names("test"), alive_s=30)
+    right = time.time
+    registry.register(worker(0))
+    monkeypatch.setattr(time, "time", lambda: right() + ahead_s)
+    assert registry.workers() == [worker(0)]
+    registry.beat("cpu.0@a")
+    monkeypatch.undo()
     assert registry.workers() == [worker(0)]
 
 

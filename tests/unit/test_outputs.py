@@ -11,15 +11,8 @@ from tests.unit.batchfiles import (
     problems_of_tasks,
     read,
     task,
-    write_references,
     write_rows,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two references of codes and one recording."""
-    return write_references(tmp_path)
 
 
 @pytest.mark.parametrize(

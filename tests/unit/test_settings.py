@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloner.errors import BadSetting
-from cloner.settings import Settings, load_settings, load_worker_settings, redacted
+from cloner.settings import Settings, WorkerSettings, load_settings, load_worker_settings, redacted
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -21,19 +21,45 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "right"),
     [
-        ("FISH_MODEL_MEMORY_GB", "0"),
-        ("FISH_MODEL_MEMORY_GB", "nan"),
-        ("CLONER_ENGINE", "espeak"),
-        ("CLONER_BOX", "two words"),
-        ("CLONER_STOP_S", "soon"),
+        ("CLONER_FLEET", "a.b", "give 1 to 40 letters, digits, - or _"),
+        ("CLONER_BOX", "two words", "give 1 to 40 letters, digits, - or _"),
+        ("CLONER_ENGINE", "espeak", "give upstream or fake"),
+        ("FISH_MODEL_MEMORY_GB", "0", "give a number of GB above 0, such as 8.0"),
+        ("FISH_MODEL_MEMORY_GB", "nan", "give a number of GB above 0, such as 8.0"),
+        ("CLONER_BATCH_TTL_S", "59", "give a whole number of seconds, 60 to 316224000 (ten years)"),
+        ("CLONER_HEARTBEAT_S", "0", "give a number of seconds above 0, at most 86400 (a day)"),
+        ("CLONER_ALIVE_S", "1e9", "give a number of seconds above 0, at most 86400 (a day)"),
+        ("CLONER_STOP_S", "inf", "give a number of seconds above 0, at most 86400 (a day)"),
+        ("CLONER_STOP_S", "nan", "give a number of seconds above 0, at most 86400 (a day)"),
+        ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
+        ("CLONER_FAKE_LOAD_S", "-1", "give a number of seconds, 0 to 86400 (a day)"),
+        ("CLONER_FAKE_SEGMENT_S", "", "give a number of seconds, 0 to 86400 (a day)"),
+        ("CLONER_WORKER_INDEX", "-1", "give a whole number, 0 or more"),
+        ("CLONER_WORKER_CARD", "", "give 1 to 40 letters, digits, - or _"),
+        ("CLONER_WORKER_NUMBER", "one", "give a whole number, 0 or more"),
     ],
 )
-def test_nonsense_is_named_with_its_variable_and_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_nonsense_is_named_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, right: str
+) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(BadSetting, match=f"{name}='{value}': "):
-        load_settings()
+    with pytest.raises(BadSetting) as error:
+        load_worker_settings() if "WORKER" in name else load_settings()
+    assert error.value.message == f"{name}={value!r}: {right}"
+
+
+@pytest.mark.parametrize("kind", [Settings, WorkerSettings])
+def test_every_setting_that_can_be_wrong_has_its_sentence(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Settings | WorkerSettings]
+) -> None:
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    for name, field in kind.model_fields.items():
+        monkeypatch.setenv(str(field.validation_alias or f"{prefix}{name}".upper()), "\n")
+    with pytest.raises(BadSetting) as error:
+        load_settings() if kind is Settings else load_worker_settings()
+    assert "give" in error.value.message
 
 
 def test_all_nonsense_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.
 def manifest() -> Manifest:
     speaker = SpeakerRow(id="anna", reference=REFERENCE, segments=[(n, f"text {n}", f"{n}.wav") for n in range(5)])
     part = PartRow(speaker=0, start=1, stop=3, place=1, texts=5)
-    chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, parts=[part])
+    chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, shared=False, parts=[part])
     return Manifest(
         batch_id="b", source="b.json", submitted_at=1.0, generation=Generation(), speakers=[speaker], chunks=[chunk]
     )

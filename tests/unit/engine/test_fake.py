@@ -47,6 +47,8 @@ def test_length_grows_with_the_text_from_half_a_second_on() -> None:
 
 def test_a_segment_keeps_to_its_least_and_greatest_number_of_frames() -> None:
     assert spoken(line(text="a" * 500, max_new_tokens=30)).frames == 30
+    assert spoken(line(text="a" * 500, max_new_tokens=30)).truncated
+    assert not spoken(line(text="a" * 20, max_new_tokens=28)).truncated
     assert spoken(line(text="a", min_new_tokens=40)).frames == 40
     assert spoken(line(text="a", max_new_tokens=2)).audio.size == 2 * 2048
 

@@ -102,6 +102,7 @@ def test_codes_are_those_of_upstream(engine: UpstreamEngine, tiny: Path, voice: 
         audio, _ = codec.decode(codes[None].long(), torch.tensor([frames]))
     answer = spoken(engine, line(voice, seed=3, max_new_tokens=300, min_new_tokens=0))
     assert np.array_equal(answer.audio, audio[0, 0].numpy())
+    assert not answer.truncated
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
@@ -109,9 +110,14 @@ def test_a_segment_has_at_most_and_at_least_so_many_frames(engine: UpstreamEngin
     head = engine._model.embeddings.weight
     end = fish.end_token(engine._model)
     with changed(head[end, 0], 1e6):  # the end comes as soon as it may
-        assert spoken(engine, line(voice, min_new_tokens=frames)).frames == frames
+        ended = spoken(engine, line(voice, min_new_tokens=frames))
+        assert (ended.frames, ended.truncated) == (frames, False)
+        # Its end may stand right behind its greatest number of frames.
+        whole = spoken(engine, line(voice, min_new_tokens=frames, max_new_tokens=frames))
+        assert (whole.frames, whole.truncated) == (frames, False)
     with changed(head[end, 0], -1e6):  # it never comes
-        assert spoken(engine, line(voice, max_new_tokens=frames, min_new_tokens=0)).frames == frames
+        cut = spoken(engine, line(voice, max_new_tokens=frames, min_new_tokens=0))
+        assert (cut.frames, cut.truncated) == (frames, True)
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # with one of them the end is the likeliest token after the prompt

@@ -1,0 +1,67 @@
+"""The address of the fleet's Redis: what it may look like, and what Celery calls it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from cloner.errors import BadSetting
+
+TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What an address may say of TLS."""
+
+TLS_CHECKS = ("required", "optional", "none")
+"""What ``ssl_cert_reqs`` may be."""
+
+
+def check_address(url: str) -> None:
+    """Raise `BadSetting` unless `url` is one that redis-py and Celery both read, and read alike.
+
+    The message does not repeat it, for a misspelt address cannot be told from its password.
+    """
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        whole = _is_whole(parts)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise BadSetting(
+            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
+            "unix:///path/to/socket, with special characters of the password as in %2F"
+        )
+    if not all(_may_stand(parts.scheme, name, value) for name, value in options.items()):
+        raise BadSetting(
+            'CLONER_REDIS_URL has an option behind its "?" that cannot stand there: write password and database as in '
+            "redis://:password@host:6379/2 or unix://:password@/path/to/socket?db=2; rediss:// may have ssl_cert_reqs "
+            f"({', '.join(TLS_CHECKS)}) and {', '.join(TLS_OPTIONS[1:])}"
+        )
+
+
+def celery_address(url: str) -> str:
+    """Celery's spelling of a checked address."""
+    if url.startswith("unix://"):
+        return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # redis-py's own default, which Celery wants to be told.
+        return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
+def _is_whole(parts: SplitResult) -> bool:
+    """Whether all before the options makes sense. Raises `ValueError` for a port that is no number."""
+    if parts.fragment:
+        return False
+    if parts.scheme == "unix":
+        return not parts.hostname and len(parts.path) > 1
+    # redis-py would take any other path for database 0.
+    return parts.scheme in ("redis", "rediss") and parts.port != 0 and bool(re.fullmatch(r"(/\d*)?", parts.path))
+
+
+def _may_stand(scheme: str, name: str, value: str) -> bool:
+    """Whether redis-py and Celery understand an option alike."""
+    if scheme == "unix":
+        return name == "db" and value.isdecimal()
+    if scheme == "rediss":
+        return value in TLS_CHECKS if name == "ssl_cert_reqs" else name in TLS_OPTIONS and bool(value)
+    return False

@@ -1,0 +1,62 @@
+"""A Redis that goes away and comes back, in two lines; Celery takes a dozen, with tracebacks.
+
+Celery imports this module in every process of a worker (`app.run_worker` tells it to).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.exceptions import CPendingDeprecationWarning
+from celery.signals import after_setup_logger
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+CONSUMER = "celery.worker.consumer.consumer"
+"""Celery's logger that tells of a lost connection, and then of each try."""
+
+CONNECTION = "celery.worker.consumer.connection"
+"""Celery's logger that tells, as mere information, of each connection that was made."""
+
+LOST = (RedisConnectionError, RedisTimeoutError, OperationalError)
+
+
+class Outage(logging.Filter):
+    """Makes one line of an outage's begin and one of its end, and leaves out the tracebacks of lost connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._away = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to print the record, which may be reworded."""
+        lost = _lost_connection(record)
+        if record.name == CONNECTION:
+            wanted, self._away = self._away, False
+            record.msg, record.args = "Redis answers again", ()
+        elif record.name == CONSUMER and lost:
+            wanted, self._away = not self._away, True
+            record.msg, record.args = "Redis does not answer (%s): trying again until it does", (lost,)
+        else:
+            # One of Celery's plans for a version to come, which it warns of at every lost connection.
+            wanted = record.name != "py.warnings" or CPendingDeprecationWarning.__name__ not in record.getMessage()
+        if lost:
+            record.exc_info = record.exc_text = None
+        return wanted
+
+
+@after_setup_logger.connect
+def filter_outages(logger: logging.Logger, **_: Any) -> None:
+    """Celery has set up the root logger."""
+    logging.getLogger(CONNECTION).setLevel(logging.INFO)
+    outage = Outage()
+    for handler in logger.handlers:
+        handler.addFilter(outage)
+
+
+def _lost_connection(record: logging.LogRecord) -> BaseException | None:
+    """The lost connection that the record tells of, if it does."""
+    told = [*(record.args or ()), *(record.exc_info or ())]
+    return next((error for error in told if isinstance(error, LOST)), None)

@@ -1,0 +1,67 @@
+"""However `cloner run` ends, a Redis that is not its own has nothing of it left, and what it says is so."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.batches import write_batch
+from tests.integration.conftest import Said, run_cloner
+
+KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
+"""What kombu keeps for all workers of a Redis together."""
+
+
+@pytest.fixture
+def neighbours(redis: Redis) -> Redis:
+    """A Redis that others use."""
+    redis.set("cloner:main:batch:theirs", "x")
+    redis.lpush("cloner.main.v1.shared", "x")
+    return redis
+
+
+def assert_swept(redis: Redis) -> None:
+    assert {str(key) for key in redis.scan_iter()} - KOMBU == {"cloner:main:batch:theirs", "cloner.main.v1.shared"}
+
+
+def test_a_finished_run_leaves_no_key(neighbours: Redis, valkey_url: str, tmp_path: Path) -> None:
+    batch = str(write_batch(tmp_path, [3, 2]))
+    ran = run_cloner("run", batch, "--engine", "fake", cwd=tmp_path, env={"CLONER_REDIS_URL": valkey_url})
+    assert ran.returncode == 0, ran.stderr
+    assert_swept(neighbours)
+
+
+def test_a_run_whose_model_does_not_load_leaves_no_key(
+    neighbours: Redis, valkey_url: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny_checkpoint.iterdir():
+        (broken / file.name).write_bytes(b"broken")
+    batch = str(write_batch(tmp_path, [3, 2], checkpoint_dir=str(broken)))
+    ran = run_cloner("run", batch, cwd=tmp_path, env={"CLONER_REDIS_URL": valkey_url})
+    assert ran.returncode == 78, ran.stderr
+    assert_swept(neighbours)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_counts_what_is_there_and_leaves_no_key(
+    neighbours: Redis, valkey_url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    batch = write_batch(tmp_path, [8, 8, 8])
+    command = [sys.executable, "-m", "cloner", "run", str(batch), "--engine", "fake", "--workers", "2"]
+    run = Said(command, {"CLONER_REDIS_URL": valkey_url, "CLONER_FAKE_SEGMENT_S": "0.05"}, tmp_path)
+    run.wait_for("progress: 5/8")
+    assert run.stop(number) == 128 + number
+    stopped = re.fullmatch(r"\[Main\] Stopped: (\d+)/24 segments are in .*", run.lines[-1])
+    assert stopped, run.lines
+    counted, written = int(stopped[1]), len(list((tmp_path / "audio").glob("*.wav")))
+    # Each worker may have been stopped between an audio file and its line in the record.
+    assert 5 <= counted <= written <= counted + 2
+    assert "Traceback" not in "\n".join(run.lines)
+    assert_swept(neighbours)

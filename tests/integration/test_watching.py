@@ -1,0 +1,84 @@
+"""What somebody who watches a fleet sees of it: its processes, its events, its keys in Redis, its lines."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+
+from cloner.app import make_app
+from cloner.client import BatchHandle, Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import PATIENCE_S, Start
+
+KINDS = {"task-sent", "task-received", "task-started", "task-succeeded"}
+
+LINES = """\
+[Worker 0] Starting on cpu
+[Worker 0] Loading Text2Semantic model...
+[Worker 0] Loading DAC model...
+[Worker 0] Models loaded! Starting generation...
+[Worker 0] Assigned 2 speakers, 7 texts total
+[Worker 0] Processing Speaker 0 (1/2)
+[Worker 0] This speaker has 2 texts
+[Worker 0] Speaker 0 progress: 1/2
+[Worker 0] ✅ Completed Speaker 0: 2 segments
+[Worker 0] Processing Speaker 1 (2/2)
+[Worker 0] This speaker has 5 texts
+[Worker 0] Speaker 1 progress: 1/5
+[Worker 0] Speaker 1 progress: 5/5
+[Worker 0] ✅ Completed Speaker 1: 5 segments
+[Worker 0] ✅ All done! Processed 7/7 segments
+""".splitlines()
+
+
+def test_a_worker_and_the_collector_say_nothing_but_what_is_ours(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.2)
+    fleet.wait_for("Models loaded!")
+
+    # Two parents and their spawned children; each is told how to stop before it imports Celery.
+    processes = psutil.Process(fleet.process.pid).children(recursive=True)
+    children = [process for process in processes if "billiard.spawn" in " ".join(process.cmdline())]
+    (child,) = [child for child in children if child.pid == client.fleet()[0].pid]
+    assert [process.environ()["REMAP_SIGTERM"] for process in children] == ["SIGQUIT", "SIGQUIT"]
+
+    batch = client.submit(write_batch(tmp_path, [2, 5]))
+    fleet.wait_for("Speaker 1 progress: 1/5")
+    child.suspend()
+    # One chunk is finished, one in hand.
+    # The chord's members, its size and who is done: none may be gone before the batch is.
+    patterns = f"celery-task-meta-{batch.id}.*", "celery-taskset-meta-*.[jsd]"
+    ages = [client.redis.ttl(key) for pattern in patterns for key in client.redis.scan_iter(pattern)]
+    assert len(ages) >= 4
+    assert min(ages) > settings.batch_ttl_s - 60
+    child.resume()
+
+    assert batch.wait(timeout=60).generated == 7
+    assert fleet.stop() == 0
+    assert [line for line in fleet.lines if line.startswith(("[Worker", "[Collector"))] == LINES
+    assert fleet.process.stdout
+    assert fleet.process.stdout.read() == ""
+
+
+def test_who_listens_for_events_sees_a_chunk_sent_started_and_finished(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    app = make_app(settings)
+    seen: list[tuple[str, str]] = []
+    batch: BatchHandle | None = None
+    deadline = time.monotonic() + PATIENCE_S
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, {"*": lambda e: seen.append((e.get("uuid", ""), e["type"]))})
+        # It asks the workers for a sign of life, and by the first one it surely listens.
+        for _ in receiver.itercapture(timeout=PATIENCE_S):
+            batch = batch or client.submit(write_batch(tmp_path, [1]))
+            # The collector says that it has sent a chunk after it has, so a worker may be heard before it.
+            if {kind for uuid, kind in seen if uuid == f"{batch.id}.0"} == KINDS:
+                break
+            assert time.monotonic() < deadline, seen

@@ -1,0 +1,15 @@
+"""What several unit tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.batchfiles import write_references
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two references of codes and one recording."""
+    return write_references(tmp_path)

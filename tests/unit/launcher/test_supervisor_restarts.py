@@ -1,0 +1,112 @@
+"""What a supervisor does about what ends by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+
+import pytest
+
+from cloner.errors import LoadFailed
+from cloner.fleet import WorkerState
+from launcher.cpu import Cpu
+from launcher.gpus import GB
+from launcher.layout import plan_layout
+from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+
+
+def test_what_dies_is_started_again_later_and_later(scene: Scene) -> None:
+    clock = scene.clock = FakeClock()
+    delays: list[int] = []
+
+    def pass_time(line: str) -> None:
+        if found := re.search(r"Collector ended with exit status 1; starting it again in (\d+) s", line):
+            delays.append(int(found[1]))
+            clock.now += delays[-1]
+
+    scene.on_line = pass_time
+    with scene.supervisor(collector=DIES) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(delays) == 8)
+
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(scene.said("Launching Worker")) == 2
+
+
+def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
+    clock = scene.clock = FakeClock()
+    scene.layout = plan_layout([], Cpu(4, 64 * GB), 8.0, speakers=1, workers=None)
+    launches: list[int] = []
+
+    def nearly(line: str) -> None:
+        if "starting it again in 1 s" in line:
+            clock.now += 0.75
+
+    def look() -> bool:
+        launches.append(len(scene.said("Launching Worker 0")))
+        if scene.said("starting it again in 1 s"):
+            clock.now += 0.25
+        return launches[-1] == 2
+
+    scene.on_line = nearly
+    with scene.supervisor(worker=DIES) as supervisor:
+        supervisor.start()
+        supervisor.run(until=look)
+
+    assert launches[-2:] == [1, 2]
+    assert "[Main] Worker 0 ended with exit status 1; starting it again in 1 s" in scene.lines
+
+
+def test_a_killed_worker_is_told_by_the_signals_name_and_loads_again(scene: Scene) -> None:
+    clock = scene.clock = FakeClock()
+
+    def kill_worker_0(line: str) -> None:
+        ups = scene.said(r"\[Worker 0\] up")
+        if len(ups) == 1 and line == ups[0]:
+            scene.registry.update("cpu.0@box1", state=WorkerState.BUSY)
+            os.kill(int(line.rpartition(" ")[2]), signal.SIGSEGV)
+        clock.now += 1
+
+    scene.on_line = kill_worker_0
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
+        state = scene.registry.workers()[0].state
+
+    assert "[Main] Worker 0 was killed by SIGSEGV; starting it again in 1 s" in scene.lines
+    assert state is WorkerState.LOADING
+
+
+def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+
+    assert len(scene.said("could not be started: .*/nowhere/python.*; starting it again in 1 s")) == 3
+
+
+def test_a_model_that_does_not_load_stops_everything_for_the_reason_in_the_registry(scene: Scene) -> None:
+    worker = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye'); raise SystemExit(78)\n" + UP
+
+    with scene.supervisor(worker=worker) as supervisor:
+        supervisor.register()
+        scene.on_line = lambda line: (
+            scene.registry.update("cpu.1@box1", error="mini/model.pth\nis missing") if "bye" in line else None
+        )
+        supervisor.start()
+        with pytest.raises(LoadFailed, match=r"^Worker 1 cannot load its model: mini/model.pth is missing$"):
+            supervisor.run()
+        assert scene.names() == []
+
+    assert not scene.said("starting it again")
+    assert len(scene.said("Launching Worker 1")) == 1
+
+
+def test_without_a_reason_in_the_registry_the_last_line_is_the_reason(scene: Scene) -> None:
+    with scene.supervisor(worker="print('no such file: mini'); raise SystemExit(78)") as supervisor:
+        supervisor.start()
+        with pytest.raises(LoadFailed, match=r"^Worker \d cannot load its model: no such file: mini$"):
+            supervisor.run()

@@ -1,0 +1,85 @@
+"""How a supervisor stops what it has started."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+from tests.unit.launcher.scene import DEAF, UP, Scene
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_cleanly(scene: Scene, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    scene.on_line = lambda line: os.kill(os.getpid(), number) if line.startswith("[Worker 1] up") else None
+
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        assert supervisor.run() == number
+
+    assert scene.said(f"{number.name}: stopping within 60 s; a second signal kills at once")
+    assert scene.redis.keys() == []
+    assert signal.getsignal(number) == before
+    for line in scene.said("up"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.rpartition(" ")[2]), 0)
+
+
+def test_lines_of_stopping_workers_are_still_passed_on(scene: Scene) -> None:
+    last_words = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit('last words'))\n" + UP
+
+    with scene.supervisor(worker=last_words) as supervisor:
+        supervisor.start()
+        scene.workers_are_ready()
+        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+
+    assert sorted(scene.said("last words")) == ["[Worker 0] last words", "[Worker 1] last words"]
+
+
+def test_who_does_not_stop_in_time_is_killed(scene: Scene) -> None:
+    scene.settings["stop_s"] = 1.0
+    with scene.supervisor(collector=DEAF) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+
+    [killing] = scene.said("Killing")
+    assert re.fullmatch(r"\[Main\] Killing Collector \(process \d+\)", killing)
+    assert scene.names() == []
+
+
+def test_who_still_loads_is_not_waited_for(scene: Scene) -> None:
+    # Were it waited for, this would take an hour.
+    scene.settings["stop_s"] = 3600.0
+    with scene.supervisor(worker=DEAF) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+
+    assert scene.said("Killing") == []
+    assert scene.names() == []
+
+
+def test_a_second_signal_kills_at_once(scene: Scene) -> None:
+    def press_again(line: str) -> None:
+        if line == "[Worker 0] heard" or (line.startswith("[Worker 0] up")):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    scene.on_line = press_again
+    # Were the second signal not heeded, this would take an hour.
+    scene.settings["stop_s"] = 3600.0
+    with scene.supervisor(worker=DEAF) as supervisor:
+        supervisor.start()
+        scene.workers_are_ready()
+        assert supervisor.run() is signal.SIGINT
+
+    assert len(scene.said(r"Killing Worker 0 \(process")) == 1
+
+
+def test_stopping_twice_or_before_the_start_is_no_error(scene: Scene) -> None:
+    with scene.supervisor() as supervisor:
+        supervisor.register()
+        supervisor.stop()
+
+    assert scene.redis.keys() == []

@@ -1,0 +1,57 @@
+"""Around both command lines: errors as sentences, and what Ctrl-C and SIGTERM leave on the screen."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloner.commandline import sentences
+from cloner.errors import LoadFailed
+
+HANGS = "import signal; print('importing', flush=True); signal.pause()"
+
+
+def test_an_error_of_ours_is_its_sentence_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, sentences():
+        raise LoadFailed("no model.pth")
+    assert (stop.value.code, capsys.readouterr().err) == (78, "no model.pth\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_line_and_the_shells_status(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop, sentences():
+        signal.raise_signal(number)
+    assert (stop.value.code, capsys.readouterr().err) == (128 + number, f"Stopped by {number.name}\n")
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("program", ["cloner", "launcher"])
+@pytest.mark.parametrize("slow_import", ["typer", "pydantic"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path, program: str, slow_import: str) -> None:
+    (tmp_path / f"{slow_import}.py").write_text(HANGS)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {program}.__main__ import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "status", "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Stopped by SIGINT\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["checkpoint", "--help"]])
+def test_what_needs_no_numpy_does_not_wait_for_it(arguments: list[str]) -> None:
+    script = "import sys; sys.modules.update(numpy=None, torch=None, celery=None); from cloner.cli import main; main()"
+    ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
+    ran = subprocess.run([sys.executable, "-m", "cloner", "--version"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.split()[0]) == (0, "cloner")
