@@ -14,6 +14,7 @@ from typing import Any
 from celery import chord, current_app, shared_task
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
+from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
 from cloner.errors import UnknownBatch, reason_of
@@ -24,28 +25,33 @@ from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.wire import Manifest
 
-KEEP_TRYING = {
-    "autoretry_for": (RedisError, OperationalError),
-    "retry_backoff": True,
-    "retry_backoff_max": 30,
-    "max_retries": None,
-}
-"""Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it."""
+
+def _is_outage(error: BaseException) -> bool:
+    """Redis does not answer. Celery's listener for results gives up after twenty seconds, by an error of no kind."""
+    lost = RedisError, OperationalError
+    return isinstance(error, lost) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, lost))
+
+
+PATIENCE = Retrying(retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), reraise=True)
+"""Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it.
+
+The task itself goes on trying. Celery's own retry is a message, and where Redis is away it cannot be sent: Celery
+then drops the task for good.
+"""
 
 
 @contextmanager
 def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
-    """Whatever ends the task but a Redis that falters ends the batch: who waits for it is told why."""
+    """Whatever ends the task ends the batch: who waits for it is told why."""
     try:
         yield
-    except (RedisError, OperationalError):
-        raise
     except Exception as error:
-        redis.hset(settings.names.batch(batch_id), mapping={"state": "broken", "error": reason_of(error)})
+        state = {"state": "broken", "error": reason_of(error)}
+        PATIENCE(redis.hset, settings.names.batch(batch_id), mapping=state)
         raise
 
 
-@shared_task(name=queues.OPEN_BATCH, **KEEP_TRYING)
+@shared_task(name=queues.OPEN_BATCH)
 def open_batch(batch_id: str) -> None:
     """Publish the batch's chunks as one chord.
 
@@ -55,13 +61,10 @@ def open_batch(batch_id: str) -> None:
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
-        manifest = _manifest(redis, settings, batch_id)
-        # Before its chunks are there: on a second box, another collector may close it as soon as they are.
-        redis.hset(settings.names.batch(batch_id), "state", "running")
-        _publish(manifest, settings)
+        PATIENCE(_open, redis, settings, batch_id)
 
 
-@shared_task(name=queues.CLOSE_BATCH, ignore_result=True, **KEEP_TRYING)
+@shared_task(name=queues.CLOSE_BATCH, ignore_result=True)
 def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
     """The chord's body, and its errback: gather what the record says into one result.
 
@@ -70,7 +73,14 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
-        _close(redis, settings, batch_id)
+        PATIENCE(_close, redis, settings, batch_id)
+
+
+def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
+    manifest = _manifest(redis, settings, batch_id)
+    # Before its chunks are there: on a second box, another collector may close it as soon as they are.
+    redis.hset(settings.names.batch(batch_id), "state", "running")
+    _publish(manifest, settings)
 
 
 def _close(redis: Redis, settings: Settings, batch_id: str) -> None:

