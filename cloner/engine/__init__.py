@@ -62,6 +62,16 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
     return [upstream.encode(codec, device, recording) for recording in recordings]
 
 
+def codec_identity(settings: Settings) -> str:
+    """A name for what makes codes of recordings: the fake engine, or the checkpoint's codec."""
+    if settings.engine is EngineName.FAKE:
+        return str(EngineName.FAKE)
+    from cloner.engine.checkpoint import CODEC_WEIGHTS
+
+    weights = (settings.checkpoint_dir / CODEC_WEIGHTS).stat()
+    return f"{settings.checkpoint_dir.resolve().name}-{weights.st_size:x}-{weights.st_mtime_ns:x}"
+
+
 @contextmanager
 def worker_packages() -> Iterator[None]:
     """Turn a failed import of torch, fish-speech or what they need into a `MissingPackage` that says how to install."""

@@ -8,7 +8,7 @@ behind the same four methods.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -105,7 +105,7 @@ class Engine(Protocol):
         """Codes of reference recordings. Raises `BadReference` where one cannot be used."""
         ...
 
-    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
         """Speak a chunk; exactly one answer a line, in any order.
 
         Lines may be drawn one by one, when their turn comes: an engine with one slot holds one speaker's

@@ -7,7 +7,7 @@ not wait while the caller writes files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class BatchedEngine:
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return self._decoding.submit(self._codec.encode, recordings).result()
 
-    def speak(self, lines: Iterable[Line]) -> Iterator[Answer]:
+    def speak(self, lines: Iterable[Line]) -> Generator[Answer, None, None]:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
         drawn = list(lines)
         answers: SimpleQueue[Answer | None] = SimpleQueue()

@@ -63,6 +63,6 @@ class CodecStage:
             segment, take = batch[place]
             number = segment.line.segment
             if np.isfinite(audio).all():
-                take(Spoken(number, audio, segment.codes.shape[1]))
+                take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
             else:
                 take(NotSpoken(number, "generation_failed", CODEC_BROKE))

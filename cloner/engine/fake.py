@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
 from threading import Event
 
@@ -48,7 +48,7 @@ class FakeEngine:
         """Codes ``[10, ceil(samples / 2048)]`` that depend on the recording alone."""
         return [_codes(recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
         waiting = iter(lines)
         while together := list(islice(waiting, self.slots)):
             _work(self._segment_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,7 +58,7 @@ class UpstreamEngine:
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return [encode(self._codec, self._device, recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
         for line in lines:
             try:
                 answer: Spoken | NotSpoken = self._speak(line)

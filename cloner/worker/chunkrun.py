@@ -6,19 +6,20 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from cloner.batch import ReferenceKind, segment_seed
-from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken
 from cloner.errors import BadReference, RecordFailed, SegmentFailed, reason_of
 from cloner.fleet import WorkerState
 from cloner.logs import get_logger
 from cloner.record import RecordWriter
-from cloner.references import audio_from_bytes, codes_from_bytes
 from cloner.results import SegmentResult
 from cloner.wire import ChunkMessage, ReferenceRow, SegmentRow, SpeakerPart
 from cloner.worker.chunklog import ChunkLog
 from cloner.worker.runtime import Runtime
+from cloner.worker.voices import Voices
 
 REPORT_S = 0.25
 """Seconds between two reports of a chunk's progress, and between two looks whether the batch was cancelled."""
@@ -78,8 +79,11 @@ class ChunkRun:
     def _speak(self) -> None:
         lines = self._lines()
         try:
-            for answer in self._runtime.engine.speak(lines):
-                self._take(answer)
+            with closing(self._runtime.engine.speak(lines)) as answers:
+                for answer in answers:
+                    self._take(answer)
+                    if self._is_cancelled():
+                        return
         except RecordFailed:
             raise
         except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
@@ -87,15 +91,14 @@ class ChunkRun:
 
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
-        for part in self._message.parts:
+        parts = [(part, todo) for part in self._message.parts if (todo := list(self._unfinished(part)))]
+        voices = Voices(self._runtime, [part.reference for part, _ in parts], self._codes)
+        for part, todo in parts:
             if self._is_cancelled():
                 return
-            todo = list(self._unfinished(part))
-            if not todo:
-                continue
             self._log.begin(part)
             try:
-                voice = self._voice(part.reference)
+                voice = voices.get(part.reference)
             except BadReference as error:
                 for row, key in todo:
                     self._open[row[0]] = (part, row, key)
@@ -117,22 +120,6 @@ class ChunkRun:
                 self._add(known)
             else:
                 yield row, key
-
-    def _voice(self, reference: ReferenceRow) -> Voice:
-        digest = reference.digest
-        data = self._codes.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
-        if not isinstance(data, bytes):
-            raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
-        if reference.kind is ReferenceKind.CODES:
-            return Voice(codes_from_bytes(data), reference.text)
-        audio = audio_from_bytes(data)
-        try:
-            (codes,) = self._runtime.engine.encode([audio])
-        except BadReference:
-            raise
-        except Exception as error:  # whatever it is, it is this speaker's alone
-            raise BadReference(f"the recording could not be encoded: {reason_of(error)}") from error
-        return Voice(codes, reference.text)
 
     def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:
         what = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def progress(workers: Workers) -> list[object]:
 
 def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_path: Path) -> None:
     class Watching(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
             assert state(workers) == "busy"
             yield from super().speak(lines)
 
@@ -64,7 +64,7 @@ def test_an_engine_that_cannot_read_a_file_fails_its_segments(
     workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class WithoutFile(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
             next(iter(lines))
             raise FileNotFoundError("kernels.bin")
 

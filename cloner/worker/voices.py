@@ -1,0 +1,115 @@
+"""The voices of a chunk: references out of Redis, recordings turned into codes once and kept on disk."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from cloner.batch import ReferenceKind
+from cloner.engine import codec_identity
+from cloner.engine.base import Codes, Voice
+from cloner.engine.checks import check_codes
+from cloner.errors import BadReference, reason_of
+from cloner.logs import get_logger
+from cloner.record import HOUSEKEEPING
+from cloner.references import audio_from_bytes, codes_from_bytes
+from cloner.wire import ReferenceRow
+from cloner.worker.runtime import Runtime
+
+TOGETHER = 8
+"""Recordings that are encoded at once: 30 s each, a batch that any card holds."""
+
+
+class Voices:
+    """The references of one chunk, in the order in which they will be asked for.
+
+    Codes of recordings are kept under the output root, by the content hash of the recording and the identity of the
+    codec, so that a recording is encoded once for all chunks, batches and workers that see the folder.
+    """
+
+    def __init__(self, runtime: Runtime, references: Sequence[ReferenceRow], fetched: dict[str, bytes]) -> None:
+        """`fetched` are references whose bytes are here already, by digest."""
+        self._runtime = runtime
+        self._fetched = fetched
+        self._recordings = {row.digest: row for row in references if row.kind is ReferenceKind.AUDIO}
+        self._encoded: dict[str, Codes | BadReference] = {}
+        identity = codec_identity(runtime.settings)
+        self._folder = runtime.outputs.root / HOUSEKEEPING / "references" / identity
+
+    def get(self, reference: ReferenceRow) -> Voice:
+        """The voice of a reference. Raises `BadReference`."""
+        if reference.kind is ReferenceKind.CODES:
+            return Voice(codes_from_bytes(self._data(reference.digest)), reference.text)
+        if reference.digest not in self._encoded:
+            self._encode_next(reference.digest)
+        codes = self._encoded[reference.digest]
+        if isinstance(codes, BadReference):
+            raise codes
+        return Voice(codes, reference.text)
+
+    def _encode_next(self, first: str) -> None:
+        """Make the codes of this recording, and of some that will be asked for after it, in one go."""
+        digests = list(self._recordings)
+        missing = (digest for digest in digests[digests.index(first) :] if digest not in self._encoded)
+        audios = {}
+        for digest in islice(missing, TOGETHER):
+            kept = self._kept(digest)
+            if kept is not None:
+                self._encoded[digest] = kept
+                continue
+            try:
+                audios[digest] = audio_from_bytes(self._data(digest))
+            except BadReference as error:
+                self._encoded[digest] = error
+        if not audios:
+            return
+        try:
+            together = self._runtime.engine.encode(list(audios.values()))
+        except Exception:  # noqa: BLE001 - one recording's fault, and which one's is found out below
+            together = []
+        for digest, codes in zip(audios, together, strict=False):
+            self._keep(digest, codes)
+        for digest in audios.keys() - self._encoded.keys():
+            try:
+                (codes,) = self._runtime.engine.encode([audios[digest]])
+                self._keep(digest, codes)
+            except BadReference as error:
+                self._encoded[digest] = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this speaker's alone
+                self._encoded[digest] = BadReference(f"the recording could not be encoded: {reason_of(error)}")
+
+    def _data(self, digest: str) -> bytes:
+        data = self._fetched.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
+        if not isinstance(data, bytes):
+            raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
+        return data
+
+    def _kept(self, digest: str) -> Codes | None:
+        try:
+            codes: Codes = np.load(self._path(digest), allow_pickle=False)
+            check_codes(codes)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, BadReference) as error:
+            get_logger().warning(f"{self._path(digest)} is made anew, it cannot be used: {reason_of(error)}")
+            return None
+        return codes
+
+    def _keep(self, digest: str, codes: Codes) -> None:
+        self._encoded[digest] = codes
+        path = self._path(digest)
+        part = path.with_name(f"part-{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                np.save(file, codes, allow_pickle=False)
+            part.replace(path)
+        except OSError as error:
+            get_logger().warning(f"{path} cannot be written, so the recording may be encoded again: {error}")
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / f"{digest}.npy"
