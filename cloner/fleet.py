@@ -79,6 +79,14 @@ class WorkerInfo:
         return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
 
 
+SLOTS: dict[EngineName, Callable[[Settings], int]] = {
+    EngineName.BATCHED: lambda settings: settings.slots,
+    EngineName.UPSTREAM: lambda _settings: 1,
+    EngineName.FAKE: lambda settings: settings.fake_slots,
+}
+"""Slots of each engine before it has loaded."""
+
+
 def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
     """What is known of a worker before it starts. What only loading the model tells, the worker corrects."""
     return WorkerInfo(
@@ -90,7 +98,7 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         gpu=place.gpu,
         engine=settings.engine,
         checkpoint=settings.checkpoint_dir.name,
-        slots=settings.fake_slots if settings.engine is EngineName.FAKE else 1,
+        slots=SLOTS[settings.engine](settings),
     )
 
 

@@ -99,6 +99,8 @@ _RIGHT = {
     "CLONER_FLEET": _NAME,
     "CLONER_BOX": _NAME,
     "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
+    "CLONER_SLOTS": "give a whole number, 1 to 1024",
+    "CLONER_DETERMINISTIC": "give true or false",
     "FISH_MODEL_MEMORY_GB": "give a number of GB above 0, such as 8.0",
     "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
     "CLONER_HEARTBEAT_S": _SECONDS,

@@ -25,7 +25,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("CLONER_FLEET", "a.b", "give 1 to 40 letters, digits, - or _"),
         ("CLONER_BOX", "two words", "give 1 to 40 letters, digits, - or _"),
-        ("CLONER_ENGINE", "espeak", "give upstream or fake"),
+        ("CLONER_ENGINE", "espeak", "give batched or upstream or fake"),
         ("FISH_MODEL_MEMORY_GB", "0", "give a number of GB above 0, such as 8.0"),
         ("FISH_MODEL_MEMORY_GB", "nan", "give a number of GB above 0, such as 8.0"),
         ("CLONER_BATCH_TTL_S", "59", "give a whole number of seconds, 60 to 316224000 (ten years)"),
@@ -34,6 +34,8 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CLONER_STOP_S", "inf", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_STOP_S", "nan", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
+        ("CLONER_SLOTS", "0", "give a whole number, 1 to 1024"),
+        ("CLONER_DETERMINISTIC", "maybe", "give true or false"),
         ("CLONER_FAKE_LOAD_S", "-1", "give a number of seconds, 0 to 86400 (a day)"),
         ("CLONER_FAKE_SEGMENT_S", "", "give a number of seconds, 0 to 86400 (a day)"),
         ("CLONER_WORKER_INDEX", "-1", "give a whole number, 0 or more"),

@@ -30,7 +30,8 @@ def make_voice(seed: int, frames: int = 20) -> Voice:
 
 
 def make_line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> Line:
-    return Line(segment, text, voice, Generation(**{"max_new_tokens": 12, "min_new_tokens": 12, **generation}), seed)
+    most = generation.setdefault("max_new_tokens", 12)
+    return Line(segment, text, voice, Generation(**{"min_new_tokens": min(12, most), **generation}), seed)
 
 
 def greedy(line: Line) -> Line:

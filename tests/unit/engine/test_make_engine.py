@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cloner.engine import make_engine
+from cloner.engine.batched import BatchedEngine
 from cloner.engine.fake import FakeEngine
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import LoadFailed, MissingPackage
@@ -35,7 +36,7 @@ def test_the_fake_engine_takes_its_settings() -> None:
 
 
 def test_the_upstream_engine_speaks_the_checkpoint_of_the_settings(tiny: Path) -> None:
-    engine = make_engine(settings(checkpoint_dir=tiny), "cpu")
+    engine = make_engine(settings(checkpoint_dir=tiny, engine=EngineName.UPSTREAM), "cpu")
     assert isinstance(engine, UpstreamEngine)
     said: list[str] = []
     engine.load(said.append)
@@ -43,14 +44,28 @@ def test_the_upstream_engine_speaks_the_checkpoint_of_the_settings(tiny: Path) -
     engine.close()
 
 
-def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batched_engine_is_the_default_and_takes_its_settings(tiny: Path) -> None:
+    engine = make_engine(settings(checkpoint_dir=tiny, slots=3), "cpu")
+    assert isinstance(engine, BatchedEngine)
+    said: list[str] = []
+    engine.load(said.append)
+    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert said[2].startswith("Cache: 3 slots of 2048 positions")
+    assert engine.slots == 3
+    engine.close()
+
+
+@pytest.mark.parametrize("name", [EngineName.BATCHED, EngineName.UPSTREAM])
+def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(
+    name: EngineName, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    engine = make_engine(settings(checkpoint_dir=tiny), "cuda:1")
+    engine = make_engine(settings(checkpoint_dir=tiny, engine=name), "cuda:1")
     with pytest.raises(LoadFailed, match="finds no GPU"):
         engine.load(lambda _line: None)
 
 
-@pytest.mark.parametrize("package", ["torch", "cloner.engine.upstream"])
+@pytest.mark.parametrize("package", ["torch", "cloner.engine.batched", "cloner.engine.upstream"])
 def test_a_missing_package_says_how_to_install_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module as not there
     with pytest.raises(MissingPackage, match=rf"{package}.*make setup.*ops/fish-speech\.txt"):

@@ -1,0 +1,101 @@
+"""Recordings of a chunk become codes: together, once, and each failing for itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from redis import Redis
+
+from cloner.batch import ReferenceKind
+from cloner.engine.base import SAMPLE_RATE, Audio, Codes
+from cloner.engine.fake import FakeEngine
+from cloner.errors import BadReference
+from cloner.wire import ReferenceRow
+from cloner.worker.voices import TOGETHER, Voices
+from tests.unit.worker.workers import Workers
+
+
+class Counting(FakeEngine):
+    """Notes how many recordings each call brings; breaks on one of half a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        self.calls.append(len(recordings))
+        if any(recording.size == SAMPLE_RATE // 2 for recording in recordings):
+            raise RuntimeError("half a second")
+        return super().encode(recordings)
+
+
+@pytest.fixture
+def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
+    return Workers(redis, valkey_url, tmp_path / "out")
+
+
+def recording(workers: Workers, seed: int, seconds: float = 1.0) -> ReferenceRow:
+    sound = io.BytesIO()
+    samples = 0.1 * np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE)).astype(np.float32)
+    soundfile.write(sound, samples, SAMPLE_RATE, format="FLAC")
+    workers.blobs.set(workers.settings.names.reference(str(seed)), sound.getvalue())
+    return ReferenceRow(kind=ReferenceKind.AUDIO, digest=str(seed), text=f"text {seed}")
+
+
+def test_recordings_are_encoded_together_and_once(workers: Workers) -> None:
+    rows = [recording(workers, seed) for seed in range(TOGETHER + 2)]
+    engine = Counting()
+    voices = Voices(workers.runtime(engine=engine), [*rows, rows[0]], {})
+    first = [voices.get(row) for row in [*rows, rows[0]]]
+    assert engine.calls == [TOGETHER, 2]
+    assert [voice.text for voice in first[:-1]] == [f"text {seed}" for seed in range(TOGETHER + 2)]
+    # Another worker that sees the folder, in another batch.
+    other = Counting()
+    again = [Voices(workers.runtime(engine=other), [row], {}).get(row) for row in rows]
+    assert other.calls == []
+    assert [voice.key for voice in again] == [voice.key for voice in first[:-1]]
+
+
+def test_a_recording_that_breaks_the_engine_fails_alone(workers: Workers) -> None:
+    rows = [recording(workers, 0), recording(workers, 1, seconds=0.5), recording(workers, 2)]
+    voices = Voices(workers.runtime(engine=Counting()), rows, {})
+    assert voices.get(rows[0]).codes.shape[0] == 10
+    with pytest.raises(BadReference, match="could not be encoded: RuntimeError: half a second"):
+        voices.get(rows[1])
+    assert voices.get(rows[2]).codes.shape[0] == 10
+
+
+def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> None:
+    rows = [recording(workers, 0), recording(workers, 1), recording(workers, 2)]
+    workers.blobs.delete(workers.settings.names.reference("0"))
+    workers.blobs.set(workers.settings.names.reference("1"), b"no sound")
+    voices = Voices(workers.runtime(engine=Counting()), rows, {})
+    for row, reason in zip(rows, ("no longer in Redis", "did not arrive whole"), strict=False):
+        with pytest.raises(BadReference, match=reason):
+            voices.get(row)
+    assert voices.get(rows[2]).text == "text 2"
+
+
+def test_kept_codes_that_are_damaged_are_made_anew(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
+    row = recording(workers, 0)
+    codes = Voices(workers.runtime(engine=Counting()), [row], {}).get(row).codes
+    (kept,) = (workers.settings.out_dir / ".cloner").rglob("0.npy")
+    kept.write_bytes(kept.read_bytes()[:-100])
+    engine = Counting()
+    assert np.array_equal(Voices(workers.runtime(engine=engine), [row], {}).get(row).codes, codes)
+    assert engine.calls == [1]
+    assert f"{kept} is made anew" in capsys.readouterr().err
+    assert np.array_equal(np.load(kept), codes)
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
+    (workers.settings.out_dir / ".cloner").mkdir(parents=True)
+    (workers.settings.out_dir / ".cloner" / "references").write_text("in the way")
+    row = recording(workers, 0)
+    assert Voices(workers.runtime(engine=Counting()), [row], {}).get(row).text == "text 0"
+    assert "cannot be written, so the recording may be encoded again" in capsys.readouterr().err
