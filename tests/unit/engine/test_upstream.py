@@ -25,7 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor"
 
 
 def line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> Line:
-    return Line(segment, text, voice, Generation(**{"max_new_tokens": 12, "min_new_tokens": 12, **generation}), seed)
+    most = generation.setdefault("max_new_tokens", 12)
+    return Line(segment, text, voice, Generation(**{"min_new_tokens": min(12, most), **generation}), seed)
 
 
 def spoken(engine: UpstreamEngine, one: Line) -> Spoken:
