@@ -19,8 +19,8 @@ SHOWN = 3
 def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
     """Raise `OutputsTaken` if a batch that is neither closed nor cancelled writes a file of this one's.
 
-    Only batches under way are read, about a tenth of a second for 100,000 segments. Two that are submitted at the very same
-    moment do not see each other.
+    Only batches under way are read, about a tenth of a second for 100,000 segments. Two that are submitted at the very
+    same moment do not see each other.
     """
     wanted = set(manifest.outputs())
     for batch_id in _open_batches(blobs, names):
