@@ -24,7 +24,15 @@ from cloner.app import make_app
 from cloner.batch import Batch, Speaker
 from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
-from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
+from cloner.errors import (
+    BatchBroken,
+    BrokerUnreachable,
+    NoWorkers,
+    UnknownBatch,
+    UsageError,
+    WrongCheckpoint,
+    printable,
+)
 from cloner.fleet import Registry, WorkerInfo
 from cloner.overlap import check_outputs
 from cloner.plan import Strategy
@@ -156,7 +164,7 @@ class Client:
         seconds, microseconds = self.redis.time()
         manifest = Manifest(
             batch_id=_new_id(),
-            source=batch.source.name,
+            source=printable(batch.source.name),
             submitted_at=seconds + microseconds / 1e6,
             generation=batch.generation,
             speakers=speakers,
