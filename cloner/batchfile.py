@@ -15,7 +15,7 @@ from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, S
 from cloner.batchrows import NamedReference, Row, read_document
 from cloner.errors import BadBatch, BadReference, Problem
 from cloner.outputs import Outputs, names_folder
-from cloner.references import check_codes, check_recording, find_reference
+from cloner.references import RECORDING_ENDINGS, check_codes, check_recording, find_reference
 from cloner.rowchecks import checked
 from cloner.texts import name_flaw, shown
 
@@ -147,7 +147,7 @@ class _Checker:
         if named:
             path = self._base / named.file
             if flaw := self._flaw(named.kind, path):
-                self._problem(where, flaw, _RIGHT_FILE[named.kind])
+                self._problem(where, flaw, _right_file(named.kind, path))
             return Reference(named.kind, (path,), named.text)
         if not self._references:
             right = "name one for it, or give a folder of references with --references"
@@ -163,10 +163,12 @@ class _Checker:
         return None
 
 
-_RIGHT_FILE = {
-    ReferenceKind.CODES: "give the .npy that fish-speech's codec wrote",
-    ReferenceKind.AUDIO: "give a recording such as a .wav or .flac",
-}
+def _right_file(kind: ReferenceKind, path: Path) -> str:
+    if kind is ReferenceKind.AUDIO:
+        return "give a recording such as a .wav or .flac"
+    if path.suffix.lower() in RECORDING_ENDINGS:
+        return "give the .npy of its codes, which `cloner encode` makes of a recording"
+    return "give the .npy that fish-speech's codec wrote"
 
 
 def _file_flaw(kind: ReferenceKind, path: Path) -> str | None:

@@ -23,7 +23,15 @@ from cloner.app import make_app
 from cloner.batch import Batch, Speaker
 from cloner.batchfile import read_batch
 from cloner.dealing import Assignment, deal
-from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
+from cloner.errors import (
+    BatchBroken,
+    BrokerUnreachable,
+    NoWorkers,
+    UnknownBatch,
+    UsageError,
+    WrongCheckpoint,
+    printable,
+)
 from cloner.fleet import Registry, WorkerInfo
 from cloner.overlap import check_outputs
 from cloner.plan import Strategy
@@ -171,7 +179,7 @@ class Client:
             chunks, assignments = deal(batch, workers, strategy, self.names)
             manifest = Manifest(
                 batch_id=_new_id(),
-                source=batch.source.name,
+                source=printable(batch.source.name),
                 submitted_at=server_time(self.redis),
                 generation=batch.generation,
                 speakers=speakers,

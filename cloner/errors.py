@@ -31,13 +31,18 @@ EXIT_LOAD_FAILED = 78
 """Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted."""
 
 
+def printable(text: object) -> str:
+    """`text` fit to be written as UTF-8: a file's name may have bytes in it that are none, and Python keeps those."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 class ClonerError(Exception):
     """Something went wrong."""
 
     exit_code = 1
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        super().__init__(printable(message or "") or (type(self).__doc__ or "").strip().splitlines()[0])
 
     @property
     def message(self) -> str:
@@ -136,4 +141,4 @@ class BadReference(SegmentFailed):
 
 def reason_of(error: Exception) -> str:
     """What to tell people of any error: its sentence if it is ours, else its type and words."""
-    return error.message if isinstance(error, ClonerError) else f"{type(error).__name__}: {error}"
+    return error.message if isinstance(error, ClonerError) else printable(f"{type(error).__name__}: {error}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, Protocol
 
 import yaml
@@ -35,6 +37,16 @@ class Repeated(dict[str, Any]):
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.keys_repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
+class Misread:
+    """A value of a YAML file that means something else than it looks like, such as ``yes``, ``12:30`` or ``010``."""
+
+    def __init__(self, written: str, meant: object) -> None:
+        self._text = f"{written}, which YAML reads as {'a date' if isinstance(meant, date) else str(meant).lower()}"
+
+    def __str__(self) -> str:
+        return self._text
 
 
 def decode(data: bytes) -> str:
@@ -120,7 +132,19 @@ def _yaml_object(loader: _YamlLoader, node: yaml.MappingNode) -> dict[str, Any]:
     return _object(pairs)
 
 
+_PLAIN = {"bool": "(?i:true|false)", "int": "[-+]?(0|[1-9][0-9]*)", "float": "[^:_]*", "timestamp": "(?!)"}
+"""What looks like what it means, by YAML's types: no yes and no, no octal numbers, none to the base of 60, no dates."""
+
+
+def _yaml_scalar(loader: _YamlLoader, node: yaml.ScalarNode) -> Any:
+    value = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+    kind = node.tag.rpartition(":")[2]
+    return value if re.fullmatch(_PLAIN[kind], node.value) else Misread(node.value, value)
+
+
 _YamlLoader.add_constructor("tag:yaml.org,2002:map", _yaml_object)
+for _kind in _PLAIN:
+    _YamlLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _yaml_scalar)
 
 
 def _yaml_events(text: str) -> Iterator[tuple[yaml.Event, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ def _read_transcript(path: Path) -> str:
 
 def _seconds(path: Path) -> float:
     """Length by the header."""
-    with _reading(path), sf.SoundFile(path) as sound:
+    with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         seconds: float = sound.frames / sound.samplerate
         _check_length(seconds)
         return seconds
@@ -224,7 +225,7 @@ def _join(paths: tuple[Path, ...]) -> Audio:
 
 def _read_recording(path: Path) -> tuple[Audio, float]:
     """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and the seconds of all of it by its header."""
-    with _reading(path), sf.SoundFile(path) as sound:
+    with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         rate = sound.samplerate
         audio = _read_mono(sound, MAX_SECONDS * rate)
         _check_length(audio.size / rate)

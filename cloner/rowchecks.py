@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cloner.errors import Problem
-from cloner.parsing import Repeated
+from cloner.parsing import Misread, Repeated
 from cloner.texts import name_flaw, prose_flaw, shown
 
 M = TypeVar("M", bound=BaseModel)
@@ -122,6 +122,10 @@ _RIGHT = {
 """What would be right for a key, "" being a whole row. The bounds of `Generation` are worded by pydantic."""
 
 
+_UNQUOTED = {"string_type": (Misread, bool, int, float), "flaw": (Misread,)}
+"""By pydantic's error: what a text is taken for that has no quotes."""
+
+
 def checked(model: type[M], values: object, place: str) -> M | list[Problem]:
     """`values` as a `model`, or everything that is wrong with their shape."""
     if not isinstance(values, dict):
@@ -171,6 +175,8 @@ def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Probl
         case _:
             what = f"is {shown(details['input'])}"
     right = _RIGHT.get(key) or details["msg"].replace("Input", "it", 1)
+    if details["type"] in _UNQUOTED and isinstance(details["input"], _UNQUOTED[details["type"]]):
+        right += ", in quotes"
     return Problem(where, f"{subject} {what}", right)
 
 

@@ -56,8 +56,8 @@ class ChunkRun:
         self._begin()
         try:
             self._run()
-        finally:
             self._tally.finished = True
+        finally:
             self._end()
         return self._tally
 
@@ -198,7 +198,7 @@ class ChunkRun:
         self._reported = self._looked = time.monotonic()
 
     def _end(self) -> None:
-        """Say that the chunk is finished, and this worker ready for the next."""
+        """Say how far the chunk came, and that this worker is ready for the next."""
         names, message = self._runtime.names, self._message
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())

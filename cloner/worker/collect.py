@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.errors import UnknownBatch, reason_of
+from cloner.errors import UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect
@@ -138,7 +138,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         generated=len(results),
         failed=len(errors),
         cancelled=cancelled,
-        out_dir=str(out_dir),
+        out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
@@ -153,7 +153,7 @@ def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
     if cancelled:
         return "cancelled", "the batch was cancelled before this segment was spoken"
     return "missing", (
-        f"nothing is recorded of it in {record.directory}; could it not be written, or do workers and"
+        f"nothing is recorded of it in {printable(record.directory)}; could it not be written, or do workers and"
         " collector not share that folder?"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_an_output_folder_that_is_a_file_is_refused_at_once(tmp_path: Path) -> N
     ran = run_cloner("run", str(write_batch(tmp_path)), "--engine", "fake", "--out", "file/deeper", cwd=tmp_path)
     assert ran.returncode == 2
     assert ran.stderr.endswith("file/deeper is not a folder: name one, there or to be made\n")
+
+
+def test_names_that_are_not_utf_8_are_no_obstacle(tmp_path: Path) -> None:
+    batch = write_batch(tmp_path, [1]).rename(tmp_path / os.fsdecode(b"caf\xe9.json"))
+    ran = run_cloner("run", str(batch), "--engine", "fake", "--out", os.fsdecode(b"\xe9t\xe9"), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["out_dir"] == f"{tmp_path}/\\udce9t\\udce9"
+    assert (tmp_path / os.fsdecode(b"\xe9t\xe9") / "audio" / "0.wav").is_file()

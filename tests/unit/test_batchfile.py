@@ -158,11 +158,15 @@ class TestEveryProblemAtOnce:
         ]
         assert problems(write(folder / "b.json", content)) == expected
 
+    def test_a_recording_in_place_of_codes_is_told_how_to_become_them(self, folder: Path) -> None:
+        (found,) = problems_of_tasks(folder, task(npy_file="anna.wav"))
+        assert found.endswith("; give the .npy of its codes, which `cloner encode` makes of a recording")
+
     def test_json_lines_name_their_lines(self, folder: Path) -> None:
         lines = [json.dumps(task(0)), "", '{"speaker_id": 0,', json.dumps(task(1, target_text=5)), "[]", "NaN"]
         found = problems(write(folder / "b.jsonl", "\n".join(lines)))
         assert [problem.partition(": ")[0] for problem in found] == ["line 3, column 18", "line 4", "line 5", "line 6"]
-        assert found[1] == "line 4: target_text is 5; give the text to speak"
+        assert found[1] == "line 4: target_text is 5; give the text to speak, in quotes"
 
     def test_csv_names_the_line_where_a_row_begins(self, folder: Path) -> None:
         content = (
@@ -222,7 +226,7 @@ class TestEveryProblemAtOnce:
         assert found == [
             "speakers[0]: id is blank; give a whole number or a name",
             "speakers[0].reference: text is missing; give what is said",
-            "speakers[0].texts[1]: it is 5; give the texts to speak",
+            "speakers[0].texts[1]: it is 5; give the texts to speak, in quotes",
             "speakers[0].texts[2]: it is blank; give the texts to speak",
             f"speakers[1]: reference has both of audio and codes; {reference}",
             "speakers[1]: texts is empty; give the texts to speak",

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.batchfiles import (
-    problems,
-    write,
-)
+from tests.unit.batchfiles import problems, write, write_references
 
 
 @pytest.mark.parametrize(
@@ -61,3 +58,39 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert problems(tmp_path / "b.json") == [f"the file: it cannot be read (No such file or directory); {right}"]
     (tmp_path / "folder.json").mkdir()
     assert problems(tmp_path / "folder.json") == [f"the file: it cannot be read (Is a directory); {right}"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("yes", ", which YAML reads as true"),
+        ("Off", ", which YAML reads as false"),
+        ("12:30", ", which YAML reads as 750"),
+        ("12:30.5", ", which YAML reads as 750.5"),
+        ("010", ", which YAML reads as 8"),
+        ("1_000", ", which YAML reads as 1000"),
+        ("2024-01-31", ", which YAML reads as a date"),
+        ("1984", ""),
+        ("true", ""),
+    ],
+)
+def test_a_yaml_text_that_needs_quotes_says_so(tmp_path: Path, written: str, read_as: str) -> None:
+    path = write(tmp_path / "b.yaml", f"tasks:\n- {{speaker_id: a, text: {written}}}\n")
+    assert f"tasks[0]: text is {written}{read_as}; give what is said, in quotes" in problems(path)
+
+
+def test_a_yaml_number_that_is_another_one_than_it_looks_like_is_not_taken(tmp_path: Path) -> None:
+    write_references(tmp_path)
+    row = "{speaker_id: a, text: b, segment_index: 010, npy_file: refs/0.npy, reference_text: c}"
+    path = write(tmp_path / "b.yaml", f"tasks:\n- {row}\ngeneration: {{seed: 0x1f}}\n")
+    assert problems(path) == [
+        "generation: seed is 0x1f, which YAML reads as 31; it should be a valid integer",
+        "tasks[0]: segment_index is 010, which YAML reads as 8; give a whole number, 0 or more",
+    ]
+
+
+def test_a_yaml_id_that_needs_quotes_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.yaml", "speakers:\n- {id: no, texts: [a]}\n")
+    assert problems(path) == [
+        "speakers[0]: id is no, which YAML reads as false; give a whole number or a name, in quotes"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,12 @@ class TestRecordings:
         assert audio.size == pytest.approx(44_100, abs=3_000)
         spectrum = np.abs(np.fft.rfft(audio))
         assert np.argmax(spectrum) * 44_100 / audio.size == pytest.approx(220, abs=2)
+
+    def test_a_name_that_is_not_utf_8_is_as_good_as_any(self, tmp_path: Path) -> None:
+        path = save_tone(tmp_path / "a.wav", 1, said="Said.").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+        (tmp_path / "a.lab").rename(path.with_suffix(".lab"))
+        assert check_recording(path) is None
+        assert audio_from_bytes(load_reference(find_reference(tmp_path)).data).size == 44_100
 
     def test_channels_become_their_mean(self, tmp_path: Path) -> None:
         left = tone(1, 44_100)

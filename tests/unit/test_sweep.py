@@ -42,7 +42,7 @@ def test_every_key_of_one_fleet_goes_and_none_of_another(redis: Redis, valkey_ur
     others = [name for name in NEIGHBOURS if name != fleet]
     for name in others:
         leave_traces(redis, name)
-    redis.set("somebody's own cloner.thing", "x")
+    redis.set(f"theirs:cloner:{fleet}:batch", "x")
     redis.set(b"\xff\xfe", b"\xff")
     blobs = connect(valkey_url, decode=False)
     before = {key: blobs.dump(key) for key in blobs.scan_iter()}

@@ -86,3 +86,17 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
     assert (tally.generated, tally.failed) == (0, 0)
     assert f"the record in {tmp_path}/out/.cloner/{BATCH_ID} cannot be kept: " in capsys.readouterr().err
     assert progress(workers)[4] is True
+
+
+def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: Path) -> None:
+    class Stopped(FakeEngine):
+        def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+            yield next(super().speak(lines))
+            raise SystemExit
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    with pytest.raises(SystemExit):
+        ChunkRun(workers.runtime(engine=Stopped()), chunk).run()
+    assert (progress(workers)[0], progress(workers)[4]) == (1, False)
+    assert ChunkRun(workers.runtime(), chunk).run().generated == 3
+    assert (progress(workers)[0], progress(workers)[4]) == (3, True)
