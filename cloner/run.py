@@ -27,7 +27,7 @@ from cloner.settings import Settings
 from cloner.sweep import sweep
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
-from launcher.layout import plan_layout
+from launcher.layout import Rule, plan_layout
 from launcher.supervisor import Supervisor
 
 
@@ -39,7 +39,7 @@ def run_batch(
     Raises `LoadFailed` if the model does not load.
     """
     check_engine(settings)
-    layout = plan_layout(find_gpus(), find_cpu(), settings.model_memory_gb, len(batch.speakers), workers)
+    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
     screen.say(f"[Main] Total tasks: {batch.total}")
     for line in [*layout.lines(), *layout.warnings()]:
         screen.say(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         validation_alias="FISH_MODEL_MEMORY_GB",
         description="memory that one worker takes, GB of 1024**3 bytes; decides the workers per card",
     )
+    workers_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto", description="workers on each GPU; auto: one if the engine is batched and FISH_MODEL_MEMORY_GB is unset"
+    )
     batch_ttl_s: int = Field(
         7 * 86_400, ge=60, le=3660 * 86_400, description="how long Redis keeps a batch and its references, seconds"
     )
@@ -65,6 +68,14 @@ class Settings(BaseSettings):
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
     fake_segment_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes for a segment")
+
+    @property
+    def fixed_workers_per_gpu(self) -> int | None:
+        """Workers on each GPU, whatever its memory; None if what fits at `model_memory_gb` decides."""
+        if self.workers_per_gpu != "auto":
+            return self.workers_per_gpu
+        # One batched worker fills a card; more of them read the same weights once more each for their own steps.
+        return 1 if self.engine is EngineName.BATCHED and "model_memory_gb" not in self.model_fields_set else None
 
     @property
     def names(self) -> Names:
@@ -88,12 +99,19 @@ class WorkerSettings(BaseSettings):
     number: int = Field(0, ge=0, description="count of this worker on its card")
     device: str = Field("cpu", description='as people read it: "cpu" or "cuda:N" with the box\'s own GPU number')
     gpu: str = Field("", description="the GPU's name, empty on CPU")
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="memory that this worker may use, GB; FISH_MODEL_MEMORY_GB if unset",
+    )
 
 
 _NAME = "give 1 to 40 letters, digits, - or _"
 _SECONDS = "give a number of seconds above 0, at most 86400 (a day)"
 _SECONDS_OR_NONE = "give a number of seconds, 0 to 86400 (a day)"
 _COUNT = "give a whole number, 0 or more"
+_GB = "give a number of GB above 0, such as 8.0"
 
 _RIGHT = {
     "CLONER_FLEET": _NAME,
@@ -101,7 +119,7 @@ _RIGHT = {
     "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
     "CLONER_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_DETERMINISTIC": "give true or false",
-    "FISH_MODEL_MEMORY_GB": "give a number of GB above 0, such as 8.0",
+    "FISH_MODEL_MEMORY_GB": _GB,
     "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
     "CLONER_HEARTBEAT_S": _SECONDS,
     "CLONER_ALIVE_S": _SECONDS,
@@ -109,9 +127,11 @@ _RIGHT = {
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
     "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,
+    "CLONER_WORKERS_PER_GPU": "give auto, or a whole number, 1 to 64",
     "CLONER_WORKER_INDEX": _COUNT,
     "CLONER_WORKER_CARD": _NAME,
     "CLONER_WORKER_NUMBER": _COUNT,
+    "CLONER_WORKER_MEMORY_GB": _GB,
 }
 """What would be right for each variable that can be wrong; the others take any text."""
 
@@ -131,11 +151,11 @@ def _from_environment(kind: type[S]) -> S:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
-        problems = []
+        problems: dict[str, None] = {}  # a setting of two kinds has two errors
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = field if field.isupper() else f"{prefix}{field}".upper()
-            problems.append(f"{name}={problem['input']!r}: {_RIGHT[name]}")
+            problems[f"{name}={problem['input']!r}: {_RIGHT[name]}"] = None
         raise BadSetting("; ".join(problems)) from None
 
 

@@ -15,7 +15,7 @@ from cloner.settings import EngineName, Settings, load_settings
 from cloner.tables import print_fleet
 from launcher.cpu import find_cpu
 from launcher.gpus import described_gpu, find_gpus
-from launcher.layout import Layout, plan_layout
+from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor
 
 app = typer.Typer(
@@ -96,7 +96,7 @@ def _settings(engine: EngineName | None) -> Settings:
 
 def _layout(settings: Settings, gpu: list[str] | None, workers: int | None, speakers: int | None) -> Layout:
     gpus = [described_gpu(text, index) for index, text in enumerate(gpu)] if gpu else find_gpus()
-    return plan_layout(gpus, find_cpu(), settings.model_memory_gb, speakers=speakers, workers=workers)
+    return plan_layout(gpus, find_cpu(), Rule.of(settings), speakers=speakers, workers=workers)
 
 
 def _plan_lines(layout: Layout, speakers: int | None) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from cloner.errors import BadSetting
+from cloner.settings import Settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu
 
@@ -27,6 +28,8 @@ class WorkerSpec:
     pin: str
     """CUDA_VISIBLE_DEVICES for it; empty on CPU, so that it sees no GPU."""
     threads: int
+    memory_gb: float
+    """What the worker may use of its card's memory, or of the machine's."""
 
     @property
     def place(self) -> str:
@@ -46,6 +49,7 @@ class WorkerSpec:
             "CLONER_WORKER_NUMBER": str(self.number),
             "CLONER_WORKER_DEVICE": self.device,
             "CLONER_WORKER_GPU": self.gpu,
+            "CLONER_WORKER_MEMORY_GB": f"{self.memory_gb:.3f}",
         }
 
 
@@ -70,7 +74,6 @@ class Layout:
     cpu: Cpu
     places: tuple[Place, ...]
     specs: tuple[WorkerSpec, ...]
-    memory_gb: float
 
     def lines(self) -> list[str]:
         """What was found and what it is used for, in the words that people grep for."""
@@ -94,7 +97,7 @@ class Layout:
         """Cards on which the workers may not fit: they are small, or something else has taken their memory."""
         lines = []
         for place in self.places:
-            needed = place.workers * self.memory_gb
+            needed = sum(spec.memory_gb for spec in self.specs if place.gpu and spec.card == place.gpu.card)
             if place.gpu is not None and place.gpu.free_bytes / GB < needed:
                 lines.append(
                     f"[{place.title}] {place.workers} workers take about {needed:.2f} GB, and only "
@@ -103,35 +106,58 @@ class Layout:
         return lines
 
 
-def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, memory_gb: float, speakers: int | None, workers: int | None) -> Layout:
+@dataclass(frozen=True)
+class Rule:
+    """How many workers a card runs: what its memory holds at `memory_gb` each, or `per_gpu` on every GPU, which then
+    share its memory. Without a GPU, always by memory."""
+
+    memory_gb: float
+    per_gpu: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rule:
+        return cls(settings.model_memory_gb, settings.fixed_workers_per_gpu)
+
+    def room(self, card: Gpu | None, cpu: Cpu) -> int:
+        """Workers that there is room for on a card, or on the machine."""
+        if card is None:
+            return min(_room(cpu.total_bytes, self.memory_gb), cpu.cores)
+        return self.per_gpu or _room(card.total_bytes, self.memory_gb)
+
+    def share(self, card: Gpu | None, workers: int) -> float:
+        """GB that each of `workers` on a card may use."""
+        if card is None or self.per_gpu is None:
+            return self.memory_gb
+        return float(card.total_bytes * USABLE) / GB / workers
+
+
+def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None, workers: int | None) -> Layout:
     """The workers of a box, numbered card by card.
 
-    Each card has room for ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without GPUs
-    the machine's memory counts so, with at most one worker a core. `workers` overrides both, spread evenly;
+    By memory, a card has room for ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without
+    GPUs the machine's memory counts so, with at most one worker a core. `workers` overrides the rule, spread evenly;
     `speakers` limits the sum, filling the cards evenly. Raises `BadSetting` if either is below one.
     """
     for option, value in (("--workers", workers), ("--speakers", speakers)):
         if value is not None and value < 1:
             raise BadSetting(f"{option} {value} makes no sense: give 1 or more, or leave it out")
     cards: list[Gpu | None] = [*gpus] or [None]
-    rooms = [_room(card.total_bytes, memory_gb) if card else _cpu_room(cpu, memory_gb) for card in cards]
+    rooms = [rule.room(card, cpu) for card in cards]
     wanted = sum(rooms) if workers is None else workers
     total = wanted if speakers is None else min(wanted, speakers)
     counts = _spread(total, rooms if workers is None else [total] * len(rooms))
     places = tuple(Place(card, room, count) for card, room, count in zip(cards, rooms, counts, strict=True))
     threads = max(1, cpu.cores // total)
-    seats = [(place.gpu, number) for place in places for number in range(place.workers)]
-    specs = tuple(_spec(index, gpu, number, threads) for index, (gpu, number) in enumerate(seats))
-    return Layout(cpu, places, specs, memory_gb)
+    seats = [
+        (place.gpu, number, rule.share(place.gpu, place.workers)) for place in places for number in range(place.workers)
+    ]
+    specs = tuple(_spec(index, *seat, threads) for index, seat in enumerate(seats))
+    return Layout(cpu, places, specs)
 
 
 def _room(total_bytes: int, memory_gb: float) -> int:
     # Exact: 3.3 * 0.9 / 0.33 is 9, and floating point makes it 8.99.
     return max(1, math.floor(Fraction(total_bytes, GB) * USABLE / Fraction(str(memory_gb))))
-
-
-def _cpu_room(cpu: Cpu, memory_gb: float) -> int:
-    return min(_room(cpu.total_bytes, memory_gb), cpu.cores)
 
 
 def _spread(total: int, rooms: list[int]) -> list[int]:
@@ -143,7 +169,8 @@ def _spread(total: int, rooms: list[int]) -> list[int]:
     return counts
 
 
-def _spec(index: int, gpu: Gpu | None, number: int, threads: int) -> WorkerSpec:
+def _spec(index: int, gpu: Gpu | None, number: int, memory_gb: float, threads: int) -> WorkerSpec:
     if gpu is None:
-        return WorkerSpec(index, "cpu", number, "cpu", gpu="", pin="", threads=threads)
-    return WorkerSpec(index, gpu.card, number, f"cuda:{gpu.index}", gpu=gpu.name, pin=gpu.pin, threads=threads)
+        return WorkerSpec(index, "cpu", number, "cpu", gpu="", pin="", threads=threads, memory_gb=memory_gb)
+    device = f"cuda:{gpu.index}"
+    return WorkerSpec(index, gpu.card, number, device, gpu.name, gpu.pin, threads=threads, memory_gb=memory_gb)

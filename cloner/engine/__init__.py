@@ -21,11 +21,12 @@ def check_engine(settings: Settings) -> None:
         check_checkpoint(settings.checkpoint_dir)
 
 
-def make_engine(settings: Settings, device: str) -> Engine:
+def make_engine(settings: Settings, device: str, memory_gb: float | None = None) -> Engine:
     """The engine that the settings name, not loaded yet.
 
     `device` is the worker's label, "cpu" or "cuda:N" with the box's own number of the GPU; a worker is pinned to
-    its GPU and sees no other, so the number does not matter here. Raises `MissingPackage`.
+    its GPU and sees no other, so the number does not matter here. It may use `memory_gb` of its memory, or what the
+    settings say. Raises `MissingPackage`.
     """
     if settings.engine is EngineName.FAKE:
         from cloner.engine.fake import FakeEngine
@@ -41,7 +42,7 @@ def make_engine(settings: Settings, device: str) -> Engine:
         on, precision = torch.device("cuda"), torch.bfloat16
     if settings.engine is EngineName.UPSTREAM:
         return UpstreamEngine(settings.checkpoint_dir, on, precision)
-    options = Options(settings.model_memory_gb, settings.slots, settings.deterministic)
+    options = Options(memory_gb or settings.model_memory_gb, settings.slots, settings.deterministic)
     return BatchedEngine(settings.checkpoint_dir, on, precision, options)
 
 

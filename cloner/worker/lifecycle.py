@@ -57,12 +57,13 @@ def start(**_: Any) -> None:
     global _runtime  # noqa: PLW0603 - see current()
     configure()
     settings = load_settings()
-    worker = expected_worker(settings, load_worker_settings())
+    place = load_worker_settings()
+    worker = expected_worker(settings, place)
     url = settings.require_redis_url()
     redis = connect(url, retries=OUTAGE_RETRIES)
     blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)
     try:
-        runtime = Runtime(settings, worker, make_engine(settings, worker.device), redis, blobs)
+        runtime = Runtime(settings, worker, make_engine(settings, worker.device, place.memory_gb), redis, blobs)
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live

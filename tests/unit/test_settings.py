@@ -34,6 +34,8 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CLONER_STOP_S", "inf", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_STOP_S", "nan", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
+        ("CLONER_WORKERS_PER_GPU", "some", "give auto, or a whole number, 1 to 64"),
+        ("CLONER_WORKERS_PER_GPU", "0", "give auto, or a whole number, 1 to 64"),
         ("CLONER_SLOTS", "0", "give a whole number, 1 to 1024"),
         ("CLONER_DETERMINISTIC", "maybe", "give true or false"),
         ("CLONER_FAKE_LOAD_S", "-1", "give a number of seconds, 0 to 86400 (a day)"),
@@ -48,7 +50,7 @@ def test_nonsense_is_named_with_what_would_be_right(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(BadSetting) as error:
-        load_worker_settings() if "WORKER" in name else load_settings()
+        load_worker_settings() if "WORKER_" in name else load_settings()
     assert error.value.message == f"{name}={value!r}: {right}"
 
 

@@ -16,7 +16,7 @@ from cloner.queues import Names
 from cloner.settings import EngineName, load_settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB
-from launcher.layout import Layout, plan_layout
+from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor
 
 UP = "import os, signal; print(f'up {os.getpid()}')\nwhile True: signal.pause()"
@@ -41,7 +41,7 @@ class Scene:
         self.registry = Registry(redis, Names("main"), alive_s=30)
         self.lines: list[str] = []
         self.on_line: Callable[[str], None] = lambda _line: None
-        self.layout: Layout = plan_layout([], Cpu(4, 64 * GB), 8.0, speakers=None, workers=2)
+        self.layout: Layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=None, workers=2)
         self.environment: dict[str, str] = {}
         self.settings: dict[str, Any] = {
             "box": "box1",

@@ -46,7 +46,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
     monkeypatch.setattr(cli, "Supervisor", supervisor)
 
 
-def test_plan_says_what_would_be_started(launcher: Run) -> None:
+def test_plan_says_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FISH_MODEL_MEMORY_GB", "8.0")
     status, out, err = launcher("plan", "--gpu", "NVIDIA GeForce RTX 4090:24", "--speakers", "6")
 
     assert (status, err) == (0, "")
@@ -68,6 +69,15 @@ def test_plan_takes_the_memory_of_a_worker_from_the_environment(launcher: Run, m
     assert "[Main] GPU 0: 4 workers" in launcher("plan", "--gpu", "A:24")[1]
 
 
+def test_plan_gives_a_card_to_one_batched_worker_unless_told_otherwise(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "[Main] GPU 0: 1 workers" in launcher("plan", "--gpu", "A:24")[1]
+    assert "[Main] GPU 0: 2 workers" in launcher("plan", "--gpu", "A:24", "--engine", "upstream")[1]
+    monkeypatch.setenv("CLONER_WORKERS_PER_GPU", "3")
+    assert "[Main] GPU 0: 3 workers" in launcher("plan", "--gpu", "A:24")[1]
+
+
 def test_plan_without_a_gpu_is_for_the_cpu(launcher: Run) -> None:
     _, out, _ = launcher("plan", "--workers", "1")
 
@@ -82,7 +92,7 @@ def test_plan_without_a_gpu_is_for_the_cpu(launcher: Run) -> None:
 
 
 def test_plan_warns_on_standard_error_of_cards_that_are_too_small(launcher: Run) -> None:
-    _, _, err = launcher("plan", "--gpu", "Small:6")
+    _, _, err = launcher("plan", "--gpu", "Small:6", "--engine", "upstream")
 
     assert err == "[GPU 0] 1 workers take about 8.00 GB, and only 6.00 of 6.00 GB are free: they may not fit\n"
 

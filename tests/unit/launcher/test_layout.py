@@ -6,7 +6,7 @@ from cloner.errors import BadSetting
 from cloner.settings import load_worker_settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu, described_gpu
-from launcher.layout import Layout, plan_layout
+from launcher.layout import Layout, Rule, plan_layout
 
 CPU = Cpu(cores=16, total_bytes=64 * GB)
 
@@ -19,7 +19,7 @@ def card(index: int, total_gb: float = 24, free_gb: float | None = None) -> Gpu:
 def plan(
     *gpus: Gpu, memory_gb: float = 8.0, speakers: int | None = None, workers: int | None = None, cpu: Cpu = CPU
 ) -> Layout:
-    return plan_layout(gpus, cpu, memory_gb, speakers=speakers, workers=workers)
+    return plan_layout(gpus, cpu, Rule(memory_gb), speakers=speakers, workers=workers)
 
 
 def devices(layout: Layout) -> list[str]:
@@ -190,7 +190,25 @@ def test_a_workers_environment_is_what_its_settings_read(monkeypatch: pytest.Mon
         "number": 1,
         "device": "cuda:1",
         "gpu": "NVIDIA GeForce RTX 4090",
+        "memory_gb": 8.0,
     }
+
+
+def test_a_fixed_number_of_workers_shares_the_memory_of_its_card() -> None:
+    layout = plan_layout([card(0), card(1, 80)], CPU, Rule(8.0, per_gpu=2), speakers=None, workers=None)
+
+    assert [(spec.device, spec.memory_gb) for spec in layout.specs] == [
+        ("cuda:0", 10.8),
+        ("cuda:0", 10.8),
+        ("cuda:1", 36.0),
+        ("cuda:1", 36.0),
+    ]
+
+
+def test_without_a_gpu_a_fixed_number_for_gpus_says_nothing() -> None:
+    layout = plan_layout([], Cpu(2, 24 * GB), Rule(8.0, per_gpu=1), speakers=None, workers=None)
+
+    assert [spec.memory_gb for spec in layout.specs] == [8.0, 8.0]
 
 
 def test_a_card_that_others_use_is_warned_of() -> None:

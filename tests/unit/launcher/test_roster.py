@@ -12,7 +12,7 @@ from cloner.redisconn import connect
 from cloner.settings import load_settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB
-from launcher.layout import plan_layout
+from launcher.layout import Rule, plan_layout
 from launcher.roster import Roster
 
 
@@ -21,7 +21,7 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
     server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)
     lines: list[str] = []
     registry = Registry(connect(f"unix://{socket}"), Names("main"), alive_s=30)
-    layout = plan_layout([], Cpu(1, 64 * GB), 8.0, speakers=None, workers=None)
+    layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
     roster = Roster(load_settings(), layout, registry, lines.append)
 
     with pytest.raises(RedisConnectionError):

@@ -9,7 +9,7 @@ import pytest
 from cloner.fleet import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB, described_gpu
-from launcher.layout import plan_layout
+from launcher.layout import Rule, plan_layout
 from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
 
 
@@ -56,7 +56,7 @@ def test_everything_is_launched_at_once_and_lines_carry_their_prefix(scene: Scen
 
 
 def test_workers_on_a_gpu_are_announced_with_it(scene: Scene) -> None:
-    scene.layout = plan_layout([described_gpu("A:24", 0), described_gpu("B:24", 1)], Cpu(4, GB), 8.0, 2, None)
+    scene.layout = plan_layout([described_gpu("A:24", 0), described_gpu("B:24", 1)], Cpu(4, GB), Rule(8.0), 2, None)
 
     with scene.supervisor() as supervisor:
         supervisor.start()
@@ -68,7 +68,7 @@ def test_children_get_their_pin_their_threads_and_the_overrides(scene: Scene, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("CLONER_INHERITED", "yes")
     scene.environment = {"CLONER_ENGINE": "fake"}
-    scene.layout = plan_layout([described_gpu("A:24", 0), described_gpu("B:24", 1)], Cpu(6, GB), 8.0, 2, None)
+    scene.layout = plan_layout([described_gpu("A:24", 0), described_gpu("B:24", 1)], Cpu(6, GB), Rule(8.0), 2, None)
     names = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CLONER_WORKER_INDEX", "CLONER_ENGINE", "CLONER_INHERITED"
     tell = f"import os; print('env', *(os.environ.get(name) or '-' for name in {names}))\n" + UP
 
@@ -118,7 +118,7 @@ def test_a_dead_worker_gets_no_heartbeats(scene: Scene) -> None:
 
     scene.on_line = on_death
     scene.settings["heartbeat_s"] = 0.125
-    scene.layout = plan_layout([], Cpu(4, 64 * GB), 8.0, speakers=1, workers=None)
+    scene.layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=1, workers=None)
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
         supervisor.run(until=look)

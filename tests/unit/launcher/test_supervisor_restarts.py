@@ -13,7 +13,7 @@ from cloner.errors import LoadFailed
 from cloner.fleet import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
-from launcher.layout import plan_layout
+from launcher.layout import Rule, plan_layout
 from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
 
 
@@ -37,7 +37,7 @@ def test_what_dies_is_started_again_later_and_later(scene: Scene) -> None:
 
 def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
-    scene.layout = plan_layout([], Cpu(4, 64 * GB), 8.0, speakers=1, workers=None)
+    scene.layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=1, workers=None)
     launches: list[int] = []
 
     def nearly(line: str) -> None:

@@ -90,7 +90,7 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
 
 def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: Path) -> None:
     class Stopped(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Iterator[Spoken | NotSpoken]:
+        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
             yield next(super().speak(lines))
             raise SystemExit
 
