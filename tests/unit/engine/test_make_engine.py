@@ -35,7 +35,7 @@ def test_the_fake_engine_takes_its_settings() -> None:
 
 
 def test_the_upstream_engine_speaks_the_checkpoint_of_the_settings(tiny: Path) -> None:
-    engine = make_engine(settings(checkpoint_dir=tiny), "cpu")
+    engine = make_engine(settings(engine=EngineName.UPSTREAM, checkpoint_dir=tiny), "cpu")
     assert isinstance(engine, UpstreamEngine)
     said: list[str] = []
     engine.load(said.append)
