@@ -23,7 +23,7 @@ DRAWS = CODEBOOKS + 1
 """Random numbers a frame: one a code, and one for drawing the first again."""
 
 GOES_ON, ENDED, BROKEN = 0, 1, 2
-"""What a step says of a slot. Broken: its hidden state is no longer a number."""
+"""What a step says of a slot. Broken: its logits are no longer numbers."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class Decoder:
             self.cache.stepping(position, length),
         )
         logits = model.logits(hidden[:, 0])
+        sound = logits.sum(dim=-1).isfinite()
         logits[:, END].masked_fill_(frame < self.least[:rows], -torch.inf)
         logits = penalised(logits, self.window[:rows, 0], penalty)
         choice = sample(logits, sampling, noise[:, 0])
@@ -130,10 +131,10 @@ class Decoder:
             unrepeated = torch.where(first, -1, self.window[:rows, 0])
             choice = resample_repeated(choice, logits, unrepeated, noise[:, CODEBOOKS])
         ended = choice == END
-        codes = self._rest_of_frame(hidden, torch.where(ended, 0, choice), sampling, penalty, noise)
+        codes, fast_sound = self._rest_of_frame(hidden, torch.where(ended, 0, choice), sampling, penalty, noise)
 
-        broken = ~hidden.float().sum(dim=(1, 2)).isfinite()
-        self.status[:rows] = torch.where(broken, BROKEN, torch.where(ended, ENDED, GOES_ON)).to(torch.int8)
+        status = torch.where(ended, ENDED, GOES_ON)
+        self.status[:rows] = torch.where(sound & fast_sound, status, BROKEN).to(torch.int8)
         self.token[:rows] = model.first_semantic + codes[:, 0]
         self.codes[:rows] = codes
         self.spoken[self._rows[:rows], frame] = codes.to(torch.int16)
@@ -150,8 +151,8 @@ class Decoder:
 
     def _rest_of_frame(
         self, hidden: Tensor, first: Tensor, sampling: Sampling, penalty: Tensor, noise: Tensor
-    ) -> Tensor:
-        """The frame's codes ``[rows, codebooks]``, `first` being the first."""
+    ) -> tuple[Tensor, Tensor]:
+        """The frame's codes ``[rows, codebooks]``, `first` being the first, and whether the logits were numbers."""
         model, rows = self.model, len(first)
         sampling = Sampling(sampling.temperature, sampling.top_p, penalty)
         codes = [first]
@@ -165,7 +166,8 @@ class Decoder:
             codes.append(sample(logits, sampling, noise[:, book]))
             x = model.fast_embed(codes[-1])[:, None]
             begin = book + 1
-        return torch.stack(codes, dim=1)
+        # The last logits have seen all that came before, so what is no number there shows in them.
+        return torch.stack(codes, dim=1), logits.sum(dim=-1).isfinite()
 
 
 def fast_attention(cache: Tensor, stack: Stack, begin: int) -> Attend:

@@ -144,6 +144,7 @@ def _bake(codec: Codec, device: torch.device) -> None:
             torch.nn.utils.remove_weight_norm(module)
         if isinstance(module, modded_dac.WindowLimitedTransformer):
             module.make_window_limited_mask = _kept_mask(module.make_window_limited_mask, device)
+    codec.requires_grad_(False)  # torch makes what it bakes trainable
 
 
 def _kept_mask(make: Callable[[int], Tensor], device: torch.device) -> Callable[..., Tensor]:

@@ -108,14 +108,22 @@ class Scheduler:
         prompt = len(prefix) + len(text)
         self.prompts.check(prompt)
         limit = min(line.generation.max_new_tokens, self.longest_frames, self.decoder.model.positions - prompt)
-        return _Segment(line, len(prefix), text, limit)
+        segment = _Segment(line, len(prefix), text, limit)
+        if segment.room > self.decoder.cache.total_positions:
+            raise SegmentFailed(
+                f"reference, text and max_new_tokens need {segment.room} positions, and all slots together have"
+                f" {self.decoder.cache.total_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
+                " CLONER_SLOTS",
+                code="out_of_memory",
+            )
+        return segment
 
     def _kind(self, segment: _Segment) -> int:
         """Positions of the slots that the segment is spoken in: usual ones doubled until it fits."""
         positions = self.slot_positions
         while positions < segment.room:
             positions *= 2
-        return min(positions, self.decoder.model.positions)
+        return min(positions, self.decoder.model.positions, self.decoder.cache.total_positions)
 
     def _speak(
         self, positions: int, segments: list[_Segment], stopped: Callable[[], bool]
@@ -124,7 +132,7 @@ class Scheduler:
             self.decoder.cache.shape(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.guess, reverse=True))
         self._running: list[_Segment | None] = []
-        slots = min(self.stepper.slots, self.decoder.cache.slots)
+        slots = self.stepper.slots
         launched: deque[tuple[list[_Segment], Statuses]] = deque()
         while not stopped():
             running = self._admit(slots)

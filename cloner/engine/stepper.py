@@ -20,7 +20,7 @@ class Stepper:
     """Runs steps. With `deterministic`, all have one shape, and a segment's codes do not depend on its neighbours."""
 
     def __init__(self, decoder: Decoder, slots: int, *, deterministic: bool) -> None:
-        self.slots = slots
+        self._slots = slots
         self._decoder = decoder
         self._deterministic = deterministic
         self._on_gpu = decoder.model.device.type == "cuda"
@@ -28,6 +28,11 @@ class Stepper:
         self._pool = torch.cuda.graph_pool_handle() if self._on_gpu else None
         self.lag = 1 if self._on_gpu else 0
         """Steps to launch before asking what became of one, so that the device never waits for the answer."""
+
+    @property
+    def slots(self) -> int:
+        """Slots that a step may take now: fewer, where the cache is divided into longer ones."""
+        return min(self._slots, self._decoder.cache.slots)
 
     def warm_up(self) -> None:
         """Capture the graphs of a full worker, so that the first segments do not wait for them. Call it while no

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,16 @@ from cloner.engine.base import Voice
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.upstream import UpstreamEngine
 
-CPU = torch.device("cpu")
+from .lines import CPU, make_voice
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Several threads gain nothing on models of this size, and lose much where other programs run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +50,3 @@ def engine(tiny: Path) -> Iterator[UpstreamEngine]:
 @pytest.fixture
 def voice() -> Voice:
     return make_voice(0)
-
-
-def make_voice(seed: int, frames: int = 20) -> Voice:
-    codes = np.random.default_rng(seed).integers(0, 1024, (10, frames), dtype=np.int32)
-    return Voice(codes, "What the reference says.")

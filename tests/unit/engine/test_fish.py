@@ -16,7 +16,7 @@ from cloner.engine import fish
 from cloner.engine.checkpoint import FILES
 from cloner.errors import LoadFailed
 
-from .conftest import CPU
+from .lines import CPU
 
 WEIGHTS = ("model.pth", "codec.pth")
 

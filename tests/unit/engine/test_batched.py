@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cloner.batch import CODEBOOK_SIZES
+from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
+from cloner.engine.batched import BatchedEngine, Options
+from cloner.errors import BadReference, LoadFailed
+
+from .lines import CPU, make_line, make_voice
+
+
+def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
+    return BatchedEngine(checkpoint, CPU, torch.float32, Options(memory_gb, slots, deterministic))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Iterator[BatchedEngine]:
+    engine = make_engine(tiny)
+    engine.load(lambda _line: None)
+    yield engine
+    engine.close()
+
+
+def spoken(engine: BatchedEngine, lines: list[Line]) -> dict[int, Spoken]:
+    answers = list(engine.speak(lines))
+    assert all(isinstance(answer, Spoken) for answer in answers), answers
+    assert len(answers) == len(lines)
+    return {answer.segment: answer for answer in answers if isinstance(answer, Spoken)}
+
+
+def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
+    engine = make_engine(tiny, slots=5, deterministic=False)
+    said: list[str] = []
+    engine.load(said.append)
+    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert said[2].startswith("Cache: 5 slots of 2048 positions, 0.00 GB, and ")
+    assert len(said) == 3
+    engine.close()
+
+
+def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloner.engine.memory.WORK_BYTES", 0)
+    monkeypatch.setattr("cloner.engine.batched.free_bytes", lambda _device: 2**33)
+    slot_gb = 2048 * 512 / 2**30  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
+    engine = make_engine(tiny, 4.5 * slot_gb / 0.8, slots=64, deterministic=False)
+    engine.load(lambda _line: None)
+    assert engine.slots == 4
+    assert engine.scheduler.decoder.cache.slots == 4
+    assert engine.scheduler.prefixes.room == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
+    spoken(engine, [make_line(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
+    assert engine.slots == 4
+    engine.close()
+
+
+def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
+    lines = [make_line(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
+    lines[3] = make_line(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
+    answers = {answer.segment: answer for answer in engine.speak(iter(lines))}
+    assert answers.keys() == set(range(7))
+    failed = answers.pop(3)
+    assert isinstance(failed, NotSpoken)
+    assert failed.code == "bad_reference"
+    for segment, answer in answers.items():
+        assert isinstance(answer, Spoken)
+        assert answer.frames == 1 + segment
+        assert answer.audio.dtype == np.float32
+        assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)
+        assert np.abs(answer.audio).max() > 0.01
+
+
+def test_a_chunk_of_no_lines_is_over_at_once(engine: BatchedEngine) -> None:
+    assert list(engine.speak([])) == []
+
+
+def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * FRAME_SAMPLES).astype(np.float32)
+    (codes,) = engine.encode([noise])
+    assert codes.shape == (10, 10)
+    assert (codes >= 0).all()
+    assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
+    spoken(engine, [make_line(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
+    with pytest.raises(BadReference, match="one at least"):
+        engine.encode([noise[:0]])
+
+
+def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
+    engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [make_line(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
+    before = spoken(engine, lines)
+    use, step = engine.scheduler.use, engine.scheduler.stepper.step
+    stopped, waiting = Event(), Event()
+    begin = use.steps
+
+    def waiting_step(active: int, longest: int) -> Any:
+        if use.steps == begin + 4:  # the shortest of the first three is over: wait until nobody listens
+            waiting.set()
+            assert stopped.wait(30)
+        return step(active, longest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloner.engine.batched.Event", lambda: stopped)
+        patch.setattr(engine.scheduler.stepper, "step", waiting_step)
+        answers = engine.speak(lines)
+        next(answers)
+        assert waiting.wait(30)
+        answers.close()  # type: ignore[attr-defined]
+    assert use.steps == begin + 5, "the step under way was the last"
+    after = spoken(engine, lines)
+    assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
+
+
+def test_what_goes_wrong_while_decoding_reaches_the_caller(
+    engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = engine.scheduler.stepper.step
+    begin = engine.scheduler.use.steps
+
+    def breaking_step(active: int, longest: int) -> Any:
+        if engine.scheduler.use.steps == begin + 3:
+            raise RuntimeError("the device is gone")
+        return step(active, longest)
+
+    monkeypatch.setattr(engine.scheduler.stepper, "step", breaking_step)
+    answers = engine.speak([make_line(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)])
+    assert next(answers).segment == 0
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        next(answers)
+
+
+def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(LoadFailed, match="does not exist"):
+        make_engine(tmp_path / "nothing").load(said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_too_little_memory_for_a_slot_is_told(tiny: Path, deterministic: bool) -> None:
+    engine = make_engine(tiny, memory_gb=0.5, deterministic=deterministic)
+    least = 3 if deterministic else 1
+    with pytest.raises(LoadFailed, match=rf"^{least} slot\(s\) need 1\.0 GB.*of the 0\.5 GB that the worker may use"):
+        engine.load(lambda _line: None)
+    engine.close()
+
+
+def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
+    with pytest.raises(LoadFailed, match="finds no GPU"):
+        engine.load(lambda _line: None)
+
+
+def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to(*_args: Any, **_options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    with pytest.raises(LoadFailed, match="do not fit into the GPU's memory: start fewer workers on it"):
+        make_engine(tiny).load(lambda _line: None)
+
+
+def test_closing_lets_the_models_go(tiny: Path) -> None:
+    engine = make_engine(tiny)
+    engine.load(lambda _line: None)
+    spoken(engine, [make_line(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
+    engine.encode([np.zeros(100, dtype=np.float32)])
+    codec = engine._codec
+    decoder = engine.scheduler.decoder
+    gone = [weakref.ref(item) for item in (decoder.model, decoder.cache, codec._decoder, codec._encoder)]
+    del codec, decoder
+    engine.close()
+    gc.collect()
+    assert [item() for item in gone] == [None] * 4

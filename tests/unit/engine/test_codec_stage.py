@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cloner.engine.base import FRAME_SAMPLES, Audio, NotSpoken, Spoken
+from cloner.engine.codec import Codec
+from cloner.engine.codec_stage import CodecStage
+from cloner.engine.scheduler import SegmentCodes
+
+from .lines import CPU, make_line, make_voice
+
+
+def finished(segment: int, frames: int) -> SegmentCodes:
+    codes = torch.full((10, frames), segment, dtype=torch.int32)
+    return SegmentCodes(make_line(make_voice(0), segment), codes, truncated=False)
+
+
+class Sounding:
+    """A codec whose samples are the segment's number; 13 is no number to it."""
+
+    device = CPU
+
+    def decode(self, codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+        for place in reversed(range(len(codes))):
+            audio = np.full(codes[place].shape[1] * FRAME_SAMPLES, codes[place][0, 0], dtype=np.float32)
+            audio[-1] = np.nan if audio[0] == 13 else audio[0]
+            yield place, audio
+
+
+@pytest.fixture
+def stage() -> CodecStage:
+    return CodecStage(cast(Codec, Sounding()))
+
+
+def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
+    stage = CodecStage(Codec(tiny, CPU, 1024))
+    answers: list[Spoken | NotSpoken] = []
+    for segment, frames in ((5, 3), (2, 1)):
+        stage.add(finished(segment, frames), answers.append)
+        answer = answers[-1]
+        assert isinstance(answer, Spoken)
+        assert (answer.segment, answer.frames, answer.audio.shape) == (segment, frames, (frames * FRAME_SAMPLES,))
+    stage.finish()
+    assert len(answers) == 2
+
+
+def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
+    answers: list[Spoken | NotSpoken] = []
+    # Waiting together, as on a GPU.
+    stage._waiting.extend((finished(segment, 2 + segment % 2), answers.append, None) for segment in (12, 13, 14))
+    stage._decode()
+    failed, *spoken = sorted(answers, key=lambda answer: isinstance(answer, Spoken))
+    assert isinstance(failed, NotSpoken)
+    assert (failed.segment, failed.code) == (13, "generation_failed")
+    assert "the codec's output is not a number" in failed.message
+    for answer in spoken:
+        assert isinstance(answer, Spoken)
+        assert answer.audio.size == answer.frames * FRAME_SAMPLES
+        assert (answer.audio == answer.segment).all()
+    assert {answer.segment for answer in spoken} == {12, 14}
+    assert not stage._waiting
+
+
+def test_what_goes_wrong_reaches_the_caller(stage: CodecStage) -> None:
+    def decode(_codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+        raise RuntimeError("broken")
+
+    stage._codec = cast(Codec, SimpleNamespace(decode=decode))
+    with pytest.raises(RuntimeError, match="broken"):
+        stage.add(finished(0, 1), lambda _answer: None)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from cloner.engine.memory import GB, WORK_BYTES, CacheSize, Memory, free_bytes, plan_cache
+from cloner.errors import LoadFailed
+
+S1_MINI_POSITION = 112 * 1024
+
+
+def memory(may_use: float, used: float, free: float) -> Memory:
+    return Memory(int(may_use * GB), int(used * GB), int(free * GB))
+
+
+@pytest.mark.parametrize(
+    ("may_use", "used", "free", "most", "slots"),
+    [
+        (8.0, 3.6, 20.0, 64, 12),  # 3.4 GB left, 80% of it for slots of 224 MiB
+        (8.0, 3.6, 2.0, 64, 3),  # the card is fuller than the worker was promised
+        (80.0, 3.6, 76.0, 64, 64),  # more than needed
+        (80.0, 3.6, 76.0, 1000, 274),
+        (8.0, 3.6, 20.0, 5, 5),
+        (4.9, 3.6, 20.0, 64, 1),  # just enough for one
+    ],
+)
+def test_slots_follow_from_what_is_left(may_use: float, used: float, free: float, most: int, slots: int) -> None:
+    size = plan_cache(memory(may_use, used, free), S1_MINI_POSITION, 2048, most, exactly=False)
+    assert (size.slots, size.positions, size.slot_bytes) == (slots, 2048, 2048 * S1_MINI_POSITION)
+
+
+def test_no_cache_is_larger_than_what_is_left() -> None:
+    for may_use, used, free, most in itertools.product((5, 8, 24, 80), (0, 1, 3.6), (3, 4.5, 20, 79), (1, 7, 64, 500)):
+        given = memory(may_use, used, free)
+        size = plan_cache(given, S1_MINI_POSITION, 2048, most, exactly=False)
+        taken = size.slots * size.slot_bytes + size.prefix_bytes
+        assert 1 <= size.slots <= most
+        assert taken + WORK_BYTES <= given.free
+        assert taken + WORK_BYTES + given.used <= given.may_use
+        assert size.prefix_bytes >= 0.19 * taken, "a fifth is kept for references"
+
+
+def test_exactly_so_many_slots_or_none() -> None:
+    assert plan_cache(memory(8, 3.6, 20), S1_MINI_POSITION, 2048, 12, exactly=True).slots == 12
+    with pytest.raises(LoadFailed, match=r"^13 slot\(s\) need 4\.6 GB beside the models \(3\.6 GB\)"):
+        plan_cache(memory(8, 3.6, 20), S1_MINI_POSITION, 2048, 13, exactly=True)
+
+
+@pytest.mark.parametrize("sizes", [(4.5, 3.6, 20.0), (8.0, 3.6, 1.1), (2.0, 3.6, 20.0), (8.0, 3.6, 0.0)])
+def test_without_room_for_one_slot_the_worker_does_not_start(sizes: tuple[float, float, float]) -> None:
+    with pytest.raises(LoadFailed) as failure:
+        plan_cache(memory(*sizes), S1_MINI_POSITION, 2048, 64, exactly=False)
+    may_use, used, free = sizes
+    assert failure.value.message == (
+        f"1 slot(s) need 1.3 GB beside the models ({used} GB); of the {may_use} GB that the worker may use, {free} GB"
+        " are free: start fewer workers on the card, raise FISH_MODEL_MEMORY_GB, or lower CLONER_SLOTS"
+    )
+
+
+def test_the_line_says_what_the_cache_takes() -> None:
+    size = CacheSize(slots=12, positions=2048, prefix_bytes=int(0.7761 * GB), slot_bytes=2048 * S1_MINI_POSITION)
+    assert size.line() == "Cache: 12 slots of 2048 positions, 2.62 GB, and 0.78 GB for references"
+
+
+def test_free_memory_of_this_machine_is_a_plausible_number() -> None:
+    assert 64 * 1024**2 < free_bytes(torch.device("cpu")) < 2**50

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cloner.engine.base import Line, NotSpoken, Voice
+from cloner.engine.model import END, Model
+from cloner.engine.scheduler import Scheduler, SegmentCodes
+
+from .lines import codes_of, make_line, make_scheduler, make_voice
+
+LONG_TEXT = "A text that is long enough for its limit of frames to be the guess."
+
+
+@pytest.fixture(scope="module")
+def scheduler(tiny: Path) -> Scheduler:
+    """Four slots. A test that changes its model changes it back."""
+    return make_scheduler(tiny, 4)
+
+
+@pytest.fixture(scope="module")
+def deterministic(tiny: Path) -> Scheduler:
+    return make_scheduler(tiny, 3, deterministic=True)
+
+
+@pytest.fixture
+def voice() -> Voice:
+    return make_voice(0)
+
+
+def frames_line(voice: Voice, segment: int, frames: int, text: str = LONG_TEXT, **generation: Any) -> Line:
+    """A line of exactly so many frames."""
+    return make_line(voice, segment, text, seed=segment, max_new_tokens=frames, min_new_tokens=frames, **generation)
+
+
+@contextmanager
+def end_logit(scheduler: Scheduler, value: float) -> Iterator[None]:
+    """Within it, the end comes as soon as it may, or never."""
+    with torch.inference_mode():
+        weight = scheduler.decoder.model._head[END]
+        kept = weight.clone()
+        weight[0] = value
+        yield
+        weight.copy_(kept)
+
+
+def one(scheduler: Scheduler, line: Line) -> SegmentCodes | NotSpoken:
+    (answer,) = scheduler.run([line])
+    return answer
+
+
+def one_spoken(scheduler: Scheduler, line: Line) -> SegmentCodes:
+    answer = one(scheduler, line)
+    assert isinstance(answer, SegmentCodes), answer
+    return answer
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
+def test_every_line_gets_exactly_one_answer(slots: int, count: int, tiny: Path) -> None:
+    scheduler = make_scheduler(tiny, slots)
+    lines = [frames_line(make_voice(n % 3), n, 1 + n % 4) for n in range(count)]
+    answers = list(scheduler.run(lines))
+    assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == list(range(count))
+    assert len(answers) == count
+    for answer in answers:
+        assert isinstance(answer, SegmentCodes)
+        assert answer.codes.shape == (10, answer.line.generation.max_new_tokens)
+
+
+def test_a_free_slot_is_filled_at_once_with_the_longest_that_waits(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 2)
+    starts, rows = [], []
+    start, step = scheduler.decoder.start, scheduler.stepper.step
+
+    def started(slot: int, position: int, how: Any) -> None:
+        starts.append((scheduler.use.steps, slot, len(how.noise)))
+        start(slot, position, how)
+
+    def stepped(active: int, longest: int) -> Any:
+        rows.append(active)
+        return step(active, longest)
+
+    with patch.object(scheduler.decoder, "start", started), patch.object(scheduler.stepper, "step", stepped):
+        codes_of(scheduler, [frames_line(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
+    assert starts == [(0, 0, 9), (0, 1, 7), (7, 1, 5), (9, 0, 4), (12, 1, 3), (13, 0, 1)]
+    assert rows == [2] * 14 + [1], "the last one moves to the first slot"
+    assert (scheduler.use.steps, scheduler.use.frames) == (15, 29)
+    assert scheduler.use.occupancy == 29 / 30
+
+
+def test_the_longest_text_is_guessed_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
+    # All are cut at the same step, so they come in the order of their slots.
+    texts = ["Short.", "The longest text of all three.", "A longer text."]
+    answers = list(scheduler.run(frames_line(voice, n, 50, text) for n, text in enumerate(texts)))
+    assert [answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)] == [1, 2, 0]
+
+
+def test_occupancy_is_nothing_before_the_first_step(tiny: Path) -> None:
+    assert make_scheduler(tiny, 1).use.occupancy == 0
+
+
+def test_a_segment_that_moves_to_another_slot_goes_on_as_it_was(deterministic: Scheduler) -> None:
+    # The first two look longer and are not, so the third moves up twice.
+    mover = frames_line(make_voice(2), 2, 30, text="Hm.", temperature=1.0, repetition_penalty=1.5)
+    lines = [frames_line(make_voice(n), n, 6 + 6 * n) for n in range(2)]
+    with patch.object(deterministic.decoder, "move", wraps=deterministic.decoder.move) as move:
+        beside = codes_of(deterministic, [*lines, mover])[2]
+    assert [call.args[:2] for call in move.call_args_list] == [(2, 1), (1, 0)]
+    assert np.array_equal(beside, codes_of(deterministic, [mover])[2])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(seed: int, deterministic: Scheduler) -> None:
+    random = np.random.default_rng(seed)
+    lines = [
+        make_line(
+            make_voice(n % 4, frames=10 + 9 * n), n, LONG_TEXT[: 5 + 6 * n], seed=seed + n, max_new_tokens=6 + 2 * n
+        )
+        for n in range(7)
+    ]
+    alone = {line.segment: codes_of(deterministic, [line])[line.segment] for line in lines}
+    slots: dict[int, set[int]] = {line.segment: set() for line in lines}
+    for count in (7, 4, 7):
+        chosen = [lines[place] for place in random.permutation(7)[:count]]
+        with patch.object(deterministic.decoder, "take", wraps=deterministic.decoder.take) as take:
+            spoken = codes_of(deterministic, chosen)
+        for segment, call in zip(spoken, take.call_args_list, strict=True):
+            slots[segment].add(call.args[0])
+            assert np.array_equal(spoken[segment], alone[segment]), (segment, count)
+    assert {slot for seen in slots.values() for slot in seen} == {0, 1, 2}
+
+
+def test_the_seed_alone_changes_a_segment(deterministic: Scheduler, voice: Voice) -> None:
+    codes = [codes_of(deterministic, [make_line(voice, seed=seed)])[0] for seed in (0, 1, 0)]
+    assert np.array_equal(codes[0], codes[2])
+    assert not np.array_equal(codes[0], codes[1])
+
+
+def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(tiny: Path, voice: Voice) -> None:
+    lines = [make_line(voice, n, LONG_TEXT[: 60 - 7 * n], seed=n // 2, max_new_tokens=12 + n) for n in range(6)]
+
+    def noises(slots: int, chosen: list[Line]) -> dict[int, Tensor]:
+        scheduler = make_scheduler(tiny, slots)
+        with patch.object(scheduler.decoder, "start", wraps=scheduler.decoder.start) as start:
+            list(scheduler.run(chosen))
+        return {len(call.args[2].noise): call.args[2].noise for call in start.call_args_list}
+
+    first, second = noises(1, lines), noises(4, lines[::-1][:5])
+    assert first.keys() - second.keys() == {12}
+    for frames, noise in second.items():
+        assert torch.equal(noise, first[frames])
+    assert torch.equal(first[15][:14], first[14]), "the same seed gives the same numbers, however many"
+    assert not torch.equal(first[14][:13], first[13])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_an_end_that_always_wants_to_come_waits_for_the_least_frames(
+    frames: int, scheduler: Scheduler, voice: Voice
+) -> None:
+    with end_logit(scheduler, 1e6):
+        answer = one_spoken(scheduler, make_line(voice, min_new_tokens=frames))
+    assert answer.codes.shape == (10, frames)
+    assert not answer.truncated
+
+
+def test_a_segment_does_not_begin_with_its_end(scheduler: Scheduler, voice: Voice) -> None:
+    with end_logit(scheduler, 1e6):
+        assert one_spoken(scheduler, make_line(voice, min_new_tokens=0)).codes.shape == (10, 1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_a_segment_that_never_ends_is_cut_and_says_so(frames: int, scheduler: Scheduler, voice: Voice) -> None:
+    with end_logit(scheduler, -1e6):
+        answer = one_spoken(scheduler, make_line(voice, min_new_tokens=0, max_new_tokens=frames))
+    assert answer.codes.shape == (10, frames)
+    assert answer.truncated
+
+
+def test_segments_are_never_longer_than_the_codec_takes(
+    scheduler: Scheduler, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "longest_frames", 5)
+    assert one_spoken(scheduler, make_line(voice)).codes.shape == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("voice", "code"),
+    [
+        (make_voice(0, frames=2100), "prompt_too_long"),
+        (Voice(np.full((10, 4), 1024, dtype=np.int32), "Too high."), "bad_reference"),
+        (Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), "bad_reference"),
+    ],
+    ids=["too long", "outside the codebook", "nine codebooks"],
+)
+def test_a_line_that_cannot_be_spoken_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
+    lines = [make_line(make_voice(1), n) for n in range(3)]
+    lines[1] = make_line(voice, 1)
+    answers = list(scheduler.run(lines))
+    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [(1, code)]
+    assert [answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)] == [0, 2]
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
+def test_a_long_segment_gets_a_longer_slot_and_the_usual_ones_come_back(fixed: bool, tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 3, positions=128, deterministic=fixed)
+    usual = [frames_line(voice, n, 3, "Hello.") for n in range(4)]
+    before = codes_of(scheduler, usual)
+    assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (3, 128)
+    spoken = codes_of(scheduler, [frames_line(voice, 9, 100), *usual])
+    assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (1, 256)
+    assert spoken[9].shape == (10, 100)
+    for codes in (spoken, codes_of(scheduler, usual)):
+        assert all(np.array_equal(codes[n], before[n]) for n in range(4))
+    assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (3, 128)
+
+
+def test_a_segment_longer_than_all_slots_together_is_refused(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 3, positions=128)
+    lines = [frames_line(voice, 0, 400), frames_line(voice, 1, 230, "Hello."), frames_line(voice, 2, 3)]
+    answers = list(scheduler.run(lines))
+    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [
+        (0, "out_of_memory")
+    ]
+    assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == [1, 2]
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
+def test_a_token_whose_weights_are_no_numbers_fails_its_segments_alone(fixed: bool, tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 2, deterministic=fixed)
+    fine = [frames_line(voice, n, 4, "Nothing wrong here.") for n in range(4)]
+    before = codes_of(scheduler, fine)
+    with torch.inference_mode():
+        scheduler.decoder.model._embeddings[ord("~")] = torch.nan
+    hit = frames_line(make_voice(1), 9, 40, LONG_TEXT + "~ and more")
+    answers = list(scheduler.run([fine[0], hit, *fine[1:]]))
+    (failed,) = (answer for answer in answers if isinstance(answer, NotSpoken))
+    assert (failed.segment, failed.code) == (9, "generation_failed")
+    assert "the model's output is not a number" in failed.message
+    spoken = {answer.line.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
+    assert spoken.keys() == before.keys()
+    for codes in (spoken, codes_of(scheduler, fine)):
+        assert all(np.array_equal(codes[n], before[n]) for n in before)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda model: model.slow._layers[1].down,
+        lambda model: model._head[END],
+        lambda model: model.fast._layers[0].qkv,
+        lambda model: model._fast_embeddings,
+        lambda model: model._fast_head[7],
+    ],
+    ids=["slow layer", "end token", "fast layer", "fast embeddings", "fast head"],
+)
+def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
+    weight: Callable[[Model], Tensor], tiny: Path, voice: Voice
+) -> None:
+    scheduler = make_scheduler(tiny, 1)
+    with torch.inference_mode():
+        weight(scheduler.decoder.model).fill_(torch.nan)
+    answer = one(scheduler, make_line(voice))
+    assert isinstance(answer, NotSpoken)
+    assert answer.code == "generation_failed"
+
+
+def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(deterministic: Scheduler, voice: Voice) -> None:
+    lines = [frames_line(voice, n, 5) for n in range(5)]
+    before = codes_of(deterministic, lines)
+    steps = deterministic.use.steps
+    answers = list(deterministic.run(lines, lambda: deterministic.use.steps >= steps + 7))
+    assert len(answers) == 3, "the first round alone was finished"
+    assert deterministic.use.steps == steps + 7
+    after = codes_of(deterministic, lines)
+    assert all(np.array_equal(after[n], before[n]) for n in range(5))
