@@ -29,7 +29,7 @@ GOES_ON, ENDED, BROKEN = 0, 1, 2
 @dataclass(frozen=True)
 class Start:
     """What a segment brings along: the prompt's `last` token, which `Decoder.fill` did not get, how it is sampled, and
-    as much `noise` ``[frames, DRAWS]`` as it may have frames."""
+    as much `noise` ``[steps, DRAWS]`` as it may take steps."""
 
     last: Tokens
     generation: Generation
@@ -51,9 +51,9 @@ class Decoder:
             self.frame = torch.zeros(slots, dtype=torch.long)
             self.least = torch.zeros(slots, dtype=torch.long)
             self.sampling = Sampling(*(torch.ones(slots, 1) for _ in range(3)))
-            self.noise = torch.zeros(slots, frames, DRAWS)
+            self.noise = torch.zeros(slots, frames + 1, DRAWS)
             self.window = torch.zeros(slots, CODEBOOKS, PENALTY_WINDOW, dtype=torch.long)
-            self.spoken = torch.zeros(slots, frames, CODEBOOKS, dtype=torch.int16)
+            self.spoken = torch.zeros(slots, frames + 1, CODEBOOKS, dtype=torch.int16)
             self.status = torch.zeros(slots, dtype=torch.int8)
             self._rows = torch.arange(slots)
             fast = model.fast

@@ -177,7 +177,7 @@ class Scheduler:
         for slot, segment in fills:
             text, line = segment.text, segment.line
             segment.position = segment.prefix + len(text) - 1
-            noise = torch.rand(segment.limit, DRAWS, generator=torch.Generator().manual_seed(line.seed))
+            noise = torch.rand(segment.limit + 1, DRAWS, generator=torch.Generator().manual_seed(line.seed))
             last = Tokens(text.ids[-1:], text.codes[-1:])
             self.decoder.start(slot, segment.position, Start(last, line.generation, noise))
 
@@ -193,11 +193,11 @@ class Scheduler:
         for segment, status in zip(stepped, statuses(), strict=True):
             if segment.finished:
                 continue  # it was already when this step was launched
-            if status == GOES_ON:
+            if status == GOES_ON and segment.frames < segment.limit:
                 segment.frames += 1
                 self.use.frames += 1
-                if segment.frames < segment.limit:
-                    continue
+                continue
+            # A segment with all of its frames has taken one more step, which told whether it would have gone on.
             slot = self._running.index(segment)
             self._running[slot] = None
             segment.finished = True

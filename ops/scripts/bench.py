@@ -1,25 +1,29 @@
-"""Measurements, printed as one table: each figure from several runs, with the spread. Run it by ``make bench``."""
+"""Measurements, printed as one table. Run it by ``make bench``.
+
+The engine's rows are ratios, measured in the same run on the same weights, with the same threads and allocator settings
+on both sides. Without a GPU it takes 15 minutes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner import Client, read_batch
 from cloner.embedded import embedded_redis
+from ops.engine_bench.children import Checkpoints, checkpoints, in_child, settle
+from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
 SEGMENTS = 10_000
@@ -28,27 +32,67 @@ WORKERS = 2
 ROWS = 100_000
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One row: what was measured, in which unit, and each run's value."""
-
-    what: str
-    unit: str
-    goal: str
-    values: list[float]
-
-
-def main() -> None:
-    """Measure and print."""
-    figures = [fleet_overhead(), reading(), importing()]
-    table = Table("what", "median", "least", "most", "unit", "goal", title=machine())
-    for figure in figures:
-        median, least, most = np.median(figure.values), min(figure.values), max(figure.values)
-        table.add_row(figure.what, f"{median:.3g}", f"{least:.3g}", f"{most:.3g}", figure.unit, figure.goal)
-    Console(width=120).print(table)
+def main() -> int:
+    """Measure and print; 1 if something failed."""
+    settle(threads=len(os.sched_getaffinity(0)))
+    report = Report(f"`make bench`, {machine()}")
+    for measure in (fleet_overhead, reading, importing):
+        report.add(measure)
+    with checkpoints() as made:
+        for measure in engine_rows(made):
+            report.add(measure)
+    print(report.markdown())
+    return 0 if report.complete else 1
 
 
-def fleet_overhead() -> Figure:
+def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
+    """The batched engine against upstream's code; on a GPU too, if there is one."""
+    from ops.engine_bench import codec, decoding, gpu, loading, occupancy, whole_batch
+
+    small = decoding.Race(
+        size="small",
+        device="cpu",
+        precision="float32",
+        slots=(32, 64),
+        frames=100,
+        upstream_frames=60,
+        runs=RUNS,
+        goals=dict.fromkeys((32, 64), ">= 25x with one of 32 and 64"),
+    )
+    full = decoding.Race(
+        size="s1-mini",
+        device="cpu",
+        precision="bfloat16",
+        slots=(32,),
+        frames=24,
+        upstream_frames=6,
+        runs=1,
+        goals={32: ">= 120x"},
+    )
+    small_codec = codec.Race(
+        "small", "cpu", ("float32",), segments=16, frames=100, runs=RUNS, goals={"float32": ">= 1.5x"}
+    )
+    full_codec = codec.Race(
+        "full",
+        "cpu",
+        ("float32", "bfloat16"),
+        segments=4,
+        frames=40,
+        runs=RUNS,
+        goals={"float32": ">= 1x", "bfloat16": ">= 1.8x"},
+    )
+    yield lambda: in_child(decoding.rows, made.get("small"), small)
+    yield lambda: in_child(decoding.rows, made.get("s1-mini"), full)
+    yield lambda: whole_batch.rows(made.get("small"), "small", goal=">= 7x")
+    yield lambda: loading.rows(made.get("s1-mini"), "s1-mini", RUNS, goal=">= 4x")
+    yield lambda: in_child(occupancy.rows, made.get("tiny"), RUNS, goal=">= 0.88x")
+    yield lambda: in_child(codec.rows, made.get("small"), small_codec)
+    yield lambda: in_child(codec.rows, made.get("s1-mini"), full_codec)
+    if in_child(gpu.has_gpu):
+        yield from gpu.measurements(gpu.PLANS["s1-mini"], made)
+
+
+def fleet_overhead() -> list[Row]:
     """Everything but the speaking: from the batch file to the JSON, a real WAV each, workers ready before."""
     values = []
     with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder, embedded_redis() as url:
@@ -61,22 +105,22 @@ def fleet_overhead() -> Figure:
                 if result.generated != SEGMENTS:
                     raise SystemExit(f"{result.failed} of {SEGMENTS} segments failed")
     what = f"fleet's overhead a segment ({SEGMENTS} segments, {WORKERS} workers, fake engine)"
-    return Figure(what, "ms", "< 3", values)
+    return [Row(what, "ms", values, goal="< 3 ms")]
 
 
-def reading() -> Figure:
+def reading() -> list[Row]:
     """Reading and checking a large batch file."""
     with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder:
         batch = write_batch(Path(folder), ROWS, SPEAKERS)
         values = timed(lambda: read_batch(batch, out_root=None, references=None))
-    return Figure(f"reading a batch of {ROWS} rows (flat JSON)", "s", "< 10", values)
+    return [Row(f"reading a batch of {ROWS} rows (flat JSON)", "s", values, goal="< 10 s")]
 
 
-def importing() -> Figure:
+def importing() -> list[Row]:
     """What `import cloner` adds to a Python that starts."""
     bare = timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
     whole = timed(lambda: subprocess.run([sys.executable, "-c", "import cloner"], check=True))
-    return Figure("import cloner", "s", "< 0.5", [max(0.0, value - min(bare)) for value in whole])
+    return [Row("import cloner", "s", [max(0.0, value - min(bare)) for value in whole], goal="< 0.5 s")]
 
 
 @contextmanager
@@ -127,12 +171,5 @@ def timed(work: Callable[[], object]) -> list[float]:
     return values
 
 
-def machine() -> str:
-    """What it was measured on."""
-    return (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -114,7 +114,7 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
         answers = engine.speak(lines)
         next(answers)
         assert waiting.wait(30)
-        answers.close()  # type: ignore[attr-defined]
+        answers.close()
     assert use.steps == begin + 5, "the step under way was the last"
     after = spoken(engine, lines)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)

@@ -1,0 +1,63 @@
+"""Processes to measure in, all with the same settings, and the checkpoints that they load."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KEEP_BYTES = str(2**32)
+"""Memory that the allocator may keep instead of handing it back to the system after each layer."""
+
+
+def settle(threads: int) -> None:
+    """The settings of all processes that are started from here: threads, and glibc's allocator, which reads them when
+    a process starts."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(threads),
+        MKL_NUM_THREADS=str(threads),
+        MALLOC_MMAP_THRESHOLD_=KEEP_BYTES,
+        MALLOC_TRIM_THRESHOLD_=KEEP_BYTES,
+    )
+
+
+def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` gives in a fresh process."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+class Checkpoints:
+    """Random weights of each size, made when they are first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, size: str) -> Path:
+        """The folder of a checkpoint of that size (a `Preset`)."""
+        directory = self._folder / size
+        if not directory.exists():
+            in_child(make_checkpoint, directory, size)
+        return directory
+
+
+@contextmanager
+def checkpoints() -> Iterator[Checkpoints]:
+    """For one run: S1-mini's size takes 3.3 GB, which are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder:
+        yield Checkpoints(Path(folder))
+
+
+def make_checkpoint(directory: Path, size: str) -> None:
+    """Write it."""
+    from cloner.engine.checkpoint import Preset, init_checkpoint
+
+    init_checkpoint(directory, Preset(size))

@@ -1,0 +1,77 @@
+"""Frames a second: the batched decoder against `generate_long`, prompts left out on both sides."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ops.engine_bench import ours, roofline, upstream
+from ops.engine_bench.table import Row
+from ops.engine_bench.workload import FRAMES_PER_SECOND, make_lines, make_voice
+
+SPEAKERS = 4
+
+
+@dataclass(frozen=True)
+class Race:
+    """What is measured: `frames` of each of our slots, for each number of slots, against `upstream_frames`."""
+
+    size: str
+    device: str
+    precision: str
+    slots: Sequence[int]
+    frames: int
+    upstream_frames: int
+    runs: int
+    goals: dict[int, str] = field(default_factory=dict)
+    """By number of slots."""
+
+
+def rows(directory: Path, race: Race) -> list[Row]:
+    """Both sides in turn, so that a machine that slows down slows both."""
+    device, precision = torch.device(race.device), getattr(torch, race.precision)
+    ceiling = roofline.measure_ceiling(device, precision)
+    voices = [make_voice(speaker) for speaker in range(SPEAKERS)]
+    theirs = upstream.load_model(directory, device, precision)
+    model, prompts = ours.load_model(directory, device, precision)
+    (one,) = make_lines([race.upstream_frames], voices[:1])
+    (warm_up,) = make_lines([2], voices[:1])
+    upstream.decoding_rate(theirs, warm_up)
+    prompt = len(prompts.prefix(one.voice)) + len(prompts.text(one))
+    rates: dict[int, list[float]] = {slots: [] for slots in race.slots}
+    against = []
+    for run in range(race.runs):
+        against.append(upstream.decoding_rate(theirs, one))
+        for slots in race.slots:
+            scheduler = ours.make_scheduler(model, prompts, slots, prompt + race.frames)
+            if run == 0:
+                ours.decoding_rate(scheduler, make_lines([2] * slots, voices))
+            rates[slots].append(ours.decoding_rate(scheduler, make_lines([race.frames] * slots, voices)))
+            del scheduler
+            _give_memory_back()
+    what = f"decoding, {race.size}, {race.precision}"
+    table = [
+        Row(
+            f"{what}, {slots} slot(s), against generate_long",
+            "frames/s",
+            values,
+            against,
+            goal=race.goals.get(slots, ""),
+            remark=f"{max(values) / FRAMES_PER_SECOND:.3g} x real time at best",
+        )
+        for slots, values in rates.items()
+    ]
+    for slots, values in rates.items():
+        step = roofline.step_cost(race.size, slots, prompt + race.frames / 2, precision)
+        table += roofline.rows(f"{what}, {slots} slot(s)", values, slots, step, ceiling)
+    return table
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,66 @@
+"""The batched engine's decoder alone, and how fast it is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from cloner.engine import fish
+from cloner.engine.base import Line
+from cloner.engine.cache import Cache
+from cloner.engine.decoder import Decoder
+from cloner.engine.model import Model
+from cloner.engine.prefixes import Prefixes
+from cloner.engine.prompt import Prompts
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.stepper import Statuses, Stepper
+from ops.engine_bench.upstream import wait_for
+from ops.engine_bench.workload import codes_of
+
+PREFIX_BYTES = 2**30
+
+
+@torch.inference_mode()
+def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[Model, Prompts]:
+    """As `BatchedEngine` loads it."""
+    upstream = fish.load_text2semantic(directory, device, precision)
+    model = Model(upstream)
+    return model, Prompts(upstream.tokenizer, model.positions)
+
+
+@torch.inference_mode()
+def make_scheduler(model: Model, prompts: Prompts, slots: int, positions: int) -> Scheduler:
+    """As `BatchedEngine` makes it, but with `slots` of `positions` whatever the memory."""
+    cache = Cache(model.slow, slots * positions, model.dtype, model.device)
+    cache.shape(positions)
+    decoder = Decoder(model, cache, slots, positions)
+    stepper = Stepper(decoder, slots, deterministic=False)
+    prefixes = Prefixes(decoder, prompts, PREFIX_BYTES)
+    scheduler = Scheduler(decoder, stepper, prompts, prefixes, positions, positions, deterministic=False)
+    stepper.warm_up()
+    return scheduler
+
+
+def decoding_rate(scheduler: Scheduler, lines: list[Line]) -> float:
+    """Frames a second from the first step, when all prompts are read, until the last line is finished. There are no
+    more lines than slots."""
+    began: list[float] = []
+    device = scheduler.decoder.model.device
+    step = scheduler.stepper.step
+
+    def noted_step(active: int, longest: int) -> Statuses:
+        if not began:
+            wait_for(device)
+            began.append(time.perf_counter())
+        return step(active, longest)
+
+    with patch.object(scheduler.stepper, "step", noted_step):
+        codes = [codes_of(answer) for answer in scheduler.run(lines)]
+    wait_for(device)
+    seconds = time.perf_counter() - began[0]
+    if len(codes) != len(lines):
+        raise RuntimeError(f"{len(codes)} of {len(lines)} segments were spoken")
+    return sum(item.shape[1] for item in codes) / seconds

@@ -1,0 +1,102 @@
+"""What a measurement found, and the table that shows it: Markdown, and lined up to be read in a terminal too."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from statistics import median
+
+COLUMNS = ("what", "ours", "against", "ratio", "least to most", "runs", "goal", "remark")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: a value of each run and, measured in the same run, that of what it is held `against`."""
+
+    what: str
+    unit: str
+    ours: Sequence[float]
+    against: Sequence[float] = ()
+    goal: str = ""
+    remark: str = ""
+    less_is_better: bool = False
+    """Of values in seconds: their ratio says how many times shorter ours are."""
+
+    def ratios(self) -> list[float]:
+        """How many times better each run was; empty if it is held against nothing."""
+        if not self.against:
+            return []
+        pairs = zip(self.ours, self.against, strict=True)
+        return [theirs / ours if self.less_is_better else ours / theirs for ours, theirs in pairs]
+
+    def cells(self) -> tuple[str, ...]:
+        """As `COLUMNS` names them. The spread is that of the ratio, if there is one."""
+        ratios = self.ratios()
+        spread = ratios or list(self.ours)
+        return (
+            self.what,
+            f"{_short(median(self.ours))} {self.unit}",
+            f"{_short(median(self.against))} {self.unit}" if self.against else "",
+            f"{_short(median(ratios))}x" if ratios else "",
+            f"{_short(min(spread))} to {_short(max(spread))}" if len(spread) > 1 else "",
+            str(len(self.ours)),
+            self.goal,
+            self.remark,
+        )
+
+
+class NotHereError(Exception):
+    """Something cannot be measured on this machine; the message says why."""
+
+
+@dataclass
+class Report:
+    """The rows of a run under a title, and what is to be said below them."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    def add(self, measure: Callable[[], list[Row]]) -> None:
+        """Take the rows that `measure` gives. If it fails, a note says so: the other figures are not given up."""
+        try:
+            rows = measure()
+        except NotHereError as reason:
+            self.notes.append(f"Not measured here: {reason}.")
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is in the table's notes
+            self.complete = False
+            self.notes.append(f"Failed: {type(error).__name__}: {error}")
+            return
+        for row in rows:  # minutes may pass until all are there
+            print(" · ".join(cell for cell in row.cells() if cell), file=sys.stderr)
+        self.rows += rows
+
+    def markdown(self) -> str:
+        """A table, with the title above and the notes below."""
+        lines = [COLUMNS, *(row.cells() for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+        ruled = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
+        table = [
+            f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in ruled
+        ]
+        return "\n".join([self.title, "", *table, *(f"\n{note}" for note in self.notes), ""])
+
+
+def machine() -> str:
+    """What it was measured on, and when."""
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), "
+        f"Python {platform.python_version()}, torch {version('torch')}"
+    )
+
+
+def _short(value: float) -> str:
+    """Three digits, and no exponents."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

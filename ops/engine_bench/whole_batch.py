@@ -1,0 +1,124 @@
+"""A whole batch, from nothing to WAV files: `cloner run` against the design that it grew from.
+
+That design is one process a worker, which loads upstream's models once and speaks its speakers' texts one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import soundfile
+import torch
+
+from cloner.engine.base import SAMPLE_RATE, Voice
+from ops.engine_bench import upstream
+from ops.engine_bench.table import Row
+from ops.engine_bench.workload import TEXT, make_lines, make_voice
+
+CLONER = Path(sys.executable).with_name("cloner")
+SPEAKERS = 6
+TEXTS = 8
+FRAMES = 100
+WORKERS = 2
+
+
+def rows(directory: Path, size: str, goal: str) -> list[Row]:
+    """Once: upstream takes minutes. Both sides get the same threads: the cores divided by the workers."""
+    threads = max(1, len(os.sched_getaffinity(0)) // WORKERS)
+    with (
+        tempfile.TemporaryDirectory(prefix="cloner-bench-batch-") as folder,
+        patch.dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads)),
+    ):
+        voices = [make_voice(speaker) for speaker in range(SPEAKERS)]
+        theirs = _upstream_s(directory, voices, Path(folder) / "upstream")
+        ours = _ours_s(directory, voices, Path(folder) / "ours")
+    return [
+        Row(
+            f"whole batch, {size}, {WORKERS} workers: cloner run against upstream's code in so many processes",
+            "s",
+            [ours],
+            [theirs],
+            goal,
+            remark=f"{SPEAKERS} speakers x {TEXTS} texts of {FRAMES} frames, loads included",
+            less_is_better=True,
+        )
+    ]
+
+
+def _ours_s(directory: Path, voices: list[Voice], folder: Path) -> float:
+    """Everything that `cloner run` does, its own Redis, launcher and collector included."""
+    folder.mkdir()
+    for speaker, voice in enumerate(voices):
+        np.save(folder / f"{speaker}.npy", voice.codes)
+    tasks = [
+        {
+            "speaker_id": speaker,
+            "segment_index": speaker * TEXTS + text,
+            "target_text": TEXT,
+            "output_file": f"{speaker}/{text}.wav",
+            "npy_file": f"{speaker}.npy",
+            "reference_text": voice.text,
+        }
+        for speaker, voice in enumerate(voices)
+        for text in range(TEXTS)
+    ]
+    generation = {"min_new_tokens": FRAMES, "max_new_tokens": FRAMES}
+    document = {"checkpoint_dir": str(directory), "generation": generation, "tasks": tasks}
+    (folder / "batch.json").write_text(json.dumps(document))
+    command = [str(CLONER), "run", str(folder / "batch.json"), "--workers", str(WORKERS)]
+    began = time.perf_counter()
+    ran = subprocess.run(
+        command, env={**os.environ, "CLONER_ENGINE": "batched"}, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - began
+    if ran.returncode:
+        raise RuntimeError(f"cloner run failed: {ran.stderr}")
+    _check(folder)
+    return seconds
+
+
+def _upstream_s(directory: Path, voices: list[Voice], folder: Path) -> float:
+    context = get_context("spawn")
+    began = time.perf_counter()
+    workers = [
+        context.Process(target=speak_share, args=(directory, voices[number::WORKERS], folder / str(number)))
+        for number in range(WORKERS)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - began
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("upstream's code failed")
+    _check(folder)
+    return seconds
+
+
+def speak_share(directory: Path, voices: list[Voice], folder: Path) -> None:
+    """What one worker of the old design does."""
+    device = torch.device("cpu")
+    model = upstream.load_model(directory, device, torch.float32)
+    codec = upstream.load_codec(directory, device)
+    folder.mkdir(parents=True)
+    for speaker, voice in enumerate(voices):
+        for line in make_lines([FRAMES] * TEXTS, [voice]):
+            codes, _seconds = upstream.speak(model, line)
+            audio = upstream.decode(codec, codes)
+            soundfile.write(folder / f"{speaker}-{line.segment}.wav", audio.numpy(), SAMPLE_RATE)
+
+
+def _check(folder: Path) -> None:
+    """Whether all is there, and as long as it should be: a figure for less work is no figure."""
+    durations = [soundfile.info(path).frames for path in folder.rglob("*.wav")]
+    if len(durations) != SPEAKERS * TEXTS or len(set(durations)) != 1:
+        raise RuntimeError(f"{folder} holds {len(durations)} files of {set(durations)} samples")

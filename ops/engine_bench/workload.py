@@ -1,0 +1,55 @@
+"""What is spoken: voices, lines of a fixed number of frames, codes for the codec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cloner.batch import CODEBOOK_SIZES, Generation
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Line, NotSpoken, Voice
+from cloner.engine.scheduler import SegmentCodes
+
+FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
+
+REFERENCE_FRAMES = 215
+"""A reference of 10 s."""
+
+TEXT = "This is one of the sentences that are spoken in this voice."
+
+
+def make_voice(seed: int, frames: int = REFERENCE_FRAMES) -> Voice:
+    """A reference of random codes."""
+    codes = np.random.default_rng(seed).integers(0, CODEBOOK_SIZES[1], (len(CODEBOOK_SIZES), frames), dtype=np.int32)
+    return Voice(codes, "This is what the reference says, in about ten seconds, and no less.")
+
+
+def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None) -> list[Line]:
+    """A line for each of `frames`, which it has exactly: the end token is held back so long, and comes too late."""
+    lengths = list(frames)
+    return [
+        Line(
+            segment=number,
+            text=text,
+            voice=voices[number % len(voices)],
+            generation=Generation(min_new_tokens=length, max_new_tokens=length),
+            seed=number,
+        )
+        for number, (length, text) in enumerate(zip(lengths, texts or [TEXT] * len(lengths), strict=True))
+    ]
+
+
+def codes_of(answer: SegmentCodes | NotSpoken) -> Tensor:
+    """The codes of an answer. Raises `RuntimeError` if there are none: a figure without the work is no figure."""
+    if isinstance(answer, SegmentCodes):
+        return answer.codes
+    raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
+
+
+def make_codes(segments: int, frames: int) -> list[Tensor]:
+    """Codes ``[codebooks, frames]`` of segments that are about `frames` long, for the codec alone."""
+    random = torch.Generator().manual_seed(0)
+    lengths = np.linspace(0.75 * frames, 1.25 * frames, segments).round().astype(int)
+    return [torch.randint(0, CODEBOOK_SIZES[1], (len(CODEBOOK_SIZES), int(n)), generator=random) for n in lengths]
