@@ -23,6 +23,8 @@ from cloner.engine.stepper import Stepper
 
 CPU = torch.device("cpu")
 
+LONG_TEXT = "A text that is long enough for its limit of frames to be the guess."
+
 
 def make_voice(seed: int, frames: int = 20) -> Voice:
     codes = np.random.default_rng(seed).integers(0, 1024, (10, frames), dtype=np.int32)
@@ -32,6 +34,11 @@ def make_voice(seed: int, frames: int = 20) -> Voice:
 def make_line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> Line:
     most = generation.setdefault("max_new_tokens", 12)
     return Line(segment, text, voice, Generation(**{"min_new_tokens": min(12, most), **generation}), seed)
+
+
+def frames_line(voice: Voice, segment: int, frames: int, text: str = LONG_TEXT, **generation: Any) -> Line:
+    """A line of exactly so many frames."""
+    return make_line(voice, segment, text, seed=segment, max_new_tokens=frames, min_new_tokens=frames, **generation)
 
 
 def greedy(line: Line) -> Line:
