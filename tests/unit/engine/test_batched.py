@@ -103,7 +103,7 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
     begin = use.steps
 
     def waiting_step(active: int, longest: int) -> Any:
-        if use.steps == begin + 4:  # the shortest of the first three is over: wait until nobody listens
+        if use.steps == begin + 5:  # the shortest of the first three is over: wait until nobody listens
             waiting.set()
             assert stopped.wait(30)
         return step(active, longest)
@@ -115,7 +115,7 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
         next(answers)
         assert waiting.wait(30)
         answers.close()
-    assert use.steps == begin + 5, "the step under way was the last"
+    assert use.steps == begin + 6, "the step under way was the last"
     after = spoken(engine, lines)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
 

@@ -92,9 +92,9 @@ def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(t
         return {len(call.args[2].noise): call.args[2].noise for call in start.call_args_list}
 
     first, second = noises(1, lines), noises(4, lines[::-1][:5])
-    assert first.keys() - second.keys() == {12}
-    for frames, noise in second.items():
-        assert torch.equal(noise, first[frames])
+    assert first.keys() - second.keys() == {13}
+    for steps, noise in second.items():
+        assert torch.equal(noise, first[steps])
     assert torch.equal(first[15][:14], first[14]), "the same seed gives the same numbers, however many"
     assert not torch.equal(first[14][:13], first[13])
 

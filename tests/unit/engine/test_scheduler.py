@@ -78,10 +78,11 @@ def test_a_free_slot_is_filled_at_once_with_the_longest_that_waits(tiny: Path, v
 
     with patch.object(scheduler.decoder, "start", started), patch.object(scheduler.stepper, "step", stepped):
         codes_of(scheduler, [frames_line(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
-    assert starts == [(0, 0, 9), (0, 1, 7), (7, 1, 5), (9, 0, 4), (12, 1, 3), (13, 0, 1)]
-    assert rows == [2] * 14 + [1], "the last one moves to the first slot"
-    assert (scheduler.use.steps, scheduler.use.frames) == (15, 29)
-    assert scheduler.use.occupancy == 29 / 30
+    # Each takes a step more than it has frames, for its end.
+    assert starts == [(0, 0, 10), (0, 1, 8), (8, 1, 6), (10, 0, 5), (14, 1, 4), (15, 0, 2)]
+    assert rows == [2] * 17 + [1], "the last one moves to the first slot"
+    assert (scheduler.use.steps, scheduler.use.frames) == (18, 29)
+    assert scheduler.use.occupancy == 29 / 36
 
 
 def test_the_longest_text_is_guessed_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
