@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from math import isinf
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def rows(directory: Path, race: Race) -> list[Row]:
             values,
             against,
             goal=race.goals.get(precision, ""),
-            remark=f"signal to noise {noise[precision]:.0f} dB",
+            remark="the same bits" if isinf(noise[precision]) else f"signal to noise {noise[precision]:.0f} dB",
         )
         for (precision, how), values in rates.items()
     ]

@@ -1,6 +1,7 @@
-"""A whole batch, from nothing to WAV files: `cloner run` against the design that it grew from.
+"""A whole batch, from nothing to WAV files, against the design that it grew from: one process a worker, which loads
+upstream's models once and speaks its speakers' texts one by one.
 
-That design is one process a worker, which loads upstream's models once and speaks its speakers' texts one by one.
+Ours is measured twice: the engine in as many processes, and `cloner run` with its Redis, launcher and collector.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
@@ -20,10 +22,15 @@ import soundfile
 import torch
 
 from cloner.engine.base import SAMPLE_RATE, Voice
+from cloner.engine.batched import BatchedEngine, Options
+from cloner.settings import Settings
 from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import TEXT, make_lines, make_voice
+from ops.engine_bench.workload import TEXT, audio_of, make_lines, make_voice
 
+Speak = Callable[[Path, list[Voice], Path], None]
+
+CPU = torch.device("cpu")
 CLONER = Path(sys.executable).with_name("cloner")
 SPEAKERS = 6
 TEXTS = 8
@@ -39,11 +46,12 @@ def rows(directory: Path, size: str, goal: str) -> list[Row]:
         patch.dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads)),
     ):
         voices = [make_voice(speaker) for speaker in range(SPEAKERS)]
-        theirs = _upstream_s(directory, voices, Path(folder) / "upstream")
-        ours = _ours_s(directory, voices, Path(folder) / "ours")
+        theirs = _processes_s(speak_by_upstream, directory, voices, Path(folder) / "upstream")
+        engine = _processes_s(speak_by_engine, directory, voices, Path(folder) / "engine")
+        product = _product_s(directory, voices, Path(folder) / "product")
     return [
         Row(
-            f"whole batch, {size}, {WORKERS} workers: cloner run against upstream's code in so many processes",
+            f"whole batch, {size}, {WORKERS} workers: {what} against upstream's code in so many processes",
             "s",
             [ours],
             [theirs],
@@ -51,11 +59,12 @@ def rows(directory: Path, size: str, goal: str) -> list[Row]:
             remark=f"{SPEAKERS} speakers x {TEXTS} texts of {FRAMES} frames, loads included",
             less_is_better=True,
         )
+        for what, ours in (("the engine", engine), ("cloner run", product))
     ]
 
 
-def _ours_s(directory: Path, voices: list[Voice], folder: Path) -> float:
-    """Everything that `cloner run` does, its own Redis, launcher and collector included."""
+def _product_s(directory: Path, voices: list[Voice], folder: Path) -> float:
+    """Everything that `cloner run` does."""
     folder.mkdir()
     for speaker, voice in enumerate(voices):
         np.save(folder / f"{speaker}.npy", voice.codes)
@@ -86,11 +95,12 @@ def _ours_s(directory: Path, voices: list[Voice], folder: Path) -> float:
     return seconds
 
 
-def _upstream_s(directory: Path, voices: list[Voice], folder: Path) -> float:
+def _processes_s(speak: Speak, directory: Path, voices: list[Voice], folder: Path) -> float:
+    """Speakers dealt round-robin to a process each worker."""
     context = get_context("spawn")
     began = time.perf_counter()
     workers = [
-        context.Process(target=speak_share, args=(directory, voices[number::WORKERS], folder / str(number)))
+        context.Process(target=speak, args=(directory, voices[number::WORKERS], folder / str(number)))
         for number in range(WORKERS)
     ]
     for worker in workers:
@@ -99,22 +109,32 @@ def _upstream_s(directory: Path, voices: list[Voice], folder: Path) -> float:
         worker.join()
     seconds = time.perf_counter() - began
     if any(worker.exitcode for worker in workers):
-        raise RuntimeError("upstream's code failed")
+        raise RuntimeError(f"{speak.__name__} failed")
     _check(folder)
     return seconds
 
 
-def speak_share(directory: Path, voices: list[Voice], folder: Path) -> None:
+def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> None:
     """What one worker of the old design does."""
-    device = torch.device("cpu")
-    model = upstream.load_model(directory, device, torch.float32)
-    codec = upstream.load_codec(directory, device)
+    model = upstream.load_model(directory, CPU, torch.float32)
+    codec = upstream.load_codec(directory, CPU)
     folder.mkdir(parents=True)
     for speaker, voice in enumerate(voices):
         for line in make_lines([FRAMES] * TEXTS, [voice]):
             codes, _seconds = upstream.speak(model, line)
             audio = upstream.decode(codec, codes)
             soundfile.write(folder / f"{speaker}-{line.segment}.wav", audio.numpy(), SAMPLE_RATE)
+
+
+def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
+    """The same with the batched engine, with a worker's default settings."""
+    settings = Settings()
+    engine = BatchedEngine(directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots))
+    engine.load(lambda _line: None)
+    folder.mkdir(parents=True)
+    for answer in engine.speak(make_lines([FRAMES] * TEXTS * len(voices), voices)):
+        soundfile.write(folder / f"{answer.segment}.wav", audio_of(answer), SAMPLE_RATE)
+    engine.close()
 
 
 def _check(folder: Path) -> None:

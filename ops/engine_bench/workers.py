@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from cloner.engine.base import SAMPLE_RATE, Audio, NotSpoken, Spoken
+from cloner.engine.base import SAMPLE_RATE
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.store import OutputRoot
-from ops.engine_bench.workload import make_lines, make_voice
+from ops.engine_bench.workload import audio_of, make_lines, make_voice
 
 PATIENCE_S = 300
 """How long workers wait for each other to load."""
@@ -134,18 +134,12 @@ def _spell(engine: BatchedEngine, share: Share, outputs: OutputRoot) -> Spell:
     voices = [make_voice(speaker) for speaker in range(share.voices)]
     began, durations = time.monotonic(), []
     for answer in engine.speak(make_lines([int(n) for n in lengths], voices)):
-        audio = _audio(answer)
+        audio = audio_of(answer)
         outputs.write_audio(f"{answer.segment}.wav", audio, SAMPLE_RATE)
         durations.append(len(audio) / SAMPLE_RATE)
     if len(durations) != share.segments:
         raise RuntimeError(f"{len(durations)} of {share.segments} segments were spoken")
     return Spell(began, time.monotonic(), sum(durations))
-
-
-def _audio(answer: Spoken | NotSpoken) -> Audio:
-    if isinstance(answer, Spoken):
-        return answer.audio
-    raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
 
 
 def _rate(run: Sequence[Spell]) -> float:

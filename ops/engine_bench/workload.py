@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Line, NotSpoken, Voice
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Line, NotSpoken, Spoken, Voice
 from cloner.engine.scheduler import SegmentCodes
 
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
@@ -45,6 +45,13 @@ def codes_of(answer: SegmentCodes | NotSpoken) -> Tensor:
     """The codes of an answer. Raises `RuntimeError` if there are none: a figure without the work is no figure."""
     if isinstance(answer, SegmentCodes):
         return answer.codes
+    raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
+
+
+def audio_of(answer: Spoken | NotSpoken) -> Audio:
+    """The audio of an answer. Raises `RuntimeError` if there is none."""
+    if isinstance(answer, Spoken):
+        return answer.audio
     raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
 
 
