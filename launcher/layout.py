@@ -15,6 +15,9 @@ from launcher.gpus import GB, Gpu
 USABLE = Fraction(9, 10)
 """Part of a card's memory that workers may take."""
 
+KEPT_BYTES = 4 * 1024**3
+"""Freed memory that a worker keeps for its next use."""
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -42,6 +45,10 @@ class WorkerSpec:
             "CUDA_VISIBLE_DEVICES": self.pin,
             # A pin that is a number counts as nvidia-smi counts, not fastest card first.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            # The codec on a CPU takes and returns large pieces all the time; handed back to the kernel each time, they
+            # cost more than the arithmetic in them.
+            "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+            "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
             "CLONER_WORKER_INDEX": str(self.index),

@@ -171,6 +171,12 @@ def test_cpu_workers_are_told_that_there_is_no_gpu() -> None:
     assert spec.environment()["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_workers_keep_the_memory_they_have_freed() -> None:
+    environment = plan(workers=1).specs[0].environment()
+
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == environment["MALLOC_TRIM_THRESHOLD_"] == str(4 * GB)
+
+
 @pytest.mark.parametrize(("cores", "workers", "threads"), [(16, 4, 4), (16, 5, 3), (2, 4, 1), (2, 1, 2)])
 def test_cores_are_shared_out_as_threads(cores: int, workers: int, threads: int) -> None:
     cpu = Cpu(cores, 64 * GB)
