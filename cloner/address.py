@@ -22,7 +22,8 @@ def check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        whole = _is_whole(parts)
+        # urlsplit takes capitals for small letters, redis-py does not.
+        whole = url.startswith(parts.scheme) and _is_whole(parts)
     except ValueError:
         whole = False
     if not whole:
@@ -50,7 +51,7 @@ def celery_address(url: str) -> str:
 
 def _is_whole(parts: SplitResult) -> bool:
     """Whether all before the options makes sense. Raises `ValueError` for a port that is no number."""
-    if parts.fragment:
+    if parts.fragment or not parts.netloc.isascii():
         return False
     if parts.scheme == "unix":
         return not parts.hostname and len(parts.path) > 1

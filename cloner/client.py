@@ -11,12 +11,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from kombu.exceptions import OperationalError
-from redis import Redis
+from redis import Redis, RedisError
 
 from cloner import queues
 from cloner.app import make_app
@@ -222,15 +222,26 @@ class Client:
             pipe.zadd(self.names.batches, {batch_id: manifest.submitted_at})
             pipe.zremrangebyscore(self.names.batches, "-inf", manifest.submitted_at - keep)
             pipe.execute()
-        for number, assignment in enumerate(assignments):
-            worker, speakers = assignment.worker.name, len(assignment.speakers)
-            self._registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
         try:
+            for number, assignment in enumerate(assignments):
+                worker, speakers = assignment.worker.name, len(assignment.speakers)
+                self._registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
             self._app.send_task(
                 queues.OPEN_BATCH, args=(batch_id,), queue=self.names.collector_queue, ignore_result=True
             )
-        except OperationalError as error:
-            raise BrokerUnreachable(f"the batch could not be sent to {redacted(self._url)}: {error}") from error
+        except BaseException as error:
+            self._withdraw(batch_id)
+            if isinstance(error, OperationalError):
+                raise BrokerUnreachable(f"the batch could not be sent to {redacted(self._url)}: {error}") from error
+            raise
+
+    def _withdraw(self, batch_id: str) -> None:
+        """Take back a batch that could not be sent: nobody would ever close it."""
+        names = self.names
+        with suppress(RedisError), self.blobs.pipeline() as pipe:  # away with Redis, it is no worse
+            pipe.delete(names.batch(batch_id), names.manifest(batch_id), names.progress(batch_id))
+            pipe.zrem(names.batches, batch_id)
+            pipe.execute()
 
 
 def _new_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,19 @@ from types import FrameType
 
 from cloner.errors import ClonerError
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Inside it, an error of ours is one sentence and its exit status; Ctrl-C and SIGTERM end with a line, too.
+    """Inside it, an error of ours is one sentence and its exit status; Ctrl-C, SIGTERM and a closed terminal end with a
+    line, too.
 
-    What the signals interrupt is left in order, and the exit status is the shell's own for them: 130 and 143.
+    What the signals interrupt is left in order, and the exit status is the shell's own for them: 130, 143, 129.
+    Signals that are ignored, as under nohup, stay so.
     """
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stops = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in stops}
     try:
         yield
     except ClonerError as error:
@@ -29,5 +35,6 @@ def sentences() -> Iterator[None]:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    print(f"Stopped by {signal.Signals(number).name}", file=sys.stderr)
+    # Not print: the signal may have come in the middle of one.
+    os.write(2, f"Stopped by {signal.Signals(number).name}\n".encode())
     sys.exit(128 + number)

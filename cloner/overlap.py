@@ -12,6 +12,9 @@ from cloner.logs import get_logger
 from cloner.queues import Names
 from cloner.wire import Manifest
 
+SENDING_S = 60.0
+"""Seconds that a client may take from writing a batch down to sending it."""
+
 SHOWN = 3
 """Outputs that a refusal names."""
 
@@ -23,7 +26,7 @@ def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
     very same moment do not see each other.
     """
     wanted = set(manifest.outputs())
-    for batch_id in _open_batches(blobs, names):
+    for batch_id in _open_batches(blobs, names, manifest.submitted_at):
         data = blobs.get(names.manifest(batch_id))
         if not isinstance(data, bytes):
             continue  # it has expired
@@ -41,11 +44,18 @@ def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
             )
 
 
-def _open_batches(blobs: Redis, names: Names) -> list[str]:
+def _open_batches(blobs: Redis, names: Names, now: float) -> list[str]:
     ids = [batch_id.decode() for batch_id in blobs.zrange(names.batches, 0, -1) if isinstance(batch_id, bytes)]
     with blobs.pipeline(transaction=False) as pipe:
         for batch_id in ids:
-            pipe.hmget(names.batch(batch_id), "state", "cancelled")
-        found = pipe.execute()
+            pipe.hmget(names.batch(batch_id), "state", "cancelled", "submitted_at")
+        pipe.llen(names.collector_queue)
+        *found, unopened = pipe.execute()
     states = zip(ids, found, strict=True)
-    return [one for one, (state, cancelled) in states if state in (b"submitting", b"running") and not cancelled]
+    return [
+        one
+        for one, (state, cancelled, submitted_at) in states
+        if not cancelled
+        # Where no message waits to be opened, its client died before it sent it.
+        and (state == b"running" or (state == b"submitting" and (unopened or now - float(submitted_at) < SENDING_S)))
+    ]

@@ -50,7 +50,7 @@ def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
         pipe.hgetall(names.batch(batch_id))
         pipe.hvals(names.progress(batch_id))
         batch, chunks = pipe.execute()
-    if not batch:
+    if "total" not in batch:  # a late word about a batch that has expired is no batch
         raise UnknownBatch(f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for a week")
     counts = [json.loads(chunk) for chunk in chunks]
     return Progress(

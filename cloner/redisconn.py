@@ -25,21 +25,25 @@ ANSWER_S = 15.0
 RETRIES = 2
 """Further tries after a lost connection, 0.1 and 0.2 s apart: who asks for something is soon told."""
 
+HASTE_S = 2.0
+"""Seconds that a launcher waits for an answer, at one try: whoever stops it must not wait for a Redis that hangs."""
+
 OUTAGE_RETRIES = 600
 """Further tries of a worker, at most a second apart: it sits out an outage of ten minutes with its work in hand."""
 
 
-def connect(url: str, *, decode: bool = True, retries: int = RETRIES) -> Redis:
+def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: float = ANSWER_S) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
-    With `decode`, answers are text, else bytes. Raises `BadSetting` if `url` is not an address as in `address.py`.
+    With `decode`, answers are text, else bytes; they may take `answer_s` seconds, at each try. Raises `BadSetting` if
+    `url` is not an address as in `address.py`.
     """
     check_address(url)
     return Redis.from_url(
         url,
         decode_responses=decode,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=ANSWER_S,
+        socket_connect_timeout=min(CONNECT_S, answer_s),
+        socket_timeout=answer_s,
         health_check_interval=30,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
     )

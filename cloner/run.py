@@ -20,7 +20,7 @@ from cloner.engine import check_engine
 from cloner.fleet import Registry
 from cloner.plan import Strategy
 from cloner.record import Record
-from cloner.redisconn import reaching
+from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.results import BatchResult
 from cloner.screen import Screen
 from cloner.settings import Settings
@@ -50,7 +50,8 @@ def run_batch(
         stack.enter_context(reaching(url))
         client = Client(settings=settings)
         stack.callback(_sweep, client, screen)
-        registry = Registry(client.redis, settings.names, settings.alive_s)
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, settings.names, settings.alive_s)
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
         with supervisor:
             supervisor.register()

@@ -10,7 +10,7 @@ from cloner.commandline import sentences
 from cloner.errors import ClonerError
 from cloner.fleet import Registry
 from cloner.logs import configure, get_logger
-from cloner.redisconn import connect, reaching
+from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.tables import print_fleet
 from launcher.cpu import find_cpu
@@ -47,7 +47,8 @@ def up(
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
         log.info(line)
     with reaching(url):
-        registry = Registry(connect(url), settings.names, settings.alive_s)
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, settings.names, settings.alive_s)
         with Supervisor(settings, layout, registry, environment={"CLONER_ENGINE": settings.engine}) as supervisor:
             supervisor.start()
             supervisor.run()

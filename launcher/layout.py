@@ -116,14 +116,17 @@ class Layout:
 @dataclass(frozen=True)
 class Rule:
     """How many workers a card runs: what its memory holds at `memory_gb` each, or `per_gpu` on every GPU, which then
-    share its memory. Without a GPU, always by memory."""
+    share its memory, each at most `most_gb` of it. Without a GPU, always by memory."""
 
     memory_gb: float
     per_gpu: int | None = None
+    most_gb: float = math.inf
 
     @classmethod
     def of(cls, settings: Settings) -> Rule:
-        return cls(settings.model_memory_gb, settings.fixed_workers_per_gpu)
+        is_set = "model_memory_gb" in settings.model_fields_set
+        most_gb = settings.model_memory_gb if is_set else math.inf
+        return cls(settings.model_memory_gb, settings.fixed_workers_per_gpu, most_gb)
 
     def room(self, card: Gpu | None, cpu: Cpu) -> int:
         """Workers that there is room for on a card, or on the machine."""
@@ -135,7 +138,7 @@ class Rule:
         """GB that each of `workers` on a card may use."""
         if card is None or self.per_gpu is None:
             return self.memory_gb
-        return float(card.total_bytes * USABLE) / GB / workers
+        return min(float(card.total_bytes * USABLE) / GB / workers, self.most_gb)
 
 
 def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None, workers: int | None) -> Layout:

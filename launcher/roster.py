@@ -55,8 +55,11 @@ class Roster:
                     self._loading.discard(name)
 
     def is_loading(self, name: str) -> bool:
-        """Whether the worker has not loaded its model yet, and so has no work in hand."""
+        """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
+        answered: a stop must not ask for each worker."""
         known = None
+        if not self._answers:
+            return False
         with self._redis_may_be_away():
             known = self._registry.get(name)
         return known is not None and known.state is WorkerState.LOADING

@@ -36,7 +36,7 @@ BEHIND_S = 0.05
 KILLED_S = 5.0
 """Seconds that killed processes get to vanish."""
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass
@@ -114,7 +114,8 @@ class Supervisor:
         """Start everything at once; registers the workers if that was not done."""
         self.register()
         for number in STOP_SIGNALS:
-            self._handlers[number] = signal.signal(number, self._queue_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                self._handlers[number] = signal.signal(number, self._queue_signal)
         self._say(f"[Main] Launching {len(self._roster.workers)} workers...")
         for post in self._posts:
             self._launch(post)

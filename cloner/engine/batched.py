@@ -23,7 +23,7 @@ from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.codec import Codec
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder
-from cloner.engine.memory import GB, Memory, free_bytes, plan_cache
+from cloner.engine.memory import GB, Memory, free_bytes, plan_cache, used_bytes, work_bytes
 from cloner.engine.model import Model
 from cloner.engine.prefixes import Prefixes
 from cloner.engine.prompt import Prompts
@@ -36,8 +36,8 @@ Answer = Spoken | NotSpoken
 SLOT_POSITIONS = 2048
 """Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
 
-CODEC_FRAMES = 1024
-"""Frames, padding included, that the codec takes at once: 0.8 MB each in fp32 (of the published size)."""
+CODEC_FRAMES = 512
+"""Frames, padding included, that the codec takes at once: 1.6 MB each in half precision, at the published size."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ class BatchedEngine:
     @torch.inference_mode()
     def _load(self, say: Say) -> None:
         options = self._options
-        before = free_bytes(self._device)
+        before = used_bytes(self._device)
+        # It plans anew for each shape, and prompts hardly ever have the same; the other ways of attention do not.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         say("Loading Text2Semantic model...")
         upstream = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
         model = Model(upstream)
@@ -113,9 +115,13 @@ class BatchedEngine:
         say("Loading DAC model...")
         self._codec = Codec(self._checkpoint_dir, self._device, CODEC_FRAMES)
         self._stage = CodecStage(self._codec)
-        free = free_bytes(self._device)
         size = plan_cache(
-            Memory(int(options.memory_gb * GB), used=max(0, before - free), free=free),
+            Memory(
+                int(options.memory_gb * GB),
+                used=used_bytes(self._device) - before,
+                free=free_bytes(self._device),
+                work=work_bytes(self._device),
+            ),
             position_bytes(model.slow, self._precision),
             min(SLOT_POSITIONS, model.positions),
             options.slots,
@@ -140,6 +146,8 @@ class BatchedEngine:
                     answer(item)
                 else:
                     self._stage.add(item, answer)
-            self._stage.finish()
         finally:
-            answer(None)
+            try:
+                self._stage.finish()
+            finally:
+                answer(None)

@@ -38,6 +38,8 @@ class Codec:
         self._encoder: fish.Codec = None
         self.longest_frames = fish.codec_frames(self._decoder)
         self.dtype = torch.float32
+        # A GPU's libraries plan anew for each length that they have not seen.
+        self._round = 32 if device.type == "cuda" else 1
         if device.type == "cuda":
             self._choose_precision()
 
@@ -45,6 +47,7 @@ class Codec:
         """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order."""
         for places in _batches([item.shape[1] for item in codes], self._batch_frames):
             longest = max(codes[place].shape[1] for place in places)
+            longest = min(-(-longest // self._round) * self._round, self.longest_frames)
             padded = torch.stack(
                 [functional.pad(codes[place], (0, longest - codes[place].shape[1])) for place in places]
             )
@@ -87,9 +90,9 @@ class Codec:
         trial = torch.randint(0, 1024, (1, 10, TRIAL_FRAMES), generator=random).to(self.device)
         exact = self._decode(trial)
         self.to(torch.float16)
-        if snr_db(self._decode(trial), exact) < LEAST_SNR_DB:
+        if not snr_db(self._decode(trial), exact) >= LEAST_SNR_DB:  # NaN is no sound either
             self.to(torch.float32)
-            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
 
     def to(self, dtype: torch.dtype) -> None:
         """Decode in this precision from now on."""
@@ -106,7 +109,7 @@ def snr_db(audio: Tensor, exact: Tensor) -> float:
     audio, exact = audio - audio.mean(), exact - exact.mean()
     noise = (audio - exact).square().sum()
     ratio: float = (10 * torch.log10(exact.square().sum() / noise)).item()
-    return ratio if noise > 0 else float("inf")
+    return float("inf") if noise == 0 else ratio
 
 
 def _batches(sizes: Sequence[int], most: int) -> Iterable[list[int]]:

@@ -12,6 +12,7 @@ import torch
 from cloner.engine.base import NotSpoken, Spoken
 from cloner.engine.codec import Codec
 from cloner.engine.scheduler import SegmentCodes
+from cloner.errors import reason_of
 
 CODEC_BROKE = "the codec's output is not a number (NaN or infinity); is the checkpoint damaged?"
 
@@ -59,7 +60,23 @@ class CodecStage:
                 self._stream.wait_event(ready)
                 segment.codes.record_stream(self._stream)
             batch.append((segment, take))
-        for place, audio in self._codec.decode([segment.codes for segment, _ in batch]):
+        try:
+            self._answer(batch)
+        except (RuntimeError, MemoryError):  # what torch raises, memory that ran out included
+            for one in batch:
+                self._answer_alone(one)
+
+    def _answer_alone(self, one: tuple[SegmentCodes, Take]) -> None:
+        """Decode a segment without the others, which may have been too much together."""
+        try:
+            self._answer([one])
+        except (RuntimeError, MemoryError) as error:
+            segment, take = one
+            take(NotSpoken(segment.line.segment, "generation_failed", f"the codec broke: {reason_of(error)}"))
+
+    def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
+        decoded = list(self._codec.decode([segment.codes for segment, _ in batch]))
+        for place, audio in decoded:
             segment, take = batch[place]
             number = segment.line.segment
             if np.isfinite(audio).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,6 @@ import torch
 from cloner.errors import LoadFailed
 
 GB = 1024**3
-
-WORK_BYTES = GB
-"""Kept free for what comes and goes: activations of prompts and of the codec, a GPU's context and graphs."""
 
 PREFIX_SHARE = 0.2
 """Part of the cache's memory that goes to references that were read already."""
@@ -42,11 +40,13 @@ class Memory:
     may_use: int
     used: int
     free: int
+    work: int
+    """Kept for what comes and goes, see `work_bytes`."""
 
     @property
     def left(self) -> int:
         """What the cache may take."""
-        return min(self.may_use - self.used, self.free) - WORK_BYTES
+        return min(self.may_use - self.used, self.free) - self.work
 
 
 def plan_cache(memory: Memory, position_bytes: int, positions: int, slots: int, *, exactly: bool) -> CacheSize:
@@ -55,13 +55,28 @@ def plan_cache(memory: Memory, position_bytes: int, positions: int, slots: int, 
     fitting = min(slots, int(memory.left * (1 - PREFIX_SHARE)) // slot_bytes)
     least = slots if exactly else 1
     if fitting < least:
-        needed = WORK_BYTES + int(least * slot_bytes / (1 - PREFIX_SHARE))
+        needed = memory.work + int(least * slot_bytes / (1 - PREFIX_SHARE))
         raise LoadFailed(
             f"{least} slot(s) need {needed / GB:.1f} GB beside the models ({memory.used / GB:.1f} GB); of the"
             f" {memory.may_use / GB:.1f} GB that the worker may use, {memory.free / GB:.1f} GB are free: start fewer"
             " workers on the card, raise FISH_MODEL_MEMORY_GB, or lower CLONER_SLOTS"
         )
     return CacheSize(fitting, positions, memory.left - fitting * slot_bytes, slot_bytes)
+
+
+def work_bytes(device: torch.device) -> int:
+    """What a worker needs now and then beside models and cache: activations of prompts and of the codec, and on a GPU
+    its context, its graphs, and the codec's encoder where references are recordings."""
+    return 5 * GB // 2 if device.type == "cuda" else GB
+
+
+def used_bytes(device: torch.device) -> int:
+    """Memory of the device that this process has taken: others load at the same time."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved(device)
+    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(resident) * mmap.PAGESIZE
 
 
 def free_bytes(device: torch.device) -> int:

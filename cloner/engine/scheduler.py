@@ -83,6 +83,8 @@ class Scheduler:
     longest_frames: int
     deterministic: bool
     use: Use = field(default_factory=Use)
+    _tainted: bool = False
+    """Some slot may hold NaN, which would spread to the next segment there, even from masked positions."""
 
     @torch.inference_mode()
     def run(
@@ -168,6 +170,8 @@ class Scheduler:
     def _start(self, fills: list[tuple[int, _Segment]]) -> None:
         reads = []
         for slot, segment in fills:
+            if self._tainted:
+                self.decoder.cache.clear(slot)
             self.prefixes.put(segment.line.voice, slot)
             text = segment.text
             reads.append((slot, segment.prefix, Tokens(text.ids[:-1], text.codes[:-1])))
@@ -202,7 +206,7 @@ class Scheduler:
             self._running[slot] = None
             segment.finished = True
             if status == BROKEN:
-                self.decoder.cache.clear(slot)
+                self._tainted = True
                 yield NotSpoken(segment.line.segment, "generation_failed", MODEL_BROKE)
             else:
                 codes = self.decoder.take(slot, segment.frames)

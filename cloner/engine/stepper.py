@@ -25,7 +25,10 @@ class Stepper:
         self._deterministic = deterministic
         self._on_gpu = decoder.model.device.type == "cuda"
         self._graphs: dict[tuple[int, int, int], torch.cuda.CUDAGraph] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self._on_gpu else None
+        if self._on_gpu:
+            self._pool = torch.cuda.graph_pool_handle()
+            # One for all: each stream that multiplies matrices keeps a workspace.
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.lag = 1 if self._on_gpu else 0
         """Steps to launch before asking what became of one, so that the device never waits for the answer."""
 
@@ -35,11 +38,14 @@ class Stepper:
         return min(self._slots, self._decoder.cache.slots)
 
     def warm_up(self) -> None:
-        """Capture the graphs of a full worker, so that the first segments do not wait for them. Call it while no
-        slot runs: it steps."""
+        """Capture the graphs of usual slots, so that no segment waits for them. Call it while no slot runs: it
+        steps."""
         if self._on_gpu:
-            for length in range(LENGTHS, self._decoder.cache.positions + 1, LENGTHS):
-                self.step(self.slots, length - 1)
+            positions = self._decoder.cache.positions
+            buckets = {min(1 << power, self.slots) for power in range(self.slots.bit_length() + 1)}
+            for rows in sorted(buckets, reverse=True):
+                for length in range(LENGTHS, positions + LENGTHS, LENGTHS):
+                    self.step(rows, min(length, positions) - 1)
             torch.cuda.synchronize()
 
     def step(self, active: int, longest: int) -> Statuses:
@@ -66,13 +72,13 @@ class Stepper:
         if key not in self._graphs:
             # The state must not step while a graph is made: warm-up runs for real, capture does not.
             saved = self._decoder.save_state()
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 self._decoder.step(rows, length)
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # The codec's thread may take memory meanwhile.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 self._decoder.step(rows, length)
             self._decoder.restore_state(saved)
             self._graphs[key] = graph

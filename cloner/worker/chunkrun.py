@@ -48,7 +48,7 @@ class ChunkRun:
         self._runtime = runtime
         self._message = message
         self._tally = Tally()
-        self._open: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
+        self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
 
     def run(self) -> Tally:
@@ -77,21 +77,22 @@ class ChunkRun:
             get_logger().error(error.message)
 
     def _speak(self) -> None:
-        lines = self._lines()
         try:
-            with closing(self._runtime.engine.speak(lines)) as answers:
+            with closing(self._runtime.engine.speak(self._lines())) as answers:
                 for answer in answers:
-                    self._take(answer)
+                    # Its file may be another batch's by now.
                     if self._is_cancelled():
                         return
+                    self._take(answer)
         except RecordFailed:
             raise
         except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
-            self._give_up(lines, f"the engine broke: {reason_of(error)}")
+            self._give_up(f"the engine broke: {reason_of(error)}")
 
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
         parts = [(part, todo) for part in self._message.parts if (todo := list(self._unfinished(part)))]
+        self._todo = {row[0]: (part, row, key) for part, todo in parts for row, key in todo}
         voices = Voices(self._runtime, [part.reference for part, _ in parts], self._codes)
         for part, todo in parts:
             if self._is_cancelled():
@@ -100,14 +101,12 @@ class ChunkRun:
             try:
                 voice = voices.get(part.reference)
             except BadReference as error:
-                for row, key in todo:
-                    self._open[row[0]] = (part, row, key)
+                for row, _ in todo:
                     self._take(NotSpoken(row[0], error.code, error.message))
                 continue
-            for row, key in todo:
+            for row, _ in todo:
                 if self._is_cancelled():
                     return
-                self._open[row[0]] = (part, row, key)
                 seed = segment_seed(self._message.generation.seed, row[0])
                 yield Line(row[0], row[1], voice, self._message.generation, seed)
 
@@ -135,7 +134,7 @@ class ChunkRun:
 
     def _take(self, answer: Spoken | NotSpoken) -> None:
         """Write a segment's audio and its line in the record, in that order."""
-        part, row, key = self._open[answer.segment]
+        part, row, key = self._todo[answer.segment]
         index, _, output = row
         result = SegmentResult(
             segment=index,
@@ -154,7 +153,7 @@ class ChunkRun:
                 "be missing: split the text, or raise max_new_tokens"
             )
         self._writer.append(result)
-        del self._open[answer.segment]
+        del self._todo[answer.segment]
         self._add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
@@ -177,10 +176,10 @@ class ChunkRun:
         self._tally.frames += result.frames
         self._tally.samples += round(result.audio_s * SAMPLE_RATE)
 
-    def _give_up(self, lines: Iterator[Line], reason: str) -> None:
-        """Fail what the engine holds and what it has not drawn yet."""
+    def _give_up(self, reason: str) -> None:
+        """Fail what the engine has not answered, whether it has drawn it or not."""
         get_logger().error(reason)
-        for segment in [*self._open, *(line.segment for line in lines)]:
+        for segment in list(self._todo):
             self._take(NotSpoken(segment, "engine_failed", reason))
 
     def _begin(self) -> None:
@@ -202,6 +201,7 @@ class ChunkRun:
         names, message = self._runtime.names, self._message
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
+            pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
             pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
             pipe.execute()
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from celery import chord, current_app, shared_task
 from kombu.exceptions import OperationalError
-from redis import Redis, RedisError
-from tenacity import Retrying, retry_if_exception, wait_exponential
+from redis import Redis
+from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError  # noqa: A004 - Redis's own
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
 from cloner.errors import UnknownBatch, printable, reason_of
@@ -27,12 +28,20 @@ from cloner.wire import Manifest
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Redis does not answer. Celery's listener for results gives up after twenty seconds, by an error of no kind."""
-    lost = RedisError, OperationalError
+    """Redis does not answer, or answers that it cannot now. Celery's listener for results gives up after twenty
+    seconds, by an error of no kind."""
+    lost = ConnectionError, TimeoutError, ReadOnlyError, OutOfMemoryError, OperationalError
     return isinstance(error, lost) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, lost))
 
 
-PATIENCE = Retrying(retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), reraise=True)
+def _say_once(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome:
+        get_logger().warning(f"Redis cannot be used, trying on: {state.outcome.exception()}")
+
+
+PATIENCE = Retrying(
+    retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), before_sleep=_say_once, reraise=True
+)
 """Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it.
 
 The task itself goes on trying. Celery's own retry is a message, and where Redis is away it cannot be sent: Celery
@@ -46,8 +55,9 @@ def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Itera
     try:
         yield
     except Exception as error:
-        state = {"state": "broken", "error": reason_of(error)}
-        PATIENCE(redis.hset, settings.names.batch(batch_id), mapping=state)
+        key = settings.names.batch(batch_id)
+        if PATIENCE(redis.exists, key):  # else it has expired, and nobody waits
+            PATIENCE(redis.hset, key, mapping={"state": "broken", "error": reason_of(error)})
         raise
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from redis import Redis, RedisError
 
+from cloner.engine import codec_identity
 from cloner.engine.base import Engine
 from cloner.fleet import Registry, WorkerInfo, WorkerState
 from cloner.logs import get_logger
@@ -36,6 +37,7 @@ class Runtime:
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._said: set[str] = set()
         self._loaded = False
+        self._codec_identity = "none"
         self._stop_beating = threading.Event()
 
     def record(self, batch_id: str) -> Record:
@@ -46,6 +48,11 @@ class Runtime:
             self._records.popitem(last=False)
         record.refresh()
         return record
+
+    @property
+    def codec_identity(self) -> str:
+        """What makes codes of recordings: the codec as it was loaded, whatever lies in its folder now."""
+        return self._codec_identity
 
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
@@ -58,6 +65,7 @@ class Runtime:
             else:
                 self.forget_assignment(known.assignment)
         self.engine.load(log.info)
+        self._codec_identity = codec_identity(self.settings)
         self._loaded = True
         self.registry.count_load(self.name)
         self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)

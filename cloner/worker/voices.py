@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from cloner.batch import ReferenceKind
-from cloner.engine import codec_identity
 from cloner.engine.base import Codes, Voice
 from cloner.engine.checks import check_codes
 from cloner.errors import BadReference, reason_of
@@ -37,8 +37,7 @@ class Voices:
         self._fetched = fetched
         self._recordings = {row.digest: row for row in references if row.kind is ReferenceKind.AUDIO}
         self._encoded: dict[str, Codes | BadReference] = {}
-        identity = codec_identity(runtime.settings)
-        self._folder = runtime.outputs.root / HOUSEKEEPING / "references" / identity
+        self._folder = runtime.outputs.root / HOUSEKEEPING / "references" / runtime.codec_identity
 
     def get(self, reference: ReferenceRow) -> Voice:
         """The voice of a reference. Raises `BadReference`."""
@@ -109,6 +108,8 @@ class Voices:
                 np.save(file, codes, allow_pickle=False)
             part.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                part.unlink()
             get_logger().warning(f"{path} cannot be written, so the recording may be encoded again: {error}")
 
     def _path(self, digest: str) -> Path:

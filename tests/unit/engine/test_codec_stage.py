@@ -69,10 +69,18 @@ def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
     assert not stage._waiting
 
 
-def test_what_goes_wrong_reaches_the_caller(stage: CodecStage) -> None:
-    def decode(_codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
-        raise RuntimeError("broken")
+def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
+    whole = Sounding()
+
+    def decode(codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+        if len(codes) > 1 or codes[0][0, 0] == 7:
+            raise torch.OutOfMemoryError("too much")
+        return whole.decode(codes)
 
     stage._codec = cast(Codec, SimpleNamespace(decode=decode))
-    with pytest.raises(RuntimeError, match="broken"):
-        stage.add(finished(0, 1), lambda _answer: None)
+    answers: list[Spoken | NotSpoken] = []
+    stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7, 8))
+    stage._decode()
+    assert [(answer.segment, isinstance(answer, Spoken)) for answer in answers] == [(6, True), (7, False), (8, True)]
+    assert isinstance(answers[1], NotSpoken)
+    assert answers[1].message == "the codec broke: OutOfMemoryError: too much"

@@ -5,14 +5,15 @@ import itertools
 import pytest
 import torch
 
-from cloner.engine.memory import GB, WORK_BYTES, CacheSize, Memory, free_bytes, plan_cache
+from cloner.engine.memory import GB, CacheSize, Memory, free_bytes, plan_cache, used_bytes, work_bytes
 from cloner.errors import LoadFailed
 
 S1_MINI_POSITION = 112 * 1024
+WORK_BYTES = work_bytes(torch.device("cpu"))
 
 
 def memory(may_use: float, used: float, free: float) -> Memory:
-    return Memory(int(may_use * GB), int(used * GB), int(free * GB))
+    return Memory(int(may_use * GB), int(used * GB), int(free * GB), work=WORK_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,10 @@ def test_the_line_says_what_the_cache_takes() -> None:
 
 def test_free_memory_of_this_machine_is_a_plausible_number() -> None:
     assert 64 * 1024**2 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_used_is_what_this_process_has_taken() -> None:
+    cpu = torch.device("cpu")
+    before = used_bytes(cpu)
+    taken = torch.ones(256, 1024, 256)  # 256 MiB, written to
+    assert 0.9 * taken.nbytes < used_bytes(cpu) - before < 1.5 * taken.nbytes
