@@ -63,8 +63,7 @@ def make_app(settings: Settings) -> Celery:
         result_expires=settings.batch_ttl_s,
         # Without it, results are lost in an outage of Redis and the chord waits for ever.
         result_backend_always_retry=True,
-        # Whoever watches, as Flower does, sees chunks sent, started and finished; who asks for one's state is told
-        # "started" rather than "pending".
+        # Whoever watches, as Flower does, sees chunks sent, started and finished.
         worker_send_task_events=True,
         task_send_sent_event=True,
         # Lines and streams are ours (logs.py).

@@ -54,7 +54,9 @@ class Settings(BaseSettings):
         gt=0,
         allow_inf_nan=False,
         validation_alias="FISH_MODEL_MEMORY_GB",
-        description="memory that one worker takes, GB of 1024**3 bytes; decides the workers per card",
+        description=(
+            "memory that one worker takes, GB of 1024**3 bytes; decides the workers per card, for batched only if set"
+        ),
     )
     workers_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         "auto", description="workers on each GPU; auto: one if the engine is batched and FISH_MODEL_MEMORY_GB is unset"

@@ -21,7 +21,7 @@ from cloner import queues
 from cloner.errors import UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.record import Record, batch_directory
-from cloner.redisconn import connect
+from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.wire import Manifest
@@ -98,8 +98,7 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     record = Record(settings.out_dir.resolve(), batch_id)
     record.refresh()
     cancelled = bool(redis.hexists(settings.names.batch(batch_id), "cancelled"))
-    seconds, microseconds = redis.time()
-    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, seconds + microseconds / 1e6)
+    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
     _write_result(settings, result)
     with redis.pipeline() as pipe:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
