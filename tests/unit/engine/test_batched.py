@@ -49,7 +49,8 @@ def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> Non
 
 
 def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloner.engine.memory.WORK_BYTES", 0)
+    monkeypatch.setattr("cloner.engine.batched.work_bytes", lambda _device: 0)
+    monkeypatch.setattr("cloner.engine.batched.used_bytes", lambda _device: 0)
     monkeypatch.setattr("cloner.engine.batched.free_bytes", lambda _device: 2**33)
     slot_gb = 2048 * 512 / 2**30  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
     engine = make_engine(tiny, 4.5 * slot_gb / 0.8, slots=64, deterministic=False)
