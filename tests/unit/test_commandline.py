@@ -21,13 +21,22 @@ def test_an_error_of_ours_is_its_sentence_and_status(capsys: pytest.CaptureFixtu
     assert (stop.value.code, capsys.readouterr().err) == (78, "no model.pth\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_a_line_and_the_shells_status(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_a_line_and_the_shells_status(capfd: pytest.CaptureFixture[str], number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop, sentences():
         signal.raise_signal(number)
-    assert (stop.value.code, capsys.readouterr().err) == (128 + number, f"Stopped by {number.name}\n")
+    assert (stop.value.code, capfd.readouterr().err) == (128 + number, f"Stopped by {number.name}\n")
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with sentences():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("program", ["cloner", "launcher"])
