@@ -29,6 +29,7 @@ from cloner.engine.prefixes import Prefixes
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Stepper
+from cloner.engine.weights import check_device
 from cloner.errors import LoadFailed
 
 Answer = Spoken | NotSpoken
@@ -68,11 +69,7 @@ class BatchedEngine:
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
-        if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise LoadFailed(
-                f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
-                " the driver with `nvidia-smi`, or start CPU workers"
-            )
+        check_device(self._device)
         try:
             self._decoding.submit(self._load, say).result()
         except torch.OutOfMemoryError:

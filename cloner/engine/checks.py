@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import Audio, Codes
+from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Codes
 from cloner.errors import BadReference
 
 
@@ -32,3 +32,13 @@ def check_recording(recording: Audio) -> None:
         )
     if not np.isfinite(recording).all():
         raise BadReference("the reference's recording has samples that are not numbers (NaN or infinity)")
+
+
+def check_length(recording: Audio, frames: int) -> None:
+    """Raise `BadReference` if `recording` is longer than a codec's `frames`."""
+    longest = frames * FRAME_SAMPLES
+    if recording.size > longest:
+        raise BadReference(
+            f"the reference's recording lasts {recording.size / SAMPLE_RATE:.0f} s, and the codec takes"
+            f" {longest / SAMPLE_RATE:.0f} s at most"
+        )

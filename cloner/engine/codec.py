@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Codes
-from cloner.engine.checks import check_recording
-from cloner.errors import BadReference
+from cloner.engine.base import FRAME_SAMPLES, Audio, Codes
+from cloner.engine.checks import check_length, check_recording
 
 LEAST_SNR_DB = 30.0
 """Signal to noise, mean removed, that half precision must keep against fp32 to be used."""
@@ -60,12 +59,7 @@ class Codec:
         """Codes ``[codebooks, frames]`` of recordings ``[samples]``. Raises `BadReference`."""
         for recording in recordings:
             check_recording(recording)
-            longest = self.longest_frames * FRAME_SAMPLES
-            if recording.size > longest:
-                raise BadReference(
-                    f"the reference's recording lasts {recording.size / SAMPLE_RATE:.0f} s, and the codec takes"
-                    f" {longest / SAMPLE_RATE:.0f} s at most"
-                )
+            check_length(recording, self.longest_frames)
         if self._encoder is None:
             self._encoder = fish.load_codec(self._checkpoint_dir, self.device, fish.CodecPart.ENCODER)
         encoded: dict[int, Codes] = {}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
 from cloner.engine.checkpoint import check_checkpoint
-from cloner.engine.checks import check_codes, check_recording
+from cloner.engine.checks import check_codes, check_length, check_recording
+from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
 
 OUT_OF_MEMORY = "the GPU's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
@@ -39,11 +40,7 @@ class UpstreamEngine:
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
-        if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise LoadFailed(
-                f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
-                " the driver with `nvidia-smi`, or start CPU workers"
-            )
+        check_device(self._device)
         try:
             say("Loading Text2Semantic model...")
             self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
@@ -125,12 +122,7 @@ class UpstreamEngine:
 def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
     """Codes ``[codebooks, frames]`` of a recording ``[samples]``. Raises `BadReference`."""
     check_recording(recording)
-    longest = fish.codec_frames(codec) * FRAME_SAMPLES
-    if recording.size > longest:
-        raise BadReference(
-            f"the reference's recording lasts {recording.size / SAMPLE_RATE:.0f} s, and the codec takes"
-            f" {longest / SAMPLE_RATE:.0f} s at most"
-        )
+    check_length(recording, fish.codec_frames(codec))
     try:
         indices, _lengths = codec.encode(torch.tensor(recording).to(device)[None, None])
         codes: Codes = indices[0].int().cpu().numpy()

@@ -14,6 +14,15 @@ from torch import Tensor
 from cloner.errors import LoadFailed
 
 
+def check_device(device: torch.device) -> None:
+    """Raise `LoadFailed` if `device` is a GPU and torch sees none."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LoadFailed(
+            f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
+            " the driver with `nvidia-smi`, or start CPU workers"
+        )
+
+
 def fill(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> None:
     """Give a model on the ``meta`` device the weights in `path`. As in upstream, extra ones are passed over.
 
