@@ -8,6 +8,9 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Codes
 from cloner.errors import BadReference
 
+NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
+"""Said of the model, or of the codec."""
+
 
 def check_codes(codes: Codes) -> None:
     """Raise `BadReference` unless `codes` are ``[codebooks, frames]``, each within its codebook."""

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import Codec
 from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
-
-CODEC_BROKE = "the codec's output is not a number (NaN or infinity); is the checkpoint damaged?"
 
 Take = Callable[[Spoken | NotSpoken], None]
 
@@ -82,4 +81,4 @@ class CodecStage:
             if np.isfinite(audio).all():
                 take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
             else:
-                take(NotSpoken(number, "generation_failed", CODEC_BROKE))
+                take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))

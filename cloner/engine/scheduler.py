@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import FRAMES_PER_CHARACTER, Line, NotSpoken
-from cloner.engine.checks import check_codes
+from cloner.engine.checks import NOT_NUMBERS, check_codes
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
 from cloner.engine.prefixes import Prefixes
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.engine.stepper import Statuses, Stepper
 from cloner.errors import SegmentFailed
-
-MODEL_BROKE = "the model's output is not a number (NaN or infinity); is the checkpoint damaged?"
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ class Scheduler:
             segment.finished = True
             if status == BROKEN:
                 self._tainted = True
-                yield NotSpoken(segment.line.segment, "generation_failed", MODEL_BROKE)
+                yield NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
                 codes = self.decoder.take(slot, segment.frames)
                 yield SegmentCodes(segment.line, codes, truncated=status == GOES_ON)

@@ -13,12 +13,11 @@ from torch import Tensor
 from cloner.engine import fish
 from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
 from cloner.engine.checkpoint import check_checkpoint
-from cloner.engine.checks import check_codes, check_length, check_recording
+from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
 
 OUT_OF_MEMORY = "the GPU's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
-NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
 
 
 class UpstreamEngine:
