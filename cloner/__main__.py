@@ -6,11 +6,11 @@ from cloner.commandline import sentences
 
 
 def main() -> None:
-    """Run the command line, importing it where Ctrl-C is answered already."""
+    """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
     with sentences():
-        from cloner.cli import main as run
+        from cloner.cli import app
 
-        run()
+        app()
 
 
 if __name__ == "__main__":

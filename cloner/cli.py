@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.commandline import sentences
 from cloner.engine.presets import Preset
 from cloner.errors import ClonerError, UsageError
 from cloner.plan import Strategy
@@ -218,13 +217,3 @@ def _print_result(result: BatchResult) -> None:
     sys.stdout.buffer.flush()
     if result.failed:
         raise typer.Exit(1)
-
-
-def main() -> None:
-    """Run the command line; an error of ours is one sentence on standard error and its own exit status."""
-    with sentences():
-        app()
-
-
-if __name__ == "__main__":
-    main()

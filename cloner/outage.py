@@ -21,6 +21,7 @@ CONNECTION = "celery.worker.consumer.connection"
 """Celery's logger that tells, as mere information, of each connection that was made."""
 
 LOST = (RedisConnectionError, RedisTimeoutError, OperationalError)
+"""What clients of Redis, and Celery's, raise where it does not answer."""
 
 
 class Outage(logging.Filter):

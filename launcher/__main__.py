@@ -6,11 +6,13 @@ from cloner.commandline import sentences
 
 
 def main() -> None:
-    """Run the command line, importing it where Ctrl-C is answered already."""
+    """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
     with sentences():
-        from launcher.cli import main as run
+        from cloner.logs import configure
+        from launcher.cli import app
 
-        run()
+        configure()
+        app()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cloner.commandline import sentences
 from cloner.errors import ClonerError
 from cloner.fleet import Registry
-from cloner.logs import configure, get_logger
+from cloner.logs import get_logger
 from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.tables import print_fleet
@@ -81,13 +80,6 @@ def status() -> None:
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
     print_fleet(workers)
-
-
-def main() -> None:
-    """Run the command line; an error is one sentence on standard error and its own exit status."""
-    configure()
-    with sentences():
-        app()
 
 
 def _settings(engine: EngineName | None) -> Settings:

@@ -35,8 +35,10 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
     with worker_packages():
         import torch
 
-        from cloner.engine.batched import BatchedEngine, Options
-        from cloner.engine.upstream import UpstreamEngine
+        if settings.engine is EngineName.UPSTREAM:
+            from cloner.engine.upstream import UpstreamEngine
+        else:
+            from cloner.engine.batched import BatchedEngine, Options
     on, precision = torch.device("cpu"), torch.float32
     if device.startswith("cuda"):
         on, precision = torch.device("cuda"), torch.bfloat16
@@ -57,10 +59,10 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
     with worker_packages():
         import torch
 
-        from cloner.engine import fish, upstream
+        from cloner.engine.batched import CODEC_FRAMES
+        from cloner.engine.codec import CodecEncoder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    codec = fish.load_codec(settings.checkpoint_dir, device)
-    return [upstream.encode(codec, device, recording) for recording in recordings]
+    return CodecEncoder(settings.checkpoint_dir, device, CODEC_FRAMES).encode(recordings)
 
 
 def codec_identity(settings: Settings) -> str:

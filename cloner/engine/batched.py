@@ -20,7 +20,7 @@ from cloner.engine import fish
 from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
 from cloner.engine.cache import Cache, position_bytes
 from cloner.engine.checkpoint import check_checkpoint
-from cloner.engine.codec import Codec
+from cloner.engine.codec import CodecDecoder, CodecEncoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder
 from cloner.engine.memory import GB, Memory, free_bytes, plan_cache, used_bytes, work_bytes
@@ -64,6 +64,7 @@ class BatchedEngine:
         self._device = device
         self._precision = precision
         self._options = options
+        self._encoder: CodecEncoder | None = None
         # A captured graph belongs to the thread that made it, so everything on the device happens here.
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
@@ -76,7 +77,7 @@ class BatchedEngine:
             raise LoadFailed("the models do not fit into the GPU's memory: start fewer workers on it") from None
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
-        return self._decoding.submit(self._codec.encode, recordings).result()
+        return self._decoding.submit(self._encode, recordings).result()
 
     def speak(self, lines: Iterable[Line]) -> Generator[Answer, None, None]:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
@@ -93,7 +94,8 @@ class BatchedEngine:
 
     def close(self) -> None:
         self._decoding.shutdown(wait=True)
-        for name in ("scheduler", "_codec", "_stage"):
+        self._encoder = None
+        for name in ("scheduler", "_stage"):
             self.__dict__.pop(name, None)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -110,8 +112,8 @@ class BatchedEngine:
         prompts = Prompts(upstream.tokenizer, model.positions)
         del upstream
         say("Loading DAC model...")
-        self._codec = Codec(self._checkpoint_dir, self._device, CODEC_FRAMES)
-        self._stage = CodecStage(self._codec)
+        codec = CodecDecoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
+        self._stage = CodecStage(codec)
         size = plan_cache(
             Memory(
                 int(options.memory_gb * GB),
@@ -128,12 +130,17 @@ class BatchedEngine:
         self.slots = size.slots
         cache = Cache(model.slow, size.slots * size.positions, self._precision, self._device)
         cache.shape(size.positions)
-        longest = min(self._codec.longest_frames, model.positions)
+        longest = min(codec.longest_frames, model.positions)
         decoder = Decoder(model, cache, size.slots, longest, resampling=options.resampling)
         stepper = Stepper(decoder, size.slots, deterministic=options.deterministic)
         prefixes = Prefixes(decoder, prompts, size.prefix_bytes)
         self.scheduler = Scheduler(decoder, stepper, prompts, prefixes, size.positions, longest, options.deterministic)
         stepper.warm_up()
+
+    def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        if self._encoder is None:  # most batches bring codes, and never need it
+            self._encoder = CodecEncoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
+        return self._encoder.encode(recordings)
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], stopped: Event) -> None:
         """In the decoding thread: answer every line, then None."""

@@ -25,8 +25,8 @@ TRIAL_FRAMES = 64
 """Frames that are decoded twice at load to measure that."""
 
 
-class Codec:
-    """Upstream's codec with weight norm baked in and masks kept. The encoder is loaded when it is first needed."""
+class CodecDecoder:
+    """Codes to audio: upstream's codec without its encoder, with weight norm baked in and masks kept."""
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, batch_frames: int) -> None:
         """At most `batch_frames`, padding included, are decoded together. Raises `LoadFailed`."""
@@ -34,7 +34,6 @@ class Codec:
         self.device = device
         self._batch_frames = batch_frames
         self._decoder = fish.load_codec(checkpoint_dir, device, fish.CodecPart.DECODER)
-        self._encoder: fish.Codec = None
         self.longest_frames = fish.codec_frames(self._decoder)
         self.dtype = torch.float32
         # A GPU's libraries plan anew for each length that they have not seen.
@@ -53,24 +52,6 @@ class Codec:
             audio = self._decode(padded).float().cpu().numpy()
             for row, place in enumerate(places):
                 yield place, audio[row, : codes[place].shape[1] * FRAME_SAMPLES]
-
-    @torch.inference_mode()
-    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
-        """Codes ``[codebooks, frames]`` of recordings ``[samples]``. Raises `BadReference`."""
-        for recording in recordings:
-            check_recording(recording)
-            check_length(recording, self.longest_frames)
-        if self._encoder is None:
-            self._encoder = fish.load_codec(self._checkpoint_dir, self.device, fish.CodecPart.ENCODER)
-        encoded: dict[int, Codes] = {}
-        frames = [-(-recording.size // FRAME_SAMPLES) for recording in recordings]
-        for places in _batches(frames, self._batch_frames):
-            samples = max(frames[place] for place in places) * FRAME_SAMPLES
-            padded = np.stack([np.pad(recordings[place], (0, samples - recordings[place].size)) for place in places])
-            indices, _lengths = self._encoder.encode(torch.from_numpy(padded)[:, None].to(self.device))
-            for row, place in enumerate(places):
-                encoded[place] = indices[row, :, : frames[place]].int().cpu().numpy()
-        return [encoded[place] for place in range(len(recordings))]
 
     @torch.inference_mode()
     def _decode(self, codes: Tensor) -> Tensor:
@@ -95,6 +76,33 @@ class Codec:
             self._decoder = fish.load_codec(self._checkpoint_dir, self.device, fish.CodecPart.DECODER)
         self._decoder.to(dtype)
         self.dtype = dtype
+
+
+class CodecEncoder:
+    """Recordings to codes: upstream's codec without its decoder."""
+
+    def __init__(self, checkpoint_dir: Path, device: torch.device, batch_frames: int) -> None:
+        """At most `batch_frames`, padding included, are encoded together. Raises `LoadFailed`."""
+        self._device = device
+        self._batch_frames = batch_frames
+        self._encoder = fish.load_codec(checkpoint_dir, device, fish.CodecPart.ENCODER)
+        self._longest_frames = fish.codec_frames(self._encoder)
+
+    @torch.inference_mode()
+    def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        """Codes ``[codebooks, frames]`` of recordings ``[samples]``. Raises `BadReference`."""
+        for recording in recordings:
+            check_recording(recording)
+            check_length(recording, self._longest_frames)
+        encoded: dict[int, Codes] = {}
+        frames = [-(-recording.size // FRAME_SAMPLES) for recording in recordings]
+        for places in _batches(frames, self._batch_frames):
+            samples = max(frames[place] for place in places) * FRAME_SAMPLES
+            padded = np.stack([np.pad(recordings[place], (0, samples - recordings[place].size)) for place in places])
+            indices, _lengths = self._encoder.encode(torch.from_numpy(padded)[:, None].to(self._device))
+            for row, place in enumerate(places):
+                encoded[place] = indices[row, :, : frames[place]].int().cpu().numpy()
+        return [encoded[place] for place in range(len(recordings))]
 
 
 def snr_db(audio: Tensor, exact: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from cloner.engine.base import NotSpoken, Spoken
 from cloner.engine.checks import NOT_NUMBERS
-from cloner.engine.codec import Codec
+from cloner.engine.codec import CodecDecoder
 from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
 
@@ -22,7 +22,7 @@ class CodecStage:
     """On a GPU, a thread and a stream of its own, which take together whatever has been finished meanwhile. On a CPU
     there are no idle cores to gain, so it runs where it is called."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
         self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
         self._thread: ThreadPoolExecutor | None = None

@@ -1,7 +1,7 @@
-"""fish-speech 0.1.0, loaded from a checkpoint folder: the only file that imports it.
+"""fish-speech 0.1.0, loaded from a checkpoint folder: with `fish_inference.py` the only file that imports it.
 
-Importing fish-speech sets compiler flags and environment variables, logs, draws progress bars, and wants a
-torchaudio that may not load. All of that is dealt with here; other modules import this one lazily.
+Importing fish-speech logs, wants a torchaudio that may not load, and takes seconds for packages that are never used.
+All of that is dealt with here; other modules import this one lazily.
 
 Upstream's loaders fill every weight with random numbers and then overwrite it. Here the models are built on
 torch's ``meta`` device, which allocates nothing, and take the tensors of the file as they are.
@@ -56,6 +56,10 @@ REBUILT = ("causal_mask", "freqs_cis")
 """Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
 
 
+UNUSED = {"transformers": "AutoTokenizer", "torch.utils.tensorboard": "SummaryWriter"}
+"""Modules of which the code that runs here only names a member."""
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the deprecation warnings of upstream's dependencies from people who can do nothing about them."""
@@ -64,23 +68,44 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _stand_in(name: str, **members: object) -> None:
+    """Let ``import name`` succeed without the package."""
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
+    module.__dict__.update(members)
+    sys.modules[name] = module
+
+
 def _stand_in_for_torchaudio() -> None:
     """Let audiotools import where torchaudio does not load: it wants it for effects that nothing here uses."""
     try:
         importlib.import_module("torchaudio")
     except (ImportError, OSError):  # OSError: its wheel is linked against CUDA libraries that a CPU torch lacks
-        stand_in = types.ModuleType("torchaudio")
-        stand_in.__spec__ = importlib.machinery.ModuleSpec("torchaudio", loader=None)
-        sys.modules["torchaudio"] = stand_in
+        _stand_in("torchaudio")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around what imports fish-speech: no warnings, and stand-ins for what it names but does not use, which would
+    take two seconds."""
+    names = {name: member for name, member in UNUSED.items() if name not in sys.modules}
+    for name, member in names.items():
+        _stand_in(name, **{member: None})
+    try:
+        with _quiet():
+            yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 _stand_in_for_torchaudio()
 logger.disable("fish_speech")
-with _quiet():
+with importing():
     import hydra.utils
     from fish_speech.content_sequence import ContentSequence, TextPart, VQPart
     from fish_speech.models.dac import modded_dac
-    from fish_speech.models.text2semantic import inference, llama
+    from fish_speech.models.text2semantic import llama
     from fish_speech.tokenizer import (
         ALL_SPECIAL_TOKENS,
         IM_END_TOKEN,
@@ -88,13 +113,6 @@ with _quiet():
         SEMANTIC_TOKENS,
         FishTokenizer,
     )
-
-inference.tqdm = iter  # no progress bar for every segment
-warnings.filterwarnings("ignore", module=r"fish_speech\.")  # it copies tensors in a way that torch advises against
-
-generate_long = inference.generate_long
-decode_one_token = inference.decode_one_token_ar
-logits_to_probs = inference.logits_to_probs
 
 
 def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:

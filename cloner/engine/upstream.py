@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloner.engine import fish
+from cloner.engine import fish, fish_inference
 from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
@@ -84,7 +84,7 @@ class UpstreamEngine:
         torch.manual_seed(line.seed)
         try:
             with _EndGate(self._model, generation.min_new_tokens) as gate:
-                responses = fish.generate_long(
+                responses = fish_inference.generate_long(
                     model=self._model,
                     device=self._device,
                     decode_one_token=gate.decode_one_token,
@@ -164,7 +164,7 @@ class _EndGate:
 
     def decode_one_token(self, **kwargs: Any) -> Tensor:
         """Upstream's, for every frame but the first."""
-        self._last = fish.decode_one_token(**kwargs)
+        self._last = fish_inference.decode_one_token(**kwargs)
         return self._last
 
     def ended(self) -> bool:

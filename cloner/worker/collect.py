@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from celery import chord, current_app, shared_task
-from kombu.exceptions import OperationalError
 from redis import Redis
-from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError  # noqa: A004 - Redis's own
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
 from cloner.errors import UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
+from cloner.outage import LOST
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
@@ -30,7 +30,7 @@ from cloner.wire import Manifest
 def _is_outage(error: BaseException) -> bool:
     """Redis does not answer, or answers that it cannot now. Celery's listener for results gives up after twenty
     seconds, by an error of no kind."""
-    lost = ConnectionError, TimeoutError, ReadOnlyError, OutOfMemoryError, OperationalError
+    lost = (*LOST, ReadOnlyError, OutOfMemoryError)
     return isinstance(error, lost) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, lost))
 
 

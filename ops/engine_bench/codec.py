@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cloner.engine.base import SAMPLE_RATE, Audio
 from cloner.engine.batched import CODEC_FRAMES
-from cloner.engine.codec import Codec, snr_db
+from cloner.engine.codec import CodecDecoder, snr_db
 from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import make_codes
@@ -43,7 +43,7 @@ def rows(directory: Path, race: Race) -> list[Row]:
     theirs = upstream.load_codec(directory, device)
     codecs = {}
     for precision in race.precisions:
-        codecs[precision] = Codec(directory, device, CODEC_FRAMES)
+        codecs[precision] = CodecDecoder(directory, device, CODEC_FRAMES)
         codecs[precision].to(getattr(torch, precision))
     ways = [(precision, how) for precision in race.precisions for how in ("one at a time", "batched")]
     exact = upstream.decode(theirs, codes[0])
@@ -72,13 +72,13 @@ def rows(directory: Path, race: Race) -> list[Row]:
     ]
 
 
-def _decoded(codec: Codec, codes: list[Tensor]) -> list[Audio]:
+def _decoded(codec: CodecDecoder, codes: list[Tensor]) -> list[Audio]:
     """Audio in the order of `codes`."""
     audio = dict(codec.decode(codes))
     return [audio[place] for place in range(len(codes))]
 
 
-def _decoded_all(codec: Codec, batches: list[list[Tensor]]) -> list[Audio]:
+def _decoded_all(codec: CodecDecoder, batches: list[list[Tensor]]) -> list[Audio]:
     return [audio for batch in batches for audio in _decoded(codec, batch)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from cloner.engine.batched import CODEC_FRAMES
-from cloner.engine.codec import Codec
+from cloner.engine.codec import CodecDecoder
 from ops.engine_bench import ours, upstream
 from ops.engine_bench.children import in_child
 from ops.engine_bench.table import Row
@@ -35,7 +35,7 @@ def load_ours(directory: Path) -> float:
     """Text2Semantic as the batched engine uses it, and the codec."""
     began = time.perf_counter()
     ours.load_model(directory, CPU, torch.bfloat16)
-    Codec(directory, CPU, CODEC_FRAMES)
+    CodecDecoder(directory, CPU, CODEC_FRAMES)
     return time.perf_counter() - began
 
 

@@ -14,7 +14,7 @@ from fish_speech.models.text2semantic import inference
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from cloner.engine import fish
+from cloner.engine import fish, fish_inference
 from cloner.engine.base import Line
 from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS
 
@@ -52,11 +52,11 @@ def speak(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, float]:
         if not began:
             wait_for(device)
             began.append(time.perf_counter())
-        frame: Tensor = fish.decode_one_token(**arguments)
+        frame: Tensor = fish_inference.decode_one_token(**arguments)
         return frame
 
     _hold_back_the_end(model)
-    responses = fish.generate_long(
+    responses = fish_inference.generate_long(
         model=model,
         device=device,
         decode_one_token=decode_one_token,

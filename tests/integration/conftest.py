@@ -134,7 +134,7 @@ def spoken(settings: Settings, batch_id: str) -> list[int]:
 def run_cloner(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "cloner.cli", *arguments],
+        [sys.executable, "-m", "cloner", *arguments],
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,

@@ -24,7 +24,7 @@ def test_a_batch_outlives_the_client_that_submitted_it(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     launch("--workers", "2", fake_segment_s=0.05).wait_for("Models loaded!", 2)
-    command = [sys.executable, "-m", "cloner.cli", "submit", str(write_batch(tmp_path)), "--wait"]
+    command = [sys.executable, "-m", "cloner", "submit", str(write_batch(tmp_path)), "--wait"]
     waiting = Said(command, environment(settings), tmp_path)
     batch_id = waiting.wait_for("[Main] Batch: ")[0].rpartition(" ")[2]
     assert waiting.stop(signal.SIGKILL) == -signal.SIGKILL

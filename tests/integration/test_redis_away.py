@@ -53,7 +53,7 @@ def test_a_batch_goes_on_when_redis_is_back(
     fleet = launch("--workers", "2", fake_segment_s=0.1)
     fleet.wait_for("Models loaded!", 2)
     batch = client.submit(write_batch(tmp_path))
-    waiting = Said([sys.executable, "-m", "cloner.cli", "wait", batch.id], environment(settings), tmp_path)
+    waiting = Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
     waiting.wait_for("Waiting for all workers")
     fleet.wait_for("Speaker 0 progress: 5/8")
     server.stop()

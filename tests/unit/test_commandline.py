@@ -56,7 +56,8 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path, program: 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["checkpoint", "--help"]])
 def test_what_needs_no_numpy_does_not_wait_for_it(arguments: list[str]) -> None:
-    script = "import sys; sys.modules.update(numpy=None, torch=None, celery=None); from cloner.cli import main; main()"
+    without = "import sys; sys.modules.update(numpy=None, torch=None, celery=None)"
+    script = f"{without}; from cloner.__main__ import main; main()"
     ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 

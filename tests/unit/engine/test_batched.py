@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from cloner.batch import CODEBOOK_SIZES
+from cloner.engine import fish
 from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.errors import BadReference, LoadFailed
@@ -92,6 +94,16 @@ def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> No
     spoken(engine, [make_line(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
     with pytest.raises(BadReference, match="one at least"):
         engine.encode([noise[:0]])
+
+
+def test_the_codecs_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> None:
+    with patch.object(fish, "load_codec", wraps=fish.load_codec) as load:
+        engine = make_engine(tiny)
+        engine.load(lambda _line: None)
+        for _ in range(2):
+            engine.encode([np.zeros(100, dtype=np.float32)])
+        engine.close()
+    assert [call.args[2] for call in load.call_args_list] == [fish.CodecPart.DECODER, fish.CodecPart.ENCODER]
 
 
 def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
@@ -176,10 +188,9 @@ def test_closing_lets_the_models_go(tiny: Path) -> None:
     engine.load(lambda _line: None)
     spoken(engine, [make_line(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
     engine.encode([np.zeros(100, dtype=np.float32)])
-    codec = engine._codec
     decoder = engine.scheduler.decoder
-    gone = [weakref.ref(item) for item in (decoder.model, decoder.cache, codec._decoder, codec._encoder)]
-    del codec, decoder
+    gone = [weakref.ref(item) for item in (decoder.model, decoder.cache, engine._stage._codec, engine._encoder)]
+    del decoder
     engine.close()
     gc.collect()
     assert [item() for item in gone] == [None] * 4

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
 from cloner.engine.base import FRAME_SAMPLES, Audio
-from cloner.engine.codec import Codec, _batches, snr_db
+from cloner.engine.codec import CodecDecoder, CodecEncoder, _batches, snr_db
 from cloner.engine.upstream import encode
 from cloner.errors import BadReference
 
@@ -25,8 +25,13 @@ LENGTHS = (9, 100, 1, 33, 2, 64)
 
 
 @pytest.fixture(scope="module")
-def codec(tiny: Path) -> Codec:
-    return Codec(tiny, CPU, 1024)
+def codec(tiny: Path) -> CodecDecoder:
+    return CodecDecoder(tiny, CPU, 1024)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny: Path) -> CodecEncoder:
+    return CodecEncoder(tiny, CPU, 1024)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def noise(samples: int) -> Audio:
     return audio.astype(np.float32)
 
 
-def test_segments_decoded_together_sound_as_alone_and_as_upstreams(codec: Codec, whole: fish.Codec) -> None:
+def test_segments_decoded_together_sound_as_alone_and_as_upstreams(codec: CodecDecoder, whole: fish.Codec) -> None:
     codes = [some_codes(frames) for frames in LENGTHS]
     together = dict(codec.decode(codes))
     assert together.keys() == set(range(len(LENGTHS)))
@@ -62,7 +67,7 @@ def test_segments_decoded_together_sound_as_alone_and_as_upstreams(codec: Codec,
 
 
 def test_no_batch_is_larger_than_was_asked(tiny: Path) -> None:
-    codec = Codec(tiny, CPU, batch_frames=8)
+    codec = CodecDecoder(tiny, CPU, batch_frames=8)
     codes = [some_codes(frames) for frames in (1, 4, 9, 3, 4)]
     with patch.object(codec, "_decode", wraps=codec._decode) as decode:
         together = dict(codec.decode(codes))
@@ -81,22 +86,13 @@ def test_batches_hold_every_place_once_and_no_more_than_they_may(sizes: tuple[in
     assert ordered == sorted(sizes, reverse=True), "those of similar size go together"
 
 
-def test_recordings_encoded_together_have_upstreams_codes(codec: Codec, whole: fish.Codec) -> None:
+def test_recordings_encoded_together_have_upstreams_codes(encoder: CodecEncoder, whole: fish.Codec) -> None:
     recordings = [noise(samples) for samples in (5000, 1, 2048, 60_000, 2049, 100)]
-    together = codec.encode(recordings)
+    together = encoder.encode(recordings)
     for recording, codes in zip(recordings, together, strict=True):
         assert codes.dtype == np.int32
         assert np.array_equal(codes, encode(whole, CPU, recording))
     assert len(np.unique(together[3][0])) > 10, "the recording should have different frames"
-
-
-def test_the_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> None:
-    with patch.object(fish, "load_codec", wraps=fish.load_codec) as load:
-        codec = Codec(tiny, CPU, 1024)
-        assert [call.args[2] for call in load.call_args_list] == [fish.CodecPart.DECODER]
-        for _ in range(2):
-            codec.encode([noise(100)])
-        assert [call.args[2] for call in load.call_args_list[1:]] == [fish.CodecPart.ENCODER]
 
 
 @pytest.mark.parametrize("part", [fish.CodecPart.DECODER, fish.CodecPart.ENCODER])
@@ -115,8 +111,8 @@ def test_a_part_of_the_codec_is_without_the_other_and_has_plain_weights(part: fi
     assert not any(weight.requires_grad for weight in codec.parameters())
 
 
-def test_what_half_precision_rounded_off_comes_back(tiny: Path, codec: Codec) -> None:
-    changed = Codec(tiny, CPU, 1024)
+def test_what_half_precision_rounded_off_comes_back(tiny: Path, codec: CodecDecoder) -> None:
+    changed = CodecDecoder(tiny, CPU, 1024)
     changed.to(torch.float16)
     assert {weight.dtype for weight in changed._decoder.parameters()} == {torch.float16}
     changed.to(torch.float32)
@@ -157,6 +153,6 @@ def test_nothing_but_a_constant_is_no_noise() -> None:
     ],
     ids=["empty", "stereo", "no numbers", "too long"],
 )
-def test_unusable_recordings_are_refused(codec: Codec, recording: Any, word: str) -> None:
+def test_unusable_recordings_are_refused(encoder: CodecEncoder, recording: Any, word: str) -> None:
     with pytest.raises(BadReference, match=word):
-        codec.encode([noise(100), recording])
+        encoder.encode([noise(100), recording])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import FRAME_SAMPLES, Audio, NotSpoken, Spoken
-from cloner.engine.codec import Codec
+from cloner.engine.codec import CodecDecoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.scheduler import SegmentCodes
 
@@ -37,11 +37,11 @@ class Sounding:
 
 @pytest.fixture
 def stage() -> CodecStage:
-    return CodecStage(cast(Codec, Sounding()))
+    return CodecStage(cast(CodecDecoder, Sounding()))
 
 
 def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
-    stage = CodecStage(Codec(tiny, CPU, 1024))
+    stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
     answers: list[Spoken | NotSpoken] = []
     for segment, frames in ((5, 3), (2, 1)):
         stage.add(finished(segment, frames), answers.append)
@@ -77,7 +77,7 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
             raise torch.OutOfMemoryError("too much")
         return whole.decode(codes)
 
-    stage._codec = cast(Codec, SimpleNamespace(decode=decode))
+    stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
     answers: list[Spoken | NotSpoken] = []
     stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7, 8))
     stage._decode()

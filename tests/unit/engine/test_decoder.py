@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine import fish
+from cloner.engine import fish, fish_inference
 from cloner.engine.base import Line
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.model import END, Model
@@ -143,10 +143,10 @@ def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]
         return logits
 
     with patch.object(model, "forward_generate", masked), patch.object(model, "forward_generate_fast", watched):
-        responses = fish.generate_long(
+        responses = fish_inference.generate_long(
             model=model,
             device="cpu",
-            decode_one_token=fish.decode_one_token,
+            decode_one_token=fish_inference.decode_one_token,
             text=line.text,
             max_new_tokens=line.generation.max_new_tokens + 1,
             temperature=line.generation.temperature,

@@ -9,7 +9,7 @@ import torch
 from fish_speech.models.text2semantic import inference
 from torch import Tensor
 
-from cloner.engine import fish
+from cloner.engine import fish, fish_inference
 from cloner.engine.base import Voice
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.errors import SegmentFailed
@@ -37,10 +37,10 @@ def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tenso
     def generate(*, prompt: Tensor, **_: Any) -> None:
         raise Seen(prompt)
 
-    responses = fish.generate_long(
+    responses = fish_inference.generate_long(
         model=model,
         device="cpu",
-        decode_one_token=fish.decode_one_token,
+        decode_one_token=fish_inference.decode_one_token,
         text=text,
         max_new_tokens=9,
         prompt_text=voice.text,

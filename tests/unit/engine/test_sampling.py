@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from cloner.engine import fish
+from cloner.engine import fish_inference
 from cloner.engine.sampling import LIKELY, PENALTY_WINDOW, Sampling, penalised, resample_repeated, sample
 
 DRAWS = 100_000
@@ -38,7 +38,7 @@ def test_tokens_come_as_often_as_upstream_draws_them(
 ) -> None:
     logits = some_logits(tokens, spread)
     window = logits.topk(PENALTY_WINDOW).indices.flip(0)
-    expected = fish.logits_to_probs(
+    expected = fish_inference.logits_to_probs(
         logits.clone(), torch.tensor(temperature), torch.tensor(top_p), torch.tensor(penalty), window
     )
     ours = penalised(logits[None], window[None], torch.tensor([[penalty]]))
@@ -104,7 +104,7 @@ def test_a_token_of_the_last_ten_frames_is_drawn_again_and_an_older_one_is_not()
 
 def test_what_is_drawn_again_follows_the_hotter_distribution() -> None:
     logits = some_logits(50, 2.0)
-    expected = fish.logits_to_probs(logits.clone(), torch.tensor(1.0), torch.tensor(0.9), torch.tensor(1.0))
+    expected = fish_inference.logits_to_probs(logits.clone(), torch.tensor(1.0), torch.tensor(0.9), torch.tensor(1.0))
     rows = 100_000
     drawn = resample_repeated(
         torch.full((rows,), 3), logits.expand(rows, -1), torch.full((rows, PENALTY_WINDOW), 3), uniform(rows)

@@ -14,7 +14,7 @@ import torch
 from loguru import logger
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish
+from cloner.engine import fish, fish_inference
 from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
@@ -79,10 +79,10 @@ def test_codes_are_those_of_upstream(engine: UpstreamEngine, tiny: Path, voice: 
     model = fish.load_text2semantic(tiny, CPU, torch.float32)
     codec = fish.load_codec(tiny, CPU)
     torch.manual_seed(3)
-    responses = fish.generate_long(
+    responses = fish_inference.generate_long(
         model=model,
         device="cpu",
-        decode_one_token=fish.decode_one_token,
+        decode_one_token=fish_inference.decode_one_token,
         text="Hello.",
         max_new_tokens=300,
         top_p=0.7,

@@ -11,6 +11,7 @@ from redis import Redis
 from cloner.fleet import Registry, WorkerInfo, WorkerState
 from cloner.queues import Names
 from launcher import cli
+from launcher.__main__ import main
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu
 from launcher.supervisor import Supervisor
@@ -29,7 +30,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["launcher", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         return int(stop.value.code or 0), out, err
 
