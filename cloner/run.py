@@ -87,6 +87,7 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
     if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
         return stopped
     result = handle.result()
+    supervisor.kill()
     screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
     return result
 

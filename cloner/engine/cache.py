@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -35,8 +37,8 @@ class Cache:
     def __init__(self, stack: Stack, total_positions: int, dtype: torch.dtype, device: torch.device) -> None:
         self._stack = stack
         size = total_positions * stack.kv_heads * stack.head_dim
-        # Zeros: a position that nobody wrote yet is masked, and masked NaN would still spread.
-        self._memory = torch.zeros(len(stack), 2, size, dtype=dtype, device=device)
+        # A position that nobody wrote yet is masked, and masked NaN would still spread.
+        self._memory = _zeros((len(stack), 2, size), dtype, device)
         self._rows = torch.arange(total_positions, device=device)
         self.slots = self.positions = 0
         self.total_positions = total_positions
@@ -120,3 +122,10 @@ class Cache:
     def clear(self, slot: int) -> None:
         """Forget a slot that NaN got into."""
         self._slots[:, :, slot] = 0
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """As `torch.zeros`; on a CPU the system hands the memory out when it is written to, which most of it never is."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +32,7 @@ from torch.nn.utils import parametrize
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
-from cloner.engine.weights import fill, moved, read_as
+from cloner.engine.weights import fill, moved, read_as, without_weights
 from cloner.errors import LoadFailed
 
 Text2Semantic: TypeAlias = Any
@@ -154,15 +155,26 @@ def load_codec(directory: Path, device: torch.device, part: CodecPart = CodecPar
 
 
 def _bake(codec: Codec, device: torch.device) -> None:
-    """Compute once what upstream computes at each call: normalised weights, and the masks of attention windows."""
+    """Compute once what upstream computes at each call: normalised weights, and the masks of attention windows.
+
+    Its activation function, a fifth to a half of the time on a CPU, goes over the samples four times instead of six.
+    """
     for module in codec.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
         elif hasattr(module, "weight_g"):
             torch.nn.utils.remove_weight_norm(module)
+        if isinstance(module, modded_dac.Snake1d):
+            module.forward = partial(_snake, module, (module.alpha + 1e-9).reciprocal())
         if isinstance(module, modded_dac.WindowLimitedTransformer):
             module.make_window_limited_mask = _kept_mask(module.make_window_limited_mask, device)
     codec.requires_grad_(False)  # torch makes what it bakes trainable
+
+
+def _snake(module: Any, reciprocal: Tensor, x: Tensor) -> Tensor:
+    """Upstream's `Snake1d`: x + sin(alpha x)^2 / alpha, on ``[rows, channels, samples]``."""
+    wave = (x * module.alpha).sin_()
+    return torch.addcmul(x, wave.square_(), reciprocal.type_as(x))
 
 
 def _kept_mask(make: Callable[[int], Tensor], device: torch.device) -> Callable[..., Tensor]:
@@ -201,7 +213,7 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
             f"{TOKENIZER} and {SPECIAL_TOKENS} in {directory} make {tokens} tokens, and {CONFIG} has a vocab_size"
             f" of {config.vocab_size}: take all files from one checkpoint"
         )
-    with read_as(path, "the configuration of a fish-speech 0.1.0 model"), torch.device("meta"):
+    with read_as(path, "the configuration of a fish-speech 0.1.0 model"), without_weights():
         return llama.DualARTransformer(config, tokenizer=tokenizer)
 
 
@@ -219,7 +231,7 @@ def build_codec(directory: Path) -> Codec:
             sizes = json.loads(path.read_text(encoding="utf-8"))
             _check_sizes(sizes)
             config = OmegaConf.merge(config, sizes)
-    with read_as(path, "sizes of a codec"), _quiet(), torch.device("meta"):
+    with read_as(path, "sizes of a codec"), _quiet(), without_weights():
         codec = hydra.utils.instantiate(config)
     return _checked_codec(codec, path)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.transformer import Stack, norm
+from cloner.engine.transformer import Stack, norm, product
 
 CODEBOOKS = len(CODEBOOK_SIZES)
 END = CODEBOOK_SIZES[0]
@@ -64,7 +64,7 @@ class Model:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Slow logits ``[..., 4097]`` in fp32: the semantic tokens, then the end token."""
-        return functional.linear(norm(hidden, self._norm, self._eps), self._head).float()
+        return product(norm(hidden, self._norm, self._eps), self._head).float()
 
     def fast_start(self, hidden: Tensor) -> Tensor:
         """Input of the fast transformer at its first position, from the slow one's `hidden`."""
@@ -77,4 +77,4 @@ class Model:
 
     def fast_logits(self, x: Tensor) -> Tensor:
         """Fast logits ``[..., 1024]`` in fp32."""
-        return functional.linear(norm(x, self._fast_norm, self._eps), self._fast_head).float()
+        return product(norm(x, self._fast_norm, self._eps), self._fast_head).float()

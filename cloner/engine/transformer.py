@@ -59,13 +59,13 @@ class Stack:
         or what broadcasts to it."""
         for number, layer in enumerate(self._layers):
             queries, keys, values = self._project(x, layer, rotation)
-            x = x + functional.linear(attend(number, queries, keys, values), layer.out, layer.out_bias)
-            gate, up = functional.linear(norm(x, layer.ffn_norm, self._eps), layer.gate_up).chunk(2, dim=-1)
-            x = x + functional.linear(functional.silu(gate) * up, layer.down)
+            x = x + product(attend(number, queries, keys, values), layer.out, layer.out_bias)
+            gate, up = product(norm(x, layer.ffn_norm, self._eps), layer.gate_up).chunk(2, dim=-1)
+            x = x + product(functional.silu(gate) * up, layer.down)
         return x
 
     def _project(self, x: Tensor, layer: _Layer, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        projected = functional.linear(norm(x, layer.attention_norm, self._eps), layer.qkv, layer.qkv_bias)
+        projected = product(norm(x, layer.attention_norm, self._eps), layer.qkv, layer.qkv_bias)
         projected = projected.view(*projected.shape[:-1], -1, self.head_dim)
         turned, values = projected.tensor_split((self.heads + self.kv_heads,), dim=-2)
         if layer.qk_norm is not None:
@@ -73,6 +73,18 @@ class Stack:
         turned = rotate(turned, rotation)
         queries, keys = turned.tensor_split((self.heads,), dim=-2)
         return queries, keys, values
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `functional.linear`.
+
+    On a CPU, MKL shares the work out among threads only if the weight comes first: 1.3 to 1.7 times as fast for 32 to
+    64 rows on two cores, and slower on one.
+    """
+    if x.device.type != "cpu" or torch.get_num_threads() == 1:
+        return functional.linear(x, weight, bias)
+    y = (weight @ x.flatten(0, -2).T).T.contiguous().view(*x.shape[:-1], -1)
+    return y if bias is None else y + bias
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from cloner.errors import LoadFailed
 
@@ -21,6 +23,47 @@ def check_device(device: torch.device) -> None:
             f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
             " the driver with `nvidia-smi`, or start CPU workers"
         )
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what models compute for tensors whose values come from a file, or are made again after it.
+
+    On the ``meta`` device that is no arithmetic, but torch would import its compiler to find out the shapes, which
+    takes longer than all the rest of a small model's load.
+    """
+
+    SAME_SHAPE = frozenset({Tensor.normal_, Tensor.mul, torch.tril})
+    INITIALISERS = frozenset(
+        function for name, function in vars(init).items() if name.endswith("_") and not name.startswith("_")
+    )
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self.INITIALISERS:
+            return kwargs["tensor"]  # the way in which `torch.nn.init` asks
+        if function in self.SAME_SHAPE:
+            return args[0]
+        if function is torch._weight_norm:
+            return args[0].detach()
+        if function is torch.norm_except_dim:
+            weight, _power, kept = args
+            return weight.new_empty([size if dim == kept else 1 for dim, size in enumerate(weight.shape)])
+        if function is torch.arange:
+            kwargs["device"] = "cpu"
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Models that are built inside allocate nothing: they are on the ``meta`` device."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def fill(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> None:

@@ -11,6 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import torch
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,3 +63,10 @@ def make_checkpoint(directory: Path, size: str) -> None:
     from cloner.engine.checkpoint import Preset, init_checkpoint
 
     init_checkpoint(directory, Preset(size))
+
+
+def multiplies(device: torch.device, precision: torch.dtype) -> bool:
+    """Whether the device itself multiplies numbers of that precision: a CPU without it takes a hundred times as long
+    as in float32."""
+    lacking = device.type == "cpu" and precision is torch.bfloat16
+    return not lacking or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

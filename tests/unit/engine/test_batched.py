@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +96,18 @@ def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> No
     spoken(engine, [make_line(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
     with pytest.raises(BadReference, match="one at least"):
         engine.encode([noise[:0]])
+
+
+def test_neither_torchs_compiler_nor_transformers_are_imported_by_a_load(tiny: Path) -> None:
+    """They would take three seconds of every worker's start, for nothing."""
+    script = (
+        "import sys, torch; from pathlib import Path; from cloner.engine.batched import BatchedEngine, Options\n"
+        f"engine = BatchedEngine(Path({str(tiny)!r}), torch.device('cpu'), torch.float32, Options(4, 2))\n"
+        "engine.load(lambda line: None); engine.close()\n"
+        "print({'torch._dynamo', 'transformers', 'tensorboard'} & sys.modules.keys())"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
 
 
 def test_the_codecs_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> None:

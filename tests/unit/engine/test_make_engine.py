@@ -65,8 +65,17 @@ def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(
         engine.load(lambda _line: None)
 
 
-@pytest.mark.parametrize("package", ["torch", "cloner.engine.batched", "cloner.engine.upstream"])
-def test_a_missing_package_says_how_to_install_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        (EngineName.BATCHED, "torch"),
+        (EngineName.BATCHED, "cloner.engine.batched"),
+        (EngineName.UPSTREAM, "cloner.engine.upstream"),
+    ],
+)
+def test_a_missing_package_says_how_to_install_it(
+    name: EngineName, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module as not there
     with pytest.raises(MissingPackage, match=rf"{package}.*make setup.*ops/fish-speech\.txt"):
-        make_engine(settings(), "cpu")
+        make_engine(settings(engine=name), "cpu")

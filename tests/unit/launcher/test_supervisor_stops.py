@@ -83,3 +83,18 @@ def test_stopping_twice_or_before_the_start_is_no_error(scene: Scene) -> None:
         supervisor.stop()
 
     assert scene.redis.keys() == []
+
+
+def test_whose_work_is_done_is_killed_without_being_asked(scene: Scene) -> None:
+    # Were they asked to stop, this would take an hour.
+    scene.settings["stop_s"] = 3600.0
+    with scene.supervisor(worker=DEAF, collector=DEAF) as supervisor:
+        supervisor.start()
+        scene.workers_are_ready()
+        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+        supervisor.kill()
+
+    assert scene.names() == []
+    for line in scene.said("up"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.rpartition(" ")[2]), 0)
