@@ -17,7 +17,6 @@ from cloner.engine.base import SAMPLE_RATE, Audio
 from cloner.engine.batched import CODEC_FRAMES
 from cloner.engine.codec import CodecDecoder, snr_db
 from ops.engine_bench import upstream
-from ops.engine_bench.children import multiplies
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import make_codes
 
@@ -37,17 +36,16 @@ class Race:
 
 
 def rows(directory: Path, race: Race) -> list[Row]:
-    """Batched and one at a time, since a CPU may be faster at the latter; precisions that a CPU lacks are left out."""
+    """Batched and one at a time, since a CPU may be faster at the latter."""
     device = torch.device(race.device)
     codes = make_codes(race.segments, race.frames)
     on_device = [item.to(device) for item in codes]
     theirs = upstream.load_codec(directory, device)
     codecs = {}
-    precisions = [name for name in race.precisions if multiplies(device, getattr(torch, name))]
-    for precision in precisions:
+    for precision in race.precisions:
         codecs[precision] = CodecDecoder(directory, device, CODEC_FRAMES)
         codecs[precision].to(getattr(torch, precision))
-    ways = [(precision, how) for precision in precisions for how in ("one at a time", "batched")]
+    ways = [(precision, how) for precision in race.precisions for how in ("one at a time", "batched")]
     exact = upstream.decode(theirs, codes[0])
     noise = {
         precision: snr_db(torch.from_numpy(_decoded(codecs[precision], on_device[:1])[0]), exact)

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner import Client, read_batch
 from cloner.embedded import embedded_redis
-from ops.engine_bench.children import Checkpoints, checkpoints, in_child, settle
+from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, settle
 from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
@@ -75,7 +76,8 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
     full_codec = codec.Race(
         "full",
         "cpu",
-        ("float32", "bfloat16"),
+        # Imitated, it would take hours.
+        ("float32", "bfloat16") if multiplies(torch.device("cpu"), torch.bfloat16) else ("float32",),
         segments=4,
         frames=40,
         runs=RUNS,
