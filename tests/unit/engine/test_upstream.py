@@ -213,7 +213,7 @@ def test_a_gpu_without_memory_for_a_segment_fails_it_alone(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fish, "generate_long", generate_long)
+        patch.setattr(fish_inference, "generate_long", generate_long)
         assert not_spoken(engine, make_line(voice)).code == "out_of_memory"
     spoken(engine, make_line(voice, max_new_tokens=1))
 
