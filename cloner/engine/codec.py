@@ -17,6 +17,7 @@ from torch.nn import functional
 from cloner.engine import fish
 from cloner.engine.base import FRAME_SAMPLES, Audio, Codes
 from cloner.engine.checks import check_length, check_recording
+from cloner.engine.waveform import Waveform
 
 LEAST_SNR_DB = 30.0
 """Signal to noise, mean removed, that half precision must keep against fp32 to be used."""
@@ -24,20 +25,24 @@ LEAST_SNR_DB = 30.0
 TRIAL_FRAMES = 64
 """Frames that are decoded twice at load to measure that."""
 
+CPU_PIECE_FRAMES = 128
+"""Frames of a batch, all rows together, whose sound is made at once on a CPU."""
+
 
 class CodecDecoder:
-    """Codes to audio: upstream's codec without its encoder, with weight norm baked in and masks kept."""
+    """Codes to audio: upstream's quantizer, with weight norm baked in and masks kept, and `waveform.py`."""
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, batch_frames: int) -> None:
         """At most `batch_frames`, padding included, are decoded together. Raises `LoadFailed`."""
         self._checkpoint_dir = checkpoint_dir
         self.device = device
         self._batch_frames = batch_frames
-        self._decoder = fish.load_codec(checkpoint_dir, device, fish.CodecPart.DECODER)
-        self.longest_frames = fish.codec_frames(self._decoder)
+        self._load()
+        self.longest_frames = fish.codec_frames(self._codec)
         self.dtype = torch.float32
         # A GPU's libraries plan anew for each length that they have not seen.
         self._round = 32 if device.type == "cuda" else 1
+        self._piece_frames = CPU_PIECE_FRAMES if device.type == "cpu" else batch_frames
         if device.type == "cuda":
             self._choose_precision()
 
@@ -55,9 +60,11 @@ class CodecDecoder:
 
     @torch.inference_mode()
     def _decode(self, codes: Tensor) -> Tensor:
-        lengths = torch.full((len(codes),), codes.shape[-1])
-        audio: Tensor = self._decoder.decode(codes.long(), lengths)[0]
-        return audio[:, 0]
+        rows, _codebooks, frames = codes.shape
+        latents = self._codec.quantizer.decode(codes.long())
+        piece = max(self._piece_frames // rows, 1)
+        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames)
+        return audio
 
     def _choose_precision(self) -> None:
         """Half precision on a GPU if it sounds the same, else fp32 with TF32."""
@@ -73,9 +80,15 @@ class CodecDecoder:
         """Decode in this precision from now on."""
         if dtype is torch.float32 and self.dtype is not torch.float32:
             # What half precision has rounded off is only in the file.
-            self._decoder = fish.load_codec(self._checkpoint_dir, self.device, fish.CodecPart.DECODER)
-        self._decoder.to(dtype)
+            self._load()
+        self._codec.to(dtype)
+        self._waveform.to(dtype)
         self.dtype = dtype
+
+    def _load(self) -> None:
+        self._codec = fish.load_codec(self._checkpoint_dir, self.device, fish.CodecPart.DECODER)
+        self._waveform = Waveform(self._codec.decoder)
+        self._codec.decoder = None  # its weights are in the waveform
 
 
 class CodecEncoder:

@@ -114,10 +114,14 @@ def test_a_part_of_the_codec_is_without_the_other_and_has_plain_weights(part: fi
 def test_what_half_precision_rounded_off_comes_back(tiny: Path, codec: CodecDecoder) -> None:
     changed = CodecDecoder(tiny, CPU, 1024)
     changed.to(torch.float16)
-    assert {weight.dtype for weight in changed._decoder.parameters()} == {torch.float16}
+    assert {weight.dtype for weight in _weights(changed)} == {torch.float16}
     changed.to(torch.float32)
-    for one, other in zip(changed._decoder.parameters(), codec._decoder.parameters(), strict=True):
+    for one, other in zip(_weights(changed), _weights(codec), strict=True):
         assert torch.equal(one, other)
+
+
+def _weights(codec: CodecDecoder) -> list[Tensor]:
+    return [*codec._codec.parameters(), *codec._waveform.state_dict().values()]
 
 
 def signal() -> Tensor:
