@@ -73,14 +73,14 @@ def run(
     nearest = next(folder for folder in (out_dir, *out_dir.parents) if folder.exists())
     if not nearest.is_dir():
         raise UsageError(f"--out {out_dir} is not a folder: name one, there or to be made")
-    read = read_batch(batch, out_root=out_dir, references=references)
+    settings = load_settings()
+    read = read_batch(batch, out_root=out_dir, references=references, references_root=settings.references_dir)
     overrides: dict[str, object] = {"out_dir": out_dir}
     if engine:
         overrides["engine"] = engine
     if read.checkpoint_dir:
         overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
-    settings = load_settings().model_copy(update=overrides)
-    result = run_batch(read, settings, Screen(), workers=workers, strategy=strategy)
+    result = run_batch(read, settings.model_copy(update=overrides), Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     _print_result(result)
@@ -97,7 +97,8 @@ def submit(
     from cloner.batchfile import read_batch
     from cloner.screen import Screen
 
-    read = read_batch(batch, out_root=None, references=references)
+    root = load_settings().references_dir
+    read = read_batch(batch, out_root=None, references=references, references_root=root)
     handle = _client().submit(read, strategy=strategy)
     if not wait:
         print(handle.id)

@@ -169,7 +169,8 @@ class Client:
         """
         strategy = _strategy(strategy)
         if not isinstance(batch, Batch):
-            batch = read_batch(Path(batch), out_root=None, references=references)
+            root = self.settings.references_dir
+            batch = read_batch(Path(batch), out_root=None, references=references, references_root=root)
         workers = self.fleet()
         if not workers:
             raise NoWorkers

@@ -11,7 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cloner.errors import SegmentFailed
-from cloner.record import HOUSEKEEPING
+from cloner.filenames import HOUSEKEEPING
 
 
 class OutputRoot:

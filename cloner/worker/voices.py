@@ -14,8 +14,8 @@ from cloner.batch import ReferenceKind
 from cloner.engine.base import Codes, Voice
 from cloner.engine.checks import check_codes
 from cloner.errors import BadReference, reason_of
+from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
-from cloner.record import HOUSEKEEPING
 from cloner.references import audio_from_bytes, codes_from_bytes
 from cloner.wire import ReferenceRow
 from cloner.worker.runtime import Runtime
