@@ -30,7 +30,7 @@ def _flaw(text: str, unusable: re.Pattern[str], most: int) -> str | None:
         return "is blank"
     if len(text) > most:
         return f"has {len(text)} characters, and {most} is the most"
-    found = unusable.search(text)
+    found = None if text.isprintable() else unusable.search(text)  # the first is quick, and nearly always enough
     if found:
         return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}"
     return None
