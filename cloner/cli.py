@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from importlib.metadata import version
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,18 +70,15 @@ def run(
     from cloner.run import run_batch
     from cloner.screen import Screen
 
-    out_dir = (out or batch.parent).resolve()
-    nearest = next(folder for folder in (out_dir, *out_dir.parents) if folder.exists())
-    if not nearest.is_dir():
-        raise UsageError(f"--out {out_dir} is not a folder: name one, there or to be made")
-    read = read_batch(batch, out_root=out_dir, references=references)
+    out_dir = _output_root(out or batch.parent)
+    settings = load_settings()
+    read = read_batch(batch, out_root=out_dir, references=references, references_root=settings.references_dir)
     overrides: dict[str, object] = {"out_dir": out_dir}
     if engine:
         overrides["engine"] = engine
     if read.checkpoint_dir:
         overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
-    settings = load_settings().model_copy(update=overrides)
-    result = run_batch(read, settings, Screen(), workers=workers, strategy=strategy)
+    result = run_batch(read, settings.model_copy(update=overrides), Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     _print_result(result)
@@ -97,7 +95,8 @@ def submit(
     from cloner.batchfile import read_batch
     from cloner.screen import Screen
 
-    read = read_batch(batch, out_root=None, references=references)
+    root = load_settings().references_dir
+    read = read_batch(batch, out_root=None, references=references, references_root=root)
     handle = _client().submit(read, strategy=strategy)
     if not wait:
         print(handle.id)
@@ -190,6 +189,22 @@ def checkpoint_pull(
 
     where = pull_checkpoint(name, directory or Path("checkpoints") / name.rpartition("/")[2])
     print(where)
+
+
+def _output_root(folder: Path) -> Path:
+    """`folder`, all links followed; it may not be there yet."""
+    root = Path(realpath(folder))
+    for nearest in (root, *root.parents):
+        try:
+            nearest.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UsageError(f"--out {root} cannot be used ({error.strerror}): name another folder") from error
+        if nearest.is_dir():
+            break
+        raise UsageError(f"--out {root} is not a folder: name one, there or to be made")
+    return root
 
 
 def _client() -> Client:

@@ -40,7 +40,8 @@ from cloner.redisconn import connect, reaching, server_time
 from cloner.references import load_reference
 from cloner.results import BatchResult
 from cloner.settings import Settings, load_settings, redacted
-from cloner.wire import Manifest, ReferenceRow, SpeakerRow
+from cloner.texts import shown
+from cloner.wire import Manifest, ReferenceRow, SpeakerRow, is_batch_id
 
 OUTAGE_S = 600.0
 """Seconds that who waits for a batch sits out an outage of Redis, as the workers do."""
@@ -152,7 +153,9 @@ class Client:
         return reaching(self._url)
 
     def batch(self, batch_id: str) -> BatchHandle:
-        """A batch that was submitted before."""
+        """A batch that was submitted before. Raises `UnknownBatch` if no batch can be called so."""
+        if not is_batch_id(batch_id):
+            raise UnknownBatch(f"{shown(batch_id)} is no batch's id: ids are printed by `cloner submit`")
         return BatchHandle(self, batch_id)
 
     def submit(
@@ -169,7 +172,8 @@ class Client:
         """
         strategy = _strategy(strategy)
         if not isinstance(batch, Batch):
-            batch = read_batch(Path(batch), out_root=None, references=references)
+            root = self.settings.references_dir
+            batch = read_batch(Path(batch), out_root=None, references=references, references_root=root)
         workers = self.fleet()
         if not workers:
             raise NoWorkers

@@ -72,11 +72,14 @@ class WorkerInfo:
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
-        """None if the hash is not whole: Redis had lost it, and somebody has written to it since."""
+        """None if the hash is not whole, or no worker's: Redis had lost it, and somebody has written to it since."""
         if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
             return None
         kinds: dict[str, Callable[[str], Any]] = {"int": int, "WorkerState": WorkerState}
-        return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+        try:
+            return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+        except ValueError:
+            return None
 
 
 SLOTS: dict[EngineName, Callable[[Settings], int]] = {

@@ -16,11 +16,9 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from cloner.errors import RecordFailed
+from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
-
-HOUSEKEEPING = ".cloner"
-"""The folder under an output root that is ours."""
 
 
 def batch_directory(root: Path, batch_id: str) -> Path:

@@ -17,14 +17,14 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.errors import UnknownBatch, printable, reason_of
+from cloner.errors import Damaged, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.outage import LOST
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
-from cloner.wire import Manifest
+from cloner.wire import Manifest, check_batch_id
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -68,6 +68,7 @@ def open_batch(batch_id: str) -> None:
     The client sends one message, so a batch is whole or not there. Ids are made from the batch's own: were this run
     twice, the chord would count each chunk once, and a chunk's second run would find everything spoken.
     """
+    check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
@@ -80,6 +81,7 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
 
     May run again; it says the same. Celery hands the body the chunks' counts and an errback the body's id.
     """
+    check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
@@ -171,7 +173,10 @@ def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
     data = redis.get(settings.names.manifest(batch_id))
     if not isinstance(data, bytes):
         raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
-    return Manifest.unpack(data)
+    manifest = Manifest.unpack(data)
+    if manifest.batch_id != batch_id:
+        raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
+    return manifest
 
 
 def _write_result(settings: Settings, result: BatchResult) -> None:
