@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cloner.errors import SegmentFailed
 from cloner.record import HOUSEKEEPING
+from cloner.results import SegmentResult
 
 
 class OutputRoot:
@@ -47,6 +48,10 @@ class OutputRoot:
             return (self.root / output).stat().st_size == size
         except OSError:
             return False
+
+    def has_result(self, result: SegmentResult) -> bool:
+        """Whether the file that a line of the record tells of is there, unchanged."""
+        return self.has(result.output, result.size)
 
     def _folder(self, path: Path) -> Path:
         """The real folder of `path`, made if needed. Outside the root it is refused: links are followed first."""

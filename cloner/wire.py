@@ -110,6 +110,9 @@ class Manifest(_Wire, Packed):
     source: str
     submitted_at: float
     generation: Generation
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint of the workers that it was dealt to: what segments' content keys follow from."""
     speakers: list[SpeakerRow]
     chunks: list[ChunkRow]
 
