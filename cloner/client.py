@@ -186,6 +186,8 @@ class Client:
                 source=printable(batch.source.name),
                 submitted_at=server_time(self.redis),
                 generation=batch.generation,
+                engine=workers[0].engine,
+                fingerprint=workers[0].fingerprint,
                 speakers=speakers,
                 chunks=chunks,
             )

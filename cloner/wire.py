@@ -153,6 +153,9 @@ class Manifest(_Wire, Packed):
     source: Annotated[str, Field(max_length=4096)]
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Generation
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint of the workers that it was dealt to: what segments' content keys follow from."""
     speakers: list[SpeakerRow]
     chunks: list[ChunkRow]
 

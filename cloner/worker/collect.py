@@ -5,6 +5,7 @@ Never imports torch: a box that only collects needs none.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,15 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.errors import Damaged, UnknownBatch, printable, reason_of
+from cloner.carry import carry_over
+from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.outage import LOST
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
+from cloner.store import OutputRoot
 from cloner.wire import Manifest, check_batch_id
 
 
@@ -92,7 +95,31 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
     # Before its chunks are there: on a second box, another collector may close it as soon as they are.
     redis.hset(settings.names.batch(batch_id), "state", "running")
+    _carry_over(redis, manifest, settings)
     _publish(manifest, settings)
+
+
+def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
+    """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
+    names, batch_id = settings.names, manifest.batch_id
+    try:
+        chunks = carry_over(manifest, OutputRoot(settings.out_dir))
+    except RecordFailed as error:
+        # All that is lost is time: it is spoken again.
+        get_logger().error(error.message)
+        return
+    if not chunks:
+        return
+    with redis.pipeline() as pipe:
+        for number, lines in chunks.items():
+            seconds = round(sum(line.audio_s for line in lines), 3)
+            counts = [len(lines), 0, sum(line.frames for line in lines), seconds, False]
+            # Its worker, if this is not the first run, may know more by now.
+            pipe.hsetnx(names.progress(batch_id), str(number), json.dumps(counts))
+        pipe.expire(names.progress(batch_id), settings.batch_ttl_s)
+        pipe.execute()
+    there = sum(map(len, chunks.values()))
+    get_logger().info(f"Batch {batch_id}: {there} of {manifest.total} segments are there from earlier batches")
 
 
 def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
@@ -152,6 +179,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
+        carried=sum(segment.carried for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         elapsed_s=round(now - manifest.submitted_at, 3),
         audio_s=round(sum(segment.audio_s for segment in spoken), 3),
