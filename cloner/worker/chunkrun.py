@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken
@@ -193,7 +194,8 @@ class ChunkRun:
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
             pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            state: dict[Any, Any] = {"state": WorkerState.READY, "slots": self._runtime.engine.slots}
+            pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)

@@ -18,14 +18,16 @@ from cloner.results import SegmentResult
 from cloner.store import OutputRoot
 from cloner.wire import ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerRow
 
-REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d", text="Hello.")
+REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
 
 
 def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "anna") -> Manifest:
     """A batch of one speaker; its two workers get one chunk each."""
     rows = [(n, text, f'{n} "ü".wav') for n, text in enumerate(texts)]
     half = len(rows) // 2
-    parts = [PartRow(speaker=0, start=a, stop=b, place=1, texts=b - a) for a, b in ((0, half), (half, len(rows)))]
+    parts = [
+        PartRow(speaker=0, start=a, stop=b, place=1, texts=b - a) for a, b in ((0, half), (half, len(rows))) if b > a
+    ]
     chunks = [
         ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=part.texts, shared=False, parts=[part])
         for n, part in enumerate(parts)
