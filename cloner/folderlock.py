@@ -31,16 +31,16 @@ def holding(root: Path, fleet: str) -> Iterator[None]:
     """
     folder = root.resolve() / HOUSEKEEPING / "fleets"
     own = folder / f"{fleet}.lock"
+    file = None
     try:
         file = _enter(folder, own)
     except OSError as error:
         get_logger().warning(f"{folder} cannot be locked ({error}): see to it that no other fleet writes there")
-        yield
-        return
     try:
         yield
     finally:
-        _leave(own, file)
+        if file is not None:
+            _leave(own, file)
 
 
 def _enter(folder: Path, own: Path) -> int:
@@ -55,8 +55,8 @@ def _enter(folder: Path, own: Path) -> int:
         _leave(own, file)
         time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - two should not keep step
     raise OutputsTaken(
-        f"fleet {others[0].stem} ({_who(others[0])}) writes under {folder.parent.parent}: wait until it has ended, or take"
-        " another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
+        f"fleet {others[0].stem} ({_who(others[0])}) writes under {folder.parent.parent}: wait until it has ended, or"
+        " take another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
     )
 
 
@@ -73,7 +73,9 @@ def _lock(path: Path) -> int:
 
 def _is_held(path: Path) -> bool:
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR)  # NFS locks nothing exclusively that cannot be written
+    except PermissionError:
+        file = os.open(path, os.O_RDONLY)  # another user's
     except FileNotFoundError:
         return False
     try:
