@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def lock_files(root: Path) -> list[str]:
-    return sorted(os.listdir(root / ".cloner" / "fleets"))
+    return sorted(path.name for path in (root / ".cloner" / "fleets").iterdir())
 
 
 def test_another_fleet_is_refused_with_who_is_there(tmp_path: Path, other: subprocess.Popen[str]) -> None:
