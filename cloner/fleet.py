@@ -109,8 +109,13 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         engine=settings.engine,
         checkpoint=settings.checkpoint_dir.name,
         slots=SLOTS[settings.engine](settings),
-        fingerprint=NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir),
+        fingerprint=expected_fingerprint(settings),
     )
+
+
+def expected_fingerprint(settings: Settings) -> str:
+    """The fingerprint of what a worker will load: the fake engine loads nothing."""
+    return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
 
 
 class Registry:

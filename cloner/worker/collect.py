@@ -18,7 +18,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.carry import carry_over
+from cloner.carry import carry_over, look_through
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.outage import LOST
@@ -27,7 +27,7 @@ from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.store import OutputRoot
-from cloner.wire import Manifest, check_batch_id
+from cloner.wire import Answer, Manifest, Question, check_batch_id
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -91,8 +91,27 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
         PATIENCE(_close, redis, settings, batch_id)
 
 
+@shared_task(name=queues.FIND_FINISHED, ignore_result=True)
+def find_finished(number: str, keep_s: int) -> None:
+    """Answer a client's question, if it still waits: its question expires when it has given up."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    data = PATIENCE(redis.getdel, settings.names.question(number))
+    if not isinstance(data, bytes):
+        return
+    try:
+        found = look_through(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
+        answer = Answer(finished=list(found.finished), changed=list(found.changed))
+    except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
+        answer = Answer(finished=[], changed=[], error=reason_of(error))
+    PATIENCE(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+
+
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
+    if redis.hexists(settings.names.batch(batch_id), "cancelled"):
+        _close(redis, settings, batch_id)
+        return
     # Before its chunks are there: on a second box, another collector may close it as soon as they are.
     redis.hset(settings.names.batch(batch_id), "state", "running")
     _carry_over(redis, manifest, settings)
