@@ -188,11 +188,12 @@ class ChunkRun:
         wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
         with self._runtime.blobs.pipeline(transaction=False) as pipe:
             pipe.hset(names.worker(self._runtime.name), "state", WorkerState.BUSY)
-            pipe.hexists(names.batch(message.batch_id), "cancelled")
+            pipe.hmget(names.batch(message.batch_id), "cancelled", "state")
             for digest in wanted:
                 pipe.get(names.reference(digest))
-            _, cancelled, *codes = pipe.execute()
-        self._cancelled = bool(cancelled)
+            _, (cancelled, state), *codes = pipe.execute()
+        # Nobody waits for a closed batch any more, and its files may be another's by now.
+        self._cancelled = bool(cancelled) or state == b"done"
         self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
         self._reported = self._looked = time.monotonic()
 
