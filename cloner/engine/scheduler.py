@@ -7,13 +7,13 @@ the last running slot moves into it, so that the steps get smaller.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, Line, NotSpoken
+from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Watch
 from cloner.engine.checks import NOT_NUMBERS, check_codes
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
 from cloner.engine.prefixes import Prefixes
@@ -85,10 +85,8 @@ class Scheduler:
     """Some slot may hold NaN, which would spread to the next segment there, even from masked positions."""
 
     @torch.inference_mode()
-    def run(
-        self, lines: Iterable[Line], stopped: Callable[[], bool] = lambda: False
-    ) -> Iterator[SegmentCodes | NotSpoken]:
-        """Speak all lines; exactly one answer a line, unless it is `stopped`: then what is not finished is dropped."""
+    def run(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Iterator[SegmentCodes | NotSpoken]:
+        """Speak all lines; exactly one answer a line, unless it is stopped: then what is not finished is dropped."""
         kinds: dict[int, list[_Segment]] = {}
         for line in lines:
             try:
@@ -98,7 +96,7 @@ class Scheduler:
             else:
                 kinds.setdefault(self._kind(segment), []).append(segment)
         for positions, segments in sorted(kinds.items()):
-            yield from self._speak(positions, segments, stopped)
+            yield from self._speak(positions, segments, watch)
         self.prefixes.shrink()
 
     def _prepared(self, line: Line) -> _Segment:
@@ -125,17 +123,15 @@ class Scheduler:
             positions *= 2
         return min(positions, self.decoder.model.positions, self.decoder.cache.total_positions)
 
-    def _speak(
-        self, positions: int, segments: list[_Segment], stopped: Callable[[], bool]
-    ) -> Iterator[SegmentCodes | NotSpoken]:
+    def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | NotSpoken]:
         if self.decoder.cache.positions != positions:
             self.decoder.cache.shape(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.guess, reverse=True))
         self._running: list[_Segment | None] = []
         slots = self.stepper.slots
         launched: deque[tuple[list[_Segment], Statuses]] = deque()
-        while not stopped():
-            running = self._admit(slots)
+        while not watch.stopped():
+            running = self._admit(slots, watch)
             if running:
                 launched.append((running, self._step(running)))
                 self.use.slot_steps += slots
@@ -144,7 +140,7 @@ class Scheduler:
             if len(launched) > self.stepper.lag or not running:
                 yield from self._finish(*launched.popleft())
 
-    def _admit(self, slots: int) -> list[_Segment]:
+    def _admit(self, slots: int, watch: Watch) -> list[_Segment]:
         """Fill the free slots and give what runs now; without gaps, for a step takes the first so many slots."""
         fills: list[tuple[int, _Segment]] = []
         for slot in range(slots):
@@ -154,6 +150,7 @@ class Scheduler:
                 self._running.append(None)
             if self._running[slot] is None:
                 segment = self._running[slot] = self._waiting.popleft()
+                watch.started(segment.line.segment)
                 fills.append((slot, segment))
         if fills:
             self._start(fills)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,20 @@ from cloner.engine.stepper import Stepper
 CPU = torch.device("cpu")
 
 LONG_TEXT = "A text that is long enough for its limit of frames to be the guess."
+
+
+@dataclass
+class Until:
+    """A watch that stops when it `holds`, and knows what was taken in hand."""
+
+    holds: Callable[[], bool] = lambda: False
+    hand: list[int] = field(default_factory=list)
+
+    def started(self, segment: int) -> None:
+        self.hand.append(segment)
+
+    def stopped(self) -> bool:
+        return self.holds()
 
 
 def make_voice(seed: int, frames: int = 20) -> Voice:

@@ -15,7 +15,7 @@ from cloner.engine.base import Line, NotSpoken, Voice
 from cloner.engine.model import END, Model
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 
-from .lines import LONG_TEXT, codes_of, frames_line, make_line, make_scheduler, make_voice
+from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Sche
     lines = [frames_line(voice, n, 5) for n in range(6)]
     before = codes_of(scheduler, lines)
     steps = scheduler.use.steps
-    answers = list(scheduler.run(lines, lambda: scheduler.use.steps >= steps + 7))
+    answers = list(scheduler.run(lines, Until(lambda: scheduler.use.steps >= steps + 7)))
     assert len(answers) == 4, "the first round alone was finished"
     assert scheduler.use.steps == steps + 7
     after = codes_of(scheduler, lines)

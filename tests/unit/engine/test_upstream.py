@@ -19,7 +19,7 @@ from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
 
-from .lines import CPU, make_line, make_voice
+from .lines import CPU, Until, make_line, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
@@ -147,6 +147,14 @@ def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> Non
     assert next(answers).segment == 0
     assert drawn == [0]
     assert [answer.segment for answer in answers] == [1]
+
+
+def test_a_segment_is_dropped_within_a_step_when_it_is_stopped(engine: UpstreamEngine, voice: Voice) -> None:
+    begin = engine.steps
+    watch = Until(lambda: engine.steps >= begin + 5)
+    assert list(engine.speak([make_line(voice, n, max_new_tokens=12) for n in range(2)], watch)) == []
+    assert (watch.hand, engine.steps) == ([0], begin + 5)
+    assert spoken(engine, make_line(voice)).frames == 12
 
 
 def test_kv_caches_are_made_at_load_and_kept_from_segment_to_segment(tiny: Path, voice: Voice) -> None:
