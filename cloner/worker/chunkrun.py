@@ -51,6 +51,10 @@ class ChunkRun:
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
 
+    def is_too_late(self) -> bool:
+        """Whether the batch is closed. The message came again, after a crash; the files may be another batch's by now."""
+        return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
+
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
         self._begin()
@@ -188,12 +192,11 @@ class ChunkRun:
         wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
         with self._runtime.blobs.pipeline(transaction=False) as pipe:
             pipe.hset(names.worker(self._runtime.name), "state", WorkerState.BUSY)
-            pipe.hmget(names.batch(message.batch_id), "cancelled", "state")
+            pipe.hexists(names.batch(message.batch_id), "cancelled")
             for digest in wanted:
                 pipe.get(names.reference(digest))
-            _, (cancelled, state), *codes = pipe.execute()
-        # Nobody waits for a closed batch any more, and its files may be another's by now.
-        self._cancelled = bool(cancelled) or state == b"done"
+            _, cancelled, *codes = pipe.execute()
+        self._cancelled = bool(cancelled)
         self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
         self._reported = self._looked = time.monotonic()
 

@@ -21,7 +21,9 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     version = schema_of(message)
     if version != queues.SCHEMA:
         _leave_for(self, version, runtime.names.shared_queue(version))
-    ChunkRun(runtime, read_chunk(message)).run()
+    run = ChunkRun(runtime, read_chunk(message))
+    if not run.is_too_late():
+        run.run()
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

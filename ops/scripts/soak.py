@@ -1,4 +1,4 @@
-"""10,000 segments of the fake engine and 500 of the batched one through standing fleets: what do they hold on to?
+"""10,000 segments of the fake engine and 1,000 of the batched one through standing fleets: what do they hold on to?
 
 Run it by ``make soak``; it takes ten minutes, half of them to see the last keys in Redis expire. It prints what each
 process had, and a line for each thing that grew or was left; the exit status is 1 if any did.
@@ -23,7 +23,7 @@ from cloner.redisconn import connect
 from ops.soak.census import Change, Keys
 from ops.soak.course import Soaked, batched_engine, fake_engine, soak
 
-FAKE, BATCHED = 10_000, 500
+FAKE, BATCHED = 10_000, 1_000
 TTL_S = 60
 """Seconds that Redis keeps a batch: the least that the settings allow."""
 

@@ -1,7 +1,7 @@
 """What a fleet has: its processes with their memory and open files, its keys in Redis, its files.
 
 Memory is what a process has for itself: `Anonymous` and `Swap` of ``/proc/PID/smaps_rollup``. A leak must show there.
-What it shares with others through files, as libraries and mapped weights, comes and goes with what the kernel keeps cached.
+What it shares with others through files, as libraries and mapped weights, comes and goes with what the kernel keeps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import cast
 
 import psutil
 from redis import Redis
@@ -145,13 +144,16 @@ class Keys:
     """The keys in a Redis: those that stay, and those that expire. `redis` must decode responses."""
 
     def __init__(self, redis: Redis) -> None:
-        expiring = {key: cast("int", redis.ttl(key)) >= 0 for key in redis.scan_iter(count=1000)}
+        expiring = {key: redis.ttl(key) >= 0 for key in redis.scan_iter(count=1000)}
         self.staying = {key for key, expires in expiring.items() if not expires}
         self.expiring = expiring.keys() - self.staying
+        self.channels = {channel for channel in redis.pubsub_channels() if channel.startswith("celery-task-meta-")}
+        """Results that some process listens for."""
 
     def more_than(self, before: Keys, batch_ids: list[str]) -> Iterator[str]:
         """A sentence for each key that stays and was not there before, and for each batch that has too many."""
         yield from (f"key {key} is new, and never expires" for key in sorted(self.staying - before.staying))
+        yield from (f"somebody still listens for {channel}" for channel in sorted(self.channels))
         ids = Counter(batch_id for key in self.expiring for batch_id in batch_ids if batch_id in key)
         for batch_id, count in ids.items():
             if count > KEYS_OF_A_BATCH:
@@ -159,7 +161,7 @@ class Keys:
 
 
 def strays(out: Path, temporary: Path, outputs: set[str], batch_ids: list[str]) -> Iterator[str]:
-    """A sentence for each file under the output root that is neither an output nor a batch's, and each temporary one."""
+    """A sentence for each file under the output root that is neither an output nor a batch's, and each temporary."""
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name, *rest = path.relative_to(out).parts
         of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in {".jsonl", ".json"}

@@ -1,4 +1,4 @@
-"""A course: so many batches, one after another, through a fleet that starts before the first and ends after the last."""
+"""A course: so many batches, one after another, through one fleet."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Course:
 
 def fake_engine(url: str, segments: int, ttl_s: int) -> Course:
     """40 batches of tones, that many segments in all."""
-    settings = Settings(
-        redis_url=url, fleet="soak-fake", engine=EngineName.FAKE, fake_slots=4, batch_ttl_s=ttl_s
-    )
+    settings = Settings(redis_url=url, fleet="soak-fake", engine=EngineName.FAKE, fake_slots=4, batch_ttl_s=ttl_s)
     return Course("fake engine", 40, segments // 40, settings)
 
 
