@@ -147,7 +147,7 @@ class Keys:
         expiring = {key: redis.ttl(key) >= 0 for key in redis.scan_iter(count=1000)}
         self.staying = {key for key, expires in expiring.items() if not expires}
         self.expiring = expiring.keys() - self.staying
-        self.channels = {channel for channel in redis.pubsub_channels() if channel.startswith("celery-task-meta-")}
+        self.channels = {str(channel) for channel in redis.pubsub_channels("celery-task-meta-*")}
         """Results that some process listens for."""
 
     def more_than(self, before: Keys, batch_ids: list[str]) -> Iterator[str]:
