@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 from redis import Redis
 
 from cloner.queues import Names
-
-UNACKED, UNACKED_INDEX = "unacked", "unacked_index"
-"""Where kombu keeps the messages of all fleets that somebody has in hand: a hash by tag, and its tags by time."""
 
 
 def sweep(redis: Redis, names: Names) -> None:
@@ -31,14 +27,8 @@ def sweep(redis: Redis, names: Names) -> None:
     for key in redis.scan_iter(f"*cloner[.:]{names.fleet}[.:]*", count=1000):
         if key.startswith(tuple(prefix.encode() for prefix in prefixes)):
             doomed.add(key)
-    tags = [tag for tag, packed in redis.hscan_iter(UNACKED) if _queue(packed).startswith(prefixes[1])]
-    with redis.pipeline() as pipe:
-        if doomed:
-            pipe.delete(*doomed)
-        for tag in tags:
-            pipe.hdel(UNACKED, tag)
-            pipe.zrem(UNACKED_INDEX, tag)
-        pipe.execute()
+    if doomed:
+        redis.delete(*doomed)
 
 
 def _celery_results(redis: Redis, names: Names, batch_id: str) -> list[str]:
@@ -46,8 +36,3 @@ def _celery_results(redis: Redis, names: Names, batch_id: str) -> list[str]:
     chunks = int(redis.hget(names.batch(batch_id), "chunks") or 0)
     tasks = [f"celery-task-meta-{batch_id}.{task}" for task in (*range(chunks), "close")]
     return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".c", ".d", ".j", ".s", ".t")]
-
-
-def _queue(packed: bytes) -> str:
-    """The queue that a message in hand came from: kombu keeps ``[message, exchange, routing key]``."""
-    return str(json.loads(packed)[2])

@@ -18,10 +18,10 @@ def main() -> int:
         settings = load_settings()
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.app import make_app, run_worker
+        from cloner.app import run_worker
 
-        app = make_app(settings)
-        return run_worker(app, "cloner.worker.collect", f"collector@{settings.box}", [settings.names.collector_queue])
+        name = settings.names.collector(settings.box)
+        return run_worker(settings, "cloner.worker.collect", name, [settings.names.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code
