@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cloner.errors import SegmentFailed
 from cloner.filenames import HOUSEKEEPING
+from cloner.results import SegmentResult
 
 
 class OutputRoot:
@@ -50,6 +51,10 @@ class OutputRoot:
             return (self.root / output).stat().st_size == size
         except OSError:
             return False
+
+    def has_result(self, result: SegmentResult) -> bool:
+        """Whether the file that a line of the record tells of is there, unchanged."""
+        return self.has(result.output, result.size)
 
     @contextmanager
     def _opened(self, folder: Path) -> Iterator[int]:

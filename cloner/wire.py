@@ -153,6 +153,9 @@ class Manifest(_Wire, Packed):
     source: Annotated[str, Field(max_length=4096)]
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Generation
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint of the workers that it was dealt to: what segments' content keys follow from."""
     speakers: list[SpeakerRow]
     chunks: list[ChunkRow]
 
@@ -199,6 +202,23 @@ class Manifest(_Wire, Packed):
             generation=self.generation,
             parts=parts,
         )
+
+
+class Question(_Wire, Packed):
+    """What a client asks the collector about outputs that only the fleet sees."""
+
+    wanted: dict[str, str]
+    """Output -> content key."""
+
+
+class Answer(_Wire, Packed):
+    """What the collector found in the records; the other outputs that were asked about are missing."""
+
+    finished: list[str]
+    changed: list[str]
+    """Outputs that were generated with another key."""
+    error: str = ""
+    """Why it could not look, if it could not."""
 
 
 def schema_of(message: object) -> int:

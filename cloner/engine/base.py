@@ -88,6 +88,30 @@ Say = Callable[[str], None]
 """Takes one log line, without prefix."""
 
 
+class Watch(Protocol):
+    """Who looks after a chunk while an engine speaks it. An engine calls it from any of its threads."""
+
+    def started(self, segment: int) -> None:
+        """The segment is taken in hand: should the process die now, it may have been this one's fault."""
+        ...
+
+    def stopped(self) -> bool:
+        """Whether to drop what is not finished and to end. Asked at every step, so it must answer at once."""
+        ...
+
+
+class Unwatched:
+    """Nobody looks: a chunk that is spoken to its end."""
+
+    def started(self, segment: int) -> None: ...
+
+    def stopped(self) -> bool:
+        return False
+
+
+UNWATCHED = Unwatched()
+
+
 class Engine(Protocol):
     """One model on one device. Methods are called from one thread, `load` first and once."""
 
@@ -95,7 +119,12 @@ class Engine(Protocol):
     """Name in settings and registry."""
 
     slots: int
-    """Segments decoded at the same time; final after `load`."""
+    """Segments decoded at the same time; after `load` it only changes where memory runs out."""
+
+    @property
+    def steps(self) -> int:
+        """Grows with every sign of work; that of an engine which hangs stands still. Read from another thread."""
+        ...
 
     def load(self, say: Say) -> None:
         """Load the models, saying each one's line before it. Raises `LoadFailed` with a one-line reason."""
@@ -105,8 +134,9 @@ class Engine(Protocol):
         """Codes of reference recordings. Raises `BadReference` where one cannot be used."""
         ...
 
-    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
-        """Speak a chunk; exactly one answer a line, in any order.
+    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+        """Speak a chunk; exactly one answer a line, in any order, unless it is stopped: then what is not finished is
+        dropped.
 
         Lines may be drawn one by one, when their turn comes: an engine with one slot holds one speaker's
         voice at a time. A line that fails is a `NotSpoken`; an exception means that the engine is broken.

@@ -17,7 +17,7 @@ from threading import Event
 import torch
 
 from cloner.engine import fish
-from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.cache import Cache, position_bytes
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.codec import CodecDecoder, CodecEncoder
@@ -65,8 +65,14 @@ class BatchedEngine:
         self._precision = precision
         self._options = options
         self._encoder: CodecEncoder | None = None
+        self._answers = 0
         # A captured graph belongs to the thread that made it, so everything on the device happens here.
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
+
+    @property
+    def steps(self) -> int:
+        scheduler: Scheduler | None = self.__dict__.get("scheduler")
+        return self._answers + (scheduler.use.steps if scheduler else 0)
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -79,14 +85,15 @@ class BatchedEngine:
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return self._decoding.submit(self._encode, recordings).result()
 
-    def speak(self, lines: Iterable[Line]) -> Generator[Answer, None, None]:
+    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Answer, None, None]:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
         drawn = list(lines)
         answers: SimpleQueue[Answer | None] = SimpleQueue()
         stopped = Event()
-        work = self._decoding.submit(self._speak, drawn, answers.put, stopped)
+        work = self._decoding.submit(self._speak, drawn, answers.put, _Ended(watch, stopped))
         try:
             while (answer := answers.get()) is not None:
+                self._answers += 1
                 yield answer
         finally:
             stopped.set()
@@ -142,16 +149,31 @@ class BatchedEngine:
             self._encoder = CodecEncoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
         return self._encoder.encode(recordings)
 
-    def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], stopped: Event) -> None:
+    def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
         try:
-            for item in self.scheduler.run(lines, stopped.is_set):
+            for item in self.scheduler.run(lines, watch):
                 if isinstance(item, NotSpoken):
                     answer(item)
                 else:
                     self._stage.add(item, answer)
         finally:
+            self.slots = self.scheduler.stepper.most_slots
             try:
                 self._stage.finish()
             finally:
                 answer(None)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A watch that also stops when nobody takes answers any more."""
+
+    watch: Watch
+    nobody: Event
+
+    def started(self, segment: int) -> None:
+        self.watch.started(segment)
+
+    def stopped(self) -> bool:
+        return self.nobody.is_set() or self.watch.stopped()

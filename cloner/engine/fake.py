@@ -6,17 +6,31 @@ import hashlib
 import math
 from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
-from threading import Event
+from time import monotonic, sleep
 
 import numpy as np
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.base import (
+    FRAME_SAMPLES,
+    FRAMES_PER_CHARACTER,
+    UNWATCHED,
+    Audio,
+    Codes,
+    Line,
+    NotSpoken,
+    Say,
+    Spoken,
+    Watch,
+)
 from cloner.engine.checks import check_codes, check_recording
 from cloner.errors import SegmentFailed
 
 SHORTEST_FRAMES = 11
 """Just over half a second."""
+
+STEP_S = 0.05
+"""Seconds that pass between two steps: a fake engine works in steps, too."""
 
 PARTIALS = 3
 POSITIONS = np.arange(FRAME_SAMPLES, dtype=np.int32)
@@ -35,33 +49,40 @@ class FakeEngine:
 
     def __init__(self, slots: int = 1, load_s: float = 0.0, segment_s: float = 0.0) -> None:
         self.slots = slots
+        self.steps = 0
         self._load_s = load_s
         self._segment_s = segment_s
 
     def load(self, say: Say) -> None:
         say("Loading Text2Semantic model...")
-        _work(self._load_s / 2)
+        self._work(self._load_s / 2, UNWATCHED)
         say("Loading DAC model...")
-        _work(self._load_s / 2)
+        self._work(self._load_s / 2, UNWATCHED)
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         """Codes ``[10, ceil(samples / 2048)]`` that depend on the recording alone."""
         return [_codes(recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
+    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
         waiting = iter(lines)
         while together := list(islice(waiting, self.slots)):
-            _work(self._segment_s)
             for line in together:
+                watch.started(line.segment)
+            self._work(self._segment_s, watch)
+            for line in together:
+                if watch.stopped():
+                    return
+                self.steps += 1
                 yield _answer(line)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-
-def _work(seconds: float) -> None:
-    if seconds > 0:
-        Event().wait(seconds)
+    def _work(self, seconds: float, watch: Watch) -> None:
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0 and not watch.stopped():
+            sleep(min(left, STEP_S))
+            self.steps += 1
 
 
 def _codes(recording: Audio) -> Codes:

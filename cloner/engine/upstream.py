@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Audio, Codes, Line, NotSpoken, Say, Spoken
+from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
+from cloner.engine.memory import ran_out
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
 
-OUT_OF_MEMORY = "the GPU's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
+OUT_OF_MEMORY = "the device's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
 
 
 class UpstreamEngine:
@@ -36,6 +37,7 @@ class UpstreamEngine:
         self._model: fish.Text2Semantic = None
         self._codec: fish.Codec = None
         self._max_frames = 0
+        self.steps = 0
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -54,12 +56,16 @@ class UpstreamEngine:
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return [encode(self._codec, self._device, recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
+    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
         for line in lines:
+            watch.started(line.segment)
             try:
-                answer: Spoken | NotSpoken = self._speak(line)
+                answer: Spoken | NotSpoken = self._speak(line, watch)
             except SegmentFailed as failure:
                 answer = NotSpoken(line.segment, failure.code, failure.message)
+            except _Stopped:
+                return
+            self.steps += 1
             yield answer
 
     def close(self) -> None:
@@ -68,22 +74,30 @@ class UpstreamEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _speak(self, line: Line) -> Spoken:
+    def _speak(self, line: Line, watch: Watch) -> Spoken:
         check_codes(line.voice.codes)
         try:
-            codes, truncated = self._generate(line)
+            codes, truncated = self._generate(line, watch)
             audio = self._decode(codes)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             torch.cuda.empty_cache()
             raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
         return Spoken(line.segment, audio, codes.shape[1], truncated)
 
-    def _generate(self, line: Line) -> tuple[Tensor, bool]:
+    def _generate(self, line: Line, watch: Watch) -> tuple[Tensor, bool]:
         """Codes ``[codebooks, frames]`` of one segment, on the device, and whether they were cut before its end."""
         generation = line.generation
         torch.manual_seed(line.seed)
+
+        def step() -> None:
+            self.steps += 1
+            if watch.stopped():
+                raise _Stopped
+
         try:
-            with _EndGate(self._model, generation.min_new_tokens) as gate:
+            with _EndGate(self._model, generation.min_new_tokens, step) as gate:
                 responses = fish_inference.generate_long(
                     model=self._model,
                     device=self._device,
@@ -125,10 +139,16 @@ def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
     try:
         indices, _lengths = codec.encode(torch.tensor(recording).to(device)[None, None])
         codes: Codes = indices[0].int().cpu().numpy()
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         torch.cuda.empty_cache()
         raise BadReference(f"the reference's recording could not be encoded: {OUT_OF_MEMORY}") from None
     return codes
+
+
+class _Stopped(Exception):
+    """The segment is to be dropped."""
 
 
 class _EndGate:
@@ -136,11 +156,12 @@ class _EndGate:
 
     Upstream samples the first frame with a function of its own, whichever it is handed, so this stands in front
     of the model's `forward_generate`, which every frame passes. It holds back at the first frame in any case,
-    because upstream does not look there for an end.
+    because upstream does not look there for an end. Calls `step` before every frame.
     """
 
-    def __init__(self, model: fish.Text2Semantic, min_frames: int) -> None:
+    def __init__(self, model: fish.Text2Semantic, min_frames: int, step: Callable[[], None]) -> None:
         self._model = model
+        self._step = step
         self._forward = model.forward_generate
         self._end_token = fish.end_token(model)
         self._held = max(1, min_frames)
@@ -155,6 +176,7 @@ class _EndGate:
         del self._model.forward_generate  # the method of its class comes to light again
 
     def _forward_held(self, *args: Any, **kwargs: Any) -> Any:
+        self._step()
         result = self._forward(*args, **kwargs)
         self._finite.append(result.logits.isfinite().all())
         if self._held > 0:

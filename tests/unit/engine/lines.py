@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine import fish
@@ -17,6 +18,7 @@ from cloner.engine.cache import Cache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
 from cloner.engine.prefixes import Prefixes
+from cloner.engine.product import Product
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 from cloner.engine.stepper import Stepper
@@ -24,6 +26,20 @@ from cloner.engine.stepper import Stepper
 CPU = torch.device("cpu")
 
 LONG_TEXT = "A text that is long enough for its limit of frames to be the guess."
+
+
+@dataclass
+class Until:
+    """A watch that stops when it `holds`, and knows what was taken in hand."""
+
+    holds: Callable[[], bool] = lambda: False
+    hand: list[int] = field(default_factory=list)
+
+    def started(self, segment: int) -> None:
+        self.hand.append(segment)
+
+    def stopped(self) -> bool:
+        return self.holds()
 
 
 def make_voice(seed: int, frames: int = 20) -> Voice:
@@ -79,3 +95,9 @@ def codes_of(scheduler: Scheduler, lines: Iterable[Line]) -> dict[int, np.ndarra
     answers = list(scheduler.run(lines))
     assert all(isinstance(answer, SegmentCodes) for answer in answers), answers
     return {answer.line.segment: answer.codes.numpy() for answer in answers if isinstance(answer, SegmentCodes)}
+
+
+def weight_of(product: Product) -> Tensor:
+    """A copy of a product's weight ``[outputs, inputs]``, laid out as usual."""
+    weight = product._weight
+    return weight.to_dense() if weight.is_mkldnn else weight.clone()

@@ -20,7 +20,7 @@ from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.errors import BadReference, LoadFailed
 
-from .lines import CPU, make_line, make_voice
+from .lines import CPU, Until, make_line, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
@@ -145,6 +145,15 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
     assert use.steps == begin + 6, "the step under way was the last"
     after = spoken(engine, lines)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
+
+
+def test_what_is_in_hand_is_said_and_a_watch_stops_within_a_step(engine: BatchedEngine) -> None:
+    lines = [make_line(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
+    begin = engine.steps
+    watch = Until(lambda: engine.steps >= begin + 3)
+    assert list(engine.speak(lines, watch)) == []
+    assert watch.hand == [4, 3, 2], "three slots, longest first"
+    assert engine.steps == begin + 3
 
 
 def test_what_goes_wrong_while_decoding_reaches_the_caller(

@@ -11,6 +11,8 @@ from cloner.engine.base import Line, NotSpoken, Spoken, Voice
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
 
+from .lines import Until
+
 VOICE = Voice(np.zeros((10, 5), dtype=np.int32), "reference")
 OTHER_VOICE = Voice(np.ones((10, 5), dtype=np.int32), "reference")
 
@@ -96,11 +98,19 @@ def test_slots_decide_how_many_lines_are_drawn_and_wait_together() -> None:
 
 def test_slots_take_the_time_of_one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("cloner.engine.fake._work", waits.append)
+    monkeypatch.setattr(FakeEngine, "_work", lambda _engine, seconds, _watch: waits.append(seconds))
     engine = FakeEngine(slots=2, load_s=1.0, segment_s=0.25)
     engine.load(lambda _line: None)
     list(engine.speak([line(segment) for segment in range(5)]))
     assert waits == [0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_what_is_in_hand_is_said_and_dropped_when_it_is_stopped() -> None:
+    engine = FakeEngine(slots=2, segment_s=0.01)
+    watch = Until(lambda: len(watch.hand) > 2)
+    assert [answer.segment for answer in engine.speak([line(segment) for segment in range(5)], watch)] == [0, 1]
+    assert watch.hand == [0, 1, 2, 3]
+    assert engine.steps > 2
 
 
 def test_loading_takes_its_time_and_says_both_models() -> None:

@@ -19,7 +19,7 @@ from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
 
-from .lines import CPU, make_line, make_voice
+from .lines import CPU, Until, make_line, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
@@ -149,6 +149,14 @@ def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> Non
     assert [answer.segment for answer in answers] == [1]
 
 
+def test_a_segment_is_dropped_within_a_step_when_it_is_stopped(engine: UpstreamEngine, voice: Voice) -> None:
+    begin = engine.steps
+    watch = Until(lambda: engine.steps >= begin + 5)
+    assert list(engine.speak([make_line(voice, n, max_new_tokens=12) for n in range(2)], watch)) == []
+    assert (watch.hand, engine.steps) == ([0], begin + 5)
+    assert spoken(engine, make_line(voice)).frames == 12
+
+
 def test_kv_caches_are_made_at_load_and_kept_from_segment_to_segment(tiny: Path, voice: Voice) -> None:
     engine = UpstreamEngine(tiny, CPU, torch.float32)
     engine.load(lambda _line: None)
@@ -225,7 +233,7 @@ def test_a_gpu_without_memory_for_a_recording_refuses_it(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(engine._codec, "encode", encode)
-    with pytest.raises(BadReference, match="could not be encoded: the GPU's memory ran out"):
+    with pytest.raises(BadReference, match="could not be encoded: the device's memory ran out"):
         engine.encode([np.zeros(5000, dtype=np.float32)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.engine.base import Line, NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, Line, NotSpoken, Spoken, Watch
 from cloner.engine.fake import FakeEngine
 from cloner.worker.chunkrun import ChunkRun
 from tests.batches import write_batch
@@ -32,9 +32,9 @@ def progress(workers: Workers) -> list[object]:
 
 def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_path: Path) -> None:
     class Watching(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
             assert state(workers) == "busy"
-            yield from super().speak(lines)
+            yield from super().speak(lines, watch)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     tally = ChunkRun(workers.runtime(engine=Watching()), chunk).run()
@@ -64,7 +64,7 @@ def test_an_engine_that_cannot_read_a_file_fails_its_segments(
     workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class WithoutFile(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:  # noqa: ARG002
             next(iter(lines))
             raise FileNotFoundError("kernels.bin")
 
@@ -90,8 +90,8 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
 
 def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: Path) -> None:
     class Stopped(FakeEngine):
-        def speak(self, lines: Iterable[Line]) -> Generator[Spoken | NotSpoken, None, None]:
-            yield next(super().speak(lines))
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+            yield next(super().speak(lines, watch))
             raise SystemExit
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
