@@ -432,11 +432,12 @@ def nothing_done(folder: Path, redis: Redis) -> Iterator[None]:
 
 @pytest.fixture
 def refuse(place: Path, fleet: Settings, redis: Redis, cloner: Call) -> Callable[[str, str], None]:
-    """Have a batch refused by a fleet and by a run, with a sentence."""
+    """Have a batch refused by a fleet, by a run and by its plan, with a sentence."""
 
     def refuse(batch: str, sentence: str) -> None:
         with nothing_done(place.parent, redis):
-            for command in (["submit", batch], ["run", batch, "--engine", "fake", "--out", "out"]):
+            here = [batch, "--engine", "fake", "--out", "out"]
+            for command in (["submit", batch], ["run", *here], ["plan", *here]):
                 status, said = cloner(*command)
                 assert status == 2
                 assert sentence in said
