@@ -52,7 +52,7 @@ class ChunkRun:
         self._codes: dict[str, bytes] = {}
 
     def is_too_late(self) -> bool:
-        """Whether the batch is closed, and its message came again after a crash. Its files may be another batch's by now."""
+        """Whether the batch is closed and this chunk came again after a crash: its files may be another's by now."""
         return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
 
     def run(self) -> Tally:
