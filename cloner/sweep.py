@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 from redis import Redis
 
 from cloner.queues import Names
-
-UNACKED, UNACKED_INDEX = "unacked", "unacked_index"
-"""Where kombu keeps the messages of all fleets that somebody has in hand: a hash by tag, and its tags by time."""
 
 
 def sweep(redis: Redis, names: Names) -> None:
@@ -32,14 +28,8 @@ def sweep(redis: Redis, names: Names) -> None:
     for key in redis.scan_iter(f"*cloner[.:]{names.fleet}[.:]*", count=1000):
         if key.startswith(tuple(prefix.encode() for prefix in prefixes)):
             doomed.add(key)
-    tags = [tag for tag, packed in redis.hscan_iter(UNACKED) if _queue(packed).startswith(prefixes[1])]
-    with redis.pipeline() as pipe:
-        if doomed:
-            pipe.delete(*doomed)
-        for tag in tags:
-            pipe.hdel(UNACKED, tag)
-            pipe.zrem(UNACKED_INDEX, tag)
-        pipe.execute()
+    if doomed:
+        redis.delete(*doomed)
 
 
 def celery_results(batch_id: str, chunks: int) -> list[str]:
@@ -52,8 +42,3 @@ def celery_results(batch_id: str, chunks: int) -> list[str]:
 def chord_marker(batch_id: str) -> str:
     """Where Celery notes for a few minutes that a chord is done, so that a chunk that comes again does not count."""
     return f"celery-taskset-meta-{batch_id}.c"
-
-
-def _queue(packed: bytes) -> str:
-    """The queue that a message in hand came from: kombu keeps ``[message, exchange, routing key]``."""
-    return str(json.loads(packed)[2])

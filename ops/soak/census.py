@@ -16,7 +16,7 @@ from statistics import median
 import psutil
 from redis import Redis
 
-from cloner.record import HOUSEKEEPING
+from cloner.filenames import HOUSEKEEPING
 
 WARM_UP = 0.2
 """Part of the batches in which caches fill: of records, of connections, of the allocator."""

@@ -1,7 +1,5 @@
-"""Real fleets, as in the integration tests, to which terrible things are done."""
+"""Faults done to real processes: the fixtures of the integration tests."""
 
 from __future__ import annotations
 
-from tests.integration.conftest import client, launch, settings, tiny_checkpoint
-
-__all__ = ["client", "launch", "settings", "tiny_checkpoint"]
+from tests.integration.conftest import client, launch, settings, tiny_checkpoint  # noqa: F401
