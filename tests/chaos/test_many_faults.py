@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cloner.client import Client
-from cloner.record import HOUSEKEEPING, batch_directory
+from cloner.filenames import HOUSEKEEPING
+from cloner.record import batch_directory
 from cloner.settings import EngineName, Settings
 from tests.batches import write_batch
 from tests.chaos.faults import KINDS, Faults, RecordFiles
@@ -109,11 +109,13 @@ def _files(out: Path) -> dict[str, bytes]:
 
 def _assert_nothing_left(client: Client, settings: Settings) -> None:
     """No message waits or is in anybody's hand, and when the launcher has stopped, no process is there."""
-    queues = [worker.queue for worker in client.fleet()]
+    workers = client.fleet()
+    holders = [worker.name for worker in workers] + [settings.names.collector(settings.box)]
+    queues = [worker.queue for worker in workers]
     queues += [settings.names.shared_queue(), settings.names.collector_queue]
-    eventually(lambda: not client.redis.exists(*queues, "unacked", "unacked_index"))
+    in_hand = [settings.names.unacked(holder) for holder in holders]
+    eventually(lambda: not client.redis.exists(*queues, *in_hand))
     for member in members(settings.fleet):
         if "launcher" in member.role:
             member.process.terminate()
     eventually(lambda: not list(members(settings.fleet)))
-    assert not [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
