@@ -151,6 +151,7 @@ class BatchedEngine:
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
+        self._stage.begin(watch.stopped)
         try:
             for item in self.scheduler.run(lines, watch):
                 if isinstance(item, NotSpoken):

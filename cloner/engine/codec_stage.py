@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
 from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.memory import ran_out
@@ -17,6 +17,7 @@ from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
 
 Take = Callable[[Spoken | NotSpoken], None]
+Stopped = Callable[[], bool]
 
 
 class CodecStage:
@@ -26,11 +27,16 @@ class CodecStage:
     def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
         self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
+        self._stopped: Stopped = UNWATCHED.stopped
         self._thread: ThreadPoolExecutor | None = None
         self._work: list[Future[None]] = []
         if codec.device.type == "cuda":
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
             self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
+
+    def begin(self, stopped: Stopped) -> None:
+        """A chunk begins; when it is `stopped`, what is not decoded is dropped within a piece of sound."""
+        self._stopped = stopped
 
     def add(self, segment: SegmentCodes, take: Take) -> None:
         """Decode a segment, now or soon, and hand the answer to `take`."""
@@ -80,7 +86,7 @@ class CodecStage:
             take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
-        decoded = list(self._codec.decode([segment.codes for segment, _ in batch]))
+        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._stopped))
         for place, audio in decoded:
             segment, take = batch[place]
             number = segment.line.segment

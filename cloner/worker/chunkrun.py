@@ -18,12 +18,13 @@ from cloner.logs import get_logger
 from cloner.record import RecordWriter
 from cloner.results import SegmentResult
 from cloner.wire import ChunkMessage, SegmentRow, SpeakerPart
+from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunklog import ChunkLog
 from cloner.worker.runtime import Runtime
 from cloner.worker.voices import Voices
 
 REPORT_S = 0.25
-"""Seconds between two reports of a chunk's progress, and between two looks whether the batch was cancelled."""
+"""Seconds between two reports of a chunk's progress."""
 
 
 @dataclass
@@ -75,9 +76,9 @@ class ChunkRun:
         try:
             self._record = self._runtime.record(message.batch_id)
             self._log = ChunkLog(self._runtime, message, self._record)
-            with RecordWriter(self._record, self._runtime.name) as self._writer:
+            with RecordWriter(self._record, self._runtime.name) as self._writer, self._cancellation:
                 self._speak()
-            if self._log.all_done() or self._cancelled:
+            if self._log.all_done() or self._cancellation.stopped():
                 self._runtime.forget_assignment(assignment)
         except RecordFailed as error:
             # A segment without its line counts as not spoken; the result says so of each.
@@ -85,10 +86,10 @@ class ChunkRun:
 
     def _speak(self) -> None:
         try:
-            with closing(self._runtime.engine.speak(self._lines())) as answers:
+            with closing(self._runtime.engine.speak(self._lines(), self)) as answers:
                 for answer in answers:
                     # Its file may be another batch's by now.
-                    if self._is_cancelled():
+                    if self.stopped():
                         return
                     self._take(answer)
         except RecordFailed:
@@ -96,13 +97,20 @@ class ChunkRun:
         except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
             self._give_up(f"the engine broke: {reason_of(error)}")
 
+    def started(self, segment: int) -> None:
+        """The engine has taken a segment in hand."""
+
+    def stopped(self) -> bool:
+        """Whether the engine is to drop what is not finished."""
+        return self._cancellation.stopped()
+
     def _lines(self) -> Iterator[Line]:
         """The lines still to be spoken; an engine may draw them one by one or all at once."""
         parts = [(part, todo) for part in self._message.parts if (todo := list(self._unfinished(part)))]
         self._todo = {row[0]: (part, row, key) for part, todo in parts for row, key in todo}
         voices = Voices(self._runtime, [part.reference for part, _ in parts], self._codes)
         for part, todo in parts:
-            if self._is_cancelled():
+            if self.stopped():
                 return
             self._log.begin(part)
             try:
@@ -112,7 +120,7 @@ class ChunkRun:
                     self._take(NotSpoken(row[0], error.code, error.message))
                 continue
             for row, _ in todo:
-                if self._is_cancelled():
+                if self.stopped():
                     return
                 seed = segment_seed(self._message.generation.seed, row[0])
                 yield Line(row[0], row[1], voice, self._message.generation, seed)
@@ -188,9 +196,9 @@ class ChunkRun:
             for digest in wanted:
                 pipe.get(names.reference(digest))
             _, cancelled, *codes = pipe.execute()
-        self._cancelled = bool(cancelled)
+        self._cancellation = Cancellation(self._runtime.redis, names.batch(message.batch_id), bool(cancelled))
         self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
-        self._began = self._reported = self._looked = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def _end(self) -> None:
         """Say how far the chunk came, and that this worker is ready for the next."""
@@ -209,10 +217,3 @@ class ChunkRun:
         self._reported = time.monotonic()
         key = self._runtime.names.progress(self._message.batch_id)
         self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())
-
-    def _is_cancelled(self) -> bool:
-        if not self._cancelled and time.monotonic() - self._looked > REPORT_S:
-            self._looked = time.monotonic()
-            key = self._runtime.names.batch(self._message.batch_id)
-            self._cancelled = bool(self._runtime.redis.hexists(key, "cancelled"))
-        return self._cancelled
