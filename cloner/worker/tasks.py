@@ -8,7 +8,7 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from cloner import queues
-from cloner.errors import WrongSchema
+from cloner.errors import EngineBroken, WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
 from cloner.worker import lifecycle
@@ -27,7 +27,10 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    ChunkRun(runtime, chunk).run()
+    try:
+        ChunkRun(runtime, chunk).run()
+    except EngineBroken as error:
+        lifecycle.end_broken(error)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 
