@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
+from typing import Any
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import Line, NotSpoken, Spoken
@@ -51,6 +52,10 @@ class ChunkRun:
         self._keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
+
+    def is_too_late(self) -> bool:
+        """Whether the batch is closed and its message came again, after a crash. Its files may be another's by now."""
+        return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
 
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
@@ -218,7 +223,8 @@ class ChunkRun:
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
             pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            state: dict[Any, Any] = {"state": WorkerState.READY, "slots": self._runtime.engine.slots}
+            pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)

@@ -27,8 +27,10 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
+    run = ChunkRun(runtime, chunk)
     try:
-        ChunkRun(runtime, chunk).run()
+        if not run.is_too_late():
+            run.run()
     except EngineBroken as error:
         lifecycle.end_broken(error)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.

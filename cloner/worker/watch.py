@@ -17,7 +17,8 @@ LOOK_S = 0.25
 class ChunkWatch:
     """Notes what is taken in hand, and asks whether the batch was cancelled.
 
-    It asks from a thread of its own: the engine may be in the middle of a long step, or Redis away. A context manager: it looks while it is entered.
+    It asks from a thread of its own: the engine may be in the middle of a long step, or Redis away. A context manager:
+    it looks while it is entered.
     """
 
     def __init__(self, runtime: Runtime, batch_id: str, journal: Journal) -> None:
