@@ -19,7 +19,7 @@ from cloner.wire import ChunkMessage, SegmentRow, SpeakerPart
 from cloner.worker.chunklog import ChunkLog
 from cloner.worker.outbox import Outbox
 from cloner.worker.runtime import Runtime
-from cloner.worker.suspects import DEATHS, LONE_CRASHES, take_turns
+from cloner.worker.suspects import DEATHS, LONE_CRASHES, judge
 from cloner.worker.tally import Tally
 from cloner.worker.voices import Voices
 from cloner.worker.watch import ChunkWatch
@@ -98,45 +98,34 @@ class ChunkRun:
         dead = self._journal.dead
         for run in dead:
             self._runtime.outputs.discard(run.part)
-        turns = take_turns(dead, list(self._todo), self._tally.generated)
-        self._fail(turns.crashed, "crashed", CRASHED)
-        if turns.is_hopeless:
+        verdict = judge(dead, list(self._todo), self._tally.generated)
+        self._fail(verdict.crashed, "crashed", CRASHED)
+        if verdict.is_hopeless:
             get_logger().error(
                 f"Chunk {self._message.number} of batch {self._message.batch_id} is given up: {HOPELESS}"
             )
             self._fail(list(self._todo), "engine_failed", HOPELESS)
             return
         self._outbox.patiently(lambda: self._journal.begin(self._runtime.outputs.part, self._tally.generated))
-        for alone, segments in (
-            *((True, [segment]) for segment in turns.first),
-            (False, turns.together),
-            *((True, [segment]) for segment in turns.last),
-        ):
-            self._watch.alone = alone
-            for answer in self._answers(set(segments)):
-                # Its file may be another batch's by now.
-                if self._watch.stopped():
-                    return
-                self._take(answer)
+        for turn in verdict.turns:
+            self._watch.alone = turn.alone
+            with closing(self._answers(set(turn.segments))) as answers:
+                for answer in answers:
+                    # Its file may be another batch's by now.
+                    if self._watch.stopped():
+                        return
+                    self._take(answer)
 
     def _answers(self, segments: Collection[int]) -> Generator[Spoken | NotSpoken, None, None]:
         """What the engine says to these segments. Raises `EngineBroken`."""
-        with closing(self._runtime.engine.speak(self._lines(segments), self._watch)) as answers:
-            while True:
-                try:
-                    answer = next(answers)
-                except StopIteration:
-                    return
-                except SystemExit:
-                    # This worker is told to stop, which is nobody's fault; noted first, since it may soon be killed.
-                    self._journal.end()
-                    raise
-                except RecordFailed:
-                    raise
-                except Exception as error:
-                    # An engine may break in any way, and then one that is loaded anew may do better.
-                    raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
-                yield answer
+        try:
+            with closing(self._runtime.engine.speak(self._lines(segments), self._watch)) as answers:
+                yield from answers
+        except RecordFailed:
+            raise
+        except Exception as error:
+            # An engine may break in any way, and then one that is loaded anew may do better.
+            raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
     def _lines(self, segments: Collection[int]) -> Iterator[Line]:
         """The lines of some segments; an engine may draw them one by one or all at once."""
