@@ -14,8 +14,8 @@ from celery.platforms import SecurityWarning
 from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.orphan import PARENT_PID
-from cloner.pulse import HOLDER, Part, beat_from_now_on
-from cloner.queues import Names
+from cloner.pulse import HOLDER, beat_from_now_on
+from cloner.queues import PARENT, Names
 from cloner.settings import Settings
 
 
@@ -46,7 +46,7 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         worker_pool_start_method="spawn",
         # Seconds that a replaced child may take to load before it is killed; 4 by default, which would kill
         # each for ever.
-        worker_proc_alive_timeout=900,
+        worker_proc_alive_timeout=settings.load_s,
         # A chunk that was finished just before its worker died is not run again.
         worker_deduplicate_successful_tasks=True,
         # A chunk goes on through an outage of Redis (Celery 6 will end it); it is idempotent, should it be
@@ -103,7 +103,7 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     # The child ends with this process, and shows signs of life under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[HOLDER] = name
-    beat_from_now_on(settings, name, Part.PARENT)
+    beat_from_now_on(settings, name, PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-from enum import StrEnum
 from itertools import count
 from typing import Any
 
@@ -19,6 +18,7 @@ from redis import RedisError
 
 from cloner.logs import get_logger
 from cloner.orphan import die_with_parent
+from cloner.queues import CHILD
 from cloner.redisconn import HASTE_S, connect
 from cloner.settings import Settings, load_settings
 
@@ -26,14 +26,7 @@ HOLDER = "CLONER_HOLDER"
 """Environment variable in which the parent tells its child under what name the two hold messages."""
 
 
-class Part(StrEnum):
-    """The two processes of a worker or collector."""
-
-    PARENT = "parent"
-    CHILD = "child"
-
-
-def beat_from_now_on(settings: Settings, holder: str, part: Part) -> None:
+def beat_from_now_on(settings: Settings, holder: str, part: str) -> None:
     """Show signs of life until the process ends: its id and a count that grows."""
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
     field = settings.names.pulse(holder, part)
@@ -53,4 +46,4 @@ def beat_from_now_on(settings: Settings, holder: str, part: Part) -> None:
 def start(**_: Any) -> None:
     """In the child: end with the parent, and beat before anything else is done."""
     die_with_parent()
-    beat_from_now_on(load_settings(), os.environ[HOLDER], Part.CHILD)
+    beat_from_now_on(load_settings(), os.environ[HOLDER], CHILD)
