@@ -16,7 +16,8 @@ def sweep(redis: Redis, names: Names) -> None:
     """
     doomed: set[bytes | str] = set()
     for batch_id in cast("list[bytes]", redis.zrange(names.batches, 0, -1)):
-        doomed.update(_celery_results(redis, names, batch_id.decode()))
+        chunks = int(redis.hget(names.batch(batch_id.decode()), "chunks") or 0)
+        doomed.update([*celery_results(batch_id.decode(), chunks), chord_marker(batch_id.decode())])
     # One pass over all keys; a fleet's name has neither "." nor ":", so the prefixes are exact.
     prefixes = (
         f"cloner:{names.fleet}:",
@@ -31,8 +32,13 @@ def sweep(redis: Redis, names: Names) -> None:
         redis.delete(*doomed)
 
 
-def _celery_results(redis: Redis, names: Names, batch_id: str) -> list[str]:
-    """Where Celery keeps what the batch's tasks returned, by the ids that the collector gives them."""
-    chunks = int(redis.hget(names.batch(batch_id), "chunks") or 0)
+def celery_results(batch_id: str, chunks: int) -> list[str]:
+    """Where Celery keeps what the batch's tasks returned and what its chord counts, by the ids that the collector gives
+    them."""
     tasks = [f"celery-task-meta-{batch_id}.{task}" for task in (*range(chunks), "close")]
-    return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".c", ".d", ".j", ".s", ".t")]
+    return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".d", ".j", ".s", ".t")]
+
+
+def chord_marker(batch_id: str) -> str:
+    """Where Celery notes for a few minutes that a chord is done, so that a chunk that comes again does not count."""
+    return f"celery-taskset-meta-{batch_id}.c"
