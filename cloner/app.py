@@ -10,6 +10,7 @@ from pathlib import Path
 import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
+from kombu.transport.redis import Transport
 
 from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
@@ -17,6 +18,7 @@ from cloner.orphan import PARENT_PID
 from cloner.pulse import HOLDER, beat_from_now_on
 from cloner.queues import PARENT, Names
 from cloner.settings import Settings
+from cloner.taking import Channel
 
 
 def make_app(settings: Settings, holder: str | None = None) -> Celery:
@@ -101,6 +103,7 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     Raises `BadSetting` as `make_app` does.
     """
     app = make_app(settings, name)
+    Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
     app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
     # The child ends with this process, and shows signs of life under the same name.
