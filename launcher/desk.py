@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from cloner.fleet import Registry
+from cloner.queues import PARENT
+from cloner.redisconn import HASTE_S
 from cloner.settings import Settings
 from launcher.handback import give_back
 from launcher.layout import Layout
-from launcher.lease import RENEW_S, Lease
+from launcher.lease import LOOK_S, RENEW_S, Lease
 from launcher.reach import Reach
 from launcher.roster import Roster
 from launcher.takeover import Takeover
-from launcher.watch import Finding, Watch
+from launcher.watch import Finding, Watch, exists, pid_of
 
 
 class Desk:
@@ -23,6 +26,9 @@ class Desk:
         self._say = say
         self._reach = Reach(say)
         self._lease = Lease(registry, settings.box, say)
+        self.lease_name = self._lease.name
+        self._box = settings.box
+        self._heartbeat_s = settings.heartbeat_s
         self._watch = Watch(settings, registry)
         self._takeover = Takeover(settings, registry, say)
         self.roster = Roster(settings, layout, registry, self._reach)
@@ -38,6 +44,7 @@ class Desk:
         if not self._is_open:
             self._lease.acquire()
             self._is_open = True
+            self._see_others_off()
         self.roster.register()
 
     def make_ready(self, holder: str) -> bool:
@@ -101,6 +108,19 @@ class Desk:
             with self._reach.or_away():
                 self._lease.release()
             self._is_open = False
+
+    def _see_others_off(self) -> None:
+        """Wait until workers of the last launcher have seen that this one has the box, and are gone.
+
+        They have outlived it only where it is frozen, not dead. Two of their heartbeats are enough.
+        """
+        names, redis = self._registry.names, self._registry.redis
+        fields = [names.pulse(holder, PARENT) for holder in (*self._titles, names.collector(self._box))]
+        deadline = time.monotonic() + 2 * self._heartbeat_s + HASTE_S
+        while time.monotonic() < deadline:
+            if not any(exists(pid_of(str(pulse))) for pulse in redis.hmget(names.pulses, fields)):
+                return
+            time.sleep(LOOK_S)
 
     def _give_back(self, holder: str) -> bool:
         if holder not in self._emptied:

@@ -38,7 +38,8 @@ class Lease:
         self._key = registry.names.box(box)
         self._box = box
         self._say = say
-        self._me = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
+        self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
+        """What stands in the key while this launcher has the box."""
 
     def acquire(self) -> None:
         """Take the box; one whose launcher has died is free within `LEASE_S`.
@@ -60,7 +61,7 @@ class Lease:
     def renew(self, seconds: float = LEASE_S) -> bool:
         """Keep the box for so long from now; one that Redis has forgotten is taken again. False if another launcher
         has it. Raises `RedisError`."""
-        return bool(self._redis.eval(RENEW, 1, self._key, self._me, int(seconds * 1000)))
+        return bool(self._redis.eval(RENEW, 1, self._key, self.name, int(seconds * 1000)))
 
     def require(self) -> None:
         """Keep the box. Raises `BoxTaken` if another launcher has it, `RedisError`."""
@@ -72,7 +73,7 @@ class Lease:
 
     def release(self) -> None:
         """Let go of the box. Raises `RedisError`."""
-        self._redis.eval(RELEASE, 1, self._key, self._me)
+        self._redis.eval(RELEASE, 1, self._key, self.name)
 
     def _holder(self) -> str:
         return str(self._redis.get(self._key) or "").rpartition(" ")[0] or "gone by now"

@@ -15,6 +15,7 @@ from typing import Any
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed
 from cloner.fleet import Registry, WorkerInfo
 from cloner.logs import get_logger
+from cloner.orphan import LEASE
 from cloner.settings import Settings
 from launcher.desk import Desk
 from launcher.layout import Layout
@@ -64,7 +65,8 @@ class Supervisor:
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
         commands = worker_command, collector_command
-        self._posts = make_posts(settings, layout, self._desk.roster.workers, environment or {}, commands)
+        told = {**(environment or {}), LEASE: self._desk.lease_name}
+        self._posts = make_posts(settings, layout, self._desk.roster.workers, told, commands)
 
     def __enter__(self) -> Supervisor:
         return self
