@@ -41,7 +41,12 @@ class Takeover:
         if now >= self._due:
             self._look_around()
             self._due = now + self._settings.alive_s
-        for holder in self._gone.difference(kept):
+        gone = sorted(self._gone.difference(kept))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for holder in gone:
+                pipe.exists(self._names.unacked(holder), self._queues.get(holder, ""))
+            left: list[Any] = pipe.execute()
+        for holder in (holder for holder, keys in zip(gone, left, strict=True) if keys):
             self._take_over(holder)
 
     def give_up(self, worker: str) -> None:
@@ -71,16 +76,11 @@ class Takeover:
         return not lease and seen == before
 
     def _take_over(self, holder: str) -> None:
-        queue = self._queues.get(holder)  # collectors share theirs
-        held = self._redis.hlen(self._names.unacked(holder))
-        queued = self._redis.llen(queue) if queue else 0
-        if not held and not queued:
-            return
         count = give_back(self._redis, self._names, holder)
-        if queue:
+        where = "their queue"
+        if queue := self._queues.get(holder):  # collectors share theirs
             # Also what has just been given back to it.
-            count = move(self._redis, queue, self._names.shared_queue())
-        where = "the shared queue" if queue else "their queue"
+            count, where = move(self._redis, queue, self._names.shared_queue()), "the shared queue"
         if count:
             self._say(f"[Main] {holder} is gone, its messages go to {where}: {count}")
 
