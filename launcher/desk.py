@@ -80,12 +80,11 @@ class Desk:
         Raises `BoxTaken` if another launcher has the box.
         """
         found: dict[str, Finding] = {}
-        self.roster.beat()
-        if self._reach.answers:
-            with self._reach.or_away():
-                self._lease.require()
-                self._takeover.look(kept, now)
-                found = self._watch.look(self.roster.workers, now)
+        with self._reach.or_away():
+            self._lease.require()
+            self.roster.beat()
+            self._takeover.look(kept, now)
+            found = self._watch.look(self.roster.workers, now)
         if not self._reach.answers:
             self._watch.start_anew()
             self._takeover.start_anew()
@@ -105,8 +104,9 @@ class Desk:
         """Take all workers out of the registry, and let go of the box."""
         if self._is_open:
             self.roster.remove()
-            with self._reach.or_away():
-                self._lease.release()
+            if self._reach.answers:
+                with self._reach.or_away():
+                    self._lease.release()
             self._is_open = False
 
     def _see_others_off(self) -> None:

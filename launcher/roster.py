@@ -11,7 +11,7 @@ from launcher.reach import Reach
 class Roster:
     """Enters a layout's workers, speaks for those too young to send heartbeats, and takes them out in the end.
 
-    Redis may go away and come back: only `register` raises; everything else says so once and is done with it.
+    Redis may go away and come back: only `register` and `beat` raise; everything else says so once and is done with it.
     """
 
     def __init__(self, settings: Settings, layout: Layout, registry: Registry, reach: Reach) -> None:
@@ -45,14 +45,13 @@ class Roster:
         self._loading.discard(name)
 
     def beat(self) -> None:
-        """Send a heartbeat for each worker that runs and still loads."""
-        with self._reach.or_away():
-            for name in sorted(self._loading):
-                known = self._registry.get(name)
-                if known and known.state is WorkerState.LOADING:
-                    self._registry.beat(name)
-                else:
-                    self._loading.discard(name)
+        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
+        for name in sorted(self._loading):
+            known = self._registry.get(name)
+            if known and known.state is WorkerState.LOADING:
+                self._registry.beat(name)
+            else:
+                self._loading.discard(name)
 
     def is_loading(self, name: str) -> bool:
         """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
