@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from cloner.errors import LoadFailed
+from cloner.errors import BoxTaken, LoadFailed
 from cloner.fleet import WorkerState
-from cloner.queues import Names
+from cloner.queues import CHILD, PARENT, Names
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
@@ -80,6 +80,41 @@ def test_a_killed_worker_is_told_by_the_signals_name_and_loads_again(scene: Scen
 
     assert "[Main] Worker 0 was killed by SIGSEGV; starting it again in 1 s" in scene.lines
     assert state is WorkerState.LOADING
+
+
+def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> None:
+    scene.settings |= {"alive_s": 1.0, "heartbeat_s": 0.05}
+
+    def beat_once(line: str) -> None:
+        if line.startswith("[Worker 0] up"):
+            scene.registry.update("cpu.0@box1", state=WorkerState.READY)
+            for part in (PARENT, CHILD):
+                scene.redis.hset(NAMES.pulses, NAMES.pulse("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1")
+
+    scene.on_line = beat_once
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
+
+    said = scene.said("Main.*Worker 0")
+    assert said[1:3] == [
+        "[Main] Worker 0 has shown no sign of life for 1 s: killing it",
+        "[Main] Worker 0 was killed; starting it again in 1 s",
+    ]
+    assert len(scene.said("killing it")) == 1
+
+
+def test_a_box_that_another_launcher_has_taken_is_left_to_it(scene: Scene) -> None:
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        scene.redis.set(NAMES.box("box1"), "process 1 on another x")
+        with pytest.raises(BoxTaken, match="process 1 on another"):
+            supervisor.run()
+        assert len(scene.names()) == 2
+
+    # What is in Redis is the other one's by now.
+    assert len(scene.names()) == 2
+    assert scene.redis.get(NAMES.box("box1")) == "process 1 on another x"
 
 
 def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
