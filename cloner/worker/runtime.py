@@ -134,7 +134,7 @@ class Runtime:
     def _beat(self) -> None:
         while True:
             try:
-                if not self.registry.beat(self.name):
+                if not self.registry.beat(self.name, self.steps):
                     self._register_again()
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
