@@ -19,10 +19,11 @@ from tests.integration.test_again import change
 
 
 def dump(client: Client) -> dict[str, object]:
-    """All of the fleet that lies in Redis, but for heartbeats."""
+    """All of the fleet that lies in Redis, but for what its processes say of themselves."""
     redis, names = client.redis, client.names
     keys = [*redis.scan_iter(f"cloner:{names.fleet}:*"), *redis.scan_iter(f"cloner.{names.fleet}.*")]
-    return {str(key): redis.dump(key) for key in keys if key not in (names.workers, names.collector_life)}
+    alive = (names.workers, names.collector_life, names.worker(""))
+    return {key: redis.dump(key) for key in map(str, keys) if not key.startswith(alive)}
 
 
 def files(folder: Path) -> dict[Path, int]:
