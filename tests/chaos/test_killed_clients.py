@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner import overlap
+from cloner import attendance, overlap
 from cloner.client import Client
 from cloner.errors import BatchBroken
 from cloner.fleet import Registry, expected_worker
@@ -101,10 +101,11 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
         assert spoken(settings, batch_id) == [0, 1, 2]
     # Of the others nothing is spoken, and who hears of one does not wait for ever.
     assert len(list(settings.out_dir.rglob("*.wav"))) == 3 * len(whole)
-    monkeypatch.setattr("cloner.attendance.SENDING_S", 0.0)
     for batch_id in lost:
-        with pytest.raises(BatchBroken, match="was never sent"):
-            client.batch(batch_id).wait(timeout=PATIENCE_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(attendance, "SENDING_S", 0.0)
+            with pytest.raises(BatchBroken, match="was never sent"):
+                client.batch(batch_id).wait(timeout=PATIENCE_S)
     # Nor is any in the way of who submits it again, once it is clear that it will not be sent.
     monkeypatch.setattr(overlap, "SENDING_S", 0.0)
     for folder in sorted(path.parent for path in tmp_path.glob("*/batch.json")):

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from cloner import asking
 from cloner.client import Client
@@ -19,10 +18,12 @@ from tests.integration.conftest import Start, environment, run_cloner, spoken
 from tests.integration.test_again import change
 
 
-def dump(redis: Redis) -> dict[str, object]:
-    """All that lies in Redis, but for heartbeats."""
-    found = {str(key): redis.dump(key) for key in redis.scan_iter()}
-    return {key: value for key, value in found.items() if not key.endswith((":workers", ":collector"))}
+def dump(client: Client) -> dict[str, object]:
+    """All of the fleet that lies in Redis, but for what its processes say of themselves."""
+    redis, names = client.redis, client.names
+    keys = [*redis.scan_iter(f"cloner:{names.fleet}:*"), *redis.scan_iter(f"cloner.{names.fleet}.*")]
+    alive = (names.workers, names.collector_life, names.worker(""))
+    return {key: redis.dump(key) for key in map(str, keys) if not key.startswith(alive)}
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -41,7 +42,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert client.submit(batch).wait(timeout=60).generated == 10
     change(batch, 2, "A text of another length, to be spoken anew.")
     (settings.out_dir / "audio/7.wav").unlink()
-    keys, written = dump(client.redis), files(settings.out_dir)
+    keys, written = dump(client), files(settings.out_dir)
     ran = run_cloner("plan", str(batch), cwd=tmp_path, env=environment(settings))
     assert ran.returncode == 0, ran.stderr
     *rows, sentence = ran.stdout.splitlines()
@@ -56,7 +57,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     # The tones are as long as is guessed; each takes 0.05 s and what it costs to write it.
     assert plan.seconds is not None
     assert 0.05 <= plan.seconds < 60
-    assert (dump(client.redis), files(settings.out_dir)) == (keys, written)
+    assert (dump(client), files(settings.out_dir)) == (keys, written)
 
     assert client.submit(batch).wait(timeout=60).carried == 8
     assert str(client.plan(batch)) == "Nothing is left to speak"
