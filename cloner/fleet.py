@@ -59,6 +59,8 @@ class WorkerInfo:
     engine: str
     checkpoint: str
     slots: int
+    cache_gb: float = 0.0
+    """Memory of its cache, GB of 1024**3 bytes; 0 before it has loaded, or if its engine does not size one."""
     state: WorkerState = WorkerState.LOADING
     pid: int = 0
     """Process that holds the model."""
@@ -152,7 +154,7 @@ class Registry:
             added, *_ = pipe.execute()
         return not added
 
-    def update(self, name: str, **values: str | int) -> None:
+    def update(self, name: str, **values: str | float) -> None:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
         self.redis.hset(self.names.worker(name), mapping=mapping)

@@ -122,6 +122,11 @@ class Engine(Protocol):
     """Segments decoded at the same time; after `load` it only changes where memory runs out."""
 
     @property
+    def cache_gb(self) -> float:
+        """Memory of its cache, slots and references together, GB of 1024**3 bytes; 0 if it does not size one."""
+        ...
+
+    @property
     def steps(self) -> int:
         """Grows with every sign of work; that of an engine which hangs stands still. Read from another thread."""
         ...

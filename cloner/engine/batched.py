@@ -70,6 +70,11 @@ class BatchedEngine:
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
     @property
+    def cache_gb(self) -> float:
+        scheduler: Scheduler | None = self.__dict__.get("scheduler")
+        return (scheduler.decoder.cache.nbytes + scheduler.prefixes.room) / GB if scheduler else 0.0
+
+    @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
         return self._answers + (scheduler.use.steps if scheduler else 0)

@@ -29,6 +29,7 @@ class UpstreamEngine:
 
     name = "upstream"
     slots = 1
+    cache_gb = 0.0
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:
         self._checkpoint_dir = checkpoint_dir

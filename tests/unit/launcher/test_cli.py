@@ -180,7 +180,7 @@ def test_status_lists_the_workers_of_this_box_alone(
     for box, index in (("here", 1), ("here", 0), ("there", 0)):
         name = f"GPU-5fd4f087.{index}@{box}"
         registry.register(
-            WorkerInfo(name, box, index, "q", "cuda:0", "RTX 4090", "fake", "mini", 1, WorkerState.READY, loads=2)
+            WorkerInfo(name, box, index, "q", "cuda:0", "RTX 4090", "fake", "mini", 1, state=WorkerState.READY, loads=2)
         )
 
     status, out, err = launcher("status")
