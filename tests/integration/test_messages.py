@@ -83,13 +83,13 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
         _leave(redis, hand, tag, message, age_s=DAY_S + 3600)
         eventually(lambda tag=tag: not redis.hexists(hand, tag))  # type: ignore[misc]
     # The worker looks for such messages every second; were it every ten, this would take twenty.
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 15
     # Whoever has had a chunk for less than a day may still be speaking it.
     assert redis.hdel(hand, "of less than a day ago") == 1
     redis.zrem(f"{hand}:since", "of less than a day ago")
 
     # The worker takes its messages in order: when the next batch is done, it has seen them all.
-    assert client.submit(write_batch(tmp_path, [1])).wait(timeout=60).generated == 1
+    assert client.submit(write_batch(tmp_path, [1], outputs="others")).wait(timeout=60).generated == 1
     fleet.wait_for("All done!", 2)
     assert [line.split("has ")[1] for line in fleet.wait_for("This speaker has")] == ["5 texts", "1 texts"]
     assert len(fleet.wait_for("Assigned")) == len(fleet.wait_for("All done!")) == 2
