@@ -10,14 +10,16 @@ from pathlib import Path
 import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
+from kombu.transport.redis import Transport
 
 from cloner.address import celery_address, check_address
 from cloner.dropped import GiveBack
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.orphan import PARENT_PID
-from cloner.pulse import HOLDER, Part, beat_from_now_on
-from cloner.queues import Names
+from cloner.pulse import HOLDER, beat_from_now_on
+from cloner.queues import PARENT, Names
 from cloner.settings import Settings
+from cloner.taking import Channel
 
 
 def make_app(settings: Settings, holder: str | None = None) -> Celery:
@@ -50,7 +52,7 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         worker_pool_start_method="spawn",
         # Seconds that a replaced child may take to load before it is killed; 4 by default, which would kill
         # each for ever.
-        worker_proc_alive_timeout=900,
+        worker_proc_alive_timeout=settings.load_s,
         # A chunk that was finished just before its worker died is not run again.
         worker_deduplicate_successful_tasks=True,
         # A chunk goes on through an outage of Redis (Celery 6 will end it); it is idempotent, should it be
@@ -103,12 +105,13 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     """
     app = make_app(settings, name)
     app.steps["consumer"].add(GiveBack)
+    Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
     app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
     # The child ends with this process, and shows signs of life under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[HOLDER] = name
-    beat_from_now_on(settings, name, Part.PARENT)
+    beat_from_now_on(settings, name, PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -1,8 +1,8 @@
 """Batches of which nothing is under way any more: noticed, and set going again.
 
-Between a message's queue and the note that somebody has it in hand, it is nowhere: kombu takes it out of Redis, and
-writes the note a moment later. Who dies in between, be it Redis, takes it along. So does a worker that dies between a
-chunk's result and the chord's count of it. Opening and closing may both run twice, so nothing is lost by trying.
+A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. A worker that
+dies between a chunk's result and the chord's count of it is not asked again: Celery takes the chunk for done. Opening
+and closing may both run twice, so nothing is lost by trying.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cloner.settings import Settings
 from cloner.wire import Manifest
 
 LOOK_S = 5.0
-"""Seconds between two looks. A batch is lost that seems so twice in a row: a message is nowhere for a moment only."""
+"""Seconds between two looks. A batch is lost that seems so twice in a row: who submits it writes it down before its message."""
 
 
 def watch_over(settings: Settings) -> None:

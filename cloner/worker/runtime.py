@@ -38,6 +38,7 @@ class Runtime:
         self._said: set[str] = set()
         self._loaded = False
         self._codec_identity = "none"
+        self._noted_steps = 0
         self._stop_beating = threading.Event()
 
     def record(self, batch_id: str) -> Record:
@@ -58,6 +59,15 @@ class Runtime:
     def codec_identity(self) -> str:
         """What makes codes of recordings: the codec as it was loaded, whatever lies in its folder now."""
         return self._codec_identity
+
+    @property
+    def steps(self) -> int:
+        """Grows with every sign of work; a worker whose steps stand still for long while it is busy is replaced."""
+        return self.engine.steps + self._noted_steps
+
+    def note_step(self) -> None:
+        """Count work as a step that the engine knows nothing of, waiting for room on a full disk included."""
+        self._noted_steps += 1
 
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
@@ -124,7 +134,7 @@ class Runtime:
     def _beat(self) -> None:
         while True:
             try:
-                if not self.registry.beat(self.name):
+                if not self.registry.beat(self.name, self.steps):
                     self._register_again()
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.

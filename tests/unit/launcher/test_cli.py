@@ -187,9 +187,9 @@ def test_status_lists_the_workers_of_this_box_alone(
 
     assert (status, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == [
-        ["Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU"],
-        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
-        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
+        ["Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU"],
+        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
+        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
     ]
 
 
