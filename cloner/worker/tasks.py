@@ -8,7 +8,7 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from cloner import queues
-from cloner.errors import WrongSchema
+from cloner.errors import EngineBroken, WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
 from cloner.worker import lifecycle
@@ -28,8 +28,11 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
         get_logger().error(f"A message was refused: {error.message}")
         raise
     run = ChunkRun(runtime, chunk)
-    if not run.is_too_late():
-        run.run()
+    try:
+        if not run.is_too_late():
+            run.run()
+    except EngineBroken as error:
+        lifecycle.end_broken(error)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

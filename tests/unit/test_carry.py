@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
                 continue
             key = keys.of(REFERENCE, row)
             audio = np.frombuffer(bytes.fromhex(key), dtype=np.uint8).astype(np.float32) / np.float32(512)
-            size = 0 if code else outputs.write_audio(row[2], audio, 44_100)
+            written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100))
             writer.append(
                 SegmentResult(
                     segment=row[0],
@@ -64,8 +65,8 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
                     assignment=0,
                     worker="cpu.7@box",
                     frames=1,
-                    size=size,
                     code=code,
+                    **written,
                 )
             )
 
