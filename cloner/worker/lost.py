@@ -26,7 +26,7 @@ from cloner.settings import Settings
 from cloner.wire import Manifest
 
 LOOK_S = 5.0
-"""Seconds between two looks. A batch is lost that seems so twice in a row: who submits it writes it down before its message."""
+"""Seconds between two looks. Lost is what seems so twice: a batch is written down before its message is sent."""
 
 
 def watch_over(settings: Settings) -> None:
