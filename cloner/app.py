@@ -13,6 +13,7 @@ from celery.platforms import SecurityWarning
 from kombu.transport.redis import Transport
 
 from cloner.address import celery_address, check_address
+from cloner.dropped import GiveBack
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.orphan import PARENT_PID
 from cloner.pulse import HOLDER, beat_from_now_on
@@ -103,6 +104,7 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     Raises `BadSetting` as `make_app` does.
     """
     app = make_app(settings, name)
+    app.steps["consumer"].add(GiveBack)
     Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
     app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
