@@ -41,7 +41,7 @@ def test_long_segments_of_the_batched_engine_are_dropped_and_what_is_finished_st
     fleet = launch("--workers", "1", engine=EngineName.BATCHED, checkpoint_dir=tiny_checkpoint, slots=2)
     fleet.wait_for("Models loaded!")
     assert client.fleet()[0].cache_gb > 0
-    long = {"max_new_tokens": 2000, "min_new_tokens": 2000}
+    long = {"max_new_tokens": 400, "min_new_tokens": 400}
     first = client.submit(write_batch(tmp_path, [40], generation=long))
     eventually(lambda: first.progress().generated >= 2)
     first.cancel()
