@@ -112,6 +112,10 @@ class Unwatched:
 UNWATCHED = Unwatched()
 
 
+class Stopped(Exception):
+    """Within an engine: what it works at is not wanted any more."""
+
+
 class Engine(Protocol):
     """One model on one device. Methods are called from one thread, `load` first and once."""
 

@@ -72,7 +72,7 @@ class BatchedEngine:
     @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        return self._answers + (scheduler.use.steps if scheduler else 0)
+        return self._answers + (scheduler.use.steps + self._stage.pieces if scheduler else 0)
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -151,6 +151,7 @@ class BatchedEngine:
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
+        self._stage.watch = watch
         try:
             for item in self.scheduler.run(lines, watch):
                 if isinstance(item, NotSpoken):

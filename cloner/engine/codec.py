@@ -6,7 +6,7 @@ what it would have got alone (measured: within 5e-8 in fp32).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from cloner.engine import fish
 from cloner.engine.base import FRAME_SAMPLES, Audio, Codes
 from cloner.engine.checks import check_length, check_recording
 from cloner.engine.memory import ran_out
-from cloner.engine.waveform import Waveform
+from cloner.engine.waveform import Waveform, nothing
 from cloner.logs import get_logger
 
 LEAST_SNR_DB = 30.0
@@ -52,9 +52,12 @@ class CodecDecoder:
         if device.type == "cuda":
             self._choose_precision()
 
-    def decode(self, codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(
+        self, codes: Sequence[Tensor], before_piece: Callable[[], None] = nothing
+    ) -> Iterator[tuple[int, Audio]]:
         """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order.
 
+        A long segment takes seconds on a CPU: `before_piece` is called again and again, and what it raises ends it.
         Where memory runs out, batches and pieces are half as large from then on.
         """
         waiting = list(range(len(codes)))
@@ -62,7 +65,7 @@ class CodecDecoder:
             frames = [codes[place].shape[1] for place in waiting]
             places = [waiting[number] for number in next(iter(_batches(frames, self._batch_frames)))]
             try:
-                audios = self._decode_together([codes[place] for place in places])
+                audios = self._decode_together([codes[place] for place in places], before_piece)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error) or not self._halve():
                     raise
@@ -70,11 +73,11 @@ class CodecDecoder:
             waiting = [place for place in waiting if place not in places]
             yield from zip(places, audios, strict=True)
 
-    def _decode_together(self, codes: Sequence[Tensor]) -> list[Audio]:
+    def _decode_together(self, codes: Sequence[Tensor], before_piece: Callable[[], None]) -> list[Audio]:
         longest = max(item.shape[1] for item in codes)
         longest = min(-(-longest // self._round) * self._round, self.longest_frames)
         padded = torch.stack([functional.pad(item, (0, longest - item.shape[1])) for item in codes])
-        audio = self._decode(padded).float().cpu().numpy()
+        audio = self._decode(padded, before_piece).float().cpu().numpy()
         return [row[: item.shape[1] * FRAME_SAMPLES] for row, item in zip(audio, codes, strict=True)]
 
     def _halve(self) -> bool:
@@ -89,11 +92,11 @@ class CodecDecoder:
         return True
 
     @torch.inference_mode()
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _decode(self, codes: Tensor, before_piece: Callable[[], None] = nothing) -> Tensor:
         rows, _codebooks, frames = codes.shape
         latents = self._codec.quantizer.decode(codes.long())
         piece = max(self._piece_frames // rows, 1)
-        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames)
+        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames, before_piece)
         return audio
 
     def _choose_precision(self) -> None:

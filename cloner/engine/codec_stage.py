@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, NotSpoken, Spoken, Stopped, Watch
 from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.memory import ran_out
@@ -25,6 +25,10 @@ class CodecStage:
 
     def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
+        self.pieces = 0
+        """Grows with the work."""
+        self.watch: Watch = UNWATCHED
+        """Whose chunk it is: when that is stopped, so is the decoding."""
         self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._work: list[Future[None]] = []
@@ -62,6 +66,8 @@ class CodecStage:
             batch.append((segment, take))
         try:
             self._answer(batch)
+        except Stopped:
+            return
         except torch.AcceleratorError:  # the device is gone, and with it whatever else would be tried on it
             raise
         except (RuntimeError, MemoryError):  # what else torch raises, memory that ran out included
@@ -72,6 +78,8 @@ class CodecStage:
         """Decode a segment without the others, which may have been too much together."""
         try:
             self._answer([one])
+        except Stopped:
+            return
         except torch.AcceleratorError:
             raise
         except (RuntimeError, MemoryError) as error:
@@ -80,7 +88,7 @@ class CodecStage:
             take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
-        decoded = list(self._codec.decode([segment.codes for segment, _ in batch]))
+        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._begin_piece))
         for place, audio in decoded:
             segment, take = batch[place]
             number = segment.line.segment
@@ -88,3 +96,8 @@ class CodecStage:
                 take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
             else:
                 take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+
+    def _begin_piece(self) -> None:
+        self.pieces += 1
+        if self.watch.stopped():
+            raise Stopped

@@ -22,6 +22,10 @@ Tails: TypeAlias = dict["Room", Tensor]
 """What each convolution has to see again of the piece before; empty before the first piece."""
 
 
+def nothing() -> None:
+    """Done before each piece, unless there is something to do."""
+
+
 class Waveform(nn.Module):
     """The samples of latents. Weights are taken from an upstream `Decoder` whose weight norm is baked in."""
 
@@ -35,10 +39,14 @@ class Waveform(nn.Module):
         self.last = _Fixed(last.conv.weight / self.alpha.weight, last.conv.bias)
         self.last_room = Room(last.padding)
 
-    def forward(self, latents: Tensor, columns: int) -> Tensor:
+    def forward(self, latents: Tensor, columns: int, before_piece: Callable[[], None] = nothing) -> Tensor:
         """``[rows, channels, columns]`` to samples ``[rows, samples]``, so many `columns` at a time."""
         tails: Tails = {}
-        return torch.cat([self._piece(piece, tails) for piece in torch.split(latents, columns, dim=-1)], dim=-1)[:, 0]
+        pieces = []
+        for piece in torch.split(latents, columns, dim=-1):
+            before_piece()
+            pieces.append(self._piece(piece, tails))
+        return torch.cat(pieces, dim=-1)[:, 0]
 
     def _piece(self, latents: Tensor, tails: Tails) -> Tensor:
         whole = self.first_room.filled(Tensor.copy_, latents, tails)

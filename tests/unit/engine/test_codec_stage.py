@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAME_SAMPLES, Audio, NotSpoken, Spoken
-from cloner.engine.codec import CodecDecoder
+from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, NotSpoken, Spoken
+from cloner.engine.codec import CPU_PIECE_FRAMES, CodecDecoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.scheduler import SegmentCodes
 
-from .lines import CPU, make_line, make_voice
+from .lines import CPU, Until, make_line, make_voice
 
 
 def finished(segment: int, frames: int) -> SegmentCodes:
@@ -28,8 +28,9 @@ class Sounding:
 
     device = CPU
 
-    def decode(self, codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(self, codes: Sequence[Tensor], before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
         for place in reversed(range(len(codes))):
+            before_piece()
             audio = np.full(codes[place].shape[1] * FRAME_SAMPLES, codes[place][0, 0], dtype=np.float32)
             audio[-1] = np.nan if audio[0] == 13 else audio[0]
             yield place, audio
@@ -72,10 +73,10 @@ def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
 def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
     whole = Sounding()
 
-    def decode(codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(codes: Sequence[Tensor], before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
             raise torch.OutOfMemoryError("too much")
-        return whole.decode(codes)
+        return whole.decode(codes, before_piece)
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
     answers: list[Spoken | NotSpoken] = []
@@ -87,7 +88,7 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
 
 
 def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
-    def decode(_codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(_codes: Sequence[Tensor], _before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
@@ -96,3 +97,15 @@ def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
     with pytest.raises(torch.AcceleratorError):
         stage._decode()
     assert answers == []
+
+
+def test_what_is_stopped_is_left_in_the_middle_of_a_segment(tiny: Path) -> None:
+    stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
+    answers: list[Spoken | NotSpoken] = []
+    stage.watch = Until(lambda: stage.pieces >= 3)
+    stage.add(finished(1, 10 * CPU_PIECE_FRAMES), answers.append)
+    stage.finish()
+    assert (stage.pieces, answers) == (3, [])
+    stage.watch = UNWATCHED
+    stage.add(finished(2, 10 * CPU_PIECE_FRAMES), answers.append)
+    assert (stage.pieces, len(answers)) == (13, 1)
