@@ -240,3 +240,39 @@ def test_a_death_in_the_middle_of_writing_loses_nothing(
         assert soundfile.info(settings.out_dir / output).frames > 0
     assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".hand"] == []
     assert loads(client) == 2
+
+
+def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    """A text is changed, all is killed between the new file and its line, and the text is changed back: both files are
+    of one size."""
+    plugin(
+        "cloner.record",
+        """
+        import time
+        append = module.append_line
+        def waiting(file, line):
+            while b'"output"' in line and os.path.exists("hold"):
+                time.sleep(0.01)
+            append(file, line)
+        module.append_line = waiting
+        """,
+    )
+    path = settings.out_dir / "audio/0.wav"
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    assert client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100).generated == 1
+    first = path.read_bytes()
+    (tmp_path / "hold").touch()
+    batch = client.submit(write_batch(tmp_path, [1], texts={0: "Text B."}))
+    eventually(lambda: path.read_bytes() != first)
+    assert len(path.read_bytes()) == len(first)
+    batch.cancel()
+    fleet.stop(signal.SIGKILL)
+    (tmp_path / "hold").unlink()
+    launch("--workers", "1").wait_for("Models loaded!")
+    batch.wait(timeout=100)
+    result = client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100)
+    assert (result.generated, result.carried) == (1, 0)
+    assert path.read_bytes() == first
