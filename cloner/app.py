@@ -10,13 +10,16 @@ from pathlib import Path
 import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
+from kombu.transport.redis import Transport
 
 from cloner.address import celery_address, check_address
+from cloner.dropped import GiveBack
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.orphan import PARENT_PID
-from cloner.pulse import HOLDER, Part, beat_from_now_on
-from cloner.queues import Names
+from cloner.pulse import HOLDER, beat_from_now_on
+from cloner.queues import PARENT, Names
 from cloner.settings import Settings
+from cloner.taking import Channel
 
 
 def make_app(settings: Settings, holder: str | None = None) -> Celery:
@@ -39,6 +42,9 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         task_reject_on_worker_lost=True,
         # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free.
         worker_prefetch_multiplier=1,
+        # Nor may one be taken in reserve after each lost connection, while the chunk in hand goes on: at the next lost
+        # connection it would be dropped, and come back only after the visibility timeout.
+        worker_disable_prefetch=True,
         # One model a worker, in a child: the parent answers and takes orders while it computes.
         worker_concurrency=1,
         worker_pool="prefork",
@@ -46,7 +52,7 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         worker_pool_start_method="spawn",
         # Seconds that a replaced child may take to load before it is killed; 4 by default, which would kill
         # each for ever.
-        worker_proc_alive_timeout=900,
+        worker_proc_alive_timeout=settings.load_s,
         # A chunk that was finished just before its worker died is not run again.
         worker_deduplicate_successful_tasks=True,
         # A chunk goes on through an outage of Redis (Celery 6 will end it); it is idempotent, should it be
@@ -98,12 +104,14 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     Raises `BadSetting` as `make_app` does.
     """
     app = make_app(settings, name)
+    app.steps["consumer"].add(GiveBack)
+    Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
     app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
     # The child ends with this process, and shows signs of life under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[HOLDER] = name
-    beat_from_now_on(settings, name, Part.PARENT)
+    beat_from_now_on(settings, name, PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -6,6 +6,7 @@
     ├── UsageError                 exit 2   nothing was queued, nothing was written
     │   ├── BadBatch                        the batch has bad rows; all of them are listed
     │   ├── BadSetting                      an option or environment variable makes no sense
+    │   ├── BoxTaken                        another launcher runs the workers of this box
     │   ├── NoWorkers                       nobody is registered to do the work
     │   ├── OutputsTaken                    another batch that is not finished writes the same files
     │   ├── UnknownBatch                    no batch of that name is known
@@ -87,6 +88,10 @@ class BadBatch(UsageError):
 
 class BadSetting(UsageError):
     """A setting makes no sense."""
+
+
+class BoxTaken(UsageError):
+    """Another launcher runs the workers of this box."""
 
 
 class NoWorkers(UsageError):

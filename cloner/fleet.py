@@ -59,11 +59,15 @@ class WorkerInfo:
     engine: str
     checkpoint: str
     slots: int
+    cache_gb: float = 0.0
+    """Memory of its cache, GB of 1024**3 bytes; 0 before it has loaded, or if its engine does not size one."""
     state: WorkerState = WorkerState.LOADING
     pid: int = 0
     """Process that holds the model."""
     loads: int = 0
     """Model loads under this name since the launcher registered it."""
+    steps: int = 0
+    """Signs of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
     error: str = ""
     """Why its model does not load, if it does not."""
     assignment: str = ""
@@ -137,13 +141,20 @@ class Registry:
             pipe.delete(self.names.worker(worker.name))
             pipe.hset(self.names.worker(worker.name), mapping=values)
             pipe.zadd(self.names.workers, {worker.name: now})
+            pipe.hset(self.names.queues, worker.queue, worker.name)
             pipe.execute()
 
-    def beat(self, name: str) -> bool:
-        """The worker lives. False if the registry had forgotten it."""
-        return not self.redis.zadd(self.names.workers, {name: server_time(self.redis)})
+    def beat(self, name: str, steps: int | None = None) -> bool:
+        """The worker lives, and has come that far. False if the registry had forgotten it."""
+        now = server_time(self.redis)
+        with self.redis.pipeline() as pipe:
+            pipe.zadd(self.names.workers, {name: now})
+            if steps is not None:
+                pipe.hset(self.names.worker(name), "steps", str(steps))
+            added, *_ = pipe.execute()
+        return not added
 
-    def update(self, name: str, **values: str | int) -> None:
+    def update(self, name: str, **values: str | float) -> None:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
         self.redis.hset(self.names.worker(name), mapping=mapping)

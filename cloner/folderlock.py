@@ -49,8 +49,6 @@ def _enter(folder: Path, own: Path) -> int:
         file = _lock(own)
         others = [path for path in folder.glob("*.lock") if path != own and _is_held(path)]
         if not others:
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return file
         _leave(own, file)
         time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - two should not keep step
@@ -61,9 +59,16 @@ def _enter(folder: Path, own: Path) -> int:
 
 
 def _lock(path: Path) -> int:
-    """Take a fleet's lock together with its other processes; waits for those that only look at it."""
+    """Take a fleet's lock together with its other processes; waits for those that only look at it.
+
+    The first of them puts down who it is.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         fcntl.flock(file, fcntl.LOCK_SH)
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(file).st_ino:

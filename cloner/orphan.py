@@ -10,8 +10,16 @@ import sys
 PARENT_PID = "CLONER_PARENT_PID"
 """Environment variable in which a process tells those it starts its own process id."""
 
+LEASE = "CLONER_LEASE"
+"""Environment variable in which a launcher tells its children as whom it holds the box."""
+
 PR_SET_PDEATHSIG = 1
 """From ``<linux/prctl.h>``."""
+
+
+def die_with_group() -> None:
+    """Kill this process and all that it started, at once; the launcher has given it a process group of its own."""
+    os.killpg(0, signal.SIGKILL)
 
 
 def die_with_parent() -> None:

@@ -17,6 +17,9 @@ OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
 FIND_FINISHED = "cloner.find_finished"
 
+PARENT, CHILD = "parent", "child"
+"""The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -58,6 +61,19 @@ class Names:
     def workers(self) -> str:
         """Sorted set: worker name -> time of its last heartbeat (seconds since the epoch)."""
         return f"cloner:{self.fleet}:workers"
+
+    @property
+    def queues(self) -> str:
+        """Hash: worker queue -> name of its worker. Stays when the worker goes, for messages may still be in it."""
+        return f"cloner:{self.fleet}:queues"
+
+    def box(self, box: str) -> str:
+        """String: who runs the box's workers; expires when he does not say so again and again."""
+        return f"cloner:{self.fleet}:box:{box}"
+
+    def is_ours(self, queue: str) -> bool:
+        """Whether the queue carries this version of the wire format."""
+        return queue.startswith(f"cloner.{self.fleet}.v{SCHEMA}.")
 
     @property
     def pulses(self) -> str:

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     )
     heartbeat_s: Seconds = Field(2.0, description="seconds between a worker's heartbeats")
     alive_s: Seconds = Field(30.0, description="seconds without a heartbeat after which a worker counts as gone")
+    load_s: Seconds = Field(
+        900.0, description="seconds that loading a model may take; a worker that takes longer is replaced"
+    )
+    hang_s: Seconds = Field(
+        300.0, description="seconds that a worker may be at work without a step before it is replaced"
+    )
     stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
@@ -144,6 +150,8 @@ _RIGHT = {
     "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
     "CLONER_HEARTBEAT_S": _SECONDS,
     "CLONER_ALIVE_S": _SECONDS,
+    "CLONER_LOAD_S": _SECONDS,
+    "CLONER_HANG_S": _SECONDS,
     "CLONER_STOP_S": _SECONDS,
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from cloner.fleet import WorkerInfo
 
-COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU")
+COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
 
 NARROW_COLUMNS = 6
-WIDE = 110
+WIDE = 118
 """Columns of a terminal that all of them need."""
 
 
@@ -28,6 +28,7 @@ def print_fleet(workers: Sequence[WorkerInfo]) -> None:
             worker.device,
             str(worker.slots),
             str(worker.loads),
+            str(worker.steps),
             worker.engine,
             worker.checkpoint,
             worker.gpu or "-",

@@ -112,10 +112,6 @@ class Unwatched:
 UNWATCHED = Unwatched()
 
 
-class Stopped(Exception):
-    """Within an engine: what it works at is not wanted any more."""
-
-
 class Engine(Protocol):
     """One model on one device. Methods are called from one thread, `load` first and once."""
 
@@ -124,6 +120,11 @@ class Engine(Protocol):
 
     slots: int
     """Segments decoded at the same time; after `load` it only changes where memory runs out."""
+
+    @property
+    def cache_gb(self) -> float:
+        """Memory of its cache, slots and references together, GB of 1024**3 bytes; 0 if it does not size one."""
+        ...
 
     @property
     def steps(self) -> int:

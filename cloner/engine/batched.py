@@ -70,6 +70,11 @@ class BatchedEngine:
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
     @property
+    def cache_gb(self) -> float:
+        scheduler: Scheduler | None = self.__dict__.get("scheduler")
+        return (scheduler.decoder.cache.nbytes + scheduler.prefixes.room) / GB if scheduler else 0.0
+
+    @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
         return self._answers + (scheduler.use.steps + self._stage.pieces if scheduler else 0)
@@ -151,7 +156,7 @@ class BatchedEngine:
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
-        self._stage.watch = watch
+        self._stage.begin(watch.stopped)
         try:
             for item in self.scheduler.run(lines, watch):
                 if isinstance(item, NotSpoken):

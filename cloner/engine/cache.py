@@ -43,6 +43,11 @@ class Cache:
         self.total_positions = total_positions
         self.slots = self.positions = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that all slots take."""
+        return self._memory.nbytes
+
     def halve(self) -> None:
         """Give half of the memory back; what it held is lost. Call `shape` before the next use."""
         layers, parts, size = self._memory.shape

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Audio, Codes
+from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, Codes
 from cloner.engine.checks import check_length, check_recording
 from cloner.engine.memory import ran_out
-from cloner.engine.waveform import Waveform, nothing
+from cloner.engine.waveform import Stopped, Waveform
 from cloner.logs import get_logger
 
 LEAST_SNR_DB = 30.0
@@ -53,19 +53,21 @@ class CodecDecoder:
             self._choose_precision()
 
     def decode(
-        self, codes: Sequence[Tensor], before_piece: Callable[[], None] = nothing
+        self, codes: Sequence[Tensor], stopped: Callable[[], bool] = UNWATCHED.stopped
     ) -> Iterator[tuple[int, Audio]]:
         """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order.
 
-        A long segment takes seconds on a CPU: `before_piece` is called again and again, and what it raises ends it.
-        Where memory runs out, batches and pieces are half as large from then on.
+        When it is `stopped`, it ends within a piece of sound. Where memory runs out, batches and pieces are half as
+        large from then on.
         """
         waiting = list(range(len(codes)))
         while waiting:
             frames = [codes[place].shape[1] for place in waiting]
             places = [waiting[number] for number in next(iter(_batches(frames, self._batch_frames)))]
             try:
-                audios = self._decode_together([codes[place] for place in places], before_piece)
+                audios = self._decode_together([codes[place] for place in places], stopped)
+            except Stopped:
+                return
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error) or not self._halve():
                     raise
@@ -73,11 +75,11 @@ class CodecDecoder:
             waiting = [place for place in waiting if place not in places]
             yield from zip(places, audios, strict=True)
 
-    def _decode_together(self, codes: Sequence[Tensor], before_piece: Callable[[], None]) -> list[Audio]:
+    def _decode_together(self, codes: Sequence[Tensor], stopped: Callable[[], bool]) -> list[Audio]:
         longest = max(item.shape[1] for item in codes)
         longest = min(-(-longest // self._round) * self._round, self.longest_frames)
         padded = torch.stack([functional.pad(item, (0, longest - item.shape[1])) for item in codes])
-        audio = self._decode(padded, before_piece).float().cpu().numpy()
+        audio = self._decode(padded, stopped).float().cpu().numpy()
         return [row[: item.shape[1] * FRAME_SAMPLES] for row, item in zip(audio, codes, strict=True)]
 
     def _halve(self) -> bool:
@@ -92,11 +94,11 @@ class CodecDecoder:
         return True
 
     @torch.inference_mode()
-    def _decode(self, codes: Tensor, before_piece: Callable[[], None] = nothing) -> Tensor:
+    def _decode(self, codes: Tensor, stopped: Callable[[], bool] = UNWATCHED.stopped) -> Tensor:
         rows, _codebooks, frames = codes.shape
         latents = self._codec.quantizer.decode(codes.long())
         piece = max(self._piece_frames // rows, 1)
-        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames, before_piece)
+        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames, stopped)
         return audio
 
     def _choose_precision(self) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Stopped, Watch
+from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Watch
 from cloner.engine.checks import NOT_NUMBERS, check_codes
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
 from cloner.engine.memory import ran_out
@@ -102,9 +101,8 @@ class Scheduler:
                 yield NotSpoken(line.segment, failure.code, failure.message)
             else:
                 kinds.setdefault(self._kind(segment), []).append(segment)
-        with suppress(Stopped):
-            for positions, segments in sorted(kinds.items()):
-                yield from self._speak(positions, segments, watch)
+        for positions, segments in sorted(kinds.items()):
+            yield from self._speak(positions, segments, watch)
         self.prefixes.shrink()
 
     def _prepared(self, line: Line) -> _Segment:
@@ -169,7 +167,7 @@ class Scheduler:
                 watch.started(segment.line.segment)
                 fills.append((slot, segment))
         if fills:
-            self._start(fills, watch)
+            self._start(fills)
         while None in self._running:
             last = self._running.pop()
             if last is not None:
@@ -195,11 +193,9 @@ class Scheduler:
         self.stepper.halve()
         get_logger().warning(f"Out of memory with {slots} slots: going on with {self.stepper.slots}")
 
-    def _start(self, fills: list[tuple[int, _Segment]], watch: Watch) -> None:
+    def _start(self, fills: list[tuple[int, _Segment]]) -> None:
         reads = []
         for slot, segment in fills:
-            if watch.stopped():  # on a CPU, references take seconds to read
-                raise Stopped
             if self._tainted:
                 self.decoder.cache.clear(slot)
             self.prefixes.put(segment.line.voice, slot)
@@ -240,7 +236,6 @@ class Scheduler:
             else:
                 codes = self.decoder.take(slot, segment.frames)
                 answer = SegmentCodes(segment.line, codes, truncated=status == GOES_ON)
-            # Not before: should memory run out at that, it runs once more.
             self._running[slot] = None
             segment.finished = True
             yield answer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Stopped, Watch
+from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
 from cloner.engine.memory import ran_out
@@ -29,6 +29,7 @@ class UpstreamEngine:
 
     name = "upstream"
     slots = 1
+    cache_gb = 0.0
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:
         self._checkpoint_dir = checkpoint_dir
@@ -63,7 +64,7 @@ class UpstreamEngine:
                 answer: Spoken | NotSpoken = self._speak(line, watch)
             except SegmentFailed as failure:
                 answer = NotSpoken(line.segment, failure.code, failure.message)
-            except Stopped:
+            except _Stopped:
                 return
             self.steps += 1
             yield answer
@@ -94,7 +95,7 @@ class UpstreamEngine:
         def step() -> None:
             self.steps += 1
             if watch.stopped():
-                raise Stopped
+                raise _Stopped
 
         try:
             with _EndGate(self._model, generation.min_new_tokens, step) as gate:
@@ -145,6 +146,10 @@ def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
         torch.cuda.empty_cache()
         raise BadReference(f"the reference's recording could not be encoded: {OUT_OF_MEMORY}") from None
     return codes
+
+
+class _Stopped(Exception):
+    """The segment is to be dropped."""
 
 
 class _EndGate:

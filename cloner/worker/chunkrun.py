@@ -216,7 +216,7 @@ class ChunkRun:
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
             pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            state: dict[Any, Any] = {"state": WorkerState.READY, "slots": self._runtime.engine.slots}
+            state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
             pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)

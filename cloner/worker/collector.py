@@ -27,9 +27,11 @@ def main() -> int:
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import run_worker
+        from cloner.worker.lost import watch_over
 
         with holding(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
+            threading.Thread(target=watch_over, args=(settings,), name="lost", daemon=True).start()
             name = settings.names.collector(settings.box)
             return run_worker(settings, "cloner.worker.collect", name, [settings.names.collector_queue])
     except ClonerError as error:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Any
 
 from redis import Redis, RedisError
 
@@ -69,6 +70,10 @@ class Runtime:
         """Count work as a step that the engine knows nothing of, waiting for room on a full disk included."""
         self._noted_steps += 1
 
+    def capacity(self) -> dict[str, Any]:
+        """What the registry knows of the engine's size, which is less where memory has run out."""
+        return {"slots": self.engine.slots, "cache_gb": round(self.engine.cache_gb, 2)}
+
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()
@@ -83,7 +88,7 @@ class Runtime:
         self._codec_identity = codec_identity(self.settings)
         self._loaded = True
         self.registry.count_load(self.name)
-        self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
+        self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
         log.info("Models loaded! Starting generation...")
 
     def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
@@ -134,7 +139,7 @@ class Runtime:
     def _beat(self) -> None:
         while True:
             try:
-                if not self.registry.beat(self.name):
+                if not self.registry.beat(self.name, self.steps):
                     self._register_again()
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
@@ -146,4 +151,4 @@ class Runtime:
         """Redis has lost its data, or forgot a worker that was silent for long."""
         if self.registry.get(self.name) is None:
             state = WorkerState.READY if self._loaded else WorkerState.LOADING
-            self.registry.register(replace(self._worker, slots=self.engine.slots, state=state, pid=os.getpid()))
+            self.registry.register(replace(self._worker, state=state, pid=os.getpid(), **self.capacity()))

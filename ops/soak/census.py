@@ -144,9 +144,10 @@ class Keys:
     """The keys in a Redis: those that stay, and those that expire. `redis` must decode responses."""
 
     def __init__(self, redis: Redis) -> None:
-        expiring = {key: redis.ttl(key) >= 0 for key in redis.scan_iter(count=1000)}
-        self.staying = {key for key, expires in expiring.items() if not expires}
-        self.expiring = expiring.keys() - self.staying
+        expiries = {key: redis.ttl(key) for key in redis.scan_iter(count=1000)}
+        # -1 is the answer for one that never expires, -2 for one that has expired meanwhile.
+        self.staying = {key for key, seconds in expiries.items() if seconds == -1}
+        self.expiring = {key for key, seconds in expiries.items() if seconds >= 0}
         self.channels = {str(channel) for channel in redis.pubsub_channels("celery-task-meta-*")}
         """Results that some process listens for."""
 

@@ -117,6 +117,13 @@ def test_nothing_of_a_failed_a_torn_or_a_lost_segment_is_carried_over(tmp_path: 
     assert carried(tmp_path, batch("again", ["a", "b", "c", "d"])) == [1]
 
 
+def test_an_attempt_that_failed_since_has_not_touched_the_file(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", ["a", "b"]))
+    speak(tmp_path, batch("second", ["a", "b"]), code="engine_failed")
+    os.utime(batch_directory(tmp_path, "first") / "cpu.7@box.jsonl", (1, 1))
+    assert carried(tmp_path, batch("again", ["a", "b"])) == [0, 1]
+
+
 def test_a_batch_of_which_nothing_is_there_leaves_no_file(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a"]))
     assert carried(tmp_path, batch("again", ["A"])) == []

@@ -47,7 +47,7 @@ def test_the_same_fleet_is_welcome(tmp_path: Path, other: subprocess.Popen[str])
     with holding(tmp_path, "other"):
         pass
     # It left, and the other process still holds the folder.
-    with pytest.raises(OutputsTaken), holding(tmp_path, "mine"):
+    with pytest.raises(OutputsTaken, match=rf"fleet other \(process {other.pid} on "), holding(tmp_path, "mine"):
         pytest.fail("two fleets in one folder")
 
 

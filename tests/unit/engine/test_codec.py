@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -81,10 +81,10 @@ def test_where_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys:
     codes = [some_codes(frames) for frames in (9, 30, 12, 3, 20)]
     expected = dict(codec.decode(codes))
 
-    def scarce(together: Tensor, before_piece: Callable[[], None]) -> Tensor:
+    def scarce(together: Tensor, _stopped: object) -> Tensor:
         if together.shape[0] * together.shape[2] > 40:
             torch.empty(2**50)
-        return whole(together, before_piece)
+        return whole(together)
 
     with patch.object(codec, "_decode", scarce):
         got = dict(codec.decode(codes))
@@ -96,7 +96,7 @@ def test_where_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys:
 def test_a_codec_without_any_memory_says_so_in_the_end(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, batch_frames=64)
     with (
-        patch.object(codec, "_decode", lambda _codes, _before: torch.empty(2**50)),
+        patch.object(codec, "_decode", lambda _codes, _stopped: torch.empty(2**50)),
         pytest.raises(RuntimeError, match="can't allocate memory"),
     ):
         list(codec.decode([some_codes(5)]))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, NotSpoken, Spoken
-from cloner.engine.codec import CPU_PIECE_FRAMES, CodecDecoder
-from cloner.engine.codec_stage import CodecStage
+from cloner.engine.codec import CodecDecoder
+from cloner.engine.codec_stage import CodecStage, Stopped
 from cloner.engine.scheduler import SegmentCodes
 
-from .lines import CPU, Until, make_line, make_voice
+from .lines import CPU, make_line, make_voice
 
 
 def finished(segment: int, frames: int) -> SegmentCodes:
@@ -28,9 +28,8 @@ class Sounding:
 
     device = CPU
 
-    def decode(self, codes: Sequence[Tensor], before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
+    def decode(self, codes: Sequence[Tensor], _stopped: Stopped = UNWATCHED.stopped) -> Iterator[tuple[int, Audio]]:
         for place in reversed(range(len(codes))):
-            before_piece()
             audio = np.full(codes[place].shape[1] * FRAME_SAMPLES, codes[place][0, 0], dtype=np.float32)
             audio[-1] = np.nan if audio[0] == 13 else audio[0]
             yield place, audio
@@ -53,6 +52,23 @@ def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
     assert len(answers) == 2
 
 
+def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_is_heard(tiny: Path) -> None:
+    codec = CodecDecoder(tiny, CPU, 1024)
+    codec._piece_frames = 4
+    stage, answers, asked = CodecStage(codec), list[Spoken | NotSpoken](), []
+
+    def after_two_pieces() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    stage.begin(after_two_pieces)
+    stage.add(finished(1, 40), answers.append)
+    assert (answers, len(asked)) == ([], 3)
+    stage.begin(UNWATCHED.stopped)
+    stage.add(finished(2, 40), answers.append)
+    assert [(type(answer), answer.segment) for answer in answers] == [(Spoken, 2)]
+
+
 def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
     answers: list[Spoken | NotSpoken] = []
     # Waiting together, as on a GPU.
@@ -73,10 +89,10 @@ def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
 def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
     whole = Sounding()
 
-    def decode(codes: Sequence[Tensor], before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
+    def decode(codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
             raise torch.OutOfMemoryError("too much")
-        return whole.decode(codes, before_piece)
+        return whole.decode(codes)
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
     answers: list[Spoken | NotSpoken] = []
@@ -88,7 +104,7 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
 
 
 def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
-    def decode(_codes: Sequence[Tensor], _before_piece: Callable[[], None]) -> Iterator[tuple[int, Audio]]:
+    def decode(_codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
@@ -97,15 +113,3 @@ def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
     with pytest.raises(torch.AcceleratorError):
         stage._decode()
     assert answers == []
-
-
-def test_what_is_stopped_is_left_in_the_middle_of_a_segment(tiny: Path) -> None:
-    stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
-    answers: list[Spoken | NotSpoken] = []
-    stage.watch = Until(lambda: stage.pieces >= 3)
-    stage.add(finished(1, 10 * CPU_PIECE_FRAMES), answers.append)
-    stage.finish()
-    assert (stage.pieces, answers) == (3, [])
-    stage.watch = UNWATCHED
-    stage.add(finished(2, 10 * CPU_PIECE_FRAMES), answers.append)
-    assert (stage.pieces, len(answers)) == (13, 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from billiard.exceptions import WorkerLostError
 
-from cloner.worker.lost import REQUEST, Lost
+from cloner.worker.deaths import REQUEST, Lost
 
 
 def record(name: str, *args: Any) -> logging.LogRecord:
