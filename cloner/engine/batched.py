@@ -77,7 +77,7 @@ class BatchedEngine:
     @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        return self._answers + (scheduler.use.steps if scheduler else 0)
+        return self._answers + (scheduler.use.steps + self._stage.pieces if scheduler else 0)
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)

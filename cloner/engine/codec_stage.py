@@ -26,6 +26,8 @@ class CodecStage:
 
     def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
+        self.pieces = 0
+        """Pieces of sound that were begun: grows with the work."""
         self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
         self._stopped: Stopped = UNWATCHED.stopped
         self._thread: ThreadPoolExecutor | None = None
@@ -86,7 +88,7 @@ class CodecStage:
             take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
-        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._stopped))
+        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._before_piece))
         for place, audio in decoded:
             segment, take = batch[place]
             number = segment.line.segment
@@ -94,3 +96,7 @@ class CodecStage:
                 take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
             else:
                 take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+
+    def _before_piece(self) -> bool:
+        self.pieces += 1
+        return self._stopped()

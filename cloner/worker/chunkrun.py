@@ -115,6 +115,10 @@ class ChunkRun:
                     if self._watch.stopped():
                         return
                     self._take(answer)
+            if self._watch.stopped():
+                return
+            if unanswered := self._todo.keys() & set(turn.segments):
+                raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
 
     def _answers(self, segments: Collection[int]) -> Generator[Spoken | NotSpoken, None, None]:
         """What the engine says to these segments. Raises `EngineBroken`."""

@@ -11,7 +11,7 @@ from cloner import queues
 from cloner.errors import EngineBroken, WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
-from cloner.worker import lifecycle
+from cloner.worker import deaths, lifecycle  # noqa: F401 - it sets the parent's log up
 from cloner.worker.chunkrun import ChunkRun
 
 

@@ -67,6 +67,7 @@ def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_
     stage.begin(UNWATCHED.stopped)
     stage.add(finished(2, 40), answers.append)
     assert [(type(answer), answer.segment) for answer in answers] == [(Spoken, 2)]
+    assert stage.pieces == 3 + 10
 
 
 def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:

@@ -105,6 +105,17 @@ def test_an_engine_that_always_breaks_is_given_up_in_the_end(
     assert progress(workers)[4] is True
 
 
+def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Path) -> None:
+    class Forgetful(FakeEngine):
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+            yield from super().speak(list(lines)[:2], watch)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    with pytest.raises(EngineBroken, match="it gave 1 segments no answer"):
+        ChunkRun(workers.runtime(engine=Forgetful()), chunk).run()
+    assert ChunkRun(workers.runtime(), chunk).run().generated == 3
+
+
 def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     for part in chunk.parts:
