@@ -61,7 +61,8 @@ class Supervisor:
     """Starts a layout's workers and one collector, and keeps them running until told to stop.
 
     A context manager: leaving it stops everything. `environment` is what the children get on top of this process's
-    own environment; `say` takes finished log lines; `clock` counts seconds. Use it in the main thread.
+    own environment; without `collector` there is none, for it runs elsewhere; `say` takes finished log lines; `clock`
+    counts seconds. Use it in the main thread.
     """
 
     def __init__(  # noqa: PLR0913 - three things to supervise, the rest have defaults
@@ -73,6 +74,7 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         worker_command: Sequence[str] = WORKER,
         collector_command: Sequence[str] = COLLECTOR,
+        collector: bool = True,
         say: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,8 +96,9 @@ class Supervisor:
             )
             for spec, worker in zip(layout.specs, self._roster.workers, strict=True)
         ]
-        # The collector is CPU work: it must not take up a card's memory.
-        self._posts.append(Post("Collector", collector_command, {**base, "CUDA_VISIBLE_DEVICES": ""}))
+        if collector:
+            # The collector is CPU work: it must not take up a card's memory.
+            self._posts.append(Post("Collector", collector_command, {**base, "CUDA_VISIBLE_DEVICES": ""}))
 
     def __enter__(self) -> Supervisor:
         return self

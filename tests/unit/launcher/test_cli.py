@@ -193,6 +193,28 @@ def test_status_lists_the_workers_of_this_box_alone(
     ]
 
 
+def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, redis: Redis, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("CLONER_BOX", "here")
+    registry = Registry(redis, Names("main"), alive_s=30)
+    names = ["cpu.0@here", "cpu.1@here"]  # a box of two cores
+    for index, name in enumerate(names):
+        state = (WorkerState.BUSY, WorkerState.LOADING)[index]
+        registry.register(WorkerInfo(name, "here", index, "q", "cpu", "", "batched", "mini", 1, state))
+    assert launcher("status")[0] == 0
+    assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.1@here\n")
+
+    registry.update("cpu.1@here", state=WorkerState.READY)
+    status, out, err = launcher("status", "--ready")
+    assert (status, err) == (0, "")
+    assert "cpu.1@here" in out
+
+    redis.zadd(Names("main").workers, {"cpu.0@here": 0})  # silent for long
+    assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.0@here\n")
+
+
 def test_status_on_a_terminal_is_a_table(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, redis: Redis, valkey_url: str
 ) -> None:
