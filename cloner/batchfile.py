@@ -15,22 +15,27 @@ from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, S
 from cloner.batchrows import NamedReference, Row, read_document
 from cloner.errors import BadBatch, BadReference, Problem
 from cloner.outputs import Outputs, names_folder
-from cloner.references import RECORDING_ENDINGS, check_codes, check_recording, find_reference
+from cloner.references import RECORDING_ENDINGS, check_codes, check_recording, find_reference, outside
 from cloner.rowchecks import checked
 from cloner.texts import name_flaw, shown
 
 _PLACES_SHOWN = 20
 
 
-def read_batch(path: Path, *, out_root: Path | None, references: Path | None) -> Batch:
+def read_batch(
+    path: Path, *, out_root: Path | None, references: Path | None, references_root: Path | None = None
+) -> Batch:
     """Read and check the batch file at `path`.
 
     `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
     folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
-    the file are relative to its folder. Raises `BadBatch`, which lists everything that is wrong.
+    the file are relative to its folder. References lie, all links followed, in that folder, in `references` or in
+    `references_root`. Raises `BadBatch`, which lists everything that is wrong.
     """
     document = read_document(path)
-    checker = _Checker(path.absolute().parent, Outputs(out_root), references)
+    base = path.absolute().parent
+    roots = tuple(root for root in (base, references, references_root) if root)
+    checker = _Checker(base, Outputs(out_root), references, roots)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     for row in document.rows:
@@ -57,11 +62,12 @@ class _Gathered:
 class _Checker:
     """Takes rows, gives speakers; `problems` grow on the way."""
 
-    def __init__(self, base: Path, outputs: Outputs, references: Path | None) -> None:
+    def __init__(self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...]) -> None:
         self.problems: list[Problem] = []
         self._base = base
         self._outputs = outputs
         self._references = references
+        self._roots = roots
         self._speakers: dict[str, _Gathered] = {}
         self._places: dict[int, str] = {}
         """Segment index -> where it is."""
@@ -146,7 +152,10 @@ class _Checker:
         named = speaker.first.reference
         if named:
             path = self._base / named.file
-            if flaw := self._flaw(named.kind, path):
+            if flaw := outside(path, self._roots):
+                right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
+                self._problem(where, flaw, right)
+            elif flaw := self._flaw(named.kind, path):
                 self._problem(where, flaw, _right_file(named.kind, path))
             return Reference(named.kind, (path,), named.text)
         if not self._references:
@@ -156,7 +165,7 @@ class _Checker:
             self._problem(where, f"speaker {shown(key)} cannot name a folder of references", "give it another id")
         else:
             try:
-                return find_reference(self._references / key)
+                return find_reference(self._references / key, self._roots)
             except BadReference as error:
                 right = "put its recordings there, each with a .lab transcript of the same stem"
                 self._problem(where, error.message, right)

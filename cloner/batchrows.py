@@ -19,6 +19,11 @@ from cloner.parsing import Unreadable, decode, parse_csv, parse_json, parse_yaml
 from cloner.rowchecks import TASK_KEYS, Group, GroupReference, Task, checked, repeated_keys, unknown_key
 from cloner.texts import shown
 
+MAX_BYTES = 256 * 1024**2
+"""The largest batch file: a million segments and more."""
+
+_RIGHT = "give the path of a batch file"
+
 
 class NamedReference(NamedTuple):
     """A speaker's reference as the batch file names it."""
@@ -61,14 +66,24 @@ def read_document(path: Path) -> Document:
         right = f"name it {', '.join(_FORMS)}"
         return Document([Problem("the file", f"the ending {shown(ending)} is not known", right)])
     try:
-        text = decode(path.read_bytes())
+        text = decode(_read(path))
         if not text.strip():
             raise Unreadable("the file", "it is empty", "give at least one segment")
         return _FORMS[ending](text)
     except OSError as error:
-        return Document([Problem("the file", f"it cannot be read ({error.strerror})", "give the path of a batch file")])
+        return Document([Problem("the file", f"it cannot be read ({error.strerror})", _RIGHT)])
     except Unreadable as error:
         return Document([error.problem])
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes; what may have no end, such as a device, is not opened."""
+    if path.exists() and not path.is_file():
+        raise Unreadable("the file", "it is not a file", _RIGHT)
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise Unreadable("the file", f"it has {size} bytes, and {MAX_BYTES} is the most", "split it into several")
+    return path.read_bytes()
 
 
 def _json(text: str) -> Document:
@@ -138,7 +153,7 @@ def _json_line_rows(text: str) -> Rows:
 def _csv_rows(text: str) -> Rows:
     rows = parse_csv(text)
     try:
-        line, header = next(rows)
+        line, header = next(rows, (1, []))
         yield from _bad_columns(header, f"line {line}")
         missing = _missing_columns(header)
         right = "name the columns in the first line, with commas between them"

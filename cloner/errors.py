@@ -16,6 +16,7 @@
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
     ├── MissingPackage             exit 1   an extra is not installed
     ├── WrongSchema                         a message of another version of the wire format
+    ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
     └── SegmentFailed                       one segment could not be spoken; carries a short `code`
         └── BadReference                    a speaker's reference cannot be used (`code` "bad_reference")
 
@@ -122,6 +123,10 @@ class RecordFailed(ClonerError):
 
 class WrongSchema(ClonerError):
     """The message has another version of the wire format."""
+
+
+class Damaged(ClonerError):
+    """What Redis holds of the batch cannot be read."""
 
 
 class SegmentFailed(ClonerError):

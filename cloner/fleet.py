@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from redis import Redis
 
+from cloner.fingerprint import NONE, fingerprint
 from cloner.queues import Names
 from cloner.redisconn import server_time
 from cloner.settings import EngineName, Settings
@@ -69,14 +70,23 @@ class WorkerInfo:
     """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
     assigned_speakers: int = 0
     assigned_texts: int = 0
+    fingerprint: str = ""
+    """What the checkpoint holds (`fingerprint.py`)."""
+    spoken_s: float = 0.0
+    """Seconds of audio that it has spoken since the launcher registered it."""
+    busy_s: float = 0.0
+    """Seconds that it took for them."""
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
-        """None if the hash is not whole: Redis had lost it, and somebody has written to it since."""
+        """None if the hash is not whole, or no worker's: Redis had lost it, and somebody has written to it since."""
         if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
             return None
-        kinds: dict[str, Callable[[str], Any]] = {"int": int, "WorkerState": WorkerState}
-        return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+        kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "WorkerState": WorkerState}
+        try:
+            return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+        except ValueError:
+            return None
 
 
 SLOTS: dict[EngineName, Callable[[Settings], int]] = {
@@ -99,7 +109,13 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         engine=settings.engine,
         checkpoint=settings.checkpoint_dir.name,
         slots=SLOTS[settings.engine](settings),
+        fingerprint=expected_fingerprint(settings),
     )
+
+
+def expected_fingerprint(settings: Settings) -> str:
+    """The fingerprint of what a worker will load: the fake engine loads nothing."""
+    return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
 
 
 class Registry:

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from functools import cache
 from os.path import realpath
 from pathlib import Path
-from posixpath import normpath, splitext
+from posixpath import normpath
 
 from cloner.batchrows import Row
 from cloner.errors import Problem
-from cloner.record import HOUSEKEEPING
+from cloner.filenames import leads_out, output_flaw
 from cloner.texts import shown
 
-OUTPUT_ENDINGS = (".wav", ".flac", ".ogg")
-MAX_NAME_BYTES = 255
-"""The longest name of a file or folder that the usual file systems take."""
-
 _realpath = cache(realpath)
+_leads_out = cache(leads_out)
 
 
 def names_folder(speaker_id: int | str) -> bool:
@@ -70,16 +67,10 @@ class Outputs:
 
     def _flaw(self, output: str) -> tuple[str, str] | None:
         """What is wrong with an output, and what would be right."""
-        parts = output.split("/")
-        if parts[0] in {"", ".."}:
-            right = f"name a file inside {self._root}" if self._root else "name it relative to the output root"
-            return "is not inside the output root", right
-        if parts[0] == HOUSEKEEPING:
-            return f"lies in {HOUSEKEEPING}, which is not for outputs", "name another folder"
-        if splitext(output)[1].lower() not in OUTPUT_ENDINGS:
-            return "is no audio file that can be written", f"let it end in {' or '.join(OUTPUT_ENDINGS)}"
-        if "\\" in output:
-            return "has a backslash", "write / between folders"
-        if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-            return f"has a name of more than {MAX_NAME_BYTES} bytes", "shorten it"
-        return None
+        inside = f"name a file inside {self._root}"
+        if self._root and output.partition("/")[0] in {"", ".."}:
+            return "is not inside the output root", inside
+        if flaw := output_flaw(output):
+            return flaw
+        real = self._root and _leads_out(Path(self._root, output).parent, (Path(self._root),))
+        return (f"leads out of the output root by a link, to {shown(real)}", inside) if real else None

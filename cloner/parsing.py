@@ -101,6 +101,10 @@ def parse_csv(text: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
+        if str(error).startswith("field larger"):
+            raise Unreadable(
+                f"line {line}", f"a cell has more than {csv.field_size_limit()} characters", "shorten it"
+            ) from None
         right = "put texts with commas or quotes in quotes, and double the quotes inside"
         raise Unreadable(f"line {line}", f"this is not CSV ({error})", right) from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from cloner.errors import UnknownBatch
+from cloner.errors import Damaged, UnknownBatch, reason_of
 from cloner.queues import Names
 
 
@@ -45,24 +45,27 @@ class Progress:
 
 
 def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
-    """How far the batch is; `redis` must decode responses. Raises `UnknownBatch`."""
+    """How far the batch is; `redis` must decode responses. Raises `UnknownBatch`, `Damaged`."""
     with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(names.batch(batch_id))
         pipe.hvals(names.progress(batch_id))
         batch, chunks = pipe.execute()
     if "total" not in batch:  # a late word about a batch that has expired is no batch
         raise UnknownBatch(f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for a week")
-    counts = [json.loads(chunk) for chunk in chunks]
-    return Progress(
-        batch_id=batch_id,
-        state=batch["state"],
-        total=int(batch["total"]),
-        chunks=int(batch["chunks"]),
-        generated=sum(chunk[0] for chunk in counts),
-        failed=sum(chunk[1] for chunk in counts),
-        frames=sum(chunk[2] for chunk in counts),
-        audio_s=sum(chunk[3] for chunk in counts),
-        chunks_finished=sum(chunk[4] for chunk in counts),
-        cancelled="cancelled" in batch,
-        error=batch.get("error", ""),
-    )
+    try:
+        counts = [json.loads(chunk) for chunk in chunks]
+        return Progress(
+            batch_id=batch_id,
+            state=batch["state"],
+            total=int(batch["total"]),
+            chunks=int(batch["chunks"]),
+            generated=sum(chunk[0] for chunk in counts),
+            failed=sum(chunk[1] for chunk in counts),
+            frames=sum(chunk[2] for chunk in counts),
+            audio_s=sum(chunk[3] for chunk in counts),
+            chunks_finished=sum(chunk[4] for chunk in counts),
+            cancelled="cancelled" in batch,
+            error=batch.get("error", ""),
+        )
+    except (ValueError, TypeError, LookupError) as error:
+        raise Damaged(f"what Redis holds of batch {batch_id} makes no sense ({reason_of(error)})") from error

@@ -15,6 +15,7 @@ SCHEMA = 1
 SPEAK_CHUNK = "cloner.speak_chunk"
 OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
+FIND_FINISHED = "cloner.find_finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,19 @@ class Names:
     def batches(self) -> str:
         """Sorted set: batch id -> time of its submission."""
         return f"cloner:{self.fleet}:batches"
+
+    @property
+    def collector(self) -> str:
+        """String that is there while a collector is alive: it expires."""
+        return f"cloner:{self.fleet}:collector"
+
+    def question(self, number: str) -> str:
+        """String: outputs that a client asks the collector about, compressed."""
+        return f"cloner:{self.fleet}:question:{number}"
+
+    def answer(self, number: str) -> str:
+        """String: what the collector found, compressed."""
+        return f"cloner:{self.fleet}:answer:{number}"
 
     def worker(self, name: str) -> str:
         """Hash: what is known about one worker."""

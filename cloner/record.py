@@ -16,11 +16,9 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from cloner.errors import RecordFailed
+from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
-
-HOUSEKEEPING = ".cloner"
-"""The folder under an output root that is ours."""
 
 
 def batch_directory(root: Path, batch_id: str) -> Path:
@@ -71,11 +69,15 @@ class Record:
     def add(self, result: SegmentResult) -> None:
         """Count a result. A segment that was generated stays so, whatever a later line says."""
         known = self.results.get(result.segment)
-        self._from.add((result.worker, result.assignment, result.speaker))
+        if not result.carried:
+            self._from.add((result.worker, result.assignment, result.speaker))
         if known is None:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
         elif known.generated:
+            # Spoken anew, as where a worker's checkpoint is not the one that earlier batches were spoken with.
+            if result.generated and not result.carried:
+                self.results[result.segment] = result
             return
         self.results[result.segment] = result
         if result.generated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from cloner.batch import CODEBOOK_SIZES, Reference, ReferenceKind
 from cloner.engine import checks
 from cloner.engine.base import SAMPLE_RATE, Audio, Codes
 from cloner.errors import BadReference
+from cloner.filenames import leads_out
 from cloner.logs import get_logger
 from cloner.texts import prose_flaw
 
@@ -39,7 +40,14 @@ SILENCE_RMS = 1e-3
 RECORDING_ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 """What counts as a recording in a folder of references; a file named in a batch may be anything libsndfile reads."""
 
+SAMPLE_RATES = range(1_000, 768_001)
+"""Samples a second that a recording may have."""
+
 _BLOCK_SAMPLES = 65_536
+"""Samples of all channels that are read at once."""
+
+_MOST_BYTES = 2**16 + len(CODEBOOK_SIZES) * MAX_FRAMES * 8
+"""The largest ``.npy`` of codes: its header, and the widest numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +70,46 @@ def check_recording(path: Path) -> str | None:
     return _sentence(_read_recording, path)
 
 
-def find_reference(folder: Path) -> Reference:
+def outside(path: Path, roots: Sequence[Path]) -> str | None:
+    """What is wrong with where a file lies, if anything: all links followed, it must be in one of the `roots`."""
+    real = leads_out(path, roots)
+    if real is None:
+        return None
+    leads = "lies" if real == str(path) else f"leads to {real!r},"
+    return f"{str(path)!r} {leads} outside of the batch's folder, and CLONER_REFERENCES_DIR is no folder that holds it"
+
+
+def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
     """The reference in fish-speech's own layout: recordings, each with a ``.lab`` transcript of the same stem.
 
     They are joined in the order of their names, as long as they stay within `MAX_SECONDS`; the first is always taken.
-    Raises `BadReference`, which names every file that is wrong.
+    No link may lead out of all of the `roots`. Raises `BadReference`, which names every file that is wrong.
     """
     paths: list[Path] = []
     texts: list[str] = []
     flaws: list[str] = []
     total = 0.0
     for path in _recordings(folder):
+        transcript = path.with_suffix(".lab")
         try:
+            for file in (path, transcript):
+                if flaw := outside(file, roots):
+                    raise BadReference(flaw)
             seconds = _seconds(path)
             if paths and total + seconds > MAX_SECONDS:
                 break
-            texts.append(_read_transcript(path.with_suffix(".lab")))
+            texts.append(_read_transcript(transcript))
             _read_recording(path)
             paths.append(path)
             total += seconds
         except BadReference as error:
             flaws.append(error.message)
+    text = " ".join(texts)
+    if not flaws and (flaw := prose_flaw(text)):
+        flaws.append(f"{str(folder)!r}: the transcript {flaw}")
     if flaws:
         raise BadReference("; ".join(flaws))
-    return Reference(ReferenceKind.AUDIO, tuple(paths), " ".join(texts))
+    return Reference(ReferenceKind.AUDIO, tuple(paths), text)
 
 
 def load_reference(reference: Reference) -> ReferenceData:
@@ -95,8 +119,12 @@ def load_reference(reference: Reference) -> ReferenceData:
             data = _pack_codes(_read_codes(reference.paths[0]))
         case ReferenceKind.AUDIO:
             data = _pack_audio(_join(reference.paths))
-    key = hashlib.sha256(reference.kind.encode() + data).hexdigest()
-    return ReferenceData(reference.kind, data, reference.text, key)
+    return ReferenceData(reference.kind, data, reference.text, reference_key(reference.kind, data))
+
+
+def reference_key(kind: ReferenceKind, data: bytes) -> str:
+    """The hash under which a packed reference travels, and by which a worker knows that it came whole."""
+    return hashlib.sha256(kind.encode() + data).hexdigest()
 
 
 def codes_from_bytes(data: bytes) -> Codes:
@@ -144,7 +172,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _read_codes(path: Path) -> Codes:
     with _reading(path), path.open("rb") as file:
-        return _parse_codes(file)
+        # No further: a header may claim, and a file have, any number of bytes.
+        return _parse_codes(io.BytesIO(file.read(_MOST_BYTES)))
 
 
 def _parse_codes(file: BinaryIO) -> Codes:
@@ -227,6 +256,9 @@ def _read_recording(path: Path) -> tuple[Audio, float]:
     """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and the seconds of all of it by its header."""
     with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         rate = sound.samplerate
+        if rate not in SAMPLE_RATES:
+            least, most = SAMPLE_RATES[0], SAMPLE_RATES[-1]
+            raise BadReference(f"the recording has {rate} samples a second, and {least} to {most} can be used")
         audio = _read_mono(sound, MAX_SECONDS * rate)
         _check_length(audio.size / rate)
         checks.check_recording(audio)
@@ -241,7 +273,7 @@ def _read_mono(sound: sf.SoundFile, limit: int) -> Audio:
     """At most `limit` samples, the mean of the channels. Block by block: a header may claim more than there is."""
     blocks = [np.zeros(0, np.float32)]
     while limit > 0:
-        block = sound.read(min(limit, _BLOCK_SAMPLES), dtype="float32", always_2d=True)
+        block = sound.read(min(limit, max(1, _BLOCK_SAMPLES // sound.channels)), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block.mean(axis=1))

@@ -27,6 +27,8 @@ class SegmentResult(BaseModel):
     """Bytes of the audio file."""
     code: str = ""
     message: str = ""
+    carried: bool = False
+    """Whether an earlier batch generated it, and this one found it there."""
 
     @property
     def generated(self) -> bool:
@@ -58,6 +60,8 @@ class BatchResult(Packed):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, str]
     errors: dict[int, SegmentError]
+    carried: int = 0
+    """Segments in `results` that earlier batches had generated."""
     truncated: tuple[int, ...] = ()
     """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
     elapsed_s: float

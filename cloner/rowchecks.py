@@ -48,6 +48,7 @@ def _speaker_id(value: object) -> int | str:
     if isinstance(value, str):
         return _name(value)
     if isinstance(value, int) and not isinstance(value, bool):
+        _name(str(value))
         return value
     raise _flaw(f"is {shown(value)}")
 

@@ -7,16 +7,26 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloner.errors import BadSetting
 from cloner.queues import Names
+from cloner.texts import name_flaw, shown
 
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
+
+
+def _folder(path: Path) -> Path:
+    if flaw := name_flaw(str(path)):
+        raise ValueError(flaw)
+    return path
+
+
+Folder = Annotated[Path, BeforeValidator(_folder)]
 
 
 class EngineName(StrEnum):
@@ -37,10 +47,13 @@ class Settings(BaseSettings):
     )
     fleet: Name = Field("main", description="name of the fleet: several fleets may share a Redis")
     box: Name = Field("box", description="this box's name in queue and worker names; must outlive restarts")
-    checkpoint_dir: Path = Field(
+    checkpoint_dir: Folder = Field(
         Path("checkpoints/openaudio-s1-mini"), description="fish-speech checkpoint that the workers load"
     )
-    out_dir: Path = Field(Path("out"), description="output root of the fleet, or where a client sees it")
+    out_dir: Folder = Field(Path("out"), description="output root of the fleet, or where a client sees it")
+    references_dir: Folder | None = Field(
+        None, description="folder of references outside of the batch file's own that batches may name"
+    )
     engine: EngineName = Field(
         EngineName.BATCHED,
         description="what speaks: batched, upstream (fish-speech's own, one text at a time) or fake (tones)",
@@ -99,7 +112,9 @@ class WorkerSettings(BaseSettings):
     index: int = Field(0, ge=0, description="the worker's number on its box")
     card: Name = Field("cpu", description='"cpu" or the start of the GPU\'s UUID; part of queue and name')
     number: int = Field(0, ge=0, description="count of this worker on its card")
-    device: str = Field("cpu", description='as people read it: "cpu" or "cuda:N" with the box\'s own GPU number')
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda:[0-9]{1,4})$")] = Field(
+        "cpu", description='as people read it: "cpu" or "cuda:N" with the box\'s own GPU number'
+    )
     gpu: str = Field("", description="the GPU's name, empty on CPU")
     memory_gb: float | None = Field(
         None,
@@ -110,6 +125,7 @@ class WorkerSettings(BaseSettings):
 
 
 _NAME = "give 1 to 40 letters, digits, - or _"
+_FOLDER = "give the name of a folder"
 _SECONDS = "give a number of seconds above 0, at most 86400 (a day)"
 _SECONDS_OR_NONE = "give a number of seconds, 0 to 86400 (a day)"
 _COUNT = "give a whole number, 0 or more"
@@ -118,6 +134,9 @@ _GB = "give a number of GB above 0, such as 8.0"
 _RIGHT = {
     "CLONER_FLEET": _NAME,
     "CLONER_BOX": _NAME,
+    "CLONER_CHECKPOINT_DIR": _FOLDER,
+    "CLONER_OUT_DIR": _FOLDER,
+    "CLONER_REFERENCES_DIR": _FOLDER,
     "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
     "CLONER_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_DETERMINISTIC": "give true or false",
@@ -133,6 +152,7 @@ _RIGHT = {
     "CLONER_WORKER_INDEX": _COUNT,
     "CLONER_WORKER_CARD": _NAME,
     "CLONER_WORKER_NUMBER": _COUNT,
+    "CLONER_WORKER_DEVICE": "give cpu, or cuda:N with the number of a GPU",
     "CLONER_WORKER_MEMORY_GB": _GB,
 }
 """What would be right for each variable that can be wrong; the others take any text."""
@@ -157,7 +177,7 @@ def _from_environment(kind: type[S]) -> S:
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = field if field.isupper() else f"{prefix}{field}".upper()
-            problems[f"{name}={problem['input']!r}: {_RIGHT[name]}"] = None
+            problems[f"{name}={shown(problem['input'])}: {_RIGHT[name]}"] = None
         raise BadSetting("; ".join(problems)) from None
 
 

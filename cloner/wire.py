@@ -7,17 +7,60 @@ messages: they lie in Redis under their content hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from cloner import queues
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import WrongSchema
+from cloner.filenames import output_flaw
 from cloner.packing import Packed
+from cloner.texts import name_flaw, prose_flaw, shown
 
-SegmentRow = tuple[int, str, str]
+_BATCH_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def is_batch_id(value: object) -> bool:
+    """Whether a batch may be called so: its id names keys in Redis and a folder beside the outputs."""
+    return isinstance(value, str) and bool(_BATCH_ID.fullmatch(value))
+
+
+def check_batch_id(value: object) -> str:
+    """`value` as a batch's id. Raises `WrongSchema`."""
+    if isinstance(value, str) and is_batch_id(value):
+        return value
+    raise WrongSchema(f"{shown(value)} is no batch's id")
+
+
+def _unless(flaw: Callable[[str], str | None]) -> AfterValidator:
+    """Lets a text through in which `flaw` finds nothing."""
+
+    def check(text: str) -> str:
+        if found := flaw(text):
+            raise ValueError(f"it {found}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _output_flaw(output: str) -> str | None:
+    flaw = output_flaw(output)
+    return flaw[0] if flaw else name_flaw(output)
+
+
+BatchId = Annotated[str, _unless(lambda text: None if is_batch_id(text) else "is no batch's id")]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Queue = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
+Name = Annotated[str, _unless(name_flaw)]
+Prose = Annotated[str, _unless(prose_flaw)]
+Output = Annotated[str, _unless(_output_flaw)]
+Index = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+SegmentRow = tuple[Index, Prose, Output]
 """Segment index, text, output relative to the output root."""
 
 
@@ -29,14 +72,14 @@ class ReferenceRow(_Wire):
     """Where a speaker's reference lies, and what it says."""
 
     kind: ReferenceKind
-    digest: str
-    text: str
+    digest: Digest
+    text: Prose
 
 
 class SpeakerRow(_Wire):
     """A speaker of a manifest with all of its segments."""
 
-    id: str
+    id: Name
     reference: ReferenceRow
     segments: list[SegmentRow]
 
@@ -44,24 +87,24 @@ class SpeakerRow(_Wire):
 class PartRow(_Wire):
     """Segments ``start:stop`` of the `speaker`-th speaker of the manifest."""
 
-    speaker: int
-    start: int
-    stop: int
-    place: int
+    speaker: Count
+    start: Count
+    stop: Count
+    place: Count
     """The speaker's place among those of the assignment, from 1."""
-    texts: int
+    texts: Count
     """Texts of this speaker in the whole assignment."""
 
 
 class ChunkRow(_Wire):
     """A chunk as it was dealt."""
 
-    number: int
-    queue: str
-    assignment: int
+    number: Count
+    queue: Queue
+    assignment: Count
     """Chunks of one assignment are counted together in the log: a worker's share, or all of a shared queue's batch."""
-    speakers: int
-    texts: int
+    speakers: Count
+    texts: Count
     """Speakers and texts in the whole assignment."""
     shared: bool
     """Whether the assignment is that of all workers."""
@@ -71,22 +114,22 @@ class ChunkRow(_Wire):
 class SpeakerPart(_Wire):
     """One speaker's segments within a chunk's message."""
 
-    id: str
+    id: Name
     reference: ReferenceRow
     segments: list[SegmentRow]
-    place: int
-    texts: int
+    place: Count
+    texts: Count
 
 
 class ChunkMessage(_Wire):
     """All that a worker needs to speak a chunk, but for the references' bytes."""
 
     schema_version: int = queues.SCHEMA
-    batch_id: str
-    number: int
-    assignment: int
-    speakers: int
-    texts: int
+    batch_id: BatchId
+    number: Count
+    assignment: Count
+    speakers: Count
+    texts: Count
     shared: bool
     generation: Generation
     parts: list[SpeakerPart]
@@ -106,12 +149,25 @@ class Manifest(_Wire, Packed):
     """A batch as it was dealt."""
 
     schema_version: int = queues.SCHEMA
-    batch_id: str
-    source: str
-    submitted_at: float
+    batch_id: BatchId
+    source: Annotated[str, Field(max_length=4096)]
+    submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Generation
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint of the workers that it was dealt to: what segments' content keys follow from."""
     speakers: list[SpeakerRow]
     chunks: list[ChunkRow]
+
+    @model_validator(mode="after")
+    def _parts_are_there(self) -> Self:
+        """Each chunk is of these speakers' segments, and all chunks together are no more than they have."""
+        parts = [part for chunk in self.chunks for part in chunk.parts]
+        sizes = [len(speaker.segments) for speaker in self.speakers]
+        inside = all(part.speaker < len(sizes) and part.start < part.stop <= sizes[part.speaker] for part in parts)
+        if not inside or sum(part.stop - part.start for part in parts) > sum(sizes):
+            raise ValueError("its chunks are not of its speakers' segments")
+        return self
 
     @property
     def total(self) -> int:
@@ -148,10 +204,27 @@ class Manifest(_Wire, Packed):
         )
 
 
-def schema_of(message: dict[str, Any]) -> int:
+class Question(_Wire, Packed):
+    """What a client asks the collector about outputs that only the fleet sees."""
+
+    wanted: dict[str, str]
+    """Output -> content key."""
+
+
+class Answer(_Wire, Packed):
+    """What the collector found in the records; the other outputs that were asked about are missing."""
+
+    finished: list[str]
+    changed: list[str]
+    """Outputs that were generated with another key."""
+    error: str = ""
+    """Why it could not look, if it could not."""
+
+
+def schema_of(message: object) -> int:
     """The version of the wire format that a chunk's message claims; `WrongSchema` if it claims none."""
-    version = message.get("schema_version")
-    if not isinstance(version, int) or isinstance(version, bool):
+    version = message.get("schema_version") if isinstance(message, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1_000_000:
         raise WrongSchema(f"a chunk's message names no schema version (this worker reads version {queues.SCHEMA})")
     return version
 

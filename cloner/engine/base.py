@@ -119,7 +119,7 @@ class Engine(Protocol):
     """Name in settings and registry."""
 
     slots: int
-    """Segments decoded at the same time; final after `load`."""
+    """Segments decoded at the same time; after `load` it only changes where memory runs out."""
 
     @property
     def steps(self) -> int:

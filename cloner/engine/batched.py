@@ -158,6 +158,7 @@ class BatchedEngine:
                 else:
                     self._stage.add(item, answer)
         finally:
+            self.slots = self.scheduler.stepper.most_slots
             try:
                 self._stage.finish()
             finally:

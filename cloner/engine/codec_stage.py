@@ -12,6 +12,7 @@ import torch
 from cloner.engine.base import NotSpoken, Spoken
 from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import CodecDecoder
+from cloner.engine.memory import ran_out
 from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
 
@@ -61,7 +62,9 @@ class CodecStage:
             batch.append((segment, take))
         try:
             self._answer(batch)
-        except (RuntimeError, MemoryError):  # what torch raises, memory that ran out included
+        except torch.AcceleratorError:  # the device is gone, and with it whatever else would be tried on it
+            raise
+        except (RuntimeError, MemoryError):  # what else torch raises, memory that ran out included
             for one in batch:
                 self._answer_alone(one)
 
@@ -69,9 +72,12 @@ class CodecStage:
         """Decode a segment without the others, which may have been too much together."""
         try:
             self._answer([one])
+        except torch.AcceleratorError:
+            raise
         except (RuntimeError, MemoryError) as error:
             segment, take = one
-            take(NotSpoken(segment.line.segment, "generation_failed", f"the codec broke: {reason_of(error)}"))
+            code = "out_of_memory" if ran_out(error) else "generation_failed"
+            take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
         decoded = list(self._codec.decode([segment.codes for segment, _ in batch]))

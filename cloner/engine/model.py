@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.transformer import Stack, norm, product
+from cloner.engine.product import Product
+from cloner.engine.transformer import Stack, norm
 
 CODEBOOKS = len(CODEBOOK_SIZES)
 END = CODEBOOK_SIZES[0]
@@ -32,27 +33,28 @@ class Model:
         self.slow = Stack(upstream.layers, upstream.freqs_cis)
         self.fast = Stack(upstream.fast_layers, upstream.fast_freqs_cis)
         self._eps: float = config.norm_eps
-        self._norm = upstream.norm.weight
+        self._norm: Tensor = upstream.norm.weight
         self._embeddings = upstream.embeddings.weight
         head = self._embeddings if config.tie_word_embeddings else upstream.output.weight
         end = fish.end_token(upstream)
         semantic = head[self.first_semantic : self.first_semantic + END]
-        self._head = torch.cat([semantic, head[end : end + 1]])
+        self._head = Product(torch.cat([semantic, head[end : end + 1]]))
         self._code_embeddings = upstream.codebook_embeddings.weight
         self._code_offsets = torch.arange(CODEBOOKS, device=head.device) * config.codebook_size
         self._frame_scale = 1 / math.sqrt(CODEBOOKS + 1) if config.scale_codebook_embeddings else 1.0
-        self._fast_in = upstream.fast_project_in
+        fast_in = upstream.fast_project_in
+        self._fast_in = Product.taking(fast_in) if isinstance(fast_in, torch.nn.Linear) else fast_in
         self._fast_embeddings = upstream.fast_embeddings.weight
         self._fast_norm = upstream.fast_norm.weight
-        self._fast_head = upstream.fast_output.weight[: CODEBOOK_SIZES[1]].clone()
+        self._fast_head = Product(upstream.fast_output.weight[: CODEBOOK_SIZES[1]].clone())
 
     @property
     def device(self) -> torch.device:
-        return self._head.device
+        return self._norm.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._head.dtype
+        return self._norm.dtype
 
     def embed(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Input of the slow transformer for `tokens` ``[...]`` with `codes` ``[..., codebooks]``, which count only for
@@ -64,7 +66,7 @@ class Model:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Slow logits ``[..., 4097]`` in fp32: the semantic tokens, then the end token."""
-        return product(norm(hidden, self._norm, self._eps), self._head).float()
+        return self._head(norm(hidden, self._norm, self._eps)).float()
 
     def fast_start(self, hidden: Tensor) -> Tensor:
         """Input of the fast transformer at its first position, from the slow one's `hidden`."""
@@ -77,4 +79,4 @@ class Model:
 
     def fast_logits(self, x: Tensor) -> Tensor:
         """Fast logits ``[..., 1024]`` in fp32."""
-        return product(norm(x, self._fast_norm, self._eps), self._fast_head).float()
+        return self._fast_head(norm(x, self._fast_norm, self._eps)).float()

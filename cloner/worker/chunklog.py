@@ -55,7 +55,9 @@ class ChunkLog:
             self._record.refresh()
         if self._record.finished(assignment) < texts:
             return False
-        if not (shared and self._is_said("all done")):
+        # Chunks that were spoken by earlier batches find all done, one after another.
+        news = self._runtime.is_news(f"{self._message.batch_id}/{assignment}: all done")
+        if news and not (shared and self._is_said("all done")):
             everyone = ", all workers together" if shared else ""
             get_logger().info(f"✅ All done! Processed {self._record.generated(assignment)}/{texts} segments{everyone}")
         return True

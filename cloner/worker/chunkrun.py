@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken
 from cloner.errors import BadReference, RecordFailed, SegmentFailed, reason_of
 from cloner.fleet import WorkerState
+from cloner.keys import Keys
 from cloner.logs import get_logger
 from cloner.record import RecordWriter
 from cloner.results import SegmentResult
-from cloner.wire import ChunkMessage, ReferenceRow, SegmentRow, SpeakerPart
+from cloner.wire import ChunkMessage, SegmentRow, SpeakerPart
 from cloner.worker.chunklog import ChunkLog
 from cloner.worker.runtime import Runtime
 from cloner.worker.voices import Voices
@@ -48,6 +49,8 @@ class ChunkRun:
         self._runtime = runtime
         self._message = message
         self._tally = Tally()
+        self._spoken_s = 0.0
+        self._keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
 
@@ -113,24 +116,12 @@ class ChunkRun:
     def _unfinished(self, part: SpeakerPart) -> Iterator[tuple[SegmentRow, str]]:
         """The part's segments that the record does not have, with their content keys."""
         for row in part.segments:
-            key = self._content_key(part.reference, row)
+            key = self._keys.of(part.reference, row)
             known = self._record.results.get(row[0])
             if known and known.generated and known.key == key and self._runtime.outputs.has(known.output, known.size):
                 self._add(known)
             else:
                 yield row, key
-
-    def _content_key(self, reference: ReferenceRow, row: SegmentRow) -> str:
-        what = [
-            row[0],
-            row[1],
-            reference.digest,
-            reference.text,
-            self._message.generation.model_dump(),
-            self._runtime.engine.name,
-            self._runtime.settings.checkpoint_dir.name,
-        ]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _take(self, answer: Spoken | NotSpoken) -> None:
         """Write a segment's audio and its line in the record, in that order."""
@@ -154,6 +145,7 @@ class ChunkRun:
             )
         self._writer.append(result)
         del self._todo[answer.segment]
+        self._spoken_s += result.audio_s
         self._add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
@@ -194,7 +186,7 @@ class ChunkRun:
             _, cancelled, *codes = pipe.execute()
         self._cancelled = bool(cancelled)
         self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
-        self._reported = self._looked = time.monotonic()
+        self._began = self._reported = self._looked = time.monotonic()
 
     def _end(self) -> None:
         """Say how far the chunk came, and that this worker is ready for the next."""
@@ -202,7 +194,11 @@ class ChunkRun:
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
             pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            state: dict[Any, Any] = {"state": WorkerState.READY, "slots": self._runtime.engine.slots}
+            pipe.hset(names.worker(self._runtime.name), mapping=state)
+            if self._spoken_s:
+                pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
+                pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
             pipe.execute()
 
     def _report(self) -> None:

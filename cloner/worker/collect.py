@@ -5,6 +5,7 @@ Never imports torch: a box that only collects needs none.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +18,16 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.errors import UnknownBatch, printable, reason_of
+from cloner.carry import carry_over, look_through
+from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.outage import LOST
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
-from cloner.wire import Manifest
+from cloner.store import OutputRoot
+from cloner.wire import Answer, Manifest, Question, check_batch_id
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -68,6 +71,7 @@ def open_batch(batch_id: str) -> None:
     The client sends one message, so a batch is whole or not there. Ids are made from the batch's own: were this run
     twice, the chord would count each chunk once, and a chunk's second run would find everything spoken.
     """
+    check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
@@ -80,17 +84,61 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
 
     May run again; it says the same. Celery hands the body the chunks' counts and an errback the body's id.
     """
+    check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
         PATIENCE(_close, redis, settings, batch_id)
 
 
+@shared_task(name=queues.FIND_FINISHED, ignore_result=True)
+def find_finished(number: str, keep_s: int) -> None:
+    """Answer a client's question, if it still waits: its question expires when it has given up."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    data = PATIENCE(redis.getdel, settings.names.question(number))
+    if not isinstance(data, bytes):
+        return
+    try:
+        found = look_through(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
+        answer = Answer(finished=list(found.finished), changed=list(found.changed))
+    except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
+        answer = Answer(finished=[], changed=[], error=reason_of(error))
+    PATIENCE(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+
+
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
+    if redis.hexists(settings.names.batch(batch_id), "cancelled"):
+        _close(redis, settings, batch_id)
+        return
     # Before its chunks are there: on a second box, another collector may close it as soon as they are.
     redis.hset(settings.names.batch(batch_id), "state", "running")
+    _carry_over(redis, manifest, settings)
     _publish(manifest, settings)
+
+
+def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
+    """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
+    names, batch_id = settings.names, manifest.batch_id
+    try:
+        chunks = carry_over(manifest, OutputRoot(settings.out_dir))
+    except RecordFailed as error:
+        # All that is lost is time: it is spoken again.
+        get_logger().error(error.message)
+        return
+    if not chunks:
+        return
+    with redis.pipeline() as pipe:
+        for number, lines in chunks.items():
+            seconds = round(sum(line.audio_s for line in lines), 3)
+            counts = [len(lines), 0, sum(line.frames for line in lines), seconds, False]
+            # Its worker, if this is not the first run, may know more by now.
+            pipe.hsetnx(names.progress(batch_id), str(number), json.dumps(counts))
+        pipe.expire(names.progress(batch_id), settings.batch_ttl_s)
+        pipe.execute()
+    there = sum(map(len, chunks.values()))
+    get_logger().info(f"Batch {batch_id}: {there} of {manifest.total} segments are there from earlier batches")
 
 
 def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
@@ -150,6 +198,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
+        carried=sum(segment.carried for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         elapsed_s=round(now - manifest.submitted_at, 3),
         audio_s=round(sum(segment.audio_s for segment in spoken), 3),
@@ -171,7 +220,10 @@ def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
     data = redis.get(settings.names.manifest(batch_id))
     if not isinstance(data, bytes):
         raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
-    return Manifest.unpack(data)
+    manifest = Manifest.unpack(data)
+    if manifest.batch_id != batch_id:
+        raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
+    return manifest
 
 
 def _write_result(settings: Settings, result: BatchResult) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloner.settings import Settings
 
 
 def main() -> int:
     """Run until told to stop."""
     from cloner.errors import ClonerError
+    from cloner.folderlock import holding
     from cloner.logs import configure, get_logger
     from cloner.orphan import die_with_parent
     from cloner.settings import load_settings
@@ -21,10 +29,26 @@ def main() -> int:
         from cloner.app import make_app, run_worker
 
         app = make_app(settings)
-        return run_worker(app, "cloner.worker.collect", f"collector@{settings.box}", [settings.names.collector_queue])
+        with holding(settings.out_dir, settings.fleet):
+            threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
+            name, queue = f"collector@{settings.box}", settings.names.collector_queue
+            return run_worker(app, "cloner.worker.collect", name, [queue])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code
+
+
+def _beat(settings: Settings) -> None:
+    """Say that this collector is alive, again and again: who waits for a batch wants to know."""
+    from redis import RedisError
+
+    from cloner.redisconn import connect
+
+    redis = connect(settings.require_redis_url())
+    while True:
+        with suppress(RedisError):  # Celery tells of an outage
+            redis.set(settings.names.collector, os.getpid(), px=max(1, round(settings.alive_s * 1000)))
+        time.sleep(settings.heartbeat_s)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class Runtime:
         return record
 
     @property
+    def fingerprint(self) -> str:
+        """What the checkpoint held when this process came to load it."""
+        return self._worker.fingerprint
+
+    @property
     def codec_identity(self) -> str:
         """What makes codes of recordings: the codec as it was loaded, whatever lies in its folder now."""
         return self._codec_identity
@@ -73,13 +78,18 @@ class Runtime:
 
     def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
         """Say once what this worker was dealt, or what it takes its chunks of."""
-        if assignment in self._said:
+        if not self.is_news(assignment):
             return
-        self._said.add(assignment)
         if shared:
             get_logger().info(f"Taking chunks of {speakers} speakers, {texts} texts total from the shared queue")
         else:
             get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+
+    def is_news(self, what: str) -> bool:
+        """Whether this process has not said that yet; from now on, it has."""
+        news = what not in self._said
+        self._said.add(what)
+        return news
 
     def first_to_say(self, batch_id: str, what: str) -> bool:
         """Whether no worker has said that of a batch yet; from now on, this one has."""

@@ -8,20 +8,26 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from cloner import queues
+from cloner.errors import WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
 from cloner.worker import lifecycle
 from cloner.worker.chunkrun import ChunkRun
 
 
-@shared_task(bind=True, name=queues.SPEAK_CHUNK)
+@shared_task(bind=True, name=queues.SPEAK_CHUNK, throws=(WrongSchema,))
 def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     """Speak a chunk. What came of each segment stands in the record; the chord gets the counts."""
     runtime = lifecycle.current()
-    version = schema_of(message)
-    if version != queues.SCHEMA:
-        _leave_for(self, version, runtime.names.shared_queue(version))
-    ChunkRun(runtime, read_chunk(message)).run()
+    try:
+        version = schema_of(message)
+        if version != queues.SCHEMA:
+            _leave_for(self, version, runtime.names.shared_queue(version))
+        chunk = read_chunk(message)
+    except WrongSchema as error:
+        get_logger().error(f"A message was refused: {error.message}")
+        raise
+    ChunkRun(runtime, chunk).run()
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

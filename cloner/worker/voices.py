@@ -14,9 +14,9 @@ from cloner.batch import ReferenceKind
 from cloner.engine.base import Codes, Voice
 from cloner.engine.checks import check_codes
 from cloner.errors import BadReference, reason_of
+from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
-from cloner.record import HOUSEKEEPING
-from cloner.references import audio_from_bytes, codes_from_bytes
+from cloner.references import audio_from_bytes, codes_from_bytes, reference_key
 from cloner.wire import ReferenceRow
 from cloner.worker.runtime import Runtime
 
@@ -42,7 +42,7 @@ class Voices:
     def get(self, reference: ReferenceRow) -> Voice:
         """The voice of a reference. Raises `BadReference`."""
         if reference.kind is ReferenceKind.CODES:
-            return Voice(codes_from_bytes(self._data(reference.digest)), reference.text)
+            return Voice(codes_from_bytes(self._data(reference)), reference.text)
         if reference.digest not in self._encoded:
             self._encode_next(reference.digest)
         codes = self._encoded[reference.digest]
@@ -61,7 +61,7 @@ class Voices:
                 self._encoded[digest] = kept
                 continue
             try:
-                audios[digest] = audio_from_bytes(self._data(digest))
+                audios[digest] = audio_from_bytes(self._data(self._recordings[digest]))
             except BadReference as error:
                 self._encoded[digest] = error
         if not audios:
@@ -81,10 +81,13 @@ class Voices:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this speaker's alone
                 self._encoded[digest] = BadReference(f"the recording could not be encoded: {reason_of(error)}")
 
-    def _data(self, digest: str) -> bytes:
+    def _data(self, reference: ReferenceRow) -> bytes:
+        digest = reference.digest
         data = self._fetched.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
         if not isinstance(data, bytes):
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
+        if reference_key(reference.kind, data) != digest:
+            raise BadReference("the speaker's reference did not arrive whole; submit the batch again")
         return data
 
     def _kept(self, digest: str) -> Codes | None:

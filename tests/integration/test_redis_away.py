@@ -134,7 +134,7 @@ def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
+        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []

@@ -18,7 +18,7 @@ NAMES = Names("test")
 
 
 def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
-    reference = ReferenceRow(kind=ReferenceKind.CODES, digest="d", text="Hello.")
+    reference = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
     rows = [(n, "text", output) for n, output in enumerate(outputs)]
     speaker = SpeakerRow(id="anna", reference=reference, segments=rows)
     return Manifest(

@@ -57,7 +57,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     right = "give the path of a batch file"
     assert problems(tmp_path / "b.json") == [f"the file: it cannot be read (No such file or directory); {right}"]
     (tmp_path / "folder.json").mkdir()
-    assert problems(tmp_path / "folder.json") == [f"the file: it cannot be read (Is a directory); {right}"]
+    assert problems(tmp_path / "folder.json") == [f"the file: it is not a file; {right}"]
 
 
 @pytest.mark.parametrize(

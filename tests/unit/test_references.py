@@ -145,7 +145,7 @@ class TestRecordings:
         path = save_tone(tmp_path / "a.wav", 1, said="Said.").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
         (tmp_path / "a.lab").rename(path.with_suffix(".lab"))
         assert check_recording(path) is None
-        assert audio_from_bytes(load_reference(find_reference(tmp_path)).data).size == 44_100
+        assert audio_from_bytes(load_reference(find_reference(tmp_path, [tmp_path])).data).size == 44_100
 
     def test_channels_become_their_mean(self, tmp_path: Path) -> None:
         left = tone(1, 44_100)
@@ -227,7 +227,7 @@ class TestFolder:
         save_tone(tmp_path / "a.flac", 1, said="\ufeffOne.")
         save_tone(tmp_path / ".hidden.wav", 1)
         (tmp_path / "notes.txt").write_text("not a recording")
-        reference = find_reference(tmp_path)
+        reference = find_reference(tmp_path, [tmp_path])
         assert reference.paths == (tmp_path / "a.flac", tmp_path / "b.wav")
         assert reference.text == "One. Two."
         assert reference.kind is ReferenceKind.AUDIO
@@ -235,12 +235,12 @@ class TestFolder:
     def test_recordings_are_taken_while_they_stay_within_30_seconds(self, tmp_path: Path) -> None:
         for name, seconds in [("a", 20), ("b", 10), ("c", 1)]:
             save_tone(tmp_path / f"{name}.wav", seconds, rate=8_000, said=name)
-        assert find_reference(tmp_path).text == "a b"
+        assert find_reference(tmp_path, [tmp_path]).text == "a b"
 
     def test_first_recording_is_taken_however_long(self, tmp_path: Path) -> None:
         save_tone(tmp_path / "a.wav", 31, rate=8_000, said="a")
         save_tone(tmp_path / "b.wav", 1, rate=8_000, said="b")
-        assert find_reference(tmp_path).text == "a"
+        assert find_reference(tmp_path, [tmp_path]).text == "a"
 
     def test_every_wrong_file_is_named(self, tmp_path: Path) -> None:
         save_tone(tmp_path / "a.wav", 1)
@@ -249,7 +249,7 @@ class TestFolder:
         save_tone(tmp_path / "d.wav", 0.1, said="short")
         save_tone(tmp_path / "e.wav", 1).with_suffix(".lab").write_bytes(b"\xff\xfe")
         with pytest.raises(BadReference) as caught:
-            find_reference(tmp_path)
+            find_reference(tmp_path, [tmp_path])
         for expected in (
             "a.lab': there is no such file",
             "b.lab': the transcript is blank",
@@ -261,6 +261,6 @@ class TestFolder:
 
     def test_folder_without_recordings_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BadReference, match="holds no recording"):
-            find_reference(tmp_path)
+            find_reference(tmp_path, [tmp_path])
         with pytest.raises(BadReference, match="cannot be read"):
-            find_reference(tmp_path / "nobody")
+            find_reference(tmp_path / "nobody", [tmp_path])

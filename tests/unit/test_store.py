@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from cloner import store
 from cloner.errors import SegmentFailed
 from cloner.store import OutputRoot
 
@@ -55,3 +57,50 @@ def test_an_output_that_cannot_be_written_says_which_and_why(tmp_path: Path) -> 
     (tmp_path / "a").write_text("a file where a folder should be")
     with pytest.raises(SegmentFailed, match=r"a/b\.wav cannot be written under .*: "):
         OutputRoot(tmp_path).write_audio("a/b.wav", TONE, 44_100)
+
+
+def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    OutputRoot(tmp_path).write_audio("link/a/b.wav", TONE, 44_100)
+    assert soundfile.info(tmp_path / "real/a/b.wav").frames == len(TONE)
+
+
+@pytest.mark.parametrize("output", ["a/b/c.wav", "a/c.wav"])
+def test_a_link_that_is_planted_after_the_look_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "a/b").mkdir(parents=True)
+    (elsewhere / "b").mkdir(parents=True)
+
+    def look_and_be_overtaken(path: Path) -> str:
+        seen = realpath(path)
+        if path != root / ".cloner":
+            (root / "a").rename(root / "away")
+            (root / "a").symlink_to(elsewhere)
+        return seen
+
+    outputs = OutputRoot(root)
+    monkeypatch.setattr(store, "realpath", look_and_be_overtaken)
+    with pytest.raises(SegmentFailed, match="cannot be written"):
+        outputs.write_audio(output, TONE, 44_100)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a.wav").symlink_to("../secret")
+    OutputRoot(tmp_path / "root").write_audio("a.wav", TONE, 44_100)
+    assert not (tmp_path / "root/a.wav").is_symlink()
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_our_own_folder_may_not_lead_out_either(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root/.cloner").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegmentFailed, match=r"\.cloner leads out of the output folder"):
+        OutputRoot(tmp_path / "root").write_audio("a.wav", TONE, 44_100)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine import fish
@@ -17,6 +18,7 @@ from cloner.engine.cache import Cache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
 from cloner.engine.prefixes import Prefixes
+from cloner.engine.product import Product
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 from cloner.engine.stepper import Stepper
@@ -93,3 +95,9 @@ def codes_of(scheduler: Scheduler, lines: Iterable[Line]) -> dict[int, np.ndarra
     answers = list(scheduler.run(lines))
     assert all(isinstance(answer, SegmentCodes) for answer in answers), answers
     return {answer.line.segment: answer.codes.numpy() for answer in answers if isinstance(answer, SegmentCodes)}
+
+
+def weight_of(product: Product) -> Tensor:
+    """A copy of a product's weight ``[outputs, inputs]``, laid out as usual."""
+    weight = product._weight
+    return weight.to_dense() if weight.is_mkldnn else weight.clone()

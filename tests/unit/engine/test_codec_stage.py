@@ -83,4 +83,16 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
     stage._decode()
     assert [(answer.segment, isinstance(answer, Spoken)) for answer in answers] == [(6, True), (7, False), (8, True)]
     assert isinstance(answers[1], NotSpoken)
-    assert answers[1].message == "the codec broke: OutOfMemoryError: too much"
+    assert (answers[1].code, answers[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
+
+
+def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
+    def decode(_codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
+    answers: list[Spoken | NotSpoken] = []
+    stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7))
+    with pytest.raises(torch.AcceleratorError):
+        stage._decode()
+    assert answers == []

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cloner.engine.base import Line, NotSpoken, Voice
 from cloner.engine.model import END, Model
+from cloner.engine.product import Product
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 
-from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice
+from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice, weight_of
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,17 @@ def voice() -> Voice:
 
 
 @contextmanager
-def end_row(scheduler: Scheduler) -> Iterator[Tensor]:
-    """The weights that decide on the end; within it, they may be changed. The first one alone matters after a frame."""
-    with torch.inference_mode():
-        weight = scheduler.decoder.model._head[END]
-        kept = weight.clone()
-        yield weight
-        weight.copy_(kept)
+def changed(product: Product, change: Callable[[Tensor], object]) -> Iterator[None]:
+    """Within it, the product's weight is what `change` made of it."""
+    weight = weight_of(product)
+    change(weight)
+    with patch.object(product, "_weight", Product(weight)._weight):
+        yield
+
+
+def changed_end(scheduler: Scheduler, change: Callable[[Tensor], object]) -> AbstractContextManager[None]:
+    """Within it, the weights that decide on the end are changed. The first one alone matters after a frame."""
+    return changed(scheduler.decoder.model._head, lambda weight: change(weight[END]))
 
 
 def one(scheduler: Scheduler, line: Line) -> SegmentCodes | NotSpoken:
@@ -100,8 +105,7 @@ def test_occupancy_is_nothing_before_the_first_step(tiny: Path) -> None:
 def test_an_end_that_always_wants_to_come_waits_for_the_least_frames(
     frames: int, scheduler: Scheduler, voice: Voice
 ) -> None:
-    with end_row(scheduler) as row:
-        row[0] = 1e6
+    with changed_end(scheduler, lambda row: row[:1].fill_(1e6)):
         answer = one_spoken(scheduler, make_line(voice, min_new_tokens=frames))
     assert answer.codes.shape == (10, frames)
     assert not answer.truncated
@@ -109,15 +113,13 @@ def test_an_end_that_always_wants_to_come_waits_for_the_least_frames(
 
 @pytest.mark.parametrize("sign", [1, -1])  # with one of them the end is the likeliest token after the prompt
 def test_a_segment_does_not_begin_with_its_end(sign: int, scheduler: Scheduler, voice: Voice) -> None:
-    with end_row(scheduler) as row:
-        row.fill_(sign * 1e3)
+    with changed_end(scheduler, lambda row: row.fill_(sign * 1e3)):
         assert one_spoken(scheduler, make_line(voice, min_new_tokens=0)).codes.shape[1] > 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
 def test_a_segment_that_never_ends_is_cut_and_says_so(frames: int, scheduler: Scheduler, voice: Voice) -> None:
-    with end_row(scheduler) as row:
-        row[0] = -1e6
+    with changed_end(scheduler, lambda row: row[:1].fill_(-1e6)):
         answer = one_spoken(scheduler, make_line(voice, min_new_tokens=0, max_new_tokens=frames))
     assert answer.codes.shape == (10, frames)
     assert answer.truncated
@@ -189,24 +191,27 @@ def test_a_token_whose_weights_are_no_numbers_fails_its_segments_alone(fixed: bo
         assert all(np.array_equal(codes[n], before[n]) for n in before)
 
 
+def no_numbers(weight: Tensor) -> None:
+    weight.fill_(torch.nan)
+
+
 @pytest.mark.parametrize(
-    "weight",
+    "broken",
     [
-        lambda model: model.slow._layers[1].down,
-        lambda model: model._head[END],
-        lambda model: model.fast._layers[0].qkv,
-        lambda model: model._fast_embeddings,
-        lambda model: model._fast_head[7],
+        lambda model: changed(model.slow._layers[1].down, no_numbers),
+        lambda model: changed(model._head, lambda weight: no_numbers(weight[END])),
+        lambda model: changed(model.fast._layers[0].qkv, no_numbers),
+        lambda model: patch.object(model, "_fast_embeddings", torch.full_like(model._fast_embeddings, torch.nan)),
+        lambda model: changed(model._fast_head, lambda weight: no_numbers(weight[7])),
     ],
     ids=["slow layer", "end token", "fast layer", "fast embeddings", "fast head"],
 )
 def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
-    weight: Callable[[Model], Tensor], tiny: Path, voice: Voice
+    broken: Callable[[Model], AbstractContextManager[object]], tiny: Path, voice: Voice
 ) -> None:
     scheduler = make_scheduler(tiny, 1)
-    with torch.inference_mode():
-        weight(scheduler.decoder.model).fill_(torch.nan)
-    answer = one(scheduler, make_line(voice))
+    with broken(scheduler.decoder.model):
+        answer = one(scheduler, make_line(voice))
     assert isinstance(answer, NotSpoken)
     assert answer.code == "generation_failed"
 
@@ -220,3 +225,91 @@ def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Sche
     assert scheduler.use.steps == steps + 7
     after = codes_of(scheduler, lines)
     assert all(np.array_equal(after[n], before[n]) for n in range(6))
+
+
+def ask_for_too_much() -> None:
+    """Make the allocator say what it says where there is no memory."""
+    torch.empty(2**50)
+
+
+def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
+    tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler = make_scheduler(tiny, 4)
+    step, total = scheduler.stepper.step, scheduler.decoder.cache.total_positions
+
+    def scarce_step(active: int, longest: int) -> Any:
+        if active > 1 and scheduler.use.steps > 2:
+            ask_for_too_much()
+        return step(active, longest)
+
+    lines = [frames_line(voice, n, 3 + n) for n in range(6)]
+    with patch.object(scheduler.stepper, "step", scarce_step):
+        codes = codes_of(scheduler, lines)
+    assert {n: segment.shape for n, segment in codes.items()} == {n: (10, 3 + n) for n in range(6)}
+    assert (scheduler.stepper.slots, scheduler.decoder.cache.total_positions) == (1, total // 4)
+    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
+    assert said == [
+        "Out of memory with 4 slots: going on with 2",
+        "Out of memory with 2 slots: going on with 1",
+    ]
+    assert codes_of(scheduler, lines[:1])[0].shape == (10, 3), "and so are later chunks"
+
+
+def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 2)
+    fill, filled = scheduler.decoder.fill, []
+
+    def scarce_fill(parts: Any) -> None:
+        filled.append(parts)
+        if len(filled) == 2:
+            ask_for_too_much()
+        fill(parts)
+
+    with patch.object(scheduler.decoder, "fill", scarce_fill):
+        codes = codes_of(scheduler, [frames_line(voice, 0, 4), frames_line(make_voice(7), 1, 5)])
+    assert [codes[n].shape for n in range(2)] == [(10, 4), (10, 5)]
+    assert scheduler.stepper.slots == 1
+
+
+def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 1)
+    lines = [frames_line(voice, n, 5) for n in range(3)]
+    step = scheduler.stepper.step
+
+    def scarce_step(active: int, longest: int) -> Any:
+        if scheduler._running[0] and scheduler._running[0].line.segment == 1:
+            ask_for_too_much()
+        return step(active, longest)
+
+    with patch.object(scheduler.stepper, "step", scarce_step):
+        answers = list(scheduler.run(lines))
+    failed = [answer for answer in answers if isinstance(answer, NotSpoken)]
+    assert [(answer.segment, answer.code) for answer in failed] == [(1, "out_of_memory")]
+    assert len(answers) == 3
+
+
+def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 4)
+    with patch.object(scheduler.stepper, "step", lambda _active, _longest: ask_for_too_much()):
+        answers = list(scheduler.run([frames_line(voice, n, 5) for n in range(9)]))
+    assert sorted(answer.segment for answer in answers if isinstance(answer, NotSpoken)) == list(range(9))
+    assert {answer.code for answer in answers if isinstance(answer, NotSpoken)} == {"out_of_memory"}
+
+
+def test_a_segment_that_half_the_memory_does_not_hold_fails_with_a_sentence(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 2)
+    room = scheduler.decoder.cache.total_positions
+    long = make_line(voice, 1, max_new_tokens=room * 3 // 4, min_new_tokens=2)
+    step, steps = scheduler.stepper.step, scheduler.use.steps
+
+    def scarce_step(active: int, longest: int) -> Any:
+        if scheduler.use.steps == steps + 2 and scheduler.stepper.most_slots == 2:
+            ask_for_too_much()
+        return step(active, longest)
+
+    with patch.object(scheduler.stepper, "step", scarce_step):
+        answers = list(scheduler.run([frames_line(voice, 0, 5), long]))
+    assert [(type(answer).__name__) for answer in answers] == ["SegmentCodes", "NotSpoken"]
+    assert isinstance(answers[1], NotSpoken)
+    assert answers[1].code == "out_of_memory"

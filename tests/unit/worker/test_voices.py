@@ -15,8 +15,10 @@ from cloner.batch import ReferenceKind
 from cloner.engine.base import SAMPLE_RATE, Audio, Codes
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
+from cloner.references import codes_from_bytes, reference_key
 from cloner.wire import ReferenceRow
 from cloner.worker.voices import TOGETHER, Voices
+from tests.batches import write_codes
 from tests.unit.worker.workers import Workers
 
 
@@ -43,8 +45,9 @@ def recording(workers: Workers, seed: int, seconds: float = 1.0) -> ReferenceRow
     sound = io.BytesIO()
     samples = 0.1 * np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE)).astype(np.float32)
     soundfile.write(sound, samples, SAMPLE_RATE, format="FLAC")
-    workers.blobs.set(workers.settings.names.reference(str(seed)), sound.getvalue())
-    return ReferenceRow(kind=ReferenceKind.AUDIO, digest=str(seed), text=f"text {seed}")
+    digest = reference_key(ReferenceKind.AUDIO, sound.getvalue())
+    workers.blobs.set(workers.settings.names.reference(digest), sound.getvalue())
+    return ReferenceRow(kind=ReferenceKind.AUDIO, digest=digest, text=f"text {seed}")
 
 
 def test_recordings_are_encoded_together_and_once(workers: Workers) -> None:
@@ -72,8 +75,8 @@ def test_a_recording_that_breaks_the_engine_fails_alone(workers: Workers) -> Non
 
 def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> None:
     rows = [recording(workers, 0), recording(workers, 1), recording(workers, 2)]
-    workers.blobs.delete(workers.settings.names.reference("0"))
-    workers.blobs.set(workers.settings.names.reference("1"), b"no sound")
+    workers.blobs.delete(workers.settings.names.reference(rows[0].digest))
+    workers.blobs.set(workers.settings.names.reference(rows[1].digest), b"no sound")
     voices = Voices(workers.runtime(engine=Counting()), rows, {})
     for row, reason in zip(rows, ("no longer in Redis", "did not arrive whole"), strict=False):
         with pytest.raises(BadReference, match=reason):
@@ -81,16 +84,33 @@ def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> No
     assert voices.get(rows[2]).text == "text 2"
 
 
+@pytest.mark.parametrize("kind", ReferenceKind)
+def test_bytes_under_another_references_name_are_refused(workers: Workers, tmp_path: Path, kind: ReferenceKind) -> None:
+    """Whole and right in themselves: somebody has put another voice in the speaker's place."""
+    other = recording(workers, 1)
+    data = workers.blobs.get(workers.settings.names.reference(other.digest))
+    assert isinstance(data, bytes)
+    if kind is ReferenceKind.CODES:
+        data = write_codes(tmp_path / "a.npy").read_bytes()
+        assert codes_from_bytes(data).shape == (10, 20)
+    row = ReferenceRow(kind=kind, digest="0" * 64, text="text 0")
+    workers.blobs.set(workers.settings.names.reference(row.digest), data)
+    with pytest.raises(BadReference, match="did not arrive whole"):
+        Voices(workers.runtime(engine=Counting()), [row], {}).get(row)
+    with pytest.raises(BadReference, match="did not arrive whole"):
+        Voices(workers.runtime(engine=Counting()), [row], {row.digest: data}).get(row)
+
+
 def test_kept_codes_that_are_damaged_are_made_anew(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
     row = recording(workers, 0)
     codes = Voices(workers.runtime(engine=Counting()), [row], {}).get(row).codes
-    (kept,) = (workers.settings.out_dir / ".cloner").rglob("0.npy")
+    (kept,) = (workers.settings.out_dir / ".cloner").rglob("*.npy")
     kept.write_bytes(kept.read_bytes()[:-100])
     engine = Counting()
     assert np.array_equal(Voices(workers.runtime(engine=engine), [row], {}).get(row).codes, codes)
     assert engine.calls == [1]
     assert f"{kept} is made anew" in capsys.readouterr().err
-    assert np.array_equal(np.load(kept), codes)
+    assert np.array_equal(np.load(kept, allow_pickle=False), codes)
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,52 @@
+"""Products with weights, nearly all of a step's arithmetic, each device's fastest way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ROWS = 32
+"""Rows that a CPU's weights are laid out for; other numbers of rows take them as well."""
+
+
+class Product:
+    """As `functional.linear` with `weight` ``[outputs, inputs]``, over and over.
+
+    On a CPU the weight is a copy, laid out once as oneDNN reads it. Left as it is, each call would lay it out anew:
+    that takes as long as reading it, and MKL, which torch asks in float32, is slower at few rows besides (measured in
+    ops/BENCHMARKS.md).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._packed = _can_pack(weight)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self._packed else weight
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed:
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+            return y
+        return functional.linear(x, self._weight, self._bias)
+
+    @classmethod
+    def taking(cls, *linears: Any) -> Product:
+        """That of one of upstream's `Linear`s, or of several without bias, whose outputs stand one behind another.
+
+        They lose their weights, so that a model is not in memory twice while it is taken over.
+        """
+        weights = [linear.weight for linear in linears]
+        product = cls(weights[0] if len(weights) == 1 else torch.cat(weights), linears[0].bias)
+        for linear in linears:
+            linear.weight = None
+        return product
+
+
+def _can_pack(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if weight.dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype is torch.float32

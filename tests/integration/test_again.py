@@ -1,0 +1,116 @@
+"""The same batch again: only what is missing or changed is spoken, whatever Redis remembers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from cloner.client import Client
+from cloner.record import batch_directory
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, run_cloner, spoken
+
+
+def change(batch: Path, index: int, text: str) -> None:
+    """Give one segment another text."""
+    whole = json.loads(batch.read_text())
+    whole["tasks"][index]["target_text"] = text
+    batch.write_text(json.dumps(whole))
+
+
+def spoken_by_workers(settings: Settings, batch_id: str) -> list[int]:
+    """The segments that this batch's own workers spoke."""
+    files = batch_directory(settings.out_dir, batch_id).glob("*@*.jsonl")
+    return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
+
+
+def test_only_what_is_missing_or_changed_is_spoken_again(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2")
+    fleet.wait_for("Models loaded!", 2)
+    batch = write_batch(tmp_path, [20, 16, 10])
+    first = client.submit(batch).wait(timeout=60)
+    assert (first.generated, first.carried) == (46, 0)
+    before = {output: (settings.out_dir / output).read_bytes() for output in first.results.values()}
+
+    change(batch, 3, "Another text.")
+    (settings.out_dir / first.results[30]).unlink()
+    # As long as it was, but something else by now.
+    touched = settings.out_dir / first.results[40]
+    touched.write_bytes(before[first.results[40]][:-1])
+    again = client.submit(batch)
+    result = again.wait(timeout=60)
+    assert (result.generated, result.carried, result.failed) == (46, 43, 0)
+    assert spoken_by_workers(settings, again.id) == [3, 30, 40]
+    assert spoken(settings, again.id) == list(range(46))
+    assert again.progress().generated == 46
+    fleet.wait_for(f"[Collector] Batch {again.id}: 43 of 46 segments are there from earlier batches")
+    after = {output: (settings.out_dir / output).read_bytes() for output in result.results.values()}
+    assert [output for output in after if after[output] != before[output]] == [first.results[3]]
+
+    third = client.submit(batch)
+    assert third.wait(timeout=60).carried == 46
+    assert spoken_by_workers(settings, third.id) == []
+    done = [line for line in fleet.lines if "All done!" in line]
+    assert len(done) == 3 * 2
+
+
+def test_other_parameters_are_another_audio_and_the_last_one_counts(
+    launch: Start, client: Client, tmp_path: Path
+) -> None:
+    launch("--workers", "1").wait_for("Models loaded!")
+    for seed, carried in ((0, 0), (1, 0), (1, 4), (0, 0)):
+        batch = write_batch(tmp_path, [2, 2], generation={"seed": seed})
+        assert client.submit(batch).wait(timeout=60).carried == carried
+
+
+def test_a_redis_that_has_lost_everything_costs_only_what_is_missing(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2", fake_segment_s=0.1)
+    fleet.wait_for("Models loaded!", 2)
+    batch = write_batch(tmp_path, [30, 30])
+    lost = client.submit(batch)
+    fleet.wait_for("progress: 10/30", 2)
+    fleet.stop()
+    client.redis.flushall()
+    there = spoken(settings, lost.id)
+    assert len(there) >= 20
+
+    launch("--workers", "2").wait_for("Models loaded!", 2)
+    again = client.submit(batch)
+    result = again.wait(timeout=60)
+    assert (result.generated, result.carried) == (60, len(there))
+    assert sorted(there + spoken_by_workers(settings, again.id)) == list(range(60))
+
+
+def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    batch = write_batch(tmp_path, [6, 6])
+    arguments = ("run", str(batch), "--out", "spoken", "--engine", "fake", "--workers", "2")
+    first = run_cloner(*arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "spoken" / "audio" / "7.wav").unlink()
+    again = run_cloner(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout)
+    assert (result["generated"], result["carried"], sum(result["workers"].values())) == (12, 11, 12)
+    said = f"[Collector] Batch {result['batch_id']}: 11 of 12 segments are there from earlier batches"
+    assert said in again.stderr.splitlines()
+    assert "[Main] All done! Generated 12/12 segments" in again.stderr
+
+
+def test_another_checkpoint_is_another_voice(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    short = {"max_new_tokens": 2}
+    batch = write_batch(tmp_path, [2], generation=short, checkpoint_dir=str(checkpoint))
+    for changed, carried in ((False, 0), (False, 2), (True, 0)):
+        if changed:
+            config = checkpoint / "config.json"
+            config.write_text(config.read_text() + "\n")
+        ran = run_cloner("run", str(batch), "--out", "spoken", "--workers", "1", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["carried"] == carried
