@@ -1,4 +1,4 @@
-"""``launcher up | plan | status``: a thin skin over layout, supervisor and registry."""
+"""``launcher up | collect | plan | status``: a thin skin over layout, supervisor and registry."""
 
 from __future__ import annotations
 
@@ -50,18 +50,21 @@ def up(
 ) -> None:
     """Start this box's workers and keep them running."""
     settings = _settings(engine)
-    url = settings.require_redis_url()
+    settings.require_redis_url()
     layout = _layout(settings, gpu, workers, speakers)
     log = get_logger()
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
         log.info(line)
-    with reaching(url):
-        hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, settings.names, settings.alive_s)
-        environment = {"CLONER_ENGINE": settings.engine}
-        with Supervisor(settings, layout, registry, environment=environment, collector=collector) as supervisor:
-            supervisor.start()
-            supervisor.run()
+    _keep_running(settings, layout, collector)
+
+
+@app.command()
+def collect() -> None:
+    """Start a collector alone and keep it running, for boxes whose `up` has --no-collector."""
+    settings = load_settings()
+    settings.require_redis_url()
+    get_logger().info("[Main] Launching the collector...")
+    _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
 
 
 @app.command()
@@ -104,6 +107,18 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
     expected = [expected_worker(settings, spec).name for spec in _layout(settings, None, None, None).specs]
     if missing := [name for name in expected if name not in loaded]:
         raise ClonerError(f"Not ready: {', '.join(missing)}")
+
+
+def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
+    """Until a signal stops it."""
+    url = settings.require_redis_url()
+    with reaching(url):
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, settings.names, settings.alive_s)
+        environment = {"CLONER_ENGINE": settings.engine}
+        with Supervisor(settings, layout, registry, environment=environment, collector=collector) as supervisor:
+            supervisor.start()
+            supervisor.run()
 
 
 def _settings(engine: EngineName | None) -> Settings:

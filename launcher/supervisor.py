@@ -119,7 +119,8 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
-        self._say(f"[Main] Launching {len(self._roster.workers)} workers...")
+        if self._roster.workers:
+            self._say(f"[Main] Launching {len(self._roster.workers)} workers...")
         for post in self._posts:
             self._launch(post)
 

@@ -159,6 +159,25 @@ def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
 
 
 @pytest.mark.usefixtures("redis")
+def test_collect_keeps_a_collector_running_and_nothing_else(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    supervisor = functools.partial(Supervisor, collector_command=[sys.executable, "-c", STOP_THE_LAUNCHER])
+    monkeypatch.setattr(cli, "Supervisor", supervisor)
+
+    status, out, err = launcher("collect")
+
+    assert (status, out) == (0, "")
+    lines = err.splitlines()
+    assert lines[0] == "[Main] Launching the collector..."
+    assert sorted(lines[1:]) == [
+        "[Collector] up",
+        "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
+    ]
+
+
+@pytest.mark.usefixtures("redis")
 def test_up_with_a_model_that_does_not_load_ends_with_78(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
