@@ -13,11 +13,17 @@ from celery.platforms import SecurityWarning
 
 from cloner.address import celery_address, check_address
 from cloner.errors import EXIT_LOAD_FAILED
+from cloner.orphan import PARENT_PID
+from cloner.pulse import HOLDER, Part, beat_from_now_on
+from cloner.queues import Names
 from cloner.settings import Settings
 
 
-def make_app(settings: Settings) -> Celery:
-    """A Celery app for the fleet's Redis. Raises `BadSetting` if none is set, or its address makes no sense."""
+def make_app(settings: Settings, holder: str | None = None) -> Celery:
+    """A Celery app for the fleet's Redis; who takes messages is a `holder`, by its name.
+
+    Raises `BadSetting` if no Redis is set, or its address makes no sense.
+    """
     url = settings.require_redis_url()
     check_address(url)
     app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
@@ -58,6 +64,7 @@ def make_app(settings: Settings) -> Celery:
             "queue_order_strategy": "priority",
             # The kernel notices a Redis whose machine is gone without a word.
             "socket_keepalive": True,
+            **(_held_keys(settings.names, holder) if holder else {}),
         },
         # The results of chunks must outlast their batch: the chord waits for ever for one that has expired.
         result_expires=settings.batch_ttl_s,
@@ -75,10 +82,28 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:
-    """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status."""
+def _held_keys(names: Names, holder: str) -> dict[str, str]:
+    """Where kombu keeps the messages that this process has in hand: apart from anybody else's, so that the launcher
+    can give them back when it dies."""
+    return {
+        "unacked_key": names.unacked(holder),
+        "unacked_index_key": names.unacked_since(holder),
+        "unacked_mutex_key": names.unacked_mutex(holder),
+    }
+
+
+def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]) -> int:
+    """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status.
+
+    Raises `BadSetting` as `make_app` does.
+    """
+    app = make_app(settings, name)
     # The child is spawned, not forked: it finds its tasks by this name.
-    app.conf.imports = (tasks, "cloner.outage")
+    app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
+    # The child ends with this process, and shows signs of life under the same name.
+    os.environ[PARENT_PID] = str(os.getpid())
+    os.environ[HOLDER] = name
+    beat_from_now_on(settings, name, Part.PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -45,7 +45,7 @@ class Attendance:
         self._due = now + LOOK_S
         workers = len(self._link.workers())
         with self._link.reaching():
-            collector = bool(self._link.redis.exists(self._link.names.collector))
+            collector = bool(self._link.redis.exists(self._link.names.collector_life))
             if progress.state == "submitting":
                 self._check_sent(progress.batch_id)
         if collector:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from redis import Redis
 
 from cloner.errors import Damaged, OutputsTaken
@@ -60,5 +62,12 @@ def _open_batches(blobs: Redis, names: Names, now: float) -> list[str]:
         for one, (state, cancelled, submitted_at) in states
         if not cancelled
         # Where no message waits to be opened, its client died before it sent it.
-        and (state == b"running" or (state == b"submitting" and (unopened or now - float(submitted_at) < SENDING_S)))
+        and (state == b"running" or (state == b"submitting" and (unopened or _age(now, submitted_at) < SENDING_S)))
     ]
+
+
+def _age(now: float, submitted_at: bytes | None) -> float:
+    try:
+        return now - float(submitted_at or "")
+    except ValueError:  # no batch of ours
+        return math.inf

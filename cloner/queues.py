@@ -37,10 +37,36 @@ class Names:
         """Queue of the CPU worker that opens and closes batches."""
         return f"cloner.{self.fleet}.v{SCHEMA}.collector"
 
+    @staticmethod
+    def collector(box: str) -> str:
+        """Name of a box's collector, as `WorkerInfo.name` is a worker's."""
+        return f"collector@{box}"
+
+    def unacked(self, holder: str) -> str:
+        """Hash: delivery tag -> a message that the holder, a worker or a collector, has in hand, as kombu packs it."""
+        return f"cloner:{self.fleet}:unacked:{holder}"
+
+    def unacked_since(self, holder: str) -> str:
+        """Sorted set: delivery tag -> time at which the holder took the message (kombu's "index")."""
+        return f"{self.unacked(holder)}:since"
+
+    def unacked_mutex(self, holder: str) -> str:
+        """String: kombu's lock while it looks for messages that the holder has had for too long."""
+        return f"{self.unacked(holder)}:mutex"
+
     @property
     def workers(self) -> str:
         """Sorted set: worker name -> time of its last heartbeat (seconds since the epoch)."""
         return f"cloner:{self.fleet}:workers"
+
+    @property
+    def pulses(self) -> str:
+        """Hash: a process of a worker or collector -> its id and a count that grows for as long as it runs."""
+        return f"cloner:{self.fleet}:pulses"
+
+    def pulse(self, holder: str, part: str) -> str:
+        """Field of `pulses`."""
+        return f"{holder} {part}"
 
     @property
     def batches(self) -> str:
@@ -48,7 +74,7 @@ class Names:
         return f"cloner:{self.fleet}:batches"
 
     @property
-    def collector(self) -> str:
+    def collector_life(self) -> str:
         """String that is there while a collector is alive: it expires."""
         return f"cloner:{self.fleet}:collector"
 

@@ -20,12 +20,17 @@ from cloner.fleet import Registry, WorkerInfo
 from cloner.logs import get_logger
 from cloner.settings import Settings
 from launcher.backoff import Backoff
+from launcher.handback import give_back
 from launcher.layout import Layout
 from launcher.process import Child, Ended, Event, Line
+from launcher.reach import Reach
 from launcher.roster import Roster
 
 WORKER = (sys.executable, "-m", "cloner.worker")
 COLLECTOR = (sys.executable, "-m", "cloner.worker.collector")
+
+AGAIN_S = 1.0
+"""Seconds between two tries to start somebody where Redis does not answer."""
 
 POLL_S = 0.25
 """Seconds between looks at `until`."""
@@ -46,11 +51,15 @@ class Post:
     title: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    worker: str = ""
-    """Its name in the registry; empty for the collector, which is not in it."""
+    holder: str
+    """Under which name it holds messages; a worker's name in the registry."""
+    is_worker: bool = True
+    """The collector is not in the registry."""
     announcement: str = ""
     """What to say before a start."""
     child: Child | None = None
+    has_left: bool = True
+    """Whether somebody may have died here and left messages in his hand."""
     started: float = 0.0
     due: float | None = None
     """When to start it; None while it runs or should not."""
@@ -81,7 +90,9 @@ class Supervisor:
         self._settings = settings
         self._say = say or get_logger().info
         self._clock = clock
-        self._roster = Roster(settings, layout, registry, self._say)
+        self._registry = registry
+        self._reach = Reach(self._say)
+        self._roster = Roster(settings, layout, registry, self._reach)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
@@ -91,14 +102,16 @@ class Supervisor:
                 title=f"Worker {spec.index}",
                 command=worker_command,
                 environment={**base, **spec.environment()},
-                worker=worker.name,
+                holder=worker.name,
                 announcement=f"[Main] Launching Worker {spec.index} on {spec.place}",
             )
             for spec, worker in zip(layout.specs, self._roster.workers, strict=True)
         ]
         if collector:
             # The collector is CPU work: it must not take up a card's memory.
-            self._posts.append(Post("Collector", collector_command, {**base, "CUDA_VISIBLE_DEVICES": ""}))
+            name = settings.names.collector(settings.box)
+            nowhere = {**base, "CUDA_VISIBLE_DEVICES": ""}
+            self._posts.append(Post("Collector", collector_command, nowhere, name, is_worker=False))
 
     def __enter__(self) -> Supervisor:
         return self
@@ -167,7 +180,7 @@ class Supervisor:
             post.due = None
             if not post.child:
                 continue
-            if post.worker and self._roster.is_loading(post.worker):
+            if post.is_worker and self._roster.is_loading(post.holder):
                 post.child.kill()  # Celery would wait for the model; there is no work to lose
             else:
                 post.child.stop()
@@ -213,22 +226,38 @@ class Supervisor:
             self._events.put(event)
 
     def _launch(self, post: Post) -> None:
+        if not self._gave_back(post):
+            post.due = self._clock() + AGAIN_S
+            return
         if post.announcement:
             self._say(post.announcement)
-        if post.worker:
-            self._roster.starting(post.worker)
+        if post.is_worker:
+            self._roster.starting(post.holder)
         post.due, post.started = None, self._clock()
         try:
             post.child = Child(post.title, post.command, post.environment, self._events)
         except OSError as error:
             self._launch_later(post, f"could not be started: {error}")
 
+    def _gave_back(self, post: Post) -> bool:
+        """Give back what the last one here had in hand, before the next one takes messages under the same name.
+
+        False where Redis does not answer: then nobody could start here anyway.
+        """
+        if post.has_left:
+            with self._reach.or_away():
+                given = give_back(self._registry.redis, self._settings.names, post.holder)
+                post.has_left = False
+                if given:
+                    self._say(f"[Main] What {post.title} had in hand is back in its queue: {given} unfinished")
+        return not post.has_left
+
     def _launch_later(self, post: Post, what: str) -> None:
         now = self._clock()
         delay = post.backoff.delay_s(ran_s=now - post.started)
         post.due = now + delay
-        if post.worker:
-            self._roster.ended(post.worker)
+        if post.is_worker:
+            self._roster.ended(post.holder)
         self._say(f"[Main] {post.title} {what}; starting it again in {delay:g} s")
 
     def _launch_due(self, now: float) -> float:
@@ -247,13 +276,15 @@ class Supervisor:
 
     def _vacate(self, end: Ended) -> Post:
         post = next(post for post in self._posts if post.child is end.child)
-        post.child = None
+        post.child, post.has_left = None, True
+        if self._reach.answers:
+            self._gave_back(post)
         return post
 
     def _replace(self, end: Ended) -> None:
         post = self._vacate(end)
         if end.status == EXIT_LOAD_FAILED:
-            reason = self._roster.error(post.worker) or end.child.last_line or "it did not say why"
+            reason = self._roster.error(post.holder) or end.child.last_line or "it did not say why"
             self.stop()
             raise LoadFailed(f"{post.title} cannot load its model: {' '.join(reason.split())}")
         self._launch_later(post, end.how)

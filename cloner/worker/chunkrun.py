@@ -54,6 +54,10 @@ class ChunkRun:
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
 
+    def is_too_late(self) -> bool:
+        """Whether the batch is closed and its message came again, after a crash. Its files may be another's by now."""
+        return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
+
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
         self._begin()

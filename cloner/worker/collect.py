@@ -27,6 +27,7 @@ from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.store import OutputRoot
+from cloner.sweep import celery_results
 from cloner.wire import Answer, Manifest, Question, check_batch_id
 
 
@@ -151,6 +152,8 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     with redis.pipeline() as pipe:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
         pipe.hset(settings.names.batch(batch_id), "state", "done")
+        # Celery would keep them for as long as the batch; from here on, a chunk that comes again is not spoken.
+        pipe.delete(*celery_results(batch_id, len(manifest.chunks)))
         pipe.execute()
 
 
@@ -167,6 +170,8 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
     body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.
+    current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
 
 

@@ -26,13 +26,12 @@ def main() -> int:
         settings = load_settings()
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.app import make_app, run_worker
+        from cloner.app import run_worker
 
-        app = make_app(settings)
         with holding(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
-            name, queue = f"collector@{settings.box}", settings.names.collector_queue
-            return run_worker(app, "cloner.worker.collect", name, [queue])
+            name = settings.names.collector(settings.box)
+            return run_worker(settings, "cloner.worker.collect", name, [settings.names.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code
@@ -47,7 +46,7 @@ def _beat(settings: Settings) -> None:
     redis = connect(settings.require_redis_url())
     while True:
         with suppress(RedisError):  # Celery tells of an outage
-            redis.set(settings.names.collector, os.getpid(), px=max(1, round(settings.alive_s * 1000)))
+            redis.set(settings.names.collector_life, os.getpid(), px=max(1, round(settings.alive_s * 1000)))
         time.sleep(settings.heartbeat_s)
 
 

@@ -27,7 +27,9 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    ChunkRun(runtime, chunk).run()
+    run = ChunkRun(runtime, chunk)
+    if not run.is_too_late():
+        run.run()
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

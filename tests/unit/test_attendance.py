@@ -38,7 +38,7 @@ def come(link: Link, *, worker: bool = False, collector: bool = False) -> None:
         link.registry.register(info)
         link.redis.zadd(link.names.workers, {info.name: 2.0**40})
     if collector:
-        link.redis.set(link.names.collector, "1")
+        link.redis.set(link.names.collector_life, "1")
 
 
 def closing(link: Link) -> list[str]:
