@@ -129,7 +129,7 @@ def write_batch(folder: Path) -> Path:
 def images() -> None:
     """Both images, built as users build them."""
     assert "DOCKER_HOST" in os.environ, "no daemon of the tests' own: run them by `make test-compose`"
-    # The machine's own package index, where there is one with torch for a CPU; else where users find it.
+    # Where a folder of this machine has torch for a CPU, pip takes it; elsewhere from where users get it.
     index = {"TORCH_INDEX": "https://pypi.org/simple"} if os.environ.get("PIP_FIND_LINKS") else {}
     env = {**os.environ, "REDIS_PASSWORD": "x", "FLOWER_PASSWORD": "x", **index}
     files = [part for file in ON_CPU for part in ("-f", file)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
@@ -53,17 +53,19 @@ def test_a_host_without_python_has_a_client_too(box: Box) -> None:
     assert json.loads(said)["generated"] == 46
 
 
-def test_an_empty_folder_that_docker_made_belongs_to_the_workers_and_others_are_left_alone(
-    box: Box, tmp_path: Path
-) -> None:
+def test_a_folder_that_docker_made_belongs_to_the_workers_and_others_are_left_alone(box: Box, tmp_path: Path) -> None:
     assert (box.out.stat().st_uid, box.out.stat().st_gid) == (UID, UID)
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    (theirs / "file").touch()
-    box.configure(CLONER_OUT_DIR=str(theirs))
-    box.compose("run", "--rm", "out")
+    used, private = tmp_path / "used", tmp_path / "private"
+    used.mkdir()
+    (used / "file").touch()
+    private.mkdir(mode=0o700)
+    os.chown(private, 4321, 4321)
+    for folder in (used, private):
+        owner = folder.stat().st_uid
+        box.configure(CLONER_OUT_DIR=str(folder))
+        box.compose("run", "--rm", "out")
+        assert folder.stat().st_uid == owner
     box.configure(CLONER_OUT_DIR=str(box.out))
-    assert theirs.stat().st_uid == 0
 
 
 def test_the_fleet_runs_as_nobody_special_and_can_write_nowhere_else(box: Box) -> None:
@@ -74,6 +76,9 @@ def test_the_fleet_runs_as_nobody_special_and_can_write_nowhere_else(box: Box) -
         assert tried.count("Read-only file system") == 2
     privileges = box.compose("exec", "fleet", "grep", "-E", "^(NoNewPrivs|CapEff|CapBnd)", "/proc/self/status")
     assert [line.split()[1].lstrip("0") for line in privileges.splitlines()] == ["", "", "1"]
+    # The collector is a service of its own.
+    assert "cloner.worker.collector" not in docker("top", str(box.inspect("fleet")["Id"]))
+    assert "cloner.worker.collector" in docker("top", str(box.inspect("collector")["Id"]))
 
 
 def test_the_fleet_is_healthy_only_while_every_worker_has_its_model(box: Box) -> None:
@@ -128,4 +133,3 @@ def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Call
     assert (request["Driver"], request["Count"]) == ("nvidia", -1)
     assert set(request["Capabilities"][0]) == {"gpu", "compute", "utility"}
     assert {worker.engine for worker in box.client().fleet()} == {"fake"}
-    assert subprocess.run(["docker", "info"], capture_output=True).returncode == 0
