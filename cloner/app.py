@@ -39,6 +39,9 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         task_reject_on_worker_lost=True,
         # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free.
         worker_prefetch_multiplier=1,
+        # Nor may one be taken in reserve after each lost connection, while the chunk in hand goes on: at the next lost
+        # connection it would be dropped, and come back only after the visibility timeout.
+        worker_disable_prefetch=True,
         # One model a worker, in a child: the parent answers and takes orders while it computes.
         worker_concurrency=1,
         worker_pool="prefork",

@@ -53,10 +53,10 @@ class Forecast:
         to_speak = self.total.to_speak
         if not to_speak:
             return "Nothing is left to speak"
-        left = f"{to_speak} segments are left to speak, about {self.audio_s:.0f} s of audio"
+        left = f"{to_speak} segments are left to speak, about {_time(self.audio_s)} of audio"
         if self.seconds is None:
             return f"{left}; no speed was measured yet"
-        return f"{left}; that takes about {self.seconds:.0f} s at the measured speed"
+        return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
 
 
 def foresee(
@@ -79,6 +79,13 @@ def foresee(
         speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
         left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
     return Forecast(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
+
+
+def _time(seconds: float) -> str:
+    """As people say it: neither more exact than a guess, nor nothing."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _audio_s(text: str, batch: Batch) -> float:

@@ -226,7 +226,7 @@ def build_codec(directory: Path) -> Codec:
     config = OmegaConf.load(str(packaged))
     OmegaConf.set_struct(config, True)
     path = directory / CODEC_SIZES
-    if path.exists():
+    if path.is_file():
         with read_as(path, "sizes of a codec"):
             sizes = json.loads(path.read_text(encoding="utf-8"))
             _check_sizes(sizes)

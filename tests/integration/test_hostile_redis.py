@@ -21,7 +21,7 @@ from cloner.fleet import WorkerInfo
 from cloner.packing import MAX_BYTES
 from cloner.references import reference_key
 from cloner.settings import Settings
-from cloner.wire import ChunkMessage, ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerPart, SpeakerRow
+from cloner.wire import Answer, ChunkMessage, ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerPart, SpeakerRow
 from tests.badfiles import OpensDoor
 from tests.batches import write_batch, write_codes
 from tests.integration.conftest import Said, Start, eventually
@@ -241,6 +241,10 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         blobs.set(names.manifest(batch_id), data)
         blobs.hset(names.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
         scene.send(queues.OPEN_BATCH, batch_id, queue=names.collector_queue)
+    questions = {"pickle": pickle.dumps(OpensDoor(scene.door)), "bomb": packed["bomb"], "empty": b""}
+    for number, data in questions.items():
+        blobs.set(names.question(number), data)
+        scene.send(queues.FIND_FINISHED, number, 600, queue=names.collector_queue)
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
         scene.send(queues.OPEN_BATCH, name, queue=names.collector_queue)
@@ -252,6 +256,10 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
             ignore_result=True,
         )
     scene.is_unharmed()
+    for number in questions:
+        answer = blobs.get(names.answer(number))
+        assert isinstance(answer, bytes)
+        assert "what Redis holds as a Question is damaged" in Answer.unpack(answer).error
     for batch_id in packed:
         with pytest.raises(BatchBroken, match=f"batch {batch_id} is broken: what Redis holds as "):
             scene.client.batch(batch_id).result()

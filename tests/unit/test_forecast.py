@@ -10,7 +10,7 @@ import pytest
 from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
 from cloner.dealing import deal
 from cloner.fleet import WorkerInfo
-from cloner.forecast import Counts, foresee
+from cloner.forecast import Counts, Forecast, foresee
 from cloner.plan import Strategy
 from cloner.queues import Names
 
@@ -73,3 +73,13 @@ def test_a_shared_queue_is_emptied_together() -> None:
 def test_no_segment_is_longer_than_it_may_be() -> None:
     long = replace(batch({"anna": 1}), generation=Generation(max_new_tokens=43))
     assert foresee(long, [], []).audio_s == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "98 min"), (9000.0, "2.5 h")]
+)
+def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    forecast = Forecast({"anna": Counts(missing=1)}, seconds, seconds)
+    assert str(forecast) == (
+        f"1 segments are left to speak, about {said} of audio; that takes about {said} at the measured speed"
+    )
