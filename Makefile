@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench soak
+.PHONY: setup demo test test-compose check bench soak
 setup: .venv/ready
 
 .venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
@@ -22,3 +22,6 @@ bench: setup
 
 soak: setup
 	$(BIN)/python ops/scripts/soak.py
+
+test-compose:
+	ops/scripts/compose-tests

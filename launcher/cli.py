@@ -1,4 +1,4 @@
-"""``launcher up | plan | status``: a thin skin over layout, supervisor and registry."""
+"""``launcher up | collect | plan | status``: a thin skin over layout, supervisor and registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cloner.errors import ClonerError
-from cloner.fleet import Registry
+from cloner.fleet import Registry, WorkerInfo, WorkerState, expected_worker
 from cloner.logs import get_logger
 from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
@@ -32,25 +32,39 @@ GpuOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option(help="Workers on this box, instead of what the memory allows.")]
 SpeakersOption = Annotated[int | None, typer.Option(help="Speakers to come: no more workers than that.")]
 EngineOption = Annotated[EngineName | None, typer.Option(help="What speaks, instead of CLONER_ENGINE.")]
+CollectorOption = Annotated[
+    bool, typer.Option(help="Start a collector too; a fleet needs one, on this box or another.")
+]
+ReadyOption = Annotated[
+    bool, typer.Option("--ready", help="Exit status 1 unless each worker that `up` starts here has loaded its model.")
+]
 
 
 @app.command()
 def up(
-    gpu: GpuOption = None, workers: WorkersOption = None, speakers: SpeakersOption = None, engine: EngineOption = None
+    gpu: GpuOption = None,
+    workers: WorkersOption = None,
+    speakers: SpeakersOption = None,
+    engine: EngineOption = None,
+    collector: CollectorOption = True,
 ) -> None:
     """Start this box's workers and keep them running."""
     settings = _settings(engine)
-    url = settings.require_redis_url()
+    settings.require_redis_url()
     layout = _layout(settings, gpu, workers, speakers)
     log = get_logger()
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
         log.info(line)
-    with reaching(url):
-        hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, settings.names, settings.alive_s)
-        with Supervisor(settings, layout, registry, environment={"CLONER_ENGINE": settings.engine}) as supervisor:
-            supervisor.start()
-            supervisor.run()
+    _keep_running(settings, layout, collector)
+
+
+@app.command()
+def collect() -> None:
+    """Start a collector alone and keep it running, for boxes whose `up` has --no-collector."""
+    settings = load_settings()
+    settings.require_redis_url()
+    get_logger().info("[Main] Launching the collector...")
+    _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
 
 
 @app.command()
@@ -70,7 +84,7 @@ def plan(
 
 
 @app.command()
-def status() -> None:
+def status(ready: ReadyOption = False) -> None:
     """List this box's workers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
@@ -80,6 +94,31 @@ def status() -> None:
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
     print_fleet(workers)
+    if ready:
+        _check_ready(settings, workers)
+
+
+def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
+    """Raise `ClonerError` unless each worker that `up` without options starts on this box has loaded its model.
+
+    Planned anew, for a worker that has fallen silent is not among the living.
+    """
+    loaded = {worker.name for worker in workers if worker.state is not WorkerState.LOADING}
+    expected = [expected_worker(settings, spec).name for spec in _layout(settings, None, None, None).specs]
+    if missing := [name for name in expected if name not in loaded]:
+        raise ClonerError(f"Not ready: {', '.join(missing)}")
+
+
+def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
+    """Until a signal stops it."""
+    url = settings.require_redis_url()
+    with reaching(url):
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, settings.names, settings.alive_s)
+        environment = {"CLONER_ENGINE": settings.engine}
+        with Supervisor(settings, layout, registry, environment=environment, collector=collector) as supervisor:
+            supervisor.start()
+            supervisor.run()
 
 
 def _settings(engine: EngineName | None) -> Settings:

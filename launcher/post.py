@@ -46,10 +46,10 @@ def make_posts(
     layout: Layout,
     workers: Sequence[WorkerInfo],
     environment: Mapping[str, str],
-    commands: tuple[Sequence[str], Sequence[str]] = (WORKER, COLLECTOR),
+    commands: tuple[Sequence[str], Sequence[str] | None] = (WORKER, COLLECTOR),
 ) -> list[Post]:
-    """A post for each of the layout's workers and one for the collector, with `environment` on top of this process's
-    own."""
+    """A post for each of the layout's workers and one for the collector, if there is a command for it, with
+    `environment` on top of this process's own."""
     base = {**os.environ, **environment}
     worker_command, collector_command = commands
     posts = [
@@ -62,6 +62,8 @@ def make_posts(
         )
         for spec, worker in zip(layout.specs, workers, strict=True)
     ]
+    if collector_command is None:
+        return posts
     # The collector is CPU work: it must not take up a card's memory.
     nowhere = {**base, "CUDA_VISIBLE_DEVICES": ""}
     name = settings.names.collector(settings.box)

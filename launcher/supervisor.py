@@ -42,7 +42,8 @@ class Supervisor:
     """Starts a layout's workers and one collector, and keeps them running until told to stop.
 
     A context manager: leaving it stops everything. `environment` is what the children get on top of this process's
-    own environment; `say` takes finished log lines; `clock` counts seconds. Use it in the main thread.
+    own environment; without `collector` there is none, for it runs elsewhere; `say` takes finished log lines; `clock`
+    counts seconds. Use it in the main thread.
     """
 
     def __init__(  # noqa: PLR0913 - three things to supervise, the rest have defaults
@@ -54,6 +55,7 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         worker_command: Sequence[str] = WORKER,
         collector_command: Sequence[str] = COLLECTOR,
+        collector: bool = True,
         say: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,7 +66,7 @@ class Supervisor:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
-        commands = worker_command, collector_command
+        commands = worker_command, collector_command if collector else None
         told = {**(environment or {}), LEASE: self._desk.lease_name}
         self._posts = make_posts(settings, layout, self._desk.roster.workers, told, commands)
 
@@ -90,7 +92,8 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
-        self._say(f"[Main] Launching {len(self._desk.roster.workers)} workers...")
+        if self._desk.roster.workers:
+            self._say(f"[Main] Launching {len(self._desk.roster.workers)} workers...")
         for post in self._posts:
             self._launch(post)
 

@@ -61,14 +61,15 @@ class Scene:
         self.lines.append(line)
         self.on_line(line)
 
-    def supervisor(self, worker: str = UP, collector: str = UP) -> Supervisor:
+    def supervisor(self, worker: str = UP, collector: str | None = UP) -> Supervisor:
         return Supervisor(
             load_settings().model_copy(update=self.settings),
             self.layout,
             self.registry,
             environment=self.environment,
             worker_command=[sys.executable, "-c", worker],
-            collector_command=[sys.executable, "-c", collector],
+            collector_command=[sys.executable, "-c", collector or UP],
+            collector=collector is not None,
             say=self.say,
             clock=self.clock,
         )

@@ -159,6 +159,25 @@ def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
 
 
 @pytest.mark.usefixtures("redis")
+def test_collect_keeps_a_collector_running_and_nothing_else(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    supervisor = functools.partial(Supervisor, collector_command=[sys.executable, "-c", STOP_THE_LAUNCHER])
+    monkeypatch.setattr(cli, "Supervisor", supervisor)
+
+    status, out, err = launcher("collect")
+
+    assert (status, out) == (0, "")
+    lines = err.splitlines()
+    assert lines[0] == "[Main] Launching the collector..."
+    assert sorted(lines[1:]) == [
+        "[Collector] up",
+        "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
+    ]
+
+
+@pytest.mark.usefixtures("redis")
 def test_up_with_a_model_that_does_not_load_ends_with_78(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
@@ -191,6 +210,28 @@ def test_status_lists_the_workers_of_this_box_alone(
         ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
         ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
     ]
+
+
+def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, redis: Redis, valkey_url: str
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("CLONER_BOX", "here")
+    registry = Registry(redis, Names("main"), alive_s=30)
+    names = ["cpu.0@here", "cpu.1@here"]  # a box of two cores
+    for index, name in enumerate(names):
+        state = (WorkerState.BUSY, WorkerState.LOADING)[index]
+        registry.register(WorkerInfo(name, "here", index, "q", "cpu", "", "batched", "mini", 1, state=state))
+    assert launcher("status")[0] == 0
+    assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.1@here\n")
+
+    registry.update("cpu.1@here", state=WorkerState.READY)
+    status, out, err = launcher("status", "--ready")
+    assert (status, err) == (0, "")
+    assert "cpu.1@here" in out
+
+    redis.zadd(Names("main").workers, {"cpu.0@here": 0})  # silent for long
+    assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.0@here\n")
 
 
 def test_status_on_a_terminal_is_a_table(

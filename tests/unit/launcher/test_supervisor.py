@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import psutil
 import pytest
 
 from cloner.fleet import WorkerState
@@ -53,6 +54,13 @@ def test_everything_is_launched_at_once_and_lines_carry_their_prefix(scene: Scen
         "[Worker 1] up",
         "[Collector] up",
     }
+
+
+def test_a_collector_that_runs_elsewhere_is_not_started(scene: Scene) -> None:
+    others = len(psutil.Process().children())
+    with scene.supervisor(collector=None) as supervisor:
+        supervisor.start()
+        assert len(psutil.Process().children()) == others + 2
 
 
 def test_workers_on_a_gpu_are_announced_with_it(scene: Scene) -> None:

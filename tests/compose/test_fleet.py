@@ -1,0 +1,135 @@
+"""A fleet in containers, on CPUs with a real engine, and the host's client."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
+
+import pytest
+import soundfile
+from redis import AuthenticationError, Redis
+
+from tests.compose.conftest import ON_CPU, UID, Box, docker, write_batch
+
+
+@pytest.fixture(scope="module")
+def box(make_box: Callable[..., Box]) -> Box:
+    """A box that is up, with a checkpoint of random weights."""
+    box = make_box(*ON_CPU, CLONER_CHECKPOINT_DIR="checkpoints/tiny-random", FISH_MODEL_MEMORY_GB="12")
+    box.compose("run", "--rm", "checkpoint", "init", "checkpoints/tiny-random", "--preset", "tiny")
+    box.up()
+    return box
+
+
+def test_a_batch_from_the_host_becomes_files_and_outlives_down_and_up(box: Box, tmp_path: Path) -> None:
+    ran = box.cloner("submit", str(write_batch(tmp_path / "batch")), "--wait", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert (result["total"], result["generated"], result["failed"]) == (46, 46, 0)
+    assert len(result["results"]) == 46
+    for output in result["results"].values():
+        path = box.out / output
+        assert soundfile.info(path).samplerate == 44_100
+        assert (path.stat().st_uid, path.stat().st_gid) == (UID, UID)
+    written = json.loads((box.out / ".cloner" / result["batch_id"] / "result.json").read_text())
+    assert written == result
+
+    keys = sorted(box.client().redis.scan_iter("cloner:main:*batch*"))
+    box.compose("down")
+    assert box.compose("ps", "--all", "--quiet") == ""
+    box.up()
+    assert sorted(box.client().redis.scan_iter("cloner:main:*batch*")) == keys
+    assert box.cloner("result", result["batch_id"], folder=tmp_path).stdout == ran.stdout
+    assert {worker.state for worker in box.client().fleet()} == {"ready"}
+
+
+def test_a_host_without_python_has_a_client_too(box: Box) -> None:
+    write_batch(box.folder / "batch")
+    said = box.compose("run", "--rm", "client", "submit", "references/batch/batch.yaml", "--wait")
+    assert json.loads(said)["generated"] == 46
+
+
+def test_a_folder_that_docker_made_belongs_to_the_workers_and_others_are_left_alone(box: Box, tmp_path: Path) -> None:
+    assert (box.out.stat().st_uid, box.out.stat().st_gid) == (UID, UID)
+    used, private = tmp_path / "used", tmp_path / "private"
+    used.mkdir()
+    (used / "file").touch()
+    private.mkdir(mode=0o700)
+    os.chown(private, 4321, 4321)
+    for folder in (used, private):
+        owner = folder.stat().st_uid
+        box.configure(CLONER_OUT_DIR=str(folder))
+        box.compose("run", "--rm", "out")
+        assert folder.stat().st_uid == owner
+    box.configure(CLONER_OUT_DIR=str(box.out))
+
+
+def test_the_fleet_runs_as_nobody_special_and_can_write_nowhere_else(box: Box) -> None:
+    for service in ("fleet", "collector"):
+        assert box.compose("exec", service, "id", "-u").strip() == str(UID)
+        probe = "touch /cloner/x; touch /usr/x; touch /tmp/x && touch /cloner/out/.probe && rm /cloner/out/.probe"
+        tried = box.compose("exec", service, "sh", "-c", f"({probe}) 2>&1")
+        assert tried.count("Read-only file system") == 2
+    privileges = box.compose("exec", "fleet", "grep", "-E", "^(NoNewPrivs|CapEff|CapBnd)", "/proc/self/status")
+    assert [line.split()[1].lstrip("0") for line in privileges.splitlines()] == ["", "", "1"]
+    # The collector is a service of its own.
+    assert "cloner.worker.collector" not in docker("top", str(box.inspect("fleet")["Id"]))
+    assert "cloner.worker.collector" in docker("top", str(box.inspect("collector")["Id"]))
+
+
+def test_the_fleet_is_healthy_only_while_every_worker_has_its_model(box: Box) -> None:
+    ready = ["exec", "fleet", "launcher", "status", "--ready"]
+    assert box.compose(*ready).count("\tready\t") == len(box.client().fleet())
+    client = box.client()
+    (worker,) = client.fleet()
+    client.redis.hset(client.names.worker(worker.name), "state", "loading")
+    try:
+        with pytest.raises(pytest.fail.Exception, match=f"Not ready: {worker.name}"):
+            box.compose(*ready)
+    finally:
+        client.redis.hset(client.names.worker(worker.name), "state", "ready")
+
+
+def test_redis_answers_nobody_without_the_password(box: Box) -> None:
+    assert box.compose("port", "redis", "6379").strip() == "127.0.0.1:16379"
+    for url in ("redis://127.0.0.1:16379/0", "redis://:wrong@127.0.0.1:16379/0"):
+        with pytest.raises(AuthenticationError):
+            Redis.from_url(url).ping()
+    redis = box.client().redis
+    told = redis.config_get("append*") | redis.config_get("maxmemory-policy") | redis.config_get("save")
+    assert (told["appendonly"], told["appendfsync"]) == ("yes", "always")
+    assert (told["maxmemory-policy"], told["save"]) == ("noeviction", "")
+    # Everybody on the box may read these.
+    seen = docker("top", str(box.inspect("redis")["Id"]))
+    assert "valkey-server" in seen
+    assert box.password not in seen
+
+
+def test_flower_lets_nobody_in_without_the_password(box: Box) -> None:
+    def status(user: str, password: str) -> int:
+        passwords = HTTPPasswordMgrWithDefaultRealm()
+        passwords.add_password(None, "http://127.0.0.1:15555/", user, password)
+        try:
+            with build_opener(HTTPBasicAuthHandler(passwords)).open("http://127.0.0.1:15555/workers") as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    assert status("cloner", box.password) == 200
+    assert status("cloner", "wrong") == 401
+    assert status("somebody", box.password) == 401
+
+
+def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:
+    # The same image: what it lacks here is only CUDA, and the stub of the runtime hook brings no GPU.
+    docker("tag", "cloner-worker-cpu", "cloner-worker")
+    box = make_box("docker-compose.yml", CLONER_ENGINE="fake", REDIS_PORT="26379", FLOWER_ADDRESS="127.0.0.1:25555")
+    box.up()
+    (request,) = box.inspect("fleet")["HostConfig"]["DeviceRequests"]
+    assert (request["Driver"], request["Count"]) == ("nvidia", -1)
+    assert set(request["Capabilities"][0]) == {"gpu", "compute", "utility"}
+    assert {worker.engine for worker in box.client().fleet()} == {"fake"}

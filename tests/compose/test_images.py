@@ -1,0 +1,42 @@
+"""The two images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.compose.conftest import ROOT, docker
+
+BASE_MB = 130
+"""What python:3.11-slim-bookworm takes; the tests' stand-in for it holds more."""
+
+
+def megabytes(image: str) -> float:
+    return float(json.loads(docker("image", "inspect", image))[0]["Size"]) / 1e6
+
+
+def test_the_clients_image_is_small_and_has_no_torch() -> None:
+    base = next(line.split()[1] for line in (ROOT / "ops/Dockerfile").read_text().splitlines() if "AS base" in line)
+    assert megabytes("cloner-client") - megabytes(base) + BASE_MB < 400
+    found = "import importlib.util as u; print([bool(u.find_spec(m)) for m in ('torch', 'flower', 'cloner')])"
+    printed = docker("run", "--rm", "--read-only", "--user", "4321:4321", "cloner-client", "python", "-c", found)
+    assert printed.strip() == "[False, True, True]"
+
+
+def test_nobody_is_root_unless_told_to_be() -> None:
+    for image in ("cloner-client", "cloner-worker-cpu"):
+        assert docker("run", "--rm", image, "id", "-u").strip() == "1000"
+
+
+def test_a_change_of_the_code_installs_no_package_anew(tmp_path: Path) -> None:
+    for name in ("cloner", "launcher", "ops", "pyproject.toml", "README.md", "LICENSE", ".dockerignore"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, tmp_path / name)
+    with (tmp_path / "cloner/__init__.py").open("a") as file:
+        file.write("# changed\n")
+    said = docker("build", "--file", str(tmp_path / "ops/Dockerfile"), "--target", "client", str(tmp_path))
+    _, _, after = said.partition(": RUN pip install -r client.txt")
+    assert after.splitlines()[1].strip() == "---> Using cache"
+    assert "Successfully installed cloner" in after
