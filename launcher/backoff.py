@@ -6,7 +6,7 @@ LONGEST_S = 60.0
 """Seconds between starts of something that dies again and again, in the end."""
 
 RAN_WELL_S = 10.0
-"""Seconds after which a start counts as a good one: whoever worked for a while and dies is not to blame, and its work waits."""
+"""Seconds after which a start counts as a good one: there was work done, and what is left of it waits."""
 
 
 class Backoff:
