@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cloner.errors import BadSetting
+from cloner.errors import BadSetting, printable
 from cloner.queues import Names
 from cloner.texts import name_flaw, shown
 
@@ -21,7 +21,7 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
 
 
 def _folder(path: Path) -> Path:
-    if flaw := name_flaw(str(path)):
+    if flaw := name_flaw(printable(path)):
         raise ValueError(flaw)
     return path
 

@@ -15,9 +15,8 @@ ROWS = 32
 class Product:
     """As `functional.linear` with `weight` ``[outputs, inputs]``, over and over.
 
-    On a CPU the weight is a copy, laid out once as oneDNN reads it. Left as it is, each call would lay it out anew:
-    that takes as long as reading it, and MKL, which torch asks in float32, is slower at few rows besides (measured in
-    ops/BENCHMARKS.md).
+    On a CPU the weight is a copy, laid out once as oneDNN reads it: left as it is, each call would lay it out anew, and
+    in float32 torch would ask MKL, which is slower at a batch's few rows (measured in ops/BENCHMARKS.md).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:

@@ -26,6 +26,7 @@ def test_running_segments_stop_and_the_worker_takes_the_next_batch(
         generation = {"min_new_tokens": 3500, "max_new_tokens": 3500}
     fleet = launch("--workers", "1", **changes)
     fleet.wait_for("Models loaded!")
+    assert (client.fleet()[0].cache_gb > 0) == (engine == "batched")
     for number in (1, 2):
         batch = client.submit(write_batch(tmp_path, [32], generation, outputs=f"audio{number}"))
         eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.hand")))
@@ -69,3 +70,24 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
     again = client.submit(path).wait(timeout=100)
     assert (again.generated, again.carried) == (6, 4)
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_batch_that_is_cancelled_while_no_worker_is_there_is_not_spoken_later(
+    again: bool, launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.5)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [20]))
+    fleet.wait_for("Speaker 0 progress: 1/20")
+    fleet.stop()
+    there = spoken(settings, batch.id)
+    batch.cancel()
+    if again:  # not only once: Celery itself forgets what was revoked when a worker starts anew
+        restarted = launch("--workers", "1")
+        restarted.wait_for("Models loaded!")
+        restarted.stop()
+    launch("--workers", "1").wait_for("Models loaded!")
+    result = batch.wait(timeout=60)
+    assert result.cancelled
+    assert spoken(settings, batch.id) == there == sorted(result.results)

@@ -298,7 +298,7 @@ CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
     "a configuration that is a list": ("config.json", bad.content(b"[]"), "config.json cannot be read as the config"),
     "layers in words": ("config.json", bad.changed(n_layer="two"), "config.json cannot be read as the configuration"),
     "no heads": ("config.json", bad.changed(n_head=0), "config.json cannot be read as the configuration"),
-    "too many positions": ("config.json", bad.changed(max_seq_len=10**9), "config.json"),
+    "too many positions": ("config.json", bad.changed(max_seq_len=10**9), "max_seq_len of 1000000000; 1 to 65536"),
     "another kind of model": ("config.json", bad.changed(model_type="naive"), "config.json cannot be read as"),
     "too few codebooks": ("config.json", bad.changed(num_codebooks=8), "8 codebooks of 4096; the codec has 10"),
     "too few words": ("config.json", bad.changed(vocab_size=300), "vocab_size of 300: take all files from one"),

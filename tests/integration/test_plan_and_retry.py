@@ -19,11 +19,11 @@ from tests.integration.test_again import change
 
 
 def dump(client: Client) -> dict[str, object]:
-    """All of the fleet that lies in Redis, but for what its processes say of themselves."""
+    """What lies in Redis of the fleet's batches, questions and messages."""
     redis, names = client.redis, client.names
-    keys = [*redis.scan_iter(f"cloner:{names.fleet}:*"), *redis.scan_iter(f"cloner.{names.fleet}.*")]
-    alive = (names.workers, names.collector_life, names.worker(""))
-    return {key: redis.dump(key) for key in map(str, keys) if not key.startswith(alive)}
+    kept = (names.batch("*"), names.batches, names.reference("*"), names.question("*"), names.answer("*"))
+    patterns = (*kept, f"cloner.{names.fleet}.*")
+    return {str(key): redis.dump(key) for pattern in patterns for key in redis.scan_iter(pattern)}
 
 
 def files(folder: Path) -> dict[Path, int]:
