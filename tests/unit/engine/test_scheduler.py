@@ -320,7 +320,7 @@ def test_a_segment_that_half_the_memory_does_not_hold_fails_with_a_sentence(tiny
 def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     cache, attention = scheduler.decoder.cache, functional.scaled_dot_product_attention
-    storage = cache._memory.untyped_storage()._weak_ref()  # type: ignore[no-untyped-call]
+    storage = cache._memory.untyped_storage()._weak_ref()
     freed: list[bool] = []
 
     def scarce(*args: Any, **kwargs: Any) -> Tensor:
