@@ -40,11 +40,9 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         # A message is given back when its worker dies, and acknowledged when the chunk is finished.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free.
+        # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free; what
+        # Celery takes in reserve beyond that, `taking.QoS` leaves in its queue.
         worker_prefetch_multiplier=1,
-        # Nor may one be taken in reserve after each lost connection, while the chunk in hand goes on: at the next lost
-        # connection it would be dropped, and come back only after the visibility timeout.
-        worker_disable_prefetch=True,
         # One model a worker, in a child: the parent answers and takes orders while it computes.
         worker_concurrency=1,
         worker_pool="prefork",

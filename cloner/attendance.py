@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from cloner import queues
 from cloner.errors import BatchBroken
 from cloner.link import Link
-from cloner.overlap import SENDING_S
 from cloner.progress import Progress
-from cloner.redisconn import server_time
 
 LOOK_S = 1.0
 """Seconds between two looks."""
@@ -46,8 +44,6 @@ class Attendance:
         workers = len(self._link.workers())
         with self._link.reaching():
             collector = bool(self._link.redis.exists(self._link.names.collector_life))
-            if progress.state == "submitting":
-                self._check_sent(progress.batch_id)
         if collector:
             self._collector_seen = now
         if collector or workers:
@@ -72,13 +68,6 @@ class Attendance:
         elif collector and self._said_collector:
             yield "[Main] A collector is alive again"
             self._said_collector = False
-
-    def _check_sent(self, batch_id: str) -> None:
-        """Look whether the batch's message was ever sent: none waits, and its client had the time."""
-        names, redis = self._link.names, self._link.redis
-        submitted_at = redis.hget(names.batch(batch_id), "submitted_at") or 0
-        if not redis.llen(names.collector_queue) and server_time(redis) - float(submitted_at) > SENDING_S:
-            raise BatchBroken(f"batch {batch_id} was never sent, its client died before: submit its file again")
 
     def _end(self, batch_id: str, now: float, workers: int) -> None:
         """See to it that a cancelled batch is closed."""

@@ -138,6 +138,8 @@ def _write(path: Path, lines: Iterable[SegmentResult]) -> None:
     part = path.with_name(f"carried-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob("carried-*.part"):  # by a collector that was killed
+            left.unlink(missing_ok=True)
         with part.open("wb") as file:
             file.writelines(line.model_dump_json().encode() + b"\n" for line in lines)
             file.flush()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from redis import Redis
 
 from cloner.errors import Damaged, OutputsTaken
 from cloner.logs import get_logger
 from cloner.queues import Names
 from cloner.wire import Manifest
-
-SENDING_S = 60.0
-"""Seconds that a client may take from writing a batch down to sending it."""
 
 SHOWN = 3
 """Outputs that a refusal names."""
@@ -25,7 +20,7 @@ def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
     watch `names.batches` from before this look: two may be submitted at the very same moment.
     """
     wanted = set(manifest.outputs())
-    for batch_id in _open_batches(blobs, names, manifest.submitted_at):
+    for batch_id in _open_batches(blobs, names):
         if batch_id == manifest.batch_id:
             continue  # its client did not hear that it was written down, and tries again
         data = blobs.get(names.manifest(batch_id))
@@ -45,7 +40,7 @@ def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
             )
 
 
-def _open_batches(blobs: Redis, names: Names, now: float) -> list[str]:
+def _open_batches(blobs: Redis, names: Names) -> list[str]:
     ids = [
         batch_id.decode(errors="replace")
         for batch_id in blobs.zrange(names.batches, 0, -1)
@@ -53,21 +48,11 @@ def _open_batches(blobs: Redis, names: Names, now: float) -> list[str]:
     ]
     with blobs.pipeline(transaction=False) as pipe:
         for batch_id in ids:
-            pipe.hmget(names.batch(batch_id), "state", "cancelled", "submitted_at")
-        pipe.llen(names.collector_queue)
-        *found, unopened = pipe.execute()
-    states = zip(ids, found, strict=True)
+            pipe.hmget(names.batch(batch_id), "state", "cancelled")
+        found = pipe.execute()
     return [
-        one
-        for one, (state, cancelled, submitted_at) in states
-        if not cancelled
-        # Where no message waits to be opened, its client died before it sent it.
-        and (state == b"running" or (state == b"submitting" and (unopened or _age(now, submitted_at) < SENDING_S)))
+        batch_id
+        for batch_id, (state, cancelled) in zip(ids, found, strict=True)
+        # One whose client died before it sent it is opened by the collector soon.
+        if state in {b"submitting", b"running"} and not cancelled
     ]
-
-
-def _age(now: float, submitted_at: bytes | None) -> float:
-    try:
-        return now - float(submitted_at or "")
-    except ValueError:  # no batch of ours
-        return math.inf

@@ -74,8 +74,13 @@ def send(
             worker, speakers = assignment.worker.name, len(assignment.speakers)
             link.registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
         link.tell_collector(queues.OPEN_BATCH, [batch_id])
-    except BaseException:
+    except Exception:
         _withdraw(link, batch_id)
+        raise
+    except BaseException:
+        # Stopped by a signal, when the message may be there already.
+        with suppress(RedisError):
+            link.blobs.hset(link.names.batch(batch_id), "cancelled", "1")
         raise
     return batch_id, assignments
 

@@ -10,6 +10,7 @@ from queue import Empty
 from time import monotonic, time
 from typing import Any
 
+from celery.worker.state import reserved_requests
 from kombu.transport import redis
 from kombu.utils.json import loads
 
@@ -38,11 +39,24 @@ return false
 kombu."""
 
 
+class QoS(redis.QoS):
+    """One chunk in hand, and none in reserve, even after each lost connection, while the chunk in hand goes on: at the
+    next lost connection what is in reserve would be dropped.
+
+    Celery's own setting for that (``worker_disable_prefetch``, 5.7) asks the pool, which is gone already when a worker
+    stops, and ends in a traceback.
+    """
+
+    def can_consume(self) -> bool:
+        return not reserved_requests and bool(super().can_consume())  # type: ignore[no-untyped-call]
+
+
 class Channel(redis.Channel):
     """kombu's channel (5.7), which asks for one message by BRPOP whenever it may take one and reads the answer when it
     comes. This one asks by the script, and where there is nothing, by a command that waits without taking.
     """
 
+    QoS = QoS
     _waits = False
     _in_poll: Any
     _brpop_sent_at: Any

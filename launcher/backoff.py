@@ -5,8 +5,8 @@ from __future__ import annotations
 LONGEST_S = 60.0
 """Seconds between starts of something that dies again and again, in the end."""
 
-RAN_WELL_S = 60.0
-"""Seconds after which a start counts as a good one."""
+RAN_WELL_S = 10.0
+"""Seconds after which a start counts as a good one: there was work done, and what is left of it waits."""
 
 
 class Backoff:

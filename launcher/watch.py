@@ -31,6 +31,8 @@ class Signs:
     steps: str = ""
     waiting: int = 0
     """Messages in its own queue and in its hand."""
+    loads: str = ""
+    """How often a model was loaded under its name."""
 
     @property
     def child_pid(self) -> int:
@@ -58,6 +60,7 @@ class Vigil:
         self._settings = settings
         self._since: dict[str, tuple[object, float]] = {}
         self._loaders: set[int] = set()
+        self._loads = ""
 
     def start_anew(self) -> None:
         """Have patience as if all signs had just changed."""
@@ -66,8 +69,9 @@ class Vigil:
     def judge(self, signs: Signs, now: float) -> Finding | None:
         """What is wrong, if anything is."""
         loading = signs.is_loading
-        if not loading:
+        if not loading or signs.loads != self._loads:
             self._loaders.clear()
+            self._loads = signs.loads
         elif exists(signs.child_pid):
             self._loaders.add(signs.child_pid)
         ages = {
@@ -139,14 +143,14 @@ class Watch:
         with self._registry.redis.pipeline(transaction=False) as pipe:
             for holder in self._vigils:
                 pipe.hmget(names.pulses, names.pulse(holder, PARENT), names.pulse(holder, CHILD))
-                pipe.hmget(names.worker(holder), "state", "steps")
+                pipe.hmget(names.worker(holder), "state", "steps", "loads")
                 pipe.llen(queues.get(holder, ""))
                 pipe.hlen(names.unacked(holder))
             answers: list[Any] = pipe.execute()
         signs = []
         for pulses, work, queued, held in zip(*(answers[n::4] for n in range(4)), strict=True):
-            parent, child, state, steps = (text or "" for text in (*pulses, *work))
-            signs.append(Signs(parent, child, state, steps, queued + held))
+            parent, child, state, steps, loads = (text or "" for text in (*pulses, *work))
+            signs.append(Signs(parent, child, state, steps, queued + held, loads))
         return signs
 
 

@@ -30,7 +30,7 @@ from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Stepper
 from cloner.engine.weights import check_device
-from cloner.errors import LoadFailed
+from cloner.errors import EngineBroken, LoadFailed, reason_of
 
 Answer = Spoken | NotSpoken
 
@@ -65,7 +65,7 @@ class BatchedEngine:
         self._precision = precision
         self._options = options
         self._encoder: CodecEncoder | None = None
-        self._answers = 0
+        self._answers = self._encoded = 0
         # A captured graph belongs to the thread that made it, so everything on the device happens here.
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
@@ -77,7 +77,10 @@ class BatchedEngine:
     @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        return self._answers + (scheduler.use.steps + self._stage.pieces if scheduler else 0)
+        if scheduler is None:
+            return 0
+        read = scheduler.prefixes.computed + self._encoded
+        return scheduler.use.steps + read + self._stage.pieces + self._answers
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -88,7 +91,10 @@ class BatchedEngine:
             raise LoadFailed("the models do not fit into the GPU's memory: start fewer workers on it") from None
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
-        return self._decoding.submit(self._encode, recordings).result()
+        try:
+            return self._decoding.submit(self._encode, recordings).result()
+        except torch.AcceleratorError as error:
+            raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
     def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Answer, None, None]:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
@@ -152,7 +158,9 @@ class BatchedEngine:
     def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         if self._encoder is None:  # most batches bring codes, and never need it
             self._encoder = CodecEncoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
-        return self._encoder.encode(recordings)
+        codes = self._encoder.encode(recordings)
+        self._encoded += len(recordings)
+        return codes
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""

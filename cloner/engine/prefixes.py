@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cloner.engine.base import Voice
 from cloner.engine.decoder import Decoder
+from cloner.engine.memory import ran_out
 from cloner.engine.prompt import Prompts, Tokens
 
 
@@ -58,8 +59,13 @@ class Prefixes:
         on_device = self.decoder.model.device
         while self._kept and sum(prefix.nbytes for prefix in self._kept.values()) > self.room:
             self._kept.popitem(last=False)
-        for key, prefix in self._kept.items():
-            self._kept[key] = prefix.to(on_device)
+        try:
+            for key, prefix in self._kept.items():
+                self._kept[key] = prefix.to(on_device)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            self._kept.clear()  # each is read again when its voice comes again
 
     def _used(self) -> int:
         device = self.decoder.model.device

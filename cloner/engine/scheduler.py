@@ -139,6 +139,7 @@ class Scheduler:
         self._running: list[_Segment | None] = []
         launched: deque[tuple[list[_Segment], Statuses]] = deque()
         while not watch.stopped():
+            full = False
             try:
                 running = self._admit(self.stepper.slots, watch)
                 if running:
@@ -151,6 +152,9 @@ class Scheduler:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
+                full = True
+            # Out here, for the error holds on to what its frames looked at, which is the memory to be given back.
+            if full:
                 launched.clear()
                 yield from self._make_room()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
+
+from redis import RedisError
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import Line, NotSpoken, Spoken
@@ -98,7 +100,8 @@ class ChunkRun:
         dead = self._journal.dead
         for run in dead:
             self._runtime.outputs.discard(run.part)
-        verdict = judge(dead, list(self._todo), self._tally.generated)
+        speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}
+        verdict = judge(dead, speakers, self._tally.generated)
         self._fail(verdict.crashed, "crashed", CRASHED)
         if verdict.is_hopeless:
             get_logger().error(
@@ -125,7 +128,7 @@ class ChunkRun:
         try:
             with closing(self._runtime.engine.speak(self._lines(segments), self._watch)) as answers:
                 yield from answers
-        except RecordFailed:
+        except (RecordFailed, EngineBroken, RedisError):
             raise
         except Exception as error:
             # An engine may break in any way, and then one that is loaded anew may do better.
@@ -226,4 +229,5 @@ class ChunkRun:
     def _report(self) -> None:
         self._reported = time.monotonic()
         key = self._runtime.names.progress(self._message.batch_id)
-        self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())
+        with suppress(RedisError):  # the next report, or the end, tells all of it again
+            self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())

@@ -14,14 +14,11 @@ from typing import Any
 
 from celery import chord, current_app, shared_task
 from redis import Redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
 from cloner.carry import carry_over, look_through
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
-from cloner.outage import LOST
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
@@ -29,28 +26,7 @@ from cloner.settings import Settings, load_settings
 from cloner.store import OutputRoot
 from cloner.sweep import celery_results
 from cloner.wire import Answer, Manifest, Question, check_batch_id
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Redis does not answer, or answers that it cannot now. Celery's listener for results gives up after twenty
-    seconds, by an error of no kind."""
-    lost = (*LOST, ReadOnlyError, OutOfMemoryError)
-    return isinstance(error, lost) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, lost))
-
-
-def _say_once(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome:
-        get_logger().warning(f"Redis cannot be used, trying on: {state.outcome.exception()}")
-
-
-PATIENCE = Retrying(
-    retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), before_sleep=_say_once, reraise=True
-)
-"""Somebody waits for the batch: a Redis that falters must not end the task that opens or closes it.
-
-The task itself goes on trying. Celery's own retry is a message, and where Redis is away it cannot be sent: Celery
-then drops the task for good.
-"""
+from cloner.worker.patience import PATIENCE
 
 
 @contextmanager
@@ -237,6 +213,8 @@ def _write_result(settings: Settings, result: BatchResult) -> None:
     part = directory / f"result-{os.getpid()}.part"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob("result-*.part"):  # by a collector that was killed
+            left.unlink(missing_ok=True)
         part.write_text(result.to_json() + "\n", encoding="utf-8")
         part.replace(directory / "result.json")
     except OSError as error:

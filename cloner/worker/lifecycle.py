@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 import celery.worker.state
 from celery.signals import worker_process_init, worker_process_shutdown
+from redis import RedisError
 
 from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, reason_of
@@ -81,11 +83,13 @@ def start(**_: Any) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live
         reason = reason_of(error)
         get_logger().error(f"Load failed: {reason}")
-        Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
+        with suppress(RedisError):
+            Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
         # Not a word more, and no task taken, until the parent ends this process: it asks by SIGQUIT, which Celery has
         # its children ignore.
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-        os.kill(os.getppid(), signal.SIGUSR2)
+        # A Redis that cannot be used is no fault of the model's: told to stop, the worker is started again.
+        os.kill(os.getppid(), signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
         threading.Event().wait()
     else:
         _runtime = runtime

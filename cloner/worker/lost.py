@@ -42,14 +42,15 @@ def watch_over(settings: Settings) -> None:
             lost.update(lost_batches(text, redis, settings))
             for batch_id in lost & seen:
                 set_going(app, text, settings.names, batch_id)
-        except (RedisError, OperationalError, ClonerError) as error:
-            # Redis is away, or something in it makes no sense: whoever works on the batch says so.
+        except (RedisError, OperationalError) as error:
+            # Redis is away: whoever works on a batch says so.
             get_logger().debug(f"not looked for lost batches: {error}")
         seen = lost - seen
 
 
 def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
-    """The batches that are open, and of which no message waits in a queue or is in anybody's hand. `text` decodes."""
+    """The batches that are open, and of which no message is in anybody's hand, nor any message in a queue where one of
+    theirs might be. `text` decodes."""
     names = settings.names
     ids = [str(batch_id) for batch_id in text.zrange(names.batches, 0, -1)]
     with text.pipeline(transaction=False) as pipe:
@@ -57,22 +58,32 @@ def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]
             pipe.hget(names.batch(batch_id), "state")
         states = pipe.execute()
     open_ids = [batch_id for batch_id, state in zip(ids, states, strict=True) if state in {"submitting", "running"}]
-    if not open_ids or _in_hand(text, names):
+    if not open_ids:
         return
+    hands = _in_hand(text, names)
     everybodys = {worker.queue for worker in Registry(text, names, settings.alive_s).workers()}
     everybodys |= {names.shared_queue(), names.collector_queue}
     for batch_id in open_ids:
         data = redis.get(names.manifest(batch_id))
+        if not isinstance(data, bytes) or any(batch_id in message for message in hands):
+            continue
+        try:
+            own = {chunk.queue for chunk in Manifest.unpack(data).chunks}
+        except ClonerError as error:
+            get_logger().debug(f"batch {batch_id} cannot be read here: {error.message}")
+            continue
         # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
-        if isinstance(data, bytes) and not text.exists(
-            *everybodys, *(chunk.queue for chunk in Manifest.unpack(data).chunks)
-        ):
+        if not text.exists(*everybodys, *own):
             yield batch_id
 
 
 def set_going(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
     """Have a lost batch opened again, or closed if all of its chunks are finished."""
-    progress = read_progress(text, names, batch_id)
+    try:
+        progress = read_progress(text, names, batch_id)
+    except ClonerError as error:
+        get_logger().debug(f"batch {batch_id} is not set going: {error.message}")
+        return
     to_collector = {"queue": names.collector_queue, "ignore_result": True}
     if progress.closed:
         return
@@ -84,6 +95,9 @@ def set_going(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
         app.send_task(queues.OPEN_BATCH, args=(batch_id,), **to_collector)
 
 
-def _in_hand(text: Redis, names: Names) -> bool:
-    """Whether anybody in the fleet, dead or alive, has a message in hand."""
-    return any(not str(key).endswith(":mutex") for key in text.scan_iter(names.unacked("*"), count=1000))
+def _in_hand(text: Redis, names: Names) -> list[str]:
+    """What everybody in the fleet, dead or alive, has in hand, as Celery packs it: a batch's id stands in it."""
+    held: list[str] = []
+    for key in text.scan_iter(names.unacked("*"), count=1000, _type="HASH"):
+        held += map(str, text.hvals(str(key)))
+    return held

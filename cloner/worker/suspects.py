@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloner.journal import Run
@@ -29,16 +29,18 @@ class Verdict:
     """The segments still to be spoken, each in one of these."""
 
     turns: Sequence[Turn]
-    """First, one at a time, those that were in hand at a crash; then, together, those that never were; last, again one
-    at a time, those that have been alone at a crash: the others need not wait for one more."""
+    """First, one at a time, those that were in hand at a crash; then, together, those that were never. After them, the
+    same of speakers of whom a segment has been alone at a crash: it may be their reference. Last, one at a time, those
+    segments themselves: nobody else need wait for one more crash."""
     crashed: Sequence[int]
     """Given up: alone at `LONE_CRASHES` crashes."""
     is_hopeless: bool
     """Whether the engine itself seems to be broken: then none of the others is spoken."""
 
 
-def judge(dead: Iterable[Run], todo: Sequence[int], generated: int) -> Verdict:
-    """Order what is `todo` of a chunk, `generated` segments being there, after the `dead` runs."""
+def judge(dead: Iterable[Run], todo: Mapping[int, str], generated: int) -> Verdict:
+    """Order what is `todo` of a chunk, segments with their speakers, `generated` segments being there, after the `dead`
+    runs."""
     suspects: set[int] = set()
     alone: Counter[int] = Counter()
     vain = 0
@@ -46,16 +48,17 @@ def judge(dead: Iterable[Run], todo: Sequence[int], generated: int) -> Verdict:
         suspects.update(run.started)
         alone.update(segment for segment, was_alone in run.started.items() if was_alone)
         vain += run.generated == generated
-    fresh = [segment for segment in todo if segment not in suspects]
-    first = [segment for segment in todo if segment in suspects and not alone[segment]]
+    doubtful = {speaker for segment, speaker in todo.items() if alone[segment]}
+    turns: list[Turn] = []
+    for is_doubtful in (False, True):
+        some = [segment for segment, speaker in todo.items() if (speaker in doubtful) is is_doubtful]
+        turns += [Turn([segment], alone=True) for segment in some if segment in suspects and not alone[segment]]
+        if fresh := [segment for segment in some if segment not in suspects]:
+            turns.append(Turn(fresh, alone=False))
     last = [segment for segment in todo if 0 < alone[segment] < LONE_CRASHES]
     last.sort(key=lambda segment: -alone[segment])
     return Verdict(
-        turns=[
-            *(Turn([segment], alone=True) for segment in first),
-            *([Turn(fresh, alone=False)] if fresh else []),
-            *(Turn([segment], alone=True) for segment in last),
-        ],
+        turns=[*turns, *(Turn([segment], alone=True) for segment in last)],
         crashed=[segment for segment in todo if alone[segment] >= LONE_CRASHES],
         is_hopeless=vain >= DEATHS,
     )

@@ -10,9 +10,11 @@ from celery.exceptions import Ignore
 from cloner import queues
 from cloner.errors import EngineBroken, WrongSchema
 from cloner.logs import get_logger
-from cloner.wire import read_chunk, schema_of
+from cloner.wire import ChunkMessage, read_chunk, schema_of
 from cloner.worker import deaths, lifecycle  # noqa: F401 - it sets the parent's log up
 from cloner.worker.chunkrun import ChunkRun
+from cloner.worker.patience import PATIENCE
+from cloner.worker.runtime import Runtime
 
 
 @shared_task(bind=True, name=queues.SPEAK_CHUNK, throws=(WrongSchema,))
@@ -27,14 +29,19 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    run = ChunkRun(runtime, chunk)
     try:
-        if not run.is_too_late():
-            run.run()
+        PATIENCE(_speak, runtime, chunk)
     except EngineBroken as error:
         lifecycle.end_broken(error)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
+
+
+def _speak(runtime: Runtime, chunk: ChunkMessage) -> None:
+    """A run of the chunk; what an earlier one has finished, it finds."""
+    run = ChunkRun(runtime, chunk)
+    if not run.is_too_late():
+        run.run()
 
 
 def _leave_for(task: Task, version: int, queue: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from cloner.batch import ReferenceKind
 from cloner.engine.base import Codes, Voice
 from cloner.engine.checks import check_codes
-from cloner.errors import BadReference, reason_of
+from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
 from cloner.references import audio_from_bytes, codes_from_bytes, reference_key
@@ -68,6 +68,8 @@ class Voices:
             return
         try:
             together = self._runtime.engine.encode(list(audios.values()))
+        except EngineBroken:
+            raise
         except Exception:  # noqa: BLE001 - one recording's fault, and which one's is found out below
             together = []
         for digest, codes in zip(audios, together, strict=False):
@@ -76,6 +78,8 @@ class Voices:
             try:
                 (codes,) = self._runtime.engine.encode([audios[digest]])
                 self._keep(digest, codes)
+            except EngineBroken:
+                raise
             except BadReference as error:
                 self._encoded[digest] = error
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this speaker's alone

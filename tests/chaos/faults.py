@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cloner.record import batch_directory
 from cloner.settings import Settings
 from tests.chaos.members import Member, Role, members
 from tests.chaos.servers import Server
-from tests.integration.conftest import Said, eventually
+from tests.integration.conftest import Said
 
 PAUSE_S = (2.0, 6.0)
 """Least and most seconds between two faults, where the fleet gets nothing done meanwhile."""
@@ -35,6 +36,10 @@ KINDS = (
     "cut_redis",
     "kill_client",
 )
+
+
+class NobodyThere(Exception):
+    """Whom the fault is meant for does not run at the moment."""
 
 
 class Faults:
@@ -64,15 +69,21 @@ class Faults:
 
         So they come at every stage of the batch, on a slow machine too. Ends early when all is spoken.
         """
-        begin = time.monotonic()
+        begin, waiting, struck = time.monotonic(), deque(kinds), 0
         now = record.lines()
-        for count, kind in enumerate(kinds):
+        while waiting:
             now = record.wait_for(now + self._rng.randint(*step), self._rng.uniform(*PAUSE_S))
             if now >= total:
-                return count
-            said = getattr(self, kind)()
+                break
+            try:
+                said = getattr(self, waiting[0])()
+            except NobodyThere:
+                waiting.rotate(-1)  # whom it is meant for is starting again: later
+                continue
             print(f"{time.monotonic() - begin:6.1f} s, {now:4}/{total}: {said}")
-        return len(kinds)
+            waiting.popleft()
+            struck += 1
+        return struck
 
     def kill_child(self) -> str:
         return self._signal(Role.WORKER_CHILD, signal.SIGKILL)
@@ -126,14 +137,10 @@ class Faults:
         return f"{number.name} to {member}"
 
     def _running(self, role: Role) -> Member:
-        """One of the role that runs, once there is one; rather not of the worker that was hit last."""
-        found: list[Member] = []
-
-        def there() -> bool:
-            found[:] = [member for member in members(self._settings.fleet) if member.role is role and _runs(member)]
-            return bool(found)
-
-        eventually(there)
+        """One of the role that runs; rather not of the worker that was hit last. Raises `NobodyThere`."""
+        found = [member for member in members(self._settings.fleet) if member.role is role and _runs(member)]
+        if not found:
+            raise NobodyThere
         found.sort(key=lambda member: (member.worker, member.process.pid))
         others = [member for member in found if member.worker != self._last_hit]
         member = self._rng.choice(others or found)

@@ -27,6 +27,9 @@ from tests.integration.conftest import Said, Start, environment, eventually, run
 
 SEED = 20_261_125
 
+LAST_LINES = 60
+"""Of what each launcher said, for whoever looks into a failure."""
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
@@ -93,8 +96,11 @@ def _go_through(
     """
     changes: dict[str, Any] = settings.model_dump()
 
+    fleets: list[Said] = []
+
     def start_fleet() -> Said:
-        return launch("--workers", str(workers), **changes)
+        fleets.append(launch("--workers", str(workers), **changes))
+        return fleets[-1]
 
     start_fleet().wait_for("Models loaded!", workers)
     client = Client(settings=settings)
@@ -107,7 +113,11 @@ def _go_through(
     faults = Faults(settings, server, rng, start_fleet, wait_for_batch)
     total = batch.progress().total
     struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
-    result = batch.wait(timeout=600)
+    try:
+        result = batch.wait(timeout=600)
+    finally:
+        for fleet in fleets:
+            print("", *fleet.lines[-LAST_LINES:], sep="\n")
     assert (result.generated, result.errors) == (total, {})
     assert faults.waiting.wait() == 0
     # Spoken again is only what was in hand at a crash, and of that there was no line yet.

@@ -94,12 +94,3 @@ def test_or_do_not_give_it_back(link: Link, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_cancelled_batch_that_nobody_can_gather_is_not_waited_for(link: Link) -> None:
     with pytest.raises(BatchBroken, match=r"batch b is cancelled, and nobody is alive .* `cloner wait b` prints"):
         list(Attendance(link).look(progress(cancelled=True)))
-
-
-def test_a_batch_whose_client_died_before_it_was_sent_is_not_waited_for(link: Link) -> None:
-    come(link, worker=True, collector=True)
-    link.redis.hset(link.names.batch("b"), "submitted_at", "1.0")
-    with pytest.raises(BatchBroken, match="batch b was never sent, its client died before: submit its file again"):
-        list(Attendance(link).look(progress("submitting")))
-    link.redis.rpush(link.names.collector_queue, "open_batch")
-    assert list(Attendance(link).look(progress("submitting"))) == []

@@ -60,13 +60,10 @@ def test_what_is_over_is_in_nobodys_way(blobs: Redis, field: str, value: str) ->
     check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
 
 
-def test_a_batch_that_was_written_down_and_never_sent_is_in_nobodys_way(blobs: Redis) -> None:
-    blobs.hset(NAMES.batch("first"), mapping={"state": "submitting", "submitted_at": 0.0})
-    late = manifest("second", ["0.wav"]).model_copy(update={"submitted_at": 61.0})
-    check_outputs(late, blobs, NAMES)
-    blobs.rpush(NAMES.collector_queue, "open_batch")
+def test_a_batch_that_is_written_down_and_not_opened_yet_is_in_the_way(blobs: Redis) -> None:
+    blobs.hset(NAMES.batch("first"), "state", "submitting")
     with pytest.raises(OutputsTaken):
-        check_outputs(late, blobs, NAMES)
+        check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
 
 
 def test_a_manifest_that_has_expired_is_in_nobodys_way(blobs: Redis) -> None:

@@ -11,6 +11,7 @@ from kombu.messaging import Consumer
 from kombu.transport.redis import Transport
 from redis import Redis
 
+from cloner import taking
 from cloner.app import make_app
 from cloner.settings import Settings
 from cloner.taking import Channel
@@ -109,3 +110,15 @@ def test_a_message_that_was_moved_comes_from_the_queue_it_was_moved_to(hand: Han
     message.requeue()
     assert redis.llen(hand.shared) == 1
     assert hand.next() == "moved"
+
+
+def test_nothing_is_taken_in_reserve_while_a_chunk_is_in_hand(
+    hand: Hand, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.send(hand.own, "a")
+    with monkeypatch.context() as busy:
+        busy.setattr(taking, "reserved_requests", {"a chunk from before the connection was lost"})
+        with pytest.raises(TimeoutError):
+            hand.connection.drain_events(timeout=0.5)
+        assert redis.llen(hand.own) == 1
+    assert hand.next() == "a"

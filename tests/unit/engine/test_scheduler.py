@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cloner.engine.base import Line, NotSpoken, Voice
+from cloner.engine.cache import _zeros
 from cloner.engine.model import END, Model
 from cloner.engine.product import Product
 from cloner.engine.scheduler import Scheduler, SegmentCodes
@@ -313,3 +315,28 @@ def test_a_segment_that_half_the_memory_does_not_hold_fails_with_a_sentence(tiny
     assert [(type(answer).__name__) for answer in answers] == ["SegmentCodes", "NotSpoken"]
     assert isinstance(answers[1], NotSpoken)
     assert answers[1].code == "out_of_memory"
+
+
+def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tiny: Path, voice: Voice) -> None:
+    scheduler = make_scheduler(tiny, 2)
+    cache, attention = scheduler.decoder.cache, functional.scaled_dot_product_attention
+    storage = cache._memory.untyped_storage()._weak_ref()
+    freed: list[bool] = []
+
+    def scarce(*args: Any, **kwargs: Any) -> Tensor:
+        if scheduler.use.steps > 2 and not freed:
+            ask_for_too_much()
+        return attention(*args, **kwargs)
+
+    def zeros(*args: Any) -> Tensor:
+        freed.append(bool(torch.UntypedStorage._expired(storage)))
+        return _zeros(*args)
+
+    with (
+        patch.object(functional, "scaled_dot_product_attention", scarce),
+        patch("cloner.engine.cache._zeros", zeros),
+    ):
+        codes = codes_of(scheduler, [frames_line(voice, n, 5) for n in range(3)])
+    torch.UntypedStorage._free_weak_ref(storage)  # type: ignore[no-untyped-call]
+    assert freed == [True]
+    assert {segment.shape for segment in codes.values()} == {(10, 5)}
