@@ -37,6 +37,13 @@ class EngineName(StrEnum):
     FAKE = "fake"
 
 
+class LogFormat(StrEnum):
+    """For whom log lines are."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Settings(BaseSettings):
     """Settings of a client, a launcher or a worker; each reads what concerns it."""
 
@@ -80,6 +87,9 @@ class Settings(BaseSettings):
     heartbeat_s: Seconds = Field(2.0, description="seconds between a worker's heartbeats")
     alive_s: Seconds = Field(30.0, description="seconds without a heartbeat after which a worker counts as gone")
     stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="log lines on standard error: text, for people, or json, one object a line"
+    )
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
     fake_segment_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes for a segment")
@@ -145,6 +155,7 @@ _RIGHT = {
     "CLONER_HEARTBEAT_S": _SECONDS,
     "CLONER_ALIVE_S": _SECONDS,
     "CLONER_STOP_S": _SECONDS,
+    "CLONER_LOG_FORMAT": f"give {' or '.join(LogFormat)}",
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
     "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,

@@ -135,10 +135,11 @@ class ChunkRun:
             worker=self._runtime.name,
         )
         result = result.model_copy(update=self._written(answer, output))
+        log = get_logger().bind(speaker=part.id, segment=index)
         if not result.generated:
-            get_logger().warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
+            log.warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
         elif result.truncated:
-            get_logger().warning(
+            log.warning(
                 f"⚠ Segment {index} of Speaker {part.id} was cut after {result.frames} frames, the end of its text may "
                 "be missing: split the text, or raise max_new_tokens"
             )

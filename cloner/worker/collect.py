@@ -15,6 +15,7 @@ from typing import Any
 from celery import chord, current_app, shared_task
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from structlog.contextvars import bound_contextvars
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
@@ -56,7 +57,8 @@ then drops the task for good.
 def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
     """Whatever ends the task ends the batch: who waits for it is told why."""
     try:
-        yield
+        with bound_contextvars(batch=batch_id, worker=f"collector@{settings.box}"):
+            yield
     except Exception as error:
         key = settings.names.batch(batch_id)
         if PATIENCE(redis.exists, key):  # else it has expired, and nobody waits

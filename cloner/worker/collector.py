@@ -16,12 +16,14 @@ def main() -> int:
     configure()
     try:
         settings = load_settings()
+        name = f"collector@{settings.box}"
+        configure(worker=name)
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import make_app, run_worker
 
         app = make_app(settings)
-        return run_worker(app, "cloner.worker.collect", f"collector@{settings.box}", [settings.names.collector_queue])
+        return run_worker(app, "cloner.worker.collect", name, [settings.names.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code

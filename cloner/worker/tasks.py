@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
+from structlog.contextvars import bound_contextvars
 
 from cloner import queues
 from cloner.errors import WrongSchema
@@ -27,7 +28,8 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    ChunkRun(runtime, chunk).run()
+    with bound_contextvars(batch=chunk.batch_id):
+        ChunkRun(runtime, chunk).run()
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 
