@@ -42,6 +42,16 @@ class Names:
         return f"cloner:{self.fleet}:workers"
 
     @property
+    def counts(self) -> str:
+        """Hash: worker and what is counted -> how much of it that worker has done. For ever: see `counts.py`."""
+        return f"cloner:{self.fleet}:counts"
+
+    @property
+    def cards(self) -> str:
+        """Hash: card and box -> how full and how busy the card is, as its launcher last read it."""
+        return f"cloner:{self.fleet}:cards"
+
+    @property
     def batches(self) -> str:
         """Sorted set: batch id -> time of its submission."""
         return f"cloner:{self.fleet}:batches"

@@ -80,7 +80,7 @@ class ChunkRun:
 
     def _speak(self) -> None:
         try:
-            with closing(self._runtime.engine.speak(self._lines())) as answers:
+            with closing(self._runtime.engine.speak(self._lines(), self._runtime.meter)) as answers:
                 for answer in answers:
                     # Its file may be another batch's by now.
                     if self._is_cancelled():
@@ -146,6 +146,7 @@ class ChunkRun:
         self._writer.append(result)
         del self._todo[answer.segment]
         self._spoken_s += result.audio_s
+        self._runtime.meter.finished(result)
         self._add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:

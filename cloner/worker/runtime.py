@@ -16,6 +16,7 @@ from cloner.logs import get_logger
 from cloner.record import Record
 from cloner.settings import Settings
 from cloner.store import OutputRoot
+from cloner.worker.meter import Meter
 
 RECORDS_KEPT = 4
 """Batches whose records stay in memory: chunks of a few batches may alternate."""
@@ -33,6 +34,7 @@ class Runtime:
         self.redis = redis
         self.blobs = blobs
         self.registry = Registry(redis, settings.names, settings.alive_s)
+        self.meter = Meter(worker.name, redis, settings.names)
         self.outputs = OutputRoot(settings.out_dir)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._said: set[str] = set()
@@ -62,6 +64,9 @@ class Runtime:
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()
+        # Registered without a process: the first one to load here is no restart.
+        before = self.registry.get(self.name)
+        self.meter.loading(again=before is not None and before.pid != 0)
         self.registry.update(self.name, pid=os.getpid(), state=WorkerState.LOADING)
         known = self.registry.get(self.name)
         if known and known.assignment:
@@ -72,6 +77,7 @@ class Runtime:
         self.engine.load(log.info)
         self._codec_identity = codec_identity(self.settings)
         self._loaded = True
+        self.meter.loaded()
         self.registry.count_load(self.name)
         self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
         log.info("Models loaded! Starting generation...")
@@ -126,6 +132,7 @@ class Runtime:
             try:
                 if not self.registry.beat(self.name):
                     self._register_again()
+                self.meter.report(self.registry)
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
                 get_logger().debug(f"heartbeat missed: {error}")

@@ -28,7 +28,7 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    with bound_contextvars(batch=chunk.batch_id):
+    with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
         ChunkRun(runtime, chunk).run()
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
