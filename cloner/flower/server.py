@@ -14,6 +14,8 @@ def serve(settings: Settings) -> int:
     check_login(os.environ.get("FLOWER_BASIC_AUTH", ""), os.environ.get("FLOWER_AUTH", ""))
     # To watch, not to steer: another process in a worker's pool would load a second model.
     os.environ.setdefault("FLOWER_READ_ONLY", "true")
+    # Whose texts and how many, rather than ids.
+    os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,received,runtime,worker")
     app = make_app(settings)
     try:
         from cloner.flower.pages import install

@@ -18,6 +18,8 @@
 
   function size(bytes) {
     const gb = bytes / 1024 ** 3;
+    if (!bytes) return "—";
+    if (Number.isInteger(gb)) return `${number(gb)} GB`;
     return gb < 1 ? `${number(bytes / 1024 ** 2)} MB` : `${number(gb, 1)} GB`;
   }
 
@@ -26,8 +28,8 @@
   }
 
   // One card for each item, made once and kept: what does not change does not move.
-  function show(kind, items, key, fill) {
-    const place = document.getElementById(`${kind}s`.replace("batchs", "batches"));
+  function show(where, kind, items, key, fill) {
+    const place = document.getElementById(where);
     const there = new Map([...place.children].map((card) => [card.dataset.key, card]));
     items.forEach((item, position) => {
       let card = there.get(item[key]);
@@ -40,7 +42,7 @@
       fill(card, item);
     });
     there.forEach((card) => card.remove());
-    document.getElementById(`${place.id}-empty`).hidden = items.length > 0;
+    document.getElementById(`${where}-empty`).hidden = items.length > 0;
   }
 
   function parts(card) {
@@ -60,16 +62,17 @@
     state(batch.state);
     text("source", batch.source || "batch");
     text("id", batch.id);
-    text("segments", `${number(finished)} of ${number(batch.total)}`);
+    const percent = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
+    text("segments", `${number(finished)} of ${number(batch.total)} (${percent}%)`);
     text("speakers", number(batch.speakers));
     text("audio", duration(batch.audio_s));
     text("speed", batch.speed === null ? "—" : number(batch.speed, 1));
-    text("left", batch.closed ? "—" : duration(batch.left_s));
+    text("left", duration(batch.left_s));
+    part("speed-cell").hidden = part("left-cell").hidden = batch.closed;
     text("failed", number(batch.failed));
     part("failed").classList.toggle("bad", batch.failed > 0);
     width("done", batch.total ? batch.generated / batch.total : 0);
     width("lost", batch.total ? batch.failed / batch.total : 0);
-    const percent = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
     card.querySelector(".bar").setAttribute("aria-valuenow", percent);
     card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
     part("result").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}.json`);
@@ -94,7 +97,8 @@
     width("use-bar", worker.use || 0);
     text("frames", worker.state === "gone"
       ? `last seen ${duration(worker.silent_s)} ago` : `${number(worker.frames_s)} frames a second`);
-    text("loads", worker.loads === 1 ? `loaded in ${duration(worker.load_s)}` : `${worker.loads} loads`);
+    const loaded = worker.loads > 0 ? `loaded in ${duration(worker.load_s)}` : "";
+    text("loads", worker.loads > 1 ? `${loaded}, ${worker.loads} loads` : loaded);
     text("name", `${worker.name} · ${worker.engine} · ${worker.checkpoint}`);
     trouble(worker.error);
   }
@@ -130,8 +134,9 @@
       const fleet = await answer.json();
       if (!answer.ok) throw new Error(fleet.error);
       sums(fleet);
-      show("batch", fleet.batches, "id", fillBatch);
-      show("worker", fleet.workers, "name", fillWorker);
+      show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
+      show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
+      show("workers", "worker", fleet.workers, "name", fillWorker);
       status(true, "Live");
     } catch (error) {
       status(false, `No news: ${error.message}`);
