@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench soak
 setup: .venv/ready
 
 .venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
@@ -19,3 +19,6 @@ check: setup
 
 bench: setup
 	$(BIN)/python ops/scripts/bench.py
+
+soak: setup
+	$(BIN)/python ops/scripts/soak.py

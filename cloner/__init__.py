@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
     from cloner.batchfile import read_batch
-    from cloner.client import BatchHandle, Client
+    from cloner.client import Client
     from cloner.errors import BadBatch, ClonerError
+    from cloner.forecast import Forecast
+    from cloner.handle import BatchHandle
     from cloner.plan import Strategy
     from cloner.progress import Progress
     from cloner.results import BatchResult, SegmentError
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "BadBatch": "errors",
     "Batch": "batch",
-    "BatchHandle": "client",
+    "BatchHandle": "handle",
     "BatchResult": "results",
     "Client": "client",
     "ClonerError": "errors",
+    "Forecast": "forecast",
     "Generation": "batch",
     "Progress": "progress",
     "Reference": "batch",
@@ -47,6 +50,7 @@ __all__ = [
     "BatchResult",
     "Client",
     "ClonerError",
+    "Forecast",
     "Generation",
     "Progress",
     "Reference",

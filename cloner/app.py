@@ -10,14 +10,23 @@ from pathlib import Path
 import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
+from kombu.transport.redis import Transport
 
 from cloner.address import celery_address, check_address
+from cloner.dropped import GiveBack
 from cloner.errors import EXIT_LOAD_FAILED
+from cloner.orphan import PARENT_PID
+from cloner.pulse import HOLDER, beat_from_now_on
+from cloner.queues import PARENT, Names
 from cloner.settings import Settings
+from cloner.taking import Channel
 
 
-def make_app(settings: Settings) -> Celery:
-    """A Celery app for the fleet's Redis. Raises `BadSetting` if none is set, or its address makes no sense."""
+def make_app(settings: Settings, holder: str | None = None) -> Celery:
+    """A Celery app for the fleet's Redis; who takes messages is a `holder`, by its name.
+
+    Raises `BadSetting` if no Redis is set, or its address makes no sense.
+    """
     url = settings.require_redis_url()
     check_address(url)
     app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
@@ -33,6 +42,9 @@ def make_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=True,
         # One chunk in hand and none in reserve, so that a chunk of the shared queue waits for whoever is free.
         worker_prefetch_multiplier=1,
+        # Nor may one be taken in reserve after each lost connection, while the chunk in hand goes on: at the next lost
+        # connection it would be dropped, and come back only after the visibility timeout.
+        worker_disable_prefetch=True,
         # One model a worker, in a child: the parent answers and takes orders while it computes.
         worker_concurrency=1,
         worker_pool="prefork",
@@ -40,7 +52,7 @@ def make_app(settings: Settings) -> Celery:
         worker_pool_start_method="spawn",
         # Seconds that a replaced child may take to load before it is killed; 4 by default, which would kill
         # each for ever.
-        worker_proc_alive_timeout=900,
+        worker_proc_alive_timeout=settings.load_s,
         # A chunk that was finished just before its worker died is not run again.
         worker_deduplicate_successful_tasks=True,
         # A chunk goes on through an outage of Redis (Celery 6 will end it); it is idempotent, should it be
@@ -58,6 +70,7 @@ def make_app(settings: Settings) -> Celery:
             "queue_order_strategy": "priority",
             # The kernel notices a Redis whose machine is gone without a word.
             "socket_keepalive": True,
+            **(_held_keys(settings.names, holder) if holder else {}),
         },
         # The results of chunks must outlast their batch: the chord waits for ever for one that has expired.
         result_expires=settings.batch_ttl_s,
@@ -75,10 +88,30 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def run_worker(app: Celery, tasks: str, name: str, queue_names: list[str]) -> int:
-    """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status."""
+def _held_keys(names: Names, holder: str) -> dict[str, str]:
+    """Where kombu keeps the messages that this process has in hand: apart from anybody else's, so that the launcher
+    can give them back when it dies."""
+    return {
+        "unacked_key": names.unacked(holder),
+        "unacked_index_key": names.unacked_since(holder),
+        "unacked_mutex_key": names.unacked_mutex(holder),
+    }
+
+
+def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]) -> int:
+    """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status.
+
+    Raises `BadSetting` as `make_app` does.
+    """
+    app = make_app(settings, name)
+    app.steps["consumer"].add(GiveBack)
+    Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
-    app.conf.imports = (tasks, "cloner.outage")
+    app.conf.imports = ("cloner.pulse", "cloner.outage", tasks)
+    # The child ends with this process, and shows signs of life under the same name.
+    os.environ[PARENT_PID] = str(os.getpid())
+    os.environ[HOLDER] = name
+    beat_from_now_on(settings, name, PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

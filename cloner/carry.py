@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from cloner.errors import RecordFailed
 from cloner.filenames import HOUSEKEEPING
-from cloner.keys import Keys
+from cloner.keys import wanted_outputs
 from cloner.logs import get_logger
 from cloner.record import batch_directory
 from cloner.results import SegmentResult
@@ -76,8 +76,7 @@ def carry_over(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Segmen
         pass
     except OSError as error:
         raise RecordFailed(f"{path} cannot be read: {error}") from error
-    keys = Keys(manifest.generation, manifest.engine, manifest.fingerprint)
-    wanted = {row[2]: keys.of(speaker.reference, row) for speaker in manifest.speakers for row in speaker.segments}
+    wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
     found = look_through(outputs, wanted, except_batch=manifest.batch_id)
     chunks = _by_chunk(manifest, found.finished)
     if chunks:

@@ -18,10 +18,12 @@ import typer
 from cloner.engine.presets import Preset
 from cloner.errors import ClonerError, UsageError
 from cloner.plan import Strategy
-from cloner.settings import EngineName, load_settings
+from cloner.settings import EngineName, Settings, load_settings
 
 if TYPE_CHECKING:
-    from cloner.client import BatchHandle, Client
+    from cloner.batch import Batch
+    from cloner.client import Client
+    from cloner.handle import BatchHandle
     from cloner.results import BatchResult
 
 app = typer.Typer(
@@ -65,23 +67,40 @@ def run(
     references: References = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
 ) -> None:
-    """Speak a batch on this box, from start to finish, and print its result as JSON."""
-    from cloner.batchfile import read_batch
+    """Speak a batch on this box, from start to finish, and print its result as JSON. What is there is not spoken
+    again."""
     from cloner.run import run_batch
     from cloner.screen import Screen
 
-    out_dir = _output_root(out or batch.parent)
-    settings = load_settings()
-    read = read_batch(batch, out_root=out_dir, references=references, references_root=settings.references_dir)
-    overrides: dict[str, object] = {"out_dir": out_dir}
-    if engine:
-        overrides["engine"] = engine
-    if read.checkpoint_dir:
-        overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
-    result = run_batch(read, settings.model_copy(update=overrides), Screen(), workers=workers, strategy=strategy)
+    read, settings = _for_this_box(batch, out or batch.parent, references, engine)
+    result = run_batch(read, settings, Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     _print_result(result)
+
+
+@app.command()
+def plan(
+    batch: BatchFile,
+    out: Annotated[Path | None, typer.Option(help="Look in this folder, as for `run`, and ask no fleet.")] = None,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+    engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
+) -> None:
+    """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
+    from cloner.forecast import COLUMNS
+    from cloner.tables import print_rows
+
+    if out is None:
+        if engine:
+            raise UsageError("--engine goes with --out: a fleet has an engine of its own")
+        forecast = _client().plan(batch, strategy=strategy, references=references)
+    else:
+        from cloner.run import plan_batch
+
+        forecast = plan_batch(*_for_this_box(batch, out, references, engine))
+    print_rows(COLUMNS, forecast.rows(), len(COLUMNS))
+    print(forecast)
 
 
 @app.command()
@@ -139,6 +158,20 @@ def cancel(batch_id: BatchId) -> None:
     """Stop speaking a batch. What is finished stays."""
     _client().batch(batch_id).cancel()
     print(f"{batch_id}: cancelled; `cloner wait {batch_id}` prints what was spoken before", file=sys.stderr)
+
+
+@app.command()
+def retry(
+    batch_id: BatchId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+) -> None:
+    """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
+    handle = _client().batch(batch_id).retry()
+    if not wait:
+        print(handle.id)
+        return
+    print(f"[Main] Batch: {handle.id}", file=sys.stderr)
+    _wait(handle)
 
 
 @app.command()
@@ -210,6 +243,21 @@ def checkpoint_pull(
     print(where)
 
 
+def _for_this_box(batch: Path, out: Path, references: Path | None, engine: EngineName | None) -> tuple[Batch, Settings]:
+    """The batch, and the settings of a run of it on this box."""
+    from cloner.batchfile import read_batch
+
+    out_dir = _output_root(out)
+    settings = load_settings()
+    read = read_batch(batch, out_root=out_dir, references=references, references_root=settings.references_dir)
+    overrides: dict[str, object] = {"out_dir": out_dir}
+    if engine:
+        overrides["engine"] = engine
+    if read.checkpoint_dir:
+        overrides["checkpoint_dir"] = batch.parent / read.checkpoint_dir
+    return read, settings.model_copy(update=overrides)
+
+
 def _output_root(folder: Path) -> Path:
     """`folder`, all links followed; it may not be there yet."""
     root = Path(realpath(folder))
@@ -239,7 +287,7 @@ def _wait(handle: BatchHandle) -> None:
     screen = Screen()
     screen.say("[Main] Waiting for all workers to complete...")
     with screen.following(plain_lines=True) as show:
-        result = handle.wait(on_progress=show)
+        result = handle.wait(on_progress=show, say=screen.say)
     screen.say("[Main] Collecting results...")
     screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
     _print_result(result)

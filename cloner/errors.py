@@ -6,19 +6,23 @@
     ├── UsageError                 exit 2   nothing was queued, nothing was written
     │   ├── BadBatch                        the batch has bad rows; all of them are listed
     │   ├── BadSetting                      an option or environment variable makes no sense
+    │   ├── BoxTaken                        another launcher runs the workers of this box
     │   ├── NoWorkers                       nobody is registered to do the work
     │   ├── OutputsTaken                    another batch that is not finished writes the same files
     │   ├── UnknownBatch                    no batch of that name is known
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
     ├── RecordFailed                        the record of what is finished cannot be read or written
+    │   └── RecordFull                      there is no room on the disk for its next line
+    ├── EngineBroken               exit 75  the engine raised an error; a fresh process may do better
     ├── BatchBroken                exit 1   a batch could not be opened or closed
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
     ├── MissingPackage             exit 1   an extra is not installed
     ├── WrongSchema                         a message of another version of the wire format
     ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
     └── SegmentFailed                       one segment could not be spoken; carries a short `code`
-        └── BadReference                    a speaker's reference cannot be used (`code` "bad_reference")
+        ├── BadReference                    a speaker's reference cannot be used (`code` "bad_reference")
+        └── NoRoom                          there is no room on the disk for its audio (`code` "output")
 
 The docstring of each class is its message when none is given.
 """
@@ -30,6 +34,9 @@ from dataclasses import dataclass
 
 EXIT_LOAD_FAILED = 78
 """Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted."""
+
+EXIT_ENGINE_BROKEN = 75
+"""Exit status of a model's process whose engine broke (``EX_TEMPFAIL`` of sysexits.h): Celery starts another."""
 
 
 def printable(text: object) -> str:
@@ -83,6 +90,10 @@ class BadSetting(UsageError):
     """A setting makes no sense."""
 
 
+class BoxTaken(UsageError):
+    """Another launcher runs the workers of this box."""
+
+
 class NoWorkers(UsageError):
     """No worker is registered: start one with `launcher up`, or use `cloner run`."""
 
@@ -121,6 +132,16 @@ class RecordFailed(ClonerError):
     """The record of what is finished cannot be read or written."""
 
 
+class RecordFull(RecordFailed):
+    """There is no room for the record."""
+
+
+class EngineBroken(ClonerError):
+    """The engine broke."""
+
+    exit_code = EXIT_ENGINE_BROKEN
+
+
 class WrongSchema(ClonerError):
     """The message has another version of the wire format."""
 
@@ -142,6 +163,13 @@ class BadReference(SegmentFailed):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, code="bad_reference")
+
+
+class NoRoom(SegmentFailed):
+    """There is no room for the segment's audio."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, code="output")
 
 
 def reason_of(error: Exception) -> str:

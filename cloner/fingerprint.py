@@ -29,6 +29,8 @@ def fingerprint(directory: Path) -> str:
     found = False
     for name in FILES:
         path = directory / name
+        if not path.is_file():
+            continue  # a pipe would be waited for, a device has no end
         try:
             status = path.stat()
             part = _sampled(path.resolve(), status.st_size, status.st_mtime_ns)

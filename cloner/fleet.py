@@ -59,11 +59,15 @@ class WorkerInfo:
     engine: str
     checkpoint: str
     slots: int
+    cache_gb: float = 0.0
+    """Memory of its cache, GB of 1024**3 bytes; 0 before it has loaded, or if its engine does not size one."""
     state: WorkerState = WorkerState.LOADING
     pid: int = 0
     """Process that holds the model."""
     loads: int = 0
     """Model loads under this name since the launcher registered it."""
+    steps: int = 0
+    """Signs of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
     error: str = ""
     """Why its model does not load, if it does not."""
     assignment: str = ""
@@ -122,8 +126,13 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         engine=settings.engine,
         checkpoint=settings.checkpoint_dir.name,
         slots=SLOTS[settings.engine](settings),
-        fingerprint=NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir),
+        fingerprint=expected_fingerprint(settings),
     )
+
+
+def expected_fingerprint(settings: Settings) -> str:
+    """The fingerprint of what a worker will load: the fake engine loads nothing."""
+    return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
 
 
 class Registry:
@@ -133,56 +142,63 @@ class Registry:
     """
 
     def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
-        self._redis = redis
-        self._names = names
+        self.redis = redis
+        self.names = names
         self._alive_s = alive_s
 
     def register(self, worker: WorkerInfo) -> None:
         """Enter a worker that is about to start, forgetting what was known under its name."""
         values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
-        now = server_time(self._redis)
-        with self._redis.pipeline() as pipe:
-            pipe.delete(self._names.worker(worker.name))
-            pipe.hset(self._names.worker(worker.name), mapping=values)
-            pipe.zadd(self._names.workers, {worker.name: now})
+        now = server_time(self.redis)
+        with self.redis.pipeline() as pipe:
+            pipe.delete(self.names.worker(worker.name))
+            pipe.hset(self.names.worker(worker.name), mapping=values)
+            pipe.zadd(self.names.workers, {worker.name: now})
+            pipe.hset(self.names.queues, worker.queue, worker.name)
             pipe.execute()
 
-    def beat(self, name: str) -> bool:
-        """The worker lives. False if the registry had forgotten it."""
-        return not self._redis.zadd(self._names.workers, {name: server_time(self._redis)})
+    def beat(self, name: str, steps: int | None = None) -> bool:
+        """The worker lives, and has come that far. False if the registry had forgotten it."""
+        now = server_time(self.redis)
+        with self.redis.pipeline() as pipe:
+            pipe.zadd(self.names.workers, {name: now})
+            if steps is not None:
+                pipe.hset(self.names.worker(name), "steps", str(steps))
+            added, *_ = pipe.execute()
+        return not added
 
     def update(self, name: str, **values: str | float) -> None:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
-        self._redis.hset(self._names.worker(name), mapping=mapping)
+        self.redis.hset(self.names.worker(name), mapping=mapping)
 
     def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
         """Note what a worker was dealt, to be said when it starts. An earlier assignment stays until it is finished."""
-        if not self._redis.hget(self._names.worker(name), "assignment"):
+        if not self.redis.hget(self.names.worker(name), "assignment"):
             self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
-        self._redis.hincrby(self._names.worker(name), "loads", 1)
+        self.redis.hincrby(self.names.worker(name), "loads", 1)
 
     def remove(self, name: str) -> None:
         """The worker is not expected back."""
-        with self._redis.pipeline() as pipe:
-            pipe.zrem(self._names.workers, name)
-            pipe.delete(self._names.worker(name))
+        with self.redis.pipeline() as pipe:
+            pipe.zrem(self.names.workers, name)
+            pipe.delete(self.names.worker(name))
             pipe.execute()
 
     def get(self, name: str) -> WorkerInfo | None:
         """One worker, alive or not."""
-        values = self._redis.hgetall(self._names.worker(name))
+        values = self.redis.hgetall(self.names.worker(name))
         return WorkerInfo.from_hash(values)
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
-        names = self._redis.zrangebyscore(self._names.workers, server_time(self._redis) - self._alive_s, "+inf")
-        with self._redis.pipeline(transaction=False) as pipe:
+        names = self.redis.zrangebyscore(self.names.workers, server_time(self.redis) - self._alive_s, "+inf")
+        with self.redis.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(self._names.worker(str(name)))
+                pipe.hgetall(self.names.worker(str(name)))
             hashes = pipe.execute()
         workers = [worker for values in hashes if (worker := WorkerInfo.from_hash(values))]
         return sorted(workers, key=lambda worker: (worker.box, worker.index))

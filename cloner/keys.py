@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 from cloner.batch import Generation
-from cloner.wire import ReferenceRow, SegmentRow
+from cloner.wire import ReferenceRow, SegmentRow, SpeakerRow
 
 
 class Keys:
@@ -28,3 +29,9 @@ class Keys:
         key = self._common.copy()
         key.update(json.dumps([reference.kind, reference.digest, reference.text, index, text]).encode())
         return key.hexdigest()
+
+
+def wanted_outputs(rows: Iterable[SpeakerRow], generation: Generation, engine: str, fingerprint: str) -> dict[str, str]:
+    """Output -> content key, of all segments of some speakers."""
+    keys = Keys(generation, engine, fingerprint)
+    return {row[2]: keys.of(speaker.reference, row) for speaker in rows for row in speaker.segments}

@@ -1,4 +1,4 @@
-"""A process that the launcher started ends with it, however the launcher ends."""
+"""A process that the launcher started ends with it, however the launcher ends; and a worker's child with the worker."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ import os
 import signal
 import sys
 
-LAUNCHER_PID = "CLONER_LAUNCHER_PID"
-"""Environment variable in which the launcher tells a child its own process id."""
+PARENT_PID = "CLONER_PARENT_PID"
+"""Environment variable in which a process tells those it starts its own process id."""
+
+LEASE = "CLONER_LEASE"
+"""Environment variable in which a launcher tells its children as whom it holds the box."""
 
 PR_SET_PDEATHSIG = 1
 """From ``<linux/prctl.h>``."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when the launcher that started it dies, even of SIGKILL.
+def die_with_group() -> None:
+    """Kill this process and all that it started, at once; the launcher has given it a process group of its own."""
+    os.killpg(0, signal.SIGKILL)
 
-    Call it first thing in the process's main function. Does nothing in a process that was started by hand (it may
-    outlive its shell), in children of a child, and where there is no ``prctl`` (only Linux has it). The kernel watches
-    the *thread* that started this process, so the launcher starts its children from its main thread.
-    Raises `OSError` if the kernel refuses, `SystemExit` if the launcher is gone already.
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies, even of SIGKILL.
+
+    It is not asked to stop: it may hang or be frozen, nobody is there any more to insist, and what it has in hand is
+    given back by the next launcher. Call it first thing in the process's main function. Does nothing in a process that
+    was started by hand (it may outlive its shell), and where there is no ``prctl`` (only Linux has it). The kernel
+    watches the *thread* that started this process, so the launcher starts its children from its main thread.
+    Raises `OSError` if the kernel refuses, `SystemExit` if the parent is gone already.
     """
-    launcher = os.environ.pop(LAUNCHER_PID, None)
-    if launcher is None or sys.platform != "linux":
+    parent = os.environ.pop(PARENT_PID, None)
+    if parent is None or sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    if str(os.getppid()) != launcher:
-        raise SystemExit("the launcher that started this process is gone")
+    if str(os.getppid()) != parent:
+        raise SystemExit("the process that started this one is gone")

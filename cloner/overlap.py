@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from redis import Redis
 
 from cloner.errors import Damaged, OutputsTaken
@@ -19,11 +21,13 @@ SHOWN = 3
 def check_outputs(manifest: Manifest, blobs: Redis, names: Names) -> None:
     """Raise `OutputsTaken` if a batch that is neither closed nor cancelled writes a file of this one's.
 
-    Only batches under way are read, less than half a second for 100,000 segments. Two that are submitted at the
-    very same moment do not see each other.
+    Only batches under way are read, less than half a second for 100,000 segments. Who writes the batch down must
+    watch `names.batches` from before this look: two may be submitted at the very same moment.
     """
     wanted = set(manifest.outputs())
     for batch_id in _open_batches(blobs, names, manifest.submitted_at):
+        if batch_id == manifest.batch_id:
+            continue  # its client did not hear that it was written down, and tries again
         data = blobs.get(names.manifest(batch_id))
         if not isinstance(data, bytes):
             continue  # it has expired
@@ -58,5 +62,12 @@ def _open_batches(blobs: Redis, names: Names, now: float) -> list[str]:
         for one, (state, cancelled, submitted_at) in states
         if not cancelled
         # Where no message waits to be opened, its client died before it sent it.
-        and (state == b"running" or (state == b"submitting" and (unopened or now - float(submitted_at) < SENDING_S)))
+        and (state == b"running" or (state == b"submitting" and (unopened or _age(now, submitted_at) < SENDING_S)))
     ]
+
+
+def _age(now: float, submitted_at: bytes | None) -> float:
+    try:
+        return now - float(submitted_at or "")
+    except ValueError:  # no batch of ours
+        return math.inf

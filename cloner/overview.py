@@ -89,10 +89,12 @@ class Watcher:
 
     def waiting(self, workers: list[WorkerNow]) -> dict[str, int]:
         """Queue -> messages that nobody has taken yet."""
-        own = [worker.info.queue for worker in workers]
-        queues = [*own, self._names.shared_queue(), self._names.collector_queue]
+        queues = {worker.info.queue for worker in workers}
+        # Of workers that have left, too: something may still lie there.
+        queues.update(str(queue) for queue in self._redis.hkeys(self._names.queues))
+        queues.update((self._names.shared_queue(), self._names.collector_queue))
         with self._redis.pipeline(transaction=False) as pipe:
-            for queue in queues:
+            for queue in sorted(queues):
                 pipe.llen(queue)
             lengths = pipe.execute()
-        return dict(zip(queues, map(int, lengths), strict=True))
+        return dict(zip(sorted(queues), map(int, lengths), strict=True))

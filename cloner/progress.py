@@ -51,7 +51,10 @@ def read_progress(redis: Redis, names: Names, batch_id: str) -> Progress:
         pipe.hvals(names.progress(batch_id))
         batch, chunks = pipe.execute()
     if "total" not in batch:  # a late word about a batch that has expired is no batch
-        raise UnknownBatch(f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for a week")
+        raise UnknownBatch(
+            f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S; if"
+            " Redis has lost it, submit its file again: only what is missing is spoken"
+        )
     try:
         counts = [json.loads(chunk) for chunk in chunks]
         return Progress(

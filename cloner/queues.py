@@ -15,6 +15,10 @@ SCHEMA = 1
 SPEAK_CHUNK = "cloner.speak_chunk"
 OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
+FIND_FINISHED = "cloner.find_finished"
+
+PARENT, CHILD = "parent", "child"
+"""The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,23 @@ class Names:
         """Queue of the CPU worker that opens and closes batches."""
         return f"cloner.{self.fleet}.v{SCHEMA}.collector"
 
+    @staticmethod
+    def collector(box: str) -> str:
+        """Name of a box's collector, as `WorkerInfo.name` is a worker's."""
+        return f"collector@{box}"
+
+    def unacked(self, holder: str) -> str:
+        """Hash: delivery tag -> a message that the holder, a worker or a collector, has in hand, as kombu packs it."""
+        return f"cloner:{self.fleet}:unacked:{holder}"
+
+    def unacked_since(self, holder: str) -> str:
+        """Sorted set: delivery tag -> time at which the holder took the message (kombu's "index")."""
+        return f"{self.unacked(holder)}:since"
+
+    def unacked_mutex(self, holder: str) -> str:
+        """String: kombu's lock while it looks for messages that the holder has had for too long."""
+        return f"{self.unacked(holder)}:mutex"
+
     @property
     def workers(self) -> str:
         """Sorted set: worker name -> time of its last heartbeat (seconds since the epoch)."""
@@ -52,9 +73,44 @@ class Names:
         return f"cloner:{self.fleet}:cards"
 
     @property
+    def queues(self) -> str:
+        """Hash: worker queue -> name of its worker. Stays when the worker goes, for messages may still be in it."""
+        return f"cloner:{self.fleet}:queues"
+
+    def box(self, box: str) -> str:
+        """String: who runs the box's workers; expires when he does not say so again and again."""
+        return f"cloner:{self.fleet}:box:{box}"
+
+    def is_ours(self, queue: str) -> bool:
+        """Whether the queue carries this version of the wire format."""
+        return queue.startswith(f"cloner.{self.fleet}.v{SCHEMA}.")
+
+    @property
+    def pulses(self) -> str:
+        """Hash: a process of a worker or collector -> its id and a count that grows for as long as it runs."""
+        return f"cloner:{self.fleet}:pulses"
+
+    def pulse(self, holder: str, part: str) -> str:
+        """Field of `pulses`."""
+        return f"{holder} {part}"
+
+    @property
     def batches(self) -> str:
         """Sorted set: batch id -> time of its submission."""
         return f"cloner:{self.fleet}:batches"
+
+    @property
+    def collector_life(self) -> str:
+        """String that is there while a collector is alive: it expires."""
+        return f"cloner:{self.fleet}:collector"
+
+    def question(self, number: str) -> str:
+        """String: outputs that a client asks the collector about, compressed."""
+        return f"cloner:{self.fleet}:question:{number}"
+
+    def answer(self, number: str) -> str:
+        """String: what the collector found, compressed."""
+        return f"cloner:{self.fleet}:answer:{number}"
 
     def worker(self, name: str) -> str:
         """Hash: what is known about one worker."""

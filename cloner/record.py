@@ -6,6 +6,7 @@ the files of a batch say which segments are finished. The collector puts ``resul
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
-from cloner.errors import RecordFailed
+from cloner.errors import RecordFailed, RecordFull
 from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
+from cloner.store import NO_ROOM
 
 
 def batch_directory(root: Path, batch_id: str) -> Path:
@@ -27,12 +29,43 @@ def batch_directory(root: Path, batch_id: str) -> Path:
 
 
 @contextmanager
-def _keeping(directory: Path) -> Iterator[None]:
-    """Whatever the file system refuses becomes a `RecordFailed`."""
+def keeping(directory: Path) -> Iterator[None]:
+    """Whatever the file system refuses becomes a `RecordFailed`, and a `RecordFull` if it may pass."""
     try:
         yield
     except OSError as error:
-        raise RecordFailed(f"the record in {directory} cannot be kept: {error}") from error
+        kind = RecordFull if error.errno in NO_ROOM else RecordFailed
+        raise kind(f"the record in {directory} cannot be kept: {error}") from error
+
+
+def open_to_append(path: Path) -> int:
+    """A descriptor of a file of lines, made if needed. A line that a crash has torn is ended.
+
+    What is written to it is safe from the death of this process at once: it need not be flushed for that.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    try:
+        file = os.open(path, flags, 0o644)
+    except FileNotFoundError:  # the batch's first chunk here
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o644)
+    try:
+        end = os.fstat(file).st_size
+        if end and os.pread(file, 1, end - 1) != b"\n":
+            append_line(file, b"")
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def append_line(file: int, line: bytes) -> None:
+    """Append a line in one piece, or nothing of it. Raises `OSError`."""
+    data = line + b"\n"
+    written = os.write(file, data)
+    if written < len(data):  # so it is where there was room for a part only
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Record:
@@ -48,7 +81,7 @@ class Record:
 
     def refresh(self) -> None:
         """Read what has been written since the last time. Raises `RecordFailed`."""
-        with _keeping(self.directory):
+        with keeping(self.directory):
             self._refresh()
 
     def _refresh(self) -> None:
@@ -104,27 +137,17 @@ class Record:
 
 
 class RecordWriter:
-    """Appends to this worker's file of a batch's record. Raises `RecordFailed`."""
+    """Appends to this worker's file of a batch's record. Raises `RecordFailed`, and `RecordFull` where it may pass."""
 
     def __init__(self, record: Record, worker: str) -> None:
         self._record = record
-        with _keeping(record.directory):
-            path = record.directory / f"{worker}.jsonl"
-            try:
-                self._file = _open(path)
-            except FileNotFoundError:  # the batch's first chunk here
-                record.directory.mkdir(parents=True, exist_ok=True)
-                self._file = _open(path)
-            end = os.fstat(self._file).st_size
-            if end and os.pread(self._file, 1, end - 1) != b"\n":
-                os.write(self._file, b"\n")
+        with keeping(record.directory):
+            self._file = open_to_append(record.directory / f"{worker}.jsonl")
 
     def append(self, result: SegmentResult) -> None:
-        """Write one line, in one piece, after the audio file has its final name."""
-        line = result.model_dump_json().encode() + b"\n"
-        with _keeping(self._record.directory):
-            if os.write(self._file, line) < len(line):
-                raise OSError("no room for a whole line")
+        """Write one line, whole or not at all, after the audio file has its final name."""
+        with keeping(self._record.directory):
+            append_line(self._file, result.model_dump_json().encode())
         self._record.add(result)
 
     def __enter__(self) -> RecordWriter:
@@ -133,12 +156,8 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _keeping(self._record.directory):
+        with keeping(self._record.directory):
             try:
                 os.fsync(self._file)
             finally:
                 os.close(self._file)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

@@ -25,6 +25,10 @@ class SegmentResult(BaseModel):
     """Whether it was cut at its greatest number of frames."""
     size: int = 0
     """Bytes of the audio file."""
+    mtime_ns: int = 0
+    """When it was last changed, nanoseconds since the epoch, as its file system says."""
+    digest: str = ""
+    """BLAKE2b of its bytes, 32 hexadecimal digits. Lines of version 0.1 have none."""
     code: str = ""
     message: str = ""
     carried: bool = False

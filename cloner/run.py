@@ -14,16 +14,23 @@ from pathlib import Path
 from redis import RedisError
 
 from cloner.batch import Batch
-from cloner.client import BatchHandle, Client
+from cloner.carry import look_through
+from cloner.client import Client
 from cloner.embedded import embedded_redis
 from cloner.engine import check_engine
-from cloner.fleet import Registry
+from cloner.fleet import Registry, expected_fingerprint
+from cloner.folderlock import holding
+from cloner.forecast import Forecast, foresee
+from cloner.handle import BatchHandle
+from cloner.keys import wanted_outputs
 from cloner.plan import Strategy
 from cloner.record import Record
 from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.results import BatchResult
 from cloner.screen import Screen
+from cloner.sending import packed
 from cloner.settings import Settings
+from cloner.store import OutputRoot
 from cloner.sweep import sweep
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
@@ -36,7 +43,7 @@ def run_batch(
 ) -> BatchResult | signal.Signals:
     """Speak the batch with workers of its own; returns the signal that stopped it if one did.
 
-    Raises `LoadFailed` if the model does not load.
+    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder.
     """
     check_engine(settings)
     layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
@@ -44,9 +51,11 @@ def run_batch(
     for line in [*layout.lines(), *layout.warnings()]:
         screen.say(line)
     with ExitStack() as stack:
-        url = settings.redis_url or stack.enter_context(embedded_redis())
         # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
-        settings = settings.model_copy(update={"redis_url": url, "fleet": f"run-{secrets.token_hex(4)}"})
+        fleet = f"run-{secrets.token_hex(4)}"
+        stack.enter_context(holding(settings.out_dir, fleet))
+        url = settings.redis_url or stack.enter_context(embedded_redis())
+        settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
         stack.enter_context(reaching(url))
         client = Client(settings=settings)
         stack.callback(_sweep, client, screen)
@@ -66,6 +75,14 @@ def run_batch(
             generated = sum(segment.generated for segment in record.results.values())
             screen.say(f"[Main] Stopped: {generated}/{batch.total} segments are in {settings.out_dir}")
         return result
+
+
+def plan_batch(batch: Batch, settings: Settings) -> Forecast:
+    """What `run_batch` would have spoken. It only reads, and knows no speed of workers that are yet to be started."""
+    rows = [packed(speaker)[0] for speaker in batch.speakers]
+    wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
+    found = look_through(OutputRoot(settings.out_dir), wanted)
+    return foresee(batch, found.finished, found.changed)
 
 
 def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:

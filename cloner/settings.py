@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cloner.errors import BadSetting
+from cloner.errors import BadSetting, printable
 from cloner.queues import Names
 from cloner.texts import name_flaw, shown
 
@@ -21,7 +21,7 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
 
 
 def _folder(path: Path) -> Path:
-    if flaw := name_flaw(str(path)):
+    if flaw := name_flaw(printable(path)):
         raise ValueError(flaw)
     return path
 
@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     )
     heartbeat_s: Seconds = Field(2.0, description="seconds between a worker's heartbeats")
     alive_s: Seconds = Field(30.0, description="seconds without a heartbeat after which a worker counts as gone")
+    load_s: Seconds = Field(
+        900.0, description="seconds that loading a model may take; a worker that takes longer is replaced"
+    )
+    hang_s: Seconds = Field(
+        300.0, description="seconds that a worker may be at work without a step before it is replaced"
+    )
     stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
     log_format: LogFormat = Field(
         LogFormat.TEXT, description="log lines on standard error: text, for people, or json, one object a line"
@@ -154,6 +160,8 @@ _RIGHT = {
     "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
     "CLONER_HEARTBEAT_S": _SECONDS,
     "CLONER_ALIVE_S": _SECONDS,
+    "CLONER_LOAD_S": _SECONDS,
+    "CLONER_HANG_S": _SECONDS,
     "CLONER_STOP_S": _SECONDS,
     "CLONER_LOG_FORMAT": f"give {' or '.join(LogFormat)}",
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",

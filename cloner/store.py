@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
 
@@ -14,9 +17,21 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cloner.errors import SegmentFailed
+from cloner.errors import NoRoom, SegmentFailed
 from cloner.filenames import HOUSEKEEPING
 from cloner.results import SegmentResult
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk that is full, or of a user who has used up a share of it: they may pass."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a line of the record notes of a file, to know it again."""
+
+    size: int
+    mtime_ns: int
+    digest: str
 
 
 class OutputRoot:
@@ -25,13 +40,15 @@ class OutputRoot:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._parts = self.root / HOUSEKEEPING
-        self._part = f"part-{uuid.uuid4().hex}"
+        self.part = f"part-{uuid.uuid4().hex}"
+        """Name of what this process has not finished writing, in our own folder."""
 
-    def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> int:
-        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio; returns the file's size in bytes.
+    def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> Written:
+        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio.
 
-        Raises `SegmentFailed` (code "output") where the file cannot be written. The file appears under its name only
-        when it is whole: it is written beside, under a name that no output has, and renamed.
+        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full. The
+        file appears under its name only when it is whole: it is written beside, under a name that no output has, and
+        renamed.
         """
         path = self.root / output
         try:
@@ -39,22 +56,64 @@ class OutputRoot:
             data = io.BytesIO()
             soundfile.write(data, audio, sample_rate, format=path.suffix[1:].upper())
             with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
-                size = _write(self._part, data.getbuffer(), parts)
-                os.replace(self._part, path.name, src_dir_fd=parts, dst_dir_fd=folder)
+                written = self._write(data.getbuffer(), parts)
+                os.replace(self.part, path.name, src_dir_fd=parts, dst_dir_fd=folder)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise SegmentFailed(f"{output} cannot be written under {self.root}: {error}", code="output") from error
-        return size
+            self.discard(self.part)
+            message = f"{output} cannot be written under {self.root}: {error}"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise NoRoom(message) from error
+            raise SegmentFailed(message, code="output") from error
+        return written
 
-    def has(self, output: str, size: int) -> bool:
-        """Whether the file is there, as long as it was when it was written."""
+    def has_result(self, result: SegmentResult) -> bool:
+        """Whether the file that a line of the record tells of is there, and is that very file.
+
+        Its bytes are read only where it was touched since, or copied: another batch may have written a file of the same
+        size there, and died before it could note it.
+        """
+        path = self.root / result.output
         try:
-            return (self.root / output).stat().st_size == size
+            found = path.stat()
+            if found.st_size != result.size:
+                return False
+            untouched = not result.digest or found.st_mtime_ns == result.mtime_ns
+            return untouched or _digest(path.read_bytes()) == result.digest
         except OSError:
             return False
 
-    def has_result(self, result: SegmentResult) -> bool:
-        """Whether the file that a line of the record tells of is there, unchanged."""
-        return self.has(result.output, result.size)
+    def has_room(self, size: int) -> bool:
+        """Whether a file of so many bytes could be written now. True, too, where something else is in the way."""
+        try:
+            with self._opened(self._parts) as parts, self._new_part(parts) as file:
+                os.posix_fallocate(file, 0, max(size, 1))
+        except OSError as error:
+            return error.errno not in NO_ROOM
+        finally:
+            self.discard(self.part)
+        return True
+
+    def discard(self, part: str) -> None:
+        """Remove what a process has not finished writing, this one or one that died."""
+        with suppress(OSError):
+            (self._parts / part).unlink()
+
+    def _write(self, data: memoryview, parts: int) -> Written:
+        """Write our part into the open folder."""
+        left = data
+        with self._new_part(parts) as file:
+            while left:
+                left = left[os.write(file, left) :]
+            written = os.fstat(file)
+        return Written(written.st_size, written.st_mtime_ns, _digest(data))
+
+    @contextmanager
+    def _new_part(self, parts: int) -> Iterator[int]:
+        file = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=parts)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     @contextmanager
     def _opened(self, folder: Path) -> Iterator[int]:
@@ -80,8 +139,5 @@ class OutputRoot:
             os.close(opened)
 
 
-def _write(name: str, data: memoryview, folder: int) -> int:
-    """Write a new file in an open folder; returns its size in bytes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:  # noqa: PTH123 - relative to a descriptor
-        return file.write(data)
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

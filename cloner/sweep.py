@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 from redis import Redis
 
 from cloner.queues import Names
-
-UNACKED, UNACKED_INDEX = "unacked", "unacked_index"
-"""Where kombu keeps the messages of all fleets that somebody has in hand: a hash by tag, and its tags by time."""
 
 
 def sweep(redis: Redis, names: Names) -> None:
@@ -20,7 +16,8 @@ def sweep(redis: Redis, names: Names) -> None:
     """
     doomed: set[bytes | str] = set()
     for batch_id in cast("list[bytes]", redis.zrange(names.batches, 0, -1)):
-        doomed.update(_celery_results(redis, names, batch_id.decode()))
+        chunks = int(redis.hget(names.batch(batch_id.decode()), "chunks") or 0)
+        doomed.update([*celery_results(batch_id.decode(), chunks), chord_marker(batch_id.decode())])
     # One pass over all keys; a fleet's name has neither "." nor ":", so the prefixes are exact.
     prefixes = (
         f"cloner:{names.fleet}:",
@@ -31,23 +28,17 @@ def sweep(redis: Redis, names: Names) -> None:
     for key in redis.scan_iter(f"*cloner[.:]{names.fleet}[.:]*", count=1000):
         if key.startswith(tuple(prefix.encode() for prefix in prefixes)):
             doomed.add(key)
-    tags = [tag for tag, packed in redis.hscan_iter(UNACKED) if _queue(packed).startswith(prefixes[1])]
-    with redis.pipeline() as pipe:
-        if doomed:
-            pipe.delete(*doomed)
-        for tag in tags:
-            pipe.hdel(UNACKED, tag)
-            pipe.zrem(UNACKED_INDEX, tag)
-        pipe.execute()
+    if doomed:
+        redis.delete(*doomed)
 
 
-def _celery_results(redis: Redis, names: Names, batch_id: str) -> list[str]:
-    """Where Celery keeps what the batch's tasks returned, by the ids that the collector gives them."""
-    chunks = int(redis.hget(names.batch(batch_id), "chunks") or 0)
+def celery_results(batch_id: str, chunks: int) -> list[str]:
+    """Where Celery keeps what the batch's tasks returned and what its chord counts, by the ids that the collector gives
+    them."""
     tasks = [f"celery-task-meta-{batch_id}.{task}" for task in (*range(chunks), "close")]
-    return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".c", ".d", ".j", ".s", ".t")]
+    return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".d", ".j", ".s", ".t")]
 
 
-def _queue(packed: bytes) -> str:
-    """The queue that a message in hand came from: kombu keeps ``[message, exchange, routing key]``."""
-    return str(json.loads(packed)[2])
+def chord_marker(batch_id: str) -> str:
+    """Where Celery notes for a few minutes that a chord is done, so that a chunk that comes again does not count."""
+    return f"celery-taskset-meta-{batch_id}.c"

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cloner.fleet import WorkerInfo
 
-COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU")
+COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
 
 NARROW_COLUMNS = 6
-WIDE = 110
+WIDE = 118
 """Columns of a terminal that all of them need."""
 
 
@@ -27,20 +28,26 @@ def print_fleet(workers: Sequence[WorkerInfo]) -> None:
             worker.device,
             str(worker.slots),
             str(worker.loads),
+            str(worker.steps),
             worker.engine,
             worker.checkpoint,
             worker.gpu or "-",
         )
         for worker in workers
     ]
-    console = Console()
+    # A narrow terminal shows what tells workers apart; what is mostly the same for all needs room.
+    print_rows(COLUMNS, rows, NARROW_COLUMNS)
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:
+    """Rows on standard output, tab-separated where that is no terminal; of a narrow one, the first `narrow` columns."""
+    console = Console(highlight=False)
     if not console.is_terminal:
-        for row in (COLUMNS, *rows):
+        for row in (columns, *rows):
             print(*row, sep="\t")
         return
-    # A narrow terminal shows what tells workers apart; what is mostly the same for all needs room.
-    shown = len(COLUMNS) if console.width >= WIDE else NARROW_COLUMNS
-    table = Table(*COLUMNS[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = len(columns) if console.width >= WIDE else narrow
+    table = Table(*columns[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
-        table.add_row(*row[:shown])
+        table.add_row(*map(Text, row[:shown]))
     console.print(table)

@@ -204,6 +204,23 @@ class Manifest(_Wire, Packed):
         )
 
 
+class Question(_Wire, Packed):
+    """What a client asks the collector about outputs that only the fleet sees."""
+
+    wanted: dict[str, str]
+    """Output -> content key."""
+
+
+class Answer(_Wire, Packed):
+    """What the collector found in the records; the other outputs that were asked about are missing."""
+
+    finished: list[str]
+    changed: list[str]
+    """Outputs that were generated with another key."""
+    error: str = ""
+    """Why it could not look, if it could not."""
+
+
 def schema_of(message: object) -> int:
     """The version of the wire format that a chunk's message claims; `WrongSchema` if it claims none."""
     version = message.get("schema_version") if isinstance(message, dict) else None

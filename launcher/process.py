@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import IO, TypeAlias, cast
 
-from cloner.orphan import LAUNCHER_PID
+from cloner.orphan import PARENT_PID
 
 LONGEST_LINE = 8192
 """Bytes of a line that are passed on."""
@@ -67,7 +67,7 @@ class Child:
             command,
             env={
                 **environment,
-                LAUNCHER_PID: str(os.getpid()),
+                PARENT_PID: str(os.getpid()),
                 "PYTHONUNBUFFERED": "1",
                 "PYTHONIOENCODING": "utf-8",
             },

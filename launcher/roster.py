@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from redis import RedisError
-
 from cloner.fleet import Registry, WorkerState, expected_worker
 from cloner.settings import Settings
 from launcher.layout import Layout
+from launcher.reach import Reach
 
 
 class Roster:
     """Enters a layout's workers, speaks for those too young to send heartbeats, and takes them out in the end.
 
-    Redis may go away and come back: only `register` raises; everything else says so once and is done with it.
+    Redis may go away and come back: only `register` and `beat` raise; everything else says so once and is done with it.
     """
 
-    def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
+    def __init__(self, settings: Settings, layout: Layout, registry: Registry, reach: Reach) -> None:
         self.workers = [expected_worker(settings, spec) for spec in layout.specs]
+        """Those that have not been given up."""
         self._registry = registry
-        self._say = say
+        self._reach = reach
         self._registered = False
         self._loading: set[str] = set()
-        self._answers = True
+        self._given_up: set[str] = set()
+        self._loads: dict[str, int] = {}
 
     def register(self) -> None:
         """Enter all workers as "loading", if that was not done. Raises `RedisError`."""
@@ -36,7 +34,9 @@ class Roster:
     def starting(self, name: str) -> None:
         """The worker is about to start: from now on, heartbeats are sent for it until it has loaded."""
         self._loading.add(name)
-        with self._redis_may_be_away():
+        with self._reach.or_away():
+            known = self._registry.get(name)
+            self._loads[name] = known.loads if known else 0
             self._registry.update(name, state=WorkerState.LOADING, error="")
             self._registry.beat(name)
 
@@ -45,49 +45,49 @@ class Roster:
         self._loading.discard(name)
 
     def beat(self) -> None:
-        """Send a heartbeat for each worker that runs and still loads."""
-        with self._redis_may_be_away():
-            for name in sorted(self._loading):
-                known = self._registry.get(name)
-                if known and known.state is WorkerState.LOADING:
-                    self._registry.beat(name)
-                else:
-                    self._loading.discard(name)
+        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
+        for name in sorted(self._loading):
+            known = self._registry.get(name)
+            if known and known.state is WorkerState.LOADING:
+                self._registry.beat(name)
+            else:
+                self._loading.discard(name)
 
     def is_loading(self, name: str) -> bool:
         """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
         answered: a stop must not ask for each worker."""
         known = None
-        if not self._answers:
+        if not self._reach.answers:
             return False
-        with self._redis_may_be_away():
+        with self._reach.or_away():
             known = self._registry.get(name)
         return known is not None and known.state is WorkerState.LOADING
+
+    def never_loaded(self, name: str) -> bool:
+        """Whether the worker has not loaded its model since it was started. No, where Redis does not answer."""
+        known = None
+        with self._reach.or_away():
+            known = self._registry.get(name)
+        return known is not None and known.state is WorkerState.LOADING and known.loads == self._loads.get(name)
+
+    def give_up(self, name: str) -> None:
+        """The worker will not be started again: nothing more is dealt to it."""
+        self._given_up.add(name)
+        self.workers = [worker for worker in self.workers if worker.name != name]
+        with self._reach.or_away():
+            self._registry.remove(name)
 
     def error(self, name: str) -> str:
         """Why the worker's model does not load, in its own words; empty if it has not said."""
         known = None
-        with self._redis_may_be_away():
+        with self._reach.or_away():
             known = self._registry.get(name)
         return known.error if known else ""
 
     def remove(self) -> None:
         """Take all workers out."""
         if self._registered:
-            with self._redis_may_be_away():
-                for worker in self.workers:
-                    self._registry.remove(worker.name)
+            with self._reach.or_away():
+                for name in (*(worker.name for worker in self.workers), *self._given_up):
+                    self._registry.remove(name)
             self._registered = False
-
-    @contextmanager
-    def _redis_may_be_away(self) -> Iterator[None]:
-        try:
-            yield
-        except RedisError as error:
-            if self._answers:
-                self._say(
-                    f"[Main] Redis does not answer: {error}; until it does, the registry hears nothing of this box"
-                )
-            self._answers = False
-        else:
-            self._answers = True

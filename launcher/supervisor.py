@@ -5,27 +5,26 @@ Signal handlers and the children's threads only put events on the queue; all els
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
-from cloner.errors import EXIT_LOAD_FAILED, LoadFailed
+from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed
 from cloner.fleet import Registry, WorkerInfo
 from cloner.logs import get_logger, passed_on
+from cloner.orphan import LEASE
 from cloner.settings import Settings
-from launcher.backoff import Backoff
+from launcher.desk import Desk
 from launcher.layout import Layout
+from launcher.post import COLLECTOR, WORKER, Post, make_posts
 from launcher.process import Child, Ended, Event, Line
-from launcher.roster import Roster
+from launcher.watch import HOPELESS, Finding
 
-WORKER = (sys.executable, "-m", "cloner.worker")
-COLLECTOR = (sys.executable, "-m", "cloner.worker.collector")
+AGAIN_S = 1.0
+"""Seconds between two tries to start somebody where Redis does not answer."""
 
 POLL_S = 0.25
 """Seconds between looks at `until`."""
@@ -37,24 +36,6 @@ KILLED_S = 5.0
 """Seconds that killed processes get to vanish."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass
-class Post:
-    """Something that should run, and the child that does, if it does."""
-
-    title: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    worker: str = ""
-    """Its name in the registry; empty for the collector, which is not in it."""
-    announcement: str = ""
-    """What to say before a start."""
-    child: Child | None = None
-    started: float = 0.0
-    due: float | None = None
-    """When to start it; None while it runs or should not."""
-    backoff: Backoff = field(default_factory=Backoff)
 
 
 class Supervisor:
@@ -79,23 +60,13 @@ class Supervisor:
         self._settings = settings
         self._say = say or get_logger().info
         self._clock = clock
-        self._roster = Roster(settings, layout, registry, self._say)
+        self._desk = Desk(settings, layout, registry, self._say)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
-        base = {**os.environ, **(environment or {})}
-        self._posts = [
-            Post(
-                title=f"Worker {spec.index}",
-                command=worker_command,
-                environment={**base, **spec.environment()},
-                worker=worker.name,
-                announcement=f"[Main] Launching Worker {spec.index} on {spec.place}",
-            )
-            for spec, worker in zip(layout.specs, self._roster.workers, strict=True)
-        ]
-        # The collector is CPU work: it must not take up a card's memory.
-        self._posts.append(Post("Collector", collector_command, {**base, "CUDA_VISIBLE_DEVICES": ""}))
+        commands = worker_command, collector_command
+        told = {**(environment or {}), LEASE: self._desk.lease_name}
+        self._posts = make_posts(settings, layout, self._desk.roster.workers, told, commands)
 
     def __enter__(self) -> Supervisor:
         return self
@@ -106,9 +77,12 @@ class Supervisor:
         self.stop()
 
     def register(self) -> list[WorkerInfo]:
-        """Enter all workers into the registry as "loading": a batch can be dealt to them before they are ready."""
-        self._roster.register()
-        return self._roster.workers
+        """Enter all workers into the registry as "loading": a batch can be dealt to them before they are ready.
+
+        Raises `BoxTaken` if another launcher runs this box's workers.
+        """
+        self._desk.open()
+        return self._desk.roster.workers
 
     def start(self) -> None:
         """Start everything at once; registers the workers if that was not done."""
@@ -116,15 +90,15 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
-        self._say(f"[Main] Launching {len(self._roster.workers)} workers...")
+        self._say(f"[Main] Launching {len(self._desk.roster.workers)} workers...")
         for post in self._posts:
             self._launch(post)
 
     def run(self, until: Callable[[], bool] | None = None) -> signal.Signals | None:
         """Keep everything running until `until()` is true, or until a signal says to stop, which is then returned.
 
-        `until` is asked four times a second. Raises `LoadFailed`, with everything stopped, if a worker's model cannot
-        be loaded.
+        `until` is asked four times a second. Raises, with everything stopped, `LoadFailed` if no worker can load its
+        model, and `BoxTaken` if another launcher has taken the box.
         """
         until_due = self._clock()
         while True:
@@ -163,10 +137,11 @@ class Supervisor:
             post.due = None
             if not post.child:
                 continue
-            if post.worker and self._roster.is_loading(post.worker):
+            if post.is_worker and self._desk.roster.is_loading(post.holder):
                 post.child.kill()  # Celery would wait for the model; there is no work to lose
             else:
                 post.child.stop()
+        self._desk.keep(self._settings.stop_s + KILLED_S)
         deadline, killed = self._clock() + self._settings.stop_s, False
         while running := [post.child for post in self._posts if post.child]:
             names = ", ".join(f"{child.title} (process {child.pid})" for child in running)
@@ -174,7 +149,7 @@ class Supervisor:
                 case Line() as line:
                     self._pass_on(line)
                 case Ended() as end:
-                    self._vacate(end)
+                    self._desk.ended(self._vacate(end).holder)
                 case _ if not killed:
                     self._say(f"[Main] Killing {names}")
                     for child in running:
@@ -183,7 +158,7 @@ class Supervisor:
                 case None:
                     self._say(f"[Main] Killed, but still there: {names}")
                     break
-        self._roster.remove()
+        self._desk.close()
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -209,11 +184,12 @@ class Supervisor:
             self._events.put(event)
 
     def _launch(self, post: Post) -> None:
+        if not self._desk.make_ready(post.holder):
+            post.due = self._clock() + AGAIN_S
+            return
         if post.announcement:
             self._say(post.announcement)
-        if post.worker:
-            self._roster.starting(post.worker)
-        post.due, post.started = None, self._clock()
+        post.due, post.started, post.finding = None, self._clock(), None
         try:
             post.child = Child(post.title, post.command, post.environment, self._events)
         except OSError as error:
@@ -223,8 +199,7 @@ class Supervisor:
         now = self._clock()
         delay = post.backoff.delay_s(ran_s=now - post.started)
         post.due = now + delay
-        if post.worker:
-            self._roster.ended(post.worker)
+        self._desk.ended(post.holder)
         self._say(f"[Main] {post.title} {what}; starting it again in {delay:g} s")
 
     def _launch_due(self, now: float) -> float:
@@ -235,11 +210,24 @@ class Supervisor:
         return min((post.due for post in self._posts if post.due is not None), default=float("inf"))
 
     def _beat(self, now: float) -> float:
-        """Send heartbeats if they are due; returns when the next ones are."""
+        """Send heartbeats and look for signs of life if that is due; returns when it is next."""
         if now >= self._beat_due:
-            self._roster.beat()
-            self._beat_due = now + self._settings.heartbeat_s
+            try:
+                found = self._desk.beat([post.holder for post in self._posts], now)
+            except BoxTaken:
+                self._desk.abandon()
+                self.kill()
+                raise
+            for post in self._posts:
+                if post.holder in found and post.child and not post.finding:
+                    self._kill_for(post, post.child, found[post.holder])
+            self._beat_due = now + self._desk.beat_s
         return self._beat_due
+
+    def _kill_for(self, post: Post, child: Child, finding: Finding) -> None:
+        self._say(f"[Main] {post.title} {finding.reason}: killing it")
+        post.finding = finding
+        child.kill()
 
     def _vacate(self, end: Ended) -> Post:
         post = next(post for post in self._posts if post.child is end.child)
@@ -248,8 +236,28 @@ class Supervisor:
 
     def _replace(self, end: Ended) -> None:
         post = self._vacate(end)
-        if end.status == EXIT_LOAD_FAILED:
-            reason = self._roster.error(post.worker) or end.child.last_line or "it did not say why"
+        how = "was killed" if post.finding else end.how
+        if post.is_worker:
+            post.failed_loads = post.failed_loads + 1 if self._desk.roster.never_loaded(post.holder) else 0
+            reason = ""
+            if end.status == EXIT_LOAD_FAILED:
+                reason = self._desk.roster.error(post.holder) or end.child.last_line or "it did not say why"
+            elif post.finding and post.finding.is_hopeless:
+                reason = f"it {post.finding.reason}"
+            elif post.failed_loads >= HOPELESS:
+                reason = f"it died {HOPELESS} times before it had loaded; at last it {how}"
+            if reason:
+                self._give_up(post, " ".join(reason.split()))
+                return
+        self._launch_later(post, how)
+
+    def _give_up(self, post: Post, reason: str) -> None:
+        """Go on without a worker that will never load its model, as long as there are others."""
+        self._desk.ended(post.holder)
+        self._posts.remove(post)
+        what = f"{post.title} cannot load its model: {reason}"
+        if not any(other.is_worker for other in self._posts):
             self.stop()
-            raise LoadFailed(f"{post.title} cannot load its model: {' '.join(reason.split())}")
-        self._launch_later(post, end.how)
+            raise LoadFailed(what)
+        self._desk.give_up(post.holder)
+        self._say(f"[Main] {what}; the others take over its queue")

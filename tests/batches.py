@@ -29,9 +29,11 @@ def write_batch(
     sizes: Sequence[int] = SEED_SIZES,
     generation: Mapping[str, Any] | None = None,
     outputs: str = "audio",
+    texts: Mapping[int, str] | None = None,
     **fields: Any,
 ) -> Path:
-    """The seed's own flat form, one reference a speaker, with outputs in one folder; returns the batch file."""
+    """The seed's own flat form, one reference a speaker, with outputs in one folder; returns the batch file. `texts`
+    are those of some segments, by their index."""
     tasks: list[dict[str, Any]] = []
     for speaker, size in enumerate(sizes):
         write_codes(folder / f"refs/spk{speaker}.npy", seed=speaker)
@@ -41,7 +43,7 @@ def write_batch(
                 {
                     "speaker_id": speaker,
                     "segment_index": index,
-                    "target_text": f"Sentence {index} of the batch.",
+                    "target_text": (texts or {}).get(index, f"Sentence {index} of the batch."),
                     "output_file": f"{outputs}/{index}.wav",
                     "npy_file": f"refs/spk{speaker}.npy",
                     "reference_text": f"This is speaker {speaker}.",

@@ -119,7 +119,12 @@ class Engine(Protocol):
     """Name in settings and registry."""
 
     slots: int
-    """Segments decoded at the same time; final after `load`."""
+    """Segments decoded at the same time; after `load` it only changes where memory runs out."""
+
+    @property
+    def cache_gb(self) -> float:
+        """Memory of its cache, slots and references together, GB of 1024**3 bytes; 0 if it does not size one."""
+        ...
 
     @property
     def steps(self) -> int:

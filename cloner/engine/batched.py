@@ -70,9 +70,14 @@ class BatchedEngine:
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
     @property
+    def cache_gb(self) -> float:
+        scheduler: Scheduler | None = self.__dict__.get("scheduler")
+        return (scheduler.decoder.cache.nbytes + scheduler.prefixes.room) / GB if scheduler else 0.0
+
+    @property
     def steps(self) -> int:
         scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        return self._answers + (scheduler.use.steps if scheduler else 0)
+        return self._answers + (scheduler.use.steps + self._stage.pieces if scheduler else 0)
 
     def load(self, say: Say) -> None:
         check_checkpoint(self._checkpoint_dir)
@@ -151,6 +156,7 @@ class BatchedEngine:
 
     def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
+        self._stage.begin(watch.stopped)
         try:
             for item in self.scheduler.run(lines, watch):
                 if isinstance(item, NotSpoken):
@@ -158,6 +164,7 @@ class BatchedEngine:
                 else:
                     self._stage.add(item, answer)
         finally:
+            self.slots = self.scheduler.stepper.most_slots
             try:
                 self._stage.finish()
             finally:

@@ -40,8 +40,25 @@ class Cache:
         # A position that nobody wrote yet is masked, and masked NaN would still spread.
         self._memory = _zeros((len(stack), 2, size), dtype, device)
         self._rows = torch.arange(total_positions, device=device)
-        self.slots = self.positions = 0
         self.total_positions = total_positions
+        self.slots = self.positions = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all slots take."""
+        return self._memory.nbytes
+
+    def halve(self) -> None:
+        """Give half of the memory back; what it held is lost. Call `shape` before the next use."""
+        layers, parts, size = self._memory.shape
+        dtype, device = self._memory.dtype, self._memory.device
+        self.total_positions //= 2
+        # The old one goes first: there is no room for both.
+        del self._memory, self._slots
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._memory = _zeros((layers, parts, size // 2), dtype, device)
+        self.slots = self.positions = 0
 
     def shape(self, positions: int) -> None:
         """Divide the memory anew; what it held is lost. Slots of `positions`, as many as fit."""

@@ -120,7 +120,8 @@ def init_checkpoint(directory: Path, preset: Preset, seed: int = 0) -> None:
 
 
 def _missing(directory: Path) -> list[str]:
-    return [name for name in FILES if not os.access(directory / name, os.R_OK)]
+    paths = [directory / name for name in FILES]  # a pipe would be waited for, a device has no end
+    return [path.name for path in paths if not (path.is_file() and os.access(path, os.R_OK))]
 
 
 def _check_empty(directory: Path) -> None:

@@ -6,7 +6,7 @@ what it would have got alone (measured: within 5e-8 in fp32).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Audio, Codes
+from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, Codes
 from cloner.engine.checks import check_length, check_recording
-from cloner.engine.waveform import Waveform
+from cloner.engine.memory import ran_out
+from cloner.engine.waveform import Stopped, Waveform
+from cloner.logs import get_logger
 
 LEAST_SNR_DB = 30.0
 """Signal to noise, mean removed, that half precision must keep against fp32 to be used."""
@@ -27,6 +29,10 @@ TRIAL_FRAMES = 64
 
 CPU_PIECE_FRAMES = 128
 """Frames of a batch, all rows together, whose sound is made at once on a CPU."""
+
+
+LEAST_FRAMES = 16
+"""Frames that a batch may be asked to have at most: with less memory than that, there is no codec."""
 
 
 class CodecDecoder:
@@ -46,24 +52,53 @@ class CodecDecoder:
         if device.type == "cuda":
             self._choose_precision()
 
-    def decode(self, codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
-        """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order."""
-        for places in _batches([item.shape[1] for item in codes], self._batch_frames):
-            longest = max(codes[place].shape[1] for place in places)
-            longest = min(-(-longest // self._round) * self._round, self.longest_frames)
-            padded = torch.stack(
-                [functional.pad(codes[place], (0, longest - codes[place].shape[1])) for place in places]
-            )
-            audio = self._decode(padded).float().cpu().numpy()
-            for row, place in enumerate(places):
-                yield place, audio[row, : codes[place].shape[1] * FRAME_SAMPLES]
+    def decode(
+        self, codes: Sequence[Tensor], stopped: Callable[[], bool] = UNWATCHED.stopped
+    ) -> Iterator[tuple[int, Audio]]:
+        """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order.
+
+        When it is `stopped`, it ends within a piece of sound. Where memory runs out, batches and pieces are half as
+        large from then on.
+        """
+        waiting = list(range(len(codes)))
+        while waiting:
+            frames = [codes[place].shape[1] for place in waiting]
+            places = [waiting[number] for number in next(iter(_batches(frames, self._batch_frames)))]
+            try:
+                audios = self._decode_together([codes[place] for place in places], stopped)
+            except Stopped:
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error) or not self._halve():
+                    raise
+                continue
+            waiting = [place for place in waiting if place not in places]
+            yield from zip(places, audios, strict=True)
+
+    def _decode_together(self, codes: Sequence[Tensor], stopped: Callable[[], bool]) -> list[Audio]:
+        longest = max(item.shape[1] for item in codes)
+        longest = min(-(-longest // self._round) * self._round, self.longest_frames)
+        padded = torch.stack([functional.pad(item, (0, longest - item.shape[1])) for item in codes])
+        audio = self._decode(padded, stopped).float().cpu().numpy()
+        return [row[: item.shape[1] * FRAME_SAMPLES] for row, item in zip(audio, codes, strict=True)]
+
+    def _halve(self) -> bool:
+        """Make batches and pieces half as large; False if they are as small as they get."""
+        if self._batch_frames <= LEAST_FRAMES:
+            return False
+        self._batch_frames //= 2
+        self._piece_frames = max(1, self._piece_frames // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        get_logger().warning(f"Out of memory in the codec: going on with {self._batch_frames} frames at once")
+        return True
 
     @torch.inference_mode()
-    def _decode(self, codes: Tensor) -> Tensor:
+    def _decode(self, codes: Tensor, stopped: Callable[[], bool] = UNWATCHED.stopped) -> Tensor:
         rows, _codebooks, frames = codes.shape
         latents = self._codec.quantizer.decode(codes.long())
         piece = max(self._piece_frames // rows, 1)
-        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames)
+        audio: Tensor = self._waveform(latents, piece * latents.shape[-1] // frames, stopped)
         return audio
 
     def _choose_precision(self) -> None:

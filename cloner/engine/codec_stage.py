@@ -9,13 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
 from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import CodecDecoder
+from cloner.engine.memory import ran_out
 from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
 
 Take = Callable[[Spoken | NotSpoken], None]
+Stopped = Callable[[], bool]
 
 
 class CodecStage:
@@ -24,12 +26,19 @@ class CodecStage:
 
     def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
+        self.pieces = 0
+        """Pieces of sound that were begun: grows with the work."""
         self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
+        self._stopped: Stopped = UNWATCHED.stopped
         self._thread: ThreadPoolExecutor | None = None
         self._work: list[Future[None]] = []
         if codec.device.type == "cuda":
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
             self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
+
+    def begin(self, stopped: Stopped) -> None:
+        """A chunk begins; when it is `stopped`, what is not decoded is dropped within a piece of sound."""
+        self._stopped = stopped
 
     def add(self, segment: SegmentCodes, take: Take) -> None:
         """Decode a segment, now or soon, and hand the answer to `take`."""
@@ -61,7 +70,9 @@ class CodecStage:
             batch.append((segment, take))
         try:
             self._answer(batch)
-        except (RuntimeError, MemoryError):  # what torch raises, memory that ran out included
+        except torch.AcceleratorError:  # the device is gone, and with it whatever else would be tried on it
+            raise
+        except (RuntimeError, MemoryError):  # what else torch raises, memory that ran out included
             for one in batch:
                 self._answer_alone(one)
 
@@ -69,12 +80,15 @@ class CodecStage:
         """Decode a segment without the others, which may have been too much together."""
         try:
             self._answer([one])
+        except torch.AcceleratorError:
+            raise
         except (RuntimeError, MemoryError) as error:
             segment, take = one
-            take(NotSpoken(segment.line.segment, "generation_failed", f"the codec broke: {reason_of(error)}"))
+            code = "out_of_memory" if ran_out(error) else "generation_failed"
+            take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
-        decoded = list(self._codec.decode([segment.codes for segment, _ in batch]))
+        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._before_piece))
         for place, audio in decoded:
             segment, take = batch[place]
             number = segment.line.segment
@@ -82,3 +96,7 @@ class CodecStage:
                 take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
             else:
                 take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+
+    def _before_piece(self) -> bool:
+        self.pieces += 1
+        return self._stopped()

@@ -46,6 +46,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    cache_gb = 0.0
 
     def __init__(self, slots: int = 1, load_s: float = 0.0, segment_s: float = 0.0) -> None:
         self.slots = slots

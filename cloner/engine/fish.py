@@ -57,6 +57,9 @@ REBUILT = ("causal_mask", "freqs_cis")
 """Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
 
 
+MAX_POSITIONS = 65_536
+"""Eight times those of S1-mini. Tables of this length, and of its square in bits, are made when a model is loaded."""
+
 UNUSED = {"transformers": "AutoTokenizer", "torch.utils.tensorboard": "SummaryWriter"}
 """Modules of which the code that runs here only names a member."""
 
@@ -206,6 +209,8 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
             f"{path} has {config.num_codebooks} codebooks of {config.codebook_size}; the codec has"
             f" {len(CODEBOOK_SIZES)}, of up to {max(CODEBOOK_SIZES)}"
         )
+    if not 1 <= config.max_seq_len <= MAX_POSITIONS:
+        raise LoadFailed(f"{path} has a max_seq_len of {config.max_seq_len}; 1 to {MAX_POSITIONS} can be loaded")
     tokenizer = _read_tokenizer(directory)
     tokens = tokenizer.vocab_size + tokenizer.num_special_tokens
     if tokens > config.vocab_size:
@@ -226,7 +231,7 @@ def build_codec(directory: Path) -> Codec:
     config = OmegaConf.load(str(packaged))
     OmegaConf.set_struct(config, True)
     path = directory / CODEC_SIZES
-    if path.exists():
+    if path.is_file():
         with read_as(path, "sizes of a codec"):
             sizes = json.loads(path.read_text(encoding="utf-8"))
             _check_sizes(sizes)

@@ -1,4 +1,4 @@
-"""How many slots a worker's memory holds."""
+"""How many slots a worker's memory holds, and how it is told that memory has run out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ GB = 1024**3
 
 PREFIX_SHARE = 0.2
 """Part of the cache's memory that goes to references that were read already."""
+
+
+_RAN_OUT = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
+"""Words of torch's allocator on a CPU, and of CUDA's libraries, which have no error of their own for it."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether the error says that there is no more memory on the device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _RAN_OUT)
 
 
 @dataclass(frozen=True)

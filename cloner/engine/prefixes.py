@@ -46,6 +46,12 @@ class Prefixes:
         prefix = self.decoder.cache.read(slot, len(tokens))
         self._kept[voice.key] = prefix if self._used() + prefix.nbytes <= self.room else prefix.cpu()
 
+    def make_room(self) -> None:
+        """Where memory ran out: half the room, and until the chunk ends all wait in the host's memory."""
+        self.room //= 2
+        for key, prefix in self._kept.items():
+            self._kept[key] = prefix.cpu()
+
     def shrink(self) -> None:
         """At the end of a chunk: forget what the device has no room for, and the tokens."""
         self._tokens.clear()

@@ -16,10 +16,16 @@ from torch import Tensor
 from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Watch
 from cloner.engine.checks import NOT_NUMBERS, check_codes
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
+from cloner.engine.memory import ran_out
 from cloner.engine.prefixes import Prefixes
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.engine.stepper import Statuses, Stepper
 from cloner.errors import SegmentFailed
+from cloner.logs import get_logger
+
+OUT_OF_MEMORY = (
+    "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
+)
 
 
 @dataclass(frozen=True)
@@ -124,21 +130,29 @@ class Scheduler:
         return min(positions, self.decoder.model.positions, self.decoder.cache.total_positions)
 
     def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | NotSpoken]:
+        if positions > self.decoder.cache.total_positions:  # there was room for them when the chunk came
+            yield from (NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY) for segment in segments)
+            return
         if self.decoder.cache.positions != positions:
             self.decoder.cache.shape(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.guess, reverse=True))
         self._running: list[_Segment | None] = []
-        slots = self.stepper.slots
         launched: deque[tuple[list[_Segment], Statuses]] = deque()
         while not watch.stopped():
-            running = self._admit(slots, watch)
-            if running:
-                launched.append((running, self._step(running)))
-                self.use.slot_steps += slots
-            elif not launched:
-                return
-            if len(launched) > self.stepper.lag or not running:
-                yield from self._finish(*launched.popleft())
+            try:
+                running = self._admit(self.stepper.slots, watch)
+                if running:
+                    launched.append((running, self._step(running)))
+                    self.use.slot_steps += self.stepper.slots
+                elif not launched:
+                    return
+                if len(launched) > self.stepper.lag or not running:
+                    yield from self._finish(*launched.popleft())
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                launched.clear()
+                yield from self._make_room()
 
     def _admit(self, slots: int, watch: Watch) -> list[_Segment]:
         """Fill the free slots and give what runs now; without gaps, for a step takes the first so many slots."""
@@ -161,6 +175,23 @@ class Scheduler:
                 self.decoder.move(len(self._running), slot, last.position)
                 self._running[slot] = last
         return [segment for segment in self._running if segment]
+
+    def _make_room(self) -> Iterator[NotSpoken]:
+        """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
+        already is given up. Nothing is lost but time: a segment's random numbers are its own."""
+        running = [segment for segment in self._running if segment]
+        self._running = []
+        self.prefixes.make_room()
+        slots = self.stepper.slots
+        if slots == 1:
+            for segment in running:
+                yield NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY)
+            return
+        for segment in running:
+            segment.frames = 0
+        self._waiting.extendleft(reversed(running))
+        self.stepper.halve()
+        get_logger().warning(f"Out of memory with {slots} slots: going on with {self.stepper.slots}")
 
     def _start(self, fills: list[tuple[int, _Segment]]) -> None:
         reads = []
@@ -198,11 +229,13 @@ class Scheduler:
                 continue
             # A segment with all of its frames has taken one more step, which told whether it would have gone on.
             slot = self._running.index(segment)
-            self._running[slot] = None
-            segment.finished = True
+            answer: SegmentCodes | NotSpoken
             if status == BROKEN:
                 self._tainted = True
-                yield NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
+                answer = NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
                 codes = self.decoder.take(slot, segment.frames)
-                yield SegmentCodes(segment.line, codes, truncated=status == GOES_ON)
+                answer = SegmentCodes(segment.line, codes, truncated=status == GOES_ON)
+            self._running[slot] = None
+            segment.finished = True
+            yield answer

@@ -20,7 +20,8 @@ class Stepper:
     """Runs steps. With `deterministic`, all have one shape, and a segment's codes do not depend on its neighbours."""
 
     def __init__(self, decoder: Decoder, slots: int, *, deterministic: bool) -> None:
-        self._slots = slots
+        self.most_slots = slots
+        """Slots of the usual length: fewer than at the start, where memory ran out."""
         self._decoder = decoder
         self._deterministic = deterministic
         self._on_gpu = decoder.model.device.type == "cuda"
@@ -35,7 +36,17 @@ class Stepper:
     @property
     def slots(self) -> int:
         """Slots that a step may take now: fewer, where the cache is divided into longer ones."""
-        return min(self._slots, self._decoder.cache.slots)
+        return min(self.most_slots, self._decoder.cache.slots)
+
+    def halve(self) -> None:
+        """Half as many slots from now on, in half of the cache's memory. Captured graphs look at the old one."""
+        positions = self._decoder.cache.positions
+        self.most_slots = max(1, self.most_slots // 2)
+        self._graphs.clear()
+        if self._on_gpu:
+            self._pool = torch.cuda.graph_pool_handle()
+        self._decoder.cache.halve()
+        self._decoder.cache.shape(positions)
 
     def warm_up(self) -> None:
         """Capture the graphs of usual slots, so that no segment waits for them. Call it while no slot runs: it

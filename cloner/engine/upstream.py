@@ -14,10 +14,11 @@ from cloner.engine import fish, fish_inference
 from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
+from cloner.engine.memory import ran_out
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
 
-OUT_OF_MEMORY = "the GPU's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
+OUT_OF_MEMORY = "the device's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
 
 
 class UpstreamEngine:
@@ -28,6 +29,7 @@ class UpstreamEngine:
 
     name = "upstream"
     slots = 1
+    cache_gb = 0.0
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:
         self._checkpoint_dir = checkpoint_dir
@@ -78,7 +80,9 @@ class UpstreamEngine:
         try:
             codes, truncated = self._generate(line, watch)
             audio = self._decode(codes)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
             torch.cuda.empty_cache()
             raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
         return Spoken(line.segment, audio, codes.shape[1], truncated)
@@ -136,7 +140,9 @@ def encode(codec: fish.Codec, device: torch.device, recording: Audio) -> Codes:
     try:
         indices, _lengths = codec.encode(torch.tensor(recording).to(device)[None, None])
         codes: Codes = indices[0].int().cpu().numpy()
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         torch.cuda.empty_cache()
         raise BadReference(f"the reference's recording could not be encoded: {OUT_OF_MEMORY}") from None
     return codes

@@ -18,8 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cloner.engine.base import UNWATCHED
+
 Tails: TypeAlias = dict["Room", Tensor]
 """What each convolution has to see again of the piece before; empty before the first piece."""
+
+
+class Stopped(Exception):
+    """Nobody wants the samples any more."""
 
 
 class Waveform(nn.Module):
@@ -35,10 +41,18 @@ class Waveform(nn.Module):
         self.last = _Fixed(last.conv.weight / self.alpha.weight, last.conv.bias)
         self.last_room = Room(last.padding)
 
-    def forward(self, latents: Tensor, columns: int) -> Tensor:
-        """``[rows, channels, columns]`` to samples ``[rows, samples]``, so many `columns` at a time."""
+    def forward(self, latents: Tensor, columns: int, stopped: Callable[[], bool] = UNWATCHED.stopped) -> Tensor:
+        """``[rows, channels, columns]`` to samples ``[rows, samples]``, so many `columns` at a time.
+
+        Raises `Stopped` between two of them when it is `stopped`.
+        """
         tails: Tails = {}
-        return torch.cat([self._piece(piece, tails) for piece in torch.split(latents, columns, dim=-1)], dim=-1)[:, 0]
+        pieces = []
+        for piece in torch.split(latents, columns, dim=-1):
+            if stopped():
+                raise Stopped
+            pieces.append(self._piece(piece, tails))
+        return torch.cat(pieces, dim=-1)[:, 0]
 
     def _piece(self, latents: Tensor, tails: Tails) -> Tensor:
         whole = self.first_room.filled(Tensor.copy_, latents, tails)

@@ -26,14 +26,13 @@ def main() -> int:
         check_engine(settings)
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.app import make_app, run_worker
+        from cloner.app import run_worker
         from cloner.worker.lifecycle import register_if_alone, stop_on_load_failure
 
         with reaching(settings.require_redis_url()):
             register_if_alone(settings, worker)
         stop_on_load_failure()
-        app = make_app(settings)
-        return run_worker(app, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
+        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code

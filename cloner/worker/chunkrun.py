@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from typing import Any
 
 from cloner.batch import ReferenceKind, segment_seed
-from cloner.engine.base import SAMPLE_RATE, Line, NotSpoken, Spoken
-from cloner.errors import BadReference, RecordFailed, SegmentFailed, reason_of
+from cloner.engine.base import Line, NotSpoken, Spoken
+from cloner.errors import BadReference, EngineBroken, RecordFailed, reason_of
 from cloner.fleet import WorkerState
+from cloner.journal import Journal
 from cloner.keys import Keys
 from cloner.logs import get_logger
-from cloner.record import RecordWriter
 from cloner.results import SegmentResult
 from cloner.wire import ChunkMessage, SegmentRow, SpeakerPart
 from cloner.worker.chunklog import ChunkLog
+from cloner.worker.outbox import Outbox
 from cloner.worker.runtime import Runtime
+from cloner.worker.suspects import DEATHS, LONE_CRASHES, judge
+from cloner.worker.tally import Tally
 from cloner.worker.voices import Voices
+from cloner.worker.watch import ChunkWatch
 
 REPORT_S = 0.25
-"""Seconds between two reports of a chunk's progress, and between two looks whether the batch was cancelled."""
+"""Seconds between two reports of a chunk's progress."""
 
+CRASHED = (
+    f"the worker's process died {LONE_CRASHES} times while it spoke this segment and no other: change its text, or look"
+    " into the worker's log for what happened"
+)
 
-@dataclass
-class Tally:
-    """What is finished of a chunk. Reported in absolute figures: a chunk that runs twice counts once."""
-
-    generated: int = 0
-    failed: int = 0
-    frames: int = 0
-    samples: int = 0
-    finished: bool = False
-
-    def to_json(self) -> str:
-        return json.dumps(
-            [self.generated, self.failed, self.frames, round(self.samples / SAMPLE_RATE, 3), self.finished]
-        )
+HOPELESS = (
+    f"the worker's process died {DEATHS} times without a segment generated in between: look into the worker's log for"
+    " what happened, and submit the batch again"
+)
 
 
 class ChunkRun:
-    """One run of a chunk. A second run, after a crash, speaks only what the record does not have."""
+    """One run of a chunk. A second run, after a crash, speaks only what the record does not have.
+
+    Raises `EngineBroken`, with nothing lost; the process should end then.
+    """
 
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
         self._runtime = runtime
@@ -52,6 +52,10 @@ class ChunkRun:
         self._keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
         self._codes: dict[str, bytes] = {}
+
+    def is_too_late(self) -> bool:
+        """Whether the batch is closed and its message came again, after a crash. Its files may be another's by now."""
+        return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
 
     def run(self) -> Tally:
         """Speak all that is not finished yet."""
@@ -64,67 +68,111 @@ class ChunkRun:
         return self._tally
 
     def _run(self) -> None:
-        message = self._message
+        message, runtime = self._message, self._runtime
         assignment = f"{message.batch_id}/{message.assignment}"
-        self._runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
+        runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
         try:
-            self._record = self._runtime.record(message.batch_id)
-            self._log = ChunkLog(self._runtime, message, self._record)
-            with RecordWriter(self._record, self._runtime.name) as self._writer:
-                self._speak()
-            if self._log.all_done() or self._cancelled:
-                self._runtime.forget_assignment(assignment)
+            self._record = runtime.record(message.batch_id)
+            self._log = ChunkLog(runtime, message, self._record)
+            self._journal = Journal(runtime.outputs.root, message.batch_id, message.number, runtime.name)
+            self._watch = ChunkWatch(runtime, message.batch_id, self._journal)
+            self._outbox = Outbox(runtime, self._record, self._watch)
+            with self._journal, self._watch:
+                if self._cancelled:
+                    self._watch.stop()
+                with self._outbox.open() as self._writer:
+                    self._speak()
+            if self._log.all_done() or self._watch.stopped():
+                runtime.forget_assignment(assignment)
         except RecordFailed as error:
             # A segment without its line counts as not spoken; the result says so of each.
             get_logger().error(error.message)
 
     def _speak(self) -> None:
-        try:
-            with closing(self._runtime.engine.speak(self._lines(), self._runtime.meter)) as answers:
+        """Speak what is not finished: what was in hand at a crash one by one, the others together."""
+        for part in self._message.parts:
+            for row, key in self._unfinished(part):
+                self._todo[row[0]] = (part, row, key)
+        if not self._todo or self._watch.stopped():
+            return
+        dead = self._journal.dead
+        for run in dead:
+            self._runtime.outputs.discard(run.part)
+        verdict = judge(dead, list(self._todo), self._tally.generated)
+        self._fail(verdict.crashed, "crashed", CRASHED)
+        if verdict.is_hopeless:
+            get_logger().error(
+                f"Chunk {self._message.number} of batch {self._message.batch_id} is given up: {HOPELESS}"
+            )
+            self._fail(list(self._todo), "engine_failed", HOPELESS)
+            return
+        self._outbox.patiently(lambda: self._journal.begin(self._runtime.outputs.part, self._tally.generated))
+        for turn in verdict.turns:
+            self._watch.alone = turn.alone
+            with closing(self._answers(set(turn.segments))) as answers:
                 for answer in answers:
                     # Its file may be another batch's by now.
-                    if self._is_cancelled():
+                    if self._watch.stopped():
                         return
                     self._take(answer)
+            if self._watch.stopped():
+                return
+            if unanswered := self._todo.keys() & set(turn.segments):
+                raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
+
+    def _answers(self, segments: Collection[int]) -> Generator[Spoken | NotSpoken, None, None]:
+        """What the engine says to these segments. Raises `EngineBroken`."""
+        try:
+            with closing(self._runtime.engine.speak(self._lines(segments), self._watch)) as answers:
+                yield from answers
         except RecordFailed:
             raise
-        except Exception as error:  # noqa: BLE001 - an engine may break in any way; the fleet must not
-            self._give_up(f"the engine broke: {reason_of(error)}")
+        except Exception as error:
+            # An engine may break in any way, and then one that is loaded anew may do better.
+            raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
-    def _lines(self) -> Iterator[Line]:
-        """The lines still to be spoken; an engine may draw them one by one or all at once."""
-        parts = [(part, todo) for part in self._message.parts if (todo := list(self._unfinished(part)))]
-        self._todo = {row[0]: (part, row, key) for part, todo in parts for row, key in todo}
+    def _lines(self, segments: Collection[int]) -> Iterator[Line]:
+        """The lines of some segments; an engine may draw them one by one or all at once."""
+        parts = [(part, todo) for part in self._message.parts if (todo := self._among(part, segments))]
         voices = Voices(self._runtime, [part.reference for part, _ in parts], self._codes)
         for part, todo in parts:
-            if self._is_cancelled():
+            if self._watch.stopped():
                 return
             self._log.begin(part)
             try:
                 voice = voices.get(part.reference)
             except BadReference as error:
-                for row, _ in todo:
+                for row in todo:
                     self._take(NotSpoken(row[0], error.code, error.message))
                 continue
-            for row, _ in todo:
-                if self._is_cancelled():
+            for row in todo:
+                if self._watch.stopped():
                     return
                 seed = segment_seed(self._message.generation.seed, row[0])
                 yield Line(row[0], row[1], voice, self._message.generation, seed)
 
+    def _among(self, part: SpeakerPart, segments: Collection[int]) -> list[SegmentRow]:
+        return [row for row in part.segments if row[0] in segments and row[0] in self._todo]
+
     def _unfinished(self, part: SpeakerPart) -> Iterator[tuple[SegmentRow, str]]:
-        """The part's segments that the record does not have, with their content keys."""
+        """The part's segments that the record does not have, with their content keys. A failed one is finished, too."""
         for row in part.segments:
             key = self._keys.of(part.reference, row)
             known = self._record.results.get(row[0])
-            if known and known.generated and known.key == key and self._runtime.outputs.has(known.output, known.size):
-                self._add(known)
+            if known and known.key == key and (not known.generated or self._runtime.outputs.has_result(known)):
+                self._tally.add(known)
             else:
                 yield row, key
 
+    def _fail(self, segments: Collection[int], code: str, message: str) -> None:
+        """Fail segments that no engine is asked to speak."""
+        for segment in segments:
+            self._log.begin(self._todo[segment][0])
+            self._take(NotSpoken(segment, code, message))
+
     def _take(self, answer: Spoken | NotSpoken) -> None:
-        """Write a segment's audio and its line in the record, in that order."""
-        part, row, key = self._todo[answer.segment]
+        """Write what came of a segment, and say it."""
+        part, row, key = self._todo.pop(answer.segment)
         index, _, output = row
         result = SegmentResult(
             segment=index,
@@ -134,7 +182,7 @@ class ChunkRun:
             assignment=self._message.assignment,
             worker=self._runtime.name,
         )
-        result = result.model_copy(update=self._written(answer, output))
+        result = self._outbox.put(self._writer, result, answer)
         log = get_logger().bind(speaker=part.id, segment=index)
         if not result.generated:
             log.warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
@@ -143,37 +191,12 @@ class ChunkRun:
                 f"⚠ Segment {index} of Speaker {part.id} was cut after {result.frames} frames, the end of its text may "
                 "be missing: split the text, or raise max_new_tokens"
             )
-        self._writer.append(result)
-        del self._todo[answer.segment]
         self._spoken_s += result.audio_s
         self._runtime.meter.finished(result)
-        self._add(result)
+        self._tally.add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:
             self._report()
-
-    def _written(self, answer: Spoken | NotSpoken, output: str) -> dict[str, object]:
-        """Write the answer's audio, if it has any; what became of it, as fields of a `SegmentResult`."""
-        if isinstance(answer, NotSpoken):
-            return {"code": answer.code, "message": answer.message}
-        try:
-            size = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
-        except SegmentFailed as error:
-            return {"code": error.code, "message": error.message}
-        seconds = len(answer.audio) / SAMPLE_RATE
-        return {"frames": answer.frames, "audio_s": seconds, "truncated": answer.truncated, "size": size}
-
-    def _add(self, result: SegmentResult) -> None:
-        self._tally.generated += result.generated
-        self._tally.failed += not result.generated
-        self._tally.frames += result.frames
-        self._tally.samples += round(result.audio_s * SAMPLE_RATE)
-
-    def _give_up(self, reason: str) -> None:
-        """Fail what the engine has not answered, whether it has drawn it or not."""
-        get_logger().error(reason)
-        for segment in list(self._todo):
-            self._take(NotSpoken(segment, "engine_failed", reason))
 
     def _begin(self) -> None:
         """Say that this worker is busy, see whether the batch was cancelled, fetch all codes (they are a few KB)."""
@@ -187,7 +210,7 @@ class ChunkRun:
             _, cancelled, *codes = pipe.execute()
         self._cancelled = bool(cancelled)
         self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
-        self._began = self._reported = self._looked = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def _end(self) -> None:
         """Say how far the chunk came, and that this worker is ready for the next."""
@@ -195,7 +218,8 @@ class ChunkRun:
         with self._runtime.redis.pipeline(transaction=False) as pipe:
             pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
             pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.READY)
+            state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
+            pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
@@ -205,10 +229,3 @@ class ChunkRun:
         self._reported = time.monotonic()
         key = self._runtime.names.progress(self._message.batch_id)
         self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())
-
-    def _is_cancelled(self) -> bool:
-        if not self._cancelled and time.monotonic() - self._looked > REPORT_S:
-            self._looked = time.monotonic()
-            key = self._runtime.names.batch(self._message.batch_id)
-            self._cancelled = bool(self._runtime.redis.hexists(key, "cancelled"))
-        return self._cancelled

@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner import queues
-from cloner.carry import carry_over
+from cloner.carry import carry_over, look_through
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
 from cloner.outage import LOST
@@ -28,7 +28,8 @@ from cloner.redisconn import connect, server_time
 from cloner.results import BatchResult, SegmentError, SegmentResult
 from cloner.settings import Settings, load_settings
 from cloner.store import OutputRoot
-from cloner.wire import Manifest, check_batch_id
+from cloner.sweep import celery_results
+from cloner.wire import Answer, Manifest, Question, check_batch_id
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -57,7 +58,7 @@ then drops the task for good.
 def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
     """Whatever ends the task ends the batch: who waits for it is told why."""
     try:
-        with bound_contextvars(batch=batch_id, worker=f"collector@{settings.box}"):
+        with bound_contextvars(batch=batch_id, worker=settings.names.collector(settings.box)):
             yield
     except Exception as error:
         key = settings.names.batch(batch_id)
@@ -93,8 +94,27 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
         PATIENCE(_close, redis, settings, batch_id)
 
 
+@shared_task(name=queues.FIND_FINISHED, ignore_result=True)
+def find_finished(number: str, keep_s: int) -> None:
+    """Answer a client's question, if it still waits: its question expires when it has given up."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    data = PATIENCE(redis.getdel, settings.names.question(number))
+    if not isinstance(data, bytes):
+        return
+    try:
+        found = look_through(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
+        answer = Answer(finished=list(found.finished), changed=list(found.changed))
+    except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
+        answer = Answer(finished=[], changed=[], error=reason_of(error))
+    PATIENCE(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+
+
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
+    if redis.hexists(settings.names.batch(batch_id), "cancelled"):
+        _close(redis, settings, batch_id)
+        return
     # Before its chunks are there: on a second box, another collector may close it as soon as they are.
     redis.hset(settings.names.batch(batch_id), "state", "running")
     _carry_over(redis, manifest, settings)
@@ -134,6 +154,8 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     with redis.pipeline() as pipe:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
         pipe.hset(settings.names.batch(batch_id), "state", "done")
+        # Celery would keep them for as long as the batch; from here on, a chunk that comes again is not spoken.
+        pipe.delete(*celery_results(batch_id, len(manifest.chunks)))
         pipe.execute()
 
 
@@ -150,6 +172,8 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
     body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.
+    current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
 
 

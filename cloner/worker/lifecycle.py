@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import celery.worker.state
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from cloner.engine import make_engine
-from cloner.errors import EXIT_LOAD_FAILED, ClonerError, reason_of
+from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, reason_of
 from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
 from cloner.redisconn import OUTAGE_RETRIES, connect
@@ -49,6 +50,17 @@ def stop_on_load_failure() -> None:
         celery.worker.state.should_terminate = EXIT_LOAD_FAILED
 
     signal.signal(signal.SIGUSR2, stop)
+
+
+def end_broken(error: EngineBroken) -> NoReturn:
+    """In the child: end at once, so that a fresh process takes the chunk up again.
+
+    Celery gives a chunk back whose process has ended, whatever its exit status (`task_reject_on_worker_lost`), and
+    starts another. Nothing is closed: what broke, as a GPU's context, may hang at that.
+    """
+    get_logger().error(f"{error.message}: loading it anew")
+    sys.stderr.flush()
+    os._exit(error.exit_code)
 
 
 @worker_process_init.connect

@@ -7,10 +7,10 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from cloner.counts import Count, Counts
 from cloner.fleet import Registry
@@ -22,7 +22,7 @@ LATELY_S = 15.0
 
 
 class Meter:
-    """One per child process. It also watches the engine, to know what is in hand; it never stops it.
+    """One per child process.
 
     The engine's threads, the one that runs chunks and the one that sends heartbeats meet here.
     """
@@ -65,6 +65,8 @@ class Meter:
             yield
         except BaseException:
             self._count(Count.CHUNKS_FAILED)
+            with suppress(RedisError):
+                self._tell_counts()  # it may be the last word of this process
             raise
         else:
             self._count(Count.CHUNKS_FINISHED)
@@ -73,11 +75,9 @@ class Meter:
                 self._in_hand.clear()
 
     def started(self, segment: int) -> None:
+        """The engine has taken a segment in hand."""
         with self._lock:
             self._in_hand.add(segment)
-
-    def stopped(self) -> bool:
-        return False
 
     def finished(self, result: SegmentResult) -> None:
         """A segment was generated, or failed."""
@@ -90,17 +90,10 @@ class Meter:
 
     def report(self, registry: Registry) -> None:
         """Tell what has changed. Raises `RedisError`; then it is told the next time."""
+        self._tell_counts()
         with self._lock:
-            untold, self._untold = self._untold, defaultdict(float)
             used = len(self._in_hand)
             frames_s = self._frames_a_second()
-        try:
-            if untold:
-                self._counts.add(self._name, untold)
-        except BaseException:
-            for what, much in untold.items():
-                self._count(what, much)
-            raise
         registry.update(
             self._name,
             slots_used=used,
@@ -108,6 +101,17 @@ class Meter:
             load_s=round(self._load_s, 3),
             memory_bytes=_resident_bytes(),
         )
+
+    def _tell_counts(self) -> None:
+        with self._lock:
+            untold, self._untold = self._untold, defaultdict(float)
+        try:
+            if untold:
+                self._counts.add(self._name, untold)
+        except BaseException:
+            for what, much in untold.items():
+                self._count(what, much)
+            raise
 
     def _frames_a_second(self) -> float:
         now = time.monotonic()

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Any
 
 from redis import Redis, RedisError
 
@@ -40,6 +41,7 @@ class Runtime:
         self._said: set[str] = set()
         self._loaded = False
         self._codec_identity = "none"
+        self._noted_steps = 0
         self._stop_beating = threading.Event()
 
     def record(self, batch_id: str) -> Record:
@@ -61,6 +63,19 @@ class Runtime:
         """What makes codes of recordings: the codec as it was loaded, whatever lies in its folder now."""
         return self._codec_identity
 
+    @property
+    def steps(self) -> int:
+        """Grows with every sign of work; a worker whose steps stand still for long while it is busy is replaced."""
+        return self.engine.steps + self._noted_steps
+
+    def note_step(self) -> None:
+        """Count work as a step that the engine knows nothing of, waiting for room on a full disk included."""
+        self._noted_steps += 1
+
+    def capacity(self) -> dict[str, Any]:
+        """What the registry knows of the engine's size, which is less where memory has run out."""
+        return {"slots": self.engine.slots, "cache_gb": round(self.engine.cache_gb, 2)}
+
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()
@@ -79,7 +94,7 @@ class Runtime:
         self._loaded = True
         self.meter.loaded()
         self.registry.count_load(self.name)
-        self.registry.update(self.name, slots=self.engine.slots, state=WorkerState.READY)
+        self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
         log.info("Models loaded! Starting generation...")
 
     def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
@@ -130,7 +145,7 @@ class Runtime:
     def _beat(self) -> None:
         while True:
             try:
-                if not self.registry.beat(self.name):
+                if not self.registry.beat(self.name, self.steps):
                     self._register_again()
                 self.meter.report(self.registry)
             except RedisError as error:
@@ -143,4 +158,4 @@ class Runtime:
         """Redis has lost its data, or forgot a worker that was silent for long."""
         if self.registry.get(self.name) is None:
             state = WorkerState.READY if self._loaded else WorkerState.LOADING
-            self.registry.register(replace(self._worker, slots=self.engine.slots, state=state, pid=os.getpid()))
+            self.registry.register(replace(self._worker, state=state, pid=os.getpid(), **self.capacity()))

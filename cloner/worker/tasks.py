@@ -9,10 +9,10 @@ from celery.exceptions import Ignore
 from structlog.contextvars import bound_contextvars
 
 from cloner import queues
-from cloner.errors import WrongSchema
+from cloner.errors import EngineBroken, WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import read_chunk, schema_of
-from cloner.worker import lifecycle
+from cloner.worker import deaths, lifecycle  # noqa: F401 - it sets the parent's log up
 from cloner.worker.chunkrun import ChunkRun
 
 
@@ -28,8 +28,13 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
         raise
-    with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
-        ChunkRun(runtime, chunk).run()
+    run = ChunkRun(runtime, chunk)
+    try:
+        with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
+            if not run.is_too_late():
+                run.run()
+    except EngineBroken as error:
+        lifecycle.end_broken(error)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

@@ -284,6 +284,9 @@ CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
     "no configuration": ("config.json", Path.unlink, "has no readable config.json"),
     "no tokenizer": ("tokenizer.tiktoken", Path.unlink, "has no readable tokenizer.tiktoken"),
     "no special tokens": ("special_tokens.json", Path.unlink, "has no readable special_tokens.json"),
+    "a model that is a pipe": ("model.pth", bad.fifo, "has no readable model.pth"),
+    "a model that is a device": ("model.pth", bad.link("/dev/zero"), "has no readable model.pth"),
+    "a codec that is a folder": ("codec.pth", bad.both(Path.unlink, Path.mkdir), "has no readable codec.pth"),
     "half a model": ("model.pth", bad.cut(1_000_000), "model.pth is no whole file"),
     "half a codec": ("codec.pth", bad.cut(100_000), "codec.pth is no whole file"),
     "an empty model": ("model.pth", bad.content(b""), "model.pth"),
@@ -295,7 +298,7 @@ CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
     "a configuration that is a list": ("config.json", bad.content(b"[]"), "config.json cannot be read as the config"),
     "layers in words": ("config.json", bad.changed(n_layer="two"), "config.json cannot be read as the configuration"),
     "no heads": ("config.json", bad.changed(n_head=0), "config.json cannot be read as the configuration"),
-    "too many positions": ("config.json", bad.changed(max_seq_len=10**9), "config.json"),
+    "too many positions": ("config.json", bad.changed(max_seq_len=10**9), "max_seq_len of 1000000000; 1 to 65536"),
     "another kind of model": ("config.json", bad.changed(model_type="naive"), "config.json cannot be read as"),
     "too few codebooks": ("config.json", bad.changed(num_codebooks=8), "8 codebooks of 4096; the codec has 10"),
     "too few words": ("config.json", bad.changed(vocab_size=300), "vocab_size of 300: take all files from one"),
@@ -429,11 +432,12 @@ def nothing_done(folder: Path, redis: Redis) -> Iterator[None]:
 
 @pytest.fixture
 def refuse(place: Path, fleet: Settings, redis: Redis, cloner: Call) -> Callable[[str, str], None]:
-    """Have a batch refused by a fleet and by a run, with a sentence."""
+    """Have a batch refused by a fleet, by a run and by its plan, with a sentence."""
 
     def refuse(batch: str, sentence: str) -> None:
         with nothing_done(place.parent, redis):
-            for command in (["submit", batch], ["run", batch, "--engine", "fake", "--out", "out"]):
+            here = [batch, "--engine", "fake", "--out", "out"]
+            for command in (["submit", batch], ["run", *here], ["plan", *here]):
                 status, said = cloner(*command)
                 assert status == 2
                 assert sentence in said

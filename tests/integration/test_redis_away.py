@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -21,7 +23,7 @@ from cloner.fleet import Registry, expected_worker
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.worker import collect
 from tests.batches import write_batch
-from tests.integration.conftest import Said, Start, environment, spoken
+from tests.integration.conftest import Said, Start, environment, eventually, spoken
 
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
 """Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""
@@ -74,6 +76,29 @@ def test_a_batch_goes_on_when_redis_is_back(
     told = [line for line in fleet.lines if "Redis" in line]
     assert len([line for line in told if not line.startswith("[Main]")]) == 2 * 3
     assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
+
+
+def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_back(
+    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.2)
+    fleet.wait_for("Models loaded!")
+    (worker,) = client.fleet()
+    in_hand, since = settings.names.unacked(worker.name), settings.names.unacked_since(worker.name)
+    batch = client.submit(write_batch(tmp_path, [40, 2, 2]))
+    fleet.wait_for("Speaker 0 progress: 1/40")
+    # As where Redis dies just when the chunk has been taken out of its queue.
+    message = str(client.redis.rpop(worker.queue))
+    client.redis.hset(in_hand, "dropped", json.dumps([json.loads(message), "", worker.queue]))
+    client.redis.zadd(since, {"dropped": time.time()})
+    server.stop()
+    server.start(timeout=30)
+    fleet.wait_for("Redis answers again")
+    eventually(lambda: not client.redis.hexists(in_hand, "dropped"))
+    assert client.redis.hlen(in_hand) == 1  # the chunk that goes on
+    assert batch.wait(timeout=100).generated == 44
+    assert spoken(settings, batch.id) == list(range(44))
+    assert not client.redis.exists(in_hand, since)
 
 
 def test_a_second_signal_kills_although_redis_hangs(launch: Start, client: Client) -> None:
@@ -134,7 +159,7 @@ def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
+        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []

@@ -26,7 +26,7 @@ from tests.unit.batchfiles import as_csv, save_recording, task, write_references
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".yaml", ".yml", ".txt")
 
 fuzz = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "600")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "400")),
     derandomize=True,
     database=None,
     deadline=timedelta(seconds=30),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ from cloner.results import SegmentResult
 from cloner.store import OutputRoot
 from cloner.wire import ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerRow
 
-REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d", text="Hello.")
+REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
 
 
 def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "anna") -> Manifest:
     """A batch of one speaker; its two workers get one chunk each."""
     rows = [(n, text, f'{n} "ü".wav') for n, text in enumerate(texts)]
     half = len(rows) // 2
-    parts = [PartRow(speaker=0, start=a, stop=b, place=1, texts=b - a) for a, b in ((0, half), (half, len(rows)))]
+    parts = [
+        PartRow(speaker=0, start=a, stop=b, place=1, texts=b - a) for a, b in ((0, half), (half, len(rows))) if b > a
+    ]
     chunks = [
         ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=part.texts, shared=False, parts=[part])
         for n, part in enumerate(parts)
@@ -52,7 +55,7 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
                 continue
             key = keys.of(REFERENCE, row)
             audio = np.frombuffer(bytes.fromhex(key), dtype=np.uint8).astype(np.float32) / np.float32(512)
-            size = 0 if code else outputs.write_audio(row[2], audio, 44_100)
+            written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100))
             writer.append(
                 SegmentResult(
                     segment=row[0],
@@ -62,8 +65,8 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
                     assignment=0,
                     worker="cpu.7@box",
                     frames=1,
-                    size=size,
                     code=code,
+                    **written,
                 )
             )
 
@@ -112,6 +115,13 @@ def test_nothing_of_a_failed_a_torn_or_a_lost_segment_is_carried_over(tmp_path: 
     (file,) = batch_directory(tmp_path, "first").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
     assert carried(tmp_path, batch("again", ["a", "b", "c", "d"])) == [1]
+
+
+def test_an_attempt_that_failed_since_has_not_touched_the_file(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", ["a", "b"]))
+    speak(tmp_path, batch("second", ["a", "b"]), code="engine_failed")
+    os.utime(batch_directory(tmp_path, "first") / "cpu.7@box.jsonl", (1, 1))
+    assert carried(tmp_path, batch("again", ["a", "b"])) == [0, 1]
 
 
 def test_a_batch_of_which_nothing_is_there_leaves_no_file(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
-from cloner import cli
+from cloner import cli, overlap, sending
 from cloner.client import Client
-from cloner.errors import BrokerUnreachable, UsageError
+from cloner.errors import BrokerUnreachable, OutputsTaken, UsageError
 from cloner.fleet import Registry, WorkerInfo
+from cloner.handle import BatchHandle
 from cloner.plan import Strategy
 from cloner.settings import Settings
 from tests.batches import write_batch
@@ -78,3 +80,24 @@ def test_a_batch_is_cancelling_until_it_is_closed(
     cli.status(batch.id)
     states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert states == ["submitting,", "cancelling,", "cancelled,"]
+
+
+def test_of_two_clients_at_the_very_same_moment_one_is_refused(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Client(settings=client.settings)
+    batch = write_batch(tmp_path, [2])
+    first: list[BatchHandle] = []
+
+    def looked(*args: Any) -> None:
+        overlap.check_outputs(*args)
+        if not first:  # the other client has looked by now, too, and is faster
+            monkeypatch.undo()
+            first.append(other.submit(batch))
+
+    monkeypatch.setattr(sending, "check_outputs", looked)
+    with pytest.raises(OutputsTaken) as refused:
+        client.submit(batch)
+    assert first[0].id in refused.value.message
+    assert redis.zrange(client.names.batches, 0, -1) == [first[0].id]
+    assert redis.llen(client.names.collector_queue) == 1

@@ -77,3 +77,14 @@ def test_a_file_moved_under_another_name_is_another_checkpoint(checkpoint: Path)
     before = fingerprint(checkpoint)
     (checkpoint / "model.pth").rename(checkpoint / "codec.pth")
     assert fingerprint(checkpoint) != before
+
+
+@pytest.mark.parametrize("name", FINGERPRINTED)
+def test_what_is_no_file_is_not_read(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).unlink(missing_ok=True)
+    without = fingerprint(checkpoint)
+    os.mkfifo(checkpoint / name)
+    assert fingerprint(checkpoint) == without
+    (checkpoint / name).unlink()
+    (checkpoint / name).symlink_to("/dev/zero")
+    assert fingerprint(checkpoint) == without

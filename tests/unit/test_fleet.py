@@ -64,6 +64,14 @@ def test_a_wrong_clock_hides_no_worker(redis: Redis, monkeypatch: pytest.MonkeyP
     assert registry.workers() == [worker(0)]
 
 
+def test_a_heartbeat_carries_how_far_the_worker_has_come(redis: Redis) -> None:
+    registry = Registry(redis, Names("test"), alive_s=30)
+    registry.register(worker(0))
+    registry.beat("cpu.0@a", steps=17)
+    registry.beat("cpu.0@a")
+    assert registry.workers() == [replace(worker(0), steps=17)]
+
+
 def test_registering_again_forgets_what_was_known(redis: Redis) -> None:
     registry = Registry(redis, Names("test"), alive_s=30)
     registry.register(worker(0))
@@ -75,13 +83,14 @@ def test_registering_again_forgets_what_was_known(redis: Redis) -> None:
     assert registry.get("cpu.0@a") == worker(0)
 
 
-def test_a_removed_worker_leaves_nothing(redis: Redis) -> None:
+def test_a_removed_worker_leaves_nothing_but_the_name_of_its_queue(redis: Redis) -> None:
     registry = Registry(redis, Names("test"), alive_s=30)
     registry.register(worker(0))
     registry.remove("cpu.0@a")
     assert registry.workers() == []
     assert registry.get("cpu.0@a") is None
-    assert redis.keys("*") == []
+    assert redis.keys("*") == [Names("test").queues]
+    assert redis.hgetall(Names("test").queues) == {"queue-a-0": "cpu.0@a"}
     assert not registry.beat("cpu.0@a")
 
 

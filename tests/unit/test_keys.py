@@ -10,7 +10,7 @@ from cloner.batch import Generation, ReferenceKind
 from cloner.keys import Keys
 from cloner.wire import ReferenceRow
 
-ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1", text="Hello.")
+ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
 KEYS = Keys(Generation(), "fake", "none")
 KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav"))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from cloner.errors import RecordFailed, RecordFull
 from cloner.record import Record, RecordWriter
 from cloner.results import SegmentResult
 
@@ -72,3 +74,27 @@ def test_a_line_torn_by_a_crash_is_passed_over_and_ended(tmp_path: Path, capfd: 
     again = Record(tmp_path, "b")
     again.refresh()
     assert set(again.results) == {0, 2}
+
+
+def test_a_line_without_room_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def half(file: int, data: bytes) -> int:
+        return write(file, data[: len(data) // 2])
+
+    with RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as writer:
+        writer.append(result(0))
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", half)
+            with pytest.raises(RecordFull, match="cannot be kept"):
+                writer.append(result(1))
+        writer.append(result(1))
+    lines = (tmp_path / ".cloner/b/cpu.0@box.jsonl").read_text().splitlines()
+    assert [SegmentResult.model_validate_json(line).segment for line in lines] == [0, 1]
+
+
+def test_another_failure_of_the_file_system_will_not_pass(tmp_path: Path) -> None:
+    (tmp_path / ".cloner").write_text("in the way")
+    with pytest.raises(RecordFailed) as failure:
+        RecordWriter(Record(tmp_path, "b"), "cpu.0@box")
+    assert type(failure.value) is RecordFailed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def test_every_setting_that_can_be_wrong_has_its_sentence(
     with pytest.raises(BadSetting) as error:
         load_settings() if kind is Settings else load_worker_settings()
     assert "give" in error.value.message
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLONER_OUT_DIR", os.fsdecode(b"/srv/\xe9t\xe9"))
+    assert os.fsencode(load_settings().out_dir) == b"/srv/\xe9t\xe9"
 
 
 def test_all_nonsense_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ def leave_traces(redis: Redis, fleet: str) -> None:
     for task in ("0", "1", "close"):
         redis.set(f"celery-task-meta-{batch_id}.{task}", "x")
     redis.set(f"celery-taskset-meta-{batch_id}.j", "x")
-    redis.hset("unacked", f"tag-of-{fleet}", json.dumps([{"body": ""}, queue, queue]))
-    redis.zadd("unacked_index", {f"tag-of-{fleet}": 1})
+    redis.hset(names.unacked("cpu.0@box"), "tag", json.dumps([{"body": ""}, queue, queue]))
+    redis.zadd(names.unacked_since("cpu.0@box"), {"tag": 1})
 
 
 @pytest.mark.parametrize("fleet", NEIGHBOURS)

@@ -48,6 +48,7 @@ def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> Non
     engine.load(said.append)
     assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
     assert said[2].startswith("Cache: 5 slots of 2048 positions, 0.00 GB, and ")
+    assert engine.cache_gb == pytest.approx(float(said[2].split()[-4]), abs=0.01), "all of it is for references here"
     assert len(said) == 3
     engine.close()
 

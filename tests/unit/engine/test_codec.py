@@ -75,6 +75,33 @@ def test_no_batch_is_larger_than_was_asked(tiny: Path) -> None:
     assert [together[place].size // FRAME_SAMPLES for place in range(5)] == [1, 4, 9, 3, 4]
 
 
+def test_where_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec = CodecDecoder(tiny, CPU, batch_frames=64)
+    whole = codec._decode
+    codes = [some_codes(frames) for frames in (9, 30, 12, 3, 20)]
+    expected = dict(codec.decode(codes))
+
+    def scarce(together: Tensor, _stopped: object) -> Tensor:
+        if together.shape[0] * together.shape[2] > 40:
+            torch.empty(2**50)
+        return whole(together)
+
+    with patch.object(codec, "_decode", scarce):
+        got = dict(codec.decode(codes))
+    assert got.keys() == expected.keys()
+    assert all(np.abs(got[place] - expected[place]).max() < 1e-5 for place in expected)
+    assert "Out of memory in the codec: going on with 32 frames at once" in capsys.readouterr().err
+
+
+def test_a_codec_without_any_memory_says_so_in_the_end(tiny: Path) -> None:
+    codec = CodecDecoder(tiny, CPU, batch_frames=64)
+    with (
+        patch.object(codec, "_decode", lambda _codes, _stopped: torch.empty(2**50)),
+        pytest.raises(RuntimeError, match="can't allocate memory"),
+    ):
+        list(codec.decode([some_codes(5)]))
+
+
 @pytest.mark.parametrize("most", [1, 7, 100])
 @pytest.mark.parametrize("sizes", [(), (5,), (1, 1, 1), (3, 50, 7, 7, 2, 101, 1), tuple(range(1, 40))])
 def test_batches_hold_every_place_once_and_no_more_than_they_may(sizes: tuple[int, ...], most: int) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAME_SAMPLES, Audio, NotSpoken, Spoken
+from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, NotSpoken, Spoken
 from cloner.engine.codec import CodecDecoder
-from cloner.engine.codec_stage import CodecStage
+from cloner.engine.codec_stage import CodecStage, Stopped
 from cloner.engine.scheduler import SegmentCodes
 
 from .lines import CPU, make_line, make_voice
@@ -28,7 +28,7 @@ class Sounding:
 
     device = CPU
 
-    def decode(self, codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(self, codes: Sequence[Tensor], _stopped: Stopped = UNWATCHED.stopped) -> Iterator[tuple[int, Audio]]:
         for place in reversed(range(len(codes))):
             audio = np.full(codes[place].shape[1] * FRAME_SAMPLES, codes[place][0, 0], dtype=np.float32)
             audio[-1] = np.nan if audio[0] == 13 else audio[0]
@@ -52,6 +52,24 @@ def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
     assert len(answers) == 2
 
 
+def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_is_heard(tiny: Path) -> None:
+    codec = CodecDecoder(tiny, CPU, 1024)
+    codec._piece_frames = 4
+    stage, answers, asked = CodecStage(codec), list[Spoken | NotSpoken](), []
+
+    def after_two_pieces() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    stage.begin(after_two_pieces)
+    stage.add(finished(1, 40), answers.append)
+    assert (answers, len(asked)) == ([], 3)
+    stage.begin(UNWATCHED.stopped)
+    stage.add(finished(2, 40), answers.append)
+    assert [(type(answer), answer.segment) for answer in answers] == [(Spoken, 2)]
+    assert stage.pieces == 3 + 10
+
+
 def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
     answers: list[Spoken | NotSpoken] = []
     # Waiting together, as on a GPU.
@@ -72,7 +90,7 @@ def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
 def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
     whole = Sounding()
 
-    def decode(codes: Sequence[Tensor]) -> Iterator[tuple[int, Audio]]:
+    def decode(codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
             raise torch.OutOfMemoryError("too much")
         return whole.decode(codes)
@@ -83,4 +101,16 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
     stage._decode()
     assert [(answer.segment, isinstance(answer, Spoken)) for answer in answers] == [(6, True), (7, False), (8, True)]
     assert isinstance(answers[1], NotSpoken)
-    assert answers[1].message == "the codec broke: OutOfMemoryError: too much"
+    assert (answers[1].code, answers[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
+
+
+def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
+    def decode(_codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
+    answers: list[Spoken | NotSpoken] = []
+    stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7))
+    with pytest.raises(torch.AcceleratorError):
+        stage._decode()
+    assert answers == []

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from cloner.engine.memory import GB, CacheSize, Memory, free_bytes, plan_cache, used_bytes, work_bytes
+from cloner.engine.memory import GB, CacheSize, Memory, free_bytes, plan_cache, ran_out, used_bytes, work_bytes
 from cloner.errors import LoadFailed
 
 S1_MINI_POSITION = 112 * 1024
@@ -74,3 +74,14 @@ def test_used_is_what_this_process_has_taken() -> None:
     before = used_bytes(cpu)
     taken = torch.ones(256, 1024, 256)  # 256 MiB, written to
     assert 0.9 * taken.nbytes < used_bytes(cpu) - before < 1.5 * taken.nbytes
+
+
+def test_the_allocators_own_words_are_understood() -> None:
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**50)
+    assert ran_out(told.value)
+    assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
+    assert ran_out(MemoryError())
+    assert ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not ran_out(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not ran_out(OSError(12, "Cannot allocate memory"))

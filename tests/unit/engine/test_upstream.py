@@ -233,7 +233,7 @@ def test_a_gpu_without_memory_for_a_recording_refuses_it(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(engine._codec, "encode", encode)
-    with pytest.raises(BadReference, match="could not be encoded: the GPU's memory ran out"):
+    with pytest.raises(BadReference, match="could not be encoded: the device's memory ran out"):
         engine.encode([np.zeros(5000, dtype=np.float32)])
 
 

@@ -180,16 +180,16 @@ def test_status_lists_the_workers_of_this_box_alone(
     for box, index in (("here", 1), ("here", 0), ("there", 0)):
         name = f"GPU-5fd4f087.{index}@{box}"
         registry.register(
-            WorkerInfo(name, box, index, "q", "cuda:0", "RTX 4090", "fake", "mini", 1, WorkerState.READY, loads=2)
+            WorkerInfo(name, box, index, "q", "cuda:0", "RTX 4090", "fake", "mini", 1, state=WorkerState.READY, loads=2)
         )
 
     status, out, err = launcher("status")
 
     assert (status, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == [
-        ["Worker", "Name", "State", "Device", "Slots", "Loads", "Engine", "Checkpoint", "GPU"],
-        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
-        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "fake", "mini", "RTX 4090"],
+        ["Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU"],
+        ["0", "GPU-5fd4f087.0@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
+        ["1", "GPU-5fd4f087.1@here", "ready", "cuda:0", "1", "2", "0", "fake", "mini", "RTX 4090"],
     ]
 
 

@@ -13,6 +13,7 @@ from cloner.settings import load_settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
+from launcher.reach import Reach
 from launcher.roster import Roster
 
 
@@ -22,7 +23,8 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
     lines: list[str] = []
     registry = Registry(connect(f"unix://{socket}"), Names("main"), alive_s=30)
     layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
-    roster = Roster(load_settings(), layout, registry, lines.append)
+    reach = Reach(lines.append)
+    roster = Roster(load_settings(), layout, registry, reach)
 
     with pytest.raises(RedisConnectionError):
         roster.register()
@@ -32,15 +34,18 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
     assert lines == []
 
     server.stop()
-    roster.beat()
-    roster.beat()
+    for _ in range(2):
+        with reach.or_away():
+            roster.beat()
     assert roster.error("cpu.0@box") == ""
     assert len(lines) == 1
     assert lines[0].startswith("[Main] Redis does not answer: ")
 
     server.start(timeout=30)
     roster.register()
-    roster.beat()
+    with reach.or_away():
+        roster.beat()
+    assert reach.answers
     assert len(lines) == 1
 
     server.stop()

@@ -9,12 +9,15 @@ import sys
 
 import pytest
 
-from cloner.errors import LoadFailed
+from cloner.errors import BoxTaken, LoadFailed
 from cloner.fleet import WorkerState
+from cloner.queues import CHILD, PARENT, Names
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
 from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+
+NAMES = Names("main")
 
 
 def test_what_dies_is_started_again_later_and_later(scene: Scene) -> None:
@@ -79,6 +82,41 @@ def test_a_killed_worker_is_told_by_the_signals_name_and_loads_again(scene: Scen
     assert state is WorkerState.LOADING
 
 
+def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> None:
+    scene.settings |= {"alive_s": 1.0, "heartbeat_s": 0.05}
+
+    def beat_once(line: str) -> None:
+        if line.startswith("[Worker 0] up"):
+            scene.registry.update("cpu.0@box1", state=WorkerState.READY)
+            for part in (PARENT, CHILD):
+                scene.redis.hset(NAMES.pulses, NAMES.pulse("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1")
+
+    scene.on_line = beat_once
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
+
+    said = scene.said("Main.*Worker 0")
+    assert said[1:3] == [
+        "[Main] Worker 0 has shown no sign of life for 1 s: killing it",
+        "[Main] Worker 0 was killed; starting it again in 1 s",
+    ]
+    assert len(scene.said("killing it")) == 1
+
+
+def test_a_box_that_another_launcher_has_taken_is_left_to_it(scene: Scene) -> None:
+    with scene.supervisor() as supervisor:
+        supervisor.start()
+        scene.redis.set(NAMES.box("box1"), "process 1 on another x")
+        with pytest.raises(BoxTaken, match="process 1 on another"):
+            supervisor.run()
+        assert len(scene.names()) == 2
+
+    # What is in Redis is the other one's by now.
+    assert len(scene.names()) == 2
+    assert scene.redis.get(NAMES.box("box1")) == "process 1 on another x"
+
+
 def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
@@ -88,21 +126,78 @@ def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypat
     assert len(scene.said("could not be started: .*/nowhere/python.*; starting it again in 1 s")) == 3
 
 
-def test_a_model_that_does_not_load_stops_everything_for_the_reason_in_the_registry(scene: Scene) -> None:
-    worker = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye'); raise SystemExit(78)\n" + UP
+ONE_CANNOT = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye'); raise SystemExit(78)\n" + UP
 
-    with scene.supervisor(worker=worker) as supervisor:
+
+def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(scene: Scene) -> None:
+    queue, shared = NAMES.worker_queue("box1", "cpu", 1), NAMES.shared_queue()
+    with scene.supervisor(worker=ONE_CANNOT) as supervisor:
         supervisor.register()
+        scene.redis.lpush(queue, "1", "2", "3")
         scene.on_line = lambda line: (
             scene.registry.update("cpu.1@box1", error="mini/model.pth\nis missing") if "bye" in line else None
         )
         supervisor.start()
-        with pytest.raises(LoadFailed, match=r"^Worker 1 cannot load its model: mini/model.pth is missing$"):
+        supervisor.run(until=lambda: scene.redis.llen(shared) == 3)
+        # Dealt before it was given up, and sent afterwards.
+        scene.redis.lpush(queue, "4")
+        supervisor.run(until=lambda: scene.redis.llen(shared) == 4)
+        assert scene.names() == ["cpu.0@box1"]
+
+    assert scene.redis.lrange(shared, 0, -1) == ["4", "3", "2", "1"]
+    reason = "Worker 1 cannot load its model: mini/model.pth is missing; the others take over its queue"
+    assert len(scene.said(f"^\\[Main\\] {reason}$")) == 1
+    assert not scene.said("starting it again")
+    assert len(scene.said("Launching Worker 1")) == 1
+
+
+def test_when_no_worker_is_left_all_ends_with_the_reason(scene: Scene) -> None:
+    with scene.supervisor(worker="print('bye'); raise SystemExit(78)") as supervisor:
+        supervisor.register()
+        for name in ("cpu.0@box1", "cpu.1@box1"):
+            scene.registry.update(name, error="mini/model.pth\nis missing")
+        scene.on_line = lambda line: (
+            scene.registry.update(f"cpu.{line[8]}@box1", error="mini/model.pth\nis missing") if "bye" in line else None
+        )
+        supervisor.start()
+        with pytest.raises(LoadFailed, match=r"^Worker \d cannot load its model: mini/model.pth is missing$"):
             supervisor.run()
         assert scene.names() == []
 
-    assert not scene.said("starting it again")
-    assert len(scene.said("Launching Worker 1")) == 1
+    assert len(scene.said("the others take over its queue")) == 1
+
+
+def test_a_worker_that_dies_again_and_again_before_it_has_loaded_is_given_up(scene: Scene) -> None:
+    clock = scene.clock = FakeClock()
+    dies = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': os.kill(os.getpid(), 9)\n" + UP
+
+    def pass_time(line: str) -> None:
+        if "starting it again in" in line or "take over" in line:
+            clock.now += 60
+
+    scene.on_line = pass_time
+    with scene.supervisor(worker=dies) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
+
+    assert len(scene.said("Launching Worker 1")) == 5
+    assert scene.said("Worker 1 cannot load its model: it died 5 times before it had loaded; at last it was killed by")
+
+
+def test_one_that_had_loaded_between_its_deaths_is_not_given_up(scene: Scene) -> None:
+    clock = scene.clock = FakeClock()
+
+    def load_now_and_then(line: str) -> None:
+        if "starting it again in" in line:
+            clock.now += 60
+        if "Launching Worker 0" in line and len(scene.said("Launching Worker 0")) % 4 == 0:
+            scene.registry.count_load("cpu.0@box1")
+
+    scene.layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=1, workers=None)
+    scene.on_line = load_now_and_then
+    with scene.supervisor(worker=DIES) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said("Launching Worker 0")) == 12)
 
 
 def test_without_a_reason_in_the_registry_the_last_line_is_the_reason(scene: Scene) -> None:

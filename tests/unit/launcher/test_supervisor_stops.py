@@ -8,7 +8,11 @@ import signal
 
 import pytest
 
+from cloner.queues import Names
 from tests.unit.launcher.scene import DEAF, UP, Scene
+
+QUEUES = Names("main").queues
+"""Stays, for there may be messages in them."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -21,7 +25,7 @@ def test_a_signal_stops_everything_cleanly(scene: Scene, number: signal.Signals)
         assert supervisor.run() == number
 
     assert scene.said(f"{number.name}: stopping within 60 s; a second signal kills at once")
-    assert scene.redis.keys() == []
+    assert scene.redis.keys() == [QUEUES]
     assert signal.getsignal(number) == before
     for line in scene.said("up"):
         with pytest.raises(ProcessLookupError):
@@ -82,7 +86,7 @@ def test_stopping_twice_or_before_the_start_is_no_error(scene: Scene) -> None:
         supervisor.register()
         supervisor.stop()
 
-    assert scene.redis.keys() == []
+    assert scene.redis.keys() == [QUEUES]
 
 
 def test_whose_work_is_done_is_killed_without_being_asked(scene: Scene) -> None:

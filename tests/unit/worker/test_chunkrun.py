@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from redis import Redis
 
 from cloner.engine.base import UNWATCHED, Line, NotSpoken, Spoken, Watch
 from cloner.engine.fake import FakeEngine
+from cloner.errors import EngineBroken
 from cloner.worker.chunkrun import ChunkRun
+from cloner.worker.suspects import DEATHS
 from tests.batches import write_batch
 from tests.unit.worker.workers import BATCH_ID, Workers
 
@@ -60,20 +63,91 @@ def test_a_segment_that_was_cut_is_marked_and_warned_of_once(
     assert [(result.generated, result.truncated) for result in record.results.values()] == [(True, True)] * 2
 
 
-def test_an_engine_that_cannot_read_a_file_fails_its_segments(
+class Broken(FakeEngine):
+    """Breaks at a text with "broken" in it, as where the GPU's context is dead; not in words that anybody knows."""
+
+    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+        for line in lines:
+            watch.started(line.segment)
+            if "broken" in line.text:
+                raise FileNotFoundError("kernels.bin")
+            yield from super().speak([line])
+
+
+def test_an_engine_that_breaks_leaves_its_segment_under_suspicion_and_the_rest_to_a_fresh_one(
+    workers: Workers, tmp_path: Path
+) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [4], texts={1: "This is broken."}))
+    for generated in (1, 1, 3, 3):
+        # At first it stops at the second; then that is tried alone; then, once more, last; then the third time.
+        with pytest.raises(EngineBroken, match=r"the engine broke: FileNotFoundError: kernels\.bin"):
+            ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+        assert (progress(workers)[0], progress(workers)[4]) == (generated, False)
+    tally = ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+    assert (tally.generated, tally.failed) == (3, 1)
+    results = workers.runtime().record(BATCH_ID).results
+    assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "crashed", 2: "", 3: ""}
+    assert list(workers.settings.out_dir.rglob("*.hand")) == []
+
+
+def test_an_engine_that_always_breaks_is_given_up_in_the_end(
     workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class WithoutFile(FakeEngine):
-        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:  # noqa: ARG002
-            next(iter(lines))
-            raise FileNotFoundError("kernels.bin")
-
-    (chunk,) = workers.submit(write_batch(tmp_path, [2]))
-    tally = ChunkRun(workers.runtime(engine=WithoutFile()), chunk).run()
-    assert (tally.generated, tally.failed) == (0, 2)
-    assert "the engine broke: FileNotFoundError: kernels.bin" in capsys.readouterr().err
+    (chunk,) = workers.submit(write_batch(tmp_path, [6], texts=dict.fromkeys(range(6), "All is broken.")))
+    for _ in range(DEATHS):
+        with pytest.raises(EngineBroken):
+            ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+    tally = ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+    assert (tally.generated, tally.failed) == (0, 6)
+    assert f"Chunk 0 of batch {BATCH_ID} is given up: the worker's process died 10 times" in capsys.readouterr().err
     results = workers.runtime().record(BATCH_ID).results
-    assert [result.code for result in results.values()] == ["engine_failed"] * 2
+    assert [result.code for result in results.values()] == ["engine_failed"] * 6
+    assert progress(workers)[4] is True
+
+
+def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Path) -> None:
+    class Forgetful(FakeEngine):
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+            yield from super().speak(list(lines)[:2], watch)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    with pytest.raises(EngineBroken, match="it gave 1 segments no answer"):
+        ChunkRun(workers.runtime(engine=Forgetful()), chunk).run()
+    assert ChunkRun(workers.runtime(), chunk).run().generated == 3
+
+
+def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers, tmp_path: Path) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    for part in chunk.parts:
+        workers.redis.delete(workers.settings.names.reference(part.reference.digest))
+    assert ChunkRun(workers.runtime(), chunk).run().failed == 3
+    assert ChunkRun(workers.runtime(), chunk).run().failed == 3
+    (file,) = workers.settings.out_dir.rglob("*.jsonl")
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_file_that_another_batch_put_there_is_spoken_anew(workers: Workers, tmp_path: Path) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [2]))
+    ChunkRun(workers.runtime(), chunk).run()
+    path = workers.settings.out_dir / chunk.parts[0].segments[0][2]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"xx")
+    assert ChunkRun(workers.runtime(), chunk).run().generated == 2
+    assert path.read_bytes() == whole
+
+
+def test_a_batch_that_is_cancelled_stops_in_the_middle_of_a_segment(workers: Workers, tmp_path: Path) -> None:
+    class Cancelling(FakeEngine):
+        def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+            yield from super().speak(islice(lines, 1), watch)
+            workers.redis.hset(workers.settings.names.batch(BATCH_ID), "cancelled", "1")
+            self._segment_s = 1e6
+            yield from super().speak(lines, watch)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    tally = ChunkRun(workers.runtime(engine=Cancelling()), chunk).run()
+    assert (tally.generated, tally.failed) == (1, 0)
+    assert list(workers.settings.out_dir.rglob("*.hand")) == []
 
 
 def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(

@@ -50,3 +50,12 @@ class TestAssignmentsWhileLoading:
         known = runtime.registry.get(runtime.name)
         assert known
         assert (known.assignment, known.assigned_speakers, known.assigned_texts) == ("two/0", 3, 9)
+
+
+def test_a_workers_steps_are_its_engines_and_those_that_were_noted(
+    redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    runtime = Workers(redis, valkey_url, tmp_path).runtime()
+    runtime.note_step()
+    runtime.note_step()
+    assert runtime.steps == runtime.engine.steps + 2

@@ -1,0 +1,89 @@
+"""Batches of which nothing is under way any more: noticed, and set going again.
+
+A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. A worker that
+dies between a chunk's result and the chord's count of it is not asked again: Celery takes the chunk for done. Opening
+and closing may both run twice, so nothing is lost by trying.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
+
+from cloner import queues
+from cloner.app import make_app
+from cloner.errors import ClonerError
+from cloner.fleet import Registry
+from cloner.logs import get_logger
+from cloner.progress import read_progress
+from cloner.queues import Names
+from cloner.redisconn import HASTE_S, connect
+from cloner.settings import Settings
+from cloner.wire import Manifest
+
+LOOK_S = 5.0
+"""Seconds between two looks. Lost is what seems so twice: a batch is written down before its message is sent."""
+
+
+def watch_over(settings: Settings) -> None:
+    """Look again and again, for as long as this process lives."""
+    redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
+    text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
+    app = make_app(settings)
+    seen: set[str] = set()
+    while True:
+        threading.Event().wait(LOOK_S)
+        lost: set[str] = set()
+        try:
+            lost.update(lost_batches(text, redis, settings))
+            for batch_id in lost & seen:
+                set_going(app, text, settings.names, batch_id)
+        except (RedisError, OperationalError, ClonerError) as error:
+            # Redis is away, or something in it makes no sense: whoever works on the batch says so.
+            get_logger().debug(f"not looked for lost batches: {error}")
+        seen = lost - seen
+
+
+def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
+    """The batches that are open, and of which no message waits in a queue or is in anybody's hand. `text` decodes."""
+    names = settings.names
+    ids = [str(batch_id) for batch_id in text.zrange(names.batches, 0, -1)]
+    with text.pipeline(transaction=False) as pipe:
+        for batch_id in ids:
+            pipe.hget(names.batch(batch_id), "state")
+        states = pipe.execute()
+    open_ids = [batch_id for batch_id, state in zip(ids, states, strict=True) if state in {"submitting", "running"}]
+    if not open_ids or _in_hand(text, names):
+        return
+    everybodys = {worker.queue for worker in Registry(text, names, settings.alive_s).workers()}
+    everybodys |= {names.shared_queue(), names.collector_queue}
+    for batch_id in open_ids:
+        data = redis.get(names.manifest(batch_id))
+        # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
+        if isinstance(data, bytes) and not text.exists(
+            *everybodys, *(chunk.queue for chunk in Manifest.unpack(data).chunks)
+        ):
+            yield batch_id
+
+
+def set_going(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
+    """Have a lost batch opened again, or closed if all of its chunks are finished."""
+    progress = read_progress(text, names, batch_id)
+    to_collector = {"queue": names.collector_queue, "ignore_result": True}
+    if progress.closed:
+        return
+    if progress.state == "running" and progress.all_chunks_finished:
+        get_logger().warning(f"Batch {batch_id}: nobody closes it, so it is closed now")
+        app.send_task(queues.CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
+    else:
+        get_logger().warning(f"Batch {batch_id}: nothing of it is under way, so it is opened again")
+        app.send_task(queues.OPEN_BATCH, args=(batch_id,), **to_collector)
+
+
+def _in_hand(text: Redis, names: Names) -> bool:
+    """Whether anybody in the fleet, dead or alive, has a message in hand."""
+    return any(not str(key).endswith(":mutex") for key in text.scan_iter(names.unacked("*"), count=1000))

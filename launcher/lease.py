@@ -1,0 +1,79 @@
+"""One launcher a box: two would start workers of the same names, which take each other's messages."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+
+from cloner.errors import BoxTaken
+from cloner.fleet import Registry
+
+LEASE_S = 10.0
+"""Seconds after which a launcher that has died without a word is not waited for any more."""
+
+RENEW_S = LEASE_S / 4
+"""Seconds between renewals, at most."""
+
+LOOK_S = 0.2
+"""Seconds between looks whether another launcher's lease has lapsed."""
+
+RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+class Lease:
+    """A key in Redis that expires, for as long as nobody renews it."""
+
+    def __init__(self, registry: Registry, box: str, say: Callable[[str], object]) -> None:
+        self._redis = registry.redis
+        self._key = registry.names.box(box)
+        self._box = box
+        self._say = say
+        self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
+        """What stands in the key while this launcher has the box."""
+
+    def acquire(self) -> None:
+        """Take the box; one whose launcher has died is free within `LEASE_S`.
+
+        Raises `BoxTaken` if another launcher renews its lease meanwhile, `RedisError`.
+        """
+        left_ms: int | None = None
+        while not self.renew():
+            before_ms, left_ms = left_ms, int(self._redis.pttl(self._key))
+            if before_ms is None:
+                self._say(f'[Main] Box "{self._box}" is held by {self._holder()}: waiting whether it lives')
+            elif left_ms > before_ms:
+                raise BoxTaken(
+                    f'another launcher runs the workers of box "{self._box}" ({self._holder()}): stop it, or give this '
+                    "box a name of its own with CLONER_BOX"
+                )
+            time.sleep(LOOK_S)
+
+    def renew(self, seconds: float = LEASE_S) -> bool:
+        """Keep the box for so long from now; one that Redis has forgotten is taken again. False if another launcher
+        has it. Raises `RedisError`."""
+        return bool(self._redis.eval(RENEW, 1, self._key, self.name, int(seconds * 1000)))
+
+    def require(self) -> None:
+        """Keep the box. Raises `BoxTaken` if another launcher has it, `RedisError`."""
+        if not self.renew():
+            raise BoxTaken(
+                f'another launcher has taken over box "{self._box}" ({self._holder()}) while this one was not heard '
+                "of; this one's workers are stopped"
+            )
+
+    def release(self) -> None:
+        """Let go of the box. Raises `RedisError`."""
+        self._redis.eval(RELEASE, 1, self._key, self.name)
+
+    def _holder(self) -> str:
+        return str(self._redis.get(self._key) or "").rpartition(" ")[0] or "gone by now"

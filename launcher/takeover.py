@@ -1,0 +1,89 @@
+"""Queues that nobody reads any more: a fleet with fewer workers, another card in the box, a box that is gone.
+
+What is in them, and in the hand of those who read them, goes to the shared queue, which all workers read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from cloner.fleet import Registry
+from cloner.queues import PARENT
+from cloner.settings import Settings
+from launcher.handback import give_back, move
+from launcher.watch import exists, pid_of
+
+
+class Takeover:
+    """A launcher's look at everybody who has ever had a queue in the fleet, and at the boxes' collectors.
+
+    Those of this box are known to be gone if the launcher does not keep them and their process is not there. Others
+    count as gone when, between two looks `alive_s` apart, nobody held their box and they showed no sign of life.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, say: Callable[[str], object]) -> None:
+        self._settings = settings
+        self._redis = registry.redis
+        self._names = registry.names
+        self._say = say
+        self._queues: dict[str, str] = {}
+        self._gone: set[str] = set()
+        self._seen: dict[str, tuple[str, str]] = {}
+        self._due = 0.0
+
+    def start_anew(self) -> None:
+        """Redis has not answered: nobody can be blamed for what was not seen."""
+        self._seen.clear()
+
+    def look(self, kept: Collection[str], now: float) -> None:
+        """Take over from all who are gone; `kept` are those that this launcher keeps running. Raises `RedisError`."""
+        if now >= self._due:
+            self._look_around()
+            self._due = now + self._settings.alive_s
+        gone = sorted(self._gone.difference(kept))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for holder in gone:
+                pipe.exists(self._names.unacked(holder), self._queues.get(holder, ""))
+            left: list[Any] = pipe.execute()
+        for holder in (holder for holder, keys in zip(gone, left, strict=True) if keys):
+            self._take_over(holder)
+
+    def give_up(self, worker: str) -> None:
+        """This launcher does not keep the worker any more."""
+        self._gone.add(worker)
+
+    def _look_around(self) -> None:
+        found = self._redis.hgetall(self._names.queues)
+        self._queues = {str(name): str(queue) for queue, name in found.items() if self._names.is_ours(str(queue))}
+        holders = sorted({*self._queues, *(self._names.collector(_box(name)) for name in self._queues)})
+        with self._redis.pipeline(transaction=False) as pipe:
+            for holder in holders:
+                pipe.hget(self._names.pulses, self._names.pulse(holder, PARENT))
+                pipe.get(self._names.box(_box(holder)))
+            answers: list[Any] = pipe.execute()
+        before = self._seen
+        self._seen = {
+            holder: (pulse or "", lease or "")
+            for holder, pulse, lease in zip(holders, answers[::2], answers[1::2], strict=True)
+        }
+        self._gone = {holder for holder, seen in self._seen.items() if self._is_gone(holder, seen, before.get(holder))}
+
+    def _is_gone(self, holder: str, seen: tuple[str, str], before: tuple[str, str] | None) -> bool:
+        pulse, lease = seen
+        if _box(holder) == self._settings.box:
+            return not exists(pid_of(pulse)) or (before is not None and before[0] == pulse)
+        return not lease and seen == before
+
+    def _take_over(self, holder: str) -> None:
+        count = give_back(self._redis, self._names, holder)
+        where = "their queue"
+        if queue := self._queues.get(holder):  # collectors share theirs
+            # Also what has just been given back to it.
+            count, where = move(self._redis, queue, self._names.shared_queue()), "the shared queue"
+        if count:
+            self._say(f"[Main] {holder} is gone, its messages go to {where}: {count}")
+
+
+def _box(holder: str) -> str:
+    return holder.rpartition("@")[2]

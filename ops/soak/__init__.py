@@ -1,0 +1,1 @@
+"""Batch after batch through one standing fleet: does it hold on to anything?"""

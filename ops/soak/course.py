@@ -1,0 +1,124 @@
+"""A course: so many batches, one after another, through one fleet."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from cloner import Client
+from cloner.settings import EngineName, Settings
+from ops.soak.census import Census, Keys, Process, strays
+from tests.batches import write_batch
+
+WORKERS = 2
+SPEAKERS = 10
+
+START_S, BATCH_S, STOP_S = 300.0, 300.0, 60.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """So many batches of so many segments, for a fleet with these settings."""
+
+    title: str
+    batches: int
+    segments: int
+    settings: Settings
+    generation: dict[str, int] = field(default_factory=dict)
+
+
+def fake_engine(url: str, segments: int, ttl_s: int) -> Course:
+    """40 batches of tones, that many segments in all."""
+    settings = Settings(redis_url=url, fleet="soak-fake", engine=EngineName.FAKE, fake_slots=4, batch_ttl_s=ttl_s)
+    return Course("fake engine", 40, segments // 40, settings)
+
+
+def batched_engine(url: str, segments: int, ttl_s: int, checkpoint: Path) -> Course:
+    """40 batches of short segments, that many in all, by the random weights of `checkpoint`."""
+    settings = Settings(
+        redis_url=url,
+        fleet="soak-batched",
+        engine=EngineName.BATCHED,
+        slots=8,
+        checkpoint_dir=checkpoint,
+        batch_ttl_s=ttl_s,
+    )
+    generation = {"min_new_tokens": 12, "max_new_tokens": 24}
+    return Course("batched engine, tiny preset", 40, segments // 40, settings, generation)
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """What was seen on a course."""
+
+    title: str
+    segments: int
+    elapsed_s: float
+    processes: list[Process]
+    keys: tuple[int, int]
+    """Keys that never expire, after the first batch and after the last."""
+    faults: list[str]
+    """A sentence for each thing that is not as it should be."""
+
+
+def soak(course: Course, folder: Path) -> Soaked:
+    """Go through the course, with all files in `folder`."""
+    temporary, out = folder / "tmp", folder / "out"
+    temporary.mkdir(parents=True)
+    settings = course.settings.model_copy(update={"out_dir": out})
+    sizes = [len(range(speaker, course.segments, SPEAKERS)) for speaker in range(min(SPEAKERS, course.segments))]
+    faults: list[str] = []
+    ids: list[str] = []
+    outputs: set[str] = set()
+    start = time.monotonic()
+    with _fleet(settings, folder, temporary) as launcher:
+        client, census = Client(settings=settings), Census(launcher)
+        _wait_until_ready(client, launcher)
+        for number in range(course.batches):
+            batch = client.submit(write_batch(folder, sizes, course.generation, outputs=f"audio/{number}"))
+            result = batch.wait(timeout=BATCH_S)
+            faults += [f"segment {index} of batch {number}: {error.message}" for index, error in result.errors.items()]
+            census.look()
+            ids.append(batch.id)
+            outputs.update(result.results.values())
+            if number == 0:
+                before = Keys(client.redis)
+        after = Keys(client.redis)
+        elapsed_s = time.monotonic() - start
+    faults += census.faults
+    faults += census.grown()
+    faults += census.left()
+    faults += after.more_than(before, ids)
+    faults += strays(out, temporary, outputs, ids)
+    keys = (len(before.staying), len(after.staying))
+    return Soaked(course.title, len(outputs), elapsed_s, census.processes, keys, faults)
+
+
+@contextmanager
+def _fleet(settings: Settings, folder: Path, temporary: Path) -> Iterator[psutil.Process]:
+    """A launcher with workers, which stop in the end; what they say goes to a file."""
+    values = settings.model_dump(mode="json", exclude={"model_memory_gb"}, exclude_none=True)
+    env = {**os.environ, "TMPDIR": str(temporary), **{f"CLONER_{name.upper()}": str(values[name]) for name in values}}
+    command = [sys.executable, "-m", "launcher", "up", "--workers", str(WORKERS)]
+    with (folder / "fleet.log").open("w") as log, subprocess.Popen(command, env=env, stderr=log) as launcher:
+        try:
+            yield psutil.Process(launcher.pid)
+        finally:
+            launcher.terminate()
+            launcher.wait(STOP_S)
+
+
+def _wait_until_ready(client: Client, launcher: psutil.Process) -> None:
+    deadline = time.monotonic() + START_S
+    while sum(worker.state == "ready" for worker in client.fleet()) < WORKERS:
+        if launcher.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+            raise SystemExit("the fleet did not start")
+        time.sleep(0.1)

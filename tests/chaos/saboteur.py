@@ -1,0 +1,65 @@
+"""A fake engine that is broken on purpose, inside real workers: Python runs a `sitecustomize` before anything else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+HANGS_ONCE = """
+import itertools, pathlib, threading
+from cloner.engine.fake import FakeEngine
+
+speak = FakeEngine.speak
+
+def hang_once(self, *arguments):
+    for number, answer in enumerate(speak(self, *arguments)):
+        if number == 4:
+            try:
+                pathlib.Path(__file__).with_name("has-hung").touch(exist_ok=False)
+                threading.Event().wait()
+            except FileExistsError:
+                pass
+        yield answer
+
+FakeEngine.speak = hang_once
+"""
+"""At its fifth segment, for ever, its threads alive."""
+
+WORKER_1_CANNOT_LOAD = """
+import os
+from cloner.engine.fake import FakeEngine
+from cloner.errors import LoadFailed
+
+load = FakeEngine.load
+
+def fail(self, say):
+    if os.environ.get("CLONER_WORKER_INDEX") == "1":
+        raise LoadFailed("the GPU has fallen off the bus")
+    load(self, say)
+
+FakeEngine.load = fail
+"""
+
+WORKER_1_DIES_LOADING = """
+import os
+from cloner.engine.fake import FakeEngine
+
+load = FakeEngine.load
+
+def die(self, say):
+    if os.environ.get("CLONER_WORKER_INDEX") == "1":
+        os.kill(os.getpid(), 9)
+    load(self, say)
+
+FakeEngine.load = die
+"""
+
+
+def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Have all processes that are started from now on do that to their engine."""
+    (folder / "sabotage").mkdir()
+    (folder / "sabotage/sitecustomize.py").write_text(what)
+    paths = [str(folder / "sabotage"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

@@ -1,0 +1,93 @@
+"""A batch is cancelled while its segments are spoken: they stop, what is finished stays, and the worker goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cloner.client import Client
+from cloner.settings import EngineName, Settings
+from tests.batches import write_batch
+from tests.chaos.plugins import Plugin
+from tests.integration.conftest import Start, eventually, spoken
+
+
+@pytest.mark.parametrize("engine", ["fake", "batched"])
+def test_running_segments_stop_and_the_worker_takes_the_next_batch(
+    engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A segment would take longer than the test may."""
+    changes: dict[str, object] = {"fake_slots": 2, "fake_segment_s": 3600}
+    generation = {}
+    if engine == "batched":
+        changes = {"engine": EngineName.BATCHED, "slots": 4, "checkpoint_dir": tiny_checkpoint}
+        generation = {"min_new_tokens": 3500, "max_new_tokens": 3500}
+    fleet = launch("--workers", "1", **changes)
+    fleet.wait_for("Models loaded!")
+    assert (client.fleet()[0].cache_gb > 0) == (engine == "batched")
+    for number in (1, 2):
+        batch = client.submit(write_batch(tmp_path, [32], generation, outputs=f"audio{number}"))
+        eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.hand")))
+        batch.cancel()
+        began = time.monotonic()
+        result = batch.wait(timeout=100)
+        print(f"{engine}: closed {time.monotonic() - began:.1f} s after it was cancelled")
+        assert result.cancelled
+        assert result.generated == len(spoken(settings, batch.id)) < 32
+        assert {error.code for error in result.errors.values()} == {"cancelled"}
+        assert [path.name for path in settings.out_dir.rglob("*.hand")] == []
+    assert [worker.loads for worker in client.fleet()] == [1]
+
+
+def test_what_was_finished_stays_and_is_not_spoken_again(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.fake",
+        """
+        import time
+        speak = module.FakeEngine.speak
+        def speaking(self, lines, watch=module.UNWATCHED):
+            for line in lines:
+                if "endless" in line.text and once("endless"):
+                    while not watch.stopped():
+                        time.sleep(0.01)
+                    return
+                yield from speak(self, [line], watch)
+        module.FakeEngine.speak = speaking
+        """,
+    )
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    path = write_batch(tmp_path, [6], texts={4: "An endless text."})
+    batch = client.submit(path)
+    eventually(lambda: spoken(settings, batch.id) == [0, 1, 2, 3])
+    batch.cancel()
+    assert sorted(batch.wait(timeout=100).results) == [0, 1, 2, 3]
+    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
+    again = client.submit(path).wait(timeout=100)
+    assert (again.generated, again.carried) == (6, 4)
+    assert all(path.stat().st_mtime_ns == before[path] for path in before)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_batch_that_is_cancelled_while_no_worker_is_there_is_not_spoken_later(
+    again: bool, launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.5)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [20]))
+    fleet.wait_for("Speaker 0 progress: 1/20")
+    fleet.stop()
+    there = spoken(settings, batch.id)
+    batch.cancel()
+    if again:  # not only once: Celery itself forgets what was revoked when a worker starts anew
+        restarted = launch("--workers", "1")
+        restarted.wait_for("Models loaded!")
+        restarted.stop()
+    launch("--workers", "1").wait_for("Models loaded!")
+    result = batch.wait(timeout=60)
+    assert result.cancelled
+    assert spoken(settings, batch.id) == there == sorted(result.results)

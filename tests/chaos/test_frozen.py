@@ -1,0 +1,62 @@
+"""Workers that are there and do not work: frozen by SIGSTOP, or with an engine that hangs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.chaos.saboteur import HANGS_ONCE, sabotage
+from tests.chaos.test_processes_die import child, parents
+from tests.integration.conftest import Start, eventually, spoken
+
+ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
+
+
+@pytest.mark.parametrize("part", ["parent", "child"])
+def test_a_frozen_worker_is_replaced_and_its_chunk_goes_on(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, part: str
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.25, **ALIVE)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [15, 15]))
+    fleet.wait_for("Speaker 0 progress: 5/15")
+    (worker,) = parents(fleet, "cloner.worker")
+    victim = worker if part == "parent" else child(worker)
+    victim.suspend()
+    fleet.wait_for("[Main] Worker 0 has shown no sign of life for 6 s: killing it")
+    fleet.wait_for("[Main] Worker 0 was killed; starting it again in 1 s")
+    assert batch.wait(timeout=100).generated == 30
+    assert spoken(settings, batch.id) == list(range(30))
+    assert len(fleet.wait_for("Models loaded!", 2)) == 2
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_frozen_collector_is_replaced_and_opens_the_batch(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", **ALIVE)
+    fleet.wait_for("Models loaded!")
+    (collector,) = parents(fleet, "cloner.worker.collector")
+    holder = settings.names.collector(settings.box)
+    eventually(lambda: bool(client.redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child"))))
+    child(collector).suspend()
+    batch = client.submit(write_batch(tmp_path))
+    fleet.wait_for("[Main] Collector has shown no sign of life for 6 s: killing it")
+    assert batch.wait(timeout=100).generated == 46
+
+
+def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(tmp_path, monkeypatch, HANGS_ONCE)
+    fleet = launch("--workers", "1", hang_s=6.0, **ALIVE)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [10]))
+    fleet.wait_for("[Main] Worker 0 has been busy for 6 s without a step: killing it")
+    assert batch.wait(timeout=100).generated == 10
+    assert spoken(settings, batch.id) == list(range(10))

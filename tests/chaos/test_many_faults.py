@@ -1,0 +1,161 @@
+"""Batches that everything happens to: when they are done, nobody can tell."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from cloner.client import Client
+from cloner.filenames import HOUSEKEEPING
+from cloner.record import batch_directory
+from cloner.settings import EngineName, Settings
+from tests.batches import write_batch
+from tests.chaos.faults import KINDS, Faults, RecordFiles
+from tests.chaos.members import Role, members
+from tests.chaos.servers import Server
+from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
+
+SEED = 20_261_125
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def settings(server: Server, tmp_path: Path) -> Iterator[Settings]:
+    """A fleet that notices frozen workers soon; of its processes, none outlives the test."""
+    fleet = f"test-{secrets.token_hex(4)}"
+    yield Settings(redis_url=server.url, fleet=fleet, out_dir=tmp_path / "out", heartbeat_s=0.5, alive_s=10)
+    for member in members(fleet):
+        member.process.kill()
+
+
+@pytest.mark.timeout(1200)
+def test_two_thousand_segments_come_through_sixty_faults(
+    launch: Start, server: Server, settings: Settings, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"engine": EngineName.FAKE, "fake_slots": 4, "fake_segment_s": 0.4})
+    batch_file = write_batch(tmp_path, [100] * 20)
+    undisturbed = _undisturbed(batch_file, settings.model_copy(update={"fake_segment_s": 0.0}), tmp_path)
+    struck = _go_through(list(KINDS) * 6, launch, server, settings, batch_file, workers=3, step=(8, 36))
+    assert struck >= 60
+    # Each once, each the same to the byte, and nothing half done beside them.
+    assert _files(settings.out_dir) == undisturbed
+
+
+@pytest.mark.timeout(600)
+def test_the_batched_engine_says_the_same_through_ten_faults(
+    launch: Start, server: Server, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    changes = {"checkpoint_dir": tiny_checkpoint, "slots": 4, "deterministic": True, "engine": EngineName.BATCHED}
+    settings = settings.model_copy(update=changes)
+    batch_file = write_batch(tmp_path, [10] * 8, {"min_new_tokens": 60, "max_new_tokens": 80})
+    undisturbed = _undisturbed(batch_file, settings, tmp_path)
+    kinds = [kind for kind in KINDS if kind != "kill_client"]
+    assert _go_through(kinds, launch, server, settings, batch_file, workers=2, step=(1, 6)) == len(kinds)
+    spoken = _files(settings.out_dir)
+    assert spoken.keys() == undisturbed.keys()
+    # Equal codes: other ones sound altogether different. The codec's last bits depend on what it decodes together.
+    for name in spoken:
+        ours, theirs = (_samples(root / name) for root in (settings.out_dir, tmp_path / "undisturbed"))
+        assert ours.shape == theirs.shape, name
+        assert np.abs(ours - theirs).max() <= 1, name
+        assert theirs.std() > 30, name
+
+
+def _go_through(
+    kinds: Sequence[str],
+    launch: Start,
+    server: Server,
+    settings: Settings,
+    batch_file: Path,
+    *,
+    workers: int,
+    step: tuple[int, int],
+) -> int:
+    """Have a fleet speak the batch while these faults are done to it, in some order; returns how many were.
+
+    Checks that every segment is spoken and recorded once, that whoever waits for it is told, and that nothing is left.
+    """
+    changes: dict[str, Any] = settings.model_dump()
+
+    def start_fleet() -> Said:
+        return launch("--workers", str(workers), **changes)
+
+    start_fleet().wait_for("Models loaded!", workers)
+    client = Client(settings=settings)
+    batch = client.submit(batch_file)
+
+    def wait_for_batch() -> Said:
+        return Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), batch_file.parent)
+
+    rng = random.Random(SEED)
+    faults = Faults(settings, server, rng, start_fleet, wait_for_batch)
+    total = batch.progress().total
+    struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
+    result = batch.wait(timeout=600)
+    assert (result.generated, result.errors) == (total, {})
+    assert faults.waiting.wait() == 0
+    # Spoken again is only what was in hand at a crash, and of that there was no line yet.
+    assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
+    assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))
+    _assert_nothing_left(client, settings)
+    return struck
+
+
+def _undisturbed(batch_file: Path, settings: Settings, folder: Path) -> dict[str, bytes]:
+    """The files that the batch makes where nothing happens."""
+    out = folder / "undisturbed"
+    env = {name: value for name, value in environment(settings).items() if name != "CLONER_REDIS_URL"}
+    ran = run_cloner("run", str(batch_file), "--out", str(out), "--workers", "1", cwd=folder, env=env)
+    assert ran.returncode == 0, ran.stderr
+    return _files(out)
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    """Every file under an output root that is not ours."""
+    paths = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    return {str(path): (out / path).read_bytes() for path in paths if path.parts[0] != HOUSEKEEPING}
+
+
+def _samples(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Audio as 16-bit numbers ``[samples]``."""
+    samples, _ = soundfile.read(path, dtype="int16")
+    return np.asarray(samples, dtype=np.int32)
+
+
+def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
+    """The segments that the record has as generated, one for each line."""
+    for path in batch_directory(settings.out_dir, batch_id).glob("*.jsonl"):
+        for line in filter(None, path.read_text().splitlines()):
+            result = json.loads(line)
+            if not result.get("code"):
+                yield result["segment"]
+
+
+def _assert_nothing_left(client: Client, settings: Settings) -> None:
+    """No message waits or is in anybody's hand, and when the launcher has stopped, no process is there."""
+    workers = client.fleet()
+    holders = [worker.name for worker in workers] + [settings.names.collector(settings.box)]
+    queues = [worker.queue for worker in workers]
+    queues += [settings.names.shared_queue(), settings.names.collector_queue]
+    in_hand = [settings.names.unacked(holder) for holder in holders]
+    eventually(lambda: not client.redis.exists(*queues, *in_hand))
+    for member in members(settings.fleet):
+        if member.role is Role.LAUNCHER:
+            member.process.terminate()
+    eventually(lambda: not list(members(settings.fleet)))

@@ -1,0 +1,60 @@
+"""A real worker's allocator refuses memory: fewer slots, and the batch goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloner.client import Client
+from cloner.settings import EngineName
+from tests.batches import write_batch
+from tests.chaos.plugins import Plugin
+from tests.integration.conftest import Start
+
+BATCHED = {"engine": EngineName.BATCHED, "slots": 8}
+
+
+def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
+    launch: Start, client: Client, plugin: Plugin, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.stepper",
+        """
+        step = module.Stepper.step
+        def scarce(self, active, longest):
+            if active > 2:
+                module.torch.empty(2**50)  # the allocator's own words
+            return step(self, active, longest)
+        module.Stepper.step = scarce
+        """,
+    )
+    fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [7, 5])).wait(timeout=200)
+    assert (result.generated, result.failed) == (12, 0)
+    fleet.wait_for("Out of memory with 8 slots: going on with 4")
+    fleet.wait_for("Out of memory with 4 slots: going on with 2")
+    (worker,) = client.fleet()
+    assert (worker.slots, worker.loads) == (2, 1)
+
+
+def test_a_segment_that_never_fits_fails_and_no_other(
+    launch: Start, client: Client, plugin: Plugin, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.scheduler",
+        """
+        start = module.Scheduler._start
+        def scarce(self, fills, *rest):
+            if any("endless" in segment.line.text for _, segment in fills):
+                module.torch.empty(2**50)
+            return start(self, fills, *rest)
+        module.Scheduler._start = scarce
+        """,
+    )
+    fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [6], texts={3: "An endless text."})).wait(timeout=200)
+    assert sorted(result.results) == [0, 1, 2, 4, 5]
+    assert result.errors[3].code == "out_of_memory"
+    assert "the device's memory ran out" in result.errors[3].message
+    assert [worker.loads for worker in client.fleet()] == [1]

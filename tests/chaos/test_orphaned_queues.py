@@ -1,0 +1,45 @@
+"""Queues whose worker does not come back: fewer workers, another card, a box that is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, spoken
+
+CARDS = ("--gpu", "Old card:24", "--gpu", "Old card:24", "--workers", "2")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        (("--workers", "2"), ("--workers", "1"), {}),
+        (CARDS, ("--workers", "1"), {}),
+        (("--workers", "2"), ("--workers", "1"), {"box": "another"}),
+    ],
+    ids=["fewer workers", "another card", "another box"],
+)
+def test_the_batch_completes_where_its_queues_have_lost_their_workers(
+    launch: Start,
+    client: Client,
+    settings: Settings,
+    tmp_path: Path,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    changes: dict[str, str],
+) -> None:
+    fleet = launch(*before, fake_segment_s=0.2, heartbeat_s=0.2, alive_s=6.0)
+    fleet.wait_for("Models loaded!", 2)
+    batch = client.submit(write_batch(tmp_path, [12] * 4))
+    fleet.wait_for("progress: 5/12", 2)
+    fleet.process.kill()
+    fleet.wait()
+
+    second = launch(*after, heartbeat_s=0.2, alive_s=6.0, **changes)
+    second.wait_for("its messages go to the shared queue: ")
+    assert batch.wait(timeout=100).generated == 48
+    assert spoken(settings, batch.id) == list(range(48))

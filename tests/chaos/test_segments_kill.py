@@ -1,0 +1,278 @@
+"""The process that holds the model dies in the middle of a chunk, by a signal, by a segment or by its own engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from cloner.client import Client
+from cloner.results import BatchResult
+from cloner.settings import EngineName, Settings
+from tests.batches import write_batch
+from tests.chaos.plugins import Plugin
+from tests.integration.conftest import Said, Start, eventually, spoken
+
+KILLER = "A killer of processes."
+BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
+"""With one thread and fixed shapes, what is spoken does not depend on who is beside it."""
+
+
+def check_whole(result: BatchResult, settings: Settings, failed: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    """Every segment was finished once, all but the `failed` have a whole file, and nothing else is left."""
+    assert set(result.errors) == failed
+    assert set(result.results) == set(range(result.total)) - failed
+    assert spoken(settings, result.batch_id) == list(range(result.total))
+    for output in result.results.values():
+        assert soundfile.info(settings.out_dir / output).frames > 0
+    strays = [path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".hand"]
+    assert strays == []
+
+
+def loads(client: Client) -> int:
+    return sum(worker.loads for worker in client.fleet())
+
+
+@pytest.mark.parametrize("engine", ["fake", "batched"])
+def test_a_child_that_is_killed_speaks_on_where_it_was(
+    engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    changes = {"fake_segment_s": 0.2} if engine == "fake" else {**BATCHED, "checkpoint_dir": tiny_checkpoint}
+    fleet = launch("--workers", "1", **changes)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [24], {"min_new_tokens": 20, "max_new_tokens": 20}))
+    fleet.wait_for("Speaker 0 progress: 5/24")
+    (worker,) = client.fleet()
+    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
+    os.kill(worker.pid, signal.SIGKILL)
+    result = batch.wait(timeout=200)
+    check_whole(result, settings)
+    assert loads(client) == 2
+    # Two at most had their file, but not yet their line.
+    assert sum(path.stat().st_mtime_ns != before[path] for path in before) <= 2
+
+
+@pytest.mark.parametrize("engine", ["fake", "batched"])
+def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
+    engine: str,
+    launch: Start,
+    client: Client,
+    settings: Settings,
+    plugin: Plugin,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    if engine == "fake":
+        plugin(
+            "cloner.engine.fake",
+            """
+            answer = module._answer
+            module._answer = lambda line: die() if "killer" in line.text else answer(line)
+            """,
+        )
+        changes: dict[str, object] = {"fake_slots": 3}
+    else:
+        # The text goes into the prompt when the chunk comes; it kills when it is to speak.
+        plugin(
+            "cloner.engine.scheduler",
+            """
+            step = module.Scheduler._step
+            def stepping(self, running):
+                if any("killer" in segment.line.text and segment.frames == 3 for segment in running):
+                    die()
+                return step(self, running)
+            module.Scheduler._step = stepping
+            """,
+        )
+        changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
+    fleet = launch("--workers", "1", **changes)
+    fleet.wait_for("Models loaded!")
+    path = write_batch(tmp_path, [6, 4], {"min_new_tokens": 8, "max_new_tokens": 8}, texts={4: KILLER})
+    result = client.submit(path).wait(timeout=280)
+    check_whole(result, settings, failed={4})
+    assert result.errors[4].code == "crashed"
+    assert "died 3 times while it spoke this segment and no other" in result.errors[4].message
+    # Once among others, three times alone.
+    assert loads(client) == 5
+
+
+def test_a_segment_that_kills_only_in_company_is_spoken_alone(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.fake",
+        """
+        speak = module.FakeEngine.speak
+        def speaking(self, lines, watch=module.UNWATCHED):
+            lines = list(lines)
+            if len(lines) > 1 and any("killer" in line.text for line in lines):
+                for line in lines[:3]:
+                    watch.started(line.segment)
+                die()
+            return speak(self, lines, watch)
+        module.FakeEngine.speak = speaking
+        """,
+    )
+    fleet = launch("--workers", "1", fake_slots=3)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [6], texts={1: KILLER})).wait(timeout=200)
+    check_whole(result, settings)
+    assert loads(client) == 2
+
+
+def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin("cloner.engine.fake", "module._answer = lambda line: die()")
+    fleet = launch("--workers", "1", fake_slots=4)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
+    check_whole(result, settings, failed=set(range(8)))
+    assert {error.code for error in result.errors.values()} == {"engine_failed"}
+    assert "died 10 times without a segment generated in between" in result.errors[0].message
+    assert loads(client) == 11
+    fleet.wait_for("is given up: the worker's process died 10 times")
+
+
+def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.fake",
+        """
+        answer = module._answer
+        def answering(line):
+            if "killer" in line.text and once("broken"):
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return answer(line)
+        module._answer = answering
+        """,
+    )
+    fleet = launch("--workers", "1", fake_slots=2)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [9], texts={3: KILLER})).wait(timeout=200)
+    check_whole(result, settings)
+    assert loads(client) == 2
+    (line,) = fleet.wait_for("the engine broke: RuntimeError: CUDA error: an illegal memory access")
+    assert line.endswith("loading it anew")
+    fleet.wait_for("The process with the model died (exitcode 75): its chunk goes back to the queue")
+    assert not [line for line in fleet.lines if "Traceback" in line]
+
+
+@pytest.mark.parametrize("engine", ["fake", "batched"])
+def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
+    engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, object] = {"fake_segment_s": 0.5, "fake_slots": 2}
+    if engine == "batched":
+        changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
+    fleet = launch("--workers", "1", **changes)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 200, "max_new_tokens": 200}))
+    for _ in range(2):
+        fleet.wait_for("Processing Speaker 0")
+        eventually(lambda: bool(hands(settings)) and '"segment"' in hands(settings)[-1])
+        assert fleet.stop() == 0
+        # Each run says that it has ended; none of its segments would be spoken alone.
+        assert hands(settings)[-1].endswith('"ended":true}')
+        fleet = launch("--workers", "1", **changes)
+    check_whole(batch.wait(timeout=200), settings)
+
+
+def hands(settings: Settings) -> list[str]:
+    """The lines of the journals that are there."""
+    return [line for path in settings.out_dir.rglob("*.hand") for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("module", "change"),
+    [
+        (
+            "cloner.record",
+            """
+            append = module.append_line
+            def dying(file, line):
+                if b'"output"' in line and once("dead"):
+                    die()
+                append(file, line)
+            module.append_line = dying
+            """,
+        ),
+        (
+            "cloner.record",
+            """
+            append = module.append_line
+            def dying(file, line):
+                if b'"output"' in line and once("dead"):
+                    os.write(file, line[:40])
+                    die()
+                append(file, line)
+            module.append_line = dying
+            """,
+        ),
+        (
+            "cloner.store",
+            """
+            write = module.OutputRoot._write
+            def dying(self, data, parts):
+                if once("dead"):
+                    write(self, data[:100], parts)
+                    die()
+                return write(self, data, parts)
+            module.OutputRoot._write = dying
+            """,
+        ),
+    ],
+    ids=["between the file and its line", "in the middle of the line", "in the middle of the file"],
+)
+def test_a_death_in_the_middle_of_writing_loses_nothing(
+    module: str, change: str, launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(module, change)
+    fleet: Said = launch("--workers", "1", fake_slots=2)
+    fleet.wait_for("Models loaded!")
+    result = client.submit(write_batch(tmp_path, [5])).wait(timeout=200)
+    assert set(result.results) == set(range(5))
+    for output in result.results.values():
+        assert soundfile.info(settings.out_dir / output).frames > 0
+    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".hand"] == []
+    assert loads(client) == 2
+
+
+def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    """A text is changed, all is killed between the new file and its line, and the text is changed back: both files are
+    of one size."""
+    plugin(
+        "cloner.record",
+        """
+        import time
+        append = module.append_line
+        def waiting(file, line):
+            while b'"output"' in line and os.path.exists("hold"):
+                time.sleep(0.01)
+            append(file, line)
+        module.append_line = waiting
+        """,
+    )
+    path = settings.out_dir / "audio/0.wav"
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    assert client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100).generated == 1
+    first = path.read_bytes()
+    (tmp_path / "hold").touch()
+    batch = client.submit(write_batch(tmp_path, [1], texts={0: "Text B."}))
+    eventually(lambda: path.read_bytes() != first)
+    assert len(path.read_bytes()) == len(first)
+    batch.cancel()
+    fleet.stop(signal.SIGKILL)
+    (tmp_path / "hold").unlink()
+    launch("--workers", "1").wait_for("Models loaded!")
+    batch.wait(timeout=100)
+    result = client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100)
+    assert (result.generated, result.carried) == (1, 0)
+    assert path.read_bytes() == first

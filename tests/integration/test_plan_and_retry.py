@@ -1,0 +1,148 @@
+"""`cloner plan` before, `cloner retry` after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloner import asking
+from cloner.client import Client
+from cloner.errors import ClonerError, UnknownBatch, UsageError
+from cloner.fleet import Registry, expected_worker
+from cloner.forecast import Counts
+from cloner.settings import Settings, WorkerSettings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, environment, run_cloner, spoken
+from tests.integration.test_again import change
+
+
+def dump(client: Client) -> dict[str, object]:
+    """All of the fleet that lies in Redis, but for what its processes say of themselves."""
+    redis, names = client.redis, client.names
+    keys = [*redis.scan_iter(f"cloner:{names.fleet}:*"), *redis.scan_iter(f"cloner.{names.fleet}.*")]
+    alive = (names.workers, names.collector_life, names.worker(""))
+    return {key: redis.dump(key) for key in map(str, keys) if not key.startswith(alive)}
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "2", fake_segment_s=0.05)
+    fleet.wait_for("Models loaded!", 2)
+    batch = write_batch(tmp_path, [6, 4])
+    before = client.plan(batch)
+    assert (before.total, before.seconds) == (Counts(missing=10), None)
+
+    assert client.submit(batch).wait(timeout=60).generated == 10
+    change(batch, 2, "A text of another length, to be spoken anew.")
+    (settings.out_dir / "audio/7.wav").unlink()
+    keys, written = dump(client), files(settings.out_dir)
+    ran = run_cloner("plan", str(batch), cwd=tmp_path, env=environment(settings))
+    assert ran.returncode == 0, ran.stderr
+    *rows, sentence = ran.stdout.splitlines()
+    assert [row.split("\t") for row in rows] == [
+        ["Speaker", "Done", "Changed", "Missing"],
+        ["0", "5", "1", "0"],
+        ["1", "3", "0", "1"],
+        ["total", "8", "1", "1"],
+    ]
+    assert sentence.startswith("2 segments are left to speak, about 4 s of audio; that takes about ")
+    plan = client.plan(batch)
+    # The tones are as long as is guessed; each takes 0.05 s and what it costs to write it.
+    assert plan.seconds is not None
+    assert 0.05 <= plan.seconds < 60
+    assert (dump(client), files(settings.out_dir)) == (keys, written)
+
+    assert client.submit(batch).wait(timeout=60).carried == 8
+    assert str(client.plan(batch)) == "Nothing is left to speak"
+
+
+def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
+    batch = write_batch(tmp_path, [2, 2])
+    arguments = (str(batch), "--out", "spoken", "--engine", "fake")
+    planned = run_cloner("plan", *arguments, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.splitlines()[-2:] == [
+        "total\t0\t0\t4",
+        "4 segments are left to speak, about 6 s of audio; no speed was measured yet",
+    ]
+    assert not (tmp_path / "spoken").exists()
+    assert run_cloner("run", *arguments, cwd=tmp_path).returncode == 0
+    planned = run_cloner("plan", *arguments, cwd=tmp_path)
+    assert planned.stdout.splitlines()[-2:] == ["total\t4\t0\t0", "Nothing is left to speak"]
+
+
+def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
+    client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Registry(client.redis, client.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    monkeypatch.setattr(asking, "ASK_S", 0.5)
+    with pytest.raises(ClonerError, match=r"no collector has answered within 0.5 s.*--out"):
+        client.plan(write_batch(tmp_path, [2]))
+    assert client.redis.llen(client.names.collector_queue) == 0
+    assert not list(client.redis.scan_iter(client.names.question("*")))
+
+
+def blocked_batch(folder: Path, out: Path) -> Path:
+    """A batch of 3 + 3 segments; those of the second speaker cannot be written as long as a file is in their way."""
+    batch = write_batch(folder, [3, 3])
+    whole = json.loads(batch.read_text())
+    for task in whole["tasks"][3:]:
+        task["output_file"] = f"blocked/{task['segment_index']}.wav"
+    batch.write_text(json.dumps(whole))
+    out.mkdir(exist_ok=True)
+    (out / "blocked").write_text("a file where a folder should be")
+    return batch
+
+
+def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:
+    launch("--workers", "2").wait_for("Models loaded!", 2)
+    first = client.submit(blocked_batch(tmp_path, settings.out_dir), strategy="longest-first")
+    assert first.wait(timeout=60).failed == 3
+    (settings.out_dir / "blocked").unlink()
+
+    ran = run_cloner("retry", first.id, "--wait", cwd=tmp_path, env=environment(settings))
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert (result["total"], result["generated"], result["carried"]) == (3, 3, 0)
+    assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
+    assert spoken(settings, result["batch_id"]) == [3, 4, 5]
+    assert f"[Main] Batch: {result['batch_id']}" in ran.stderr
+    # As if it had never failed: the same audio, and known to the whole batch.
+    assert client.plan(tmp_path / "batch.json").total == Counts(done=6)
+    for retry in (client.batch(first.id), client.batch(result["batch_id"])):
+        strategy = client.redis.hget(client.names.batch(retry.id), "strategy")
+        assert strategy == "longest-first"
+
+
+def test_a_retry_that_makes_no_sense_is_a_sentence(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(UnknownBatch, match=r"no batch nonsense is known.* submit its file again"):
+        client.batch("nonsense").retry()
+    registry = Registry(client.redis, client.names, settings.alive_s)
+    registry.register(expected_worker(settings, WorkerSettings()))
+    batch = client.submit(blocked_batch(tmp_path, settings.out_dir))
+    with pytest.raises(UsageError, match=f"batch {batch.id} is not finished: wait for it, or cancel it"):
+        batch.retry()
+    launch("--workers", "1")
+    assert batch.wait(timeout=60).failed == 3
+    for key in client.redis.scan_iter(client.names.reference("*")):
+        client.redis.delete(key)
+    with pytest.raises(
+        UsageError, match=r"the references of 1 speakers \(1\) are no longer in Redis: submit the batch"
+    ):
+        batch.retry()
+    client.redis.delete(client.names.manifest(batch.id))
+    with pytest.raises(UnknownBatch, match=f"the texts of batch {batch.id} are no longer in Redis: submit"):
+        batch.retry()
+    good = client.submit(write_batch(tmp_path, [1]))
+    assert good.wait(timeout=60).generated == 1
+    with pytest.raises(UsageError, match=f"nothing of batch {good.id} failed: there is nothing to retry"):
+        good.retry()

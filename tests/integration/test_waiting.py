@@ -1,0 +1,163 @@
+"""Nobody waits in silence, or for ever: a fleet that is gone, a batch that is cancelled, a folder that is taken."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cloner.client import Client
+from cloner.errors import BatchBroken
+from cloner.fleet import Registry, expected_worker
+from cloner.settings import Settings, WorkerSettings
+from tests.batches import write_batch
+from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
+
+Alone = Callable[..., Said]
+
+
+@pytest.fixture
+def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
+    """Start a worker or a collector without a launcher, as on a box that has only one of them."""
+    started: list[Said] = []
+
+    def start(module: str, **changes: object) -> Said:
+        env = environment(settings.model_copy(update=changes))
+        said = Said([sys.executable, "-m", module], env, tmp_path)
+        started.append(said)
+        return said
+
+    yield start
+    for said in started:
+        if said.process.poll() is None:
+            said.stop()
+
+
+def waiting(settings: Settings, folder: Path, batch_id: str) -> Said:
+    return Said([sys.executable, "-m", "cloner", "wait", batch_id], environment(settings), folder)
+
+
+def expect_worker(client: Client, settings: Settings) -> str:
+    """A worker that is about to start, and dies before."""
+    info = expected_worker(settings, WorkerSettings())
+    Registry(client.redis, client.names, settings.alive_s).register(info)
+    return info.name
+
+
+def test_who_waits_is_told_that_no_worker_is_there_and_that_one_is_back(
+    alone: Alone, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    alone("cloner.worker.collector")
+    name = expect_worker(client, settings)
+    batch = client.submit(write_batch(tmp_path, [2]))
+    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    wait = waiting(settings, tmp_path, batch.id)
+    wait.wait_for("[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`")
+    alone("cloner.worker")
+    wait.wait_for("[Main] 1 workers are alive again")
+    assert wait.wait() == 0
+    assert len([line for line in wait.lines if "No worker" in line]) == 1
+
+
+def test_who_waits_is_told_that_no_collector_is_there(
+    alone: Alone, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"alive_s": 3.0, "heartbeat_s": 0.2})
+    alone("cloner.worker", alive_s=3.0, heartbeat_s=0.2).wait_for("Models loaded!")
+    batch = Client(settings=settings).submit(write_batch(tmp_path, [2]))
+    wait = waiting(settings, tmp_path, batch.id)
+    wait.wait_for("[Main] No collector is alive: the batch waits until one is; start it with `launcher up`")
+    alone("cloner.worker.collector", alive_s=3.0, heartbeat_s=0.2)
+    assert wait.wait() == 0
+    assert any("All done! Generated 2/2" in line for line in wait.lines)
+
+
+def test_a_cancelled_batch_whose_workers_are_gone_is_closed(
+    alone: Alone, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    alone("cloner.worker.collector")
+    name = expect_worker(client, settings)
+    batch = client.submit(write_batch(tmp_path, [3]))
+    eventually(lambda: batch.progress().state == "running")
+    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    batch.cancel()
+    result = batch.wait(timeout=100)
+    assert (result.cancelled, result.generated, result.failed) == (True, 0, 3)
+
+
+def test_a_batch_that_is_cancelled_before_it_is_opened_is_never_queued(
+    alone: Alone, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    expect_worker(client, settings)
+    batch = client.submit(write_batch(tmp_path, [3]))
+    batch.cancel()
+    alone("cloner.worker.collector")
+    assert batch.wait(timeout=100).cancelled
+    (worker,) = client.fleet()
+    assert client.redis.llen(worker.queue) == 0
+
+
+def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.2, alive_s=2.0, heartbeat_s=0.2)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [100, 50]))
+    fleet.wait_for("Speaker 0 progress: 5/100")
+    fleet.stop()
+    there = spoken(settings, batch.id)
+    batch.cancel()
+    # Nobody can say what was spoken, and nobody waits for ever.
+    with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and nobody is alive"):
+        batch.wait(timeout=100)
+
+    launch("--workers", "1")
+    result = batch.wait(timeout=100)
+    assert result.cancelled
+    assert sorted(result.results) == there == spoken(settings, batch.id)
+    assert len(there) >= 5
+    assert {error.code for error in result.errors.values()} == {"cancelled"}
+    assert all((settings.out_dir / output).exists() for output in result.results.values())
+    # What was cancelled is in nobody's way, and what was finished is not spoken again.
+    again = client.submit(write_batch(tmp_path, [100, 50])).wait(timeout=100)
+    assert (again.generated, again.carried) == (150, len(there))
+
+
+def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Start, settings: Settings, tmp_path: Path) -> None:
+    fleet = launch("--workers", "1")
+    fleet.wait_for("Models loaded!")
+    lock = settings.out_dir / ".cloner" / "fleets" / f"{settings.fleet}.lock"
+    eventually(lock.exists)
+    batch = str(write_batch(tmp_path, [2]))
+    ran = run_cloner("run", batch, "--engine", "fake", "--out", str(settings.out_dir), cwd=tmp_path)
+    assert ran.returncode == 2
+    assert f"fleet {settings.fleet} (process " in ran.stderr.splitlines()[-1]
+    assert "--out" in ran.stderr.splitlines()[-1]
+    assert not list(settings.out_dir.rglob("*.wav"))
+    elsewhere = run_cloner("run", batch, "--engine", "fake", "--out", "elsewhere", cwd=tmp_path)
+    assert elsewhere.returncode == 0, elsewhere.stderr
+
+
+def test_a_second_run_and_a_fleet_are_refused_where_a_run_writes_until_it_is_gone(
+    launch: Start, settings: Settings, tmp_path: Path
+) -> None:
+    batch = str(write_batch(tmp_path, [40]))
+    command = [sys.executable, "-m", "cloner", "run", batch, "--engine", "fake", "--out", str(settings.out_dir)]
+    run = Said(command, {"CLONER_FAKE_SEGMENT_S": "30"}, tmp_path)
+    run.wait_for("Models loaded!")
+    second = run_cloner(*command[3:], cwd=tmp_path)
+    assert second.returncode == 2
+    assert f"(process {run.process.pid} on " in second.stderr
+    fleet = launch("--workers", "1")
+    (line,) = fleet.wait_for("[Collector] fleet run-")
+    assert f"writes under {settings.out_dir}" in line
+    fleet.wait_for("[Main] Collector ended with exit status 2; starting it again in ")
+    run.process.kill()  # the kernel lets go of its lock
+    fleet.stop()
+    assert run.wait() < 0
+    third = run_cloner(*command[3:], cwd=tmp_path)
+    assert third.returncode == 0, third.stderr
+    assert json.loads(third.stdout)["generated"] == 40

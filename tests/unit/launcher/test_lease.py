@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from cloner.errors import BoxTaken
+from cloner.fleet import Registry
+from cloner.queues import Names
+from launcher.lease import Lease
+
+KEY = Names("main").box("gpu-box")
+
+
+class Leases:
+    """Launchers of one box, and what they say; time passes when one of them sleeps."""
+
+    def __init__(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.redis = redis
+        self.lines: list[str] = []
+        self.slept = 0
+        self.in_sleep: Callable[[], object] = lambda: None
+        monkeypatch.setattr("time.sleep", self._sleep)
+
+    def lease(self) -> Lease:
+        return Lease(Registry(self.redis, Names("main"), 30), "gpu-box", self.lines.append)
+
+    def _sleep(self, _seconds: float) -> None:
+        self.slept += 1
+        self.in_sleep()
+
+
+@pytest.fixture
+def leases(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Leases:
+    return Leases(redis, monkeypatch)
+
+
+def test_a_box_is_taken_kept_and_let_go(leases: Leases) -> None:
+    first, second = leases.lease(), leases.lease()
+    first.acquire()
+    first.require()
+    assert 9000 < leases.redis.pttl(KEY) <= 10_000
+    second.release()
+    assert leases.redis.exists(KEY)
+    first.release()
+    second.acquire()
+    assert (leases.slept, leases.lines) == (0, [])
+
+
+def test_another_launcher_that_lives_is_a_refusal_that_names_the_setting(leases: Leases) -> None:
+    first = leases.lease()
+    first.acquire()
+    leases.redis.pexpire(KEY, 5000)
+    leases.in_sleep = first.require
+    with pytest.raises(BoxTaken, match=r'box "gpu-box" \(process \d+ on .*\): .* with CLONER_BOX') as refusal:
+        leases.lease().acquire()
+    assert refusal.value.exit_code == 2
+    assert leases.slept == 1
+
+
+def test_one_that_is_dead_is_waited_for_until_its_lease_has_lapsed(leases: Leases) -> None:
+    leases.lease().acquire()
+    leases.redis.pexpire(KEY, 60_000)
+    leases.in_sleep = lambda: leases.redis.delete(KEY) if leases.slept == 5 else None
+    leases.lease().acquire()
+    assert leases.slept == 5
+    assert len(leases.lines) == 1
+    assert "waiting whether it lives" in leases.lines[0]
+
+
+def test_what_redis_has_forgotten_is_taken_again_unless_another_was_faster(leases: Leases) -> None:
+    first, second = leases.lease(), leases.lease()
+    first.acquire()
+    leases.redis.delete(KEY)
+    first.require()
+    leases.redis.delete(KEY)
+    second.acquire()
+    with pytest.raises(BoxTaken, match=r"another launcher has taken over box .*; this one's workers are stopped"):
+        first.require()

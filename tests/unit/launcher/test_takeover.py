@@ -1,0 +1,125 @@
+"""Whose messages are taken over, and whose not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from cloner.fleet import Registry
+from cloner.queues import PARENT, Names
+from cloner.settings import Settings
+from launcher.takeover import Takeover
+from tests.unit.launcher.test_handback import bodies, message, take
+
+NAMES = Names("main")
+SHARED = NAMES.shared_queue()
+
+
+class Fleet:
+    """Workers of the launcher's own box "here" and of another one, with a message in each one's queue."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.lines: list[str] = []
+        registry = Registry(redis, NAMES, 30)
+        self.takeover = Takeover(Settings(box="here", alive_s=30), registry, self.lines.append)
+        self.now = 0.0
+
+    def add(self, box: str, number: int) -> str:
+        queue, name = NAMES.worker_queue(box, "cpu", number), f"cpu.{number}@{box}"
+        self.redis.hset(NAMES.queues, queue, name)
+        self.redis.lpush(queue, json.dumps(message(number, queue)))
+        return name
+
+    def pulse(self, holder: str, text: str) -> None:
+        self.redis.hset(NAMES.pulses, NAMES.pulse(holder, PARENT), text)
+
+    def look(self, *kept: str, times: int = 1, before: Callable[[], None] = lambda: None) -> None:
+        """Look every `alive_s`."""
+        for _ in range(times):
+            before()
+            self.takeover.look(kept, self.now)
+            self.now += 30
+
+    def shared(self) -> list[str]:
+        return bodies(self.redis, SHARED)
+
+
+@pytest.fixture
+def fleet(redis: Redis) -> Fleet:
+    return Fleet(redis)
+
+
+def test_on_its_own_box_queues_of_no_worker_are_taken_over_at_once(fleet: Fleet) -> None:
+    kept, gone = fleet.add("here", 0), fleet.add("here", 1)
+    take(fleet.redis, gone, "7", NAMES.worker_queue("here", "cpu", 1))
+    fleet.look(kept)
+    assert fleet.shared() == ["7", "1"]
+    assert fleet.lines == ["[Main] cpu.1@here is gone, its messages go to the shared queue: 2"]
+    assert fleet.redis.llen(NAMES.worker_queue("here", "cpu", 0)) == 1
+    fleet.look(kept)
+    assert len(fleet.lines) == 1
+
+
+def test_a_worker_of_its_box_that_somebody_started_by_hand_keeps_its_queue_while_it_lives(fleet: Fleet) -> None:
+    by_hand = fleet.add("here", 1)
+    beats = iter(range(100))
+    fleet.look(times=3, before=lambda: fleet.pulse(by_hand, f"{os.getpid()} {next(beats)}"))
+    assert fleet.shared() == []
+    fleet.look()
+    assert fleet.shared() == ["1"]
+
+
+def test_what_a_given_up_worker_is_dealt_afterwards_goes_the_same_way(fleet: Fleet) -> None:
+    kept, given_up = fleet.add("here", 0), fleet.add("here", 1)
+    fleet.pulse(given_up, f"{os.getpid()} 1")
+    fleet.takeover.look([kept, given_up], 0)
+    fleet.takeover.give_up(given_up)
+    fleet.takeover.look([kept], 1)
+    assert fleet.shared() == ["1"]
+    fleet.add("here", 1)
+    fleet.takeover.look([kept], 2)
+    assert fleet.shared() == ["1", "1"]
+
+
+def test_another_boxs_queues_are_taken_over_when_it_was_silent_for_alive_s(fleet: Fleet) -> None:
+    gone = fleet.add("there", 0)
+    fleet.pulse(gone, "12 34")
+    take(fleet.redis, "collector@there", "8", NAMES.collector_queue)
+    fleet.look()
+    assert fleet.shared() == []
+    fleet.look()
+    assert fleet.shared() == ["0"]
+    assert bodies(fleet.redis, NAMES.collector_queue) == ["8"]
+
+
+def test_a_box_that_is_held_or_beats_keeps_its_queues(fleet: Fleet) -> None:
+    held, alone = fleet.add("there", 0), fleet.add("elsewhere", 1)
+    fleet.redis.set(NAMES.box("there"), "its launcher")
+    beats = iter(range(100))
+    fleet.look(times=4, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
+    assert fleet.shared() == []
+    fleet.redis.delete(NAMES.box("there"))
+    fleet.look(times=1, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
+    assert fleet.shared() == []
+    fleet.look(times=1, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
+    assert fleet.shared() == ["0"]
+    assert held
+
+
+def test_an_outage_in_between_proves_nothing(fleet: Fleet) -> None:
+    fleet.add("there", 0)
+    fleet.look(times=3, before=fleet.takeover.start_anew)
+    assert fleet.shared() == []
+
+
+def test_queues_of_another_wire_version_are_left_alone(fleet: Fleet) -> None:
+    other = "cloner.main.v999.here.cpu.5"
+    fleet.redis.hset(NAMES.queues, other, "cpu.5@here")
+    fleet.redis.lpush(other, "x")
+    fleet.look(times=3)
+    assert fleet.redis.llen(other) == 1
