@@ -45,7 +45,7 @@ def test_the_fleet_page_moves_while_a_batch_runs(
         for (width, height), scheme in product([(1280, 900), (390, 844)], ["light", "dark"]):
             page.look(width, height, scheme)
             # Flower's pages follow the system, and nothing sticks out of a telephone.
-            assert page.eval("document.documentElement.dataset.bsTheme") == scheme
+            page.wait_for(f"document.documentElement.dataset.bsTheme === '{scheme}'")
             assert page.eval("document.documentElement.scrollWidth <= window.innerWidth")
             page.shoot(pictures / f"fleet-{width}-{scheme}.png")
 
