@@ -186,6 +186,25 @@ def fleet() -> None:
 
 
 @app.command()
+def flower() -> None:
+    """Watch the fleet in a browser: Flower, and a page of ours. Needs FLOWER_BASIC_AUTH=user:password."""
+    from cloner.flower.server import serve
+
+    raise typer.Exit(serve(load_settings()))
+
+
+@app.command()
+def metrics(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9464,
+) -> None:
+    """Show what the fleet does to Prometheus, on http://HOST:PORT/metrics."""
+    from cloner.metrics import serve
+
+    serve(load_settings(), host, port)
+
+
+@app.command()
 def encode(
     audio: Annotated[Path, typer.Argument(help="A recording: any format, rate and number of channels.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file of codes to write.")],

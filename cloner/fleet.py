@@ -80,6 +80,19 @@ class WorkerInfo:
     """Seconds of audio that it has spoken since the launcher registered it."""
     busy_s: float = 0.0
     """Seconds that it took for them."""
+    load_s: float = 0.0
+    """Seconds that its last load took."""
+    slots_used: int = 0
+    """Segments in hand at its last heartbeat."""
+    frames_s: float = 0.0
+    """Frames a second, lately."""
+    memory_bytes: int = 0
+    """Memory of the process that holds the model, on the host; 0 where it cannot be told."""
+
+    @property
+    def card(self) -> str:
+        """Its card's part of the name."""
+        return self.name.partition("@")[0].rpartition(".")[0]
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:

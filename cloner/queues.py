@@ -63,6 +63,16 @@ class Names:
         return f"cloner:{self.fleet}:workers"
 
     @property
+    def counts(self) -> str:
+        """Hash: worker and what is counted -> how much of it that worker has done. For ever: see `counts.py`."""
+        return f"cloner:{self.fleet}:counts"
+
+    @property
+    def cards(self) -> str:
+        """Hash: card and box -> how full and how busy the card is, as its launcher last read it."""
+        return f"cloner:{self.fleet}:cards"
+
+    @property
     def queues(self) -> str:
         """Hash: worker queue -> name of its worker. Stays when the worker goes, for messages may still be in it."""
         return f"cloner:{self.fleet}:queues"

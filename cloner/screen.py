@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 
+from cloner.logs import get_logger, in_json
 from cloner.progress import Progress
 
 PLAIN_S = 5.0
@@ -24,8 +25,10 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
-        """Print one line as it is: no markup, no wrapping, above the bar if there is one."""
-        if self.console.is_terminal:
+        """Print one line as it is: no markup, no wrapping, above the bar if there is one. For programs it is logged."""
+        if in_json():
+            get_logger().info(line)
+        elif self.console.is_terminal:
             self.console.print(line, markup=False, emoji=False)
         else:
             print(line, file=sys.stderr, flush=True)
@@ -33,7 +36,7 @@ class Screen:
     @contextmanager
     def following(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
         """Show each look at a batch's progress: as a bar on a terminal, else, if wanted, as a line now and then."""
-        if self.console.is_terminal:
+        if self.console.is_terminal and not in_json():
             with _bar(self.console) as show:
                 yield show
         elif plain_lines:

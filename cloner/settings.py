@@ -37,6 +37,13 @@ class EngineName(StrEnum):
     FAKE = "fake"
 
 
+class LogFormat(StrEnum):
+    """For whom log lines are."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Settings(BaseSettings):
     """Settings of a client, a launcher or a worker; each reads what concerns it."""
 
@@ -86,6 +93,9 @@ class Settings(BaseSettings):
         300.0, description="seconds that a worker may be at work without a step before it is replaced"
     )
     stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="log lines on standard error: text, for people, or json, one object a line"
+    )
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
     fake_segment_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes for a segment")
@@ -153,6 +163,7 @@ _RIGHT = {
     "CLONER_LOAD_S": _SECONDS,
     "CLONER_HANG_S": _SECONDS,
     "CLONER_STOP_S": _SECONDS,
+    "CLONER_LOG_FORMAT": f"give {' or '.join(LogFormat)}",
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
     "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,

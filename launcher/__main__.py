@@ -5,9 +5,15 @@ from __future__ import annotations
 from cloner.commandline import sentences
 
 
+def _say(sentence: str) -> None:
+    from cloner.logs import get_logger
+
+    get_logger().error(sentence)
+
+
 def main() -> None:
     """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
-    with sentences():
+    with sentences(_say):
         from cloner.logs import configure
         from launcher.cli import app
 

@@ -12,6 +12,7 @@ from cloner.logs import get_logger
 from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.tables import print_fleet
+from launcher.cardwatch import watching_cards
 from launcher.cpu import find_cpu
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, Rule, plan_layout
@@ -116,7 +117,8 @@ def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(hasty, settings.names, settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}
-        with Supervisor(settings, layout, registry, environment=environment, collector=collector) as supervisor:
+        supervisor = Supervisor(settings, layout, registry, environment=environment, collector=collector)
+        with supervisor, watching_cards(settings, layout):
             supervisor.start()
             supervisor.run()
 

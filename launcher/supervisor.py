@@ -14,7 +14,7 @@ from typing import Any
 
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed
 from cloner.fleet import Registry, WorkerInfo
-from cloner.logs import get_logger
+from cloner.logs import get_logger, passed_on
 from cloner.orphan import LEASE
 from cloner.settings import Settings
 from launcher.desk import Desk
@@ -177,7 +177,7 @@ class Supervisor:
             return None
 
     def _pass_on(self, line: Line) -> None:
-        self._say(f"[{line.child.title}] {line.text}".rstrip())
+        self._say(passed_on(line.child.title, line.text))
 
     def _pass_on_the_rest(self) -> None:
         """Pass on what was said before `until` came true: the children's reader threads may be a moment behind."""

@@ -20,6 +20,7 @@ def main() -> int:
     try:
         settings = load_settings()
         worker = expected_worker(settings, load_worker_settings())
+        configure(worker=worker.name)
         get_logger().info(f"Starting on {worker.device}")
         die_with_parent()
         check_engine(settings)

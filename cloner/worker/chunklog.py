@@ -26,8 +26,9 @@ class ChunkLog:
         """The speaker's first text here is about to be spoken; not again in its later chunks, nor after a crash."""
         assignment = self._message.assignment
         if part.id not in self._counted and not self._record.has_from(self._runtime.name, assignment, part.id):
-            get_logger().info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
-            get_logger().info(f"This speaker has {part.texts} texts")
+            log = get_logger().bind(speaker=part.id)
+            log.info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
+            log.info(f"This speaker has {part.texts} texts")
         self._counted[part.id] = self._record.finished(assignment, part.id)
 
     def count(self, part: SpeakerPart) -> None:
@@ -35,17 +36,18 @@ class ChunkLog:
         split = self._message.shared and len(part.segments) < part.texts
         if split:
             self._record.refresh()
+        log = get_logger().bind(speaker=part.id)
         before = self._counted[part.id]
         after = self._counted[part.id] = self._record.finished(self._message.assignment, part.id)
         for count in range(before + 1, after + 1):
             if (count == 1 or count % 5 == 0) and not (split and self._is_said(f"{part.id}: {count}")):
-                get_logger().info(f"Speaker {part.id} progress: {count}/{part.texts}")
+                log.info(f"Speaker {part.id} progress: {count}/{part.texts}")
         if before < after == part.texts and not (split and self._is_said(f"{part.id}: completed")):
             generated = self._record.generated(self._message.assignment, part.id)
             if generated:
-                get_logger().info(f"✅ Completed Speaker {part.id}: {generated} segments")
+                log.info(f"✅ Completed Speaker {part.id}: {generated} segments")
             else:
-                get_logger().warning(f"❌ Speaker {part.id}: no segment generated, {part.texts} failed")
+                log.warning(f"❌ Speaker {part.id}: no segment generated, {part.texts} failed")
 
     def all_done(self) -> bool:
         """Whether nothing is left of the assignment, which is said."""

@@ -186,14 +186,16 @@ class ChunkRun:
             worker=self._runtime.name,
         )
         result = self._outbox.put(self._writer, result, answer)
+        log = get_logger().bind(speaker=part.id, segment=index)
         if not result.generated:
-            get_logger().warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
+            log.warning(f"❌ Segment {index} of Speaker {part.id} failed: {result.message}")
         elif result.truncated:
-            get_logger().warning(
+            log.warning(
                 f"⚠ Segment {index} of Speaker {part.id} was cut after {result.frames} frames, the end of its text may "
                 "be missing: split the text, or raise max_new_tokens"
             )
         self._spoken_s += result.audio_s
+        self._runtime.meter.finished(result)
         self._tally.add(result)
         self._log.count(part)
         if time.monotonic() - self._reported > REPORT_S:

@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import chord, current_app, shared_task
 from redis import Redis
+from structlog.contextvars import bound_contextvars
 
 from cloner import queues
 from cloner.carry import carry_over, look_through
@@ -33,7 +34,8 @@ from cloner.worker.patience import PATIENCE
 def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
     """Whatever ends the task ends the batch: who waits for it is told why."""
     try:
-        yield
+        with bound_contextvars(batch=batch_id, worker=settings.names.collector(settings.box)):
+            yield
     except Exception as error:
         key = settings.names.batch(batch_id)
         if PATIENCE(redis.exists, key):  # else it has expired, and nobody waits

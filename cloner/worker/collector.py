@@ -24,6 +24,8 @@ def main() -> int:
     configure()
     try:
         settings = load_settings()
+        name = settings.names.collector(settings.box)
+        configure(worker=name)
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import run_worker
@@ -32,7 +34,6 @@ def main() -> int:
         with holding(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
             threading.Thread(target=watch_over, args=(settings,), name="lost", daemon=True).start()
-            name = settings.names.collector(settings.box)
             return run_worker(settings, "cloner.worker.collect", name, [settings.names.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)

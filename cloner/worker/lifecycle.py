@@ -69,10 +69,10 @@ def end_broken(error: EngineBroken) -> NoReturn:
 def start(**_: Any) -> None:
     """In the child: load the models, or end the worker."""
     global _runtime  # noqa: PLW0603 - see current()
-    configure()
     settings = load_settings()
     place = load_worker_settings()
     worker = expected_worker(settings, place)
+    configure(worker=worker.name)
     url = settings.require_redis_url()
     redis = connect(url, retries=OUTAGE_RETRIES)
     blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)

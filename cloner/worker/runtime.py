@@ -17,6 +17,7 @@ from cloner.logs import get_logger
 from cloner.record import Record
 from cloner.settings import Settings
 from cloner.store import OutputRoot
+from cloner.worker.meter import Meter
 
 RECORDS_KEPT = 4
 """Batches whose records stay in memory: chunks of a few batches may alternate."""
@@ -34,6 +35,7 @@ class Runtime:
         self.redis = redis
         self.blobs = blobs
         self.registry = Registry(redis, settings.names, settings.alive_s)
+        self.meter = Meter(worker.name, redis, settings.names)
         self.outputs = OutputRoot(settings.out_dir)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._said: set[str] = set()
@@ -77,6 +79,9 @@ class Runtime:
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()
+        # Registered without a process: the first one to load here is no restart.
+        before = self.registry.get(self.name)
+        self.meter.loading(again=before is not None and before.pid != 0)
         self.registry.update(self.name, pid=os.getpid(), state=WorkerState.LOADING)
         known = self.registry.get(self.name)
         if known and known.assignment:
@@ -87,6 +92,7 @@ class Runtime:
         self.engine.load(log.info)
         self._codec_identity = codec_identity(self.settings)
         self._loaded = True
+        self.meter.loaded()
         self.registry.count_load(self.name)
         self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
         log.info("Models loaded! Starting generation...")
@@ -141,6 +147,7 @@ class Runtime:
             try:
                 if not self.registry.beat(self.name, self.steps):
                     self._register_again()
+                self.meter.report(self.registry)
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
                 get_logger().debug(f"heartbeat missed: {error}")

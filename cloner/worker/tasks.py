@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
+from structlog.contextvars import bound_contextvars
 
 from cloner import queues
 from cloner.errors import EngineBroken, WrongSchema
@@ -39,9 +40,10 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
 
 def _speak(runtime: Runtime, chunk: ChunkMessage) -> None:
     """A run of the chunk; what an earlier one has finished, it finds."""
-    run = ChunkRun(runtime, chunk)
-    if not run.is_too_late():
-        run.run()
+    with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
+        run = ChunkRun(runtime, chunk)
+        if not run.is_too_late():
+            run.run()
 
 
 def _leave_for(task: Task, version: int, queue: str) -> None:

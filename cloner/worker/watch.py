@@ -25,6 +25,7 @@ class ChunkWatch:
         self._redis = runtime.redis
         self._key = runtime.names.batch(batch_id)
         self._journal = journal
+        self._meter = runtime.meter
         self._cancelled = threading.Event()
         self._over = threading.Event()
         self.alone = False
@@ -32,6 +33,7 @@ class ChunkWatch:
 
     def started(self, segment: int) -> None:
         self._journal.started(segment, alone=self.alone)
+        self._meter.started(segment)
 
     def stopped(self) -> bool:
         return self._cancelled.is_set()

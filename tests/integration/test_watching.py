@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import psutil
 
 from cloner.app import make_app
 from cloner.client import BatchHandle, Client
-from cloner.settings import Settings
+from cloner.settings import LogFormat, Settings
 from tests.batches import write_batch
 from tests.integration.conftest import PATIENCE_S, Start
 
@@ -82,3 +83,26 @@ def test_who_listens_for_events_sees_a_chunk_sent_started_and_finished(
             if {kind for uuid, kind in seen if uuid == f"{batch.id}.0"} == KINDS:
                 break
             assert time.monotonic() < deadline, seen
+
+
+def test_a_program_that_reads_the_lines_finds_objects_that_say_whose_they_are(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", log_format=LogFormat.JSON)
+    fleet.wait_for("Models loaded!")
+    (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # a file cannot take its place
+    batch = client.submit(write_batch(tmp_path, [2, 1]))
+    assert batch.wait(timeout=60).failed == 1
+    fleet.wait_for("All done!")
+    assert fleet.stop() == 0
+    lines = [json.loads(line) for line in fleet.lines]
+    assert all({"time", "level", "event"} <= line.keys() for line in lines)
+    # The launcher's own lines, and the worker's with what is known.
+    assert {"[Main] Launching 1 workers..."} <= {line["event"] for line in lines}
+    told = {line["event"]: {key: line.get(key) for key in ("worker", "batch", "speaker", "segment")} for line in lines}
+    worker = {"worker": f"cpu.0@{settings.box}", "batch": None, "speaker": None, "segment": None}
+    assert told["Starting on cpu"] == worker
+    assert told["Models loaded! Starting generation..."] == worker
+    assert told["Speaker 0 progress: 1/2"] == {**worker, "batch": batch.id, "speaker": "0"}
+    (failed,) = [line for line in lines if line["event"].startswith("❌ Segment 2")]
+    assert (failed["level"], failed["batch"], failed["speaker"], failed["segment"]) == ("warning", batch.id, "1", 2)

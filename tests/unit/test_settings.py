@@ -34,6 +34,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CLONER_ALIVE_S", "1e9", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_STOP_S", "inf", "give a number of seconds above 0, at most 86400 (a day)"),
         ("CLONER_STOP_S", "nan", "give a number of seconds above 0, at most 86400 (a day)"),
+        ("CLONER_LOG_FORMAT", "xml", "give text or json"),
         ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
         ("CLONER_WORKERS_PER_GPU", "some", "give auto, or a whole number, 1 to 64"),
         ("CLONER_WORKERS_PER_GPU", "0", "give auto, or a whole number, 1 to 64"),

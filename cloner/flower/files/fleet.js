@@ -1,0 +1,148 @@
+// Asks what the fleet does once a second and writes it into the page. Whatever users have named goes in as text only.
+"use strict";
+
+(function () {
+  const EVERY_MS = 1000;
+  const page = document.getElementById("fleet");
+  // Absolute, for an address with a password in it must not be asked again.
+  const here = (path) => window.location.origin + path;
+  const number = (value, digits = 0) =>
+    value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+  function duration(seconds) {
+    if (seconds === null) return "—";
+    if (seconds < 90) return `${number(seconds)} s`;
+    if (seconds < 5400) return `${number(seconds / 60)} min`;
+    return `${number(seconds / 3600, 1)} h`;
+  }
+
+  function size(bytes) {
+    const gb = bytes / 1024 ** 3;
+    if (!bytes) return "—";
+    if (Number.isInteger(gb)) return `${number(gb)} GB`;
+    return gb < 1 ? `${number(bytes / 1024 ** 2)} MB` : `${number(gb, 1)} GB`;
+  }
+
+  function put(id, text) {
+    document.getElementById(id).textContent = text;
+  }
+
+  // One card for each item, made once and kept: what does not change does not move.
+  function show(where, kind, items, key, fill) {
+    const place = document.getElementById(where);
+    const there = new Map([...place.children].map((card) => [card.dataset.key, card]));
+    items.forEach((item, position) => {
+      let card = there.get(item[key]);
+      if (!card) {
+        card = document.getElementById(`${kind}-template`).content.firstElementChild.cloneNode(true);
+        card.dataset.key = item[key];
+      }
+      there.delete(item[key]);
+      if (place.children[position] !== card) place.insertBefore(card, place.children[position] || null);
+      fill(card, item);
+    });
+    there.forEach((card) => card.remove());
+    document.getElementById(`${where}-empty`).hidden = items.length > 0;
+  }
+
+  function parts(card) {
+    const part = (name) => card.querySelector(`[data-is="${name}"]`);
+    return {
+      part,
+      text: (name, text) => { part(name).textContent = text; },
+      width: (name, share) => { part(name).style.width = `${Math.min(100, 100 * share)}%`; },
+      state: (state) => { part("state").textContent = state; card.dataset.state = part("state").dataset.state = state; },
+      trouble: (error) => { part("error").textContent = error; part("error").hidden = !error; },
+    };
+  }
+
+  function fillBatch(card, batch) {
+    const { part, text, width, state, trouble } = parts(card);
+    const finished = batch.generated + batch.failed;
+    state(batch.state);
+    text("source", batch.source || "batch");
+    text("id", batch.id);
+    const percent = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
+    text("segments", `${number(finished)} of ${number(batch.total)} (${percent}%)`);
+    text("speakers", number(batch.speakers));
+    text("audio", duration(batch.audio_s));
+    text("speed", batch.speed === null ? "—" : number(batch.speed, 1));
+    text("left", duration(batch.left_s));
+    part("speed-cell").hidden = part("left-cell").hidden = batch.closed;
+    text("failed", number(batch.failed));
+    part("failed").classList.toggle("bad", batch.failed > 0);
+    width("done", batch.total ? batch.generated / batch.total : 0);
+    width("lost", batch.total ? batch.failed / batch.total : 0);
+    card.querySelector(".bar").setAttribute("aria-valuenow", percent);
+    card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
+    part("result").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}.json`);
+    part("result").hidden = !batch.has_result;
+    trouble(batch.error);
+  }
+
+  function fillWorker(card, worker) {
+    const { part, text, width, state, trouble } = parts(card);
+    state(worker.state);
+    text("title", `Worker ${worker.index} on ${worker.box}`);
+    text("gpu", worker.gpu ? `${worker.gpu} (${worker.device})` : worker.device.toUpperCase());
+    text("slots", `${number(worker.slots_used)} of ${number(worker.slots)}`);
+    width("slots-bar", worker.slots ? worker.slots_used / worker.slots : 0);
+    const total = worker.memory_total_bytes;
+    text("memory", total ? `${number(worker.memory_bytes / 1024 ** 3, 1)} of ${size(total)}` : size(worker.memory_bytes));
+    part("memory-bar").parentElement.style.visibility = total ? "visible" : "hidden";
+    width("memory-bar", total ? worker.memory_bytes / total : 0);
+    part("memory-bar").classList.toggle("full", Boolean(total) && worker.memory_bytes > 0.95 * total);
+    part("use-row").hidden = worker.use === null;
+    text("use", `${number(100 * (worker.use || 0))}%`);
+    width("use-bar", worker.use || 0);
+    text("frames", worker.state === "gone"
+      ? `last seen ${duration(worker.silent_s)} ago` : `${number(worker.frames_s)} frames a second`);
+    const loaded = worker.loads > 0 ? `loaded in ${duration(worker.load_s)}` : "";
+    text("loads", worker.loads > 1 ? `${loaded}, ${worker.loads} loads` : loaded);
+    text("name", `${worker.name} · ${worker.engine} · ${worker.checkpoint}`);
+    trouble(worker.error);
+  }
+
+  function sums(fleet) {
+    const alive = fleet.workers.filter((worker) => worker.state !== "gone");
+    const add = (items, key) => items.reduce((sum, item) => sum + item[key], 0);
+    const gone = fleet.workers.length - alive.length;
+    const loading = alive.filter((worker) => worker.state === "loading").length;
+    put("sum-workers", number(alive.length));
+    put("sum-workers-note", [gone && `${gone} gone`, loading && `${loading} loading`].filter(Boolean).join(", "));
+    put("sum-slots", number(add(alive, "slots_used")));
+    put("sum-slots-note", `of ${number(add(alive, "slots"))}`);
+    const frames = add(alive, "frames_s");
+    put("sum-frames", number(frames));
+    put("sum-frames-note", frames ? `${number(frames / fleet.frames_per_audio_s, 1)} × real time` : "");
+    const failed = add(fleet.batches, "failed");
+    put("sum-failed", number(failed));
+    put("sum-failed-note", failed ? `of ${number(failed + add(fleet.batches, "generated"))}` : "");
+    const waiting = fleet.waiting;
+    put("batches-note", waiting ? `${number(waiting)} ${waiting === 1 ? "chunk waits" : "chunks wait"} in queues` : "");
+    put("fleet-name", fleet.fleet);
+  }
+
+  function status(live, text) {
+    document.getElementById("fleet-dot").className = `status-dot ${live ? "status-dot-live" : "status-dot-error"}`;
+    put("fleet-status", text);
+  }
+
+  async function look() {
+    try {
+      const answer = await fetch(here(page.dataset.now), { cache: "no-store" });
+      const fleet = await answer.json();
+      if (!answer.ok) throw new Error(fleet.error);
+      sums(fleet);
+      show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
+      show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
+      show("workers", "worker", fleet.workers, "name", fillWorker);
+      status(true, "Live");
+    } catch (error) {
+      status(false, `No news: ${error.message}`);
+    }
+    window.setTimeout(look, document.hidden ? 10 * EVERY_MS : EVERY_MS);
+  }
+
+  look();
+})();

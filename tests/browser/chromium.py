@@ -1,0 +1,135 @@
+"""Headless Chromium, told what to do over its own protocol (CDP) by the websocket client that Flower brings along."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from tests.integration.conftest import PATIENCE_S
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+)
+
+
+class Page:
+    """One page of a browser. Everything waits for its answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: WebSocketClientConnection) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._number = 0
+        self._session: str | None = None
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._call("Page.enable")
+
+    def look(self, width: int, height: int, scheme: str) -> None:
+        """Size of the window in pixels, and "light" or "dark"."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def goto(self, address: str) -> None:
+        self._call("Page.navigate", url=address)
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def eval(self, script: str) -> Any:
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            pytest.fail(f"{script}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    def wait_for(self, script: str) -> Any:
+        """Wait until a script gives something that is true; returns it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (value := self.eval(script)):
+            assert time.monotonic() < deadline, f"{script} never came to hold; the page has:\n{self.text()}"
+            self._loop.run_until_complete(asyncio.sleep(0.1))
+        return value
+
+    def text(self) -> str:
+        """What a person reads on it."""
+        return str(self.eval("document.body ? document.body.innerText : ''"))
+
+    def shoot(self, path: Path) -> None:
+        """A picture of the whole page."""
+        picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        return self._loop.run_until_complete(asyncio.wait_for(self._ask(message), PATIENCE_S))
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        await self._socket.write_message(json.dumps(message))
+        while True:
+            said = await self._socket.read_message()
+            assert said is not None, "the browser is gone"
+            answer = json.loads(said)
+            if answer.get("id") == message["id"]:
+                assert "error" not in answer, (message, answer["error"])
+                return cast("dict[str, Any]", answer["result"])
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    """A fresh browser with one page."""
+    program = shutil.which("chromium")
+    assert program, "Chromium is not installed: apt-get install chromium"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={profile}"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        loop = asyncio.new_event_loop()
+        try:
+            address = _devtools(process)
+            socket = loop.run_until_complete(_connect(address))
+            yield Page(loop, socket)
+        finally:
+            process.terminate()
+            process.communicate()
+            loop.close()
+
+
+async def _connect(address: str) -> WebSocketClientConnection:
+    return await websocket_connect(address, max_message_size=2**26)
+
+
+def _devtools(process: subprocess.Popen[str]) -> str:
+    assert process.stderr
+    for line in process.stderr:
+        if found := re.search(r"DevTools listening on (ws://\S+)", line):
+            return found[1]
+    pytest.fail("Chromium did not start")

@@ -1,0 +1,30 @@
+"""A browser, and what is needed to have something to look at. These tests need programs of Debian's: `make` a target of
+their own, `chromium` and `prometheus` installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import Page, browser
+from tests.integration.conftest import client, launch, settings  # noqa: F401 - fixtures
+
+
+@pytest.fixture(scope="session")
+def _browser() -> Iterator[Page]:
+    with browser() as page:
+        yield page
+
+
+@pytest.fixture
+def page(_browser: Page) -> Page:
+    return _browser
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where photographs go; CLONER_PICTURES of the environment keeps them for people to look at."""
+    return Path(os.environ.get("CLONER_PICTURES") or tmp_path)

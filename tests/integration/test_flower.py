@@ -1,0 +1,47 @@
+"""The pages in Flower, over a real fleet, without a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.integration.conftest import Start, eventually, run_cloner
+from tests.watching import LOGIN, get, running_flower
+
+
+def test_flower_shows_the_fleet_to_who_logs_in(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_slots=4)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [3, 2]))
+    assert batch.wait(timeout=60).generated == 5
+    with running_flower(settings, tmp_path) as flower:
+        for path in ("/fleet", "/fleet/now", f"/fleet/batch/{batch.id}.json"):
+            assert get(flower + path)[0] == 200
+            assert [get(flower + path, login)[0] for login in (None, "anna:wrong", "s3cret")] == [401, 401, 401]
+        # Its other pages lead to it, and it is one of them.
+        for path in ("/fleet", "/tasks"):
+            assert 'href="/fleet"' in get(flower + path)[1]
+        eventually(lambda: json.loads(get(f"{flower}/fleet/now")[1])["workers"][0]["memory_bytes"] > 0)
+        now = json.loads(get(f"{flower}/fleet/now")[1])
+        (worker,), (seen,) = now["workers"], now["batches"]
+        assert (worker["state"], worker["slots"], worker["slots_used"], worker["loads"]) == ("ready", 4, 0, 1)
+        assert (seen["id"], seen["source"], seen["state"], seen["generated"]) == (batch.id, "batch.json", "done", 5)
+        assert json.loads(get(f"{flower}/fleet/batch/{batch.id}.json")[1])["generated"] == 5
+        assert get(f"{flower}/fleet/batch/20260101-000000-aaaaaa.json")[0] == 404
+        for name in ("fleet.js", "fleet.css"):
+            assert get(f"{flower}/fleet/files/{name}")[0] == 200
+        assert get(f"{flower}/fleet/files/../pages.py")[0] in (403, 404)
+
+
+def test_nobody_may_watch_without_a_login(settings: Settings, tmp_path: Path) -> None:
+    for login in ("", "anna", "anna:", ":secret", f"{LOGIN},ben"):
+        env = {**os.environ, "CLONER_REDIS_URL": str(settings.redis_url), "FLOWER_BASIC_AUTH": login}
+        said = run_cloner("flower", cwd=tmp_path, env=env)
+        assert said.returncode == 2
+        assert said.stderr.startswith("FLOWER_BASIC_AUTH is not set, or not user:password: give one")
