@@ -9,7 +9,7 @@ from typing import cast
 from redis import Redis
 
 from cloner.cards import Cards, CardUse
-from cloner.errors import UnknownBatch
+from cloner.errors import Damaged, UnknownBatch
 from cloner.fleet import WorkerInfo
 from cloner.progress import Progress, read_progress
 from cloner.queues import Names
@@ -77,13 +77,14 @@ class Watcher:
         return [str(batch_id) for batch_id in self._redis.zrevrange(self._names.batches, 0, newest - 1)]
 
     def progress(self, batch_ids: list[str], known: Container[str] = ()) -> dict[str, Progress]:
-        """How far they are, but for those `known` already and those that have expired."""
+        """How far they are, but for those `known` already, and those that have expired or are damaged:
+        one of them must not hide the others."""
         progress = {}
         for batch_id in batch_ids:
             if batch_id not in known:
                 try:
                     progress[batch_id] = read_progress(self._redis, self._names, batch_id)
-                except UnknownBatch:
+                except (UnknownBatch, Damaged):
                     continue
         return progress
 
