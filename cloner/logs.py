@@ -44,6 +44,8 @@ def configure(**fields: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _as_json if wanted is LogFormat.JSON else _sentence,
         ],
+        # What is said as "debug" is for who looks into the program itself.
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -19,7 +19,8 @@ from launcher.watch import Finding, Watch, exists, pid_of
 
 
 class Desk:
-    """Redis may go away and come back: only `open` raises for it; all else is said once, and done when it is back."""
+    """Redis may go away and come back: that is said once, and what was to be done is done when it is back. Only a Redis
+    that has never answered is an error."""
 
     def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
         self._registry = registry
@@ -40,12 +41,23 @@ class Desk:
         """Those whose hands are known to be empty: nobody has started under their name since they were emptied."""
 
     def open(self) -> None:
-        """Take the box, and enter its workers as "loading", if that was not done. Raises `BoxTaken`, `RedisError`."""
-        if not self._is_open:
-            self._lease.acquire()
-            self._is_open = True
-            self._see_others_off()
-        self.roster.register()
+        """Take the box, and enter its workers as "loading", if that was not done.
+
+        A Redis that goes away meanwhile is waited for. Raises `BoxTaken`, and `RedisError` if Redis does not answer
+        from the beginning.
+        """
+        self._registry.redis.ping()
+        while not self._try_to_open():
+            time.sleep(LOOK_S)
+
+    def _try_to_open(self) -> bool:
+        with self._reach.or_away():
+            if not self._is_open:
+                self._lease.acquire()
+                self._see_others_off()
+                self._is_open = True
+            self.roster.register()
+        return self._reach.answers
 
     def make_ready(self, holder: str) -> bool:
         """Before somebody starts under that name: what the last one had in hand is given back.

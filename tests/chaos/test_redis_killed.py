@@ -39,3 +39,21 @@ def test_a_batch_goes_on_when_a_killed_redis_is_back(
     assert [worker.loads for worker in client.fleet()] == [1, 1]
     assert not any("killing it" in line or "starting it again" in line for line in fleet.lines)
     assert fleet.stop() == 0
+
+
+def test_a_launcher_that_waits_for_its_box_waits_for_redis_too(
+    server: ValkeyServer,  # noqa: F811
+    launch: Start,
+    client: Client,
+    settings: Settings,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """As after a kill -9 of the one before: its hold on the box lasts for ten seconds more."""
+    client.redis.set(settings.names.box(settings.box), "process 1 on gone 0", px=10_000)
+    fleet = launch("--workers", "1")
+    fleet.wait_for("is held by process 1 on gone")
+    server.stop()
+    fleet.wait_for("Redis does not answer")
+    server.start(timeout=30)
+    fleet.wait_for("Models loaded!")
+    assert client.submit(write_batch(tmp_path, [2])).wait(timeout=100).generated == 2
