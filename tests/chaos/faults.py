@@ -45,7 +45,7 @@ class NobodyThere(Exception):
 class Faults:
     """Does things to a fleet that speaks a batch, one after another, and prints what each was and when.
 
-    `start_fleet` starts its launcher, `wait_for_batch` a client that waits for the batch.
+    `fleet` is its launcher, `start_fleet` starts another, `wait_for_batch` a client that waits for the batch.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Faults:
         settings: Settings,
         server: Server,
         rng: random.Random,
+        fleet: Said,
         start_fleet: Callable[[], Said],
         wait_for_batch: Callable[[], Said],
     ) -> None:
@@ -62,6 +63,7 @@ class Faults:
         self._start_fleet = start_fleet
         self._wait_for_batch = wait_for_batch
         self._last_hit = ""
+        self.fleet = fleet
         self.waiting = wait_for_batch()
 
     def strike(self, kinds: Sequence[str], record: RecordFiles, total: int, step: tuple[int, int]) -> int:
@@ -75,6 +77,7 @@ class Faults:
             now = record.wait_for(now + self._rng.randint(*step), self._rng.uniform(*PAUSE_S))
             if now >= total:
                 break
+            self.keep_launcher()
             try:
                 said = getattr(self, waiting[0])()
             except NobodyThere:
@@ -84,6 +87,13 @@ class Faults:
             waiting.popleft()
             struck += 1
         return struck
+
+    def keep_launcher(self) -> None:
+        """Start another one if it has ended, as systemd or compose would: a Redis that is away as it starts ends it."""
+        if self.fleet.process.poll() is not None:
+            self.fleet.wait()
+            print(f"   the launcher has ended: {self.fleet.lines[-1:]}")
+            self.fleet = self._start_fleet()
 
     def kill_child(self) -> str:
         return self._signal(Role.WORKER_CHILD, signal.SIGKILL)
@@ -113,9 +123,10 @@ class Faults:
         return self._signal(Role.COLLECTOR_CHILD, signal.SIGKILL)
 
     def kill_launcher(self) -> str:
-        """And start another, as systemd or compose would."""
+        """Another one is started, as systemd or compose would."""
         what = self._signal(Role.LAUNCHER, signal.SIGKILL)
-        self._start_fleet()
+        self.fleet.wait()
+        self.fleet = self._start_fleet()
         return f"{what}, and a new one"
 
     def cut_redis(self) -> str:

@@ -110,11 +110,11 @@ def _go_through(
         return Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), batch_file.parent)
 
     rng = random.Random(SEED)
-    faults = Faults(settings, server, rng, start_fleet, wait_for_batch)
+    faults = Faults(settings, server, rng, fleets[-1], start_fleet, wait_for_batch)
     total = batch.progress().total
-    struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
     try:
-        result = batch.wait(timeout=600)
+        struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
+        result = batch.wait(timeout=600, on_progress=lambda _: faults.keep_launcher())
     finally:
         for fleet in fleets:
             print("", *fleet.lines[-LAST_LINES:], sep="\n")
