@@ -165,7 +165,7 @@ def test_a_fleet_works_over_tls_and_nobody_sees_its_password(
         "/api/tasks": "cloner.speak_chunk",
         "Flower": "localhost",
         "command lines with Flower": "cloner.worker",
-        "Redis": "celery-task-meta",
+        "Redis": ":manifest",
         "fleet without Redis": "does not answer",
     }.items():
         assert words in seen[where], where
