@@ -97,16 +97,19 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
 def fleet_overhead() -> list[Row]:
     """Everything but the speaking: from the batch file to the JSON, a real WAV each, workers ready before."""
     values = []
-    with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder, embedded_redis() as url:
-        with fleet(url, Path(folder) / "out") as client:
-            for run in range(RUNS):
-                # Another seed each time: what is there already would not be spoken again.
-                batch = write_batch(Path(folder), SEGMENTS, SPEAKERS, seed=run)
-                start = time.perf_counter()
-                result = client.submit(batch).wait()
-                values.append((time.perf_counter() - start) * 1000 / SEGMENTS)
-                if result.generated != SEGMENTS:
-                    raise SystemExit(f"{result.failed} of {SEGMENTS} segments failed")
+    with (
+        tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder,
+        embedded_redis() as url,
+        fleet(url, Path(folder) / "out") as client,
+    ):
+        for run in range(RUNS):
+            # Another seed each time: what is there already would not be spoken again.
+            batch = write_batch(Path(folder), SEGMENTS, SPEAKERS, seed=run)
+            start = time.perf_counter()
+            result = client.submit(batch).wait()
+            values.append((time.perf_counter() - start) * 1000 / SEGMENTS)
+            if result.generated != SEGMENTS:
+                raise SystemExit(f"{result.failed} of {SEGMENTS} segments failed")
     what = f"fleet's overhead a segment ({SEGMENTS} segments, {WORKERS} workers, fake engine)"
     return [Row(what, "ms", values, goal="< 3 ms")]
 
