@@ -11,6 +11,7 @@ from cloner.errors import UnknownBatch
 from cloner.overview import Watcher, WorkerNow
 from cloner.progress import Progress
 from cloner.redisconn import connect
+from cloner.report import body
 from cloner.results import BatchResult
 from cloner.settings import Settings
 from cloner.speed import Speedometer
@@ -54,13 +55,20 @@ class Board:
             }
 
     def result(self, batch_id: str) -> str:
-        """A closed batch's result as JSON. Raises `UnknownBatch`, `Damaged`."""
+        """What came of a closed batch, as JSON. Raises `UnknownBatch`, `Damaged`."""
+        return self._result(batch_id).model_dump_json(indent=2)
+
+    def report(self, batch_id: str) -> str:
+        """The same for people, as a part of a page. Raises `UnknownBatch`, `Damaged`."""
+        return body(self._result(batch_id), self._settings.fleet)
+
+    def _result(self, batch_id: str) -> BatchResult:
         data = self._blobs.get(self._settings.names.result(batch_id))
         if not isinstance(data, bytes):
             raise UnknownBatch(
                 f"batch {batch_id} has no result: it is not finished, or was never there, or is long gone"
             )
-        return BatchResult.unpack(data).model_dump_json(indent=2)
+        return BatchResult.unpack(data)
 
     def _batches(self) -> list[dict[str, Any]]:
         ids = self._watcher.batches(SHOWN)

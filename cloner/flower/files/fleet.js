@@ -75,8 +75,11 @@
     width("lost", batch.total ? batch.failed / batch.total : 0);
     card.querySelector(".bar").setAttribute("aria-valuenow", percent);
     card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
-    part("result").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}.json`);
-    part("result").hidden = !batch.has_result;
+    part("report").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}`);
+    part("report").setAttribute("aria-label", `Report of batch ${batch.id}`);
+    part("result").href = `${part("report").href}.json`;
+    part("result").setAttribute("aria-label", `Result of batch ${batch.id} as JSON`);
+    part("links").hidden = !batch.has_result;
     trouble(batch.error);
   }
 
