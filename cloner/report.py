@@ -167,7 +167,7 @@ def _number(value: float, digits: int = 0) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 59.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds else "0 s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -180,4 +180,4 @@ def _time(seconds: float) -> str:
 
 def _percent(part: float, whole: float) -> str:
     """A share as CSS and people write it."""
-    return f"{100 * part / whole if whole else 0.0:.1f}%"
+    return f"{100 * part / whole if whole else 0.0:.1f}".removesuffix(".0") + "%"
