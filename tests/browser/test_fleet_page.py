@@ -54,7 +54,7 @@ def test_the_fleet_page_moves_while_a_batch_runs(
         page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
         page.wait_for("document.querySelectorAll('.worker .pill[data-state=ready]').length === 2")
         assert evil.name in page.text()
-        page.goto(page.wait_for("document.querySelector('#finished a:not([hidden])').href"))
+        page.goto(page.wait_for("document.querySelector('#finished [data-is=result]').href"))
         assert json.loads(page.text())["generated"] == 60
 
         page.goto(f"{address}/tasks")
