@@ -56,6 +56,28 @@ def die(self, say):
 FakeEngine.load = die
 """
 
+NO_MEMORY_TWICE = """
+import pathlib
+from cloner.engine.fake import FakeEngine
+from cloner.errors import LoadFailed
+
+load = FakeEngine.load
+
+def fail_twice(self, say):
+    for number in range(4):
+        try:
+            pathlib.Path(__file__).with_name(f"load-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if number in (1, 2):
+            raise LoadFailed("CUDA out of memory")
+        break
+    load(self, say)
+
+FakeEngine.load = fail_twice
+"""
+"""The second and the third load, as where the driver still holds a killed process's memory."""
+
 
 def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Have all processes that are started from now on do that to their engine."""
