@@ -183,7 +183,8 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         errors=dict(sorted(errors.items())),
         carried=sum(segment.carried for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
-        elapsed_s=round(now - manifest.submitted_at, 3),
+        # A server whose clock was put back meanwhile cannot tell.
+        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
         audio_s=round(sum(segment.audio_s for segment in spoken), 3),
         frames=sum(segment.frames for segment in spoken),
         workers=dict(sorted(workers.items())),

@@ -7,26 +7,6 @@ from pathlib import Path
 
 import pytest
 
-HANGS_ONCE = """
-import itertools, pathlib, threading
-from cloner.engine.fake import FakeEngine
-
-speak = FakeEngine.speak
-
-def hang_once(self, *arguments):
-    for number, answer in enumerate(speak(self, *arguments)):
-        if number == 4:
-            try:
-                pathlib.Path(__file__).with_name("has-hung").touch(exist_ok=False)
-                threading.Event().wait()
-            except FileExistsError:
-                pass
-        yield answer
-
-FakeEngine.speak = hang_once
-"""
-"""At its fifth segment, for ever, its threads alive."""
-
 WORKER_1_CANNOT_LOAD = """
 import os
 from cloner.engine.fake import FakeEngine
