@@ -12,6 +12,9 @@ import pytest
 from tests.browser.chromium import Page, browser
 from tests.integration.conftest import client, launch, settings  # noqa: F401 - fixtures
 
+# Read before each test's environment is cleaned.
+PICTURES = os.environ.get("CLONER_PICTURES")
+
 
 @pytest.fixture(scope="session")
 def _browser() -> Iterator[Page]:
@@ -27,4 +30,4 @@ def page(_browser: Page) -> Page:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Where photographs go; CLONER_PICTURES of the environment keeps them for people to look at."""
-    return Path(os.environ.get("CLONER_PICTURES") or tmp_path)
+    return Path(PICTURES or tmp_path)

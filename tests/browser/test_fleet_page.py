@@ -10,6 +10,7 @@ from cloner.client import Client
 from cloner.settings import Settings
 from tests.batches import write_batch
 from tests.browser.chromium import Page
+from tests.chaos.servers import Server
 from tests.integration.conftest import Start
 from tests.watching import LOGIN, running_flower
 
@@ -54,7 +55,7 @@ def test_the_fleet_page_moves_while_a_batch_runs(
         page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
         page.wait_for("document.querySelectorAll('.worker .pill[data-state=ready]').length === 2")
         assert evil.name in page.text()
-        page.goto(page.wait_for("document.querySelector('#finished a:not([hidden])').href"))
+        page.goto(page.wait_for("document.querySelector('#finished [data-is=result]').href"))
         assert json.loads(page.text())["generated"] == 60
 
         page.goto(f"{address}/tasks")
@@ -75,3 +76,21 @@ def test_a_wrong_password_shows_nothing(settings: Settings, tmp_path: Path, page
     with running_flower(settings, tmp_path) as address:
         page.goto(f"{address.replace('//', '//anna:wrong@')}/fleet")
         assert page.eval("document.getElementById('fleet')") is None
+
+
+def test_what_was_seen_last_stays_and_is_marked_as_old_while_redis_is_away(tmp_path: Path, page: Page) -> None:
+    server = Server(tmp_path)
+    settings = Settings(redis_url=server.url, fleet="away", out_dir=tmp_path / "out")
+    try:
+        with running_flower(settings, tmp_path) as address:
+            page.goto(f"{address.replace('//', f'//{LOGIN}@')}/fleet")
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
+            server.kill()
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'No news'")
+            assert "Flower cannot look at the fleet" in page.text()
+            assert page.eval("document.querySelector('#fleet-name').textContent") == "away"
+            server.start()
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
+            assert "Flower cannot look at the fleet" not in page.text()
+    finally:
+        server.kill()
