@@ -194,7 +194,8 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         carried=sum(segment.carried for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         submitted_at=manifest.submitted_at,
-        elapsed_s=round(now - manifest.submitted_at, 3),
+        # A server whose clock was put back meanwhile cannot tell.
+        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
         audio_s=_audio_s(spoken),
         carried_audio_s=_audio_s(segment for segment in spoken if segment.carried),
         frames=sum(segment.frames for segment in spoken),
