@@ -19,8 +19,6 @@ from tests.chaos.clocks import HOUR_S, Clock
 from tests.chaos.servers import Server
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
 
-ALIVE = {"alive_s": 20.0, "hang_s": 30.0, "heartbeat_s": 0.5}
-
 UNTRUE = re.compile("killing it|starting it again|is gone|taken over|opened again|Traceback")
 """What no launcher says of a clock."""
 
@@ -41,7 +39,15 @@ def settings(servers_clock: Clock, tmp_path: Path) -> Iterator[Settings]:
     with servers_clock.shown():
         server = Server(tmp_path)
     fleet = f"test-{secrets.token_hex(4)}"
-    yield Settings(redis_url=server.url, fleet=fleet, out_dir=tmp_path / "out", engine=EngineName.FAKE, **ALIVE)
+    yield Settings(
+        redis_url=server.url,
+        fleet=fleet,
+        out_dir=tmp_path / "out",
+        engine=EngineName.FAKE,
+        alive_s=20,
+        hang_s=30,
+        heartbeat_s=0.5,
+    )
     server.kill()
 
 
