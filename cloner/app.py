@@ -21,6 +21,9 @@ from cloner.queues import PARENT, Names
 from cloner.settings import Settings
 from cloner.taking import Channel
 
+NEVER_S = 100 * 366 * 86_400
+"""More seconds than any clock has counted."""
+
 
 def make_app(settings: Settings, holder: str | None = None) -> Celery:
     """A Celery app for the fleet's Redis; who takes messages is a `holder`, by its name.
@@ -59,11 +62,9 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         # Who gives up on Redis, after 100 tries by default, has to load its model again.
         broker_connection_max_retries=None,
         broker_transport_options={
-            # A message held longer than this is delivered a second time: longer than any chunk.
-            "visibility_timeout": 86_400,
-            # Look for messages to give back every second, not every hundred.
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
+            # A message held longer than this is delivered a second time, by this box's clock, which may jump by days
+            # where a machine was suspended: never. The launcher knows better who has died.
+            "visibility_timeout": NEVER_S,
             # A worker drains its own queue first, then the shared one, in the order of its -Q.
             "queue_order_strategy": "priority",
             # The kernel notices a Redis whose machine is gone without a word.

@@ -1,7 +1,7 @@
 """Messages that Celery drops when it loses its connection, given back to their queues when it has a new one.
 
 What was delivered and not begun, Celery forgets: another broker would deliver it again. Redis keeps it as in this
-worker's hand, and kombu would give it back only after the visibility timeout, a day.
+worker's hand, and kombu would never give it back.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Lease:
             pipe.pttl(self._key)
             (seconds, microseconds), left_ms = pipe.execute()
         cut(self._redis, self._key, left_ms, longest_s)
-        return float(seconds) + microseconds / 1e6 + min(left_ms / 1000, longest_s)
+        return float(seconds) + float(microseconds) / 1e6 + min(float(left_ms) / 1000, longest_s)
 
     def _holder(self) -> str:
         return str(self._redis.get(self._key) or "").rpartition(" ")[0] or "gone by now"

@@ -18,22 +18,13 @@ from tests.integration.conftest import Start, eventually, spoken
 ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
 
 
-@pytest.mark.parametrize(("part", "engine"), [("parent", "fake"), ("child", "fake"), ("child", "batched")])
+@pytest.mark.parametrize("part", ["parent", "child"])
 def test_a_frozen_worker_is_replaced_and_its_chunk_goes_on(
-    launch: Start,
-    client: Client,
-    settings: Settings,
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    part: str,
-    engine: str,
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, part: str
 ) -> None:
-    changes: dict[str, object] = {"fake_segment_s": 0.25}
-    if engine == "batched":
-        changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
-    fleet = launch("--workers", "1", **changes, **ALIVE)
+    fleet = launch("--workers", "1", fake_segment_s=0.25, **ALIVE)
     fleet.wait_for("Models loaded!")
-    batch = client.submit(write_batch(tmp_path, [15, 15], {"min_new_tokens": 30, "max_new_tokens": 30}))
+    batch = client.submit(write_batch(tmp_path, [15, 15]))
     fleet.wait_for("Speaker 0 progress: 5/15")
     (worker,) = parents(fleet, "cloner.worker")
     victim = worker if part == "parent" else child(worker)
@@ -59,9 +50,41 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
     assert batch.wait(timeout=100).generated == 46
 
 
-@pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
-    engine: str,
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    """At its fifth segment, for ever, while its threads live."""
+    plugin(
+        "cloner.engine.fake",
+        """
+        import threading
+        answer = module._answer
+        def hanging(line):
+            if line.segment == 4 and once("hung"):
+                threading.Event().wait()
+            return answer(line)
+        module._answer = hanging
+        """,
+    )
+    fleet = launch("--workers", "1", hang_s=6.0, **ALIVE)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [10]))
+    fleet.wait_for("[Main] Worker 0 has been busy for 6 s without a step: killing it")
+    check_whole(batch.wait(timeout=100), settings)
+
+
+@pytest.mark.parametrize(
+    ("what", "hang_s", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSTOP)", 300.0, "has shown no sign of life for 6 s"),
+        ("threading.Event().wait()", 10.0, "has been busy for 10 s without a step"),
+    ],
+    ids=["frozen", "hanging"],
+)
+def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
+    what: str,
+    hang_s: float,
+    says: str,
     launch: Start,
     client: Client,
     settings: Settings,
@@ -69,40 +92,24 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    """For ever, at its fifth segment or so, while its threads live."""
-    if engine == "fake":
-        plugin(
-            "cloner.engine.fake",
-            """
-            import threading
-            answer = module._answer
-            def hanging(line):
-                if line.segment == 4 and once("hung"):
-                    threading.Event().wait()
-                return answer(line)
-            module._answer = hanging
-            """,
-        )
-        changes: dict[str, object] = {}
-    else:
-        plugin(
-            "cloner.engine.scheduler",
-            """
-            import threading
-            step = module.Scheduler._step
-            def hanging(self, running):
-                if self.use.frames > 120 and once("hung"):
-                    threading.Event().wait()
-                return step(self, running)
-            module.Scheduler._step = hanging
-            """,
-        )
-        changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
-    fleet = launch("--workers", "1", hang_s=6.0, **changes, **ALIVE)
+    """In the middle of the chunk, between two steps; the second engine of its name does not."""
+    plugin(
+        "cloner.engine.scheduler",
+        f"""
+        import threading
+        step = module.Scheduler._step
+        def standing_still(self, running):
+            if self.use.frames > 60 and once("stood still"):
+                {what}
+            return step(self, running)
+        module.Scheduler._step = standing_still
+        """,
+    )
+    fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, hang_s=hang_s, **BATCHED, **ALIVE)
     fleet.wait_for("Models loaded!")
-    batch = client.submit(write_batch(tmp_path, [10], {"min_new_tokens": 30, "max_new_tokens": 30}))
-    fleet.wait_for("[Main] Worker 0 has been busy for 6 s without a step: killing it")
-    finished = len(spoken(settings, batch.id))
-    assert 0 < finished < 10
-    check_whole(batch.wait(timeout=100), settings)
+    batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 15, "max_new_tokens": 15}))
+    fleet.wait_for(f"[Main] Worker 0 {says}: killing it")
+    before = spoken(settings, batch.id)
+    assert 0 < len(before) < 8
+    check_whole(batch.wait(timeout=200), settings)
     assert len(fleet.wait_for("Models loaded!", 2)) == 2

@@ -74,7 +74,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
             """,
         )
         # Loading lasts for several looks of the launcher, which must not take it for a worker that never loads.
-        changes: dict[str, object] = {"fake_slots": 3, "fake_load_s": 1.5, "heartbeat_s": 0.2}
+        changes: dict[str, object] = {"fake_slots": 3, "fake_load_s": 1.0, "heartbeat_s": 0.2}
     else:
         # The text goes into the prompt when the chunk comes; it kills when it is to speak.
         plugin(
@@ -129,7 +129,7 @@ def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
     launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
 ) -> None:
     plugin("cloner.engine.fake", "module._answer = lambda line: die()")
-    fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.6, heartbeat_s=0.2)
+    fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.4, heartbeat_s=0.2)
     fleet.wait_for("Models loaded!")
     result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
     check_whole(result, settings, failed=set(range(8)))

@@ -36,9 +36,7 @@ SETTINGS = {
 }
 
 TRANSPORT_OPTIONS = {
-    "visibility_timeout": 86_400,
-    "unacked_restore_interval": 1,
-    "unacked_restore_throttle": 1,
+    "visibility_timeout": 3_162_240_000,
     "queue_order_strategy": "priority",
     "socket_keepalive": True,
 }
