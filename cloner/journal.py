@@ -39,6 +39,8 @@ class Run:
 
     number: int
     """Its place among the chunk's runs, whichever workers they were on; from 1."""
+    worker: str = ""
+    """Name of the worker that it was on."""
     part: str = ""
     """Name of what its process had not finished writing, see `OutputRoot.part`."""
     generated: int = 0
@@ -128,12 +130,13 @@ class Journal:
     def _read(self) -> list[Run]:
         runs: dict[tuple[Path, int], Run] = {}
         for path in self._files():
+            worker = path.name.removeprefix(f"{self._chunk}.").removesuffix(".hand")
             for line in path.read_bytes().splitlines():
                 try:
                     note = _Note.model_validate_json(line)
                 except ValidationError:
                     continue  # torn by a crash
-                _take(runs.setdefault((path, note.run), Run(note.run)), note)
+                _take(runs.setdefault((path, note.run), Run(note.run, worker)), note)
         return sorted(runs.values(), key=lambda run: run.number)
 
 

@@ -76,6 +76,14 @@ class Runtime:
         """What the registry knows of the engine's size, which is less where memory has run out."""
         return {"slots": self.engine.slots, "cache_gb": round(self.engine.cache_gb, 2)}
 
+    def others(self) -> list[WorkerInfo]:
+        """The other workers that are alive, those first that may do better: on another card, and not busy."""
+        place = (self._worker.box, self._worker.card)
+        others = [worker for worker in self.registry.workers() if worker.name != self.name]
+        return sorted(
+            others, key=lambda other: ((other.box, other.card) == place, other.state is not WorkerState.READY)
+        )
+
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
         log = get_logger()

@@ -47,7 +47,7 @@ def test_what_a_killed_process_had_in_hand_is_known(tmp_path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
-    assert make(tmp_path, "cpu.1@other").dead == [Run(1, PART, 5, {7: False, 9: True}, ended=False)]
+    assert make(tmp_path, "cpu.1@other").dead == [Run(1, "cpu.0@box", PART, 5, {7: False, 9: True}, ended=False)]
     assert make(tmp_path, chunk=4).dead == []
     assert make(tmp_path, chunk=33).dead == []
 
