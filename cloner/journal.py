@@ -7,6 +7,7 @@ when the chunk is finished. A run that ends without a line of its own has died.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Run:
     started: dict[int, bool] = field(default_factory=dict)
     """Segment that was taken in hand -> whether it was alone in the engine."""
     ended: bool = False
-    """Whether it came to an end, or was told to stop, before its process did."""
+    """Whether it came to an end, or was told to stop, before its process did, though it may have been killed then."""
 
 
 class Journal:
@@ -63,6 +64,7 @@ class Journal:
         self._chunk = chunk
         self._path = self._directory / f"{chunk}.{worker}.hand"
         self._file: int | None = None
+        self._lock = threading.Lock()
         self._number = 0
         self._is_torn = False
         with keeping(self._directory):
@@ -83,13 +85,16 @@ class Journal:
 
     def started(self, segment: int, *, alone: bool) -> None:
         """A segment is taken in hand. May be called from any thread, and never fails."""
-        self._note(_Note(run=self._number, segment=segment, alone=alone))
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, segment=segment, alone=alone))
 
     def end(self) -> None:
-        """The run ends by itself, or because it was told to: nobody is to blame."""
-        if self._number:
-            self._note(_Note(run=self._number, ended=True))
-            self._number = 0
+        """The run ends by itself, or because it was told to: nobody is to blame. As `started`, from any thread."""
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, ended=True))
+                self._number = 0
 
     def remove(self) -> None:
         """The chunk is finished: no run of it will come, on whatever worker."""
@@ -107,9 +112,11 @@ class Journal:
             self.remove()
         elif not isinstance(error, EngineBroken):
             self.end()
-        if self._file is not None:
-            with suppress(OSError):
-                os.close(self._file)
+        with self._lock:
+            if self._file is not None:
+                self._number = 0
+                with suppress(OSError):
+                    os.close(self._file)
 
     def _note(self, note: _Note) -> None:
         if self._file is None:

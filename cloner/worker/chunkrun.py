@@ -92,7 +92,9 @@ class ChunkRun:
         try:
             self._record = runtime.record(message.batch_id)
             self._log = ChunkLog(runtime, message, self._record)
-            self._journal = Journal(runtime.outputs.root, message.batch_id, message.number, runtime.name)
+            self._journal = runtime.in_hand = Journal(
+                runtime.outputs.root, message.batch_id, message.number, runtime.name
+            )
             self._watch = ChunkWatch(runtime, message.batch_id, self._journal)
             self._outbox = Outbox(runtime, self._record, self._watch)
             with self._journal, self._watch:
@@ -114,7 +116,7 @@ class ChunkRun:
         if not self._todo or self._watch.stopped():
             return
         dead = self._journal.dead
-        for run in dead:
+        for run in self._journal.runs:  # one that was told to stop may have been killed, too
             for name in (run.part, codes_part(run.part)):
                 self._runtime.outputs.discard(name)
         speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}

@@ -25,6 +25,7 @@ from cloner.logs import configure, get_logger
 from cloner.redisconn import OUTAGE_RETRIES, connect
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.worker.runtime import Runtime
+from cloner.worker.stopping import hear_stops
 
 _runtime: Runtime | None = None
 
@@ -94,6 +95,7 @@ def start(**_: Any) -> None:
     blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)
     try:
         runtime = Runtime(settings, worker, make_engine(settings, worker.device, place.memory_gb), redis, blobs)
+        hear_stops(runtime.told_to_stop)
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live

@@ -227,6 +227,50 @@ def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
     check_whole(batch.wait(timeout=200), settings)
 
 
+STUCK = """
+import ctypes
+answer = module._answer
+def answering(line):
+    if "killer" in line.text and not os.path.exists("free"):
+        once("stuck")
+        # A lock that this thread has already: it waits for ever, in one step that no signal interrupts.
+        lock = ctypes.create_string_buffer(64)
+        libc = ctypes.CDLL(None)
+        libc.pthread_mutex_lock(lock)
+        libc.pthread_mutex_lock(lock)
+    return answer(line)
+module._answer = answering
+"""
+
+
+def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin("cloner.engine.fake", STUCK)
+    fleet = launch("--workers", "1", fake_slots=3, stop_s=3.0)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
+    eventually((tmp_path / "plugin/stuck").exists)
+    assert fleet.stop() == 0
+    fleet.wait_for("[Main] Killing Worker 0")
+    assert hands(settings)[-1].endswith('"ended":true}')
+    (tmp_path / "free").touch()
+    launch("--workers", "1")
+    check_whole(batch.wait(timeout=200), settings)
+
+
+def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin("cloner.engine.fake", STUCK)
+    fleet = launch("--workers", "1", fake_slots=3, hang_s=3.0, heartbeat_s=0.2, stop_s=3.0)
+    fleet.wait_for("Models loaded!")
+    client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
+    fleet.wait_for("[Main] Worker 0 has been busy for 3 s without a step: killing it")
+    eventually(lambda: '{"run":2,"segment":4,"alone":true}' in hands(settings))
+    assert not [line for line in hands(settings) if "ended" in line]
+
+
 def hands(settings: Settings) -> list[str]:
     """The lines of the journals that are there."""
     return [line for path in settings.out_dir.rglob("*.hand") for line in path.read_text().splitlines()]

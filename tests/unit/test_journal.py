@@ -72,6 +72,17 @@ def test_only_what_breaks_the_engine_leaves_suspects(tmp_path: Path, error: Base
     assert run.started == {7: False}
 
 
+def test_what_is_taken_in_hand_after_a_stop_is_nobodys_fault(tmp_path: Path) -> None:
+    with suppress(EngineBroken), make(tmp_path) as hand:
+        hand.begin(PART, 5)
+        hand.started(7, alone=False)
+        hand.end()
+        hand.started(8, alone=False)
+        raise EngineBroken
+    hand.end()
+    assert make(tmp_path).runs == [Run(1, "cpu.0@box", PART, 5, {7: False}, ended=True)]
+
+
 def test_runs_are_numbered_over_all_workers(tmp_path: Path) -> None:
     for worker in ("z", "a", "m"):
         leave(tmp_path, EngineBroken(), worker)
