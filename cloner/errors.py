@@ -15,6 +15,7 @@
     ├── RecordFailed                        the record of what is finished cannot be read or written
     │   └── RecordFull                      there is no room on the disk for its next line
     ├── EngineBroken               exit 75  the engine raised an error; a fresh process may do better
+    ├── WorkerBroken               exit 78  a worker whose engine breaks whatever it speaks
     ├── BatchBroken                exit 1   a batch could not be opened or closed
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
     ├── MissingPackage             exit 1   an extra is not installed
@@ -33,8 +34,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 EXIT_LOAD_FAILED = 78
-"""Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted, unless it has
-loaded before; then, five times."""
+"""Exit status of a worker whose model does not load, or breaks whatever it speaks (``EX_CONFIG`` of sysexits.h): it is
+not restarted. Only one that has loaded before, and does not load again, is; five times."""
 
 EXIT_ENGINE_BROKEN = 75
 """Exit status of a model's process whose engine broke (``EX_TEMPFAIL`` of sysexits.h): Celery starts another."""
@@ -141,6 +142,12 @@ class EngineBroken(ClonerError):
     """The engine broke."""
 
     exit_code = EXIT_ENGINE_BROKEN
+
+
+class WorkerBroken(ClonerError):
+    """The worker's model breaks whatever it speaks."""
+
+    exit_code = EXIT_LOAD_FAILED
 
 
 class WrongSchema(ClonerError):

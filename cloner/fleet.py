@@ -69,7 +69,9 @@ class WorkerInfo:
     steps: int = 0
     """Signs of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
     error: str = ""
-    """Why its model does not load, if it does not."""
+    """Why its model does not load, or why it is given up, if it is."""
+    passed_on: str = ""
+    """The last batch and chunk that it could not speak, and left to another worker, if it has spoken nothing since."""
     assignment: str = ""
     """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
     assigned_speakers: int = 0

@@ -7,6 +7,7 @@ when the chunk is finished. A run that ends without a line of its own has died.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Run:
 
     number: int
     """Its place among the chunk's runs, whichever workers they were on; from 1."""
+    worker: str = ""
+    """Name of the worker that it was on."""
     part: str = ""
     """Name of what its process had not finished writing, see `OutputRoot.part`."""
     generated: int = 0
@@ -46,7 +49,7 @@ class Run:
     started: dict[int, bool] = field(default_factory=dict)
     """Segment that was taken in hand -> whether it was alone in the engine."""
     ended: bool = False
-    """Whether it came to an end, or was told to stop, before its process did."""
+    """Whether it came to an end, or was told to stop, before its process did, though it may have been killed then."""
 
 
 class Journal:
@@ -61,6 +64,7 @@ class Journal:
         self._chunk = chunk
         self._path = self._directory / f"{chunk}.{worker}.hand"
         self._file: int | None = None
+        self._lock = threading.Lock()
         self._number = 0
         self._is_torn = False
         with keeping(self._directory):
@@ -81,13 +85,16 @@ class Journal:
 
     def started(self, segment: int, *, alone: bool) -> None:
         """A segment is taken in hand. May be called from any thread, and never fails."""
-        self._note(_Note(run=self._number, segment=segment, alone=alone))
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, segment=segment, alone=alone))
 
     def end(self) -> None:
-        """The run ends by itself, or because it was told to: nobody is to blame."""
-        if self._number:
-            self._note(_Note(run=self._number, ended=True))
-            self._number = 0
+        """The run ends by itself, or because it was told to: nobody is to blame. As `started`, from any thread."""
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, ended=True))
+                self._number = 0
 
     def remove(self) -> None:
         """The chunk is finished: no run of it will come, on whatever worker."""
@@ -105,9 +112,11 @@ class Journal:
             self.remove()
         elif not isinstance(error, EngineBroken):
             self.end()
-        if self._file is not None:
-            with suppress(OSError):
-                os.close(self._file)
+        with self._lock:
+            if self._file is not None:
+                self._number = 0
+                with suppress(OSError):
+                    os.close(self._file)
 
     def _note(self, note: _Note) -> None:
         if self._file is None:
@@ -128,12 +137,13 @@ class Journal:
     def _read(self) -> list[Run]:
         runs: dict[tuple[Path, int], Run] = {}
         for path in self._files():
+            worker = path.name.removeprefix(f"{self._chunk}.").removesuffix(".hand")
             for line in path.read_bytes().splitlines():
                 try:
                     note = _Note.model_validate_json(line)
                 except ValidationError:
                     continue  # torn by a crash
-                _take(runs.setdefault((path, note.run), Run(note.run)), note)
+                _take(runs.setdefault((path, note.run), Run(note.run, worker)), note)
         return sorted(runs.values(), key=lambda run: run.number)
 
 

@@ -78,6 +78,13 @@ class Roster:
             known = self._registry.get(name)
         return known is not None and known.loads > 0
 
+    def is_broken(self, name: str) -> bool:
+        """Whether the worker, which has ended, had its model loaded. No, where Redis does not answer."""
+        known = None
+        with self._reach.or_away():
+            known = self._registry.get(name)
+        return known is not None and known.state is not WorkerState.LOADING
+
     def give_up(self, name: str) -> None:
         """The worker will not be started again: nothing more is dealt to it."""
         self._given_up.add(name)

@@ -248,6 +248,9 @@ class Supervisor:
             reason = ""
             if end.status in CANNOT:
                 said = self._desk.roster.error(post.holder) or end.child.last_line or "it did not say why"
+                if self._desk.roster.is_broken(post.holder):
+                    self._give_up(post, f"is broken: {' '.join(said.split())}")
+                    return
                 if self._desk.roster.has_loaded(post.holder) and post.failed_loads < HOPELESS:
                     # What was killed may hold the card's memory for a while.
                     how = f"did not load its model again: {' '.join(said.split())}"
@@ -258,15 +261,15 @@ class Supervisor:
             elif post.failed_loads >= HOPELESS:
                 reason = f"it died {HOPELESS} times before it had loaded; at last it {how}"
             if reason:
-                self._give_up(post, " ".join(reason.split()))
+                self._give_up(post, f"cannot load its model: {' '.join(reason.split())}")
                 return
         self._launch_later(post, how)
 
-    def _give_up(self, post: Post, reason: str) -> None:
-        """Go on without a worker that will never load its model, as long as there are others."""
+    def _give_up(self, post: Post, why: str) -> None:
+        """Go on without a worker that will never work, as long as there are others."""
         self._desk.ended(post.holder)
         self._posts.remove(post)
-        what = f"{post.title} cannot load its model: {reason}"
+        what = f"{post.title} {why}"
         if not any(other.is_worker for other in self._posts):
             self.stop()
             raise LoadFailed(what)

@@ -36,9 +36,9 @@ class Cache:
 
     def __init__(self, stack: Stack, total_positions: int, dtype: torch.dtype, device: torch.device) -> None:
         self._stack = stack
-        size = total_positions * stack.kv_heads * stack.head_dim
-        # A position that nobody wrote yet is masked, and masked NaN would still spread.
-        self._memory = _zeros((len(stack), 2, size), dtype, device)
+        self._dtype = dtype
+        self._device = device
+        self._memory = self._taken(total_positions)
         self._rows = torch.arange(total_positions, device=device)
         self.total_positions = total_positions
         self.slots = self.positions = 0
@@ -48,17 +48,23 @@ class Cache:
         """Memory that all slots take."""
         return self._memory.nbytes
 
-    def halve(self) -> None:
-        """Give half of the memory back; what it held is lost. Call `shape` before the next use."""
-        layers, parts, size = self._memory.shape
-        dtype, device = self._memory.dtype, self._memory.device
-        self.total_positions //= 2
+    def resize(self, total_positions: int) -> None:
+        """Have memory for so many positions, at most as many as at the start, divided as before; what it held is lost.
+
+        Where there is no memory for them, there is none at all until it is called again, with fewer.
+        """
         # The old one goes first: there is no room for both.
-        del self._memory, self._slots
-        if device.type == "cuda":
+        self._memory = self._slots = torch.empty(0)
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._memory = _zeros((layers, parts, size // 2), dtype, device)
-        self.slots = self.positions = 0
+        self._memory = self._taken(total_positions)
+        self.total_positions = total_positions
+        self.shape(self.positions)
+
+    def _taken(self, total_positions: int) -> Tensor:
+        # A position that nobody wrote yet is masked, and masked NaN would still spread.
+        size = total_positions * self._stack.kv_heads * self._stack.head_dim
+        return _zeros((len(self._stack), 2, size), self._dtype, self._device)
 
     def shape(self, positions: int) -> None:
         """Divide the memory anew; what it held is lost. Slots of `positions`, as many as fit."""

@@ -48,8 +48,7 @@ class Prefixes:
         self._kept[voice.key] = prefix if self._used() + prefix.nbytes <= self.room else prefix.cpu()
 
     def make_room(self) -> None:
-        """Where memory ran out: half the room, and until the chunk ends all wait in the host's memory."""
-        self.room //= 2
+        """Where memory ran out: until the chunk ends, all wait in the host's memory."""
         for key, prefix in self._kept.items():
             self._kept[key] = prefix.cpu()
 

@@ -28,6 +28,11 @@ OUT_OF_MEMORY = (
 )
 
 
+ROUNDS, MOST_ROUNDS = 2, 64
+"""Where memory ran out, twice the slots are tried when so many segments for each slot are finished. Each time that it
+runs out again, it takes twice as many, up to the second figure."""
+
+
 @dataclass(frozen=True)
 class SegmentCodes:
     """A finished segment's codes ``[codebooks, frames]``, on the device; `truncated` if it did not end by itself."""
@@ -89,6 +94,13 @@ class Scheduler:
     use: Use = field(default_factory=Use)
     _tainted: bool = False
     """Some slot may hold NaN, which would spread to the next segment there, even from masked positions."""
+    _rounds: int = ROUNDS
+    _finished: int = 0
+    """Segments since the number of slots was changed last."""
+    _full_room: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._full_room = self.prefixes.room
 
     @torch.inference_mode()
     def run(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Iterator[SegmentCodes | NotSpoken]:
@@ -113,10 +125,10 @@ class Scheduler:
         self.prompts.check(prompt)
         limit = min(line.generation.max_new_tokens, self.longest_frames, self.decoder.model.positions - prompt)
         segment = _Segment(line, len(prefix), text, limit)
-        if segment.room > self.decoder.cache.total_positions:
+        if segment.room > self.stepper.full_positions:
             raise SegmentFailed(
                 f"reference, text and max_new_tokens need {segment.room} positions, and all slots together have"
-                f" {self.decoder.cache.total_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
+                f" {self.stepper.full_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
                 " CLONER_SLOTS",
                 code="out_of_memory",
             )
@@ -127,10 +139,12 @@ class Scheduler:
         positions = self.slot_positions
         while positions < segment.room:
             positions *= 2
-        return min(positions, self.decoder.model.positions, self.decoder.cache.total_positions)
+        return min(positions, self.decoder.model.positions, self.stepper.full_positions)
 
     def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | NotSpoken]:
-        if positions > self.decoder.cache.total_positions:  # there was room for them when the chunk came
+        while positions > self.decoder.cache.total_positions and self._grow():
+            pass
+        if positions > self.decoder.cache.total_positions:
             yield from (NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY) for segment in segments)
             return
         if self.decoder.cache.positions != positions:
@@ -139,15 +153,15 @@ class Scheduler:
         self._running: list[_Segment | None] = []
         launched: deque[tuple[list[_Segment], Statuses]] = deque()
         while not watch.stopped():
-            full = False
+            full, grow = False, self._wants_to_grow()
             try:
-                running = self._admit(self.stepper.slots, watch)
+                running = self._admit(0 if grow else self.stepper.slots, watch)
                 if running:
                     launched.append((running, self._step(running)))
                     self.use.slot_steps += self.stepper.slots
-                elif not launched:
+                elif not launched and not grow:
                     return
-                if len(launched) > self.stepper.lag or not running:
+                if len(launched) > self.stepper.lag or (launched and not running):
                     yield from self._finish(*launched.popleft())
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
@@ -157,6 +171,8 @@ class Scheduler:
             if full:
                 launched.clear()
                 yield from self._make_room()
+            elif grow and not running and not launched:
+                self._grow()
 
     def _admit(self, slots: int, watch: Watch) -> list[_Segment]:
         """Fill the free slots and give what runs now; without gaps, for a step takes the first so many slots."""
@@ -188,14 +204,45 @@ class Scheduler:
         self.prefixes.make_room()
         slots = self.stepper.slots
         if slots == 1:
+            self._rounds = ROUNDS  # it was this one's fault, and need not be so with the others
             for segment in running:
                 yield NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY)
             return
         for segment in running:
             segment.frames = 0
         self._waiting.extendleft(reversed(running))
-        self.stepper.halve()
+        self._rounds = min(2 * self._rounds, MOST_ROUNDS)
+        self._resize(max(1, self.stepper.most_slots // 2))
         get_logger().warning(f"Out of memory with {slots} slots: going on with {self.stepper.slots}")
+
+    def _wants_to_grow(self) -> bool:
+        """Whether it is time to try more slots. What runs is finished first, for its slots are lost then."""
+        few = self.stepper.most_slots
+        return bool(self._waiting) and few < self.stepper.full_slots and self._finished >= self._rounds * few
+
+    def _grow(self) -> bool:
+        """Try twice as many slots, while none runs. False where there is no memory for them, or they are all there."""
+        few = self.stepper.most_slots
+        more = min(2 * few, self.stepper.full_slots)
+        if more == few:
+            return False
+        try:
+            self._resize(more)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+        else:
+            get_logger().info(f"There may be memory again: going on with {more} slots instead of {few}")
+            return True
+        self._rounds = min(2 * self._rounds, MOST_ROUNDS)
+        self._resize(few)
+        get_logger().info(f"There is no memory for {more} slots yet: going on with {few}")
+        return False
+
+    def _resize(self, slots: int) -> None:
+        self._finished = 0
+        self.stepper.resize(slots)
+        self.prefixes.room = self._full_room * slots // self.stepper.full_slots
 
     def _start(self, fills: list[tuple[int, _Segment]]) -> None:
         reads = []
@@ -239,6 +286,7 @@ class Scheduler:
                 answer = NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
                 codes = self.decoder.take(slot, segment.frames)
+                self._finished += 1
                 answer = SegmentCodes(segment.line, codes, truncated=status == GOES_ON)
             self._running[slot] = None
             segment.finished = True

@@ -20,8 +20,10 @@ class Stepper:
     """Runs steps. With `deterministic`, all have one shape, and a segment's codes do not depend on its neighbours."""
 
     def __init__(self, decoder: Decoder, slots: int, *, deterministic: bool) -> None:
-        self.most_slots = slots
+        self.most_slots = self.full_slots = slots
         """Slots of the usual length: fewer than at the start, where memory ran out."""
+        self.full_positions = decoder.cache.total_positions
+        """Positions of all slots together, at the start."""
         self._decoder = decoder
         self._deterministic = deterministic
         self._on_gpu = decoder.model.device.type == "cuda"
@@ -38,15 +40,15 @@ class Stepper:
         """Slots that a step may take now: fewer, where the cache is divided into longer ones."""
         return min(self.most_slots, self._decoder.cache.slots)
 
-    def halve(self) -> None:
-        """Half as many slots from now on, in half of the cache's memory. Captured graphs look at the old one."""
-        positions = self._decoder.cache.positions
-        self.most_slots = max(1, self.most_slots // 2)
+    def resize(self, slots: int) -> None:
+        """So many slots from now on, in their part of the cache's memory; what they held is lost. Call it again, with
+        fewer, where memory has run out."""
+        # Captured graphs look at the old memory.
         self._graphs.clear()
         if self._on_gpu:
             self._pool = torch.cuda.graph_pool_handle()
-        self._decoder.cache.halve()
-        self._decoder.cache.shape(positions)
+        self._decoder.cache.resize(self.full_positions * slots // self.full_slots)
+        self.most_slots = slots
 
     def warm_up(self) -> None:
         """Capture the graphs of usual slots, so that no segment waits for them. Call it while no slot runs: it

@@ -30,11 +30,11 @@ def main() -> int:
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import run_worker
-        from cloner.worker.lifecycle import register_if_alone, stop_on_load_failure
+        from cloner.worker.lifecycle import register_if_alone, stop_when_useless
 
         with reaching(settings.require_redis_url()):
             register_if_alone(settings, worker)
-        stop_on_load_failure()
+        stop_when_useless()
         return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
     except ClonerError as error:
         get_logger().error(error.message)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from redis import RedisError
 
 from cloner.batch import ReferenceKind, segment_seed
 from cloner.engine.base import Line, NotSpoken, Spoken
-from cloner.errors import BadReference, EngineBroken, RecordFailed, reason_of
-from cloner.fleet import WorkerState
+from cloner.errors import BadReference, EngineBroken, RecordFailed, WorkerBroken, reason_of
+from cloner.fleet import WorkerInfo, WorkerState
 from cloner.journal import Journal
 from cloner.keys import Keys
 from cloner.logs import get_logger
@@ -41,10 +41,25 @@ HOPELESS = (
 )
 
 
+USELESS = (
+    "it could speak nothing of two chunks in a row, its model's process died each time: look at its card, and into its"
+    " log for what happened"
+)
+
+
+class PassedOn(Exception):
+    """The chunk is left to another worker, in its own queue."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+
 class ChunkRun:
     """One run of a chunk. A second run, after a crash, speaks only what the record does not have.
 
-    Raises `EngineBroken`, with nothing lost; the process should end then.
+    Raises, with nothing lost, `EngineBroken` where the process should end, `WorkerBroken` where the whole worker
+    should, and `PassedOn`.
     """
 
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
@@ -77,7 +92,9 @@ class ChunkRun:
         try:
             self._record = runtime.record(message.batch_id)
             self._log = ChunkLog(runtime, message, self._record)
-            self._journal = Journal(runtime.outputs.root, message.batch_id, message.number, runtime.name)
+            self._journal = runtime.in_hand = Journal(
+                runtime.outputs.root, message.batch_id, message.number, runtime.name
+            )
             self._watch = ChunkWatch(runtime, message.batch_id, self._journal)
             self._outbox = Outbox(runtime, self._record, self._watch)
             with self._journal, self._watch:
@@ -99,12 +116,15 @@ class ChunkRun:
         if not self._todo or self._watch.stopped():
             return
         dead = self._journal.dead
-        for run in dead:
+        for run in self._journal.runs:  # one that was told to stop may have been killed, too
             for name in (run.part, codes_part(run.part)):
                 self._runtime.outputs.discard(name)
         speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}
-        verdict = judge(dead, speakers, self._tally.generated)
+        others = self._runtime.others() if dead else []
+        verdict = judge(dead, speakers, self._tally.generated, self._runtime.name, has_others=bool(others))
         self._fail(verdict.crashed, "crashed", CRASHED)
+        if verdict.is_doubtful:
+            self._pass_on(others[0])
         if verdict.is_hopeless:
             get_logger().error(
                 f"Chunk {self._message.number} of batch {self._message.batch_id} is given up: {HOPELESS}"
@@ -124,6 +144,21 @@ class ChunkRun:
                 return
             if unanswered := self._todo.keys() & set(turn.segments):
                 raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
+
+    def _pass_on(self, other: WorkerInfo) -> NoReturn:
+        """Leave the chunk to another worker: the fault may be this one's. If it has spoken nothing since it passed on
+        another chunk, it is."""
+        registry, name = self._runtime.registry, self._runtime.name
+        chunk = f"{self._message.batch_id}/{self._message.number}"
+        known = registry.get(name)
+        if known and known.passed_on not in {"", chunk}:
+            raise WorkerBroken(USELESS)
+        registry.update(name, passed_on=chunk)
+        get_logger().error(
+            f"Chunk {self._message.number} of batch {self._message.batch_id} is passed on to {other.name}: the process"
+            " died again and again here, whatever it spoke of it"
+        )
+        raise PassedOn(other.queue)
 
     def _answers(self, segments: Collection[int]) -> Generator[Spoken | NotSpoken, None, None]:
         """What the engine says to these segments. Raises `EngineBroken`."""
@@ -226,6 +261,7 @@ class ChunkRun:
             state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
             pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
+                pipe.hset(names.worker(self._runtime.name), "passed_on", "")
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
             pipe.execute()

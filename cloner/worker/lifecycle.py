@@ -2,7 +2,7 @@
 
 Celery swallows an exception in ``worker_process_init`` and would run chunks without a model. So a load that fails
 signals the parent, whose handler stops the whole worker with an exit status of its own; the launcher does not start
-it again.
+it again. The same ends a worker whose model loads, and breaks whatever it speaks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,12 +19,13 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from redis import RedisError
 
 from cloner.engine import make_engine
-from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, reason_of
+from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBroken, reason_of
 from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
 from cloner.redisconn import OUTAGE_RETRIES, connect
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.worker.runtime import Runtime
+from cloner.worker.stopping import hear_stops
 
 _runtime: Runtime | None = None
 
@@ -45,8 +45,8 @@ def register_if_alone(settings: Settings, worker: WorkerInfo) -> None:
         registry.register(worker)
 
 
-def stop_on_load_failure() -> None:
-    """In the parent: a child that cannot load stops the whole worker; what is queued stays in its queue."""
+def stop_when_useless() -> None:
+    """In the parent: a child for which there is no hope stops the whole worker; what is queued stays in its queue."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         celery.worker.state.should_terminate = EXIT_LOAD_FAILED
@@ -65,6 +65,23 @@ def end_broken(error: EngineBroken) -> NoReturn:
     os._exit(error.exit_code)
 
 
+def end_worker(runtime: Runtime, error: WorkerBroken) -> NoReturn:
+    """In the child: end the whole worker, which would fare no better with another process; its launcher is told why."""
+    get_logger().error(f"This worker is given up: {error.message}")
+    with suppress(RedisError):
+        runtime.registry.update(runtime.name, error=error.message)
+    _end_by(signal.SIGUSR2)
+
+
+def _end_by(number: signal.Signals) -> NoReturn:
+    """Have the parent end this worker. Not a word more, and no task taken, until it does: it asks by SIGQUIT, which
+    Celery has its children ignore while they load, and which must not be answered as a stop is."""
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.kill(os.getppid(), number)
+    while True:
+        signal.pause()
+
+
 @worker_process_init.connect
 def start(**_: Any) -> None:
     """In the child: load the models, or end the worker."""
@@ -78,6 +95,7 @@ def start(**_: Any) -> None:
     blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)
     try:
         runtime = Runtime(settings, worker, make_engine(settings, worker.device, place.memory_gb), redis, blobs)
+        hear_stops(runtime.told_to_stop)
         runtime.start_beating()
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live
@@ -85,12 +103,8 @@ def start(**_: Any) -> None:
         get_logger().error(f"Load failed: {reason}")
         with suppress(RedisError):
             Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
-        # Not a word more, and no task taken, until the parent ends this process: it asks by SIGQUIT, which Celery has
-        # its children ignore.
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         # A Redis that cannot be used is no fault of the model's: told to stop, the worker is started again.
-        os.kill(os.getppid(), signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
-        threading.Event().wait()
+        _end_by(signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
     else:
         _runtime = runtime
 

@@ -13,6 +13,7 @@ from redis import Redis, RedisError
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
 from cloner.fleet import Registry, WorkerInfo, WorkerState
+from cloner.journal import Journal
 from cloner.logs import get_logger
 from cloner.record import Record
 from cloner.settings import Settings
@@ -37,6 +38,8 @@ class Runtime:
         self.registry = Registry(redis, settings.names, settings.alive_s)
         self.meter = Meter(worker.name, redis, settings.names)
         self.outputs = OutputRoot(settings.out_dir)
+        self.in_hand: Journal | None = None
+        """That of the chunk which is spoken."""
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._said: set[str] = set()
         self._loaded = False
@@ -75,6 +78,14 @@ class Runtime:
     def capacity(self) -> dict[str, Any]:
         """What the registry knows of the engine's size, which is less where memory has run out."""
         return {"slots": self.engine.slots, "cache_gb": round(self.engine.cache_gb, 2)}
+
+    def others(self) -> list[WorkerInfo]:
+        """The other workers that are alive, those first that may do better: on another card, and not busy."""
+        place = (self._worker.box, self._worker.card)
+        others = [worker for worker in self.registry.workers() if worker.name != self.name]
+        return sorted(
+            others, key=lambda other: ((other.box, other.card) == place, other.state is not WorkerState.READY)
+        )
 
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
@@ -130,6 +141,11 @@ class Runtime:
     def start_beating(self) -> None:
         """Send heartbeats from a thread of their own: loading and decoding do not hold it up."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def told_to_stop(self) -> None:
+        """Whatever becomes of this process now is no segment's fault: it may be killed for not ending in time."""
+        if self.in_hand:
+            self.in_hand.end()
 
     def close(self) -> None:
         """Let go of the model and fall silent."""

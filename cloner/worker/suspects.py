@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,18 +36,40 @@ class Verdict:
     """Given up: alone at `LONE_CRASHES` crashes."""
     is_hopeless: bool
     """Whether the engine itself seems to be broken: then none of the others is spoken."""
+    is_doubtful: bool
+    """Whether something would be given up on this worker's word alone, which has not shown since that it can speak:
+    another one should try first."""
 
 
-def judge(dead: Iterable[Run], todo: Mapping[int, str], generated: int) -> Verdict:
+def judge(
+    dead: Iterable[Run], todo: Mapping[int, str], generated: int, worker: str = "", *, has_others: bool = False
+) -> Verdict:
     """Order what is `todo` of a chunk, segments with their speakers, `generated` segments being there, after the `dead`
-    runs."""
+    runs.
+
+    A worker gives up only what it has seen crash itself, and `has_others` says whether there are others to ask.
+    """
+    vain: list[Run] = []
+    alone: defaultdict[int, list[Run]] = defaultdict(list)
     suspects: set[int] = set()
-    alone: Counter[int] = Counter()
-    vain = 0
     for run in dead:
         suspects.update(run.started)
-        alone.update(segment for segment, was_alone in run.started.items() if was_alone)
-        vain += run.generated == generated
+        for segment, was_alone in run.started.items():
+            if was_alone:
+                alone[segment].append(run)
+        if run.generated == generated:
+            vain.append(run)
+
+    def seen(runs: Sequence[Run]) -> bool:
+        return any(run.worker == worker for run in runs)
+
+    def hearsay(runs: Sequence[Run]) -> bool:
+        return has_others and all(run.worker == worker and run.generated == generated for run in runs)
+
+    enough = [segment for segment in todo if len(alone[segment]) >= LONE_CRASHES and seen(alone[segment])]
+    crashed = [segment for segment in enough if not hearsay(alone[segment])]
+    is_vain = len(vain) >= DEATHS and seen(vain)
+    last = sorted((s for s in todo if alone[s] and s not in crashed), key=lambda s: -len(alone[s]))
     doubtful = {speaker for segment, speaker in todo.items() if alone[segment]}
     turns: list[Turn] = []
     for is_doubtful in (False, True):
@@ -55,10 +77,9 @@ def judge(dead: Iterable[Run], todo: Mapping[int, str], generated: int) -> Verdi
         turns += [Turn([segment], alone=True) for segment in some if segment in suspects and not alone[segment]]
         if fresh := [segment for segment in some if segment not in suspects]:
             turns.append(Turn(fresh, alone=False))
-    last = [segment for segment in todo if 0 < alone[segment] < LONE_CRASHES]
-    last.sort(key=lambda segment: -alone[segment])
     return Verdict(
         turns=[*turns, *(Turn([segment], alone=True) for segment in last)],
-        crashed=[segment for segment in todo if alone[segment] >= LONE_CRASHES],
-        is_hopeless=vain >= DEATHS,
+        crashed=crashed,
+        is_hopeless=is_vain and not hearsay(vain),
+        is_doubtful=len(crashed) < len(enough) or (is_vain and hearsay(vain)),
     )

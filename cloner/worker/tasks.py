@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
 from structlog.contextvars import bound_contextvars
 
 from cloner import queues
-from cloner.errors import EngineBroken, WrongSchema
+from cloner.errors import EngineBroken, WorkerBroken, WrongSchema
 from cloner.logs import get_logger
 from cloner.wire import ChunkMessage, read_chunk, schema_of
 from cloner.worker import deaths, lifecycle  # noqa: F401 - it sets the parent's log up
-from cloner.worker.chunkrun import ChunkRun
+from cloner.worker.chunkrun import ChunkRun, PassedOn
 from cloner.worker.patience import PATIENCE
 from cloner.worker.runtime import Runtime
 
@@ -25,7 +25,12 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     try:
         version = schema_of(message)
         if version != queues.SCHEMA:
-            _leave_for(self, version, runtime.names.shared_queue(version))
+            queue = runtime.names.shared_queue(version)
+            get_logger().error(
+                f"A chunk of wire version {version} came to a worker of version {queues.SCHEMA}: left in {queue} "
+                "for a worker that can read it"
+            )
+            _leave_in(queue, self)
         chunk = read_chunk(message)
     except WrongSchema as error:
         get_logger().error(f"A message was refused: {error.message}")
@@ -34,6 +39,10 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
         PATIENCE(_speak, runtime, chunk)
     except EngineBroken as error:
         lifecycle.end_broken(error)
+    except WorkerBroken as error:
+        lifecycle.end_worker(runtime, error)
+    except PassedOn as chance:
+        PATIENCE(_leave_in, chance.queue, self)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 
@@ -46,14 +55,8 @@ def _speak(runtime: Runtime, chunk: ChunkMessage) -> None:
             run.run()
 
 
-def _leave_for(task: Task, version: int, queue: str) -> None:
-    """Hand a message of another wire version on to the shared queue of that version, and forget it.
-
-    Its chord still waits for it, and a worker that can read it answers.
-    """
-    get_logger().error(
-        f"A chunk of wire version {version} came to a worker of version {queues.SCHEMA}: left in {queue} "
-        "for a worker that can read it"
-    )
+def _leave_in(queue: str, task: Task) -> NoReturn:
+    """Hand the message on to another queue, and forget it. Its chord still waits for it, and whoever takes it there
+    answers."""
     task.signature_from_request(queue=queue).apply_async()
     raise Ignore

@@ -140,6 +140,50 @@ def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
     fleet.wait_for("is given up: the worker's process died 10 times")
 
 
+def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_all(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.fake",
+        """
+        answer = module._answer
+        is_broken = os.environ.get("CLONER_WORKER_INDEX") == "1"
+        module._answer = lambda line: die() if is_broken else answer(line)
+        """,
+    )
+    fleet = launch("--workers", "2")
+    fleet.wait_for("Models loaded!", 2)
+    batch = client.submit(write_batch(tmp_path, [2, 1, 2, 1]))
+    assert [assignment.speakers for assignment in batch.assignments] == [("0", "2"), ("1", "3")]
+    (line,) = fleet.wait_for("is passed on to cpu.0@")
+    assert "[Worker 1] Chunk " in line
+    (line,) = fleet.wait_for("[Main] Worker 1 is broken: it could speak nothing of two chunks in a row")
+    assert line.endswith("; the others take over its queue")
+    check_whole(batch.wait(timeout=280), settings)
+    (worker,) = client.fleet()
+    assert (worker.index, worker.loads) == (0, 1)
+    assert len(fleet.wait_for("Launching Worker 1")) == 1
+    assert not [line for line in fleet.lines if "Traceback" in line]
+
+
+def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin(
+        "cloner.engine.fake",
+        """
+        answer = module._answer
+        module._answer = lambda line: die() if "killer" in line.text else answer(line)
+        """,
+    )
+    fleet = launch("--workers", "2")
+    fleet.wait_for("Models loaded!", 2)
+    batch = client.submit(write_batch(tmp_path, [2, 1, 2, 3], texts={2: KILLER}))
+    check_whole(batch.wait(timeout=280), settings, failed={2})
+    assert batch.result().errors[2].code == "crashed"
+    assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 5}
+
+
 def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
     launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
 ) -> None:
@@ -181,6 +225,50 @@ def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
     assert hands(settings)[-1].endswith('"ended":true}')
     launch("--workers", "1", **changes)
     check_whole(batch.wait(timeout=200), settings)
+
+
+STUCK = """
+import ctypes
+answer = module._answer
+def answering(line):
+    if "killer" in line.text and not os.path.exists("free"):
+        once("stuck")
+        # A lock that this thread has already: it waits for ever, in one step that no signal interrupts.
+        lock = ctypes.create_string_buffer(64)
+        libc = ctypes.CDLL(None)
+        libc.pthread_mutex_lock(lock)
+        libc.pthread_mutex_lock(lock)
+    return answer(line)
+module._answer = answering
+"""
+
+
+def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin("cloner.engine.fake", STUCK)
+    fleet = launch("--workers", "1", fake_slots=3, stop_s=3.0)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
+    eventually((tmp_path / "plugin/stuck").exists)
+    assert fleet.stop() == 0
+    fleet.wait_for("[Main] Killing Worker 0")
+    assert hands(settings)[-1].endswith('"ended":true}')
+    (tmp_path / "free").touch()
+    launch("--workers", "1")
+    check_whole(batch.wait(timeout=200), settings)
+
+
+def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
+    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+) -> None:
+    plugin("cloner.engine.fake", STUCK)
+    fleet = launch("--workers", "1", fake_slots=3, hang_s=3.0, heartbeat_s=0.2, stop_s=3.0)
+    fleet.wait_for("Models loaded!")
+    client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
+    fleet.wait_for("[Main] Worker 0 has been busy for 3 s without a step: killing it")
+    eventually(lambda: '{"run":2,"segment":4,"alone":true}' in hands(settings))
+    assert not [line for line in hands(settings) if "ended" in line]
 
 
 def hands(settings: Settings) -> list[str]:

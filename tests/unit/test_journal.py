@@ -47,7 +47,7 @@ def test_what_a_killed_process_had_in_hand_is_known(tmp_path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
-    assert make(tmp_path, "cpu.1@other").dead == [Run(1, PART, 5, {7: False, 9: True}, ended=False)]
+    assert make(tmp_path, "cpu.1@other").dead == [Run(1, "cpu.0@box", PART, 5, {7: False, 9: True}, ended=False)]
     assert make(tmp_path, chunk=4).dead == []
     assert make(tmp_path, chunk=33).dead == []
 
@@ -70,6 +70,17 @@ def test_only_what_breaks_the_engine_leaves_suspects(tmp_path: Path, error: Base
     (run,) = make(tmp_path).runs
     assert run.ended is not dead
     assert run.started == {7: False}
+
+
+def test_what_is_taken_in_hand_after_a_stop_is_nobodys_fault(tmp_path: Path) -> None:
+    with suppress(EngineBroken), make(tmp_path) as hand:
+        hand.begin(PART, 5)
+        hand.started(7, alone=False)
+        hand.end()
+        hand.started(8, alone=False)
+        raise EngineBroken
+    hand.end()
+    assert make(tmp_path).runs == [Run(1, "cpu.0@box", PART, 5, {7: False}, ended=True)]
 
 
 def test_runs_are_numbered_over_all_workers(tmp_path: Path) -> None:

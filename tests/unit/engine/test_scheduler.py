@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cloner.engine.base import Line, NotSpoken, Voice
-from cloner.engine.cache import _zeros
 from cloner.engine.model import END, Model
 from cloner.engine.product import Product
 from cloner.engine.scheduler import Scheduler, SegmentCodes
@@ -227,116 +225,3 @@ def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Sche
     assert scheduler.use.steps == steps + 7
     after = codes_of(scheduler, lines)
     assert all(np.array_equal(after[n], before[n]) for n in range(6))
-
-
-def ask_for_too_much() -> None:
-    """Make the allocator say what it says where there is no memory."""
-    torch.empty(2**50)
-
-
-def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
-    tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scheduler = make_scheduler(tiny, 4)
-    step, total = scheduler.stepper.step, scheduler.decoder.cache.total_positions
-
-    def scarce_step(active: int, longest: int) -> Any:
-        if active > 1 and scheduler.use.steps > 2:
-            ask_for_too_much()
-        return step(active, longest)
-
-    lines = [frames_line(voice, n, 3 + n) for n in range(6)]
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        codes = codes_of(scheduler, lines)
-    assert {n: segment.shape for n, segment in codes.items()} == {n: (10, 3 + n) for n in range(6)}
-    assert (scheduler.stepper.slots, scheduler.decoder.cache.total_positions) == (1, total // 4)
-    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
-    assert said == [
-        "Out of memory with 4 slots: going on with 2",
-        "Out of memory with 2 slots: going on with 1",
-    ]
-    assert codes_of(scheduler, lines[:1])[0].shape == (10, 3), "and so are later chunks"
-
-
-def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Path, voice: Voice) -> None:
-    scheduler = make_scheduler(tiny, 2)
-    fill, filled = scheduler.decoder.fill, []
-
-    def scarce_fill(parts: Any) -> None:
-        filled.append(parts)
-        if len(filled) == 2:
-            ask_for_too_much()
-        fill(parts)
-
-    with patch.object(scheduler.decoder, "fill", scarce_fill):
-        codes = codes_of(scheduler, [frames_line(voice, 0, 4), frames_line(make_voice(7), 1, 5)])
-    assert [codes[n].shape for n in range(2)] == [(10, 4), (10, 5)]
-    assert scheduler.stepper.slots == 1
-
-
-def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
-    scheduler = make_scheduler(tiny, 1)
-    lines = [frames_line(voice, n, 5) for n in range(3)]
-    step = scheduler.stepper.step
-
-    def scarce_step(active: int, longest: int) -> Any:
-        if scheduler._running[0] and scheduler._running[0].line.segment == 1:
-            ask_for_too_much()
-        return step(active, longest)
-
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        answers = list(scheduler.run(lines))
-    failed = [answer for answer in answers if isinstance(answer, NotSpoken)]
-    assert [(answer.segment, answer.code) for answer in failed] == [(1, "out_of_memory")]
-    assert len(answers) == 3
-
-
-def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: Path, voice: Voice) -> None:
-    scheduler = make_scheduler(tiny, 4)
-    with patch.object(scheduler.stepper, "step", lambda _active, _longest: ask_for_too_much()):
-        answers = list(scheduler.run([frames_line(voice, n, 5) for n in range(9)]))
-    assert sorted(answer.segment for answer in answers if isinstance(answer, NotSpoken)) == list(range(9))
-    assert {answer.code for answer in answers if isinstance(answer, NotSpoken)} == {"out_of_memory"}
-
-
-def test_a_segment_that_half_the_memory_does_not_hold_fails_with_a_sentence(tiny: Path, voice: Voice) -> None:
-    scheduler = make_scheduler(tiny, 2)
-    room = scheduler.decoder.cache.total_positions
-    long = make_line(voice, 1, max_new_tokens=room * 3 // 4, min_new_tokens=2)
-    step, steps = scheduler.stepper.step, scheduler.use.steps
-
-    def scarce_step(active: int, longest: int) -> Any:
-        if scheduler.use.steps == steps + 2 and scheduler.stepper.most_slots == 2:
-            ask_for_too_much()
-        return step(active, longest)
-
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        answers = list(scheduler.run([frames_line(voice, 0, 5), long]))
-    assert [(type(answer).__name__) for answer in answers] == ["SegmentCodes", "NotSpoken"]
-    assert isinstance(answers[1], NotSpoken)
-    assert answers[1].code == "out_of_memory"
-
-
-def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tiny: Path, voice: Voice) -> None:
-    scheduler = make_scheduler(tiny, 2)
-    cache, attention = scheduler.decoder.cache, functional.scaled_dot_product_attention
-    storage = cache._memory.untyped_storage()._weak_ref()
-    freed: list[bool] = []
-
-    def scarce(*args: Any, **kwargs: Any) -> Tensor:
-        if scheduler.use.steps > 2 and not freed:
-            ask_for_too_much()
-        return attention(*args, **kwargs)
-
-    def zeros(*args: Any) -> Tensor:
-        freed.append(bool(torch.UntypedStorage._expired(storage)))
-        return _zeros(*args)
-
-    with (
-        patch.object(functional, "scaled_dot_product_attention", scarce),
-        patch("cloner.engine.cache._zeros", zeros),
-    ):
-        codes = codes_of(scheduler, [frames_line(voice, n, 5) for n in range(3)])
-    torch.UntypedStorage._free_weak_ref(storage)  # type: ignore[no-untyped-call]
-    assert freed == [True]
-    assert {segment.shape for segment in codes.values()} == {(10, 5)}

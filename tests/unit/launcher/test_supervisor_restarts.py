@@ -255,6 +255,21 @@ def test_one_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> 
         assert len(scene.names()) == 2
 
 
+def test_one_that_breaks_whatever_it_speaks_is_given_up_at_once(scene: Scene) -> None:
+    def work(line: str) -> None:
+        if "bye" in line:
+            scene.registry.count_load("cpu.1@box1")
+            scene.registry.update("cpu.1@box1", state=WorkerState.BUSY, error="it could speak nothing")
+
+    scene.on_line = work
+    with scene.supervisor(worker=ONE_CANNOT) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
+
+    assert "[Main] Worker 1 is broken: it could speak nothing; the others take over its queue" in scene.lines
+    assert len(scene.said("Launching Worker 1")) == 1
+
+
 def test_a_worker_with_a_wrong_setting_is_not_started_again(scene: Scene) -> None:
     with scene.supervisor(worker="print('CLONER_SLOTS is 0'); raise SystemExit(2)") as supervisor:
         supervisor.start()

@@ -12,9 +12,11 @@ from redis import Redis
 
 from cloner.engine.base import UNWATCHED, Line, NotSpoken, Spoken, Watch
 from cloner.engine.fake import FakeEngine
-from cloner.errors import EngineBroken
+from cloner.errors import EngineBroken, WorkerBroken
 from cloner.store import codes_part
-from cloner.worker.chunkrun import ChunkRun
+from cloner.wire import ChunkMessage
+from cloner.worker.chunkrun import ChunkRun, PassedOn
+from cloner.worker.runtime import Runtime
 from cloner.worker.suspects import DEATHS
 from tests.batches import write_batch
 from tests.unit.worker.workers import BATCH_ID, Workers
@@ -116,6 +118,46 @@ def test_an_engine_that_always_breaks_is_given_up_in_the_end(
     results = workers.runtime().record(BATCH_ID).results
     assert [result.code for result in results.values()] == ["engine_failed"] * 6
     assert progress(workers)[4] is True
+
+
+def break_down(runtime: Runtime, chunk: ChunkMessage) -> Exception:
+    """Run the chunk until its worker has had enough."""
+    for _ in range(DEATHS):
+        with pytest.raises(EngineBroken):
+            ChunkRun(runtime, chunk).run()
+    with pytest.raises((PassedOn, WorkerBroken)) as raised:
+        ChunkRun(runtime, chunk).run()
+    return raised.value
+
+
+def test_a_worker_passes_one_chunk_on_and_with_the_next_it_is_broken(
+    redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=2)
+    broken, sound = workers.runtime(engine=Broken()), workers.runtime(1)
+    for info in workers.infos:
+        broken.registry.register(info)
+    path = write_batch(tmp_path, [6, 1, 6], texts=dict.fromkeys(range(13), "All is broken."))
+    first, _, second = sorted(workers.submit(path), key=lambda chunk: chunk.parts[0].id)
+    passed = break_down(broken, first)
+    assert isinstance(passed, PassedOn)
+    assert passed.queue == workers.infos[1].queue
+    with pytest.raises(PassedOn):  # it died before it had done so
+        ChunkRun(broken, first).run()
+    assert isinstance(break_down(broken, second), WorkerBroken)
+    assert [ChunkRun(sound, chunk).run().generated for chunk in (first, second)] == [6, 6]
+
+
+def test_a_worker_that_speaks_again_may_pass_on_another_chunk(redis: Redis, valkey_url: str, tmp_path: Path) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=2)
+    runtime = workers.runtime(engine=Broken())
+    for info in workers.infos:
+        runtime.registry.register(info)
+    path = write_batch(tmp_path, [6, 1, 6], texts={n: "All is broken." for n in range(13) if n != 6})
+    first, fine, second = sorted(workers.submit(path), key=lambda chunk: chunk.parts[0].id)
+    assert isinstance(break_down(runtime, first), PassedOn)
+    assert ChunkRun(runtime, fine).run().generated == 1
+    assert isinstance(break_down(runtime, second), PassedOn)
 
 
 def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Path) -> None:

@@ -52,6 +52,42 @@ def test_deaths_count_since_the_last_segment_was_generated(generated: int, death
     assert judge(dead, todo(1, 2), generated).is_hopeless is hopeless
 
 
+def vain(worker: str, deaths: int = DEATHS) -> list[Run]:
+    return [Run(n, worker, generated=7) for n in range(deaths)]
+
+
+def test_what_only_one_worker_has_seen_is_left_to_another_if_there_is_one() -> None:
+    verdict = judge(vain("a"), todo(1, 2), 7, "a", has_others=True)
+    assert (verdict.is_doubtful, verdict.is_hopeless) == (True, False)
+    verdict = judge(vain("a"), todo(1, 2), 7, "a", has_others=False)
+    assert (verdict.is_doubtful, verdict.is_hopeless) == (False, True)
+
+
+@pytest.mark.parametrize("has_others", [True, False])
+def test_another_worker_tries_for_itself_and_then_it_is_given_up(has_others: bool) -> None:
+    verdict = judge(vain("a"), todo(1, 2), 7, "b", has_others=has_others)
+    assert (verdict.is_doubtful, verdict.is_hopeless) == (False, False)
+    verdict = judge([*vain("a"), *vain("b", 1)], todo(1, 2), 7, "b", has_others=has_others)
+    assert (verdict.is_doubtful, verdict.is_hopeless) == (False, True)
+
+
+def test_a_lone_segment_that_crashes_is_left_to_another_worker_unless_others_were_generated_since() -> None:
+    crashes = [Run(n, "a", generated=7, started={1: True}) for n in range(LONE_CRASHES)]
+    verdict = judge(crashes, todo(1, 2), 7, "a", has_others=True)
+    assert (verdict.is_doubtful, verdict.crashed) == (True, [])
+    verdict = judge(crashes, todo(1, 2), 8, "a", has_others=True)
+    assert (verdict.is_doubtful, verdict.crashed) == (False, [1])
+
+
+def test_another_worker_speaks_such_a_segment_alone_and_last_and_then_gives_it_up() -> None:
+    crashes = [Run(n, "a", generated=7, started={1: True}) for n in range(LONE_CRASHES)]
+    verdict = judge(crashes, todo(1, 2), 7, "b", has_others=True)
+    assert (verdict.turns, verdict.crashed) == ([Turn([2], alone=False), Turn([1], alone=True)], [])
+    crashes.append(Run(9, "b", generated=7, started={1: True}))
+    verdict = judge(crashes, todo(1, 2), 7, "b", has_others=True)
+    assert (verdict.is_doubtful, verdict.crashed) == (False, [1])
+
+
 @pytest.mark.parametrize("slots", [1, 4, 64])
 def test_a_reference_that_kills_each_of_its_segments_takes_nobody_else_along(slots: int) -> None:
     """Played through: a process dies if a killer is in one of its slots, else all of a turn is generated."""
