@@ -6,8 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
 import pytest
 import soundfile
@@ -107,21 +105,6 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
     seen = docker("top", str(box.inspect("redis")["Id"]))
     assert "valkey-server" in seen
     assert box.password not in seen
-
-
-def test_flower_lets_nobody_in_without_the_password(box: Box) -> None:
-    def status(user: str, password: str) -> int:
-        passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, "http://127.0.0.1:15555/", user, password)
-        try:
-            with build_opener(HTTPBasicAuthHandler(passwords)).open("http://127.0.0.1:15555/workers") as answer:
-                return int(answer.status)
-        except HTTPError as error:
-            return error.code
-
-    assert status("cloner", box.password) == 200
-    assert status("cloner", "wrong") == 401
-    assert status("somebody", box.password) == 401
 
 
 def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:
