@@ -12,6 +12,7 @@ import soundfile
 from redis import AuthenticationError, Redis
 
 from tests.compose.conftest import ON_CPU, UID, Box, docker, write_batch
+from tests.compose.hub import running_hub
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,18 @@ def box(make_box: Callable[..., Box]) -> Box:
     box.compose("run", "--rm", "checkpoint", "init", "checkpoints/tiny-random", "--preset", "tiny")
     box.up()
     return box
+
+
+def test_one_command_fetches_the_checkpoint_into_its_volume(box: Box) -> None:
+    files = ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json", "codec.pth")
+    (bridge,) = json.loads(docker("network", "inspect", "bridge"))
+    host = bridge["IPAM"]["Config"][0]["Gateway"]
+    with running_hub("fishaudio/openaudio-s1-mini", {name: name.encode() for name in files}, "hf_token") as port:
+        box.configure(HF_TOKEN="hf_token")
+        box.compose("run", "--rm", "--env", f"HF_ENDPOINT=http://{host}:{port}", "checkpoint")
+    there = box.compose("exec", "fleet", "ls", "-ln", "checkpoints/openaudio-s1-mini").split()
+    assert set(files) <= set(there)
+    assert str(UID) in there
 
 
 def test_a_batch_from_the_host_becomes_files_and_outlives_down_and_up(box: Box, tmp_path: Path) -> None:
