@@ -17,10 +17,10 @@ def running_hub(model: str, files: Mapping[str, bytes], token: str) -> Iterator[
     """The port on which it answers, on all of this host's addresses."""
 
     class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self._answer()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.wfile.write(self._answer())
 
         def _answer(self) -> bytes:
