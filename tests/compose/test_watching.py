@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,10 +171,14 @@ def test_log_lines_for_programs_say_whose_they_are(box: Box, tmp_path: Path) -> 
 def test_every_query_of_the_dashboard_has_an_answer_and_an_alert_comes(box: Box, tmp_path: Path) -> None:
     prometheus = box.address("prometheus", 9090)
 
-    def ask(query: str) -> list[str]:
+    def samples(query: str) -> list[dict[str, Any]]:
         status, text = get(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
         assert status == 200, (query, text)
-        return [sample["value"][1] for sample in json.loads(text)["data"]["result"]]
+        result: list[dict[str, Any]] = json.loads(text)["data"]["result"]
+        return result
+
+    def ask(query: str) -> list[str]:
+        return [sample["value"][1] for sample in samples(query)]
 
     def has_numbers(query: str) -> bool:
         values = ask(query)
@@ -181,10 +186,12 @@ def test_every_query_of_the_dashboard_has_an_answer_and_an_alert_comes(box: Box,
 
     batch = submit_with_one_that_fails(box, tmp_path, "heard")
     eventually(lambda: ask("sum(cloner_worker_slots_used)") == ["4"])
-    queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    assert len(queries) > 15
-    for query in queries:
-        eventually(partial(has_numbers, query))
+    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert len(targets) > 15
+    for target in targets:
+        eventually(partial(has_numbers, target["expr"]))
+        named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert all(named <= sample["metric"].keys() for sample in samples(target["expr"])), target
     assert batch.wait(timeout=PATIENCE_S).failed == 1
     eventually(lambda: ask('sum(cloner_segments_total{outcome="failed"})') in (["1"], ["2"]))  # another test's
     eventually(lambda: ask('ALERTS{alertname="GpuMemoryNearFull", card="GPU-22222222"}') == ["1"])
