@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.compose.conftest import PATIENCE_S
+from tests.integration.conftest import PATIENCE_S
 
 FLAGS = (
     "--headless=new",

@@ -1,0 +1,40 @@
+"""What the fleet's page does with what users have named. `tests/compose` watches a whole fleet through it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.browser.chromium import Page
+from tests.integration.conftest import Start
+from tests.watching import LOGIN, running_flower
+
+EVIL = "<script>window.hacked = 1</script>"
+
+
+def test_names_that_are_programs_are_shown_and_not_run(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, page: Page
+) -> None:
+    launch("--workers", "1", fake_slots=4).wait_for("Models loaded!")
+    batch = json.loads(write_batch(tmp_path, [2, 1]).read_text())
+    for task in batch["tasks"]:
+        task["speaker_id"] = f"{EVIL}{task['speaker_id']}"
+    evil = tmp_path / f"{EVIL.replace('/', '_')}.json"
+    evil.write_text(json.dumps(batch))
+    with running_flower(settings, tmp_path) as address:
+        page.look(1280, 900, "light")
+        page.goto(f"{address.replace('//', f'//{LOGIN}@')}/fleet")
+        page.wait_for("document.querySelectorAll('.worker .pill[data-state=ready]').length === 1")
+        handle = client.submit(evil)
+        handle.wait(timeout=120)
+        page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
+        assert evil.name in page.text()
+        assert page.eval("window.hacked") is None
+        page.goto(page.wait_for("document.querySelector('#finished [data-is=result]').href"))
+        assert json.loads(page.text())["generated"] == 3
+        page.goto(f"{address}/task/{handle.id}.0")
+        page.wait_for(f"document.body.innerText.includes({json.dumps(EVIL + '0')})")
+        assert page.eval("window.hacked") is None
