@@ -87,9 +87,17 @@ class Box:
         return told[0]
 
     def address(self, service: str, port: int) -> str:
-        """Where a service is found that is not published: its container's own address."""
+        """Where this host finds a service that is not published: at its container's own address."""
+        return f"http://{self._network(service)['IPAddress']}:{port}"
+
+    def host_address(self, port: int) -> str:
+        """Where containers find this host."""
+        return f"http://{self._network('fleet')['Gateway']}:{port}"
+
+    def _network(self, service: str) -> dict[str, Any]:
+        network: dict[str, Any]
         (network,) = self.inspect(service)["NetworkSettings"]["Networks"].values()
-        return f"http://{network['IPAddress']}:{port}"
+        return network
 
     def cloner(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run the host's command line."""

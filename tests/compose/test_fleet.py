@@ -26,11 +26,9 @@ def box(make_box: Callable[..., Box]) -> Box:
 
 def test_one_command_fetches_the_checkpoint_into_its_volume(box: Box) -> None:
     files = ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json", "codec.pth")
-    (bridge,) = json.loads(docker("network", "inspect", "bridge"))
-    host = bridge["IPAM"]["Config"][0]["Gateway"]
     with running_hub("fishaudio/openaudio-s1-mini", {name: name.encode() for name in files}, "hf_token") as port:
         box.configure(HF_TOKEN="hf_token")
-        box.compose("run", "--rm", "--env", f"HF_ENDPOINT=http://{host}:{port}", "checkpoint")
+        box.compose("run", "--rm", "--env", f"HF_ENDPOINT={box.host_address(port)}", "checkpoint")
     there = box.compose("exec", "fleet", "ls", "-ln", "checkpoints/openaudio-s1-mini").split()
     assert set(files) <= set(there)
     assert str(UID) in there
