@@ -11,8 +11,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python ops/scripts/demo.py demo
 
+# Most tests wait for processes: four at once keep two cores busy.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 check: setup
 	ops/scripts/check

@@ -33,7 +33,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 EXIT_LOAD_FAILED = 78
-"""Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted."""
+"""Exit status of a worker whose model does not load (``EX_CONFIG`` of sysexits.h): it is not restarted, unless it has
+loaded before; then, five times."""
 
 EXIT_ENGINE_BROKEN = 75
 """Exit status of a model's process whose engine broke (``EX_TEMPFAIL`` of sysexits.h): Celery starts another."""

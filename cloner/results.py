@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cloner.packing import Packed
 
@@ -50,12 +50,26 @@ class SegmentError(BaseModel):
     message: str
 
 
+class SpeakerResult(BaseModel):
+    """What came of one speaker's texts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: int
+    generated: int
+    failed: int
+    """Those that were never spoken, too."""
+    audio_s: float
+
+
 class BatchResult(Packed):
     """What came of a batch. `results` and `errors` together have every segment index once."""
 
     model_config = ConfigDict(frozen=True)
 
     batch_id: str
+    source: str = ""
+    """Name of the batch's file."""
     total: int
     generated: int
     failed: int
@@ -68,12 +82,21 @@ class BatchResult(Packed):
     """Segments in `results` that earlier batches had generated."""
     truncated: tuple[int, ...] = ()
     """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
+    submitted_at: float = 0.0
+    """Seconds since the epoch, by Redis's clock."""
     elapsed_s: float
     """From submission to the collector's last stroke."""
     audio_s: float
+    carried_audio_s: float = 0.0
+    """How much of `audio_s` earlier batches had generated."""
     frames: int
     workers: dict[str, int]
     """Segments that each worker generated."""
+    speakers: dict[str, SpeakerResult] = Field(default_factory=dict)
+    """In the order of the batch."""
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint (`fingerprint.py`) that it was dealt to."""
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -34,6 +34,11 @@ class Written:
     digest: str
 
 
+def codes_part(part: str) -> str:
+    """Name of the codes that a process of that `OutputRoot.part` has not finished writing, in the same folder."""
+    return f"{part}-codes"
+
+
 class OutputRoot:
     """The folder that outputs are relative to."""
 

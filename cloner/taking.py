@@ -48,7 +48,10 @@ class QoS(redis.QoS):
     """
 
     def can_consume(self) -> bool:
-        return not reserved_requests and bool(super().can_consume())  # type: ignore[no-untyped-call]
+        # The channel of remote control has no queue of work. Were it not read while a chunk is in hand, nobody's ping
+        # would be answered, and a lost connection of it would keep Celery's loop spinning until the chunk's end.
+        working = reserved_requests and self.channel.active_queues
+        return not working and bool(super().can_consume())  # type: ignore[no-untyped-call]
 
 
 class Channel(redis.Channel):

@@ -11,7 +11,7 @@ from cloner.redisconn import HASTE_S
 from cloner.settings import Settings
 from launcher.handback import give_back
 from launcher.layout import Layout
-from launcher.lease import LOOK_S, RENEW_S, Lease
+from launcher.lease import LOOK_S, RENEW_S, Lease, longest_lease_s
 from launcher.reach import Reach
 from launcher.roster import Roster
 from launcher.takeover import Takeover
@@ -29,6 +29,7 @@ class Desk:
         self._lease = Lease(registry, settings.box, say)
         self.lease_name = self._lease.name
         self._box = settings.box
+        self._longest_s = longest_lease_s(settings)
         self._heartbeat_s = settings.heartbeat_s
         self._watch = Watch(settings, registry)
         self._takeover = Takeover(settings, registry, say)
@@ -53,7 +54,7 @@ class Desk:
     def _try_to_open(self) -> bool:
         with self._reach.or_away():
             if not self._is_open:
-                self._lease.acquire()
+                self._lease.acquire(self._longest_s)
                 self._see_others_off()
                 self._is_open = True
             self.roster.register()

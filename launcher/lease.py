@@ -8,8 +8,11 @@ import socket
 import time
 from collections.abc import Callable
 
+from redis import Redis
+
 from cloner.errors import BoxTaken
 from cloner.fleet import Registry
+from cloner.settings import Settings
 
 LEASE_S = 10.0
 """Seconds after which a launcher that has died without a word is not waited for any more."""
@@ -20,6 +23,9 @@ RENEW_S = LEASE_S / 4
 LOOK_S = 0.2
 """Seconds between looks whether another launcher's lease has lapsed."""
 
+MOVED_S = 1.0
+"""Seconds by which a lease lapses later if it was renewed; a renewal comes every two seconds or so."""
+
 RENEW = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -28,6 +34,18 @@ return 1
 """
 
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+def longest_lease_s(settings: Settings) -> float:
+    """Seconds for which no launcher asks for its box at once: one that stops asks for a little more than `stop_s`."""
+    return settings.stop_s + LEASE_S
+
+
+def cut(redis: Redis, key: str, left_ms: int, longest_s: float) -> None:
+    """Shorten a lease that has more left than a launcher asks for: the server's clock was put back, and where the
+    launcher is dead, nobody should wait an hour for it. One that lives renews it. Raises `RedisError`."""
+    if left_ms > longest_s * 1000:
+        redis.pexpire(key, int(longest_s * 1000))
 
 
 class Lease:
@@ -41,21 +59,24 @@ class Lease:
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
         """What stands in the key while this launcher has the box."""
 
-    def acquire(self) -> None:
-        """Take the box; one whose launcher has died is free within `LEASE_S`.
+    def acquire(self, longest_s: float = LEASE_S) -> None:
+        """Take the box; one whose launcher has died is free within `LEASE_S`, or what that asked for, at most
+        `longest_s`, if it was about to stop.
 
         Raises `BoxTaken` if another launcher renews its lease meanwhile, `RedisError`.
         """
-        left_ms: int | None = None
+        lapses: float | None = None
         while not self.renew():
-            before_ms, left_ms = left_ms, int(self._redis.pttl(self._key))
-            if before_ms is None:
+            before, lapses = lapses, self._lapses(longest_s)
+            if before is None:
                 self._say(f'[Main] Box "{self._box}" is held by {self._holder()}: waiting whether it lives')
-            elif left_ms > before_ms:
+            elif lapses > before + MOVED_S:
                 raise BoxTaken(
                     f'another launcher runs the workers of box "{self._box}" ({self._holder()}): stop it, or give this '
                     "box a name of its own with CLONER_BOX"
                 )
+            else:
+                lapses = min(lapses, before)
             time.sleep(LOOK_S)
 
     def renew(self, seconds: float = LEASE_S) -> bool:
@@ -74,6 +95,16 @@ class Lease:
     def release(self) -> None:
         """Let go of the box. Raises `RedisError`."""
         self._redis.eval(RELEASE, 1, self._key, self.name)
+
+    def _lapses(self, longest_s: float) -> float:
+        """When the lease in the key lapses, by the server's clock: only a renewal puts that off, not a clock that
+        jumps."""
+        with self._redis.pipeline() as pipe:
+            pipe.time()
+            pipe.pttl(self._key)
+            (seconds, microseconds), left_ms = pipe.execute()
+        cut(self._redis, self._key, left_ms, longest_s)
+        return float(seconds) + microseconds / 1e6 + min(left_ms / 1000, longest_s)
 
     def _holder(self) -> str:
         return str(self._redis.get(self._key) or "").rpartition(" ")[0] or "gone by now"

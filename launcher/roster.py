@@ -70,6 +70,14 @@ class Roster:
             known = self._registry.get(name)
         return known is not None and known.state is WorkerState.LOADING and known.loads == self._loads.get(name)
 
+    def has_loaded(self, name: str) -> bool:
+        """Whether a worker of that name has loaded its model since all were registered. No, where Redis does not
+        answer."""
+        known = None
+        with self._reach.or_away():
+            known = self._registry.get(name)
+        return known is not None and known.loads > 0
+
     def give_up(self, name: str) -> None:
         """The worker will not be started again: nothing more is dealt to it."""
         self._given_up.add(name)

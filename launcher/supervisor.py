@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
-from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed
+from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed, UsageError
 from cloner.fleet import Registry, WorkerInfo
 from cloner.logs import get_logger, passed_on
 from cloner.orphan import LEASE
@@ -34,6 +34,9 @@ BEHIND_S = 0.05
 
 KILLED_S = 5.0
 """Seconds that killed processes get to vanish."""
+
+CANNOT = frozenset({EXIT_LOAD_FAILED, UsageError.exit_code})
+"""Exit statuses of a worker that would fare no better a second time: its model does not load, or a setting is wrong."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -243,8 +246,13 @@ class Supervisor:
         if post.is_worker:
             post.failed_loads = post.failed_loads + 1 if self._desk.roster.never_loaded(post.holder) else 0
             reason = ""
-            if end.status == EXIT_LOAD_FAILED:
-                reason = self._desk.roster.error(post.holder) or end.child.last_line or "it did not say why"
+            if end.status in CANNOT:
+                said = self._desk.roster.error(post.holder) or end.child.last_line or "it did not say why"
+                if self._desk.roster.has_loaded(post.holder) and post.failed_loads < HOPELESS:
+                    # What was killed may hold the card's memory for a while.
+                    how = f"did not load its model again: {' '.join(said.split())}"
+                else:
+                    reason = said
             elif post.finding and post.finding.is_hopeless:
                 reason = f"it {post.finding.reason}"
             elif post.failed_loads >= HOPELESS:

@@ -12,7 +12,11 @@ from cloner.fleet import Registry
 from cloner.queues import PARENT
 from cloner.settings import Settings
 from launcher.handback import give_back, move
+from launcher.lease import cut, longest_lease_s
 from launcher.watch import exists, pid_of
+
+NO_LEASE = -2
+"""What Redis answers who asks how long a key lasts that is not there."""
 
 
 class Takeover:
@@ -29,7 +33,7 @@ class Takeover:
         self._say = say
         self._queues: dict[str, str] = {}
         self._gone: set[str] = set()
-        self._seen: dict[str, tuple[str, str]] = {}
+        self._seen: dict[str, tuple[str, bool]] = {}
         self._due = 0.0
 
     def start_anew(self) -> None:
@@ -60,20 +64,19 @@ class Takeover:
         with self._redis.pipeline(transaction=False) as pipe:
             for holder in holders:
                 pipe.hget(self._names.pulses, self._names.pulse(holder, PARENT))
-                pipe.get(self._names.box(_box(holder)))
+                pipe.pttl(self._names.box(_box(holder)))
             answers: list[Any] = pipe.execute()
-        before = self._seen
-        self._seen = {
-            holder: (pulse or "", lease or "")
-            for holder, pulse, lease in zip(holders, answers[::2], answers[1::2], strict=True)
-        }
+        before, self._seen = self._seen, {}
+        for holder, pulse, left_ms in zip(holders, answers[::2], answers[1::2], strict=True):
+            self._seen[holder] = (pulse or "", left_ms != NO_LEASE)
+            cut(self._redis, self._names.box(_box(holder)), left_ms, longest_lease_s(self._settings))
         self._gone = {holder for holder, seen in self._seen.items() if self._is_gone(holder, seen, before.get(holder))}
 
-    def _is_gone(self, holder: str, seen: tuple[str, str], before: tuple[str, str] | None) -> bool:
-        pulse, lease = seen
+    def _is_gone(self, holder: str, seen: tuple[str, bool], before: tuple[str, bool] | None) -> bool:
+        pulse, is_held = seen
         if _box(holder) == self._settings.box:
             return not exists(pid_of(pulse)) or (before is not None and before[0] == pulse)
-        return not lease and seen == before
+        return not is_held and seen == before
 
     def _take_over(self, holder: str) -> None:
         count = give_back(self._redis, self._names, holder)

@@ -17,6 +17,10 @@ from cloner.settings import Settings
 HOPELESS = 5
 """Deaths in a row, before the model was ever loaded, after which a worker is not started again."""
 
+LOADING = 4
+"""How many times the patience with others one has that loads its model: a library may keep Python from running for
+long. One that is frozen before it has begun must not have all of ``CLONER_LOAD_S``."""
+
 
 @dataclass(frozen=True)
 class Signs:
@@ -85,8 +89,10 @@ class Vigil:
             return Finding(f"lost {HOPELESS} model processes before one had loaded", is_hopeless=True)
         if loading and ages["loading"] > load_s:
             return Finding(f"has been loading for more than {load_s:g} s")
-        if (signs.parent and ages[PARENT] > alive_s) or (not loading and ages[CHILD] > alive_s):
-            return Finding(f"has shown no sign of life for {alive_s:g} s")
+        child_s = LOADING * alive_s if loading else alive_s
+        for age, patience in ((ages[PARENT] if signs.parent else 0.0, alive_s), (ages[CHILD], child_s)):
+            if age > patience:
+                return Finding(f"has shown no sign of life for {patience:g} s")
         if signs.state == WorkerState.BUSY and not loading and ages["work"] > hang_s:
             return Finding(f"has been busy for {hang_s:g} s without a step")
         if signs.state == WorkerState.READY and signs.waiting and not loading and ages["work"] > hang_s:

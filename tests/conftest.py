@@ -12,6 +12,10 @@ from redis import Redis
 from cloner.embedded import embedded_redis
 from cloner.redisconn import connect
 
+# Several tests at once have more threads than there are cores: one that waits for the others of its product must not
+# spin on a core that those need. For the processes that tests start, too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:

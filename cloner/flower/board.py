@@ -11,6 +11,7 @@ from cloner.errors import UnknownBatch
 from cloner.overview import Watcher, WorkerNow
 from cloner.progress import Progress
 from cloner.redisconn import connect
+from cloner.report import body
 from cloner.results import BatchResult
 from cloner.settings import Settings
 from cloner.speed import Speedometer
@@ -48,21 +49,28 @@ class Board:
             return {
                 "fleet": self._settings.fleet,
                 "workers": [_worker(worker) for worker in workers],
-                "batches": self._batches(),
+                "batches": self._batches(any(not worker.gone for worker in workers)),
                 "waiting": sum(self._watcher.waiting(workers).values()),
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
 
     def result(self, batch_id: str) -> str:
-        """A closed batch's result as JSON. Raises `UnknownBatch`, `Damaged`."""
+        """What came of a closed batch, as JSON. Raises `UnknownBatch`, `Damaged`."""
+        return self._result(batch_id).model_dump_json(indent=2)
+
+    def report(self, batch_id: str) -> str:
+        """The same for people, as a part of a page. Raises `UnknownBatch`, `Damaged`."""
+        return body(self._result(batch_id), self._settings.fleet)
+
+    def _result(self, batch_id: str) -> BatchResult:
         data = self._blobs.get(self._settings.names.result(batch_id))
         if not isinstance(data, bytes):
             raise UnknownBatch(
                 f"batch {batch_id} has no result: it is not finished, or was never there, or is long gone"
             )
-        return BatchResult.unpack(data).model_dump_json(indent=2)
+        return BatchResult.unpack(data)
 
-    def _batches(self) -> list[dict[str, Any]]:
+    def _batches(self, attended: bool) -> list[dict[str, Any]]:
         ids = self._watcher.batches(SHOWN)
         for kept in (self._submissions, self._closed, self._speeds):
             for batch_id in set(kept) - set(ids):
@@ -70,9 +78,9 @@ class Board:
         progress = {**self._closed, **self._watcher.progress(ids, known=self._closed)}
         self._closed.update((batch_id, seen) for batch_id, seen in progress.items() if seen.closed)
         now = self._watcher.now()
-        return [self._batch(progress[batch_id], now) for batch_id in ids if batch_id in progress]
+        return [self._batch(progress[batch_id], now, attended) for batch_id in ids if batch_id in progress]
 
-    def _batch(self, progress: Progress, now: float) -> dict[str, Any]:
+    def _batch(self, progress: Progress, now: float, attended: bool) -> dict[str, Any]:
         submission = self._submission(progress.batch_id)
         meter = self._speeds.setdefault(progress.batch_id, Speedometer(submission.submitted_at))
         speed = meter.look(now, progress)
@@ -88,8 +96,8 @@ class Board:
             "generated": progress.generated,
             "failed": progress.failed,
             "audio_s": round(progress.audio_s, 1),
-            "speed": speed.audio_s,
-            "left_s": speed.left_s,
+            "speed": speed.audio_s if attended else None,
+            "left_s": speed.left_s if attended else None,
             "error": progress.error,
             "has_result": progress.state == "done",
         }
@@ -104,6 +112,7 @@ class Board:
 
 def _worker(worker: WorkerNow) -> dict[str, Any]:
     info = worker.info
+    card = None if worker.gone else worker.card
     return {
         "name": info.name,
         "box": info.box,
@@ -120,7 +129,7 @@ def _worker(worker: WorkerNow) -> dict[str, Any]:
         "loads": info.loads,
         "load_s": info.load_s,
         "error": info.error,
-        "memory_bytes": worker.card.used_bytes if worker.card else info.memory_bytes,
-        "memory_total_bytes": worker.card.total_bytes if worker.card else None,
-        "use": worker.card.use if worker.card else None,
+        "memory_bytes": card.used_bytes if card else 0 if worker.gone else info.memory_bytes,
+        "memory_total_bytes": card.total_bytes if card else None,
+        "use": card.use if card else None,
     }

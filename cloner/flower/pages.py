@@ -1,4 +1,4 @@
-"""The pages that are added to Flower's: the fleet, what moves on it, and a batch's result.
+"""The pages that are added to Flower's: the fleet, what moves on it, and a batch's report and result.
 
 Flower has no way to add pages; its list of handlers and its template loader are changed before it starts. That is
 nobody's promise: Flower is pinned, and tests hold it.
@@ -17,6 +17,7 @@ from tornado.web import StaticFileHandler, authenticated, url
 
 from cloner.errors import ClonerError, reason_of
 from cloner.flower.board import Board
+from cloner.report import css
 from cloner.settings import Settings
 
 HERE = Path(__file__).parent
@@ -34,7 +35,8 @@ def install(settings: Settings) -> None:
     flower.urls.handlers[:0] = [
         url(r"/fleet", FleetPage, name="fleet"),
         url(r"/fleet/now", FleetNow, {"board": board}),
-        url(r"/fleet/batch/([A-Za-z0-9_-]+)\.json", BatchPage, {"board": board}),
+        url(r"/fleet/batch/([A-Za-z0-9_-]+)", ReportPage, {"board": board}),
+        url(r"/fleet/batch/([A-Za-z0-9_-]+)\.json", ResultPage, {"board": board}),
         url(r"/fleet/files/(.*)", StaticFileHandler, {"path": str(HERE / "files")}),
     ]
     flower.urls.settings["template_loader"] = Templates(flower.urls.settings["template_path"])
@@ -79,7 +81,25 @@ class FleetNow(_FromBoard):
             self.refuse(503, error)
 
 
-class BatchPage(_FromBoard):
+class ReportPage(_FromBoard):
+    """A closed batch's report, with Flower's navigation and colours."""
+
+    @authenticated
+    async def get(self, batch_id: str) -> None:
+        try:
+            self.show(batch_id, await IOLoop.current().run_in_executor(None, self.board.report, batch_id))
+        except RedisError as error:
+            self.set_status(503)
+            self.show(batch_id, trouble=reason_of(error))
+        except ClonerError as error:
+            self.set_status(404)
+            self.show(batch_id, trouble=error.message)
+
+    def show(self, batch_id: str, report: str = "", trouble: str = "") -> None:
+        self.render(str(HERE / "report.html"), css=css(), batch_id=batch_id, report=report, trouble=trouble)
+
+
+class ResultPage(_FromBoard):
     """A closed batch's result, as JSON."""
 
     @authenticated

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from cloner.app import make_app
 from cloner.errors import BadSetting, MissingPackage
 from cloner.settings import Settings
+
+LAST_S = 3.0
+"""Seconds that Flower gets to end by itself."""
 
 
 def serve(settings: Settings) -> int:
@@ -22,7 +26,13 @@ def serve(settings: Settings) -> int:
     except ModuleNotFoundError as error:
         raise MissingPackage(f"{error.name} is not installed: run `pip install '.[launcher]'` in a checkout") from None
     install(settings)
-    return int(app.start(["flower"]) or 0)
+    try:
+        return int(app.start(["flower"]) or 0)
+    finally:
+        # While Redis is away, threads of Flower's ask it again and again, and Python would wait for them.
+        last = threading.Timer(LAST_S, os._exit, (0,))
+        last.daemon = True
+        last.start()
 
 
 def check_login(basic: str, oauth: str) -> None:

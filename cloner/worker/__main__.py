@@ -7,9 +7,9 @@ import sys
 
 
 def main() -> int:
-    """Run until told to stop; the exit status is 78 if the model does not load."""
+    """Run until told to stop; the exit status is 78 if the model does not load, 2 if a setting is wrong."""
     from cloner.engine import check_engine
-    from cloner.errors import ClonerError
+    from cloner.errors import ClonerError, LoadFailed, MissingPackage
     from cloner.fleet import expected_worker
     from cloner.logs import configure, get_logger
     from cloner.orphan import die_with_parent
@@ -23,7 +23,10 @@ def main() -> int:
         configure(worker=worker.name)
         get_logger().info(f"Starting on {worker.device}")
         die_with_parent()
-        check_engine(settings)
+        try:
+            check_engine(settings)
+        except MissingPackage as error:
+            raise LoadFailed(error.message) from None
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.app import run_worker

@@ -17,6 +17,7 @@ from cloner.journal import Journal
 from cloner.keys import Keys
 from cloner.logs import get_logger
 from cloner.results import SegmentResult
+from cloner.store import codes_part
 from cloner.wire import ChunkMessage, SegmentRow, SpeakerPart
 from cloner.worker.chunklog import ChunkLog
 from cloner.worker.outbox import Outbox
@@ -99,7 +100,8 @@ class ChunkRun:
             return
         dead = self._journal.dead
         for run in dead:
-            self._runtime.outputs.discard(run.part)
+            for name in (run.part, codes_part(run.part)):
+                self._runtime.outputs.discard(name)
         speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}
         verdict = judge(dead, speakers, self._tally.generated)
         self._fail(verdict.crashed, "crashed", CRASHED)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason
 from cloner.logs import get_logger
 from cloner.record import Record, batch_directory
 from cloner.redisconn import connect, server_time
-from cloner.results import BatchResult, SegmentError, SegmentResult
+from cloner.report import page
+from cloner.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
 from cloner.settings import Settings, load_settings
 from cloner.store import OutputRoot
 from cloner.sweep import celery_results
@@ -126,7 +127,9 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     record.refresh()
     cancelled = bool(redis.hexists(settings.names.batch(batch_id), "cancelled"))
     result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
-    _write_result(settings, result)
+    # Before anybody is told that it is done: a run ends then, and its collector with it.
+    _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
+    _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
     with redis.pipeline() as pipe:
         pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
         pipe.hset(settings.names.batch(batch_id), "state", "done")
@@ -160,7 +163,9 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
     errors: dict[int, SegmentError] = {}
     workers: dict[str, int] = {}
     spoken: list[SegmentResult] = []
+    speakers: dict[str, SpeakerResult] = {}
     for speaker in manifest.speakers:
+        before = len(spoken)
         for index, _, output in speaker.segments:
             found = record.results.get(index)
             if found and found.generated:
@@ -173,8 +178,13 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
             else:
                 code, message = _unspoken(record, cancelled)
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+        texts, own = len(speaker.segments), spoken[before:]
+        speakers[speaker.id] = SpeakerResult(
+            texts=texts, generated=len(own), failed=texts - len(own), audio_s=_audio_s(own)
+        )
     return BatchResult(
         batch_id=manifest.batch_id,
+        source=manifest.source,
         total=manifest.total,
         generated=len(results),
         failed=len(errors),
@@ -184,11 +194,21 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         errors=dict(sorted(errors.items())),
         carried=sum(segment.carried for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
-        elapsed_s=round(now - manifest.submitted_at, 3),
-        audio_s=round(sum(segment.audio_s for segment in spoken), 3),
+        submitted_at=manifest.submitted_at,
+        # A server whose clock was put back meanwhile cannot tell.
+        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
+        audio_s=_audio_s(spoken),
+        carried_audio_s=_audio_s(segment for segment in spoken if segment.carried),
         frames=sum(segment.frames for segment in spoken),
         workers=dict(sorted(workers.items())),
+        speakers=speakers,
+        engine=manifest.engine,
+        fingerprint=manifest.fingerprint,
     )
+
+
+def _audio_s(segments: Iterable[SegmentResult]) -> float:
+    return round(sum(segment.audio_s for segment in segments), 3)
 
 
 def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
@@ -210,16 +230,21 @@ def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
     return manifest
 
 
-def _write_result(settings: Settings, result: BatchResult) -> None:
-    """Put ``result.json`` beside the record."""
-    directory = batch_directory(settings.out_dir.resolve(), result.batch_id)
-    part = directory / f"result-{os.getpid()}.part"
+def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:
+    """Put a file for people and programs beside the record, whole or not at all. What is in the way is only said.
+
+    The result still goes to Redis: who waits for it must not wait for room on a disk, nor for a page to be mended.
+    """
+    path = batch_directory(settings.out_dir.resolve(), batch_id) / name
+    part = path.with_name(f"{path.stem}-{os.getpid()}.part")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("result-*.part"):  # by a collector that was killed
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.stem}-*.part"):  # by a collector that was killed
             left.unlink(missing_ok=True)
-        part.write_text(result.to_json() + "\n", encoding="utf-8")
-        part.replace(directory / "result.json")
-    except OSError as error:
-        # The result still goes to Redis: who waits for it must not wait for room on a disk.
-        get_logger().error(f"result.json of batch {result.batch_id} cannot be written: {error}")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+        part.replace(path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the batch is closed
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        get_logger().error(f"{name} of batch {batch_id} cannot be written: {reason_of(error)}")

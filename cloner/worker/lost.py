@@ -63,9 +63,13 @@ def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]
     hands = _in_hand(text, names)
     everybodys = {worker.queue for worker in Registry(text, names, settings.alive_s).workers()}
     everybodys |= {names.shared_queue(), names.collector_queue}
+    if text.exists(*everybodys):
+        return
     for batch_id in open_ids:
+        if any(batch_id in message for message in hands):
+            continue
         data = redis.get(names.manifest(batch_id))
-        if not isinstance(data, bytes) or any(batch_id in message for message in hands):
+        if not isinstance(data, bytes):
             continue
         try:
             own = {chunk.queue for chunk in Manifest.unpack(data).chunks}
@@ -73,7 +77,7 @@ def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]
             get_logger().debug(f"batch {batch_id} cannot be read here: {error.message}")
             continue
         # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
-        if not text.exists(*everybodys, *own):
+        if not own or not text.exists(*own):
             yield batch_id
 
 

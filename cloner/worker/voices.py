@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -17,6 +16,7 @@ from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
 from cloner.references import audio_from_bytes, codes_from_bytes, reference_key
+from cloner.store import codes_part
 from cloner.wire import ReferenceRow
 from cloner.worker.runtime import Runtime
 
@@ -108,7 +108,9 @@ class Voices:
     def _keep(self, digest: str, codes: Codes) -> None:
         self._encoded[digest] = codes
         path = self._path(digest)
-        part = path.with_name(f"part-{uuid.uuid4().hex}")
+        outputs = self._runtime.outputs
+        # Named after this process, so that whoever goes on after its death can remove it.
+        part = outputs.root / HOUSEKEEPING / codes_part(outputs.part)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:

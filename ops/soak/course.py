@@ -90,6 +90,7 @@ def soak(course: Course, folder: Path) -> Soaked:
             ids.append(batch.id)
             outputs.update(result.results.values())
             if number == 0:
+                _wait_for_counts(client)
                 before = Keys(client.redis)
         after = Keys(client.redis)
         elapsed_s = time.monotonic() - start
@@ -114,6 +115,12 @@ def _fleet(settings: Settings, folder: Path, temporary: Path) -> Iterator[psutil
         finally:
             launcher.terminate()
             launcher.wait(STOP_S)
+
+
+def _wait_for_counts(client: Client) -> None:
+    """They come with a heartbeat; the first may be later than a short batch."""
+    while not client.redis.exists(client.names.counts):
+        time.sleep(0.1)
 
 
 def _wait_until_ready(client: Client, launcher: psutil.Process) -> None:

@@ -1,4 +1,4 @@
-"""What the fleet's page does with what users have named. `tests/compose` watches a whole fleet through it."""
+"""The fleet's page where something is not as it should be. `tests/compose` watches a whole fleet through it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cloner.client import Client
 from cloner.settings import Settings
 from tests.batches import write_batch
 from tests.browser.chromium import Page
+from tests.chaos.servers import Server
 from tests.integration.conftest import Start
 from tests.watching import LOGIN, running_flower
 
@@ -38,3 +39,21 @@ def test_names_that_are_programs_are_shown_and_not_run(
         page.goto(f"{address}/task/{handle.id}.0")
         page.wait_for(f"document.body.innerText.includes({json.dumps(EVIL + '0')})")
         assert page.eval("window.hacked") is None
+
+
+def test_what_was_seen_last_stays_and_is_marked_as_old_while_redis_is_away(tmp_path: Path, page: Page) -> None:
+    server = Server(tmp_path)
+    settings = Settings(redis_url=server.url, fleet="away", out_dir=tmp_path / "out")
+    try:
+        with running_flower(settings, tmp_path) as address:
+            page.goto(f"{address.replace('//', f'//{LOGIN}@')}/fleet")
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
+            server.kill()
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'No news'")
+            assert "Flower cannot look at the fleet" in page.text()
+            assert page.eval("document.querySelector('#fleet-name').textContent") == "away"
+            server.start()
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
+            assert "Flower cannot look at the fleet" not in page.text()
+    finally:
+        server.kill()

@@ -7,26 +7,6 @@ from pathlib import Path
 
 import pytest
 
-HANGS_ONCE = """
-import itertools, pathlib, threading
-from cloner.engine.fake import FakeEngine
-
-speak = FakeEngine.speak
-
-def hang_once(self, *arguments):
-    for number, answer in enumerate(speak(self, *arguments)):
-        if number == 4:
-            try:
-                pathlib.Path(__file__).with_name("has-hung").touch(exist_ok=False)
-                threading.Event().wait()
-            except FileExistsError:
-                pass
-        yield answer
-
-FakeEngine.speak = hang_once
-"""
-"""At its fifth segment, for ever, its threads alive."""
-
 WORKER_1_CANNOT_LOAD = """
 import os
 from cloner.engine.fake import FakeEngine
@@ -55,6 +35,28 @@ def die(self, say):
 
 FakeEngine.load = die
 """
+
+NO_MEMORY_TWICE = """
+import pathlib
+from cloner.engine.fake import FakeEngine
+from cloner.errors import LoadFailed
+
+load = FakeEngine.load
+
+def fail_twice(self, say):
+    for number in range(4):
+        try:
+            pathlib.Path(__file__).with_name(f"load-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if number in (1, 2):
+            raise LoadFailed("CUDA out of memory")
+        break
+    load(self, say)
+
+FakeEngine.load = fail_twice
+"""
+"""The second and the third load, as where the driver still holds a killed process's memory."""
 
 
 def sabotage(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:

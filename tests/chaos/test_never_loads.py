@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from cloner.client import Client
 from cloner.settings import Settings
 from tests.batches import write_batch
-from tests.chaos.saboteur import WORKER_1_CANNOT_LOAD, WORKER_1_DIES_LOADING, sabotage
-from tests.integration.conftest import Start, run_cloner, spoken
+from tests.chaos.saboteur import NO_MEMORY_TWICE, WORKER_1_CANNOT_LOAD, WORKER_1_DIES_LOADING, sabotage
+from tests.integration.conftest import PATIENCE_S, Start, eventually, run_cloner, spoken
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,22 @@ def test_the_others_take_over_the_queue_of_a_worker_that_cannot_load(
     assert spoken(settings, batch.id) == list(range(12))
     assert [worker.index for worker in client.fleet()] == [0]
     assert len(fleet.wait_for("Launching Worker 1")) == 1
+
+
+def test_one_whose_card_is_still_full_of_a_killed_process_loads_in_the_end(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(tmp_path, monkeypatch, NO_MEMORY_TWICE)
+    fleet = launch("--workers", "1", fake_segment_s=0.3)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [8]))
+    eventually(lambda: batch.progress().generated >= 2)
+    (worker,) = client.fleet()
+    os.kill(worker.pid, signal.SIGKILL)
+    fleet.wait_for("Worker 0 did not load its model again: CUDA out of memory; starting it again in 1 s")
+    fleet.wait_for("Worker 0 did not load its model again: CUDA out of memory; starting it again in 2 s")
+    assert batch.wait(timeout=PATIENCE_S).generated == 8
+    assert spoken(settings, batch.id) == list(range(8))
 
 
 def test_a_run_completes_with_the_workers_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
             module._answer = lambda line: die() if "killer" in line.text else answer(line)
             """,
         )
-        changes: dict[str, object] = {"fake_slots": 3}
+        # Loading lasts for several looks of the launcher, which must not take it for a worker that never loads.
+        changes: dict[str, object] = {"fake_slots": 3, "fake_load_s": 1.5, "heartbeat_s": 0.2}
     else:
         # The text goes into the prompt when the chunk comes; it kills when it is to speak.
         plugin(
@@ -95,8 +96,9 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
     check_whole(result, settings, failed={4})
     assert result.errors[4].code == "crashed"
     assert "died 3 times while it spoke this segment and no other" in result.errors[4].message
-    # Once among others, three times alone.
+    # Once among others, three times alone; the worker itself is not started again.
     assert loads(client) == 5
+    assert len(fleet.wait_for("Launching Worker 0")) == 1
 
 
 def test_a_segment_that_kills_only_in_company_is_spoken_alone(
@@ -127,13 +129,14 @@ def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
     launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
 ) -> None:
     plugin("cloner.engine.fake", "module._answer = lambda line: die()")
-    fleet = launch("--workers", "1", fake_slots=4)
+    fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.6, heartbeat_s=0.2)
     fleet.wait_for("Models loaded!")
     result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
     check_whole(result, settings, failed=set(range(8)))
     assert {error.code for error in result.errors.values()} == {"engine_failed"}
     assert "died 10 times without a segment generated in between" in result.errors[0].message
     assert loads(client) == 11
+    assert len(fleet.wait_for("Launching Worker 0")) == 1
     fleet.wait_for("is given up: the worker's process died 10 times")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from cloner.client import Client
 from cloner.settings import Settings
 from tests.batches import write_batch
-from tests.integration.conftest import Start, eventually, run_cloner
+from tests.integration.conftest import Start, environment, eventually, run_cloner
 from tests.watching import LOGIN, get, running_flower
 
 
@@ -21,7 +23,7 @@ def test_flower_shows_the_fleet_to_who_logs_in(
     batch = client.submit(write_batch(tmp_path, [3, 2]))
     assert batch.wait(timeout=60).generated == 5
     with running_flower(settings, tmp_path) as flower:
-        for path in ("/fleet", "/fleet/now", f"/fleet/batch/{batch.id}.json"):
+        for path in ("/fleet", "/fleet/now", f"/fleet/batch/{batch.id}", f"/fleet/batch/{batch.id}.json"):
             assert get(flower + path)[0] == 200
             assert [get(flower + path, login)[0] for login in (None, "anna:wrong", "s3cret")] == [401, 401, 401]
         # Its other pages lead to it, and it is one of them.
@@ -33,10 +35,38 @@ def test_flower_shows_the_fleet_to_who_logs_in(
         assert (worker["state"], worker["slots"], worker["slots_used"], worker["loads"]) == ("ready", 4, 0, 1)
         assert (seen["id"], seen["source"], seen["state"], seen["generated"]) == (batch.id, "batch.json", "done", 5)
         assert json.loads(get(f"{flower}/fleet/batch/{batch.id}.json")[1])["generated"] == 5
+        report = get(f"{flower}/fleet/batch/{batch.id}")[1]
+        assert "All 5 segments generated." in report
+        assert f".cloner/{batch.id}/report.html" in report
+        status, nothing = get(f"{flower}/fleet/batch/20260101-000000-aaaaaa")
+        assert (status, "batch 20260101-000000-aaaaaa has no result" in nothing) == (404, True)
         assert get(f"{flower}/fleet/batch/20260101-000000-aaaaaa.json")[0] == 404
         for name in ("fleet.js", "fleet.css"):
             assert get(f"{flower}/fleet/files/{name}")[0] == 200
         assert get(f"{flower}/fleet/files/../pages.py")[0] in (403, 404)
+
+
+STUCK = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+from cloner.flower import server
+from cloner.settings import load_settings
+
+def start(_):
+    ThreadPoolExecutor().submit(threading.Event().wait)
+
+server.make_app = lambda settings: Mock(start=start)
+server.serve(load_settings())
+print("told to end")
+"""
+"""Flower, one of whose threads asks a Redis that is away, for ever."""
+
+
+def test_flower_ends_though_a_thread_of_its_own_waits_for_redis(settings: Settings, tmp_path: Path) -> None:
+    env = {**os.environ, **environment(settings), "FLOWER_BASIC_AUTH": LOGIN}
+    ended = subprocess.run([sys.executable, "-c", STUCK], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "told to end\n"), ended.stderr
 
 
 def test_nobody_may_watch_without_a_login(settings: Settings, tmp_path: Path) -> None:

@@ -162,4 +162,5 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     files = {path.relative_to(run.folder / "spoken") for path in (run.folder / "spoken").rglob("*") if path.is_file()}
     kept = Path(".cloner") / run.result["batch_id"]
     spoken = {Path(output) for output in run.result["results"].values()}
-    assert files - spoken == {kept / "result.json", *(kept / f"cpu.{number}@box.jsonl" for number in range(4))}
+    record = {kept / f"cpu.{number}@box.jsonl" for number in range(4)}
+    assert files - spoken == {kept / "result.json", kept / "report.html", *record}

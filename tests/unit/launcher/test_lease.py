@@ -69,6 +69,21 @@ def test_one_that_is_dead_is_waited_for_until_its_lease_has_lapsed(leases: Lease
     assert "waiting whether it lives" in leases.lines[0]
 
 
+def test_a_servers_clock_that_is_put_back_is_no_sign_of_life_and_makes_nobody_wait(leases: Leases) -> None:
+    leases.lease().acquire()
+
+    def put_back() -> None:
+        leases.redis.pexpire(KEY, 3_600_000 if leases.slept == 1 else 0)
+
+    # The same moment, of which the server's clock says that it is an hour off.
+    times = iter([(10_000, 0), (6_410, 0)])
+    leases.redis.set_response_callback("TIME", lambda _: next(times))
+    leases.in_sleep = put_back
+    second = leases.lease()
+    second.acquire(longest_s=30)
+    assert leases.slept == 2
+
+
 def test_what_redis_has_forgotten_is_taken_again_unless_another_was_faster(leases: Leases) -> None:
     first, second = leases.lease(), leases.lease()
     first.acquire()

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -198,6 +200,68 @@ def test_one_that_had_loaded_between_its_deaths_is_not_given_up(scene: Scene) ->
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
         supervisor.run(until=lambda: len(scene.said("Launching Worker 0")) == 12)
+
+
+LOADS_ONCE = """
+import os, pathlib
+if os.environ['CLONER_WORKER_INDEX'] == '1':
+    print('start')
+    if pathlib.Path(os.environ['MARKER']).exists():
+        print('out of memory')
+        raise SystemExit(78)
+    print('loaded')
+"""
+
+
+def loads_once(scene: Scene, marker: Path) -> Callable[[str], None]:
+    """Worker 1 loads, dies, and does not load again; time passes."""
+    clock = scene.clock = FakeClock()
+    scene.environment["MARKER"] = str(marker)
+
+    def on_line(line: str) -> None:
+        if line == "[Worker 1] loaded":
+            scene.registry.count_load("cpu.1@box1")
+            marker.touch()
+        if "starting it again in" in line or "take over" in line:
+            clock.now += 60
+
+    return on_line
+
+
+def test_one_that_does_not_load_again_is_tried_some_times_and_then_given_up(scene: Scene, tmp_path: Path) -> None:
+    scene.on_line = loads_once(scene, tmp_path / "marker")
+    with scene.supervisor(worker=LOADS_ONCE + "else:\n    " + UP.replace("\n", "\n    ")) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
+
+    again = scene.said("Worker 1 did not load its model again: out of memory; starting it again in")
+    assert [line.rpartition(" in ")[2] for line in again] == ["2 s", "4 s", "8 s", "16 s"]
+    assert scene.said("Worker 1 cannot load its model: out of memory; the others take over its queue")
+
+
+def test_one_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    on_line = loads_once(scene, marker)
+
+    def free_the_card(line: str) -> None:
+        on_line(line)
+        if len(scene.said("did not load its model again")) == 3:
+            marker.unlink(missing_ok=True)
+
+    scene.on_line = free_the_card
+    with scene.supervisor(worker=LOADS_ONCE + "else:\n    " + UP.replace("\n", "\n    ")) as supervisor:
+        supervisor.start()
+        supervisor.run(until=lambda: len(scene.said(r"\[Worker 1\] loaded")) == 2)
+        assert len(scene.names()) == 2
+
+
+def test_a_worker_with_a_wrong_setting_is_not_started_again(scene: Scene) -> None:
+    with scene.supervisor(worker="print('CLONER_SLOTS is 0'); raise SystemExit(2)") as supervisor:
+        supervisor.start()
+        with pytest.raises(LoadFailed, match=r"^Worker \d cannot load its model: CLONER_SLOTS is 0$"):
+            supervisor.run()
+
+    assert not scene.said("starting it again")
 
 
 def test_without_a_reason_in_the_registry_the_last_line_is_the_reason(scene: Scene) -> None:

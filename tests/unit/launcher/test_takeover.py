@@ -12,6 +12,7 @@ from redis import Redis
 from cloner.fleet import Registry
 from cloner.queues import PARENT, Names
 from cloner.settings import Settings
+from launcher.lease import longest_lease_s
 from launcher.takeover import Takeover
 from tests.unit.launcher.test_handback import bodies, message, take
 
@@ -109,6 +110,13 @@ def test_a_box_that_is_held_or_beats_keeps_its_queues(fleet: Fleet) -> None:
     fleet.look(times=1, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
     assert fleet.shared() == ["0"]
     assert held
+
+
+def test_a_lease_that_a_clock_put_back_has_made_long_is_not_waited_for(fleet: Fleet) -> None:
+    fleet.add("there", 0)
+    fleet.redis.set(NAMES.box("there"), "its launcher", px=3_600_000)
+    fleet.look()
+    assert 0 < fleet.redis.pttl(NAMES.box("there")) <= 1000 * longest_lease_s(Settings())
 
 
 def test_an_outage_in_between_proves_nothing(fleet: Fleet) -> None:

@@ -89,11 +89,21 @@ def test_who_is_ready_and_takes_nothing_of_what_waits_is_deaf() -> None:
     assert life.passes(1) == Finding("has taken no work for 300 s, and some waits for it")
 
 
-def test_a_load_may_take_its_time_without_a_sign_of_the_child_and_no_longer() -> None:
+def test_a_load_may_take_its_time_and_no_longer() -> None:
     life = Life(WorkerState.LOADING)
-    life.stop("child", "steps")
+    life.stop("steps")
     assert life.passes(901) is None
     assert life.passes(1) == Finding("has been loading for more than 900 s")
+
+
+@pytest.mark.parametrize("first_sign", [True, False])
+def test_a_child_that_freezes_while_it_loads_is_found_even_before_its_first_sign(first_sign: bool) -> None:
+    life = Life(WorkerState.LOADING)
+    life.stop("child", "steps")
+    if not first_sign:
+        life.still["child"] = ""
+    assert life.passes(121) is None
+    assert life.passes(1) == Finding("has shown no sign of life for 120 s")
 
 
 def test_a_parent_that_freezes_while_the_model_loads_is_found(dead_pid: int) -> None:
@@ -103,13 +113,13 @@ def test_a_parent_that_freezes_while_the_model_loads_is_found(dead_pid: int) -> 
     # But not before it has shown the first.
     life = Life(WorkerState.LOADING)
     life.still["parent"] = ""
-    assert life.passes(900) is None
+    assert life.passes(120) is None
 
 
 def test_a_child_that_has_died_is_not_frozen_celery_replaces_it(dead_pid: int) -> None:
     life = Life(WorkerState.BUSY, child_pid=dead_pid)
     life.stop("child", "steps")
-    assert life.passes(900) is None
+    assert life.passes(120) is None
 
 
 def test_a_worker_whose_children_die_before_one_has_loaded_is_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:

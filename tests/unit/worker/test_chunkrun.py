@@ -13,6 +13,7 @@ from redis import Redis
 from cloner.engine.base import UNWATCHED, Line, NotSpoken, Spoken, Watch
 from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken
+from cloner.store import codes_part
 from cloner.worker.chunkrun import ChunkRun
 from cloner.worker.suspects import DEATHS
 from tests.batches import write_batch
@@ -88,6 +89,18 @@ def test_an_engine_that_breaks_leaves_its_segment_under_suspicion_and_the_rest_t
     results = workers.runtime().record(BATCH_ID).results
     assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "crashed", 2: "", 3: ""}
     assert list(workers.settings.out_dir.rglob("*.hand")) == []
+
+
+def test_what_a_dead_run_had_not_finished_writing_is_removed(workers: Workers, tmp_path: Path) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [2], texts={1: "This is broken."}))
+    dead = workers.runtime(engine=Broken())
+    with pytest.raises(EngineBroken):
+        ChunkRun(dead, chunk).run()
+    left = [dead.outputs.root / ".cloner" / name for name in (dead.outputs.part, codes_part(dead.outputs.part))]
+    for path in left:
+        path.write_bytes(b"half")
+    ChunkRun(workers.runtime(), chunk).run()
+    assert [path for path in left if path.exists()] == []
 
 
 def test_an_engine_that_always_breaks_is_given_up_in_the_end(

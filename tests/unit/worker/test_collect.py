@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from cloner.logs import configure
 from cloner.record import Record
-from cloner.results import BatchResult, SegmentResult
-from cloner.worker.collect import gather
+from cloner.results import BatchResult, SegmentResult, SpeakerResult
+from cloner.settings import Settings
+from cloner.worker.collect import _write_beside, gather
 from tests.unit.test_wire import manifest
 
 
@@ -49,6 +54,45 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     assert result.errors[4].message == "It is silent."
     assert result.workers == {"cpu.0@box": 1, "cpu.1@box": 1}
     assert (result.elapsed_s, result.audio_s, result.frames) == (3.5, 1.858, 40)
+    assert result.speakers == {"anna": SpeakerResult(texts=5, generated=2, failed=3, audio_s=1.858)}
+    assert (result.source, result.submitted_at) == ("b.json", 1.0)
+
+
+def test_audio_of_earlier_batches_is_counted_and_told_apart(tmp_path: Path) -> None:
+    result = gathered(tmp_path, spoken(0, carried=True), spoken(1))
+    assert (result.carried, result.carried_audio_s, result.audio_s) == (1, 0.929, 1.858)
+
+
+def _pieces_of_a_page_that_breaks() -> Iterator[str]:
+    yield "the first half"
+    raise ValueError("a name that nobody thought of")
+
+
+@pytest.mark.parametrize("in_the_way", ["a page that breaks", "a folder of its name"])
+def test_a_report_that_cannot_be_written_is_said_and_harms_nothing(
+    tmp_path: Path, in_the_way: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(out_dir=tmp_path)
+    kept = tmp_path / ".cloner/b"
+    kept.mkdir(parents=True)
+    (kept / "report-7.part").write_text("a collector was killed while writing it")
+    (kept / "report.html").write_text("of an earlier run")
+    pieces = _pieces_of_a_page_that_breaks()
+    if in_the_way == "a folder of its name":
+        (kept / "report.html").unlink()
+        (kept / "report.html").mkdir()
+        pieces = iter(["whole"])
+    configure()
+    _write_beside(settings, "b", "report.html", pieces)
+    assert "report.html of batch b cannot be written: " in capfd.readouterr().err
+    assert [path.name for path in kept.iterdir()] == ["report.html"]
+
+
+def test_a_batch_that_is_closed_twice_has_one_report_the_last(tmp_path: Path) -> None:
+    for words in ("first", "second"):
+        _write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
+    (written,) = (tmp_path / ".cloner/b").iterdir()
+    assert written.read_text() == "second!"
 
 
 def test_a_segment_without_a_line_says_where_it_was_looked_for(tmp_path: Path) -> None:

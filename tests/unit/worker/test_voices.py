@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cloner.engine.base import SAMPLE_RATE, Audio, Codes
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
 from cloner.references import codes_from_bytes, reference_key
+from cloner.store import codes_part
 from cloner.wire import ReferenceRow
 from cloner.worker.voices import TOGETHER, Voices
 from tests.batches import write_codes
@@ -119,3 +121,18 @@ def test_a_folder_that_cannot_be_written_costs_only_time(workers: Workers, capsy
     row = recording(workers, 0)
     assert Voices(workers.runtime(engine=Counting()), [row], {}).get(row).text == "text 0"
     assert "cannot be written, so the recording may be encoded again" in capsys.readouterr().err
+
+
+def test_what_a_process_had_not_finished_writing_is_known_by_its_name(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(file: BinaryIO, *_: object, **__: object) -> None:
+        file.write(b"half")
+        raise SystemExit
+
+    monkeypatch.setattr("numpy.save", dies)
+    runtime, row = workers.runtime(engine=Counting()), recording(workers, 0)
+    with pytest.raises(SystemExit):
+        Voices(runtime, [row], {}).get(row)
+    left = [path for path in workers.settings.out_dir.rglob("*") if path.is_file()]
+    assert left == [runtime.outputs.root / ".cloner" / codes_part(runtime.outputs.part)]

@@ -1,0 +1,64 @@
+"""A batch's report: in Flower, and as a file that somebody opens and listens to."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+from cloner.client import Client
+from cloner.settings import Settings
+from tests.batches import write_batch
+from tests.browser.chromium import Page
+from tests.integration.conftest import Start
+from tests.watching import LOGIN, running_flower
+
+EVIL = "<script>window.hacked = 1</script>"
+
+LOAD_ALL_AUDIO = """Promise.all([...document.querySelectorAll('audio')].map((player) => new Promise((settle) => {
+  player.onloadedmetadata = () => settle(player.duration > 0);
+  player.onerror = () => settle(player.error.message);
+  player.preload = 'metadata';
+  player.load();
+})))"""
+
+
+def test_a_batchs_report_is_a_click_away_and_plays_its_audio(
+    launch: Start, client: Client, settings: Settings, tmp_path: Path, page: Page, pictures: Path
+) -> None:
+    (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # so that one segment fails
+    launch("--workers", "1", fake_slots=4).wait_for("Models loaded!")
+    path = write_batch(tmp_path, [5, 4])
+    batch = json.loads(path.read_text())
+    for task in batch["tasks"]:
+        task["speaker_id"] = f"{EVIL}{task['speaker_id']}"
+    path.write_text(json.dumps(batch))
+    handle = client.submit(path)
+    assert handle.wait(timeout=120).generated == 8
+
+    with running_flower(settings, tmp_path) as address:
+        page.look(1280, 900, "light")
+        page.goto(f"{address.replace('//', f'//{LOGIN}@')}/fleet")
+        page.wait_for("document.querySelectorAll('#finished .links:not([hidden])').length === 1")
+        assert page.eval("document.querySelector('#finished [data-is=report]').textContent") == "Report"
+        page.eval("document.querySelector('#finished [data-is=report]').click()")
+        page.wait_for(f"location.pathname === '/fleet/batch/{handle.id}' && document.readyState === 'complete'")
+        _look(page, pictures / "report")
+        assert page.eval("document.querySelectorAll('audio').length") == 0
+        page.eval("document.querySelector('.crumbs a').click()")
+        page.wait_for("location.pathname === '/fleet'")
+
+    page.goto((settings.out_dir / f".cloner/{handle.id}/report.html").as_uri())
+    _look(page, pictures / "report-file")
+    assert page.eval(LOAD_ALL_AUDIO) == [True] * (8 + 5)  # and the longest, once more
+
+
+def _look(page: Page, picture: Path) -> None:
+    for words in ("batch.json", "8 of 9 segments generated, 1 failed.", f"{EVIL}1", "audio/2.wav cannot be written"):
+        assert words in page.text()
+    assert "Sentence" not in page.text()
+    for (width, height), scheme in product([(1280, 900), (390, 844)], ["light", "dark"]):
+        page.look(width, height, scheme)
+        assert page.eval("document.documentElement.scrollWidth <= window.innerWidth")
+        page.shoot(picture.with_name(f"{picture.name}-{width}-{scheme}.png"))
+    assert page.eval("window.hacked") is None
