@@ -86,7 +86,9 @@ def test_flower_shows_the_fleet_moving_and_whose_texts_a_task_has(box: Box, page
     assert batch.wait(timeout=PATIENCE_S).generated == 60
     page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
     page.wait_for("document.querySelectorAll('.worker .pill[data-state=ready]').length === 2")
-    assert "batch.json" in page.text()
+    page.goto(page.wait_for("document.querySelector('#finished [data-is=report]').href"))
+    page.wait_for("document.body.innerText.includes('All 60 segments generated.')")
+    _take_pictures(page, pictures, "report")
 
     page.goto(f"{FLOWER}/tasks")
     page.wait_for("document.body.innerText.includes('cloner.speak_chunk')")
