@@ -19,6 +19,9 @@ from cloner.speed import Speedometer
 SHOWN = 50
 """Batches that are shown: the newest."""
 
+LOOK_S = 5.0
+"""Seconds to wait for an answer of Redis, at each of two tries: a page that says "live" must not be old."""
+
 
 @dataclass(frozen=True)
 class _Submission:
@@ -33,7 +36,7 @@ class Board:
     def __init__(self, settings: Settings) -> None:
         url = settings.require_redis_url()
         self._settings = settings
-        self._redis = connect(url)
+        self._redis = connect(url, retries=1, answer_s=LOOK_S)
         self._blobs = connect(url, decode=False)
         self._watcher = Watcher(self._redis, settings.names, settings.alive_s)
         self._lock = threading.Lock()

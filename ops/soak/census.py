@@ -165,7 +165,7 @@ def strays(out: Path, temporary: Path, outputs: set[str], batch_ids: list[str]) 
     """A sentence for each file under the output root that is neither an output nor a batch's, and each temporary."""
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name, *rest = path.relative_to(out).parts
-        of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in {".jsonl", ".json"}
+        of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in {".jsonl", ".json", ".html"}
         if not of_a_batch and str(path.relative_to(out)) not in outputs:
             yield f"stray file {path}"
     yield from (f"stray file {path}" for path in temporary.rglob("*"))
