@@ -24,5 +24,5 @@ bench: setup
 soak: setup
 	$(BIN)/python ops/scripts/soak.py
 
-test-compose:
+test-compose: setup
 	ops/scripts/compose-tests

@@ -140,9 +140,9 @@ class ChunkMessage(_Wire):
         return sum(len(part.segments) for part in self.parts)
 
     def summary(self) -> str:
-        """What Flower shows for arguments: whose texts and how many, never the texts."""
+        """What Flower shows for arguments, and shortens at the end: whose texts and how many, never the texts."""
         speakers = ", ".join(part.id for part in self.parts[:8]) + (", ..." if len(self.parts) > 8 else "")
-        return f"batch {self.batch_id}, chunk {self.number}, speakers [{speakers}], {self.total} texts"
+        return f"speakers [{speakers}], {self.total} texts, chunk {self.number} of batch {self.batch_id}"
 
 
 class Manifest(_Wire, Packed):

@@ -148,7 +148,8 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
         header.append(
             signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
         )
-    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue)
+    chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue, argsrepr=chunks)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
     # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,10 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
+
+
+class LeavingError(AssertionError):
+    """The page was asked something while it made room for another."""
 
 
 class Page:
@@ -67,10 +71,12 @@ class Page:
     def wait_for(self, script: str) -> Any:
         """Wait until a script gives something that is true; returns it."""
         deadline = time.monotonic() + PATIENCE_S
-        while not (value := self.eval(script)):
-            assert time.monotonic() < deadline, f"{script} never came to hold; the page has:\n{self.text()}"
+        while True:
+            with suppress(LeavingError):
+                if value := self.eval(script):
+                    return value
+                assert time.monotonic() < deadline, f"{script} never came to hold; the page has:\n{self.text()}"
             self._loop.run_until_complete(asyncio.sleep(0.1))
-        return value
 
     def text(self) -> str:
         """What a person reads on it."""
@@ -96,7 +102,10 @@ class Page:
             assert said is not None, "the browser is gone"
             answer = json.loads(said)
             if answer.get("id") == message["id"]:
-                assert "error" not in answer, (message, answer["error"])
+                error = answer.get("error", {}).get("message", "")
+                if "navigated" in error or "context" in error:
+                    raise LeavingError(error)
+                assert not error, (message, error)
                 return cast("dict[str, Any]", answer["result"])
 
 

@@ -1,5 +1,5 @@
-"""A browser, and what is needed to have something to look at. These tests need programs of Debian's: `make` a target of
-their own, `chromium` and `prometheus` installed."""
+"""A browser, and what is needed to have something to look at. It is Debian's, so these tests run with those of
+containers, by `make test-compose`."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
 SHIPPED = ("docker-compose.yml",)
 ON_CPU = (*SHIPPED, "ops/compose.cpu.yml")
+DASHBOARD = json.loads((ROOT / "ops/monitoring/grafana/dashboards/cloner.json").read_text())
 UID = 1234
 """Whom the outputs belong to: not the images' own user."""
 
@@ -43,6 +44,8 @@ class Box:
             "FLOWER_PASSWORD": self.password,
             "REDIS_PORT": "16379",
             "FLOWER_ADDRESS": "127.0.0.1:15555",
+            "GRAFANA_PASSWORD": self.password,
+            "GRAFANA_PORT": "13000",
             "CLONER_OUT_DIR": str(self.out),
             "CLONER_REFERENCES_DIR": str(folder),
             "CLONER_UID": str(UID),
@@ -83,6 +86,19 @@ class Box:
         told: list[dict[str, Any]] = json.loads(docker("inspect", name))
         return told[0]
 
+    def address(self, service: str, port: int) -> str:
+        """Where this host finds a service that is not published: at its container's own address."""
+        return f"http://{self._network(service)['IPAddress']}:{port}"
+
+    def host_address(self, port: int) -> str:
+        """Where containers find this host."""
+        return f"http://{self._network('fleet')['Gateway']}:{port}"
+
+    def _network(self, service: str) -> dict[str, Any]:
+        network: dict[str, Any]
+        (network,) = self.inspect(service)["NetworkSettings"]["Networks"].values()
+        return network
+
     def cloner(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run the host's command line."""
         env = {**os.environ, "CLONER_REDIS_URL": self.redis_url}
@@ -98,9 +114,9 @@ class Box:
         return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
 
-def docker(*arguments: str) -> str:
-    """Run `docker`; returns what it prints."""
-    ran = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True)
+def docker(*arguments: str, text: str | None = None) -> str:
+    """Run `docker`, with `text` on its standard input; returns what it prints."""
+    ran = subprocess.run(["docker", *arguments], cwd=ROOT, input=text, capture_output=True, text=True)
     assert ran.returncode == 0, f"docker {' '.join(arguments)}: {ran.stdout}\n{ran.stderr}"
     return ran.stdout
 

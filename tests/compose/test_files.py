@@ -14,7 +14,10 @@ import pytest
 from cloner.settings import Settings
 from tests.compose.conftest import ON_CPU, ROOT, SHIPPED, recipe
 
-SERVICES = {"redis", "out", "fleet", "collector", "flower", "checkpoint", "client"}
+SERVICES = {"redis", "out", "fleet", "collector", "flower"}
+TOOLS = {"checkpoint", "client"}
+MONITORING = {"metrics", "prometheus", "grafana"}
+USERS = {"redis": "valkey", "out": "root", "prometheus": "nobody", "grafana": "472"}
 
 
 def configured(folder: Path, *files: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -46,11 +49,33 @@ def test_the_dockerfile_is_clean() -> None:
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
+def test_the_readme_makes_env_in_the_same_way() -> None:
+    assert re.sub("^   ", "", recipe(), flags=re.MULTILINE) in (ROOT / "README.md").read_text()
+
+
+def test_env_can_say_once_what_each_command_is_to_mean(folder: Path) -> None:
+    for file in ON_CPU:
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text((ROOT / file).read_text())
+    listed = ["docker", "compose", "config", "--images"]
+    plain = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    knobs = re.findall(r"^#(COMPOSE_.*\n)", (folder / ".env.example").read_text(), re.MULTILINE)
+    (folder / ".env").write_text((folder / ".env").read_text() + "".join(knobs))
+    told = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    assert "cloner-worker" in plain
+    assert "cloner-worker-cpu" in told
+    assert {image.partition(":")[0] for image in set(told) - set(plain)} == {
+        "cloner-worker-cpu",
+        "grafana/grafana",
+        "prom/prometheus",
+    }
+
+
 def test_a_secret_of_ones_own_is_made_and_no_other_user_can_read_it(folder: Path) -> None:
     made = folder / ".env"
     assert made.stat().st_mode & 0o077 == 0
-    passwords = re.findall(r"^(?:REDIS|FLOWER)_PASSWORD=([0-9a-f]{24,})$", made.read_text(), re.MULTILINE)
-    assert len(set(passwords)) == 2
+    passwords = re.findall(r"^(?:REDIS|FLOWER|GRAFANA)_PASSWORD=([0-9a-f]{24,})$", made.read_text(), re.MULTILINE)
+    assert len(set(passwords)) == 3
 
 
 @pytest.mark.parametrize("name", ["REDIS_PASSWORD", "FLOWER_PASSWORD"])
@@ -62,7 +87,9 @@ def test_without_a_password_nothing_starts_and_the_error_says_what_to_do(folder:
 
 def test_every_service_is_locked_down(folder: Path) -> None:
     found = services(folder, *SHIPPED)
-    assert set(found) == SERVICES
+    assert {name for name, service in found.items() if "profiles" not in service} == SERVICES
+    assert {name for name, service in found.items() if service.get("profiles") == ["tools"]} == TOOLS
+    assert {name for name, service in found.items() if service.get("profiles") == ["monitoring"]} == MONITORING
     for name, service in found.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -70,8 +97,7 @@ def test_every_service_is_locked_down(folder: Path) -> None:
         assert service["init"] is True, name
         assert service.get("cap_add", []) == (["CHOWN"] if name == "out" else []), name
         assert "privileged" not in service, name
-        user = f"{os.getuid()}:{os.getgid()}"
-        assert service["user"] == {"redis": "valkey", "out": "root"}.get(name, user), name
+        assert service["user"] == USERS.get(name, f"{os.getuid()}:{os.getgid()}"), name
 
 
 def test_the_fleet_has_all_gpus_and_time_to_stop(folder: Path) -> None:
@@ -87,12 +113,13 @@ def test_the_fleet_has_all_gpus_and_time_to_stop(folder: Path) -> None:
 
 def test_nothing_is_published_beyond_this_host(folder: Path) -> None:
     ports = [port for service in services(folder, *SHIPPED).values() for port in service.get("ports", [])]
-    assert {(port["host_ip"], port["target"]) for port in ports} == {("127.0.0.1", 6379), ("127.0.0.1", 5555)}
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert {port["target"] for port in ports} == {6379, 5555, 3000}
 
 
 def test_on_a_cpu_no_gpu_is_asked_for_and_the_image_is_another(folder: Path) -> None:
     found = services(folder, *ON_CPU)
-    assert set(found) == SERVICES
+    assert set(found) == SERVICES | TOOLS | MONITORING
     assert "deploy" not in found["fleet"]
     assert {name for name, service in found.items() if service["image"] == "cloner-worker-cpu"} == {
         "fleet",
@@ -111,7 +138,7 @@ def test_every_setting_is_a_knob(folder: Path) -> None:
         if name == "references_dir":
             assert variable in found["client"]["environment"]
             continue  # a client's
-        for service in ("fleet", "collector", "client"):
+        for service in ("fleet", "collector", "client", "flower", "metrics"):
             assert variable in found[service]["environment"], (service, variable)
         if name != "out_dir":
             assert f"#{variable}={field.default}\n" in example
@@ -124,4 +151,5 @@ def test_no_knob_is_left_out_of_the_example() -> None:
     knobs = {name for name in used if name.isupper()}
     assert "REDIS_PASSWORD" in knobs
     assert "HF_TOKEN" in knobs
-    assert knobs == set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
+    # Compose itself reads the last two.
+    assert knobs | {"COMPOSE_FILE", "COMPOSE_PROFILES"} == set(re.findall(r"^#(\w+)=", example, re.MULTILINE))

@@ -6,14 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
 import pytest
 import soundfile
 from redis import AuthenticationError, Redis
 
 from tests.compose.conftest import ON_CPU, UID, Box, docker, write_batch
+from tests.compose.hub import running_hub
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +22,16 @@ def box(make_box: Callable[..., Box]) -> Box:
     box.compose("run", "--rm", "checkpoint", "init", "checkpoints/tiny-random", "--preset", "tiny")
     box.up()
     return box
+
+
+def test_one_command_fetches_the_checkpoint_into_its_volume(box: Box) -> None:
+    files = ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json", "codec.pth")
+    with running_hub("fishaudio/openaudio-s1-mini", {name: name.encode() for name in files}, "hf_token") as port:
+        box.configure(HF_TOKEN="hf_token")
+        box.compose("run", "--rm", "--env", f"HF_ENDPOINT={box.host_address(port)}", "checkpoint")
+    there = box.compose("exec", "fleet", "ls", "-ln", "checkpoints/openaudio-s1-mini").split()
+    assert set(files) <= set(there)
+    assert str(UID) in there
 
 
 def test_a_batch_from_the_host_becomes_files_and_outlives_down_and_up(box: Box, tmp_path: Path) -> None:
@@ -107,21 +116,6 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
     seen = docker("top", str(box.inspect("redis")["Id"]))
     assert "valkey-server" in seen
     assert box.password not in seen
-
-
-def test_flower_lets_nobody_in_without_the_password(box: Box) -> None:
-    def status(user: str, password: str) -> int:
-        passwords = HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, "http://127.0.0.1:15555/", user, password)
-        try:
-            with build_opener(HTTPBasicAuthHandler(passwords)).open("http://127.0.0.1:15555/workers") as answer:
-                return int(answer.status)
-        except HTTPError as error:
-            return error.code
-
-    assert status("cloner", box.password) == 200
-    assert status("cloner", "wrong") == 401
-    assert status("somebody", box.password) == 401
 
 
 def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:

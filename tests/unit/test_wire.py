@@ -48,7 +48,7 @@ def test_a_chunks_message_holds_its_own_segments_and_survives_json() -> None:
 
 def test_a_summary_names_speakers_and_counts_and_no_text() -> None:
     summary = manifest().message(manifest().chunks[0]).summary()
-    assert summary == "batch b, chunk 7, speakers [anna], 2 texts"
+    assert summary == "speakers [anna], 2 texts, chunk 7 of batch b"
 
 
 @pytest.mark.parametrize("message", [{}, {"schema_version": "1"}, {"schema_version": True}])
