@@ -97,7 +97,7 @@ class Meter:
         registry.update(
             self._name,
             slots_used=used,
-            frames_s=round(frames_s if used else 0.0, 1),
+            frames_s=round(frames_s, 1),
             load_s=round(self._load_s, 3),
             memory_bytes=_resident_bytes(),
         )
@@ -115,6 +115,8 @@ class Meter:
 
     def _frames_a_second(self) -> float:
         now = time.monotonic()
+        if not self._in_hand:  # a worker that rested begins anew
+            self._frames.clear()
         self._frames.append((now, self._frames_now))
         while now - self._frames[0][0] > LATELY_S and len(self._frames) > 2:
             self._frames.popleft()

@@ -87,6 +87,11 @@ def test_slots_in_hand_and_speed_are_those_of_now(runtime: Runtime, monkeypatch:
         used, frames_s = told()
         assert (used, round(frames_s)) == (2, 20)  # in the last 15 seconds
     assert told() == (0, 0.0)
+    with runtime.meter.chunk("b"):
+        runtime.meter.started(0)
+        runtime.meter.started(1)
+        runtime.meter.finished(result)
+        assert told() == (1, 60.0)  # since it rested
 
 
 def test_a_load_where_somebody_has_loaded_before_is_a_restart(workers: Workers, runtime: Runtime) -> None:
