@@ -70,8 +70,8 @@ class WorkerInfo:
     """Signs of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
     error: str = ""
     """Why its model does not load, or why it is given up, if it is."""
-    passed_on: str = ""
-    """The last batch and chunk that it could not speak, and left to another worker, if it has spoken nothing since."""
+    outdone: str = ""
+    """A batch and chunk that another worker could speak after it could not, if it has spoken nothing since."""
     assignment: str = ""
     """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
     assigned_speakers: int = 0
@@ -182,6 +182,14 @@ class Registry:
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
         self.redis.hincrby(self.names.worker(name), "loads", 1)
+
+    def give_up(self, name: str, why: str) -> None:
+        """The worker is not expected back: nothing is dealt to it, and who watches sees it as gone."""
+        silent_since = server_time(self.redis) - self._alive_s - 1
+        with self.redis.pipeline() as pipe:
+            pipe.zadd(self.names.workers, {name: silent_since})
+            pipe.hset(self.names.worker(name), "error", why)
+            pipe.execute()
 
     def remove(self, name: str) -> None:
         """The worker is not expected back."""

@@ -71,9 +71,10 @@ class ErrorGroup:
 
 
 def page(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
-    """The page that lies beside the record, piece by piece; `lines` are the record's, by segment."""
+    """The page that lies beside the record, piece by piece; `lines` are the record's, by segment. Nothing is done
+    before the first piece is asked for."""
     values = _values(result, fleet, _outputs(result, lines))
-    return _templates().get_template("page.html").generate(values, css=css(), has_outputs=True)
+    yield from _templates().get_template("page.html").generate(values, css=css(), has_outputs=True)
 
 
 def body(result: BatchResult, fleet: str) -> str:

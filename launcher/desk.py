@@ -82,9 +82,9 @@ class Desk:
                 self._watch.end(holder)
             self._give_back(holder)
 
-    def give_up(self, holder: str) -> None:
+    def give_up(self, holder: str, why: str) -> None:
         """Nobody starts under that name again: the others take over the worker's queue."""
-        self.roster.give_up(holder)
+        self.roster.give_up(holder, why)
         self._takeover.give_up(holder)
 
     def beat(self, kept: list[str], now: float) -> dict[str, Finding]:

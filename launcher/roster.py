@@ -23,6 +23,7 @@ class Roster:
         self._loading: set[str] = set()
         self._given_up: set[str] = set()
         self._loads: dict[str, int] = {}
+        self._have_loaded: set[str] = set()
 
     def register(self) -> None:
         """Enter all workers as "loading", if that was not done. Raises `RedisError`."""
@@ -52,6 +53,8 @@ class Roster:
                 self._registry.beat(name)
             else:
                 self._loading.discard(name)
+                if known:
+                    self._have_loaded.add(name)
 
     def is_loading(self, name: str) -> bool:
         """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
@@ -71,12 +74,11 @@ class Roster:
         return known is not None and known.state is WorkerState.LOADING and known.loads == self._loads.get(name)
 
     def has_loaded(self, name: str) -> bool:
-        """Whether a worker of that name has loaded its model since all were registered. No, where Redis does not
-        answer."""
+        """Whether a worker of that name was seen to have loaded its model since all were registered."""
         known = None
         with self._reach.or_away():
             known = self._registry.get(name)
-        return known is not None and known.loads > 0
+        return name in self._have_loaded or (known is not None and known.loads > 0)
 
     def is_broken(self, name: str) -> bool:
         """Whether the worker, which has ended, had its model loaded. No, where Redis does not answer."""
@@ -85,12 +87,12 @@ class Roster:
             known = self._registry.get(name)
         return known is not None and known.state is not WorkerState.LOADING
 
-    def give_up(self, name: str) -> None:
-        """The worker will not be started again: nothing more is dealt to it."""
+    def give_up(self, name: str, why: str) -> None:
+        """The worker will not be started again: nothing more is dealt to it, and who watches sees why."""
         self._given_up.add(name)
         self.workers = [worker for worker in self.workers if worker.name != name]
         with self._reach.or_away():
-            self._registry.remove(name)
+            self._registry.give_up(name, why)
 
     def error(self, name: str) -> str:
         """Why the worker's model does not load, in its own words; empty if it has not said."""

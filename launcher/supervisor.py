@@ -273,5 +273,5 @@ class Supervisor:
         if not any(other.is_worker for other in self._posts):
             self.stop()
             raise LoadFailed(what)
-        self._desk.give_up(post.holder)
+        self._desk.give_up(post.holder, why)
         self._say(f"[Main] {what}; the others take over its queue")

@@ -18,6 +18,9 @@ from launcher.watch import exists, pid_of
 NO_LEASE = -2
 """What Redis answers who asks how long a key lasts that is not there."""
 
+LONGEST_S = 600.0
+"""Seconds that another box's lease may have left; more is a clock's doing."""
+
 
 class Takeover:
     """A launcher's look at everybody who has ever had a queue in the fleet, and at the boxes' collectors.
@@ -69,7 +72,8 @@ class Takeover:
         before, self._seen = self._seen, {}
         for holder, pulse, left_ms in zip(holders, answers[::2], answers[1::2], strict=True):
             self._seen[holder] = (pulse or "", left_ms != NO_LEASE)
-            cut(self._redis, self._names.box(_box(holder)), left_ms, longest_lease_s(self._settings))
+            # Another box may be given longer to stop than this one.
+            cut(self._redis, self._names.box(_box(holder)), left_ms, max(LONGEST_S, longest_lease_s(self._settings)))
         self._gone = {holder for holder, seen in self._seen.items() if self._is_gone(holder, seen, before.get(holder))}
 
     def _is_gone(self, holder: str, seen: tuple[str, bool], before: tuple[str, bool] | None) -> bool:

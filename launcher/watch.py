@@ -17,9 +17,12 @@ from cloner.settings import Settings
 HOPELESS = 5
 """Deaths in a row, before the model was ever loaded, after which a worker is not started again."""
 
-LOADING = 4
-"""How many times the patience with others one has that loads its model: a library may keep Python from running for
-long. One that is frozen before it has begun must not have all of ``CLONER_LOAD_S``."""
+STARTING = 4
+"""How many times the patience with others a child has before its first sign of life."""
+
+LOADING = 1 / 3
+"""Which part of ``CLONER_LOAD_S`` it has without another, while it loads: a library that is read from a slow disk keeps
+Python from running for long."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ class Vigil:
             return Finding(f"lost {HOPELESS} model processes before one had loaded", is_hopeless=True)
         if loading and ages["loading"] > load_s:
             return Finding(f"has been loading for more than {load_s:g} s")
-        child_s = LOADING * alive_s if loading else alive_s
+        child_s = alive_s
+        if loading:
+            child_s = max(STARTING * alive_s, LOADING * load_s if exists(signs.child_pid) else 0.0)
         for age, patience in ((ages[PARENT] if signs.parent else 0.0, alive_s), (ages[CHILD], child_s)):
             if age > patience:
                 return Finding(f"has shown no sign of life for {patience:g} s")

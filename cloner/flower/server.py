@@ -26,13 +26,12 @@ def serve(settings: Settings) -> int:
     except ModuleNotFoundError as error:
         raise MissingPackage(f"{error.name} is not installed: run `pip install '.[launcher]'` in a checkout") from None
     install(settings)
-    try:
-        return int(app.start(["flower"]) or 0)
-    finally:
-        # While Redis is away, threads of Flower's ask it again and again, and Python would wait for them.
-        last = threading.Timer(LAST_S, os._exit, (0,))
-        last.daemon = True
-        last.start()
+    status = int(app.start(["flower"]) or 0)
+    # While Redis is away, threads of Flower's ask it again and again, and Python would wait for them.
+    last = threading.Timer(LAST_S, os._exit, (status,))
+    last.daemon = True
+    last.start()
+    return status
 
 
 def check_login(basic: str, oauth: str) -> None:

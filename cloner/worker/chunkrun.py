@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, suppress
 from typing import Any, NoReturn
@@ -42,8 +43,8 @@ HOPELESS = (
 
 
 USELESS = (
-    "it could speak nothing of two chunks in a row, its model's process died each time: look at its card, and into its"
-    " log for what happened"
+    "it could speak nothing of two chunks in a row, and another worker could speak the first: look at its card, and"
+    " into its log for what happened"
 )
 
 
@@ -69,6 +70,8 @@ class ChunkRun:
         self._spoken_s = 0.0
         self._keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
+        self._unable: set[str] = set()
+        """Workers whose processes died again and again before they had generated any of what is left."""
         self._codes: dict[str, bytes] = {}
 
     def is_too_late(self) -> bool:
@@ -122,6 +125,8 @@ class ChunkRun:
         speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}
         others = self._runtime.others() if dead else []
         verdict = judge(dead, speakers, self._tally.generated, self._runtime.name, has_others=bool(others))
+        died = Counter(run.worker for run in dead if run.generated == self._tally.generated)
+        self._unable = {name for name, times in died.items() if times >= LONE_CRASHES - 1} - {self._runtime.name}
         self._fail(verdict.crashed, "crashed", CRASHED)
         if verdict.is_doubtful:
             self._pass_on(others[0])
@@ -146,14 +151,11 @@ class ChunkRun:
                 raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
 
     def _pass_on(self, other: WorkerInfo) -> NoReturn:
-        """Leave the chunk to another worker: the fault may be this one's. If it has spoken nothing since it passed on
-        another chunk, it is."""
-        registry, name = self._runtime.registry, self._runtime.name
-        chunk = f"{self._message.batch_id}/{self._message.number}"
-        known = registry.get(name)
-        if known and known.passed_on not in {"", chunk}:
+        """Leave the chunk to another worker: the fault may be this one's. If another one could speak what this one
+        passed on before, it is."""
+        known = self._runtime.registry.get(self._runtime.name)
+        if known and known.outdone:
             raise WorkerBroken(USELESS)
-        registry.update(name, passed_on=chunk)
         get_logger().error(
             f"Chunk {self._message.number} of batch {self._message.batch_id} is passed on to {other.name}: the process"
             " died again and again here, whatever it spoke of it"
@@ -261,10 +263,14 @@ class ChunkRun:
             state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
             pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
-                pipe.hset(names.worker(self._runtime.name), "passed_on", "")
+                pipe.hset(names.worker(self._runtime.name), "outdone", "")
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
             pipe.execute()
+        if self._spoken_s:
+            for name in self._unable:
+                if self._runtime.registry.get(name):
+                    self._runtime.registry.update(name, outdone=f"{message.batch_id}/{message.number}")
 
     def _report(self) -> None:
         self._reported = time.monotonic()

@@ -8,6 +8,7 @@ it again. The same ends a worker whose model loads, and breaks whatever it speak
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -77,6 +78,7 @@ def _end_by(number: signal.Signals) -> NoReturn:
     """Have the parent end this worker. Not a word more, and no task taken, until it does: it asks by SIGQUIT, which
     Celery has its children ignore while they load, and which must not be answered as a stop is."""
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the model would go to the disk
     os.kill(os.getppid(), number)
     while True:
         signal.pause()

@@ -47,7 +47,8 @@ def judge(
     """Order what is `todo` of a chunk, segments with their speakers, `generated` segments being there, after the `dead`
     runs.
 
-    A worker gives up only what it has seen crash itself, and `has_others` says whether there are others to ask.
+    A worker gives up only what it has seen crash itself, and `has_others` says whether there are others to ask: what
+    rests on one worker's word, which has generated nothing since, may be that worker's own fault.
     """
     vain: list[Run] = []
     alone: defaultdict[int, list[Run]] = defaultdict(list)
@@ -60,20 +61,22 @@ def judge(
         if run.generated == generated:
             vain.append(run)
 
-    def seen(runs: Sequence[Run]) -> bool:
-        return any(run.worker == worker for run in runs)
+    def own(runs: Sequence[Run]) -> int:
+        return sum(run.worker == worker for run in runs)
 
     def hearsay(runs: Sequence[Run]) -> bool:
         return has_others and all(run.worker == worker and run.generated == generated for run in runs)
 
-    enough = [segment for segment in todo if len(alone[segment]) >= LONE_CRASHES and seen(alone[segment])]
-    crashed = [segment for segment in enough if not hearsay(alone[segment])]
-    is_vain = len(vain) >= DEATHS and seen(vain)
-    last = sorted((s for s in todo if alone[s] and s not in crashed), key=lambda s: -len(alone[s]))
-    doubtful = {speaker for segment, speaker in todo.items() if alone[segment]}
+    lone = {segment: alone[segment] for segment in todo if alone[segment]}
+    crashed = [s for s, runs in lone.items() if len(runs) >= LONE_CRASHES and own(runs) and not hearsay(runs)]
+    # The last of them is the other worker's.
+    is_doubtful = any(len(runs) >= LONE_CRASHES - 1 and hearsay(runs) for runs in lone.values())
+    is_vain = len(vain) >= DEATHS and own(vain) >= LONE_CRASHES
+    last = sorted((segment for segment in lone if segment not in crashed), key=lambda segment: -len(lone[segment]))
+    doubtful = {todo[segment] for segment in lone}
     turns: list[Turn] = []
-    for is_doubtful in (False, True):
-        some = [segment for segment, speaker in todo.items() if (speaker in doubtful) is is_doubtful]
+    for later in (False, True):
+        some = [segment for segment, speaker in todo.items() if (speaker in doubtful) is later]
         turns += [Turn([segment], alone=True) for segment in some if segment in suspects and not alone[segment]]
         if fresh := [segment for segment in some if segment not in suspects]:
             turns.append(Turn(fresh, alone=False))
@@ -81,5 +84,5 @@ def judge(
         turns=[*turns, *(Turn([segment], alone=True) for segment in last)],
         crashed=crashed,
         is_hopeless=is_vain and not hearsay(vain),
-        is_doubtful=len(crashed) < len(enough) or (is_vain and hearsay(vain)),
+        is_doubtful=is_doubtful or (is_vain and hearsay(vain)),
     )

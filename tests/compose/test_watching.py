@@ -34,7 +34,7 @@ def box(make_box: Callable[..., Box]) -> Box:
         "tests/compose/cards.yml",
         CLONER_ENGINE="fake",
         CLONER_WORKERS_PER_GPU="1",
-        CLONER_FAKE_SEGMENT_S="0.8",
+        CLONER_FAKE_SEGMENT_S="1.6",
         CLONER_FAKE_SLOTS="2",
         CLONER_LOG_FORMAT="json",
         COMPOSE_PROFILES="monitoring",

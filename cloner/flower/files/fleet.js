@@ -25,7 +25,8 @@
   }
 
   function put(id, text) {
-    document.getElementById(id).textContent = text;
+    const element = document.getElementById(id);
+    if (element.textContent !== text) element.textContent = text; // what is said again is not read out again
   }
 
   // One card for each item, made once and kept: what does not change does not move.
@@ -139,7 +140,7 @@
     document.getElementById("fleet-dot").className = `status-dot ${trouble ? "status-dot-error" : "status-dot-live"}`;
     put("fleet-status", trouble ? "No news" : "Live");
     const since = seenAt ? ` What is shown here is from ${seenAt.toLocaleTimeString()}.` : "";
-    if (page.classList.contains("stale") !== Boolean(trouble)) put("fleet-stale", `${trouble}${since}`);
+    put("fleet-stale", `${trouble}${since}`);
     document.getElementById("fleet-stale").hidden = !trouble;
     page.classList.toggle("stale", Boolean(trouble));
   }

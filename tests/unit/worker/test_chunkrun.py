@@ -17,7 +17,7 @@ from cloner.store import codes_part
 from cloner.wire import ChunkMessage
 from cloner.worker.chunkrun import ChunkRun, PassedOn
 from cloner.worker.runtime import Runtime
-from cloner.worker.suspects import DEATHS
+from cloner.worker.suspects import DEATHS, LONE_CRASHES
 from tests.batches import write_batch
 from tests.unit.worker.workers import BATCH_ID, Workers
 
@@ -130,34 +130,62 @@ def break_down(runtime: Runtime, chunk: ChunkMessage) -> Exception:
     return raised.value
 
 
-def test_a_worker_passes_one_chunk_on_and_with_the_next_it_is_broken(
-    redis: Redis, valkey_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def two(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
+    """Two workers of a fleet, both alive."""
     workers = Workers(redis, valkey_url, tmp_path / "out", count=2)
-    broken, sound = workers.runtime(engine=Broken()), workers.runtime(1)
     for info in workers.infos:
-        broken.registry.register(info)
-    path = write_batch(tmp_path, [6, 1, 6], texts=dict.fromkeys(range(13), "All is broken."))
-    first, _, second = sorted(workers.submit(path), key=lambda chunk: chunk.parts[0].id)
+        workers.runtime().registry.register(info)
+    return workers
+
+
+def broken_chunks(two: Workers, folder: Path) -> list[ChunkMessage]:
+    """Three of them: two of six segments, and between those, for the other worker, one of a segment."""
+    path = write_batch(folder, [6, 1, 6], texts=dict.fromkeys(range(13), "All is broken."))
+    return sorted(two.submit(path), key=lambda chunk: chunk.parts[0].id)
+
+
+def test_a_worker_passes_chunks_on_and_is_broken_when_another_could_speak_them(two: Workers, tmp_path: Path) -> None:
+    broken, sound = two.runtime(engine=Broken()), two.runtime(1)
+    first, _, second = broken_chunks(two, tmp_path)
     passed = break_down(broken, first)
     assert isinstance(passed, PassedOn)
-    assert passed.queue == workers.infos[1].queue
+    assert passed.queue == two.infos[1].queue
     with pytest.raises(PassedOn):  # it died before it had done so
         ChunkRun(broken, first).run()
-    assert isinstance(break_down(broken, second), WorkerBroken)
-    assert [ChunkRun(sound, chunk).run().generated for chunk in (first, second)] == [6, 6]
+    # Nobody knows yet whose fault it is.
+    assert isinstance(break_down(broken, second), PassedOn)
+    assert ChunkRun(sound, first).run().generated == 6
+    with pytest.raises(WorkerBroken, match="could speak nothing of two chunks in a row, and another worker could"):
+        ChunkRun(broken, second).run()
+    assert ChunkRun(sound, second).run().generated == 6
 
 
-def test_a_worker_that_speaks_again_may_pass_on_another_chunk(redis: Redis, valkey_url: str, tmp_path: Path) -> None:
-    workers = Workers(redis, valkey_url, tmp_path / "out", count=2)
-    runtime = workers.runtime(engine=Broken())
-    for info in workers.infos:
-        runtime.registry.register(info)
-    path = write_batch(tmp_path, [6, 1, 6], texts={n: "All is broken." for n in range(13) if n != 6})
-    first, fine, second = sorted(workers.submit(path), key=lambda chunk: chunk.parts[0].id)
-    assert isinstance(break_down(runtime, first), PassedOn)
-    assert ChunkRun(runtime, fine).run().generated == 1
-    assert isinstance(break_down(runtime, second), PassedOn)
+def test_chunks_that_no_worker_can_speak_cost_the_fleet_none(two: Workers, tmp_path: Path) -> None:
+    first, _, second = broken_chunks(two, tmp_path)
+    for chunk in (first, second):
+        assert isinstance(break_down(two.runtime(engine=Broken()), chunk), PassedOn)
+        for _ in range(LONE_CRASHES):
+            with pytest.raises(EngineBroken):
+                ChunkRun(two.runtime(1, engine=Broken()), chunk).run()
+        assert ChunkRun(two.runtime(1, engine=Broken()), chunk).run().failed == 6
+
+
+def test_one_death_on_another_worker_fails_nothing(two: Workers, tmp_path: Path) -> None:
+    first, *_ = broken_chunks(two, tmp_path)
+    break_down(two.runtime(engine=Broken()), first)
+    with pytest.raises(EngineBroken):
+        ChunkRun(two.runtime(1, engine=Broken()), first).run()
+    assert ChunkRun(two.runtime(1), first).run().generated == 6
+
+
+def test_a_worker_that_speaks_again_is_not_broken(two: Workers, tmp_path: Path) -> None:
+    first, fine, second = broken_chunks(two, tmp_path)
+    broken = two.runtime(engine=Broken())
+    assert isinstance(break_down(broken, first), PassedOn)
+    assert ChunkRun(two.runtime(1), first).run().generated == 6
+    assert ChunkRun(two.runtime(), fine).run().generated == 1
+    assert isinstance(break_down(broken, second), PassedOn)
 
 
 def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Path) -> None:

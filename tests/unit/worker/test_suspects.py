@@ -67,20 +67,23 @@ def test_what_only_one_worker_has_seen_is_left_to_another_if_there_is_one() -> N
 def test_another_worker_tries_for_itself_and_then_it_is_given_up(has_others: bool) -> None:
     verdict = judge(vain("a"), todo(1, 2), 7, "b", has_others=has_others)
     assert (verdict.is_doubtful, verdict.is_hopeless) == (False, False)
-    verdict = judge([*vain("a"), *vain("b", 1)], todo(1, 2), 7, "b", has_others=has_others)
-    assert (verdict.is_doubtful, verdict.is_hopeless) == (False, True)
+    for times in range(1, LONE_CRASHES + 1):
+        verdict = judge([*vain("a"), *vain("b", times)], todo(1, 2), 7, "b", has_others=has_others)
+        assert (verdict.is_doubtful, verdict.is_hopeless) == (False, times == LONE_CRASHES)
 
 
 def test_a_lone_segment_that_crashes_is_left_to_another_worker_unless_others_were_generated_since() -> None:
     crashes = [Run(n, "a", generated=7, started={1: True}) for n in range(LONE_CRASHES)]
-    verdict = judge(crashes, todo(1, 2), 7, "a", has_others=True)
+    verdict = judge(crashes[:-1], todo(1, 2), 7, "a", has_others=True)
     assert (verdict.is_doubtful, verdict.crashed) == (True, [])
+    verdict = judge(crashes[:-1], todo(1, 2), 8, "a", has_others=True)
+    assert (verdict.is_doubtful, verdict.crashed) == (False, [])
     verdict = judge(crashes, todo(1, 2), 8, "a", has_others=True)
     assert (verdict.is_doubtful, verdict.crashed) == (False, [1])
 
 
 def test_another_worker_speaks_such_a_segment_alone_and_last_and_then_gives_it_up() -> None:
-    crashes = [Run(n, "a", generated=7, started={1: True}) for n in range(LONE_CRASHES)]
+    crashes = [Run(n, "a", generated=7, started={1: True}) for n in range(LONE_CRASHES - 1)]
     verdict = judge(crashes, todo(1, 2), 7, "b", has_others=True)
     assert (verdict.turns, verdict.crashed) == ([Turn([2], alone=False), Turn([1], alone=True)], [])
     crashes.append(Run(9, "b", generated=7, started={1: True}))
