@@ -13,6 +13,7 @@ import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
 from cloner.fleet import WorkerState
+from cloner.overview import Watcher
 from cloner.queues import CHILD, PARENT, Names
 from launcher.cpu import Cpu
 from launcher.gpus import GB
@@ -145,6 +146,11 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
         scene.redis.lpush(queue, "4")
         supervisor.run(until=lambda: scene.redis.llen(shared) == 4)
         assert scene.names() == ["cpu.0@box1"]
+        # Who watches sees that it is gone, and why.
+        gone = [worker for worker in Watcher(scene.redis, NAMES, alive_s=30).workers() if worker.gone]
+        assert [(worker.info.name, worker.info.error) for worker in gone] == [
+            ("cpu.1@box1", "cannot load its model: mini/model.pth is missing")
+        ]
 
     assert scene.redis.lrange(shared, 0, -1) == ["4", "3", "2", "1"]
     reason = "Worker 1 cannot load its model: mini/model.pth is missing; the others take over its queue"
