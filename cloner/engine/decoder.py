@@ -6,7 +6,9 @@ other nine. It reads and writes only buffers that are there from the start, so t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,8 +24,15 @@ from cloner.engine.transformer import Attend, Stack, grouped
 DRAWS = CODEBOOKS + 1
 """Random numbers a frame: one a code, and one for drawing the first again."""
 
+PIECE = 256
+"""Prompt tokens that a CPU reads at once: S1-mini takes a second or two for them. Between two pieces it can stop."""
+
 GOES_ON, ENDED, BROKEN = 0, 1, 2
 """What a step says of a slot. Broken: its logits are no longer numbers."""
+
+
+Part: TypeAlias = "tuple[int, int, Tokens]"
+"""A slot, the position of the first token there, and the tokens."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,19 @@ class Decoder:
             shape = (len(fast), 2, slots, fast.kv_heads, CODEBOOKS, fast.head_dim)
             self._fast_cache = torch.zeros(shape, dtype=model.dtype)
 
-    def fill(self, parts: list[tuple[int, int, Tokens]]) -> None:
-        """Let slots read prompt tokens: (slot, position of the first, tokens)."""
+    def fill(self, parts: list[Part], stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Let slots read prompt tokens. False if it was told to stop meanwhile: then they are not read."""
         parts = [part for part in parts if len(part[2])]
+        if self.model.device.type != "cpu":
+            self._read(parts)
+            return True
+        for piece in pieces(parts, PIECE):
+            if stopped():
+                return False
+            self._read(piece)
+        return True
+
+    def _read(self, parts: list[Part]) -> None:
         if not parts:
             return
         fills = [Fill(slot, start, len(tokens)) for slot, start, tokens in parts]
@@ -168,6 +187,24 @@ class Decoder:
             begin = book + 1
         # The last logits have seen all that came before, so what is no number there shows in them.
         return torch.stack(codes, dim=1), logits.sum(dim=-1).isfinite()
+
+
+def pieces(parts: list[Part], most: int) -> Iterator[list[Part]]:
+    """The same tokens in the same order, at most so many at once."""
+    piece: list[Part] = []
+    room = most
+    for slot, position, tokens in parts:
+        read = 0
+        while read < len(tokens):
+            now = slice(read, read + room)
+            some = Tokens(tokens.ids[now], tokens.codes[now])
+            piece.append((slot, position + read, some))
+            read, room = read + len(some), room - len(some)
+            if not room:
+                yield piece
+                piece, room = [], most
+    if piece:
+        yield piece
 
 
 def fast_attention(cache: Tensor, stack: Stack, begin: int) -> Attend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -34,18 +35,20 @@ class Prefixes:
             self._tokens[voice.key] = self.prompts.prefix(voice)
         return self._tokens[voice.key]
 
-    def put(self, voice: Voice, slot: int) -> None:
-        """Let a slot know the voice's reference."""
+    def put(self, voice: Voice, slot: int, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Let a slot know the voice's reference. False if it was told to stop meanwhile: then it does not."""
         kept = self._kept.get(voice.key)
         if kept is not None:
             self._kept.move_to_end(voice.key)
             self.decoder.cache.write(slot, kept)
-            return
+            return True
         tokens = self.tokens(voice)
-        self.decoder.fill([(slot, 0, tokens)])
+        if not self.decoder.fill([(slot, 0, tokens)], stopped):
+            return False
         self.computed += 1
         prefix = self.decoder.cache.read(slot, len(tokens))
         self._kept[voice.key] = prefix if self._used() + prefix.nbytes <= self.room else prefix.cpu()
+        return True
 
     def make_room(self) -> None:
         """Where memory ran out: until the chunk ends, all wait in the host's memory."""

@@ -156,6 +156,8 @@ class Scheduler:
             full, grow = False, self._wants_to_grow()
             try:
                 running = self._admit(0 if grow else self.stepper.slots, watch)
+                if watch.stopped():  # what was admitted may not be read
+                    return
                 if running:
                     launched.append((running, self._step(running)))
                     self.use.slot_steps += self.stepper.slots
@@ -187,7 +189,7 @@ class Scheduler:
                 watch.started(segment.line.segment)
                 fills.append((slot, segment))
         if fills:
-            self._start(fills)
+            self._start(fills, watch)
         while None in self._running:
             last = self._running.pop()
             if last is not None:
@@ -244,17 +246,19 @@ class Scheduler:
         self.stepper.resize(slots)
         self.prefixes.room = self._full_room * slots // self.stepper.full_slots
 
-    def _start(self, fills: list[tuple[int, _Segment]]) -> None:
+    def _start(self, fills: list[tuple[int, _Segment]], watch: Watch) -> None:
         reads = []
         for slot, segment in fills:
             if self._tainted:
                 self.decoder.cache.clear(slot)
-            self.prefixes.put(segment.line.voice, slot)
+            if not self.prefixes.put(segment.line.voice, slot, watch.stopped):
+                return
             text = segment.text
             reads.append((slot, segment.prefix, Tokens(text.ids[:-1], text.codes[:-1])))
         # Several texts at once are read faster, but their figures depend on each other's lengths in the last bits.
         for together in [[read] for read in reads] if self.deterministic else [reads]:
-            self.decoder.fill(together)
+            if not self.decoder.fill(together, watch.stopped):
+                return
         for slot, segment in fills:
             text, line = segment.text, segment.line
             segment.position = segment.prefix + len(text) - 1

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import Line, NotSpoken, Voice
+from cloner.engine.decoder import Part, pieces
 from cloner.engine.model import END, Model
 from cloner.engine.product import Product
+from cloner.engine.prompt import Tokens
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 
 from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice, weight_of
@@ -225,3 +227,45 @@ def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Sche
     assert scheduler.use.steps == steps + 7
     after = codes_of(scheduler, lines)
     assert all(np.array_equal(after[n], before[n]) for n in range(6))
+
+
+def test_told_to_stop_while_it_reads_a_long_prompt_it_reads_no_further_and_begins_anew_next_time(
+    scheduler: Scheduler, voice: Voice
+) -> None:
+    line = make_line(voice)
+    spoken = one_spoken(scheduler, line)
+    pieces: list[int] = []
+    read = scheduler.decoder._read
+
+    def reading(parts: list[Part]) -> None:
+        pieces.append(sum(len(tokens) for *_, tokens in parts))
+        read(parts)
+
+    other = make_voice(7)
+    with patch("cloner.engine.decoder.PIECE", 8), patch.object(scheduler.decoder, "_read", reading):
+        assert list(scheduler.run([make_line(other, 1)], Until(lambda: len(pieces) == 3))) == []
+        assert pieces == [8, 8, 8]
+        one_spoken(scheduler, make_line(other, 1))  # its reference was read in part, and so not kept
+        assert sum(pieces[3:]) > len(scheduler.prompts.prefix(other))
+    assert torch.equal(one_spoken(scheduler, line).codes, spoken.codes)
+
+
+def test_a_prompt_that_is_read_in_pieces_is_spoken_as_one_that_is_not(tiny: Path, voice: Voice) -> None:
+    line = make_line(voice)
+    whole = one_spoken(make_scheduler(tiny, 4, deterministic=True), line)
+    with patch("cloner.engine.decoder.PIECE", 7):
+        in_pieces = one_spoken(make_scheduler(tiny, 4, deterministic=True), line)
+    assert torch.equal(whole.codes, in_pieces.codes)
+
+
+def test_pieces_have_all_tokens_in_their_order_and_no_more_at_once() -> None:
+    parts = [
+        (slot, 10 * slot, Tokens(torch.arange(size), torch.zeros(size, 10))) for slot, size in enumerate((5, 1, 9))
+    ]
+    found = [[(slot, position, tokens.ids.tolist()) for slot, position, tokens in piece] for piece in pieces(parts, 4)]
+    assert found == [
+        [(0, 0, [0, 1, 2, 3])],
+        [(0, 4, [4]), (1, 10, [0]), (2, 20, [0, 1])],
+        [(2, 22, [2, 3, 4, 5])],
+        [(2, 26, [6, 7, 8])],
+    ]

@@ -68,15 +68,15 @@ def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
 
 def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
-    fill, filled = scheduler.decoder.fill, []
+    read, parts_read = scheduler.decoder._read, []
 
-    def scarce_fill(parts: Any) -> None:
-        filled.append(parts)
-        if len(filled) == 2:
+    def scarce_read(parts: Any) -> None:
+        parts_read.append(parts)
+        if len(parts_read) == 2:
             ask_for_too_much()
-        fill(parts)
+        read(parts)
 
-    with patch.object(scheduler.decoder, "fill", scarce_fill):
+    with patch.object(scheduler.decoder, "_read", scarce_read):
         codes = codes_of(scheduler, [frames_line(voice, 0, 4), frames_line(make_voice(7), 1, 5)])
     assert [codes[n].shape for n in range(2)] == [(10, 4), (10, 5)]
     assert scheduler.stepper.slots == 1
