@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import huggingface_hub
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from cloner.engine.checkpoint import FILES, pull_checkpoint
 from cloner.errors import BadSetting, ClonerError, MissingPackage, UsageError
@@ -82,8 +82,8 @@ def test_an_unknown_model_says_to_check_its_name(hub: Any, tmp_path: Path) -> No
 
 
 def test_without_a_network_the_folder_can_be_copied_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(
         ClonerError, match=r"could not be fetched \(LocalEntryNotFoundError.*network.*by hand to"
     ) as caught:
