@@ -52,11 +52,11 @@ def test_who_waits_is_told_that_no_worker_is_there_and_that_one_is_back(
 ) -> None:
     alone("cloner.worker.collector")
     name = expect_worker(client, settings)
-    batch = client.submit(write_batch(tmp_path, [2]))
+    batch = client.submit(write_batch(tmp_path, [5]))
     Registry(client.redis, client.names, settings.alive_s).remove(name)
     wait = waiting(settings, tmp_path, batch.id)
     wait.wait_for("[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`")
-    alone("cloner.worker")
+    alone("cloner.worker", fake_segment_s=2.0)  # so that whoever waits has time to look
     wait.wait_for("[Main] 1 workers are alive again")
     assert wait.wait() == 0
     assert len([line for line in wait.lines if "No worker" in line]) == 1
