@@ -108,7 +108,7 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
 def test_a_batch_whose_waiting_clients_are_killed_is_picked_up_by_another(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "2", fake_segment_s=0.1)
+    fleet = launch("--workers", "2", fake_segment_s=0.6)  # three clients start and are killed meanwhile
     fleet.wait_for("Models loaded!", 2)
     batch = str(write_batch(tmp_path, [20, 20]))
     submitting = Said([sys.executable, "-m", "cloner", "submit", batch, "--wait"], environment(settings), tmp_path)
