@@ -55,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 def test_a_batch_goes_on_when_redis_is_back(
     server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "2", fake_segment_s=0.1)
+    fleet = launch("--workers", "2", fake_segment_s=0.25)
     fleet.wait_for("Models loaded!", 2)
     batch = client.submit(write_batch(tmp_path))
     waiting = Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
