@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloner.fleet import Registry, WorkerState, expected_worker
+from cloner.fleet import Registry, WorkerInfo, WorkerState, expected_worker
 from cloner.settings import Settings
 from launcher.layout import Layout
 from launcher.reach import Reach
@@ -59,32 +59,22 @@ class Roster:
     def is_loading(self, name: str) -> bool:
         """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
         answered: a stop must not ask for each worker."""
-        known = None
-        if not self._reach.answers:
-            return False
-        with self._reach.or_away():
-            known = self._registry.get(name)
+        known = self._known(name) if self._reach.answers else None
         return known is not None and known.state is WorkerState.LOADING
 
     def never_loaded(self, name: str) -> bool:
         """Whether the worker has not loaded its model since it was started. No, where Redis does not answer."""
-        known = None
-        with self._reach.or_away():
-            known = self._registry.get(name)
+        known = self._known(name)
         return known is not None and known.state is WorkerState.LOADING and known.loads == self._loads.get(name)
 
     def has_loaded(self, name: str) -> bool:
         """Whether a worker of that name was seen to have loaded its model since all were registered."""
-        known = None
-        with self._reach.or_away():
-            known = self._registry.get(name)
+        known = self._known(name)
         return name in self._have_loaded or (known is not None and known.loads > 0)
 
     def is_broken(self, name: str) -> bool:
         """Whether the worker, which has ended, had its model loaded. No, where Redis does not answer."""
-        known = None
-        with self._reach.or_away():
-            known = self._registry.get(name)
+        known = self._known(name)
         return known is not None and known.state is not WorkerState.LOADING
 
     def give_up(self, name: str, why: str) -> None:
@@ -96,9 +86,7 @@ class Roster:
 
     def error(self, name: str) -> str:
         """Why the worker's model does not load, in its own words; empty if it has not said."""
-        known = None
-        with self._reach.or_away():
-            known = self._registry.get(name)
+        known = self._known(name)
         return known.error if known else ""
 
     def remove(self) -> None:
@@ -108,3 +96,10 @@ class Roster:
                 for name in (*(worker.name for worker in self.workers), *self._given_up):
                     self._registry.remove(name)
             self._registered = False
+
+    def _known(self, name: str) -> WorkerInfo | None:
+        """The worker's entry; None where there is none, or Redis does not answer."""
+        known = None
+        with self._reach.or_away():
+            known = self._registry.get(name)
+        return known  # noqa: RET504 - an outage ends the statement above
