@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
-    from cloner.batchfile import read_batch
-    from cloner.client import Client
+    from cloner.client.assignment import Strategy
+    from cloner.client.batch_handle import BatchHandle
+    from cloner.client.client import Client
+    from cloner.client.estimate import Forecast
     from cloner.errors import BadBatch, ClonerError
-    from cloner.forecast import Forecast
-    from cloner.handle import BatchHandle
-    from cloner.plan import Strategy
-    from cloner.progress import Progress
-    from cloner.results import BatchResult, SegmentError
+    from cloner.input.batch_file import read_batch
+    from cloner.protocol.results import BatchResult, SegmentError
     from cloner.settings import Settings
+    from cloner.state.batches import Progress
 
 # Imported when first asked for: `import cloner` costs nothing, and no more than what is used is loaded.
 _HOMES = {
     "BadBatch": "errors",
     "Batch": "batch",
-    "BatchHandle": "handle",
-    "BatchResult": "results",
-    "Client": "client",
+    "BatchHandle": "client.batch_handle",
+    "BatchResult": "protocol.results",
+    "Client": "client.client",
     "ClonerError": "errors",
-    "Forecast": "forecast",
+    "Forecast": "client.estimate",
     "Generation": "batch",
-    "Progress": "progress",
+    "Progress": "state.batches",
     "Reference": "batch",
     "ReferenceKind": "batch",
     "Segment": "batch",
-    "SegmentError": "results",
+    "SegmentError": "protocol.results",
     "Settings": "settings",
     "Speaker": "batch",
-    "Strategy": "plan",
-    "read_batch": "batchfile",
+    "Strategy": "client.assignment",
+    "read_batch": "input.batch_file",
 }
 
 __all__ = [

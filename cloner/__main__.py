@@ -14,7 +14,7 @@ def _say(sentence: str) -> None:
 def main() -> None:
     """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
     with sentences(_say):
-        from cloner.cli import app
+        from cloner.cli.main import app
 
         app()
 

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloner.errors import BadSetting, printable
-from cloner.queues import Names
-from cloner.texts import name_flaw, shown
+from cloner.names import Names
+from cloner.validation import name_flaw, shown
 
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]

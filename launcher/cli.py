@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from cloner.console import print_fleet
 from cloner.errors import ClonerError
-from cloner.fleet import Registry, WorkerInfo, WorkerState, expected_worker
 from cloner.logs import get_logger
-from cloner.redisconn import HASTE_S, connect, reaching
 from cloner.settings import EngineName, Settings, load_settings
-from cloner.tables import print_fleet
-from launcher.cardwatch import watching_cards
+from cloner.state.connection import HASTE_S, connect, reaching
+from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.cpu import find_cpu
+from launcher.gpu_monitor import watching_cards
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from redis import Redis
 
 from cloner.errors import BoxTaken
-from cloner.fleet import Registry
 from cloner.settings import Settings
+from cloner.state.registry import Registry
 
 LEASE_S = 10.0
 """Seconds after which a launcher that has died without a word is not waited for any more."""

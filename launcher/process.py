@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import IO, TypeAlias, cast
 
-from cloner.orphan import PARENT_PID
+from cloner.process import PARENT_PID
 
 LONGEST_LINE = 8192
 """Bytes of a line that are passed on."""

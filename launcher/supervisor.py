@@ -13,15 +13,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed, UsageError
-from cloner.fleet import Registry, WorkerInfo
 from cloner.logs import get_logger, passed_on
-from cloner.orphan import LEASE
+from cloner.process import LEASE
 from cloner.settings import Settings
-from launcher.desk import Desk
+from cloner.state.registry import Registry, WorkerInfo
+from launcher.box import Desk
+from launcher.health import HOPELESS, Finding
 from launcher.layout import Layout
-from launcher.post import COLLECTOR, WORKER, Post, make_posts
+from launcher.managed_process import COLLECTOR, WORKER, Post, make_posts
 from launcher.process import Child, Ended, Event, Line
-from launcher.watch import HOPELESS, Finding
 
 AGAIN_S = 1.0
 """Seconds between two tries to start somebody where Redis does not answer."""

@@ -10,7 +10,8 @@ from cloner.errors import MissingPackage
 from cloner.settings import EngineName, Settings
 
 if TYPE_CHECKING:
-    from cloner.engine.base import Audio, Codes, Engine  # they import numpy
+    from cloner.audio import Audio, Codes  # they import numpy
+    from cloner.engine.base import Engine  # they import numpy
 
 
 def check_engine(settings: Settings) -> None:

@@ -14,24 +14,9 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cloner.audio import Audio, Codes
 from cloner.batch import Generation
-
-SAMPLE_RATE = 44_100
-"""Sample rate of fish-speech's codec, Hz."""
-
-FRAMES_PER_CHARACTER = 1.4
-"""About 15 characters a second, as people speak."""
-
-FRAME_SAMPLES = 2048
-"""Samples in a frame: 44100 / 2048 = 21.53 frames a second."""
-
-Codes = NDArray[np.int32]
-"""Codec tokens, ``[codebooks, frames]``."""
-
-Audio = NDArray[np.float32]
-"""Mono samples in -1..1, ``[samples]``, at `SAMPLE_RATE`."""
 
 
 @dataclass(frozen=True)

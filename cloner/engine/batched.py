@@ -16,8 +16,9 @@ from threading import Event
 
 import torch
 
+from cloner.audio import Audio, Codes
 from cloner.engine import fish
-from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
+from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.cache import Cache, position_bytes
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.codec import CodecDecoder, CodecEncoder
@@ -25,7 +26,7 @@ from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder
 from cloner.engine.memory import GB, Memory, free_bytes, plan_cache, used_bytes, work_bytes
 from cloner.engine.model import Model
-from cloner.engine.prefixes import Prefixes
+from cloner.engine.prefix_cache import Prefixes
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Stepper

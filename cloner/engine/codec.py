@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cloner.audio import FRAME_SAMPLES, Audio, Codes, check_length, check_recording
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, Codes
-from cloner.engine.checks import check_length, check_recording
+from cloner.engine.base import UNWATCHED
 from cloner.engine.memory import ran_out
 from cloner.engine.waveform import Stopped, Waveform
 from cloner.logs import get_logger

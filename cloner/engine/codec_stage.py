@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
+from cloner.audio import NOT_NUMBERS
 from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
-from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.memory import ran_out
 from cloner.engine.scheduler import SegmentCodes

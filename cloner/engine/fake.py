@@ -10,20 +10,9 @@ from time import monotonic, sleep
 
 import numpy as np
 
+from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, check_codes, check_recording
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import (
-    FRAME_SAMPLES,
-    FRAMES_PER_CHARACTER,
-    UNWATCHED,
-    Audio,
-    Codes,
-    Line,
-    NotSpoken,
-    Say,
-    Spoken,
-    Watch,
-)
-from cloner.engine.checks import check_codes, check_recording
+from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
 from cloner.errors import SegmentFailed
 
 SHORTEST_FRAMES = 11

@@ -29,8 +29,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
 from cloner.engine.weights import fill, moved, read_as, without_weights
 from cloner.errors import LoadFailed

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.product import Product
+from cloner.engine.packed_linear import Product
 from cloner.engine.transformer import Stack, norm
 
 CODEBOOKS = len(CODEBOOK_SIZES)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Watch
-from cloner.engine.checks import NOT_NUMBERS, check_codes
+from cloner.audio import FRAMES_PER_CHARACTER, NOT_NUMBERS, check_codes
+from cloner.engine.base import UNWATCHED, Line, NotSpoken, Watch
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
 from cloner.engine.memory import ran_out
-from cloner.engine.prefixes import Prefixes
+from cloner.engine.prefix_cache import Prefixes
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.engine.stepper import Statuses, Stepper
 from cloner.errors import SegmentFailed

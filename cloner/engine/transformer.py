@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.product import Product
+from cloner.engine.packed_linear import Product
 
 
 class Attend(Protocol):

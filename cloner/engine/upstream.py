@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloner.audio import NOT_NUMBERS, Audio, Codes, check_codes, check_length, check_recording
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
+from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
 from cloner.engine.checkpoint import check_checkpoint
-from cloner.engine.checks import NOT_NUMBERS, check_codes, check_length, check_recording
 from cloner.engine.memory import ran_out
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed

@@ -10,11 +10,11 @@ def main() -> int:
     """Run until told to stop; the exit status is 78 if the model does not load, 2 if a setting is wrong."""
     from cloner.engine import check_engine
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
-    from cloner.fleet import expected_worker
     from cloner.logs import configure, get_logger
-    from cloner.orphan import die_with_parent
-    from cloner.redisconn import reaching
+    from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
+    from cloner.state.connection import reaching
+    from cloner.state.registry import expected_worker
 
     configure()
     try:
@@ -29,7 +29,7 @@ def main() -> int:
             raise LoadFailed(error.message) from None
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.app import run_worker
+        from cloner.queueing.app import run_worker
         from cloner.worker.lifecycle import register_if_alone, stop_when_useless
 
         with reaching(settings.require_redis_url()):

@@ -21,10 +21,10 @@ from redis import RedisError
 
 from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBroken, reason_of
-from cloner.fleet import Registry, WorkerInfo, expected_worker
 from cloner.logs import configure, get_logger
-from cloner.redisconn import OUTAGE_RETRIES, connect
 from cloner.settings import Settings, load_settings, load_worker_settings
+from cloner.state.connection import OUTAGE_RETRIES, connect
+from cloner.state.registry import Registry, WorkerInfo, expected_worker
 from cloner.worker.runtime import Runtime
 from cloner.worker.stopping import hear_stops
 

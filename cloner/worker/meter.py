@@ -12,10 +12,10 @@ from pathlib import Path
 
 from redis import Redis, RedisError
 
-from cloner.counts import Count, Counts
-from cloner.fleet import Registry
-from cloner.queues import Names
-from cloner.results import SegmentResult
+from cloner.names import Names
+from cloner.protocol.results import SegmentResult
+from cloner.state.counters import Count, Counts
+from cloner.state.registry import Registry
 
 LATELY_S = 15.0
 """Seconds over which frames a second are taken: some segments must end in them."""

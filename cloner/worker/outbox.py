@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from cloner.engine.base import SAMPLE_RATE, NotSpoken, Spoken
+from cloner.audio import SAMPLE_RATE
+from cloner.engine.base import NotSpoken, Spoken
 from cloner.errors import NoRoom, RecordFull, SegmentFailed
 from cloner.logs import get_logger
-from cloner.record import Record, RecordWriter
-from cloner.results import SegmentResult
+from cloner.output.record import Record, RecordWriter
+from cloner.protocol.results import SegmentResult
+from cloner.worker.chunk_watch import ChunkWatch
 from cloner.worker.runtime import Runtime
-from cloner.worker.watch import ChunkWatch
 
 T = TypeVar("T")
 

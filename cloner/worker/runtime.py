@@ -12,12 +12,12 @@ from redis import Redis, RedisError
 
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
-from cloner.fleet import Registry, WorkerInfo, WorkerState
-from cloner.journal import Journal
 from cloner.logs import get_logger
-from cloner.record import Record
+from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import Journal
+from cloner.output.record import Record
 from cloner.settings import Settings
-from cloner.store import OutputRoot
+from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from cloner.worker.meter import Meter
 
 RECORDS_KEPT = 4

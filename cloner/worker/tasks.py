@@ -8,26 +8,27 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 from structlog.contextvars import bound_contextvars
 
-from cloner import queues
 from cloner.errors import EngineBroken, WorkerBroken, WrongSchema
 from cloner.logs import get_logger
-from cloner.wire import ChunkMessage, read_chunk, schema_of
-from cloner.worker import deaths, lifecycle  # noqa: F401 - it sets the parent's log up
-from cloner.worker.chunkrun import ChunkRun, PassedOn
-from cloner.worker.patience import PATIENCE
+from cloner.names import SCHEMA, SPEAK_CHUNK
+from cloner.protocol.messages import ChunkMessage, read_chunk, schema_of
+from cloner.queueing import log_filters as deaths  # noqa: F401 - it sets the parent's log up
+from cloner.queueing.retry import PATIENCE
+from cloner.worker import lifecycle
+from cloner.worker.chunk_run import ChunkRun, PassedOn
 from cloner.worker.runtime import Runtime
 
 
-@shared_task(bind=True, name=queues.SPEAK_CHUNK, throws=(WrongSchema,))
+@shared_task(bind=True, name=SPEAK_CHUNK, throws=(WrongSchema,))
 def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     """Speak a chunk. What came of each segment stands in the record; the chord gets the counts."""
     runtime = lifecycle.current()
     try:
         version = schema_of(message)
-        if version != queues.SCHEMA:
+        if version != SCHEMA:
             queue = runtime.names.shared_queue(version)
             get_logger().error(
-                f"A chunk of wire version {version} came to a worker of version {queues.SCHEMA}: left in {queue} "
+                f"A chunk of wire version {version} came to a worker of version {SCHEMA}: left in {queue} "
                 "for a worker that can read it"
             )
             _leave_in(queue, self)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cloner.audio import Codes, check_codes
 from cloner.batch import ReferenceKind
-from cloner.engine.base import Codes, Voice
-from cloner.engine.checks import check_codes
+from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
-from cloner.filenames import HOUSEKEEPING
 from cloner.logs import get_logger
-from cloner.references import audio_from_bytes, codes_from_bytes, reference_key
-from cloner.store import codes_part
-from cloner.wire import ReferenceRow
+from cloner.output.audio_files import codes_part
+from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.references import audio_from_bytes, codes_from_bytes, reference_key
+from cloner.validation import HOUSEKEEPING
 from cloner.worker.runtime import Runtime
 
 TOGETHER = 8

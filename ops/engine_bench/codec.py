@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloner.engine.base import SAMPLE_RATE, Audio
+from cloner.audio import SAMPLE_RATE, Audio
 from cloner.engine.batched import CODEC_FRAMES
 from cloner.engine.codec import CodecDecoder, snr_db
 from ops.engine_bench import upstream

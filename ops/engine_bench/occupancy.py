@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, Line
+from cloner.audio import FRAMES_PER_CHARACTER
+from cloner.engine.base import Line
 from cloner.engine.scheduler import Scheduler, Use
 from ops.engine_bench import ours
 from ops.engine_bench.table import Row

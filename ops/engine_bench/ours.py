@@ -13,7 +13,7 @@ from cloner.engine.base import Line
 from cloner.engine.cache import Cache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
-from cloner.engine.prefixes import Prefixes
+from cloner.engine.prefix_cache import Prefixes
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Statuses, Stepper

@@ -21,7 +21,8 @@ import numpy as np
 import soundfile
 import torch
 
-from cloner.engine.base import SAMPLE_RATE, Voice
+from cloner.audio import SAMPLE_RATE
+from cloner.engine.base import Voice
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.settings import Settings
 from ops.engine_bench import upstream

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from cloner.engine.base import SAMPLE_RATE
+from cloner.audio import SAMPLE_RATE
 from cloner.engine.batched import BatchedEngine, Options
-from cloner.store import OutputRoot
+from cloner.output.audio_files import OutputRoot
 from ops.engine_bench.workload import audio_of, make_lines, make_voice
 
 PATIENCE_S = 300

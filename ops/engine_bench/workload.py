@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import Line, NotSpoken, Spoken, Voice
 from cloner.engine.scheduler import SegmentCodes
 
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES

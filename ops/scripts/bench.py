@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner import Client, read_batch
-from cloner.embedded import embedded_redis
+from cloner.state.embedded import embedded_redis
 from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, settle
 from ops.engine_bench.table import Report, Row, machine
 

@@ -18,8 +18,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cloner.embedded import embedded_redis
-from cloner.redisconn import connect
+from cloner.state.connection import connect
+from cloner.state.embedded import embedded_redis
 from ops.soak.census import Change, Keys
 from ops.soak.course import Soaked, batched_engine, fake_engine, soak
 

@@ -16,7 +16,7 @@ from statistics import median
 import psutil
 from redis import Redis
 
-from cloner.filenames import HOUSEKEEPING
+from cloner.validation import HOUSEKEEPING
 
 WARM_UP = 0.2
 """Part of the batches in which caches fill: of records, of connections, of the allocator."""
@@ -124,7 +124,7 @@ def _runs(pid: int) -> bool:
 def _titled(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
     yield "launcher", launcher
     for parent in launcher.children():
-        is_collector = "cloner.worker.collector" in parent.cmdline()
+        is_collector = "cloner.collector" in parent.cmdline()
         title = "collector" if is_collector else f"worker {parent.environ()['CLONER_WORKER_INDEX']}"
         yield title, parent
         for child in parent.children(recursive=True):

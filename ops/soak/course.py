@@ -16,7 +16,7 @@ import psutil
 from cloner import Client
 from cloner.settings import EngineName, Settings
 from ops.soak.census import Census, Keys, Process, strays
-from tests.batches import write_batch
+from tests.support.batches import write_batch
 
 WORKERS = 2
 SPEAKERS = 10

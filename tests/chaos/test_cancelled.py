@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])

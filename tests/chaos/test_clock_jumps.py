@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.clocks import HOUR_S, Clock
-from tests.chaos.servers import Server
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
+from tests.support.batches import write_batch
+from tests.support.clocks import HOUR_S, Clock
+from tests.support.servers import Server
 
 UNTRUE = re.compile("killing it|starting it again|is gone|taken over|opened again|Traceback")
 """What no launcher says of a clock."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.chaos.test_processes_die import child, parents
 from tests.chaos.test_segments_kill import BATCHED, check_whole
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
 
@@ -41,7 +41,7 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
 ) -> None:
     fleet = launch("--workers", "1", **ALIVE)
     fleet.wait_for("Models loaded!")
-    (collector,) = parents(fleet, "cloner.worker.collector")
+    (collector,) = parents(fleet, "cloner.collector")
     holder = settings.names.collector(settings.box)
     eventually(lambda: bool(client.redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child"))))
     child(collector).suspend()

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cloner.client import Client
-from cloner.fleet import Registry, expected_worker
+from cloner import Client
+from cloner.protocol.messages import Manifest
 from cloner.settings import Settings, WorkerSettings
-from cloner.wire import Manifest
-from tests.batches import write_batch
-from tests.chaos.middleman import Middleman, Moment
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import PATIENCE_S, Said, Start, environment, run_cloner, spoken
+from tests.support.batches import write_batch
+from tests.support.middleman import Middleman, Moment
 
 COMMANDS = (
     b"ZRANGEBYSCORE",  # which workers are alive

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 
 def test_a_batch_whose_chunk_is_lost_is_finished_all_the_same(

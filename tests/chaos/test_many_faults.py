@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from cloner.client import Client
-from cloner.filenames import HOUSEKEEPING
-from cloner.record import batch_directory
+from cloner import Client
+from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.faults import KINDS, Faults, RecordFiles
-from tests.chaos.members import Role, members
-from tests.chaos.servers import Server
+from cloner.validation import HOUSEKEEPING
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
+from tests.support.batches import write_batch
+from tests.support.faults import KINDS, Faults, RecordFiles
+from tests.support.members import Role, members
+from tests.support.servers import Server
 
 SEED = 20_261_125
 

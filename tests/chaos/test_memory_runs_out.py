@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Start
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 BATCHED = {"engine": EngineName.BATCHED, "slots": 8}
 

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from redis import Redis
 
-from cloner.client import Client
-from cloner.redisconn import connect
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
+from cloner.state.connection import connect
 from tests.integration.conftest import Said, Start, eventually, spoken
 from tests.integration.test_launcher_up import gone
+from tests.support.batches import write_batch
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_killed_collectors_batch_is_opened_by_the_next(
 ) -> None:
     fleet = launch("--workers", "1")
     fleet.wait_for("Models loaded!")
-    (collector,) = parents(fleet, "cloner.worker.collector")
+    (collector,) = parents(fleet, "cloner.collector")
     holder = settings.names.collector(settings.box)
     # Frozen, the child takes nothing further: the message is in the parent's hand and stays there.
     eventually(lambda: redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child")))

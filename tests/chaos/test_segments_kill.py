@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from cloner.client import Client
-from cloner.results import BatchResult
+from cloner import Client
+from cloner.protocol.results import BatchResult
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Said, Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 KILLER = "A killer of processes."
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
@@ -282,7 +282,7 @@ def hands(settings: Settings) -> list[str]:
     ("module", "change"),
     [
         (
-            "cloner.record",
+            "cloner.output.record",
             """
             append = module.append_line
             def dying(file, line):
@@ -293,7 +293,7 @@ def hands(settings: Settings) -> list[str]:
             """,
         ),
         (
-            "cloner.record",
+            "cloner.output.record",
             """
             append = module.append_line
             def dying(file, line):
@@ -305,7 +305,7 @@ def hands(settings: Settings) -> list[str]:
             """,
         ),
         (
-            "cloner.store",
+            "cloner.output.audio_files",
             """
             write = module.OutputRoot._write
             def dying(self, data, parts):
@@ -339,7 +339,7 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     """A text is changed, all is killed between the new file and its line, and the text is changed back: both files are
     of one size."""
     plugin(
-        "cloner.record",
+        "cloner.output.record",
         """
         import time
         append = module.append_line

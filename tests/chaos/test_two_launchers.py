@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 
 def test_the_second_one_is_refused_and_the_first_goes_on(

@@ -6,11 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-from cloner.client import Client
-from cloner.record import batch_directory
+from cloner import Client
+from cloner.output.record import batch_directory
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, run_cloner, spoken
+from tests.support.batches import write_batch
 
 
 def change(batch: Path, index: int, text: str) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cloner.app import make_app
-from cloner.client import Client
+from cloner import Client
+from cloner.client.assignment import Strategy
 from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
-from cloner.plan import Strategy
-from cloner.queues import OPEN_BATCH, SPEAK_CHUNK
+from cloner.names import OPEN_BATCH, SPEAK_CHUNK
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
+from tests.support.batches import write_batch
 
 
 def test_a_batch_outlives_the_client_that_submitted_it(
@@ -177,6 +177,7 @@ def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Start, clie
 
 
 def test_a_base_client_imports_no_torch() -> None:
-    script = "import sys, cloner, cloner.cli, cloner.client, cloner.worker.collect; print('torch' in sys.modules)"
+    imports = "import sys, cloner, cloner.cli.main, cloner.client.client, cloner.collector.tasks"
+    script = f"{imports}; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

@@ -12,19 +12,28 @@ from typing import Any
 
 import pytest
 
-from cloner import queues
-from cloner.app import make_app
+from cloner import Client
 from cloner.batch import Generation, ReferenceKind
-from cloner.client import Client
 from cloner.errors import BatchBroken, Damaged
-from cloner.fleet import WorkerInfo
-from cloner.packing import MAX_BYTES
-from cloner.references import reference_key
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
+from cloner.protocol.messages import (
+    MAX_BYTES,
+    Answer,
+    ChunkMessage,
+    ChunkRow,
+    Manifest,
+    PartRow,
+    ReferenceRow,
+    SpeakerPart,
+    SpeakerRow,
+)
+from cloner.protocol.references import reference_key
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from cloner.wire import Answer, ChunkMessage, ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerPart, SpeakerRow
-from tests.badfiles import OpensDoor
-from tests.batches import write_batch, write_codes
+from cloner.state.registry import WorkerInfo
 from tests.integration.conftest import Said, Start, eventually
+from tests.support.bad_files import OpensDoor
+from tests.support.batches import write_batch, write_codes
 
 DIGEST = "d" * 64
 
@@ -122,7 +131,7 @@ def envelope(body: bytes, **changes: object) -> str:
     message = {
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": queues.SPEAK_CHUNK, "id": "1", "argsrepr": "()", "kwargsrepr": "{}"},
+        "headers": {"lang": "py", "task": SPEAK_CHUNK, "id": "1", "argsrepr": "()", "kwargsrepr": "{}"},
         "properties": {
             "body_encoding": "base64",
             "correlation_id": "1",
@@ -159,14 +168,14 @@ def test_chunks_that_would_lead_elsewhere_are_refused(scene: Scene) -> None:
         *("junk", 7, None, [], [[[[]]]], {}, {"schema_version": 1}),
     ]
     for message in hostile:
-        scene.send(queues.SPEAK_CHUNK, message)
+        scene.send(SPEAK_CHUNK, message)
     scene.is_unharmed()
     scene.fleet.wait_for("A message was refused: ", len(hostile))
     assert not any("Traceback" in line for line in scene.fleet.lines)
 
 
 def test_other_tasks_than_ours_are_not_run(scene: Scene) -> None:
-    scene.send(queues.SPEAK_CHUNK)
+    scene.send(SPEAK_CHUNK)
     scene.send("os.system", "touch door")
     scene.send("celery.map", {"task": "os.system", "args": [], "options": {}}, [["touch door"]])
     scene.is_unharmed()
@@ -182,8 +191,8 @@ def test_a_right_chunk_stays_within_the_output_folder_whatever_lies_there(scene:
     (scene.out / "link").symlink_to(elsewhere)
     scene.before = scene.around()
     # Right in its form; its output leads out by a link, or its reference is another one's.
-    scene.send(queues.SPEAK_CHUNK, chunk(batch_id="by-a-link", digest=key, output="link/0.wav"))
-    scene.send(queues.SPEAK_CHUNK, chunk(batch_id="by-its-voice", digest=DIGEST, output="1.wav"))
+    scene.send(SPEAK_CHUNK, chunk(batch_id="by-a-link", digest=key, output="link/0.wav"))
+    scene.send(SPEAK_CHUNK, chunk(batch_id="by-its-voice", digest=DIGEST, output="1.wav"))
     scene.is_unharmed()
     assert list(elsewhere.iterdir()) == []
     scene.fleet.wait_for("leads out of the output folder")
@@ -240,16 +249,16 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
     for batch_id, data in packed.items():
         blobs.set(names.manifest(batch_id), data)
         blobs.hset(names.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
-        scene.send(queues.OPEN_BATCH, batch_id, queue=names.collector_queue)
+        scene.send(OPEN_BATCH, batch_id, queue=names.collector_queue)
     questions = {"pickle": pickle.dumps(OpensDoor(scene.door)), "bomb": packed["bomb"], "empty": b""}
     for number, data in questions.items():
         blobs.set(names.question(number), data)
-        scene.send(queues.FIND_FINISHED, number, 600, queue=names.collector_queue)
+        scene.send(FIND_FINISHED, number, 600, queue=names.collector_queue)
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
-        scene.send(queues.OPEN_BATCH, name, queue=names.collector_queue)
+        scene.send(OPEN_BATCH, name, queue=names.collector_queue)
         scene.app.send_task(
-            queues.CLOSE_BATCH,
+            CLOSE_BATCH,
             args=([],),
             kwargs={"batch_id": batch_id},
             queue=names.collector_queue,

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner import queues
-from cloner.app import make_app
-from cloner.client import Client
-from cloner.redisconn import connect
+from cloner import Client
+from cloner.names import SPEAK_CHUNK
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from launcher.handback import give_back
-from tests.batches import write_batch
+from cloner.state.connection import connect
+from launcher.recovery import give_back
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 HOLDER = "cpu.0@box"
 """The one worker."""
@@ -98,7 +98,7 @@ def test_a_pickled_message_is_refused_and_the_worker_lives_on(
     (worker,) = client.fleet()
     door = tmp_path / "door"
     with make_app(settings).connection_for_write() as connection:
-        for headers in ({}, {"task": queues.SPEAK_CHUNK, "id": "pickled", "lang": "py"}):
+        for headers in ({}, {"task": SPEAK_CHUNK, "id": "pickled", "lang": "py"}):
             connection.Producer().publish(
                 OpensDoor(door), serializer="pickle", routing_key=worker.queue, headers=headers
             )

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.batches import SEED_SIZES, write_batch
 from tests.integration.conftest import run_cloner
+from tests.support.batches import SEED_SIZES, write_batch
 
 WORKER_0 = """\
 [Worker 0] Starting on cpu

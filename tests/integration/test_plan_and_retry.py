@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from cloner import asking
-from cloner.client import Client
+from cloner import Client
+from cloner.client import queries as asking
+from cloner.client.estimate import Counts
 from cloner.errors import ClonerError, UnknownBatch, UsageError
-from cloner.fleet import Registry, expected_worker
-from cloner.forecast import Counts
 from cloner.settings import Settings, WorkerSettings
-from tests.batches import write_batch
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Start, environment, run_cloner, spoken
 from tests.integration.test_again import change
+from tests.support.batches import write_batch
 
 
 def dump(client: Client) -> dict[str, object]:

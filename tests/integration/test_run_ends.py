@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.batches import write_batch
 from tests.integration.conftest import Said, run_cloner
+from tests.support.batches import write_batch
 
 KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
 """What kombu keeps for all workers of a Redis together."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from cloner.app import make_app
-from cloner.client import BatchHandle, Client
+from cloner.client.client import BatchHandle, Client
+from cloner.queueing.app import make_app
 from cloner.settings import LogFormat, Settings
-from tests.batches import write_batch
 from tests.integration.conftest import PATIENCE_S, Start
+from tests.support.batches import write_batch
 
 KINDS = {"task-sent", "task-received", "task-started", "task-succeeded"}
 

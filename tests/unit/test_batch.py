@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cloner.batch import Generation
-from cloner.batchfile import read_batch
 from cloner.errors import BadBatch
-from tests.batches import write_batch
+from cloner.input.batch_file import read_batch
+from tests.support.batches import write_batch
 
 
 @pytest.mark.parametrize(

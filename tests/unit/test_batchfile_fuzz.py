@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloner.batch import Batch
-from cloner.batchfile import read_batch
 from cloner.errors import BadBatch
-from cloner.wire import Manifest, ReferenceRow, SpeakerRow
-from tests.unit.batchfiles import as_csv, save_recording, task, write_references
+from cloner.input.batch_file import read_batch
+from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
+from tests.support.batch_files import as_csv, save_recording, task, write_references
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".yaml", ".yml", ".txt")
 

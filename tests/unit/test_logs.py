@@ -8,8 +8,8 @@ import threading
 import pytest
 from structlog.contextvars import bound_contextvars
 
+from cloner.console import Screen
 from cloner.logs import configure, get_logger, in_json, passed_on
-from cloner.screen import Screen
 
 SECRETS = [
     ("no answer from redis://:s3cret@host:6379/0", "no answer from redis://:***@host:6379/0"),

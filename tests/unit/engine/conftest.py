@@ -12,8 +12,7 @@ import torch
 from cloner.engine.base import Voice
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.upstream import UpstreamEngine
-
-from .lines import CPU, make_voice
+from tests.support.engine_requests import CPU, make_voice
 
 
 @pytest.fixture(scope="session", autouse=True)

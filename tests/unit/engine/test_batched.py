@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import Line, NotSpoken, Spoken, Voice
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.errors import BadReference, LoadFailed
-
-from .lines import CPU, Until, make_line, make_voice
+from tests.support.engine_requests import CPU, Until, make_line, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:

@@ -11,8 +11,7 @@ from torch import Tensor
 from cloner.engine.cache import Cache, position_bytes
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.transformer import Stack
-
-from .lines import CPU, codes_of, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import CPU, codes_of, make_line, make_scheduler, make_voice
 
 pytestmark = pytest.mark.usefixtures("_inference")
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Audio
 from cloner.engine.codec import CodecDecoder, CodecEncoder, _batches, snr_db
 from cloner.engine.upstream import encode
 from cloner.errors import BadReference
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 LENGTHS = (9, 100, 1, 33, 2, 64)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, NotSpoken, Spoken
+from cloner.audio import FRAME_SAMPLES, Audio
+from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.codec_stage import CodecStage, Stopped
 from cloner.engine.scheduler import SegmentCodes
-
-from .lines import CPU, make_line, make_voice
+from tests.support.engine_requests import CPU, make_line, make_voice
 
 
 def finished(segment: int, frames: int) -> SegmentCodes:

@@ -18,8 +18,7 @@ from cloner.engine.base import Line
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.model import END, Model
 from cloner.engine.scheduler import SegmentCodes
-
-from .lines import CPU, codes_of, greedy, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import CPU, codes_of, greedy, make_line, make_scheduler, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 

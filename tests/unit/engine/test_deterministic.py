@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cloner.engine.base import Line, Voice
 from cloner.engine.scheduler import Scheduler
-
-from .lines import LONG_TEXT, codes_of, frames_line, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import LONG_TEXT, codes_of, frames_line, make_line, make_scheduler, make_voice
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from cloner.batch import CODEBOOK_SIZES, Generation
 from cloner.engine.base import Line, NotSpoken, Spoken, Voice
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
-
-from .lines import Until
+from tests.support.engine_requests import Until
 
 VOICE = Voice(np.zeros((10, 5), dtype=np.int32), "reference")
 OTHER_VOICE = Voice(np.ones((10, 5), dtype=np.int32), "reference")

@@ -15,8 +15,7 @@ from fish_speech.models.text2semantic import llama
 from cloner.engine import fish
 from cloner.engine.checkpoint import FILES
 from cloner.errors import LoadFailed
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 WEIGHTS = ("model.pth", "codec.pth")
 

@@ -13,8 +13,7 @@ from cloner.engine import fish, fish_inference
 from cloner.engine.base import Voice
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.errors import SegmentFailed
-
-from .lines import CPU, make_line, make_voice
+from tests.support.engine_requests import CPU, make_line, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 

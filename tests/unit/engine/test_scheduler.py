@@ -14,11 +14,19 @@ from torch import Tensor
 from cloner.engine.base import Line, NotSpoken, Voice
 from cloner.engine.decoder import Part, pieces
 from cloner.engine.model import END, Model
-from cloner.engine.product import Product
+from cloner.engine.packed_linear import Product
 from cloner.engine.prompt import Tokens
 from cloner.engine.scheduler import Scheduler, SegmentCodes
-
-from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice, weight_of
+from tests.support.engine_requests import (
+    LONG_TEXT,
+    Until,
+    codes_of,
+    frames_line,
+    make_line,
+    make_scheduler,
+    make_voice,
+    weight_of,
+)
 
 
 @pytest.fixture(scope="module")

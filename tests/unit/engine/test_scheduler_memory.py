@@ -16,8 +16,7 @@ from torch.nn import functional
 from cloner.engine.base import NotSpoken, Voice
 from cloner.engine.cache import _zeros
 from cloner.engine.scheduler import ROUNDS, Scheduler, SegmentCodes
-
-from .lines import codes_of, frames_line, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import codes_of, frames_line, make_line, make_scheduler, make_voice
 
 
 @pytest.fixture

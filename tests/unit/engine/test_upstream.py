@@ -13,13 +13,13 @@ import pytest
 import torch
 from loguru import logger
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import Line, NotSpoken, Spoken, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
-
-from .lines import CPU, Until, make_line, make_voice
+from tests.support.engine_requests import CPU, Until, make_line, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES
 from cloner.engine.waveform import Waveform
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 COLUMNS = 23
 

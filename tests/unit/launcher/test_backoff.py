@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from launcher.backoff import Backoff
+from launcher.managed_process import Backoff
 
 
 def test_delays_double_up_to_a_minute() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from cloner.fleet import Registry, WorkerInfo, WorkerState
-from cloner.queues import Names
+from cloner.names import Names
+from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
 from launcher.__main__ import main
 from launcher.cpu import Cpu

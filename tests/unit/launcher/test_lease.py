@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from cloner.errors import BoxTaken
-from cloner.fleet import Registry
-from cloner.queues import Names
+from cloner.names import Names
+from cloner.state.registry import Registry
 from launcher.lease import Lease
 
 KEY = Names("main").box("gpu-box")

@@ -111,7 +111,7 @@ def test_what_a_child_leaves_behind_is_killed_when_it_ends(events: SimpleQueue[E
 
 def test_a_child_that_calls_die_with_parent_does_not_outlive_a_killed_launcher(fifo: Path) -> None:
     child = (
-        "import signal, sys; from cloner.orphan import die_with_parent; die_with_parent()\n"
+        "import signal, sys; from cloner.process import die_with_parent; die_with_parent()\n"
         "fifo = open(sys.argv[1], 'w'); fifo.write('alive'); fifo.flush(); signal.pause()"
     )
     launcher = (

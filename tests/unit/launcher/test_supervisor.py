@@ -7,11 +7,11 @@ import re
 import psutil
 import pytest
 
-from cloner.fleet import WorkerState
+from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB, described_gpu
 from launcher.layout import Rule, plan_layout
-from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
 
 
 def test_all_workers_are_registered_as_loading_before_any_is_started(scene: Scene) -> None:

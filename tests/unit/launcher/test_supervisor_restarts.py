@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
-from cloner.fleet import WorkerState
-from cloner.overview import Watcher
-from cloner.queues import CHILD, PARENT, Names
+from cloner.monitoring.snapshot import Watcher
+from cloner.names import CHILD, PARENT, Names
+from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
-from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
 
 NAMES = Names("main")
 

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from cloner.queues import Names
-from tests.unit.launcher.scene import DEAF, UP, Scene
+from cloner.names import Names
+from tests.support.launcher_scene import DEAF, UP, Scene
 
 QUEUES = Names("main").queues
 """Stays, for there may be messages in them."""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from cloner.fleet import Registry
-from cloner.queues import PARENT, Names
+from cloner.names import PARENT, Names
 from cloner.settings import Settings
-from launcher.takeover import LONGEST_S, Takeover
-from tests.unit.launcher.test_handback import bodies, message, take
+from cloner.state.registry import Registry
+from launcher.recovery import LONGEST_S, Takeover
+from tests.unit.launcher.test_recovery import bodies, message, take
 
 NAMES = Names("main")
 SHARED = NAMES.shared_queue()

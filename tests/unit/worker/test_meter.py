@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from redis import Redis, RedisError
 
-from cloner.counts import Count, Counts
-from cloner.results import SegmentResult
-from cloner.worker.chunkrun import ChunkRun
+from cloner.protocol.results import SegmentResult
+from cloner.state.counters import Count, Counts
+from cloner.worker.chunk_run import ChunkRun
 from cloner.worker.runtime import Runtime
-from tests.batches import write_batch
-from tests.unit.worker.workers import Workers
+from tests.support.batches import write_batch
+from tests.support.workers import Workers
 
 
 @pytest.fixture

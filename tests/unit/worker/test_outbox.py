@@ -12,13 +12,13 @@ from redis import Redis
 
 from cloner.engine.base import NotSpoken, Spoken
 from cloner.errors import NoRoom, RecordFull
-from cloner.journal import Journal
-from cloner.results import SegmentResult
+from cloner.output.journal import Journal
+from cloner.protocol.results import SegmentResult
 from cloner.worker import outbox
+from cloner.worker.chunk_watch import ChunkWatch
 from cloner.worker.outbox import Outbox
 from cloner.worker.runtime import Runtime
-from cloner.worker.watch import ChunkWatch
-from tests.unit.worker.workers import BATCH_ID, Workers
+from tests.support.workers import BATCH_ID, Workers
 
 SPOKEN = Spoken(0, np.zeros(4096, dtype=np.float32), 2)
 RESULT = SegmentResult(segment=0, speaker="a", output="0.wav", key="k", assignment=0, worker="w")

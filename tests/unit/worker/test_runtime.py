@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.fleet import Registry
-from tests.unit.worker.workers import Workers
+from cloner.state.registry import Registry
+from tests.support.workers import Workers
 
 
 class TestAssignmentsWhileLoading:

@@ -12,16 +12,16 @@ import pytest
 import soundfile
 from redis import Redis
 
+from cloner.audio import SAMPLE_RATE, Audio, Codes
 from cloner.batch import ReferenceKind
-from cloner.engine.base import SAMPLE_RATE, Audio, Codes
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
-from cloner.references import codes_from_bytes, reference_key
-from cloner.store import codes_part
-from cloner.wire import ReferenceRow
+from cloner.output.audio_files import codes_part
+from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.references import codes_from_bytes, reference_key
 from cloner.worker.voices import TOGETHER, Voices
-from tests.batches import write_codes
-from tests.unit.worker.workers import Workers
+from tests.support.batches import write_codes
+from tests.support.workers import Workers
 
 
 class Counting(FakeEngine):

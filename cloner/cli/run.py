@@ -1,0 +1,128 @@
+"""A batch on this box in one command: plan, register, deal, launch, wait, collect.
+
+The only module that knows both the client and the launcher. It deals over workers that are registered and not yet
+started, so each worker finds its assignment when it starts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+from redis import RedisError
+
+from cloner.batch import Batch
+from cloner.client.assignment import Strategy
+from cloner.client.batch_handle import BatchHandle
+from cloner.client.client import Client
+from cloner.client.estimate import Forecast, foresee
+from cloner.client.submit import packed
+from cloner.console import Screen
+from cloner.engine import check_engine
+from cloner.output.audio_files import OutputRoot
+from cloner.output.lock import holding
+from cloner.output.record import Record
+from cloner.output.reuse import look_through
+from cloner.protocol.content_key import wanted_outputs
+from cloner.protocol.results import BatchResult
+from cloner.settings import Settings
+from cloner.state.cleanup import sweep
+from cloner.state.connection import HASTE_S, connect, reaching
+from cloner.state.embedded import embedded_redis
+from cloner.state.registry import Registry, expected_fingerprint
+from launcher.cpu import find_cpu
+from launcher.gpus import find_gpus
+from launcher.layout import Rule, plan_layout
+from launcher.supervisor import Supervisor
+
+
+def run_batch(
+    batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
+) -> BatchResult | signal.Signals:
+    """Speak the batch with workers of its own; returns the signal that stopped it if one did.
+
+    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder.
+    """
+    check_engine(settings)
+    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
+    screen.say(f"[Main] Total tasks: {batch.total}")
+    for line in [*layout.lines(), *layout.warnings()]:
+        screen.say(line)
+    with ExitStack() as stack:
+        # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
+        fleet = f"run-{secrets.token_hex(4)}"
+        stack.enter_context(holding(settings.out_dir, fleet))
+        url = settings.redis_url or stack.enter_context(embedded_redis())
+        settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
+        stack.enter_context(reaching(url))
+        client = Client(settings=settings)
+        stack.callback(_sweep, client, screen)
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, settings.names, settings.alive_s)
+        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
+        with supervisor:
+            supervisor.register()
+            handle = client.submit(batch, strategy=strategy)
+            for line in handle.lines(batch):
+                screen.say(line)
+            result = _follow(handle, supervisor, screen)
+        if isinstance(result, signal.Signals):
+            # Only now: its workers have stopped, and no more is recorded.
+            record = Record(settings.out_dir, handle.id)
+            record.refresh()
+            generated = sum(segment.generated for segment in record.results.values())
+            screen.say(f"[Main] Stopped: {generated}/{batch.total} segments are in {settings.out_dir}")
+        return result
+
+
+def plan_batch(batch: Batch, settings: Settings) -> Forecast:
+    """What `run_batch` would have spoken. It only reads, and knows no speed of workers that are yet to be started."""
+    rows = [packed(speaker)[0] for speaker in batch.speakers]
+    wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
+    found = look_through(OutputRoot(settings.out_dir), wanted)
+    return foresee(batch, found.finished, found.changed)
+
+
+def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
+    """Start the workers and follow the batch to its end."""
+    supervisor.start()
+    with screen.following(plain_lines=False) as show:
+
+        def chunks_finished() -> bool:
+            progress = handle.look()
+            if progress is None:
+                return False
+            show(progress)
+            return progress.all_chunks_finished or progress.closed
+
+        if stopped := supervisor.run(until=chunks_finished):
+            return stopped
+    screen.say("[Main] Waiting for all workers to complete...")
+    screen.say("[Main] Collecting results...")
+    if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
+        return stopped
+    result = handle.result()
+    supervisor.kill()
+    screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+    return result
+
+
+def _sweep(client: Client, screen: Screen) -> None:
+    """Leave nothing in a Redis that is not the run's own; where it does not answer, the run's outcome stands."""
+    try:
+        sweep(client.blobs, client.names)
+    except RedisError as error:
+        screen.say(f"[Main] What this run has put into Redis stays there, under {client.names.fleet}: {error}")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """These settings as the workers read them, with paths that hold wherever they start."""
+    return {
+        "CLONER_REDIS_URL": settings.require_redis_url(),
+        "CLONER_FLEET": settings.fleet,
+        "CLONER_OUT_DIR": str(Path(settings.out_dir).resolve()),
+        "CLONER_CHECKPOINT_DIR": str(Path(settings.checkpoint_dir).resolve()),
+        "CLONER_ENGINE": settings.engine,
+    }

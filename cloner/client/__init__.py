@@ -1,0 +1,1 @@
+"""Submitting batches to a fleet and following them. `cloner.Client` is the entry."""

@@ -1,0 +1,48 @@
+"""A fleet's Redis, as a client uses it: its connections, its names, its messages to the collector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from cloner.errors import BrokerUnreachable
+from cloner.queueing.app import make_app
+from cloner.settings import Settings, redacted
+from cloner.state.connection import connect, reaching
+from cloner.state.registry import Registry, WorkerInfo
+
+
+class Link:
+    """`redis` speaks text, `blobs` bytes. Raises `BadSetting` where the settings name no Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.names = settings.names
+        self.url = settings.require_redis_url()
+        self.redis: Redis = connect(self.url)
+        self.blobs: Redis = connect(self.url, decode=False)
+        self.registry = Registry(self.redis, self.names, settings.alive_s)
+        self.app = make_app(settings)
+
+    def reaching(self) -> AbstractContextManager[None]:
+        """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
+        return reaching(self.url)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are alive, in the order in which they are dealt to."""
+        with self.reaching():
+            return self.registry.workers()
+
+    def tell_collector(
+        self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, task_id: str | None = None
+    ) -> None:
+        """Send the collector a message. Raises `BrokerUnreachable`."""
+        queue = self.names.collector_queue
+        try:
+            self.app.send_task(task, args, kwargs, queue=queue, task_id=task_id, ignore_result=True)
+        except OperationalError as error:
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(self.url)}: {error}") from error

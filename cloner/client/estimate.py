@@ -1,0 +1,111 @@
+"""What there is to speak of a batch before anything runs, and how long that will take."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
+from cloner.batch import Batch
+from cloner.protocol.messages import ChunkRow
+from cloner.state.registry import WorkerInfo
+
+COLUMNS = ("Speaker", "Done", "Changed", "Missing")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Segments that are finished, that were generated from something else, and that are not there."""
+
+    done: int = 0
+    changed: int = 0
+    missing: int = 0
+
+    @property
+    def to_speak(self) -> int:
+        return self.changed + self.missing
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A batch as it would be spoken now."""
+
+    speakers: dict[str, Counts]
+    """By speaker id, in the batch's order."""
+    audio_s: float
+    """Seconds of audio that are still to be spoken, guessed from the texts' lengths."""
+    seconds: float | None = None
+    """How long the fleet would take at its measured speed; None if no speed was measured yet."""
+
+    @property
+    def total(self) -> Counts:
+        """All speakers together."""
+        counts = self.speakers.values()
+        return Counts(sum(c.done for c in counts), sum(c.changed for c in counts), sum(c.missing for c in counts))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """What `COLUMNS` say of each speaker, and of all of them together."""
+        everybody = [*self.speakers.items(), ("total", self.total)]
+        return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in everybody]
+
+    def __str__(self) -> str:
+        to_speak = self.total.to_speak
+        if not to_speak:
+            return "Nothing is left to speak"
+        left = f"{to_speak} segments are left to speak, about {_time(self.audio_s)} of audio"
+        if self.seconds is None:
+            return f"{left}; no speed was measured yet"
+        return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
+
+
+def foresee(
+    batch: Batch,
+    finished: Collection[str],
+    changed: Collection[str],
+    chunks: Sequence[ChunkRow] = (),
+    workers: Sequence[WorkerInfo] = (),
+) -> Forecast:
+    """Count, and time the slowest of `workers`, to whom `chunks` were dealt.
+
+    `finished` and `changed` are outputs. A worker that has not spoken yet is taken to be as fast as the others.
+    """
+    finished, changed = set(finished), set(changed)
+    speakers = {}
+    left: list[list[float]] = []
+    for speaker in batch.speakers:
+        outputs = [segment.output for segment in speaker.segments]
+        states = Counter("done" if o in finished else "changed" if o in changed else "missing" for o in outputs)
+        speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
+        left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
+    return Forecast(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
+
+
+def _time(seconds: float) -> str:
+    """As people say it: neither more exact than a guess, nor nothing."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _audio_s(text: str, batch: Batch) -> float:
+    frames = min(len(text) * FRAMES_PER_CHARACTER, batch.generation.max_new_tokens)
+    return frames * FRAME_SAMPLES / SAMPLE_RATE
+
+
+def _seconds(
+    left: Sequence[Sequence[float]], chunks: Sequence[ChunkRow], workers: Sequence[WorkerInfo]
+) -> float | None:
+    """Seconds until the last worker is finished, with so much audio `left` to speak, a speaker and a segment."""
+    measured = {
+        worker.queue: worker.spoken_s / worker.busy_s for worker in workers if worker.busy_s and worker.spoken_s
+    }
+    if not measured:
+        return None
+    usual = sum(measured.values()) / len(measured)
+    loads: defaultdict[str, float] = defaultdict(float)
+    for chunk in chunks:
+        loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.parts)
+    if all(chunk.shared for chunk in chunks):
+        return sum(loads.values()) / sum(measured.get(worker.queue, usual) for worker in workers)
+    return max(load / measured.get(queue, usual) for queue, load in loads.items())

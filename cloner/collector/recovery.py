@@ -1,0 +1,106 @@
+"""Batches of which nothing is under way any more: noticed, and set going again.
+
+A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. A worker that
+dies between a chunk's result and the chord's count of it is not asked again: Celery takes the chunk for done. Opening
+and closing may both run twice, so nothing is lost by trying.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
+
+from cloner.errors import ClonerError
+from cloner.logs import get_logger
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, Names
+from cloner.protocol.messages import Manifest
+from cloner.queueing.app import make_app
+from cloner.settings import Settings
+from cloner.state.batches import read_progress
+from cloner.state.connection import HASTE_S, connect
+from cloner.state.registry import Registry
+
+LOOK_S = 5.0
+"""Seconds between two looks. Lost is what seems so twice: a batch is written down before its message is sent."""
+
+
+def watch_over(settings: Settings) -> None:
+    """Look again and again, for as long as this process lives."""
+    redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
+    text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
+    app = make_app(settings)
+    seen: set[str] = set()
+    while True:
+        threading.Event().wait(LOOK_S)
+        lost: set[str] = set()
+        try:
+            lost.update(lost_batches(text, redis, settings))
+            for batch_id in lost & seen:
+                set_going(app, text, settings.names, batch_id)
+        except (RedisError, OperationalError) as error:
+            # Redis is away: whoever works on a batch says so.
+            get_logger().debug(f"not looked for lost batches: {error}")
+        seen = lost - seen
+
+
+def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
+    """The batches that are open, and of which no message is in anybody's hand, nor any message in a queue where one of
+    theirs might be. `text` decodes."""
+    names = settings.names
+    ids = [str(batch_id) for batch_id in text.zrange(names.batches, 0, -1)]
+    with text.pipeline(transaction=False) as pipe:
+        for batch_id in ids:
+            pipe.hget(names.batch(batch_id), "state")
+        states = pipe.execute()
+    open_ids = [batch_id for batch_id, state in zip(ids, states, strict=True) if state in {"submitting", "running"}]
+    if not open_ids:
+        return
+    hands = _in_hand(text, names)
+    everybodys = {worker.queue for worker in Registry(text, names, settings.alive_s).workers()}
+    everybodys |= {names.shared_queue(), names.collector_queue}
+    if text.exists(*everybodys):
+        return
+    for batch_id in open_ids:
+        if any(batch_id in message for message in hands):
+            continue
+        data = redis.get(names.manifest(batch_id))
+        if not isinstance(data, bytes):
+            continue
+        try:
+            own = {chunk.queue for chunk in Manifest.unpack(data).chunks}
+        except ClonerError as error:
+            get_logger().debug(f"batch {batch_id} cannot be read here: {error.message}")
+            continue
+        # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
+        if not own or not text.exists(*own):
+            yield batch_id
+
+
+def set_going(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
+    """Have a lost batch opened again, or closed if all of its chunks are finished."""
+    try:
+        progress = read_progress(text, names, batch_id)
+    except ClonerError as error:
+        get_logger().debug(f"batch {batch_id} is not set going: {error.message}")
+        return
+    to_collector = {"queue": names.collector_queue, "ignore_result": True}
+    if progress.closed:
+        return
+    if progress.state == "running" and progress.all_chunks_finished:
+        get_logger().warning(f"Batch {batch_id}: nobody closes it, so it is closed now")
+        app.send_task(CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
+    else:
+        get_logger().warning(f"Batch {batch_id}: nothing of it is under way, so it is opened again")
+        app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
+
+
+def _in_hand(text: Redis, names: Names) -> list[str]:
+    """What everybody in the fleet, dead or alive, has in hand, as Celery packs it: a batch's id stands in it."""
+    held: list[str] = []
+    for key in text.scan_iter(names.unacked("*"), count=1000, _type="HASH"):
+        held += map(str, text.hvals(str(key)))
+    return held

@@ -1,0 +1,250 @@
+"""The collector's tasks, on a CPU queue of their own: open a batch, and close it when its chord is complete.
+
+Never imports torch: a box that only collects needs none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from celery import chord, current_app, shared_task
+from redis import Redis
+from structlog.contextvars import bound_contextvars
+
+from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
+from cloner.logs import get_logger
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record, batch_directory
+from cloner.output.reuse import carry_over, look_through
+from cloner.protocol.messages import Answer, Manifest, Question, check_batch_id
+from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
+from cloner.queueing.retry import PATIENCE
+from cloner.report.page import page
+from cloner.settings import Settings, load_settings
+from cloner.state.cleanup import celery_results
+from cloner.state.connection import connect, server_time
+
+
+@contextmanager
+def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
+    """Whatever ends the task ends the batch: who waits for it is told why."""
+    try:
+        with bound_contextvars(batch=batch_id, worker=settings.names.collector(settings.box)):
+            yield
+    except Exception as error:
+        key = settings.names.batch(batch_id)
+        if PATIENCE(redis.exists, key):  # else it has expired, and nobody waits
+            PATIENCE(redis.hset, key, mapping={"state": "broken", "error": reason_of(error)})
+        raise
+
+
+@shared_task(name=OPEN_BATCH)
+def open_batch(batch_id: str) -> None:
+    """Publish the batch's chunks as one chord.
+
+    The client sends one message, so a batch is whole or not there. Ids are made from the batch's own: were this run
+    twice, the chord would count each chunk once, and a chunk's second run would find everything spoken.
+    """
+    check_batch_id(batch_id)
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    with _telling_who_waits(redis, settings, batch_id):
+        PATIENCE(_open, redis, settings, batch_id)
+
+
+@shared_task(name=CLOSE_BATCH, ignore_result=True)
+def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
+    """The chord's body, and its errback: gather what the record says into one result.
+
+    May run again; it says the same. Celery hands the body the chunks' counts and an errback the body's id.
+    """
+    check_batch_id(batch_id)
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    with _telling_who_waits(redis, settings, batch_id):
+        PATIENCE(_close, redis, settings, batch_id)
+
+
+@shared_task(name=FIND_FINISHED, ignore_result=True)
+def find_finished(number: str, keep_s: int) -> None:
+    """Answer a client's question, if it still waits: its question expires when it has given up."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    data = PATIENCE(redis.getdel, settings.names.question(number))
+    if not isinstance(data, bytes):
+        return
+    try:
+        found = look_through(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
+        answer = Answer(finished=list(found.finished), changed=list(found.changed))
+    except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
+        answer = Answer(finished=[], changed=[], error=reason_of(error))
+    PATIENCE(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+
+
+def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
+    manifest = _manifest(redis, settings, batch_id)
+    if redis.hexists(settings.names.batch(batch_id), "cancelled"):
+        _close(redis, settings, batch_id)
+        return
+    # Before its chunks are there: on a second box, another collector may close it as soon as they are.
+    redis.hset(settings.names.batch(batch_id), "state", "running")
+    _carry_over(redis, manifest, settings)
+    _publish(manifest, settings)
+
+
+def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
+    """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
+    names, batch_id = settings.names, manifest.batch_id
+    try:
+        chunks = carry_over(manifest, OutputRoot(settings.out_dir))
+    except RecordFailed as error:
+        # All that is lost is time: it is spoken again.
+        get_logger().error(error.message)
+        return
+    if not chunks:
+        return
+    with redis.pipeline() as pipe:
+        for number, lines in chunks.items():
+            seconds = round(sum(line.audio_s for line in lines), 3)
+            counts = [len(lines), 0, sum(line.frames for line in lines), seconds, False]
+            # Its worker, if this is not the first run, may know more by now.
+            pipe.hsetnx(names.progress(batch_id), str(number), json.dumps(counts))
+        pipe.expire(names.progress(batch_id), settings.batch_ttl_s)
+        pipe.execute()
+    there = sum(map(len, chunks.values()))
+    get_logger().info(f"Batch {batch_id}: {there} of {manifest.total} segments are there from earlier batches")
+
+
+def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
+    manifest = _manifest(redis, settings, batch_id)
+    record = Record(settings.out_dir.resolve(), batch_id)
+    record.refresh()
+    cancelled = bool(redis.hexists(settings.names.batch(batch_id), "cancelled"))
+    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
+    # Before anybody is told that it is done: a run ends then, and its collector with it.
+    _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
+    _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
+    with redis.pipeline() as pipe:
+        pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
+        pipe.hset(settings.names.batch(batch_id), "state", "done")
+        # Celery would keep them for as long as the batch; from here on, a chunk that comes again is not spoken.
+        pipe.delete(*celery_results(batch_id, len(manifest.chunks)))
+        pipe.execute()
+
+
+def _publish(manifest: Manifest, settings: Settings) -> None:
+    """Send the manifest's chunks as one chord."""
+    batch_id = manifest.batch_id
+    header = []
+    for chunk in manifest.chunks:
+        message = manifest.message(chunk)
+        signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
+        header.append(
+            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
+        )
+    chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue, argsrepr=chunks)
+    # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
+    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.
+    current_app.backend.add_pending_result = lambda chunk, **_: chunk
+    chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
+
+
+def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
+    """The batch's result. A segment without a line in the record is an error too: none is passed over."""
+    results: dict[int, str] = {}
+    errors: dict[int, SegmentError] = {}
+    workers: dict[str, int] = {}
+    spoken: list[SegmentResult] = []
+    speakers: dict[str, SpeakerResult] = {}
+    for speaker in manifest.speakers:
+        before = len(spoken)
+        for index, _, output in speaker.segments:
+            found = record.results.get(index)
+            if found and found.generated:
+                results[index] = output
+                workers[found.worker] = workers.get(found.worker, 0) + 1
+                spoken.append(found)
+            elif found:
+                code, message = found.code, found.message
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+            else:
+                code, message = _unspoken(record, cancelled)
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+        texts, own = len(speaker.segments), spoken[before:]
+        speakers[speaker.id] = SpeakerResult(
+            texts=texts, generated=len(own), failed=texts - len(own), audio_s=_audio_s(own)
+        )
+    return BatchResult(
+        batch_id=manifest.batch_id,
+        source=manifest.source,
+        total=manifest.total,
+        generated=len(results),
+        failed=len(errors),
+        cancelled=cancelled,
+        out_dir=printable(out_dir),
+        results=dict(sorted(results.items())),
+        errors=dict(sorted(errors.items())),
+        carried=sum(segment.carried for segment in spoken),
+        truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
+        submitted_at=manifest.submitted_at,
+        # A server whose clock was put back meanwhile cannot tell.
+        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
+        audio_s=_audio_s(spoken),
+        carried_audio_s=_audio_s(segment for segment in spoken if segment.carried),
+        frames=sum(segment.frames for segment in spoken),
+        workers=dict(sorted(workers.items())),
+        speakers=speakers,
+        engine=manifest.engine,
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def _audio_s(segments: Iterable[SegmentResult]) -> float:
+    return round(sum(segment.audio_s for segment in segments), 3)
+
+
+def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
+    if cancelled:
+        return "cancelled", "the batch was cancelled before this segment was spoken"
+    return "missing", (
+        f"nothing is recorded of it in {printable(record.directory)}; could it not be written, or do workers and"
+        " collector not share that folder?"
+    )
+
+
+def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
+    data = redis.get(settings.names.manifest(batch_id))
+    if not isinstance(data, bytes):
+        raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
+    manifest = Manifest.unpack(data)
+    if manifest.batch_id != batch_id:
+        raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
+    return manifest
+
+
+def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:
+    """Put a file for people and programs beside the record, whole or not at all. What is in the way is only said.
+
+    The result still goes to Redis: who waits for it must not wait for room on a disk, nor for a page to be mended.
+    """
+    path = batch_directory(settings.out_dir.resolve(), batch_id) / name
+    part = path.with_name(f"{path.stem}-{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.stem}-*.part"):  # by a collector that was killed
+            left.unlink(missing_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+        part.replace(path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the batch is closed
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        get_logger().error(f"{name} of batch {batch_id} cannot be written: {reason_of(error)}")

@@ -1,0 +1,155 @@
+"""What a person sees of a batch: log lines, and below them on a terminal one live bar.
+
+Tables for people on a terminal, and for programs elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cloner.logs import get_logger, in_json
+from cloner.state.batches import Progress
+from cloner.state.registry import WorkerInfo
+
+PLAIN_S = 5.0
+"""Seconds between two plain progress lines where there is no terminal."""
+
+
+class Screen:
+    """Standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print one line as it is: no markup, no wrapping, above the bar if there is one. For programs it is logged."""
+        if in_json():
+            get_logger().info(line)
+        elif self.console.is_terminal:
+            self.console.print(line, markup=False, emoji=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def following(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
+        """Show each look at a batch's progress: as a bar on a terminal, else, if wanted, as a line now and then."""
+        if self.console.is_terminal and not in_json():
+            with _bar(self.console) as show:
+                yield show
+        elif plain_lines:
+            yield self._plain_lines()
+        else:
+            yield lambda _: None
+
+    def _plain_lines(self) -> Callable[[Progress], None]:
+        rate, due = Rate(), 0.0
+
+        def show(progress: Progress) -> None:
+            nonlocal due
+            rate.update(progress)
+            if progress.closed or time.monotonic() >= due:
+                due = time.monotonic() + PLAIN_S
+                failed = f" ({progress.failed} failed)" if progress.failed else ""
+                speed = f", {rate}" if str(rate) else ""
+                self.say(f"[Main] Progress: {progress.finished}/{progress.total} segments{failed}{speed}")
+
+        return show
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    rate = Rate()
+    bar = ProgressBar(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("[red]{task.fields[failed]}"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task(str(rate), total=None, failed="")
+
+    def show(progress: Progress) -> None:
+        rate.update(progress)
+        failed = f"{progress.failed} failed" if progress.failed else ""
+        bar.update(task, description=str(rate), total=progress.total, completed=progress.finished, failed=failed)
+
+    with bar:
+        yield show
+
+
+class Rate:
+    """Speed since the first finished segment was seen, and the time left at that speed; empty until it is known."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, Progress] | None = None
+        self._text = "waiting for the first segment"
+
+    def update(self, progress: Progress) -> None:
+        """Take one look."""
+        now = time.monotonic()
+        if self._first is None:
+            if progress.finished or progress.closed:
+                self._first, self._text = (now, progress), ""
+            return
+        then, first = self._first
+        spent, finished = now - then, progress.finished - first.finished
+        if spent and finished:
+            speed = (progress.audio_s - first.audio_s) / spent
+            left = (progress.total - progress.finished) * spent / finished
+            self._text = f"{speed:.1f} audio-s/s, {left:.0f} s left"
+
+    def __str__(self) -> str:
+        return self._text
+
+
+COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
+
+NARROW_COLUMNS = 6
+WIDE = 118
+"""Columns of a terminal that all of them need."""
+
+
+def print_fleet(workers: Sequence[WorkerInfo]) -> None:
+    """Workers, one a row, on standard output; tab-separated where that is no terminal."""
+    rows = [
+        (
+            str(worker.index),
+            worker.name,
+            worker.state,
+            worker.device,
+            str(worker.slots),
+            str(worker.loads),
+            str(worker.steps),
+            worker.engine,
+            worker.checkpoint,
+            worker.gpu or "-",
+        )
+        for worker in workers
+    ]
+    # A narrow terminal shows what tells workers apart; what is mostly the same for all needs room.
+    print_rows(COLUMNS, rows, NARROW_COLUMNS)
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:
+    """Rows on standard output, tab-separated where that is no terminal; of a narrow one, the first `narrow` columns."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            print(*row, sep="\t")
+        return
+    shown = len(columns) if console.width >= WIDE else narrow
+    table = Table(*columns[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*map(Text, row[:shown]))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""What users hand in: batch files, rows and references are read and checked here."""

@@ -1,0 +1,194 @@
+"""Reading a batch file: every row is checked, and all bad ones are listed at once.
+
+`batchrows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; here the rows are checked against each
+other and against the files that they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from os.path import normpath
+from pathlib import Path
+
+from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+from cloner.errors import BadBatch, BadReference, Problem
+from cloner.input.output_names import Outputs, names_folder
+from cloner.input.references import (
+    RECORDING_ENDINGS,
+    codes_file_problem,
+    find_reference,
+    outside,
+    recording_file_problem,
+)
+from cloner.input.rows import NamedReference, Row, read_document
+from cloner.input.schema import checked
+from cloner.validation import name_flaw, shown
+
+_PLACES_SHOWN = 20
+
+
+def read_batch(
+    path: Path, *, out_root: Path | None, references: Path | None, references_root: Path | None = None
+) -> Batch:
+    """Read and check the batch file at `path`.
+
+    `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
+    folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
+    the file are relative to its folder. References lie, all links followed, in that folder, in `references` or in
+    `references_root`. Raises `BadBatch`, which lists everything that is wrong.
+    """
+    document = read_document(path)
+    base = path.absolute().parent
+    roots = tuple(root for root in (base, references, references_root) if root)
+    checker = _Checker(base, Outputs(out_root), references, roots)
+    generation = checker.generation(document.generation)
+    checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
+    for row in document.rows:
+        if isinstance(row, Problem):
+            checker.problems.append(row)
+        else:
+            checker.add(row)
+    speakers = checker.speakers()
+    if checker.problems:
+        raise BadBatch(str(path), checker.problems)
+    return Batch(source=path, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
+
+
+@dataclass
+class _Gathered:
+    """A speaker while its rows come in."""
+
+    first: Row
+    segments: list[Segment] = field(default_factory=list)
+    reference_places: dict[str, None] = field(default_factory=dict)
+    """In order; a dict for its quick look-up."""
+
+
+class _Checker:
+    """Takes rows, gives speakers; `problems` grow on the way."""
+
+    def __init__(self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...]) -> None:
+        self.problems: list[Problem] = []
+        self._base = base
+        self._outputs = outputs
+        self._references = references
+        self._roots = roots
+        self._speakers: dict[str, _Gathered] = {}
+        self._places: dict[int, str] = {}
+        """Segment index -> where it is."""
+        self._flaw = cache(_file_flaw)
+
+    def generation(self, values: object) -> Generation:
+        """How segments are sampled: as the batch says, or by default."""
+        found = checked(Generation, {} if values is None else values, "generation")
+        if isinstance(found, Generation):
+            return found
+        self.problems += found
+        return Generation()
+
+    def checkpoint_dir(self, value: object) -> str | None:
+        """The checkpoint's folder as the batch names it."""
+        if value is None or (isinstance(value, str) and not name_flaw(value)):
+            return value
+        self.problems.append(Problem("checkpoint_dir", f"it is {shown(value)}", "give the name of a folder"))
+        return None
+
+    def add(self, row: Row) -> None:
+        """Check a row against those before it."""
+        key = str(row.speaker_id)
+        speaker = self._speakers.get(key)
+        if speaker is None:
+            speaker = self._speakers[key] = _Gathered(row)
+        self._check_speaker(row, speaker)
+        index = row.number if row.segment_index is None else row.segment_index
+        place = self._places.setdefault(index, row.place)
+        if place != row.place:
+            self._problem(row.place, f"segment_index {index} is also that of {place}", "number every segment once")
+        output = self._outputs.claim(row, index)
+        if isinstance(output, Problem):
+            self.problems.append(output)
+        else:
+            speaker.segments.append(Segment(index, row.text, output))
+
+    def speakers(self) -> tuple[Speaker, ...]:
+        """All speakers, in the order in which they appear, when all rows are in."""
+        if not self._speakers and not self.problems:
+            self._problem("the file", "it has no segments", "give at least one")
+        self.problems += self._outputs.nested()
+        speakers = []
+        for key, speaker in self._speakers.items():
+            reference = self._reference(key, speaker)
+            if reference:
+                speakers.append(Speaker(key, reference, tuple(speaker.segments)))
+        return tuple(speakers)
+
+    def _problem(self, where: str, what: str, right: str) -> None:
+        self.problems.append(Problem(where, what, right))
+
+    def _check_speaker(self, row: Row, speaker: _Gathered) -> None:
+        """One speaker has one id, spelt one way, and one reference."""
+        first = speaker.first
+        if type(row.speaker_id) is not type(first.speaker_id):
+            what = f"speaker {shown(row.speaker_id)} is {shown(first.speaker_id)} at {first.place}"
+            self._problem(row.place, what, "write the id as a number or as a text, everywhere the same")
+        if row.reference_place in speaker.reference_places:
+            return
+        speaker.reference_places[row.reference_place] = None
+        difference = self._difference(row.reference, first.reference)
+        if difference:
+            what = f"speaker {shown(row.speaker_id)} has {difference} {first.reference_place}"
+            self._problem(row.reference_place, what, "give a speaker one reference, everywhere the same")
+
+    def _difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
+        if here == there:
+            return None
+        if here is None or there is None:
+            return "no reference here, but one at" if there else "a reference here, but none at"
+        if here.kind != there.kind or normpath(self._base / here.file) != normpath(self._base / there.file):
+            return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
+        return None if here.text == there.text else "another transcript of its reference here than at"
+
+    def _reference(self, key: str, speaker: _Gathered) -> Reference | None:
+        """The speaker's reference, its files checked."""
+        places = list(speaker.reference_places)
+        where = ", ".join(places[:_PLACES_SHOWN])
+        if len(places) > _PLACES_SHOWN:
+            where += f" and {len(places) - _PLACES_SHOWN} more rows"
+        named = speaker.first.reference
+        if named:
+            path = self._base / named.file
+            if flaw := outside(path, self._roots):
+                right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
+                self._problem(where, flaw, right)
+            elif flaw := self._flaw(named.kind, path):
+                self._problem(where, flaw, _right_file(named.kind, path))
+            return Reference(named.kind, (path,), named.text)
+        if not self._references:
+            right = "name one for it, or give a folder of references with --references"
+            self._problem(where, f"speaker {shown(speaker.first.speaker_id)} has no reference", right)
+        elif not names_folder(key):
+            self._problem(where, f"speaker {shown(key)} cannot name a folder of references", "give it another id")
+        else:
+            try:
+                return find_reference(self._references / key, self._roots)
+            except BadReference as error:
+                right = "put its recordings there, each with a .lab transcript of the same stem"
+                self._problem(where, error.message, right)
+        return None
+
+
+def _right_file(kind: ReferenceKind, path: Path) -> str:
+    if kind is ReferenceKind.AUDIO:
+        return "give a recording such as a .wav or .flac"
+    if path.suffix.lower() in RECORDING_ENDINGS:
+        return "give the .npy of its codes, which `cloner encode` makes of a recording"
+    return "give the .npy that fish-speech's codec wrote"
+
+
+def _file_flaw(kind: ReferenceKind, path: Path) -> str | None:
+    match kind:
+        case ReferenceKind.CODES:
+            return codes_file_problem(path)
+        case ReferenceKind.AUDIO:
+            return recording_file_problem(path)

@@ -1,0 +1,101 @@
+"""A fleet at one moment, for who watches it: its workers, those that are gone too, its newest batches, its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import cast
+
+from redis import Redis
+
+from cloner.errors import Damaged, UnknownBatch
+from cloner.names import Names
+from cloner.state.batches import Progress, read_progress
+from cloner.state.connection import server_time
+from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.registry import WorkerInfo
+
+GONE = "gone"
+"""What a worker is that was expected to live and has been silent for too long."""
+
+
+@dataclass(frozen=True)
+class WorkerNow:
+    """A worker, seen from outside."""
+
+    info: WorkerInfo
+    silent_s: float
+    """Seconds since its last heartbeat."""
+    gone: bool
+    card: CardUse | None
+
+    @property
+    def state(self) -> str:
+        return GONE if self.gone else str(self.info.state)
+
+    @property
+    def slots_used(self) -> int:
+        """Segments in hand; the last of them may still be on their way out of their slots."""
+        return 0 if self.gone else min(self.info.slots_used, self.info.slots)
+
+    @property
+    def frames_s(self) -> float:
+        return 0.0 if self.gone else self.info.frames_s
+
+
+class Watcher:
+    """Looks at a fleet. `redis` must decode responses; a worker is gone after `alive_s` seconds of silence."""
+
+    def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
+        self._redis = redis
+        self._names = names
+        self._alive_s = alive_s
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the server's clock."""
+        return server_time(self._redis)
+
+    def workers(self) -> list[WorkerNow]:
+        """All that are registered, box by box."""
+        now = self.now()
+        beats = cast("list[tuple[str, float]]", self._redis.zrange(self._names.workers, 0, -1, withscores=True))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name, _ in beats:
+                pipe.hgetall(self._names.worker(name))
+            hashes = pipe.execute()
+        cards = Cards(self._redis, self._names).read(self._alive_s)
+        workers = []
+        for (_, beat), values in zip(beats, hashes, strict=True):
+            if info := WorkerInfo.from_hash(values):
+                silent_s = max(0.0, now - beat)
+                card = cards.get((info.box, info.card))
+                workers.append(WorkerNow(info, silent_s, silent_s > self._alive_s, card))
+        return sorted(workers, key=lambda worker: (worker.info.box, worker.info.index))
+
+    def batches(self, newest: int) -> list[str]:
+        """Ids of the newest batches, the last one submitted first."""
+        return [str(batch_id) for batch_id in self._redis.zrevrange(self._names.batches, 0, newest - 1)]
+
+    def progress(self, batch_ids: list[str], known: Container[str] = ()) -> dict[str, Progress]:
+        """How far they are, but for those `known` already, and those that have expired or are damaged:
+        one of them must not hide the others."""
+        progress = {}
+        for batch_id in batch_ids:
+            if batch_id not in known:
+                try:
+                    progress[batch_id] = read_progress(self._redis, self._names, batch_id)
+                except (UnknownBatch, Damaged):
+                    continue
+        return progress
+
+    def waiting(self, workers: list[WorkerNow]) -> dict[str, int]:
+        """Queue -> messages that nobody has taken yet."""
+        queues = {worker.info.queue for worker in workers}
+        # Of workers that have left, too: something may still lie there.
+        queues.update(str(queue) for queue in self._redis.hkeys(self._names.queues))
+        queues.update((self._names.shared_queue(), self._names.collector_queue))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for queue in sorted(queues):
+                pipe.llen(queue)
+            lengths = pipe.execute()
+        return dict(zip(sorted(queues), map(int, lengths), strict=True))

@@ -1,0 +1,1 @@
+"""What travels between client, collector and workers, and what results look like."""

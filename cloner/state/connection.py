@@ -1,0 +1,131 @@
+"""Connections to the fleet's Redis, with the same patience everywhere.
+
+The address of the fleet's Redis: what it may look like, and what Celery calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.settings import redacted
+
+CONNECT_S = 3.0
+"""Seconds to wait for a connection."""
+
+ANSWER_S = 15.0
+"""Seconds to wait for an answer; blocking commands must ask for less."""
+
+RETRIES = 2
+"""Further tries after a lost connection, 0.1 and 0.2 s apart: who asks for something is soon told."""
+
+HASTE_S = 2.0
+"""Seconds that a launcher waits for an answer, at one try: whoever stops it must not wait for a Redis that hangs."""
+
+OUTAGE_RETRIES = 600
+"""Further tries of a worker, at most a second apart: it sits out an outage of ten minutes with its work in hand."""
+
+
+def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: float = ANSWER_S) -> Redis:
+    """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
+
+    With `decode`, answers are text, else bytes; they may take `answer_s` seconds, at each try. Raises `BadSetting` if
+    `url` is not an address as in `address.py`.
+    """
+    check_address(url)
+    return Redis.from_url(
+        url,
+        decode_responses=decode,
+        socket_connect_timeout=min(CONNECT_S, answer_s),
+        socket_timeout=answer_s,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
+    )
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Inside it, a Redis that cannot be used is `BrokerUnreachable`, which names `url` without its password."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except RedisError as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} cannot be used: {error}") from error
+
+
+def server_time(redis: Redis) -> float:
+    """Seconds since the epoch by the server's clock, which is one for all: those of a fleet's boxes may differ."""
+    seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
+
+
+TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What an address may say of TLS."""
+
+TLS_CHECKS = ("required", "optional", "none")
+"""What ``ssl_cert_reqs`` may be."""
+
+
+def check_address(url: str) -> None:
+    """Raise `BadSetting` unless `url` is one that redis-py and Celery both read, and read alike.
+
+    The message does not repeat it, for a misspelt address cannot be told from its password.
+    """
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        # urlsplit takes capitals for small letters, redis-py does not.
+        whole = url.startswith(parts.scheme) and _is_whole(parts)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise BadSetting(
+            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
+            "unix:///path/to/socket, with special characters of the password as in %2F"
+        )
+    if not all(_may_stand(parts.scheme, name, value) for name, value in options.items()):
+        raise BadSetting(
+            'CLONER_REDIS_URL has an option behind its "?" that cannot stand there: write password and database as in '
+            "redis://:password@host:6379/2 or unix://:password@/path/to/socket?db=2; rediss:// may have ssl_cert_reqs "
+            f"({', '.join(TLS_CHECKS)}) and {', '.join(TLS_OPTIONS[1:])}"
+        )
+
+
+def celery_address(url: str) -> str:
+    """Celery's spelling of a checked address."""
+    if url.startswith("unix://"):
+        return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # redis-py's own default, which Celery wants to be told.
+        return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
+def _is_whole(parts: SplitResult) -> bool:
+    """Whether all before the options makes sense. Raises `ValueError` for a port that is no number."""
+    if parts.fragment or not parts.netloc.isascii():
+        return False
+    if parts.scheme == "unix":
+        return not parts.hostname and len(parts.path) > 1
+    # redis-py would take any other path for database 0.
+    return parts.scheme in ("redis", "rediss") and parts.port != 0 and bool(re.fullmatch(r"(/\d*)?", parts.path))
+
+
+def _may_stand(scheme: str, name: str, value: str) -> bool:
+    """Whether redis-py and Celery understand an option alike."""
+    if scheme == "unix":
+        return name == "db" and value.isdecimal()
+    if scheme == "rediss":
+        return value in TLS_CHECKS if name == "ssl_cert_reqs" else name in TLS_OPTIONS and bool(value)
+    return False

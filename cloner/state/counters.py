@@ -1,0 +1,54 @@
+"""What each worker of a fleet has done, counted in Redis for Prometheus.
+
+Counts outlive the workers' processes, and grow for ever. They are told with the heartbeats: what a process had not told
+when it was killed is not counted. The truth about a batch is its record; these are for graphs and alerts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from redis import Redis
+
+from cloner.names import Names
+
+
+class Count(StrEnum):
+    """What is counted."""
+
+    SEGMENTS_GENERATED = "segments_generated"
+    SEGMENTS_FAILED = "segments_failed"
+    CHUNKS_FINISHED = "chunks_finished"
+    CHUNKS_FAILED = "chunks_failed"
+    FRAMES = "frames"
+    AUDIO_S = "audio_s"
+    CHUNKS_TAKEN = "chunks_taken"
+    QUEUED_S = "queued_s"
+    """Seconds from a chunk's batch's submission until a worker took it, over all `CHUNKS_TAKEN`."""
+    LOADS = "loads"
+    RESTARTS = "restarts"
+
+
+class Counts:
+    """A fleet's counts. `redis` must decode responses."""
+
+    def __init__(self, redis: Redis, names: Names) -> None:
+        self._redis = redis
+        self._key = names.counts
+
+    def add(self, worker: str, growth: Mapping[Count, float]) -> None:
+        """Count some more for a worker, all or nothing."""
+        with self._redis.pipeline() as pipe:
+            for what, much in growth.items():
+                pipe.hincrbyfloat(self._key, f"{worker} {what}", much)
+            pipe.execute()
+
+    def read(self) -> dict[str, dict[Count, float]]:
+        """Worker -> its counts, each of them 0 if nothing was counted."""
+        counts: dict[str, dict[Count, float]] = {}
+        for field, value in self._redis.hgetall(self._key).items():
+            worker, _, what = str(field).rpartition(" ")
+            if what in set(Count):
+                counts.setdefault(worker, dict.fromkeys(Count, 0.0))[Count(what)] = float(value)
+        return counts

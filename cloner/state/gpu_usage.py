@@ -1,0 +1,64 @@
+"""How full and how busy the fleet's cards are, in Redis: each box's launcher reads its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from cloner.names import Names
+from cloner.state.connection import server_time
+
+
+@dataclass(frozen=True)
+class CardUse:
+    """A reading of one card."""
+
+    box: str
+    card: str
+    """The card's part of its workers' names."""
+    gpu: str
+    used_bytes: int
+    total_bytes: int
+    use: float | None
+    """Part of the time, lately, in which the card computed, 0..1; None where the driver does not tell."""
+
+
+class Cards:
+    """A fleet's readings. `redis` must decode responses."""
+
+    def __init__(self, redis: Redis, names: Names) -> None:
+        self._redis = redis
+        self._key = names.cards
+
+    def write(self, readings: Sequence[CardUse]) -> None:
+        """Replace what was known of these cards."""
+        now = server_time(self._redis)
+        values: dict[Any, Any] = {
+            self._field(r.box, r.card): json.dumps([now, r.gpu, r.used_bytes, r.total_bytes, r.use]) for r in readings
+        }
+        if values:
+            self._redis.hset(self._key, mapping=values)
+
+    def read(self, alive_s: float) -> dict[tuple[str, str], CardUse]:
+        """(box, card) -> its reading, if it is not older than `alive_s` seconds."""
+        since = server_time(self._redis) - alive_s
+        readings = {}
+        for field, value in self._redis.hgetall(self._key).items():
+            card, _, box = str(field).partition("@")
+            at, *figures = json.loads(value)
+            if at >= since:
+                readings[box, card] = CardUse(box, card, *figures)
+        return readings
+
+    def remove(self, readings: Sequence[CardUse]) -> None:
+        """Nobody reads these cards any more."""
+        if readings:
+            self._redis.hdel(self._key, *(self._field(reading.box, reading.card) for reading in readings))
+
+    @staticmethod
+    def _field(box: str, card: str) -> str:
+        return f"{card}@{box}"

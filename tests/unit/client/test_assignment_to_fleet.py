@@ -1,0 +1,75 @@
+"""A batch over a fleet: assignments as people read them, chunks as they travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
+from cloner.client.assignment import Strategy, deal
+from cloner.names import Names
+from tests.support.batches import SEED_SIZES
+from tests.unit.state.test_registry import worker
+
+NAMES = Names("test")
+
+
+def batch(sizes: Sequence[int] = SEED_SIZES) -> Batch:
+    reference = Reference(ReferenceKind.CODES, (Path("a.npy"),), "Hello.")
+    speakers = [
+        Speaker(str(n), reference, tuple(Segment(10 * n + m, "x" * 10, f"{n}/{m}.wav") for m in range(size)))
+        for n, size in enumerate(sizes)
+    ]
+    return Batch(Path("batch.json"), tuple(speakers))
+
+
+def test_assignments_read_as_in_the_design() -> None:
+    _, assignments = deal(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, NAMES)
+    assert [str(assignment) for assignment in assignments] == [
+        "Worker 0: 2 speakers (IDs: [0, 4]), 16 texts",
+        "Worker 1: 2 speakers (IDs: [1, 5]), 15 texts",
+        "Worker 2: 1 speakers (IDs: [2]), 8 texts",
+        "Worker 3: 1 speakers (IDs: [3]), 7 texts",
+    ]
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.LONGEST_FIRST])
+def test_a_worker_that_was_dealt_nothing_has_no_assignment_and_no_chunk(strategy: Strategy) -> None:
+    chunks, assignments = deal(batch([1, 1]), [worker(n) for n in range(4)], strategy, NAMES)
+    assert len(assignments) == len(chunks) == 2
+
+
+def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
+    workers = [replace(worker(n), slots=1) for n in range(2)]
+    chunks, _ = deal(batch(), workers, Strategy.ROUND_ROBIN, NAMES)
+    assert [chunk.number for chunk in chunks] == list(range(6))
+    assert [(chunk.queue, chunk.assignment) for chunk in chunks] == [("queue-a-0", 0)] * 3 + [("queue-a-1", 1)] * 3
+    assert [[part.speaker for part in chunk.parts] for chunk in chunks] == [[0], [2], [4], [1], [3], [5]]
+    assert [chunk.parts[0].place for chunk in chunks] == [1, 2, 3] * 2
+    assert {(chunk.speakers, chunk.texts) for chunk in chunks} == {(3, 24), (3, 22)}
+
+
+def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
+    workers = [replace(worker(0), slots=2)]
+    chunks, _ = deal(batch([40]), workers, Strategy.ROUND_ROBIN, NAMES)
+    parts = [chunk.parts[0] for chunk in chunks]
+    assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
+
+
+def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
+    chunks, assignments = deal(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, NAMES)
+    assert [assignment.speakers for assignment in assignments] == [("0",), ("0",)]
+    assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
+
+
+def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
+    workers = [replace(worker(0), slots=1), replace(worker(1), slots=2)]
+    chunks, assignments = deal(batch(), workers, Strategy.SHARED, NAMES)
+    assert assignments == []
+    assert {chunk.queue for chunk in chunks} == {NAMES.shared_queue()}
+    assert [sum(part.stop - part.start for part in chunk.parts) for chunk in chunks] == [16, 23, 7]
+    assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}
+    assert [(part.place, part.texts) for part in chunks[1].parts] == [(3, 8), (4, 7), (5, 8)]

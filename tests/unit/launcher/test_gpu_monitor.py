@@ -1,0 +1,86 @@
+"""Reading cards for who watches."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from redis import Redis
+
+from cloner.settings import Settings
+from cloner.state.gpu_usage import Cards, CardUse
+from launcher.cpu import Cpu
+from launcher.gpu_monitor import read_cards, watching_cards
+from launcher.gpus import GB, Gpu, described_gpu
+from launcher.layout import Layout, Place
+from tests.integration.conftest import eventually
+
+CARD = Gpu(0, "RTX 4090", "GPU-aaaabbbbcccc", 24 * GB, 23 * GB)
+MIG = Gpu(1, "H100 MIG", "MIG-ddddeeeeffff", 10 * GB, 9 * GB)
+LOST = Gpu(2, "lost", "GPU-lost", 24 * GB, 24 * GB)
+
+
+class NvmlError(Exception):
+    pass
+
+
+class FakeNvml:
+    """The few functions of `pynvml` that are used; a handle is its UUID."""
+
+    NVMLError = NvmlError
+    open = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid == LOST.uuid:
+            raise NvmlError
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, _handle: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(used=5 * GB, total=24 * GB)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> SimpleNamespace:  # noqa: N802
+        if handle == MIG.uuid:
+            raise NvmlError
+        return SimpleNamespace(gpu=50)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    nvml = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+def layout(*gpus: Gpu) -> Layout:
+    return Layout(Cpu(2, GB), tuple(Place(gpu, 1, 1) for gpu in gpus), ())
+
+
+def test_what_cannot_be_read_is_left_out(nvml: FakeNvml) -> None:
+    assert read_cards("box", [CARD, LOST, MIG]) == [
+        CardUse("box", CARD.card, "RTX 4090", 5 * GB, 24 * GB, 0.5),
+        CardUse("box", MIG.card, "H100 MIG", 5 * GB, 24 * GB, None),
+    ]
+    assert nvml.open == 0
+
+
+def test_readings_are_written_again_and_again_and_taken_back(nvml: FakeNvml, redis: Redis, valkey_url: str) -> None:
+    settings = Settings(redis_url=valkey_url, fleet="test", heartbeat_s=0.05)
+    cards = Cards(redis, settings.names)
+    with watching_cards(settings, layout(CARD)):
+        for _ in range(2):
+            eventually(lambda: ("box", CARD.card) in cards.read(30))
+            redis.delete(settings.names.cards)
+    assert cards.read(30) == {}
+
+
+def test_where_no_card_can_be_asked_nothing_is_written(redis: Redis, valkey_url: str) -> None:
+    settings = Settings(redis_url=valkey_url, fleet="test")
+    with watching_cards(settings, layout(described_gpu("RTX 4090:24", 0))):
+        assert not redis.exists(settings.names.cards)

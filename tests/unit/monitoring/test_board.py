@@ -1,0 +1,57 @@
+"""What the fleet page is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cloner.monitoring.flower.board import Board
+from cloner.settings import Settings, WorkerSettings
+from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.registry import Registry, expected_worker
+
+
+@pytest.fixture
+def settings(valkey_url: str) -> Settings:
+    return Settings(redis_url=valkey_url, fleet="test")
+
+
+def _a_batch_and_a_worker(redis: Redis, settings: Settings, silent_s: float) -> dict[str, Any]:
+    """The page of a fleet whose only worker said something so many seconds ago, and has half of a batch to speak."""
+    now = float(redis.time()[0])
+    worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
+    Registry(redis, settings.names, settings.alive_s).register(worker)
+    redis.zadd(settings.names.workers, {worker.name: now - silent_s})
+    Cards(redis, settings.names).write([CardUse("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
+    batch: dict[Any, Any] = {
+        "state": "running",
+        "total": 10,
+        "chunks": 1,
+        "source": "b.yaml",
+        "speakers": 1,
+        "submitted_at": now - 9,
+    }
+    redis.hset(settings.names.batch("b"), mapping=batch)
+    redis.hset(settings.names.progress("b"), "0", "[5, 0, 100, 30.0, false]")
+    redis.zadd(settings.names.batches, {"b": now - 9})
+    return Board(settings).look()
+
+
+def test_a_worker_that_lives_has_a_card_and_a_batch_that_is_worked_at_a_speed(redis: Redis, settings: Settings) -> None:
+    seen = _a_batch_and_a_worker(redis, settings, silent_s=0)
+    (worker,), (batch,) = seen["workers"], seen["batches"]
+    assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
+    assert batch["speed"] > 0
+    assert batch["left_s"] > 0
+
+
+def test_nothing_is_claimed_of_a_worker_that_is_gone_nor_of_a_batch_that_nobody_works_at(
+    redis: Redis, settings: Settings
+) -> None:
+    seen = _a_batch_and_a_worker(redis, settings, silent_s=settings.alive_s + 9)
+    (worker,), (batch,) = seen["workers"], seen["batches"]
+    assert worker["state"] == "gone"
+    assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (0, None, None)
+    assert (batch["generated"], batch["speed"], batch["left_s"]) == (5, None, None)

@@ -1,0 +1,89 @@
+"""What Prometheus reads, by its own parser."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from cloner.monitoring.prometheus import FleetMetrics
+from cloner.settings import Settings, WorkerSettings
+from cloner.state.counters import Count, Counts
+from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.registry import Registry, WorkerState, expected_worker
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+def scrape(settings: Settings) -> Samples:
+    """(name, label values in the order of the labels' names) -> value."""
+    registry = CollectorRegistry()
+    registry.register(FleetMetrics(settings))
+    text = generate_latest(registry).decode()
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    assert all(family.documentation for family in families)
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_a_fleet_in_all_its_states(redis: Redis, valkey_url: str) -> None:
+    settings = Settings(redis_url=valkey_url, fleet="test")
+    names, registry = settings.names, Registry(redis, settings.names, 30)
+    for index, state in enumerate([WorkerState.BUSY, WorkerState.LOADING, WorkerState.READY]):
+        place = WorkerSettings(index=index, number=index, card="GPU-1", device="cuda:0", gpu="RTX 4090")
+        worker = expected_worker(settings, place)
+        registry.register(replace(worker, state=state, slots=64, slots_used=70, frames_s=100.5, load_s=7.5))
+    redis.zadd(names.workers, {"GPU-1.2@box": 1.0})
+    Cards(redis, names).write([CardUse("box", "GPU-1", "RTX 4090", 20, 24, 0.5)])
+    counts = Counts(redis, names)
+    counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
+    counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})
+    redis.rpush(settings.names.worker_queue("box", "GPU-1", 1), "message", "message")
+    for number, how in enumerate(["running", "done", "done"]):
+        batch = f"b{number}"
+        redis.hset(names.batch(batch), mapping={"state": how, "total": 10, "chunks": 1})
+        redis.hset(names.progress(batch), "0", json.dumps([3, 1, 0, 0.0, False]))
+        redis.zadd(names.batches, {batch: number})
+
+    samples = scrape(settings)
+    assert samples["cloner_redis_up", ()] == 1
+    assert {key[1][0]: value for key, value in samples.items() if key[0] == "cloner_workers"} == {
+        "busy": 1,
+        "loading": 1,
+        "ready": 0,
+        "gone": 1,
+    }
+    first = ("box", "cuda:0", "GPU-1.0@box")
+    assert samples["cloner_worker_up", first] == 1
+    assert samples["cloner_worker_up", ("box", "cuda:0", "GPU-1.2@box")] == 0
+    assert samples["cloner_worker_slots_used", first] == 64
+    assert samples["cloner_worker_frames_per_second", first] == 100.5
+    assert samples["cloner_worker_frames_per_second", ("box", "cuda:0", "GPU-1.2@box")] == 0
+    assert samples["cloner_worker_load_seconds", first] == 7.5
+    assert samples["cloner_gpu_memory_used_bytes", ("box", "GPU-1", "RTX 4090")] == 20
+    assert samples["cloner_gpu_use_ratio", ("box", "GPU-1", "RTX 4090")] == 0.5
+    assert samples["cloner_segments_total", ("generated", "GPU-1.0@box")] == 9
+    assert samples["cloner_segments_total", ("failed", "GPU-1.0@box")] == 1
+    assert samples["cloner_audio_seconds_total", ("GPU-1.0@box",)] == 12.5
+    assert samples["cloner_restarts_total", ("GPU-1.0@box",)] == 1
+    assert samples["cloner_chunk_queue_seconds_sum", ("GPU-1.0@box",)] == 30.5
+    assert samples["cloner_chunk_queue_seconds_count", ("GPU-1.0@box",)] == 2
+    assert samples["cloner_queue_messages", (names.worker_queue("box", "GPU-1", 1),)] == 2
+    assert (samples["cloner_batches", ("done",)], samples["cloner_segments_unfinished", ()]) == (2, 6)
+
+
+def test_an_empty_fleet_has_metrics_too(redis: Redis, valkey_url: str) -> None:
+    samples = scrape(Settings(redis_url=valkey_url, fleet="test"))
+    assert samples["cloner_redis_up", ()] == 1
+    assert samples["cloner_workers", ("gone",)] == 0
+
+
+def test_where_redis_is_away_that_is_all_there_is_to_say() -> None:
+    assert scrape(Settings(redis_url="unix:///nowhere/at/all", fleet="test")) == {("cloner_redis_up", ()): 0}

@@ -1,0 +1,91 @@
+"""How far a batch is, and how a person is told."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from cloner.console import Rate, Screen
+from cloner.errors import UnknownBatch
+from cloner.names import Names
+from cloner.state.batches import Progress, read_progress
+
+NAMES = Names("test")
+
+
+def progress(**changes: object) -> Progress:
+    values: dict[str, object] = {
+        "batch_id": "b",
+        "state": "running",
+        "total": 10,
+        "chunks": 2,
+        "generated": 0,
+        "failed": 0,
+        "frames": 0,
+        "audio_s": 0.0,
+        "chunks_finished": 0,
+        "cancelled": False,
+    }
+    return Progress(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_chunks_are_added_up_and_one_that_runs_twice_counts_once(redis: Redis) -> None:
+    redis.hset(NAMES.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
+    redis.hset(NAMES.progress("b"), "0", "[2, 1, 60, 2.5, false]")
+    redis.hset(NAMES.progress("b"), "0", "[3, 1, 80, 3.5, true]")
+    redis.hset(NAMES.progress("b"), "1", "[1, 0, 20, 1.0, false]")
+    expected = progress(generated=4, failed=1, frames=100, audio_s=4.5, chunks_finished=1)
+    assert read_progress(redis, NAMES, "b") == expected
+    assert expected.finished == 5
+    assert not expected.all_chunks_finished
+    redis.hset(NAMES.batch("b"), mapping={"state": "done", "cancelled": 1})
+    assert read_progress(redis, NAMES, "b").closed
+    assert read_progress(redis, NAMES, "b").cancelled
+
+
+def test_an_unknown_batch_is_said(redis: Redis) -> None:
+    with pytest.raises(UnknownBatch, match="no batch b is known"):
+        read_progress(redis, NAMES, "b")
+
+
+def test_the_rate_counts_from_the_first_finished_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("cloner.console.time.monotonic", lambda: now)
+    rate = Rate()
+    rate.update(progress())
+    assert str(rate) == "waiting for the first segment"
+    now = 500.0  # loading took its time
+    rate.update(progress(generated=2, audio_s=4.0))
+    now = 510.0
+    rate.update(progress(generated=6, audio_s=24.0))
+    assert str(rate) == "2.0 audio-s/s, 10 s left"
+
+
+def test_without_a_terminal_progress_is_plain_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("cloner.console.time.monotonic", lambda: now)
+    with Screen().following(plain_lines=True) as show:
+        show(progress())
+        show(progress(generated=1))
+        now = 106.0
+        show(progress(generated=3, failed=2))
+        show(progress(generated=8, failed=2, state="done"))
+    assert capsys.readouterr().err.splitlines() == [
+        "[Main] Progress: 0/10 segments, waiting for the first segment",
+        "[Main] Progress: 5/10 segments (2 failed), 0.0 audio-s/s, 8 s left",
+        "[Main] Progress: 10/10 segments (2 failed), 0.0 audio-s/s, 0 s left",
+    ]
+
+
+def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "[Worker 0] ✅ Completed Speaker [bold]x[/bold]: 8 segments " + "x" * 300
+    Screen().say(line)
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_broken_batch_is_closed_and_says_why(redis: Redis) -> None:
+    redis.hset(NAMES.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
+    seen = read_progress(redis, NAMES, "b")
+    assert (seen.closed, seen.error) == (True, "no room")
