@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloner.client.assignment import Strategy
     from cloner.client.batch_handle import BatchHandle
     from cloner.client.client import Client
-    from cloner.client.estimate import Forecast
+    from cloner.client.estimate import Estimate
     from cloner.errors import BadBatch, ClonerError
     from cloner.input.batch_file import read_batch
     from cloner.protocol.results import BatchResult, SegmentError
@@ -30,7 +30,7 @@ _HOMES = {
     "BatchResult": "protocol.results",
     "Client": "client.client",
     "ClonerError": "errors",
-    "Forecast": "client.estimate",
+    "Estimate": "client.estimate",
     "Generation": "batch",
     "Progress": "state.batches",
     "Reference": "batch",
@@ -50,7 +50,7 @@ __all__ = [
     "BatchResult",
     "Client",
     "ClonerError",
-    "Forecast",
+    "Estimate",
     "Generation",
     "Progress",
     "Reference",

@@ -19,7 +19,7 @@ def _to_stderr(sentence: str) -> None:
 
 
 @contextmanager
-def sentences(say: Callable[[str], object] = _to_stderr) -> Iterator[None]:
+def report_errors(say: Callable[[str], object] = _to_stderr) -> Iterator[None]:
     """Inside it, an error of ours is one sentence and its exit status; Ctrl-C, SIGTERM and a closed terminal end with a
     line, too.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 
 
 def _say(sentence: str) -> None:
@@ -13,7 +13,7 @@ def _say(sentence: str) -> None:
 
 def main() -> None:
     """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
-    with sentences(_say):
+    with report_errors(_say):
         from cloner.logs import configure
         from launcher.cli import app
 

@@ -17,13 +17,13 @@ from cloner.names import PARENT
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
-from launcher.health import Finding, Watch, exists, pid_of
+from launcher.health import Unhealthy, Watch, exists, pid_of
 from launcher.layout import Layout
 from launcher.lease import LOOK_S, RENEW_S, Lease, longest_lease_s
-from launcher.recovery import Takeover, give_back
+from launcher.recovery import Takeover, requeue
 
 
-class Desk:
+class Box:
     """Redis may go away and come back: that is said once, and what was to be done is done when it is back. Only a Redis
     that has never answered is an error."""
 
@@ -38,7 +38,7 @@ class Desk:
         self._heartbeat_s = settings.heartbeat_s
         self._watch = Watch(settings, registry)
         self._takeover = Takeover(settings, registry, say)
-        self.roster = Roster(settings, layout, registry, self._reach)
+        self.roster = Registration(settings, layout, registry, self._reach)
         self._titles = {worker.name: f"Worker {worker.index}" for worker in self.roster.workers}
         self.beat_s = min(settings.heartbeat_s, RENEW_S)
         """Seconds between two calls of `beat`."""
@@ -57,7 +57,7 @@ class Desk:
             time.sleep(LOOK_S)
 
     def _try_to_open(self) -> bool:
-        with self._reach.or_away():
+        with self._reach.tolerate_outage():
             if not self._is_open:
                 self._lease.acquire(self._longest_s)
                 self._see_others_off()
@@ -72,7 +72,7 @@ class Desk:
         """
         if not self._give_back(holder):
             return False
-        with self._reach.or_away():
+        with self._reach.tolerate_outage():
             self._watch.begin(holder)
             self._emptied.discard(holder)
         if holder in self._titles:
@@ -83,7 +83,7 @@ class Desk:
         """Whoever ran under that name is dead."""
         self.roster.ended(holder)
         if self._is_open and self._reach.answers:
-            with self._reach.or_away():
+            with self._reach.tolerate_outage():
                 self._watch.end(holder)
             self._give_back(holder)
 
@@ -92,13 +92,13 @@ class Desk:
         self.roster.give_up(holder, why)
         self._takeover.give_up(holder)
 
-    def beat(self, kept: list[str], now: float) -> dict[str, Finding]:
+    def beat(self, kept: list[str], now: float) -> dict[str, Unhealthy]:
         """Keep the box and the entries, take over what nobody reads; returns what is wrong with those that run.
 
         Raises `BoxTaken` if another launcher has the box.
         """
-        found: dict[str, Finding] = {}
-        with self._reach.or_away():
+        found: dict[str, Unhealthy] = {}
+        with self._reach.tolerate_outage():
             self._lease.require()
             self.roster.beat()
             self._takeover.look(kept, now)
@@ -111,7 +111,7 @@ class Desk:
     def keep(self, seconds: float) -> None:
         """Keep the box for so long without beating."""
         if self._is_open and self._reach.answers:
-            with self._reach.or_away():
+            with self._reach.tolerate_outage():
                 self._lease.renew(seconds)
 
     def abandon(self) -> None:
@@ -123,7 +123,7 @@ class Desk:
         if self._is_open:
             self.roster.remove()
             if self._reach.answers:
-                with self._reach.or_away():
+                with self._reach.tolerate_outage():
                     self._lease.release()
             self._is_open = False
 
@@ -142,8 +142,8 @@ class Desk:
 
     def _give_back(self, holder: str) -> bool:
         if holder not in self._emptied:
-            with self._reach.or_away():
-                given = give_back(self._registry.redis, self._registry.names, holder)
+            with self._reach.tolerate_outage():
+                given = requeue(self._registry.redis, self._registry.names, holder)
                 self._emptied.add(holder)
                 if given:
                     title = self._titles.get(holder, "Collector")
@@ -151,7 +151,7 @@ class Desk:
         return holder in self._emptied
 
 
-class Roster:
+class Registration:
     """Enters a layout's workers, speaks for those too young to send heartbeats, and takes them out in the end.
 
     Redis may go away and come back: only `register` and `beat` raise; everything else says so once and is done with it.
@@ -178,7 +178,7 @@ class Roster:
     def starting(self, name: str) -> None:
         """The worker is about to start: from now on, heartbeats are sent for it until it has loaded."""
         self._loading.add(name)
-        with self._reach.or_away():
+        with self._reach.tolerate_outage():
             known = self._registry.get(name)
             self._loads[name] = known.loads if known else 0
             self._registry.update(name, state=WorkerState.LOADING, error="")
@@ -224,7 +224,7 @@ class Roster:
         """The worker will not be started again: nothing more is dealt to it, and who watches sees why."""
         self._given_up.add(name)
         self.workers = [worker for worker in self.workers if worker.name != name]
-        with self._reach.or_away():
+        with self._reach.tolerate_outage():
             self._registry.give_up(name, why)
 
     def error(self, name: str) -> str:
@@ -235,7 +235,7 @@ class Roster:
     def remove(self) -> None:
         """Take all workers out."""
         if self._registered:
-            with self._reach.or_away():
+            with self._reach.tolerate_outage():
                 for name in (*(worker.name for worker in self.workers), *self._given_up):
                     self._registry.remove(name)
             self._registered = False
@@ -243,7 +243,7 @@ class Roster:
     def _known(self, name: str) -> WorkerInfo | None:
         """The worker's entry; None where there is none, or Redis does not answer."""
         known = None
-        with self._reach.or_away():
+        with self._reach.tolerate_outage():
             known = self._registry.get(name)
         return known  # noqa: RET504 - an outage ends the statement above
 
@@ -256,7 +256,7 @@ class Reach:
         self.answers = True
 
     @contextmanager
-    def or_away(self) -> Iterator[None]:
+    def tolerate_outage(self) -> Iterator[None]:
         """Inside it, a Redis that does not answer ends the block, and is told of once."""
         try:
             yield

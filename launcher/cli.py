@@ -10,7 +10,7 @@ from cloner.console import print_fleet
 from cloner.errors import ClonerError
 from cloner.logs import get_logger
 from cloner.settings import EngineName, Settings, load_settings
-from cloner.state.connection import HASTE_S, connect, reaching
+from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.cpu import find_cpu
 from launcher.gpu_monitor import watching_cards
@@ -89,7 +89,7 @@ def status(ready: ReadyOption = False) -> None:
     """List this box's workers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
-    with reaching(url):
+    with translate_redis_errors(url):
         alive = Registry(connect(url), settings.names, settings.alive_s).workers()
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:
@@ -113,7 +113,7 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
 def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
     """Until a signal stops it."""
     url = settings.require_redis_url()
-    with reaching(url):
+    with translate_redis_errors(url):
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(hasty, settings.names, settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}

@@ -12,7 +12,7 @@ from redis import RedisError
 from cloner.logs import get_logger
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S, connect
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from launcher.gpus import Gpu
 from launcher.layout import Layout
 
@@ -37,7 +37,7 @@ def watching_cards(settings: Settings, layout: Layout) -> Iterator[None]:
         thread.join(2 * HASTE_S)
 
 
-def read_cards(box: str, cards: Sequence[Gpu]) -> list[CardUse]:
+def read_cards(box: str, cards: Sequence[Gpu]) -> list[GpuUsage]:
     """What NVML says of these cards now; those that it cannot read are left out."""
     import pynvml  # where no GPU was found, it need not be there
 
@@ -53,19 +53,19 @@ def read_cards(box: str, cards: Sequence[Gpu]) -> list[CardUse]:
     return readings
 
 
-def _read(nvml: Any, box: str, card: Gpu) -> CardUse:
+def _read(nvml: Any, box: str, card: Gpu) -> GpuUsage:
     handle = nvml.nvmlDeviceGetHandleByUUID(card.uuid)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     use = None
     with suppress(nvml.NVMLError):  # of a MIG instance it is not told
         use = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    return CardUse(box, card.card, card.name, int(memory.used), int(memory.total), use)
+    return GpuUsage(box, card.card, card.name, int(memory.used), int(memory.total), use)
 
 
 def _watch(settings: Settings, cards: Sequence[Gpu], stop: threading.Event) -> None:
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
-    known = Cards(redis, settings.names)
-    readings: list[CardUse] = []
+    known = GpuUsageTable(redis, settings.names)
+    readings: list[GpuUsage] = []
     while True:
         try:
             readings = read_cards(settings.box, cards)

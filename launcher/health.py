@@ -1,4 +1,4 @@
-"""Signs of life: which of the running children only seem to run.
+"""Vitals of life: which of the running children only seem to run.
 
 All is judged by the launcher's own clock, from when it last saw a sign change. Where Redis does not answer, or the
 launcher itself was held up, patience starts anew: an outage or a clock that jumps must never kill anybody.
@@ -26,7 +26,7 @@ Python from running for long."""
 
 
 @dataclass(frozen=True)
-class Signs:
+class Vitals:
     """What Redis shows of a worker or collector at one moment."""
 
     parent: str = ""
@@ -52,7 +52,7 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Unhealthy:
     """Why somebody must be replaced, as in "Worker 0 has ..."."""
 
     reason: str
@@ -60,7 +60,7 @@ class Finding:
     """The next one would fare no better."""
 
 
-class Vigil:
+class HealthCheck:
     """How long each sign of one child has been as it is."""
 
     def __init__(self, settings: Settings) -> None:
@@ -73,7 +73,7 @@ class Vigil:
         """Have patience as if all signs had just changed."""
         self._since.clear()
 
-    def judge(self, signs: Signs, now: float) -> Finding | None:
+    def plan_after_crashes(self, signs: Vitals, now: float) -> Unhealthy | None:
         """What is wrong, if anything is."""
         loading = signs.is_loading
         if not loading or signs.loads != self._loads:
@@ -89,19 +89,19 @@ class Vigil:
         }
         alive_s, hang_s, load_s = self._settings.alive_s, self._settings.hang_s, self._settings.load_s
         if len(self._loaders) > HOPELESS:
-            return Finding(f"lost {HOPELESS} model processes before one had loaded", is_hopeless=True)
+            return Unhealthy(f"lost {HOPELESS} model processes before one had loaded", is_hopeless=True)
         if loading and ages["loading"] > load_s:
-            return Finding(f"has been loading for more than {load_s:g} s")
+            return Unhealthy(f"has been loading for more than {load_s:g} s")
         child_s = alive_s
         if loading:
             child_s = max(STARTING * alive_s, LOADING * load_s if exists(signs.child_pid) else 0.0)
         for age, patience in ((ages[PARENT] if signs.parent else 0.0, alive_s), (ages[CHILD], child_s)):
             if age > patience:
-                return Finding(f"has shown no sign of life for {patience:g} s")
+                return Unhealthy(f"has shown no sign of life for {patience:g} s")
         if signs.state == WorkerState.BUSY and not loading and ages["work"] > hang_s:
-            return Finding(f"has been busy for {hang_s:g} s without a step")
+            return Unhealthy(f"has been busy for {hang_s:g} s without a step")
         if signs.state == WorkerState.READY and signs.waiting and not loading and ages["work"] > hang_s:
-            return Finding(f"has taken no work for {hang_s:g} s, and some waits for it")
+            return Unhealthy(f"has taken no work for {hang_s:g} s, and some waits for it")
         return None
 
     def _age(self, what: str, value: object, now: float) -> float:
@@ -117,13 +117,13 @@ class Watch:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
-        self._vigils: dict[str, Vigil] = {}
+        self._vigils: dict[str, HealthCheck] = {}
         self._looked = 0.0
 
     def begin(self, holder: str) -> None:
         """Somebody is about to start under that name. Raises `RedisError`."""
         self.end(holder)
-        self._vigils[holder] = Vigil(self._settings)
+        self._vigils[holder] = HealthCheck(self._settings)
 
     def end(self, holder: str) -> None:
         """He has ended: what he showed last is forgotten. Raises `RedisError`."""
@@ -136,7 +136,7 @@ class Watch:
         for vigil in self._vigils.values():
             vigil.start_anew()
 
-    def look(self, workers: list[WorkerInfo], now: float) -> dict[str, Finding]:
+    def look(self, workers: list[WorkerInfo], now: float) -> dict[str, Unhealthy]:
         """What is wrong with whom, by name; `workers` are those of the box. Raises `RedisError`."""
         # Held up itself, as a laptop that slept or a launcher that was frozen, it has seen nothing for a while.
         if now - self._looked > max(3 * self._settings.heartbeat_s, self._settings.alive_s / 2):
@@ -144,12 +144,12 @@ class Watch:
         self._looked = now
         queues = {worker.name: worker.queue for worker in workers}
         found = {
-            holder: vigil.judge(signs, now)
+            holder: vigil.plan_after_crashes(signs, now)
             for (holder, vigil), signs in zip(self._vigils.items(), self._read(queues), strict=True)
         }
         return {holder: finding for holder, finding in found.items() if finding}
 
-    def _read(self, queues: dict[str, str]) -> list[Signs]:
+    def _read(self, queues: dict[str, str]) -> list[Vitals]:
         names = self._registry.names
         with self._registry.redis.pipeline(transaction=False) as pipe:
             for holder in self._vigils:
@@ -161,7 +161,7 @@ class Watch:
         signs = []
         for pulses, work, queued, held in zip(*(answers[n::4] for n in range(4)), strict=True):
             parent, child, state, steps, loads = (text or "" for text in (*pulses, *work))
-            signs.append(Signs(parent, child, state, steps, queued + held, loads))
+            signs.append(Vitals(parent, child, state, steps, queued + held, loads))
         return signs
 
 

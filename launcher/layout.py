@@ -101,7 +101,7 @@ class Layout:
         return lines
 
     def warnings(self) -> list[str]:
-        """Cards on which the workers may not fit: they are small, or something else has taken their memory."""
+        """GpuUsageTable on which the workers may not fit: they are small, or something else has taken their memory."""
         lines = []
         for place in self.places:
             needed = sum(spec.memory_gb for spec in self.specs if place.gpu and spec.card == place.gpu.card)

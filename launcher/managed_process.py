@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cloner.settings import Settings
 from cloner.state.registry import WorkerInfo
-from launcher.health import Finding
+from launcher.health import Unhealthy
 from launcher.layout import Layout
 from launcher.process import Child
 
@@ -41,7 +41,7 @@ class Backoff:
 
 
 @dataclass
-class Post:
+class ManagedProcess:
     """Something that should run, and the child that does, if it does."""
 
     title: str
@@ -53,7 +53,7 @@ class Post:
     announcement: str = ""
     """What to say before a start."""
     child: Child | None = None
-    finding: Finding | None = None
+    finding: Unhealthy | None = None
     """Why the child was killed, if it was."""
     failed_loads: int = 0
     """Deaths in a row, before the model was loaded."""
@@ -63,19 +63,19 @@ class Post:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-def make_posts(
+def make_processes(
     settings: Settings,
     layout: Layout,
     workers: Sequence[WorkerInfo],
     environment: Mapping[str, str],
     commands: tuple[Sequence[str], Sequence[str] | None] = (WORKER, COLLECTOR),
-) -> list[Post]:
+) -> list[ManagedProcess]:
     """A post for each of the layout's workers and one for the collector, if there is a command for it, with
     `environment` on top of this process's own."""
     base = {**os.environ, **environment}
     worker_command, collector_command = commands
     posts = [
-        Post(
+        ManagedProcess(
             title=f"Worker {spec.index}",
             command=worker_command,
             environment={**base, **spec.environment()},
@@ -89,4 +89,4 @@ def make_posts(
     # The collector is CPU work: it must not take up a card's memory.
     nowhere = {**base, "CUDA_VISIBLE_DEVICES": ""}
     name = settings.names.collector(settings.box)
-    return [*posts, Post("Collector", collector_command, nowhere, name, is_worker=False)]
+    return [*posts, ManagedProcess("Collector", collector_command, nowhere, name, is_worker=False)]

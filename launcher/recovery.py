@@ -45,7 +45,7 @@ MOVED_AT_ONCE = 1000
 """Messages that are moved in one go, about half a second's worth: whoever moves them has other things to see to."""
 
 
-def give_back(redis: Redis, names: Names, holder: str) -> int:
+def requeue(redis: Redis, names: Names, holder: str) -> int:
     """Put what a dead holder had in hand back into the queues it came from, to be read next, in the order in which it
     was taken; returns how many messages that were.
 
@@ -158,7 +158,7 @@ class Takeover:
         return not is_held and seen == before
 
     def _take_over(self, holder: str) -> None:
-        count = give_back(self._redis, self._names, holder)
+        count = requeue(self._redis, self._names, holder)
         where = "their queue"
         if queue := self._queues.get(holder):  # collectors share theirs
             # Also what has just been given back to it.

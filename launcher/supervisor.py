@@ -17,10 +17,10 @@ from cloner.logs import get_logger, passed_on
 from cloner.process import LEASE
 from cloner.settings import Settings
 from cloner.state.registry import Registry, WorkerInfo
-from launcher.box import Desk
-from launcher.health import HOPELESS, Finding
+from launcher.box import Box
+from launcher.health import HOPELESS, Unhealthy
 from launcher.layout import Layout
-from launcher.managed_process import COLLECTOR, WORKER, Post, make_posts
+from launcher.managed_process import COLLECTOR, WORKER, ManagedProcess, make_processes
 from launcher.process import Child, Ended, Event, Line
 
 AGAIN_S = 1.0
@@ -65,13 +65,13 @@ class Supervisor:
         self._settings = settings
         self._say = say or get_logger().info
         self._clock = clock
-        self._desk = Desk(settings, layout, registry, self._say)
+        self._desk = Box(settings, layout, registry, self._say)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
         commands = worker_command, collector_command if collector else None
         told = {**(environment or {}), LEASE: self._desk.lease_name}
-        self._posts = make_posts(settings, layout, self._desk.roster.workers, told, commands)
+        self._posts = make_processes(settings, layout, self._desk.roster.workers, told, commands)
 
     def __enter__(self) -> Supervisor:
         return self
@@ -189,7 +189,7 @@ class Supervisor:
         if event is not None:
             self._events.put(event)
 
-    def _launch(self, post: Post) -> None:
+    def _launch(self, post: ManagedProcess) -> None:
         if not self._desk.make_ready(post.holder):
             post.due = self._clock() + AGAIN_S
             return
@@ -201,7 +201,7 @@ class Supervisor:
         except OSError as error:
             self._launch_later(post, f"could not be started: {error}")
 
-    def _launch_later(self, post: Post, what: str) -> None:
+    def _launch_later(self, post: ManagedProcess, what: str) -> None:
         now = self._clock()
         delay = post.backoff.delay_s(ran_s=now - post.started)
         post.due = now + delay
@@ -230,12 +230,12 @@ class Supervisor:
             self._beat_due = now + self._desk.beat_s
         return self._beat_due
 
-    def _kill_for(self, post: Post, child: Child, finding: Finding) -> None:
+    def _kill_for(self, post: ManagedProcess, child: Child, finding: Unhealthy) -> None:
         self._say(f"[Main] {post.title} {finding.reason}: killing it")
         post.finding = finding
         child.kill()
 
-    def _vacate(self, end: Ended) -> Post:
+    def _vacate(self, end: Ended) -> ManagedProcess:
         post = next(post for post in self._posts if post.child is end.child)
         post.child = None
         return post
@@ -265,7 +265,7 @@ class Supervisor:
                 return
         self._launch_later(post, how)
 
-    def _give_up(self, post: Post, why: str) -> None:
+    def _give_up(self, post: ManagedProcess, why: str) -> None:
         """Go on without a worker that will never work, as long as there are others."""
         self._desk.ended(post.holder)
         self._posts.remove(post)

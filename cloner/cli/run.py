@@ -1,4 +1,4 @@
-"""A batch on this box in one command: plan, register, deal, launch, wait, collect.
+"""A batch on this box in one command: plan, register, assign, launch, wait, collect.
 
 The only module that knows both the client and the launcher. It deals over workers that are registered and not yet
 started, so each worker finds its assignment when it starts.
@@ -17,19 +17,19 @@ from cloner.batch import Batch
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.client import Client
-from cloner.client.estimate import Forecast, foresee
+from cloner.client.estimate import Estimate, estimate
 from cloner.client.submit import packed
 from cloner.console import Screen
 from cloner.engine import check_engine
 from cloner.output.audio_files import OutputRoot
-from cloner.output.lock import holding
+from cloner.output.lock import output_lock
 from cloner.output.record import Record
-from cloner.output.reuse import look_through
+from cloner.output.reuse import finished_outputs
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.cleanup import sweep
-from cloner.state.connection import HASTE_S, connect, reaching
+from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
 from cloner.state.registry import Registry, expected_fingerprint
 from launcher.cpu import find_cpu
@@ -53,10 +53,10 @@ def run_batch(
     with ExitStack() as stack:
         # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
         fleet = f"run-{secrets.token_hex(4)}"
-        stack.enter_context(holding(settings.out_dir, fleet))
+        stack.enter_context(output_lock(settings.out_dir, fleet))
         url = settings.redis_url or stack.enter_context(embedded_redis())
         settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
-        stack.enter_context(reaching(url))
+        stack.enter_context(translate_redis_errors(url))
         client = Client(settings=settings)
         stack.callback(_sweep, client, screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
@@ -77,12 +77,12 @@ def run_batch(
         return result
 
 
-def plan_batch(batch: Batch, settings: Settings) -> Forecast:
+def plan_batch(batch: Batch, settings: Settings) -> Estimate:
     """What `run_batch` would have spoken. It only reads, and knows no speed of workers that are yet to be started."""
     rows = [packed(speaker)[0] for speaker in batch.speakers]
     wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
-    found = look_through(OutputRoot(settings.out_dir), wanted)
-    return foresee(batch, found.finished, found.changed)
+    found = finished_outputs(OutputRoot(settings.out_dir), wanted)
+    return estimate(batch, found.finished, found.changed)
 
 
 def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:

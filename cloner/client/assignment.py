@@ -32,7 +32,7 @@ class Strategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SpeakerSlice:
     """Segments ``start:stop`` of one speaker."""
 
     speaker: int
@@ -43,17 +43,17 @@ class Part:
         return self.stop - self.start
 
 
-Share = tuple[Part, ...]
+Assignment = tuple[SpeakerSlice, ...]
 """What one worker was dealt, in order."""
 
 
-def round_robin(sizes: Sequence[int], workers: int) -> list[Share]:
+def round_robin(sizes: Sequence[int], workers: int) -> list[Assignment]:
     """Worker i gets speakers i, i+W, i+2W ... of `sizes` (segments a speaker)."""
-    whole = [Part(speaker, 0, size) for speaker, size in enumerate(sizes)]
+    whole = [SpeakerSlice(speaker, 0, size) for speaker, size in enumerate(sizes)]
     return [tuple(whole[worker::workers]) for worker in range(workers)]
 
 
-def longest_first(amounts: Sequence[Sequence[int]], workers: int) -> list[Share]:
+def longest_first(amounts: Sequence[Sequence[int]], workers: int) -> list[Assignment]:
     """Largest speaker first, each to the least loaded worker, by `amounts` (of text, a segment).
 
     A speaker with more than a fair share is cut into runs of at most a share (or of one text), dealt like speakers.
@@ -62,7 +62,7 @@ def longest_first(amounts: Sequence[Sequence[int]], workers: int) -> list[Share]
     pieces = [piece for speaker, texts in enumerate(amounts) for piece in _split_by_amount(speaker, texts, fair)]
     weights = {piece: sum(amounts[piece.speaker][piece.start : piece.stop]) for piece in pieces}
     loads = [0] * workers
-    dealt: list[list[Part]] = [[] for _ in range(workers)]
+    dealt: list[list[SpeakerSlice]] = [[] for _ in range(workers)]
     for piece in sorted(pieces, key=lambda piece: -weights[piece]):
         worker = loads.index(min(loads))
         loads[worker] += weights[piece]
@@ -70,7 +70,7 @@ def longest_first(amounts: Sequence[Sequence[int]], workers: int) -> list[Share]
     return [tuple(_joined(parts)) for parts in dealt]
 
 
-def cut(share: Share, slots: int) -> list[Share]:
+def cut(share: Assignment, slots: int) -> list[Assignment]:
     """Cut a share into chunks of whole speakers with at least `CHUNK_FILLS` segments a slot.
 
     A speaker bigger than that is split. One slot gains nothing from company: it gets one speaker a chunk.
@@ -78,11 +78,11 @@ def cut(share: Share, slots: int) -> list[Share]:
     if slots == 1:
         return [(part,) for part in share]
     limit = CHUNK_FILLS * slots
-    chunks: list[Share] = []
-    chunk: list[Part] = []
+    chunks: list[Assignment] = []
+    chunk: list[SpeakerSlice] = []
     for part in share:
         for start in range(part.start, part.stop, limit):
-            chunk.append(Part(part.speaker, start, min(start + limit, part.stop)))
+            chunk.append(SpeakerSlice(part.speaker, start, min(start + limit, part.stop)))
             if sum(map(len, chunk)) >= limit:
                 chunks.append(tuple(chunk))
                 chunk = []
@@ -91,23 +91,23 @@ def cut(share: Share, slots: int) -> list[Share]:
     return chunks
 
 
-def _split_by_amount(speaker: int, texts: Sequence[int], fair: float) -> Iterator[Part]:
+def _split_by_amount(speaker: int, texts: Sequence[int], fair: float) -> Iterator[SpeakerSlice]:
     """The speaker's texts in runs of a fair share, and what is left over; one run if it is within its share."""
     start, amount = 0, 0
     for place, text in enumerate(texts):
         if amount and amount + text > fair:
-            yield Part(speaker, start, place)
+            yield SpeakerSlice(speaker, start, place)
             start, amount = place, 0
         amount += text
-    yield Part(speaker, start, len(texts))
+    yield SpeakerSlice(speaker, start, len(texts))
 
 
-def _joined(parts: list[Part]) -> Iterator[Part]:
+def _joined(parts: list[SpeakerSlice]) -> Iterator[SpeakerSlice]:
     """Parts in the batch's order, neighbouring runs of one speaker made one."""
-    pending: Part | None = None
+    pending: SpeakerSlice | None = None
     for part in sorted(parts, key=lambda part: (part.speaker, part.start)):
         if pending and pending.speaker == part.speaker and pending.stop == part.start:
-            pending = Part(part.speaker, pending.start, part.stop)
+            pending = SpeakerSlice(part.speaker, pending.start, part.stop)
             continue
         if pending:
             yield pending
@@ -117,7 +117,7 @@ def _joined(parts: list[Part]) -> Iterator[Part]:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class AssignmentSummary:
     """What one worker was dealt of a batch: speakers in order, and the number of texts."""
 
     worker: WorkerInfo
@@ -129,9 +129,9 @@ class Assignment:
         return f"Worker {self.worker.index}: {len(self.speakers)} speakers (IDs: [{ids}]), {self.texts} texts"
 
 
-def deal(
+def assign(
     batch: Batch, workers: Sequence[WorkerInfo], strategy: Strategy, names: Names
-) -> tuple[list[ChunkRow], list[Assignment]]:
+) -> tuple[list[ChunkRow], list[AssignmentSummary]]:
     """The batch's chunks, and what each worker was dealt: nothing yet, if all share one queue."""
     if strategy is Strategy.SHARED:
         return _shared_chunks(batch, workers, names.shared_queue()), []
@@ -143,7 +143,7 @@ def deal(
     return _dealt_chunks(shares, workers), _assignments(batch, shares, workers)
 
 
-def _dealt_chunks(shares: Sequence[Share], workers: Sequence[WorkerInfo]) -> list[ChunkRow]:
+def _dealt_chunks(shares: Sequence[Assignment], workers: Sequence[WorkerInfo]) -> list[ChunkRow]:
     """Each worker's share, cut into chunks for its own queue and counted together."""
     rows: list[ChunkRow] = []
     for assignment, (share, worker) in enumerate(zip(shares, workers, strict=True)):
@@ -207,10 +207,10 @@ def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> l
     return rows
 
 
-def _assignments(batch: Batch, shares: Sequence[Share], workers: Sequence[WorkerInfo]) -> list[Assignment]:
+def _assignments(batch: Batch, shares: Sequence[Assignment], workers: Sequence[WorkerInfo]) -> list[AssignmentSummary]:
     assignments = []
     for share, worker in zip(shares, workers, strict=True):
         speakers = tuple(dict.fromkeys(batch.speakers[part.speaker].id for part in share))
         if speakers:
-            assignments.append(Assignment(worker, speakers, sum(map(len, share))))
+            assignments.append(AssignmentSummary(worker, speakers, sum(map(len, share))))
     return assignments

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloner.batch import Batch, Reference, Segment, Speaker
-from cloner.client.assignment import Assignment, Strategy
-from cloner.client.connection import Link
-from cloner.client.liveness import Attendance
+from cloner.client.assignment import AssignmentSummary, Strategy
+from cloner.client.connection import FleetConnection
+from cloner.client.liveness import Liveness
 from cloner.client.submit import keep_reference_s, send
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError
 from cloner.logs import get_logger
@@ -34,7 +34,7 @@ class BatchHandle:
     Whatever asks Redis raises `BrokerUnreachable` if that cannot be used.
     """
 
-    def __init__(self, link: Link, batch_id: str, assignments: Sequence[Assignment] = ()) -> None:
+    def __init__(self, link: FleetConnection, batch_id: str, assignments: Sequence[AssignmentSummary] = ()) -> None:
         self._link = link
         self.id = batch_id
         self._answered: float | None = None
@@ -50,7 +50,7 @@ class BatchHandle:
 
     def progress(self) -> Progress:
         """How far the batch is. Raises `UnknownBatch`."""
-        with self._link.reaching():
+        with self._link.translate_redis_errors():
             return read_progress(self._link.redis, self._link.names, self.id)
 
     def look(self) -> Progress | None:
@@ -70,7 +70,7 @@ class BatchHandle:
         `say` takes a line where nobody is there to work at the batch; a warning in the log unless given.
         """
         say = say or get_logger().warning
-        attendance = Attendance(self._link)
+        attendance = Liveness(self._link)
         while True:
             progress = self.look()
             yield progress
@@ -102,7 +102,7 @@ class BatchHandle:
 
     def result(self) -> BatchResult:
         """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet, `BatchBroken`."""
-        with self._link.reaching():
+        with self._link.translate_redis_errors():
             data = self._link.blobs.get(self._link.names.result(self.id))
         if isinstance(data, bytes):
             return BatchResult.unpack(data)
@@ -118,7 +118,7 @@ class BatchHandle:
         if self.progress().closed:
             raise UsageError(f"batch {self.id} is finished; there is nothing to cancel")
         key = self._link.names.batch(self.id)
-        with self._link.reaching(), self._link.redis.pipeline() as pipe:
+        with self._link.translate_redis_errors(), self._link.redis.pipeline() as pipe:
             pipe.hset(key, "cancelled", "1")
             # Were it to expire at this very moment, the word alone would stay for ever.
             pipe.expire(key, self._link.settings.batch_ttl_s)
@@ -135,7 +135,7 @@ class BatchHandle:
         errors = self.result().errors
         if not errors:
             raise UsageError(f"nothing of batch {self.id} failed: there is nothing to retry")
-        with self._link.reaching():
+        with self._link.translate_redis_errors():
             data = self._link.blobs.get(self._link.names.manifest(self.id))
             strategy = self._link.redis.hget(self._link.names.batch(self.id), "strategy")
         if not isinstance(data, bytes):
@@ -146,7 +146,7 @@ class BatchHandle:
             for speaker in manifest.speakers
             if (failed := [row for row in speaker.segments if row[0] in errors])
         ]
-        with self._link.reaching():
+        with self._link.translate_redis_errors():
             self._keep_references(rows)
             workers = self._link.workers()
             if not workers:

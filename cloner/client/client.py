@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cloner.batch import Batch
-from cloner.client.assignment import Strategy, deal
+from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
-from cloner.client.connection import Link
-from cloner.client.estimate import Forecast, foresee
+from cloner.client.connection import FleetConnection
+from cloner.client.estimate import Estimate, estimate
 from cloner.client.queries import ask_collector
 from cloner.client.submit import packed, send, upload
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
@@ -40,7 +40,7 @@ class Client:
         self.settings = settings or load_settings()
         if redis_url is not None:
             self.settings = self.settings.model_copy(update={"redis_url": redis_url})
-        self._link = Link(self.settings)
+        self._link = FleetConnection(self.settings)
         self.redis = self._link.redis
         self.blobs = self._link.blobs
         self.names = self._link.names
@@ -49,9 +49,9 @@ class Client:
         """The workers that are alive, in the order in which they are dealt to."""
         return self._link.workers()
 
-    def reaching(self) -> AbstractContextManager[None]:
+    def translate_redis_errors(self) -> AbstractContextManager[None]:
         """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
-        return self._link.reaching()
+        return self._link.translate_redis_errors()
 
     def batch(self, batch_id: str) -> BatchHandle:
         """A batch that was submitted before. Raises `UnknownBatch` if no batch can be called so."""
@@ -73,7 +73,7 @@ class Client:
         """
         strategy = _strategy(strategy)
         batch, workers = self._prepared(batch, references)
-        with self.reaching():
+        with self.translate_redis_errors():
             rows = [upload(self._link, speaker) for speaker in batch.speakers]
             sent = send(self._link, batch, rows, workers, strategy)
         return BatchHandle(self._link, *sent)
@@ -84,7 +84,7 @@ class Client:
         *,
         strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
-    ) -> Forecast:
+    ) -> Estimate:
         """What `submit` would have spoken, and how long that would take. Nothing is queued or written.
 
         The fleet's collector looks into the output folder. Raises what `submit` raises, and `ClonerError` where it
@@ -95,8 +95,8 @@ class Client:
         rows = [packed(speaker)[0] for speaker in batch.speakers]
         wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
         there = ask_collector(self._link, wanted)
-        chunks, _ = deal(batch, workers, strategy, self.names)
-        return foresee(batch, there.finished, there.changed, chunks, workers)
+        chunks, _ = assign(batch, workers, strategy, self.names)
+        return estimate(batch, there.finished, there.changed, chunks, workers)
 
     def _prepared(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
         """The batch as values, and the workers that can speak it."""

@@ -12,11 +12,11 @@ from redis import Redis
 from cloner.errors import BrokerUnreachable
 from cloner.queueing.app import make_app
 from cloner.settings import Settings, redacted
-from cloner.state.connection import connect, reaching
+from cloner.state.connection import connect, translate_redis_errors
 from cloner.state.registry import Registry, WorkerInfo
 
 
-class Link:
+class FleetConnection:
     """`redis` speaks text, `blobs` bytes. Raises `BadSetting` where the settings name no Redis."""
 
     def __init__(self, settings: Settings) -> None:
@@ -28,13 +28,13 @@ class Link:
         self.registry = Registry(self.redis, self.names, settings.alive_s)
         self.app = make_app(settings)
 
-    def reaching(self) -> AbstractContextManager[None]:
+    def translate_redis_errors(self) -> AbstractContextManager[None]:
         """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
-        return reaching(self.url)
+        return translate_redis_errors(self.url)
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that are alive, in the order in which they are dealt to."""
-        with self.reaching():
+        with self.translate_redis_errors():
             return self.registry.workers()
 
     def tell_collector(

@@ -28,7 +28,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """A batch as it would be spoken now."""
 
     speakers: dict[str, Counts]
@@ -59,13 +59,13 @@ class Forecast:
         return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
 
 
-def foresee(
+def estimate(
     batch: Batch,
     finished: Collection[str],
     changed: Collection[str],
     chunks: Sequence[ChunkRow] = (),
     workers: Sequence[WorkerInfo] = (),
-) -> Forecast:
+) -> Estimate:
     """Count, and time the slowest of `workers`, to whom `chunks` were dealt.
 
     `finished` and `changed` are outputs. A worker that has not spoken yet is taken to be as fast as the others.
@@ -78,7 +78,7 @@ def foresee(
         states = Counter("done" if o in finished else "changed" if o in changed else "missing" for o in outputs)
         speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
         left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
-    return Forecast(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
+    return Estimate(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
 
 
 def _time(seconds: float) -> str:

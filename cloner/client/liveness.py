@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from cloner.client.connection import Link
+from cloner.client.connection import FleetConnection
 from cloner.errors import BatchBroken
 from cloner.names import CLOSE_BATCH
 from cloner.state.batches import Progress
@@ -21,10 +21,10 @@ CANCEL_S = 15.0
 batch in hand."""
 
 
-class Attendance:
+class Liveness:
     """Looks after the workers and the collector for one who waits for a batch."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: FleetConnection) -> None:
         self._link = link
         self._due = 0.0
         self._said_workers = self._said_collector = False
@@ -42,7 +42,7 @@ class Attendance:
             return
         self._due = now + LOOK_S
         workers = len(self._link.workers())
-        with self._link.reaching():
+        with self._link.translate_redis_errors():
             collector = bool(self._link.redis.exists(self._link.names.collector_life))
         if collector:
             self._collector_seen = now

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from cloner.client.connection import Link
+from cloner.client.connection import FleetConnection
 from cloner.errors import ClonerError
 from cloner.names import FIND_FINISHED
 from cloner.protocol.messages import Answer, Question
@@ -18,7 +18,7 @@ POLL_S = 0.1
 """Seconds between two looks for the answer."""
 
 
-def ask_collector(link: Link, wanted: Mapping[str, str]) -> Answer:
+def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> Answer:
     """What the fleet has of `wanted`, outputs with their content keys.
 
     Question and answer expire, by the server's clock. Raises `ClonerError` where no collector answers, and takes the
@@ -26,7 +26,7 @@ def ask_collector(link: Link, wanted: Mapping[str, str]) -> Answer:
     """
     number = secrets.token_hex(8)
     keep_s = int(2 * ASK_S)
-    with link.reaching():
+    with link.translate_redis_errors():
         link.blobs.set(link.names.question(number), Question(wanted=dict(wanted)).pack(), ex=keep_s)
         link.tell_collector(FIND_FINISHED, [number, keep_s], task_id=number)
         deadline = time.monotonic() + ASK_S
@@ -44,7 +44,7 @@ def ask_collector(link: Link, wanted: Mapping[str, str]) -> Answer:
     return answer
 
 
-def _take_back(link: Link, number: str) -> None:
+def _take_back(link: FleetConnection, number: str) -> None:
     link.redis.delete(link.names.question(number))
     queue = link.names.collector_queue
     for message in map(str, link.redis.lrange(queue, 0, -1)):

@@ -14,8 +14,8 @@ from typing import Any
 from redis import Redis, RedisError, WatchError
 
 from cloner.batch import Batch, Speaker
-from cloner.client.assignment import Assignment, Strategy, deal
-from cloner.client.connection import Link
+from cloner.client.assignment import AssignmentSummary, Strategy, assign
+from cloner.client.connection import FleetConnection
 from cloner.errors import ClonerError, Damaged, OutputsTaken, printable
 from cloner.input.references import load_reference
 from cloner.logs import get_logger
@@ -28,14 +28,14 @@ TRIES = 50
 """Tries to write a batch down; each that fails was in the way of another client, whose batch was taken."""
 
 
-def upload(link: Link, speaker: Speaker) -> SpeakerRow:
+def upload(link: FleetConnection, speaker: Speaker) -> SpeakerRow:
     """Put the speaker's reference into Redis under its content hash. Raises `BadReference`, `RedisError`."""
     row, data = packed(speaker)
     link.blobs.set(link.names.reference(row.reference.digest), data, ex=keep_reference_s(link))
     return row
 
 
-def keep_reference_s(link: Link) -> int:
+def keep_reference_s(link: FleetConnection) -> int:
     """Twice the batch's time: a reference must outlast the batch, however long that waits in its queue."""
     return 2 * link.settings.batch_ttl_s
 
@@ -52,13 +52,13 @@ def packed(speaker: Speaker) -> tuple[SpeakerRow, bytes]:
 
 
 def send(
-    link: Link, batch: Batch, rows: Sequence[SpeakerRow], workers: Sequence[WorkerInfo], strategy: Strategy
-) -> tuple[str, list[Assignment]]:
+    link: FleetConnection, batch: Batch, rows: Sequence[SpeakerRow], workers: Sequence[WorkerInfo], strategy: Strategy
+) -> tuple[str, list[AssignmentSummary]]:
     """Deal a batch whose references are in Redis over the workers, and send it; returns its id, and who was dealt what.
 
     `rows` are the batch's speakers. Raises `OutputsTaken`, `BrokerUnreachable`, `RedisError`.
     """
-    chunks, assignments = deal(batch, workers, strategy, link.names)
+    chunks, assignments = assign(batch, workers, strategy, link.names)
     manifest = Manifest(
         batch_id=_new_id(),
         source=printable(batch.source.name),
@@ -87,7 +87,7 @@ def send(
     return batch_id, assignments
 
 
-def _write_down(link: Link, manifest: Manifest, strategy: Strategy) -> None:
+def _write_down(link: FleetConnection, manifest: Manifest, strategy: Strategy) -> None:
     """Put the batch into Redis whole, unless another one that is under way writes the same files."""
     data = manifest.pack()
     for _ in range(TRIES):
@@ -102,7 +102,7 @@ def _write_down(link: Link, manifest: Manifest, strategy: Strategy) -> None:
     raise ClonerError("too many clients submit batches at this moment: try again")
 
 
-def _put(pipe: Any, link: Link, manifest: Manifest, data: bytes, strategy: Strategy) -> None:
+def _put(pipe: Any, link: FleetConnection, manifest: Manifest, data: bytes, strategy: Strategy) -> None:
     names, batch_id, keep = link.names, manifest.batch_id, link.settings.batch_ttl_s
     state: dict[Any, Any] = {
         "state": "submitting",
@@ -123,7 +123,7 @@ def _put(pipe: Any, link: Link, manifest: Manifest, data: bytes, strategy: Strat
     pipe.zremrangebyscore(names.batches, "-inf", manifest.submitted_at - keep)
 
 
-def _withdraw(link: Link, batch_id: str) -> None:
+def _withdraw(link: FleetConnection, batch_id: str) -> None:
     """Take back a batch that could not be sent: nobody would ever close it."""
     names = link.names
     with suppress(RedisError), link.blobs.pipeline() as pipe:  # away with Redis, it is no worse

@@ -17,7 +17,6 @@ def main() -> int:
     """Run until told to stop."""
     from cloner.errors import ClonerError
     from cloner.logs import configure, get_logger
-    from cloner.output.lock import holding
     from cloner.process import die_with_parent
     from cloner.settings import load_settings
 
@@ -28,12 +27,13 @@ def main() -> int:
         configure(worker=name)
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.collector.recovery import watch_over
+        from cloner.collector.recovery import watch_stalled_batches
+        from cloner.output.lock import output_lock
         from cloner.queueing.app import run_worker
 
-        with holding(settings.out_dir, settings.fleet):
+        with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
-            threading.Thread(target=watch_over, args=(settings,), name="lost", daemon=True).start()
+            threading.Thread(target=watch_stalled_batches, args=(settings,), name="lost", daemon=True).start()
             return run_worker(settings, "cloner.collector.tasks", name, [settings.names.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)

@@ -28,7 +28,7 @@ LOOK_S = 5.0
 """Seconds between two looks. Lost is what seems so twice: a batch is written down before its message is sent."""
 
 
-def watch_over(settings: Settings) -> None:
+def watch_stalled_batches(settings: Settings) -> None:
     """Look again and again, for as long as this process lives."""
     redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
     text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
@@ -38,16 +38,16 @@ def watch_over(settings: Settings) -> None:
         threading.Event().wait(LOOK_S)
         lost: set[str] = set()
         try:
-            lost.update(lost_batches(text, redis, settings))
+            lost.update(stalled_batches(text, redis, settings))
             for batch_id in lost & seen:
-                set_going(app, text, settings.names, batch_id)
+                resume_batch(app, text, settings.names, batch_id)
         except (RedisError, OperationalError) as error:
             # Redis is away: whoever works on a batch says so.
             get_logger().debug(f"not looked for lost batches: {error}")
         seen = lost - seen
 
 
-def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
+def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
     """The batches that are open, and of which no message is in anybody's hand, nor any message in a queue where one of
     theirs might be. `text` decodes."""
     names = settings.names
@@ -80,7 +80,7 @@ def lost_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]
             yield batch_id
 
 
-def set_going(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
+def resume_batch(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
     """Have a lost batch opened again, or closed if all of its chunks are finished."""
     try:
         progress = read_progress(text, names, batch_id)

@@ -21,10 +21,10 @@ from cloner.logs import get_logger
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
-from cloner.output.reuse import carry_over, look_through
+from cloner.output.reuse import finished_outputs, reuse_finished
 from cloner.protocol.messages import Answer, Manifest, Question, check_batch_id
 from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
-from cloner.queueing.retry import PATIENCE
+from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
 from cloner.state.cleanup import celery_results
@@ -39,8 +39,8 @@ def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Itera
             yield
     except Exception as error:
         key = settings.names.batch(batch_id)
-        if PATIENCE(redis.exists, key):  # else it has expired, and nobody waits
-            PATIENCE(redis.hset, key, mapping={"state": "broken", "error": reason_of(error)})
+        if retry_on_outage(redis.exists, key):  # else it has expired, and nobody waits
+            retry_on_outage(redis.hset, key, mapping={"state": "broken", "error": reason_of(error)})
         raise
 
 
@@ -55,7 +55,7 @@ def open_batch(batch_id: str) -> None:
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
-        PATIENCE(_open, redis, settings, batch_id)
+        retry_on_outage(_open, redis, settings, batch_id)
 
 
 @shared_task(name=CLOSE_BATCH, ignore_result=True)
@@ -68,7 +68,7 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _telling_who_waits(redis, settings, batch_id):
-        PATIENCE(_close, redis, settings, batch_id)
+        retry_on_outage(_close, redis, settings, batch_id)
 
 
 @shared_task(name=FIND_FINISHED, ignore_result=True)
@@ -76,15 +76,15 @@ def find_finished(number: str, keep_s: int) -> None:
     """Answer a client's question, if it still waits: its question expires when it has given up."""
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    data = PATIENCE(redis.getdel, settings.names.question(number))
+    data = retry_on_outage(redis.getdel, settings.names.question(number))
     if not isinstance(data, bytes):
         return
     try:
-        found = look_through(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
+        found = finished_outputs(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
         answer = Answer(finished=list(found.finished), changed=list(found.changed))
     except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
         answer = Answer(finished=[], changed=[], error=reason_of(error))
-    PATIENCE(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+    retry_on_outage(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
 
 
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
@@ -102,7 +102,7 @@ def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
     """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
     names, batch_id = settings.names, manifest.batch_id
     try:
-        chunks = carry_over(manifest, OutputRoot(settings.out_dir))
+        chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
         # All that is lost is time: it is spoken again.
         get_logger().error(error.message)
@@ -192,13 +192,13 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
-        carried=sum(segment.carried for segment in spoken),
+        reused=sum(segment.reused for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         submitted_at=manifest.submitted_at,
         # A server whose clock was put back meanwhile cannot tell.
         elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
         audio_s=_audio_s(spoken),
-        carried_audio_s=_audio_s(segment for segment in spoken if segment.carried),
+        reused_audio_s=_audio_s(segment for segment in spoken if segment.reused),
         frames=sum(segment.frames for segment in spoken),
         workers=dict(sorted(workers.items())),
         speakers=speakers,

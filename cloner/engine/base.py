@@ -39,7 +39,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Line:
+class SpeechRequest:
     """One segment to speak. `seed` is the segment's own, whichever worker or slot speaks it."""
 
     segment: int
@@ -50,7 +50,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SegmentAudio:
     """A segment's audio, ``[samples]`` at `SAMPLE_RATE`, and the number of frames it was decoded from."""
 
     segment: int
@@ -61,12 +61,15 @@ class Spoken:
 
 
 @dataclass(frozen=True)
-class NotSpoken:
+class SegmentFailure:
     """A segment that failed: a short code for programs and a sentence for people."""
 
     segment: int
     code: str
     message: str
+
+
+SpeechResult = SegmentAudio | SegmentFailure
 
 
 Say = Callable[[str], None]
@@ -124,12 +127,12 @@ class Engine(Protocol):
         """Codes of reference recordings. Raises `BadReference` where one cannot be used."""
         ...
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+    def speak(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Generator[SpeechResult, None, None]:
         """Speak a chunk; exactly one answer a line, in any order, unless it is stopped: then what is not finished is
         dropped.
 
         Lines may be drawn one by one, when their turn comes: an engine with one slot holds one speaker's
-        voice at a time. A line that fails is a `NotSpoken`; an exception means that the engine is broken.
+        voice at a time. A line that fails is a `SegmentFailure`; an exception means that the engine is broken.
         """
         ...
 

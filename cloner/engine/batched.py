@@ -18,7 +18,7 @@ import torch
 
 from cloner.audio import Audio, Codes
 from cloner.engine import fish
-from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
+from cloner.engine.base import UNWATCHED, Say, SegmentFailure, SpeechRequest, SpeechResult, Watch
 from cloner.engine.cache import Cache, position_bytes
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.codec import CodecDecoder, CodecEncoder
@@ -26,14 +26,12 @@ from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder
 from cloner.engine.memory import GB, Memory, free_bytes, plan_cache, used_bytes, work_bytes
 from cloner.engine.model import Model
-from cloner.engine.prefix_cache import Prefixes
+from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Stepper
 from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
-
-Answer = Spoken | NotSpoken
 
 SLOT_POSITIONS = 2048
 """Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
@@ -97,10 +95,10 @@ class BatchedEngine:
         except torch.AcceleratorError as error:
             raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Answer, None, None]:
+    def speak(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Generator[SpeechResult, None, None]:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
         drawn = list(lines)
-        answers: SimpleQueue[Answer | None] = SimpleQueue()
+        answers: SimpleQueue[SpeechResult | None] = SimpleQueue()
         stopped = Event()
         work = self._decoding.submit(self._speak, drawn, answers.put, _Ended(watch, stopped))
         try:
@@ -152,7 +150,7 @@ class BatchedEngine:
         longest = min(codec.longest_frames, model.positions)
         decoder = Decoder(model, cache, size.slots, longest, resampling=options.resampling)
         stepper = Stepper(decoder, size.slots, deterministic=options.deterministic)
-        prefixes = Prefixes(decoder, prompts, size.prefix_bytes)
+        prefixes = PrefixCache(decoder, prompts, size.prefix_bytes)
         self.scheduler = Scheduler(decoder, stepper, prompts, prefixes, size.positions, longest, options.deterministic)
         stepper.warm_up()
 
@@ -163,12 +161,12 @@ class BatchedEngine:
         self._encoded += len(recordings)
         return codes
 
-    def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
+    def _speak(self, lines: list[SpeechRequest], answer: Callable[[SpeechResult | None], None], watch: Watch) -> None:
         """In the decoding thread: answer every line, then None."""
         self._stage.begin(watch.stopped)
         try:
             for item in self.scheduler.run(lines, watch):
-                if isinstance(item, NotSpoken):
+                if isinstance(item, SegmentFailure):
                     answer(item)
                 else:
                     self._stage.add(item, answer)

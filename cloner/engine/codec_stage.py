@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from cloner.audio import NOT_NUMBERS
-from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, SegmentAudio, SegmentFailure
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.memory import ran_out
 from cloner.engine.scheduler import SegmentCodes
 from cloner.errors import reason_of
 
-Take = Callable[[Spoken | NotSpoken], None]
+Take = Callable[[SegmentAudio | SegmentFailure], None]
 Stopped = Callable[[], bool]
 
 
@@ -85,7 +85,7 @@ class CodecStage:
         except (RuntimeError, MemoryError) as error:
             segment, take = one
             code = "out_of_memory" if ran_out(error) else "generation_failed"
-            take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
+            take(SegmentFailure(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
         decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._before_piece))
@@ -93,9 +93,9 @@ class CodecStage:
             segment, take = batch[place]
             number = segment.line.segment
             if np.isfinite(audio).all():
-                take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
+                take(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated))
             else:
-                take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+                take(SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
 
     def _before_piece(self) -> bool:
         self.pieces += 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, check_codes, check_recording
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
+from cloner.engine.base import UNWATCHED, Say, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult, Watch
 from cloner.errors import SegmentFailed
 
 SHORTEST_FRAMES = 11
@@ -53,7 +53,7 @@ class FakeEngine:
         """Codes ``[10, ceil(samples / 2048)]`` that depend on the recording alone."""
         return [_codes(recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+    def speak(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Generator[SpeechResult, None, None]:
         waiting = iter(lines)
         while together := list(islice(waiting, self.slots)):
             for line in together:
@@ -83,17 +83,17 @@ def _codes(recording: Audio) -> Codes:
     return random.integers(0, np.array(CODEBOOK_SIZES)[:, None], (len(CODEBOOK_SIZES), frames), dtype=np.int32)
 
 
-def _answer(line: Line) -> Spoken | NotSpoken:
+def _answer(line: SpeechRequest) -> SegmentAudio | SegmentFailure:
     try:
         check_codes(line.voice.codes)
     except SegmentFailed as failure:
-        return NotSpoken(line.segment, failure.code, failure.message)
+        return SegmentFailure(line.segment, failure.code, failure.message)
     generation = line.generation
     wanted = math.ceil(len(line.text) * FRAMES_PER_CHARACTER)
     whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
     frames = min(whole, generation.max_new_tokens)
     identity = "\n".join((line.voice.key, generation.model_dump_json(), str(line.seed), line.text))
-    return Spoken(line.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
+    return SegmentAudio(line.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 
 
 def _frame(identity: str) -> Audio:

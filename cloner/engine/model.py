@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.packed_linear import Product
+from cloner.engine.packed_linear import PackedLinear
 from cloner.engine.transformer import Stack, norm
 
 CODEBOOKS = len(CODEBOOK_SIZES)
@@ -38,15 +38,15 @@ class Model:
         head = self._embeddings if config.tie_word_embeddings else upstream.output.weight
         end = fish.end_token(upstream)
         semantic = head[self.first_semantic : self.first_semantic + END]
-        self._head = Product(torch.cat([semantic, head[end : end + 1]]))
+        self._head = PackedLinear(torch.cat([semantic, head[end : end + 1]]))
         self._code_embeddings = upstream.codebook_embeddings.weight
         self._code_offsets = torch.arange(CODEBOOKS, device=head.device) * config.codebook_size
         self._frame_scale = 1 / math.sqrt(CODEBOOKS + 1) if config.scale_codebook_embeddings else 1.0
         fast_in = upstream.fast_project_in
-        self._fast_in = Product.taking(fast_in) if isinstance(fast_in, torch.nn.Linear) else fast_in
+        self._fast_in = PackedLinear.taking(fast_in) if isinstance(fast_in, torch.nn.Linear) else fast_in
         self._fast_embeddings = upstream.fast_embeddings.weight
         self._fast_norm = upstream.fast_norm.weight
-        self._fast_head = Product(upstream.fast_output.weight[: CODEBOOK_SIZES[1]].clone())
+        self._fast_head = PackedLinear(upstream.fast_output.weight[: CODEBOOK_SIZES[1]].clone())
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ ROWS = 32
 """Rows that a CPU's weights are laid out for; other numbers of rows take them as well."""
 
 
-class Product:
+class PackedLinear:
     """As `functional.linear` with `weight` ``[outputs, inputs]``, over and over.
 
     On a CPU the weight is a copy, laid out once as oneDNN reads it: left as it is, each call would lay it out anew, and
@@ -31,7 +31,7 @@ class Product:
         return functional.linear(x, self._weight, self._bias)
 
     @classmethod
-    def taking(cls, *linears: Any) -> Product:
+    def taking(cls, *linears: Any) -> PackedLinear:
         """That of one of upstream's `Linear`s, or of several without bias, whose outputs stand one behind another.
 
         They lose their weights, so that a model is not in memory twice while it is taken over.

@@ -15,7 +15,7 @@ from cloner.engine.prompt import Prompts, Tokens
 
 
 @dataclass
-class Prefixes:
+class PrefixCache:
     """Kept by `Voice.key`, which covers all codebooks and the text; the longest unused goes first.
 
     What does not fit into `room` bytes on the device waits in the host's memory until the chunk ends, so that no

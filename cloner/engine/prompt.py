@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cloner.engine import fish
-from cloner.engine.base import Line, Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.errors import SegmentFailed
 
 ROOM = 2048
@@ -43,7 +43,7 @@ class Prompts:
         """The voice's reference and what leads over to the text."""
         return Tokens.of(fish.reference_prompt(self._tokenizer, voice.text, voice.codes))
 
-    def text(self, line: Line) -> Tokens:
+    def text(self, line: SpeechRequest) -> Tokens:
         """The text to be spoken."""
         return Tokens.of(fish.text_prompt(self._tokenizer, line.text))
 

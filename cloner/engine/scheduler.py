@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAMES_PER_CHARACTER, NOT_NUMBERS, check_codes
-from cloner.engine.base import UNWATCHED, Line, NotSpoken, Watch
+from cloner.engine.base import UNWATCHED, SegmentFailure, SpeechRequest, Watch
 from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
 from cloner.engine.memory import ran_out
-from cloner.engine.prefix_cache import Prefixes
+from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.engine.stepper import Statuses, Stepper
 from cloner.errors import SegmentFailed
@@ -37,7 +37,7 @@ runs out again, it takes twice as many, up to the second figure."""
 class SegmentCodes:
     """A finished segment's codes ``[codebooks, frames]``, on the device; `truncated` if it did not end by itself."""
 
-    line: Line
+    line: SpeechRequest
     codes: Tensor
     truncated: bool
 
@@ -60,7 +60,7 @@ class Use:
 class _Segment:
     """A line on its way: `limit` is how many frames it may have, `position` where its next token goes."""
 
-    line: Line
+    line: SpeechRequest
     prefix: int
     text: Tokens
     limit: int
@@ -86,7 +86,7 @@ class Scheduler:
     decoder: Decoder
     stepper: Stepper
     prompts: Prompts
-    prefixes: Prefixes
+    prefixes: PrefixCache
     slot_positions: int
     """Positions of a usual slot. A segment that needs more is spoken with others of its kind in fewer, longer slots."""
     longest_frames: int
@@ -103,21 +103,21 @@ class Scheduler:
         self._full_room = self.prefixes.room
 
     @torch.inference_mode()
-    def run(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Iterator[SegmentCodes | NotSpoken]:
+    def run(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Iterator[SegmentCodes | SegmentFailure]:
         """Speak all lines; exactly one answer a line, unless it is stopped: then what is not finished is dropped."""
         kinds: dict[int, list[_Segment]] = {}
         for line in lines:
             try:
                 segment = self._prepared(line)
             except SegmentFailed as failure:
-                yield NotSpoken(line.segment, failure.code, failure.message)
+                yield SegmentFailure(line.segment, failure.code, failure.message)
             else:
                 kinds.setdefault(self._kind(segment), []).append(segment)
         for positions, segments in sorted(kinds.items()):
             yield from self._speak(positions, segments, watch)
         self.prefixes.shrink()
 
-    def _prepared(self, line: Line) -> _Segment:
+    def _prepared(self, line: SpeechRequest) -> _Segment:
         check_codes(line.voice.codes)
         text = self.prompts.text(line)
         prefix = self.prefixes.tokens(line.voice)
@@ -141,11 +141,11 @@ class Scheduler:
             positions *= 2
         return min(positions, self.decoder.model.positions, self.stepper.full_positions)
 
-    def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | NotSpoken]:
+    def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | SegmentFailure]:
         while positions > self.decoder.cache.total_positions and self._grow():
             pass
         if positions > self.decoder.cache.total_positions:
-            yield from (NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY) for segment in segments)
+            yield from (SegmentFailure(segment.line.segment, "out_of_memory", OUT_OF_MEMORY) for segment in segments)
             return
         if self.decoder.cache.positions != positions:
             self.decoder.cache.shape(positions)
@@ -198,7 +198,7 @@ class Scheduler:
                 self._running[slot] = last
         return [segment for segment in self._running if segment]
 
-    def _make_room(self) -> Iterator[NotSpoken]:
+    def _make_room(self) -> Iterator[SegmentFailure]:
         """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
         already is given up. Nothing is lost but time: a segment's random numbers are its own."""
         running = [segment for segment in self._running if segment]
@@ -208,7 +208,7 @@ class Scheduler:
         if slots == 1:
             self._rounds = ROUNDS  # it was this one's fault, and need not be so with the others
             for segment in running:
-                yield NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY)
+                yield SegmentFailure(segment.line.segment, "out_of_memory", OUT_OF_MEMORY)
             return
         for segment in running:
             segment.frames = 0
@@ -273,7 +273,7 @@ class Scheduler:
         self.use.steps += 1
         return statuses
 
-    def _finish(self, stepped: list[_Segment], statuses: Statuses) -> Iterator[SegmentCodes | NotSpoken]:
+    def _finish(self, stepped: list[_Segment], statuses: Statuses) -> Iterator[SegmentCodes | SegmentFailure]:
         """Give out what a step finished and free its slots."""
         for segment, status in zip(stepped, statuses(), strict=True):
             if segment.finished:
@@ -284,10 +284,10 @@ class Scheduler:
                 continue
             # A segment with all of its frames has taken one more step, which told whether it would have gone on.
             slot = self._running.index(segment)
-            answer: SegmentCodes | NotSpoken
+            answer: SegmentCodes | SegmentFailure
             if status == BROKEN:
                 self._tainted = True
-                answer = NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
+                answer = SegmentFailure(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
                 codes = self.decoder.take(slot, segment.frames)
                 self._finished += 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.packed_linear import Product
+from cloner.engine.packed_linear import PackedLinear
 
 
 class Attend(Protocol):
@@ -28,13 +28,13 @@ class Attend(Protocol):
 @dataclass(frozen=True)
 class _Layer:
     attention_norm: Tensor
-    qkv: Product
+    qkv: PackedLinear
     qk_norm: Tensor | None
     """``[heads + kv_heads, head_dim]``."""
-    out: Product
+    out: PackedLinear
     ffn_norm: Tensor
-    gate_up: Product
-    down: Product
+    gate_up: PackedLinear
+    down: PackedLinear
 
 
 class Stack:
@@ -104,10 +104,10 @@ def _layer(block: Any) -> _Layer:
         )
     return _Layer(
         attention_norm=block.attention_norm.weight,
-        qkv=Product.taking(attention.wqkv),
+        qkv=PackedLinear.taking(attention.wqkv),
         qk_norm=qk_norm,
-        out=Product.taking(attention.wo),
+        out=PackedLinear.taking(attention.wo),
         ffn_norm=block.ffn_norm.weight,
-        gate_up=Product.taking(ffn.w1, ffn.w3),
-        down=Product.taking(ffn.w2),
+        gate_up=PackedLinear.taking(ffn.w1, ffn.w3),
+        down=PackedLinear.taking(ffn.w2),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cloner.audio import NOT_NUMBERS, Audio, Codes, check_codes, check_length, check_recording
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import UNWATCHED, Line, NotSpoken, Say, Spoken, Watch
+from cloner.engine.base import UNWATCHED, Say, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult, Watch
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.memory import ran_out
 from cloner.engine.weights import check_device
@@ -57,13 +57,13 @@ class UpstreamEngine:
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         return [encode(self._codec, self._device, recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
+    def speak(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Generator[SpeechResult, None, None]:
         for line in lines:
             watch.started(line.segment)
             try:
-                answer: Spoken | NotSpoken = self._speak(line, watch)
+                answer: SegmentAudio | SegmentFailure = self._speak(line, watch)
             except SegmentFailed as failure:
-                answer = NotSpoken(line.segment, failure.code, failure.message)
+                answer = SegmentFailure(line.segment, failure.code, failure.message)
             except _Stopped:
                 return
             self.steps += 1
@@ -75,7 +75,7 @@ class UpstreamEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _speak(self, line: Line, watch: Watch) -> Spoken:
+    def _speak(self, line: SpeechRequest, watch: Watch) -> SegmentAudio:
         check_codes(line.voice.codes)
         try:
             codes, truncated = self._generate(line, watch)
@@ -85,9 +85,9 @@ class UpstreamEngine:
                 raise
             torch.cuda.empty_cache()
             raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
-        return Spoken(line.segment, audio, codes.shape[1], truncated)
+        return SegmentAudio(line.segment, audio, codes.shape[1], truncated)
 
-    def _generate(self, line: Line, watch: Watch) -> tuple[Tensor, bool]:
+    def _generate(self, line: SpeechRequest, watch: Watch) -> tuple[Tensor, bool]:
         """Codes ``[codebooks, frames]`` of one segment, on the device, and whether they were cut before its end."""
         generation = line.generation
         torch.manual_seed(line.seed)

@@ -119,7 +119,7 @@ def _of_cards(workers: list[WorkerNow]) -> Iterator[Metric]:
     total = GaugeMetricFamily("cloner_gpu_memory_bytes", "Memory of the card.", labels=labels)
     used = GaugeMetricFamily("cloner_gpu_memory_used_bytes", "Memory of the card that is taken.", labels=labels)
     use = GaugeMetricFamily(
-        "cloner_gpu_use_ratio", "Part of the time in which the card computes, 0 to 1.", labels=labels
+        "cloner_gpu_use_ratio", "SpeakerSlice of the time in which the card computes, 0 to 1.", labels=labels
     )
     for card in cards.values():
         values = [card.box, card.card, card.gpu]

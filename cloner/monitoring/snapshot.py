@@ -12,7 +12,7 @@ from cloner.errors import Damaged, UnknownBatch
 from cloner.names import Names
 from cloner.state.batches import Progress, read_progress
 from cloner.state.connection import server_time
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import WorkerInfo
 
 GONE = "gone"
@@ -27,7 +27,7 @@ class WorkerNow:
     silent_s: float
     """Seconds since its last heartbeat."""
     gone: bool
-    card: CardUse | None
+    card: GpuUsage | None
 
     @property
     def state(self) -> str:
@@ -63,7 +63,7 @@ class Watcher:
             for name, _ in beats:
                 pipe.hgetall(self._names.worker(name))
             hashes = pipe.execute()
-        cards = Cards(self._redis, self._names).read(self._alive_s)
+        cards = GpuUsageTable(self._redis, self._names).read(self._alive_s)
         workers = []
         for (_, beat), values in zip(beats, hashes, strict=True):
             if info := WorkerInfo.from_hash(values):

@@ -24,7 +24,7 @@ TRIES = 5
 
 
 @contextmanager
-def holding(root: Path, fleet: str) -> Iterator[None]:
+def output_lock(root: Path, fleet: str) -> Iterator[None]:
     """Be the only fleet that writes under `root`; further processes of the same fleet are welcome.
 
     Raises `OutputsTaken`. A folder in which nothing can be locked, as on some network file systems, is warned of.

@@ -102,14 +102,14 @@ class Record:
     def add(self, result: SegmentResult) -> None:
         """Count a result. A segment that was generated stays so, whatever a later line says."""
         known = self.results.get(result.segment)
-        if not result.carried:
+        if not result.reused:
             self._from.add((result.worker, result.assignment, result.speaker))
         if known is None:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
         elif known.generated:
-            # Spoken anew, as where a worker's checkpoint is not the one that earlier batches were spoken with.
-            if result.generated and not result.carried:
+            # SegmentAudio anew, as where a worker's checkpoint is not the one that earlier batches were spoken with.
+            if result.generated and not result.reused:
                 self.results[result.segment] = result
             return
         self.results[result.segment] = result

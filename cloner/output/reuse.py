@@ -22,7 +22,7 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
-CARRIED = "carried.jsonl"
+CARRIED = "reused.jsonl"
 """The file of a batch's record that holds lines of earlier batches. No worker has that name."""
 
 _OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
@@ -39,7 +39,7 @@ class Found:
     """Outputs that were last generated with another key."""
 
 
-def look_through(outputs: OutputRoot, wanted: Mapping[str, str], except_batch: str = "") -> Found:
+def finished_outputs(outputs: OutputRoot, wanted: Mapping[str, str], except_batch: str = "") -> Found:
     """Look for `wanted` outputs, each with its content key, in the records of all batches but one.
 
     A million lines about other outputs take about half a second, and no memory: what is remembered is a line for each
@@ -61,7 +61,7 @@ def look_through(outputs: OutputRoot, wanted: Mapping[str, str], except_batch: s
     return Found(finished, frozenset(changed))
 
 
-def carry_over(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[SegmentResult]]:
+def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[SegmentResult]]:
     """Take what is there of a batch's segments into its own record, where its workers find it as finished.
 
     Returns the new lines by chunk number. May run again: it finds all that it wrote before, or nothing. Raises
@@ -77,7 +77,7 @@ def carry_over(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Segmen
     except OSError as error:
         raise RecordFailed(f"{path} cannot be read: {error}") from error
     wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
-    found = look_through(outputs, wanted, except_batch=manifest.batch_id)
+    found = finished_outputs(outputs, wanted, except_batch=manifest.batch_id)
     chunks = _by_chunk(manifest, found.finished)
     if chunks:
         _write(path, (line for chunk in chunks.values() for line in chunk))
@@ -128,17 +128,17 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
             speaker = manifest.speakers[part.speaker]
             for index, _, output in speaker.segments[part.start : part.stop]:
                 if line := finished.get(output):
-                    own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "carried": True}
+                    own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "reused": True}
                     chunks.setdefault(chunk.number, []).append(line.model_copy(update=own))
     return chunks
 
 
 def _write(path: Path, lines: Iterable[SegmentResult]) -> None:
     """Write the file whole or not at all."""
-    part = path.with_name(f"carried-{os.getpid()}.part")
+    part = path.with_name(f"reused-{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob("carried-*.part"):  # by a collector that was killed
+        for left in path.parent.glob("reused-*.part"):  # by a collector that was killed
             left.unlink(missing_ok=True)
         with part.open("wb") as file:
             file.writelines(line.model_dump_json().encode() + b"\n" for line in lines)

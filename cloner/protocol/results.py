@@ -31,7 +31,7 @@ class SegmentResult(BaseModel):
     """BLAKE2b of its bytes, 32 hexadecimal digits. Lines of version 0.1 have none."""
     code: str = ""
     message: str = ""
-    carried: bool = False
+    reused: bool = False
     """Whether an earlier batch generated it, and this one found it there."""
 
     @property
@@ -78,7 +78,7 @@ class BatchResult(Packed):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, str]
     errors: dict[int, SegmentError]
-    carried: int = 0
+    reused: int = 0
     """Segments in `results` that earlier batches had generated."""
     truncated: tuple[int, ...] = ()
     """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
@@ -87,7 +87,7 @@ class BatchResult(Packed):
     elapsed_s: float
     """From submission to the collector's last stroke."""
     audio_s: float
-    carried_audio_s: float = 0.0
+    reused_audio_s: float = 0.0
     """How much of `audio_s` earlier batches had generated."""
     frames: int
     workers: dict[str, int]

@@ -15,8 +15,8 @@ from kombu.transport.redis import Transport
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.names import PARENT, Names
 from cloner.process import PARENT_PID
-from cloner.queueing.heartbeat import HOLDER, beat_from_now_on
-from cloner.queueing.transport import Channel, GiveBack
+from cloner.queueing.heartbeat import HOLDER, start_heartbeat
+from cloner.queueing.transport import Channel, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import celery_address, check_address
 
@@ -102,14 +102,14 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     Raises `BadSetting` as `make_app` does.
     """
     app = make_app(settings, name)
-    app.steps["consumer"].add(GiveBack)
+    app.steps["consumer"].add(RequeueOnReconnect)
     Transport.Channel = Channel
     # The child is spawned, not forked: it finds its tasks by this name.
     app.conf.imports = ("cloner.queueing.heartbeat", "cloner.queueing.log_filters", tasks)
     # The child ends with this process, and shows signs of life under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[HOLDER] = name
-    beat_from_now_on(settings, name, PARENT)
+    start_heartbeat(settings, name, PARENT)
     # What we say goes to standard error; Celery's banner and farewells go to standard output.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -1,4 +1,4 @@
-"""Signs of life of each process of a worker or collector, for the launcher to see.
+"""Vitals of life of each process of a worker or collector, for the launcher to see.
 
 A thread beats in both, Celery's parent and the child: it stops where the process is frozen, and only there. A busy
 interpreter holds it up by less than a second; a parent that waits for Redis to come back goes on beating.
@@ -26,7 +26,7 @@ HOLDER = "CLONER_HOLDER"
 """Environment variable in which the parent tells its child under what name the two hold messages."""
 
 
-def beat_from_now_on(settings: Settings, holder: str, part: str) -> None:
+def start_heartbeat(settings: Settings, holder: str, part: str) -> None:
     """Show signs of life until the process ends: its id and a count that grows.
 
     And end it, with all that it started, when another launcher than its own has the box: that one starts another
@@ -55,4 +55,4 @@ def beat_from_now_on(settings: Settings, holder: str, part: str) -> None:
 def start(**_: Any) -> None:
     """In the child: end with the parent, and beat before anything else is done."""
     die_with_parent()
-    beat_from_now_on(load_settings(), os.environ[HOLDER], CHILD)
+    start_heartbeat(load_settings(), os.environ[HOLDER], CHILD)

@@ -21,7 +21,7 @@ def _say_once(state: RetryCallState) -> None:
         get_logger().warning(f"Redis cannot be used, trying on: {state.outcome.exception()}")
 
 
-PATIENCE = Retrying(
+retry_on_outage = Retrying(
     retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), before_sleep=_say_once, reraise=True
 )
 """The task itself goes on trying. Celery's own retry is a message, and where Redis is away it cannot be sent: Celery

@@ -107,7 +107,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 """What comes of a message that kombu has not written."""
 
 
-class GiveBack(StartStopStep):  # type: ignore[misc]  # Celery has no types
+class RequeueOnReconnect(StartStopStep):  # type: ignore[misc]  # Celery has no types
     """A step of Celery's consumer: it runs at each new connection, before the first message is taken."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

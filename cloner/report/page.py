@@ -44,7 +44,7 @@ class OutputRow:
     output: str
     href: str
     audio_s: float
-    carried: bool
+    reused: bool
     truncated: bool
 
 
@@ -98,7 +98,7 @@ def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRo
     cancelled = Counter(error.speaker for error in result.errors.values() if error.code == CANCELLED)
     listed = share(map(len, outputs.values()), OUTPUTS)
     every = [row for rows in outputs.values() for row in rows]
-    spoken_s = result.audio_s - result.carried_audio_s
+    spoken_s = result.audio_s - result.reused_audio_s
     return {
         "result": result,
         "fleet": fleet,
@@ -134,7 +134,7 @@ def _outputs(result: BatchResult, lines: Mapping[int, SegmentResult]) -> dict[st
         if line := lines.get(index):
             # From OUT/.cloner/BATCH_ID/ to what is named relative to OUT.
             href = f"../../{quote(output)}"
-            rows[line.speaker].append(OutputRow(index, output, href, line.audio_s, line.carried, line.truncated))
+            rows[line.speaker].append(OutputRow(index, output, href, line.audio_s, line.reused, line.truncated))
     return rows
 
 

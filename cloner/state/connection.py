@@ -54,7 +54,7 @@ def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: 
 
 
 @contextmanager
-def reaching(url: str) -> Iterator[None]:
+def translate_redis_errors(url: str) -> Iterator[None]:
     """Inside it, a Redis that cannot be used is `BrokerUnreachable`, which names `url` without its password."""
     try:
         yield

@@ -14,7 +14,7 @@ from cloner.state.connection import server_time
 
 
 @dataclass(frozen=True)
-class CardUse:
+class GpuUsage:
     """A reading of one card."""
 
     box: str
@@ -27,14 +27,14 @@ class CardUse:
     """Part of the time, lately, in which the card computed, 0..1; None where the driver does not tell."""
 
 
-class Cards:
+class GpuUsageTable:
     """A fleet's readings. `redis` must decode responses."""
 
     def __init__(self, redis: Redis, names: Names) -> None:
         self._redis = redis
         self._key = names.cards
 
-    def write(self, readings: Sequence[CardUse]) -> None:
+    def write(self, readings: Sequence[GpuUsage]) -> None:
         """Replace what was known of these cards."""
         now = server_time(self._redis)
         values: dict[Any, Any] = {
@@ -43,7 +43,7 @@ class Cards:
         if values:
             self._redis.hset(self._key, mapping=values)
 
-    def read(self, alive_s: float) -> dict[tuple[str, str], CardUse]:
+    def read(self, alive_s: float) -> dict[tuple[str, str], GpuUsage]:
         """(box, card) -> its reading, if it is not older than `alive_s` seconds."""
         since = server_time(self._redis) - alive_s
         readings = {}
@@ -51,10 +51,10 @@ class Cards:
             card, _, box = str(field).partition("@")
             at, *figures = json.loads(value)
             if at >= since:
-                readings[box, card] = CardUse(box, card, *figures)
+                readings[box, card] = GpuUsage(box, card, *figures)
         return readings
 
-    def remove(self, readings: Sequence[CardUse]) -> None:
+    def remove(self, readings: Sequence[GpuUsage]) -> None:
         """Nobody reads these cards any more."""
         if readings:
             self._redis.hdel(self._key, *(self._field(reading.box, reading.card) for reading in readings))

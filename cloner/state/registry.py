@@ -67,10 +67,10 @@ class WorkerInfo:
     loads: int = 0
     """Model loads under this name since the launcher registered it."""
     steps: int = 0
-    """Signs of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
+    """Vitals of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
     error: str = ""
     """Why its model does not load, or why it is given up, if it is."""
-    outdone: str = ""
+    suspected_faulty: str = ""
     """A batch and chunk that another worker could speak after it could not, if it has spoken nothing since."""
     assignment: str = ""
     """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""

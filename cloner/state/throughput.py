@@ -19,7 +19,7 @@ class Speed:
     left_s: float | None = None
 
 
-class Speedometer:
+class ThroughputMeter:
     """Looks at one batch. Until it has seen segments finish, the batch's speed is the mean since its submission."""
 
     def __init__(self, submitted_at: float) -> None:

@@ -13,7 +13,6 @@ def main() -> int:
     from cloner.logs import configure, get_logger
     from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
-    from cloner.state.connection import reaching
     from cloner.state.registry import expected_worker
 
     configure()
@@ -30,9 +29,10 @@ def main() -> int:
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.queueing.app import run_worker
+        from cloner.state.connection import translate_redis_errors
         from cloner.worker.lifecycle import register_if_alone, stop_when_useless
 
-        with reaching(settings.require_redis_url()):
+        with translate_redis_errors(settings.require_redis_url()):
             register_if_alone(settings, worker)
         stop_when_useless()
         return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])

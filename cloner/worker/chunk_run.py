@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from redis import RedisError
 
 from cloner.batch import ReferenceKind, segment_seed
-from cloner.engine.base import Line, NotSpoken, Spoken
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
 from cloner.errors import BadReference, EngineBroken, RecordFailed, WorkerBroken, reason_of
 from cloner.logs import get_logger
 from cloner.output.audio_files import codes_part
@@ -23,7 +23,7 @@ from cloner.state.batches import Tally
 from cloner.state.registry import WorkerInfo, WorkerState
 from cloner.worker.chunk_log import ChunkLog
 from cloner.worker.chunk_watch import ChunkWatch
-from cloner.worker.crash_plan import DEATHS, LONE_CRASHES, judge
+from cloner.worker.crash_plan import DEATHS, LONE_CRASHES, plan_after_crashes
 from cloner.worker.outbox import Outbox
 from cloner.worker.runtime import Runtime
 from cloner.worker.voices import Voices
@@ -124,11 +124,11 @@ class ChunkRun:
                 self._runtime.outputs.discard(name)
         speakers = {segment: part.id for segment, (part, _, _) in self._todo.items()}
         others = self._runtime.others() if dead else []
-        verdict = judge(dead, speakers, self._tally.generated, self._runtime.name, has_others=bool(others))
+        verdict = plan_after_crashes(dead, speakers, self._tally.generated, self._runtime.name, has_others=bool(others))
         died = Counter(run.worker for run in dead if run.generated == self._tally.generated)
         self._unable = {name for name, times in died.items() if times >= LONE_CRASHES - 1} - {self._runtime.name}
         self._fail(verdict.crashed, "crashed", CRASHED)
-        if verdict.is_doubtful:
+        if verdict.needs_second_opinion:
             self._pass_on(others[0])
         if verdict.is_hopeless:
             get_logger().error(
@@ -154,7 +154,7 @@ class ChunkRun:
         """Leave the chunk to another worker: the fault may be this one's. If another one could speak what this one
         passed on before, it is."""
         known = self._runtime.registry.get(self._runtime.name)
-        if known and known.outdone:
+        if known and known.suspected_faulty:
             raise WorkerBroken(USELESS)
         get_logger().error(
             f"Chunk {self._message.number} of batch {self._message.batch_id} is passed on to {other.name}: the process"
@@ -162,7 +162,7 @@ class ChunkRun:
         )
         raise PassedOn(other.queue)
 
-    def _answers(self, segments: Collection[int]) -> Generator[Spoken | NotSpoken, None, None]:
+    def _answers(self, segments: Collection[int]) -> Generator[SpeechResult, None, None]:
         """What the engine says to these segments. Raises `EngineBroken`."""
         try:
             with closing(self._runtime.engine.speak(self._lines(segments), self._watch)) as answers:
@@ -173,7 +173,7 @@ class ChunkRun:
             # An engine may break in any way, and then one that is loaded anew may do better.
             raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
-    def _lines(self, segments: Collection[int]) -> Iterator[Line]:
+    def _lines(self, segments: Collection[int]) -> Iterator[SpeechRequest]:
         """The lines of some segments; an engine may draw them one by one or all at once."""
         parts = [(part, todo) for part in self._message.parts if (todo := self._among(part, segments))]
         voices = Voices(self._runtime, [part.reference for part, _ in parts], self._codes)
@@ -185,13 +185,13 @@ class ChunkRun:
                 voice = voices.get(part.reference)
             except BadReference as error:
                 for row in todo:
-                    self._take(NotSpoken(row[0], error.code, error.message))
+                    self._take(SegmentFailure(row[0], error.code, error.message))
                 continue
             for row in todo:
                 if self._watch.stopped():
                     return
                 seed = segment_seed(self._message.generation.seed, row[0])
-                yield Line(row[0], row[1], voice, self._message.generation, seed)
+                yield SpeechRequest(row[0], row[1], voice, self._message.generation, seed)
 
     def _among(self, part: SpeakerPart, segments: Collection[int]) -> list[SegmentRow]:
         return [row for row in part.segments if row[0] in segments and row[0] in self._todo]
@@ -210,9 +210,9 @@ class ChunkRun:
         """Fail segments that no engine is asked to speak."""
         for segment in segments:
             self._log.begin(self._todo[segment][0])
-            self._take(NotSpoken(segment, code, message))
+            self._take(SegmentFailure(segment, code, message))
 
-    def _take(self, answer: Spoken | NotSpoken) -> None:
+    def _take(self, answer: SegmentAudio | SegmentFailure) -> None:
         """Write what came of a segment, and say it."""
         part, row, key = self._todo.pop(answer.segment)
         index, _, output = row
@@ -263,14 +263,14 @@ class ChunkRun:
             state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
             pipe.hset(names.worker(self._runtime.name), mapping=state)
             if self._spoken_s:
-                pipe.hset(names.worker(self._runtime.name), "outdone", "")
+                pipe.hset(names.worker(self._runtime.name), "suspected_faulty", "")
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
                 pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
             pipe.execute()
         if self._spoken_s:
             for name in self._unable:
                 if self._runtime.registry.get(name):
-                    self._runtime.registry.update(name, outdone=f"{message.batch_id}/{message.number}")
+                    self._runtime.registry.update(name, suspected_faulty=f"{message.batch_id}/{message.number}")
 
     def _report(self) -> None:
         self._reported = time.monotonic()

@@ -25,7 +25,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CrashPlan:
     """The segments still to be spoken, each in one of these."""
 
     turns: Sequence[Turn]
@@ -36,21 +36,21 @@ class Verdict:
     """Given up: alone at `LONE_CRASHES` crashes."""
     is_hopeless: bool
     """Whether the engine itself seems to be broken: then none of the others is spoken."""
-    is_doubtful: bool
+    needs_second_opinion: bool
     """Whether something would be given up on this worker's word alone, which has not shown since that it can speak:
     another one should try first."""
 
 
-def judge(
+def plan_after_crashes(
     dead: Iterable[Run], todo: Mapping[int, str], generated: int, worker: str = "", *, has_others: bool = False
-) -> Verdict:
+) -> CrashPlan:
     """Order what is `todo` of a chunk, segments with their speakers, `generated` segments being there, after the `dead`
     runs.
 
     A worker gives up only what it has seen crash itself, and `has_others` says whether there are others to ask: what
     rests on one worker's word, which has generated nothing since, may be that worker's own fault.
     """
-    vain: list[Run] = []
+    fruitless: list[Run] = []
     alone: defaultdict[int, list[Run]] = defaultdict(list)
     suspects: set[int] = set()
     for run in dead:
@@ -59,19 +59,19 @@ def judge(
             if was_alone:
                 alone[segment].append(run)
         if run.generated == generated:
-            vain.append(run)
+            fruitless.append(run)
 
     def own(runs: Sequence[Run]) -> int:
         return sum(run.worker == worker for run in runs)
 
-    def hearsay(runs: Sequence[Run]) -> bool:
+    def only_this_worker(runs: Sequence[Run]) -> bool:
         return has_others and all(run.worker == worker and run.generated == generated for run in runs)
 
     lone = {segment: alone[segment] for segment in todo if alone[segment]}
-    crashed = [s for s, runs in lone.items() if len(runs) >= LONE_CRASHES and own(runs) and not hearsay(runs)]
+    crashed = [s for s, runs in lone.items() if len(runs) >= LONE_CRASHES and own(runs) and not only_this_worker(runs)]
     # The last of them is the other worker's.
-    is_doubtful = any(len(runs) >= LONE_CRASHES - 1 and hearsay(runs) for runs in lone.values())
-    is_vain = len(vain) >= DEATHS and own(vain) >= LONE_CRASHES
+    needs_second_opinion = any(len(runs) >= LONE_CRASHES - 1 and only_this_worker(runs) for runs in lone.values())
+    is_fruitless = len(fruitless) >= DEATHS and own(fruitless) >= LONE_CRASHES
     last = sorted((segment for segment in lone if segment not in crashed), key=lambda segment: -len(lone[segment]))
     doubtful = {todo[segment] for segment in lone}
     turns: list[Turn] = []
@@ -80,9 +80,9 @@ def judge(
         turns += [Turn([segment], alone=True) for segment in some if segment in suspects and not alone[segment]]
         if fresh := [segment for segment in some if segment not in suspects]:
             turns.append(Turn(fresh, alone=False))
-    return Verdict(
+    return CrashPlan(
         turns=[*turns, *(Turn([segment], alone=True) for segment in last)],
         crashed=crashed,
-        is_hopeless=is_vain and not hearsay(vain),
-        is_doubtful=is_doubtful or (is_vain and hearsay(vain)),
+        is_hopeless=is_fruitless and not only_this_worker(fruitless),
+        needs_second_opinion=needs_second_opinion or (is_fruitless and only_this_worker(fruitless)),
     )

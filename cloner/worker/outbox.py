@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from cloner.audio import SAMPLE_RATE
-from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull, SegmentFailed
 from cloner.logs import get_logger
 from cloner.output.record import Record, RecordWriter
@@ -36,7 +36,7 @@ class Outbox:
         """This worker's file of the record; to be handed to `put`."""
         return self.patiently(lambda: RecordWriter(self._record, self._runtime.name))
 
-    def put(self, writer: RecordWriter, result: SegmentResult, answer: Spoken | NotSpoken) -> SegmentResult:
+    def put(self, writer: RecordWriter, result: SegmentResult, answer: SegmentAudio | SegmentFailure) -> SegmentResult:
         """Write the answer, and `result` with what became of it.
 
         A segment whose audio has no room is failed; the next one waits until it has.
@@ -47,7 +47,7 @@ class Outbox:
         except SegmentFailed as error:
             result = result.model_copy(update={"code": error.code, "message": error.message})
             # Samples take two bytes in the largest of the formats.
-            needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, Spoken) else 0
+            needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio) else 0
         self.patiently(lambda: writer.append(result))
         if needed:
             self._wait_for_room(needed)
@@ -65,9 +65,9 @@ class Outbox:
                 if not self._wait_for_room(LINE_BYTES):
                     raise
 
-    def _written(self, answer: Spoken | NotSpoken, output: str) -> dict[str, object]:
+    def _written(self, answer: SegmentAudio | SegmentFailure, output: str) -> dict[str, object]:
         """Write the answer's audio, if it has any; what became of it, as fields of a `SegmentResult`."""
-        if isinstance(answer, NotSpoken):
+        if isinstance(answer, SegmentFailure):
             return {"code": answer.code, "message": answer.message}
         written = self._runtime.outputs.write_audio(output, answer.audio, SAMPLE_RATE)
         seconds = len(answer.audio) / SAMPLE_RATE

@@ -13,7 +13,7 @@ from cloner.logs import get_logger
 from cloner.names import SCHEMA, SPEAK_CHUNK
 from cloner.protocol.messages import ChunkMessage, read_chunk, schema_of
 from cloner.queueing import log_filters as deaths  # noqa: F401 - it sets the parent's log up
-from cloner.queueing.retry import PATIENCE
+from cloner.queueing.retry import retry_on_outage
 from cloner.worker import lifecycle
 from cloner.worker.chunk_run import ChunkRun, PassedOn
 from cloner.worker.runtime import Runtime
@@ -37,13 +37,13 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
         get_logger().error(f"A message was refused: {error.message}")
         raise
     try:
-        PATIENCE(_speak, runtime, chunk)
+        retry_on_outage(_speak, runtime, chunk)
     except EngineBroken as error:
         lifecycle.end_broken(error)
     except WorkerBroken as error:
         lifecycle.end_worker(runtime, error)
     except PassedOn as chance:
-        PATIENCE(_leave_in, chance.queue, self)
+        retry_on_outage(_leave_in, chance.queue, self)
     # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
     return {"chunk": message["number"]}
 

@@ -22,7 +22,7 @@ class Plan:
     size: str
     decoding: decoding.Race
     codec: codec.Race
-    share: workers.Share
+    share: workers.Assignment
     workers: tuple[int, ...]
     wav_goal: str = ""
     ready_goal: str = ""
@@ -54,7 +54,7 @@ PLANS = {
         codec=codec.Race(
             name="full", device="cuda", precisions=("float16", "bfloat16", "float32"), segments=32, frames=200, runs=3
         ),
-        share=workers.Share(
+        share=workers.Assignment(
             device="cuda", precision="bfloat16", slots=64, segments=256, voices=8, shortest=100, longest=300, runs=3
         ),
         workers=(1, 2, 4),
@@ -67,7 +67,7 @@ PLANS = {
             size="tiny", device="cuda", precision="bfloat16", slots=(1, 4), frames=4, upstream_frames=2, runs=2
         ),
         codec=codec.Race(name="small", device="cuda", precisions=("bfloat16", "float32"), segments=2, frames=4, runs=2),
-        share=workers.Share(
+        share=workers.Assignment(
             device="cuda", precision="bfloat16", slots=4, segments=6, voices=2, shortest=2, longest=6, runs=2
         ),
         workers=(2,),

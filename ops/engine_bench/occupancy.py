@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER
-from cloner.engine.base import Line
+from cloner.engine.base import SpeechRequest
 from cloner.engine.scheduler import Scheduler, Use
 from ops.engine_bench import ours
 from ops.engine_bench.table import Row
@@ -37,7 +37,7 @@ def rows(directory: Path, runs: int, goal: str) -> list[Row]:
     return [Row(what, "of 1", used, [1.0] * runs, goal=goal)]
 
 
-def guessed_lines(seed: int) -> list[Line]:
+def guessed_lines(seed: int) -> list[SpeechRequest]:
     """A chunk of lines as long as chance has it, with texts as long as the guess."""
     random = np.random.default_rng(seed)
     frames = random.integers(SHORTEST, LONGEST, CHUNK, endpoint=True)
@@ -46,7 +46,7 @@ def guessed_lines(seed: int) -> list[Line]:
     return make_lines([int(n) for n in frames], [make_voice(0, frames=10)], texts)
 
 
-def _occupancy(scheduler: Scheduler, lines: list[Line]) -> float:
+def _occupancy(scheduler: Scheduler, lines: list[SpeechRequest]) -> float:
     scheduler.use = Use()
     spoken = [codes_of(answer) for answer in scheduler.run(lines)]
     if len(spoken) != len(lines):

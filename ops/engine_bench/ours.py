@@ -9,11 +9,11 @@ from unittest.mock import patch
 import torch
 
 from cloner.engine import fish
-from cloner.engine.base import Line
+from cloner.engine.base import SpeechRequest
 from cloner.engine.cache import Cache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
-from cloner.engine.prefix_cache import Prefixes
+from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Statuses, Stepper
@@ -38,13 +38,13 @@ def make_scheduler(model: Model, prompts: Prompts, slots: int, positions: int) -
     cache.shape(positions)
     decoder = Decoder(model, cache, slots, positions)
     stepper = Stepper(decoder, slots, deterministic=False)
-    prefixes = Prefixes(decoder, prompts, PREFIX_BYTES)
+    prefixes = PrefixCache(decoder, prompts, PREFIX_BYTES)
     scheduler = Scheduler(decoder, stepper, prompts, prefixes, positions, positions, deterministic=False)
     stepper.warm_up()
     return scheduler
 
 
-def decoding_rate(scheduler: Scheduler, lines: list[Line]) -> float:
+def decoding_rate(scheduler: Scheduler, lines: list[SpeechRequest]) -> float:
     """Frames a second from the first step, when all prompts are read, until the last line is finished. There are no
     more lines than slots."""
     began: list[float] = []

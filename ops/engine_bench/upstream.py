@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Line
+from cloner.engine.base import SpeechRequest
 from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS
 
 
@@ -41,7 +41,7 @@ def load_codec(directory: Path, device: torch.device) -> fish.Codec:
     return codec.eval().to(device)
 
 
-def speak(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, float]:
+def speak(model: fish.Text2Semantic, line: SpeechRequest) -> tuple[Tensor, float]:
     """Codes ``[codebooks, frames]`` of one line, and the seconds that the frames after the first took: the first one
     comes from reading the prompt."""
     began: list[float] = []
@@ -73,7 +73,7 @@ def speak(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, float]:
     return codes, time.perf_counter() - began[0]
 
 
-def decoding_rate(model: fish.Text2Semantic, line: Line) -> float:
+def decoding_rate(model: fish.Text2Semantic, line: SpeechRequest) -> float:
     """Frames a second while one line is decoded, its prompt left out."""
     codes, seconds = speak(model, line)
     return codes.shape[1] / seconds  # one came with the prompt, and one more than these was decoded and dropped

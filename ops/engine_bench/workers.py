@@ -23,11 +23,11 @@ PATIENCE_S = 300
 """How long workers wait for each other to load."""
 
 USABLE = 0.9
-"""Part of a card's memory that workers may take, as in the launcher."""
+"""SpeakerSlice of a card's memory that workers may take, as in the launcher."""
 
 
 @dataclass(frozen=True)
-class Share:
+class Assignment:
     """What each worker speaks, `runs` times: `segments` of `shortest` to `longest` frames in `voices`."""
 
     device: str
@@ -76,7 +76,7 @@ class Meeting:
     answers: SimpleQueue[Worker]
 
 
-def work(directory: Path, share: Share, workers: int) -> Worked:
+def work(directory: Path, share: Assignment, workers: int) -> Worked:
     """Let so many workers speak at the same time. Raises `RuntimeError` if one fails; it has said why itself."""
     context = get_context("spawn")
     meeting = Meeting(context.Barrier(workers), context.SimpleQueue())
@@ -100,7 +100,7 @@ def work(directory: Path, share: Share, workers: int) -> Worked:
     )
 
 
-def speak(directory: Path, share: Share, workers: int, folder: Path, meeting: Meeting) -> None:
+def speak(directory: Path, share: Assignment, workers: int, folder: Path, meeting: Meeting) -> None:
     """What one worker does; the last thing is its answer."""
     try:
         precision = getattr(torch, share.precision)
@@ -121,7 +121,7 @@ def speak(directory: Path, share: Share, workers: int, folder: Path, meeting: Me
     )  # in the first run the engine met its shapes for the first time
 
 
-def _options(share: Share, workers: int) -> Options:
+def _options(share: Assignment, workers: int) -> Options:
     """The card's memory divided among the workers."""
     memory_gb = 8.0
     if share.device == "cuda":
@@ -129,7 +129,7 @@ def _options(share: Share, workers: int) -> Options:
     return Options(memory_gb, share.slots)
 
 
-def _spell(engine: BatchedEngine, share: Share, outputs: OutputRoot) -> Spell:
+def _spell(engine: BatchedEngine, share: Assignment, outputs: OutputRoot) -> Spell:
     lengths = np.linspace(share.shortest, share.longest, share.segments).round().astype(int)
     voices = [make_voice(speaker) for speaker in range(share.voices)]
     began, durations = time.monotonic(), []

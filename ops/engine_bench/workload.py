@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.base import Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.scheduler import SegmentCodes
 
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
@@ -27,11 +27,11 @@ def make_voice(seed: int, frames: int = REFERENCE_FRAMES) -> Voice:
     return Voice(codes, "This is what the reference says, in about ten seconds, and no less.")
 
 
-def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None) -> list[Line]:
+def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None) -> list[SpeechRequest]:
     """A line for each of `frames`, which it has exactly: the end token is held back so long, and comes too late."""
     lengths = list(frames)
     return [
-        Line(
+        SpeechRequest(
             segment=number,
             text=text,
             voice=voices[number % len(voices)],
@@ -42,16 +42,16 @@ def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] 
     ]
 
 
-def codes_of(answer: SegmentCodes | NotSpoken) -> Tensor:
+def codes_of(answer: SegmentCodes | SegmentFailure) -> Tensor:
     """The codes of an answer. Raises `RuntimeError` if there are none: a figure without the work is no figure."""
     if isinstance(answer, SegmentCodes):
         return answer.codes
     raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
 
 
-def audio_of(answer: Spoken | NotSpoken) -> Audio:
+def audio_of(answer: SegmentAudio | SegmentFailure) -> Audio:
     """The audio of an answer. Raises `RuntimeError` if there is none."""
-    if isinstance(answer, Spoken):
+    if isinstance(answer, SegmentAudio):
         return answer.audio
     raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
 

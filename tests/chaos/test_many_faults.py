@@ -120,7 +120,7 @@ def _go_through(
             print("", *fleet.lines[-LAST_LINES:], sep="\n")
     assert (result.generated, result.errors) == (total, {})
     assert faults.waiting.wait() == 0
-    # Spoken again is only what was in hand at a crash, and of that there was no line yet.
+    # SegmentAudio again is only what was in hand at a crash, and of that there was no line yet.
     assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
     assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))
     _assert_nothing_left(client, settings)

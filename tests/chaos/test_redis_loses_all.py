@@ -64,8 +64,8 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     result = again.wait(timeout=100)
     assert (result.generated, result.failed) == (40, 0)
     # What was in hand is spoken to its end meanwhile.
-    assert result.carried >= len(there) >= 10
-    assert len(spoken_by_workers(settings, again.id)) == 40 - result.carried
+    assert result.reused >= len(there) >= 10
+    assert len(spoken_by_workers(settings, again.id)) == 40 - result.reused
     assert [worker.pid for worker in client.fleet()] == [worker.pid for worker in before]
     # The launcher has its box as before, and nothing of the lost batch stays for ever.
     assert client.redis.exists(settings.names.box(settings.box))

@@ -365,5 +365,5 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     launch("--workers", "1").wait_for("Models loaded!")
     batch.wait(timeout=100)
     result = client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100)
-    assert (result.generated, result.carried) == (1, 0)
+    assert (result.generated, result.reused) == (1, 0)
     assert path.read_bytes() == first

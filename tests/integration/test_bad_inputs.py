@@ -23,7 +23,7 @@ from redis import Redis
 from cloner import Client
 from cloner.__main__ import main
 from cloner.batch import Reference, ReferenceKind
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 from cloner.engine import make_engine
 from cloner.input.references import codes_file_problem, load_reference, recording_file_problem
 from cloner.protocol.references import audio_from_bytes
@@ -562,7 +562,7 @@ def test_a_checkpoint_that_cannot_be_loaded(
     make(folder / name)
 
     def load() -> None:
-        with sentences():
+        with report_errors():
             make_engine(Settings(checkpoint_dir=folder, engine=EngineName.BATCHED), "cpu").load(lambda _line: None)
 
     status, said = cloner(entry=load)

@@ -59,7 +59,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert 0.05 <= plan.seconds < 60
     assert (dump(client), files(settings.out_dir)) == (keys, written)
 
-    assert client.submit(batch).wait(timeout=60).carried == 8
+    assert client.submit(batch).wait(timeout=60).reused == 8
     assert str(client.plan(batch)) == "Nothing is left to speak"
 
 
@@ -110,7 +110,7 @@ def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings
     ran = run_cloner("retry", first.id, "--wait", cwd=tmp_path, env=environment(settings))
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
-    assert (result["total"], result["generated"], result["carried"]) == (3, 3, 0)
+    assert (result["total"], result["generated"], result["reused"]) == (3, 3, 0)
     assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
     assert spoken(settings, result["batch_id"]) == [3, 4, 5]
     assert f"[Main] Batch: {result['batch_id']}" in ran.stderr

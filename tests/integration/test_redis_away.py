@@ -164,7 +164,7 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     batch = client.submit(write_batch(tmp_path, [1, 1, 1]))
     monkeypatch.setenv("CLONER_REDIS_URL", settings.require_redis_url())
     monkeypatch.setenv("CLONER_FLEET", settings.fleet)
-    monkeypatch.setattr(patience.PATIENCE, "sleep", lambda _s: server.start(timeout=30))
+    monkeypatch.setattr(patience.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
 
     def going_away(header: list[Signature]) -> chord:
         monkeypatch.setattr(collect, "chord", chord)

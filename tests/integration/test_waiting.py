@@ -123,7 +123,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     assert all((settings.out_dir / output).exists() for output in result.results.values())
     # What was cancelled is in nobody's way, and what was finished is not spoken again.
     again = client.submit(write_batch(tmp_path, [100, 50])).wait(timeout=100)
-    assert (again.generated, again.carried) == (150, len(there))
+    assert (again.generated, again.reused) == (150, len(there))
 
 
 def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Start, settings: Settings, tmp_path: Path) -> None:

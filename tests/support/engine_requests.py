@@ -13,12 +13,12 @@ from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine import fish
-from cloner.engine.base import Line, Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.cache import Cache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
-from cloner.engine.packed_linear import Product
-from cloner.engine.prefix_cache import Prefixes
+from cloner.engine.packed_linear import PackedLinear
+from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 from cloner.engine.stepper import Stepper
@@ -47,17 +47,17 @@ def make_voice(seed: int, frames: int = 20) -> Voice:
     return Voice(codes, "What the reference says.")
 
 
-def make_line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> Line:
+def make_line(voice: Voice, segment: int = 0, text: str = "Hello.", seed: int = 0, **generation: Any) -> SpeechRequest:
     most = generation.setdefault("max_new_tokens", 12)
-    return Line(segment, text, voice, Generation(**{"min_new_tokens": min(12, most), **generation}), seed)
+    return SpeechRequest(segment, text, voice, Generation(**{"min_new_tokens": min(12, most), **generation}), seed)
 
 
-def frames_line(voice: Voice, segment: int, frames: int, text: str = LONG_TEXT, **generation: Any) -> Line:
+def frames_line(voice: Voice, segment: int, frames: int, text: str = LONG_TEXT, **generation: Any) -> SpeechRequest:
     """A line of exactly so many frames."""
     return make_line(voice, segment, text, seed=segment, max_new_tokens=frames, min_new_tokens=frames, **generation)
 
 
-def greedy(line: Line) -> Line:
+def greedy(line: SpeechRequest) -> SpeechRequest:
     """The line, to be spoken with the likeliest tokens alone."""
     return replace(line, generation=line.generation.model_copy(update={"top_p": 1e-6, "repetition_penalty": 1.0}))
 
@@ -83,21 +83,21 @@ def make_scheduler(
         decoder,
         Stepper(decoder, slots, deterministic=deterministic),
         prompts,
-        Prefixes(decoder, prompts, prefix_bytes),
+        PrefixCache(decoder, prompts, prefix_bytes),
         positions,
         1024,
         deterministic,
     )
 
 
-def codes_of(scheduler: Scheduler, lines: Iterable[Line]) -> dict[int, np.ndarray[Any, Any]]:
+def codes_of(scheduler: Scheduler, lines: Iterable[SpeechRequest]) -> dict[int, np.ndarray[Any, Any]]:
     """Codes ``[codebooks, frames]`` of each segment."""
     answers = list(scheduler.run(lines))
     assert all(isinstance(answer, SegmentCodes) for answer in answers), answers
     return {answer.line.segment: answer.codes.numpy() for answer in answers if isinstance(answer, SegmentCodes)}
 
 
-def weight_of(product: Product) -> Tensor:
+def weight_of(product: PackedLinear) -> Tensor:
     """A copy of a product's weight ``[outputs, inputs]``, laid out as usual."""
     weight = product._weight
     return weight.to_dense() if weight.is_mkldnn else weight.clone()

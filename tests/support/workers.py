@@ -7,7 +7,7 @@ from pathlib import Path
 from redis import Redis
 
 from cloner.batch import Batch
-from cloner.client.assignment import Strategy, deal
+from cloner.client.assignment import Strategy, assign
 from cloner.engine.base import Engine
 from cloner.engine.fake import FakeEngine
 from cloner.input.batch_file import read_batch
@@ -39,7 +39,7 @@ class Workers:
     def submit(self, path: Path, strategy: Strategy = Strategy.ROUND_ROBIN) -> list[ChunkMessage]:
         """The chunks of a batch file, its references in Redis."""
         batch = read_batch(path, out_root=None, references=None)
-        chunks, _ = deal(batch, self.infos, strategy, self.settings.names)
+        chunks, _ = assign(batch, self.infos, strategy, self.settings.names)
         manifest = Manifest(
             batch_id=BATCH_ID,
             source=path.name,

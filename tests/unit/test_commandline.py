@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 from cloner.errors import LoadFailed
 
 HANGS = "import signal; print('importing', flush=True); signal.pause()"
 
 
 def test_an_error_of_ours_is_its_sentence_and_status(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop, sentences():
+    with pytest.raises(SystemExit) as stop, report_errors():
         raise LoadFailed("no model.pth")
     assert (stop.value.code, capsys.readouterr().err) == (78, "no model.pth\n")
 
@@ -24,7 +24,7 @@ def test_an_error_of_ours_is_its_sentence_and_status(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_line_and_the_shells_status(capfd: pytest.CaptureFixture[str], number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as stop, sentences():
+    with pytest.raises(SystemExit) as stop, report_errors():
         signal.raise_signal(number)
     assert (stop.value.code, capfd.readouterr().err) == (128 + number, f"Stopped by {number.name}\n")
     assert signal.getsignal(number) is before
@@ -33,7 +33,7 @@ def test_a_signal_is_a_line_and_the_shells_status(capfd: pytest.CaptureFixture[s
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with sentences():
+        with report_errors():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

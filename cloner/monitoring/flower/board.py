@@ -14,7 +14,7 @@ from cloner.report.page import body
 from cloner.settings import Settings
 from cloner.state.batches import Progress
 from cloner.state.connection import connect
-from cloner.state.throughput import Speedometer
+from cloner.state.throughput import ThroughputMeter
 
 SHOWN = 50
 """Batches that are shown: the newest."""
@@ -43,7 +43,7 @@ class Board:
         self._submissions: dict[str, _Submission] = {}
         self._closed: dict[str, Progress] = {}
         """A batch that is closed stays as it is: it is not read again."""
-        self._speeds: dict[str, Speedometer] = {}
+        self._speeds: dict[str, ThroughputMeter] = {}
 
     def look(self) -> dict[str, Any]:
         """The fleet now."""
@@ -85,7 +85,7 @@ class Board:
 
     def _batch(self, progress: Progress, now: float, attended: bool) -> dict[str, Any]:
         submission = self._submission(progress.batch_id)
-        meter = self._speeds.setdefault(progress.batch_id, Speedometer(submission.submitted_at))
+        meter = self._speeds.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
         speed = meter.look(now, progress)
         state = "cancelled" if progress.cancelled and progress.state != "broken" else progress.state
         return {

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from cloner.client.assignment import CHUNK_FILLS, Part, Share, cut, longest_first, round_robin
+from cloner.client.assignment import CHUNK_FILLS, Assignment, SpeakerSlice, cut, longest_first, round_robin
 
 
-def speakers_of(shares: list[Share]) -> list[list[int]]:
+def speakers_of(shares: list[Assignment]) -> list[list[int]]:
     return [[part.speaker for part in share] for share in shares]
 
 
@@ -59,30 +59,34 @@ def test_longest_first_loses_no_segment_and_balances(seed: int) -> None:
 
 
 def test_cut_gives_one_slot_one_speaker_a_chunk() -> None:
-    share = (Part(0, 0, 8), Part(4, 0, 500))
-    assert cut(share, slots=1) == [(Part(0, 0, 8),), (Part(4, 0, 500),)]
+    share = (SpeakerSlice(0, 0, 8), SpeakerSlice(4, 0, 500))
+    assert cut(share, slots=1) == [(SpeakerSlice(0, 0, 8),), (SpeakerSlice(4, 0, 500),)]
 
 
 def test_cut_fills_chunks_with_whole_speakers() -> None:
-    share = tuple(Part(speaker, 0, 10) for speaker in range(5))
+    share = tuple(SpeakerSlice(speaker, 0, 10) for speaker in range(5))
     assert cut(share, slots=2) == [share[:2], share[2:4], share[4:]]
 
 
 def test_cut_splits_a_speaker_bigger_than_a_chunk() -> None:
-    assert cut((Part(0, 0, 40),), slots=2) == [(Part(0, 0, 16),), (Part(0, 16, 32),), (Part(0, 32, 40),)]
+    assert cut((SpeakerSlice(0, 0, 40),), slots=2) == [
+        (SpeakerSlice(0, 0, 16),),
+        (SpeakerSlice(0, 16, 32),),
+        (SpeakerSlice(0, 32, 40),),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_cut_keeps_order_and_fills_all_but_the_last_chunk(seed: int) -> None:
     rng = random.Random(seed)
-    share = tuple(Part(speaker, 0, rng.randint(1, 200)) for speaker in range(rng.randint(1, 40)))
+    share = tuple(SpeakerSlice(speaker, 0, rng.randint(1, 200)) for speaker in range(rng.randint(1, 40)))
     slots = rng.randint(2, 64)
     chunks = cut(share, slots)
     assert spoken(chunks) == {part.speaker: list(range(part.stop)) for part in share}
     assert all(CHUNK_FILLS * slots <= sum(map(len, chunk)) < 2 * CHUNK_FILLS * slots for chunk in chunks[:-1])
 
 
-def spoken(shares: list[Share]) -> dict[int, list[int]]:
+def spoken(shares: list[Assignment]) -> dict[int, list[int]]:
     """Places of the segments of each speaker, sorted; a segment dealt twice stands twice."""
     places: dict[int, list[int]] = {}
     for share in shares:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
-from cloner.client.assignment import Strategy, deal
-from cloner.client.estimate import Counts, Forecast, foresee
+from cloner.client.assignment import Strategy, assign
+from cloner.client.estimate import Counts, Estimate, estimate
 from cloner.names import Names
 from cloner.state.registry import WorkerInfo
 
@@ -37,12 +37,12 @@ def measured(*speeds: float) -> list[WorkerInfo]:
 
 def seconds(sizes: dict[str, int], *speeds: float, strategy: Strategy = Strategy.ROUND_ROBIN) -> float | None:
     workers = measured(*speeds)
-    chunks, _ = deal(batch(sizes), workers, strategy, Names("test"))
-    return foresee(batch(sizes), [], [], chunks, workers).seconds
+    chunks, _ = assign(batch(sizes), workers, strategy, Names("test"))
+    return estimate(batch(sizes), [], [], chunks, workers).seconds
 
 
 def test_each_speakers_segments_are_counted() -> None:
-    found = foresee(batch({"anna": 3, "bob": 2}), ["anna/0.wav", "bob/1.wav"], ["anna/2.wav"])
+    found = estimate(batch({"anna": 3, "bob": 2}), ["anna/0.wav", "bob/1.wav"], ["anna/2.wav"])
     assert found.speakers == {"anna": Counts(1, 1, 1), "bob": Counts(1, 0, 1)}
     assert found.total == Counts(2, 1, 2)
     assert found.rows() == [("anna", "1", "1", "1"), ("bob", "1", "0", "1"), ("total", "2", "1", "2")]
@@ -51,7 +51,7 @@ def test_each_speakers_segments_are_counted() -> None:
 
 
 def test_a_finished_batch_says_so() -> None:
-    found = foresee(batch({"anna": 1}), ["anna/0.wav"], [])
+    found = estimate(batch({"anna": 1}), ["anna/0.wav"], [])
     assert (found.audio_s, str(found)) == (0, "Nothing is left to speak")
 
 
@@ -71,14 +71,14 @@ def test_a_shared_queue_is_emptied_together() -> None:
 
 def test_no_segment_is_longer_than_it_may_be() -> None:
     long = replace(batch({"anna": 1}), generation=Generation(max_new_tokens=43))
-    assert foresee(long, [], []).audio_s == pytest.approx(2, rel=0.01)
+    assert estimate(long, [], []).audio_s == pytest.approx(2, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "98 min"), (9000.0, "2.5 h")]
 )
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    forecast = Forecast({"anna": Counts(missing=1)}, seconds, seconds)
+    forecast = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
     assert str(forecast) == (
         f"1 segments are left to speak, about {said} of audio; that takes about {said} at the measured speed"
     )

@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from cloner.client import liveness as attendance
-from cloner.client.connection import Link
-from cloner.client.liveness import Attendance
+from cloner.client.connection import FleetConnection
+from cloner.client.liveness import Liveness
 from cloner.errors import BatchBroken
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.batches import Progress
@@ -20,18 +20,18 @@ NO_COLLECTOR = "[Main] No collector is alive: the batch waits until one is; star
 
 
 @pytest.fixture
-def link(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Link:
+def link(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> FleetConnection:
     """The patience of a second, at most."""
     monkeypatch.setattr(attendance, "LOOK_S", 0.0)
     monkeypatch.setattr(attendance, "NOBODY_S", 0.0)
-    return Link(Settings(redis_url=valkey_url, fleet="test", engine=EngineName.FAKE, alive_s=0.001))
+    return FleetConnection(Settings(redis_url=valkey_url, fleet="test", engine=EngineName.FAKE, alive_s=0.001))
 
 
 def progress(state: str = "running", cancelled: bool = False) -> Progress:
     return Progress("b", state, 2, 1, 0, 0, 0, 0.0, 0, cancelled)
 
 
-def come(link: Link, *, worker: bool = False, collector: bool = False) -> None:
+def come(link: FleetConnection, *, worker: bool = False, collector: bool = False) -> None:
     """Let a worker or a collector be alive, for longer than the test takes."""
     if worker:
         info = expected_worker(link.settings, WorkerSettings())
@@ -41,13 +41,13 @@ def come(link: Link, *, worker: bool = False, collector: bool = False) -> None:
         link.redis.set(link.names.collector_life, "1")
 
 
-def closing(link: Link) -> list[str]:
+def closing(link: FleetConnection) -> list[str]:
     """The tasks that wait for the collector."""
     return [json.loads(message)["headers"]["task"] for message in link.redis.lrange(link.names.collector_queue, 0, -1)]
 
 
-def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: Link) -> None:
-    attending = Attendance(link)
+def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: FleetConnection) -> None:
+    attending = Liveness(link)
     assert [list(attending.look(progress())) for _ in range(3)] == [[NO_WORKER], [], []]
     come(link, worker=True, collector=True)
     assert [list(attending.look(progress())) for _ in range(2)] == [["[Main] 1 workers are alive again"], []]
@@ -55,9 +55,9 @@ def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: Link) 
     assert list(attending.look(progress())) == [NO_WORKER]
 
 
-def test_so_is_a_collector(link: Link) -> None:
+def test_so_is_a_collector(link: FleetConnection) -> None:
     come(link, worker=True)
-    attending = Attendance(link)
+    attending = Liveness(link)
     said: list[str] = []
     while not said:  # one that has just been started takes its time: `alive_s`
         said = list(attending.look(progress()))
@@ -67,30 +67,30 @@ def test_so_is_a_collector(link: Link) -> None:
     assert list(attending.look(progress())) == ["[Main] A collector is alive again"]
 
 
-def test_a_whole_fleet_says_nothing(link: Link) -> None:
+def test_a_whole_fleet_says_nothing(link: FleetConnection) -> None:
     come(link, worker=True, collector=True)
-    assert list(Attendance(link).look(progress())) == []
+    assert list(Liveness(link).look(progress())) == []
 
 
-def test_a_cancelled_batch_is_closed_by_the_collector_where_its_workers_are_gone(link: Link) -> None:
+def test_a_cancelled_batch_is_closed_by_the_collector_where_its_workers_are_gone(link: FleetConnection) -> None:
     come(link, collector=True)
-    attending = Attendance(link)
+    attending = Liveness(link)
     for _ in range(3):
         list(attending.look(progress(cancelled=True)))
     assert closing(link) == ["cloner.close_batch"]
 
 
-def test_or_do_not_give_it_back(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_or_do_not_give_it_back(link: FleetConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     come(link, worker=True, collector=True)
-    attending = Attendance(link)
+    attending = Liveness(link)
     list(attending.look(progress(cancelled=True)))
     assert closing(link) == []
     monkeypatch.setattr(attendance, "CANCEL_S", 0.0)
-    attending = Attendance(link)
+    attending = Liveness(link)
     list(attending.look(progress(cancelled=True)))
     assert closing(link) == ["cloner.close_batch"]
 
 
-def test_a_cancelled_batch_that_nobody_can_gather_is_not_waited_for(link: Link) -> None:
+def test_a_cancelled_batch_that_nobody_can_gather_is_not_waited_for(link: FleetConnection) -> None:
     with pytest.raises(BatchBroken, match=r"batch b is cancelled, and nobody is alive .* `cloner wait b` prints"):
-        list(Attendance(link).look(progress(cancelled=True)))
+        list(Liveness(link).look(progress(cancelled=True)))

@@ -59,8 +59,8 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
 
 
 def test_audio_of_earlier_batches_is_counted_and_told_apart(tmp_path: Path) -> None:
-    result = gathered(tmp_path, spoken(0, carried=True), spoken(1))
-    assert (result.carried, result.carried_audio_s, result.audio_s) == (1, 0.929, 1.858)
+    result = gathered(tmp_path, spoken(0, reused=True), spoken(1))
+    assert (result.reused, result.reused_audio_s, result.audio_s) == (1, 0.929, 1.858)
 
 
 def _pieces_of_a_page_that_breaks() -> Iterator[str]:

@@ -17,7 +17,7 @@ import torch
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine, Options
 from cloner.errors import BadReference, LoadFailed
 from tests.support.engine_requests import CPU, Until, make_line, make_voice
@@ -35,11 +35,11 @@ def engine(tiny: Path) -> Iterator[BatchedEngine]:
     engine.close()
 
 
-def spoken(engine: BatchedEngine, lines: list[Line]) -> dict[int, Spoken]:
+def spoken(engine: BatchedEngine, lines: list[SpeechRequest]) -> dict[int, SegmentAudio]:
     answers = list(engine.speak(lines))
-    assert all(isinstance(answer, Spoken) for answer in answers), answers
+    assert all(isinstance(answer, SegmentAudio) for answer in answers), answers
     assert len(answers) == len(lines)
-    return {answer.segment: answer for answer in answers if isinstance(answer, Spoken)}
+    return {answer.segment: answer for answer in answers if isinstance(answer, SegmentAudio)}
 
 
 def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
@@ -74,10 +74,10 @@ def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
     answers = {answer.segment: answer for answer in engine.speak(iter(lines))}
     assert answers.keys() == set(range(7))
     failed = answers.pop(3)
-    assert isinstance(failed, NotSpoken)
+    assert isinstance(failed, SegmentFailure)
     assert failed.code == "bad_reference"
     for segment, answer in answers.items():
-        assert isinstance(answer, Spoken)
+        assert isinstance(answer, SegmentAudio)
         assert answer.frames == 1 + segment
         assert answer.audio.dtype == np.float32
         assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES, Audio
-from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
+from cloner.engine.base import UNWATCHED, SegmentAudio, SegmentFailure
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.codec_stage import CodecStage, Stopped
 from cloner.engine.scheduler import SegmentCodes
@@ -42,11 +42,11 @@ def stage() -> CodecStage:
 
 def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
     stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
-    answers: list[Spoken | NotSpoken] = []
+    answers: list[SegmentAudio | SegmentFailure] = []
     for segment, frames in ((5, 3), (2, 1)):
         stage.add(finished(segment, frames), answers.append)
         answer = answers[-1]
-        assert isinstance(answer, Spoken)
+        assert isinstance(answer, SegmentAudio)
         assert (answer.segment, answer.frames, answer.audio.shape) == (segment, frames, (frames * FRAME_SAMPLES,))
     stage.finish()
     assert len(answers) == 2
@@ -55,7 +55,7 @@ def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
 def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_is_heard(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, 1024)
     codec._piece_frames = 4
-    stage, answers, asked = CodecStage(codec), list[Spoken | NotSpoken](), []
+    stage, answers, asked = CodecStage(codec), list[SegmentAudio | SegmentFailure](), []
 
     def after_two_pieces() -> bool:
         asked.append(True)
@@ -66,21 +66,21 @@ def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_
     assert (answers, len(asked)) == ([], 3)
     stage.begin(UNWATCHED.stopped)
     stage.add(finished(2, 40), answers.append)
-    assert [(type(answer), answer.segment) for answer in answers] == [(Spoken, 2)]
+    assert [(type(answer), answer.segment) for answer in answers] == [(SegmentAudio, 2)]
     assert stage.pieces == 3 + 10
 
 
 def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
-    answers: list[Spoken | NotSpoken] = []
+    answers: list[SegmentAudio | SegmentFailure] = []
     # Waiting together, as on a GPU.
     stage._waiting.extend((finished(segment, 2 + segment % 2), answers.append, None) for segment in (12, 13, 14))
     stage._decode()
-    failed, *spoken = sorted(answers, key=lambda answer: isinstance(answer, Spoken))
-    assert isinstance(failed, NotSpoken)
+    failed, *spoken = sorted(answers, key=lambda answer: isinstance(answer, SegmentAudio))
+    assert isinstance(failed, SegmentFailure)
     assert (failed.segment, failed.code) == (13, "generation_failed")
     assert "the codec's output is not a number" in failed.message
     for answer in spoken:
-        assert isinstance(answer, Spoken)
+        assert isinstance(answer, SegmentAudio)
         assert answer.audio.size == answer.frames * FRAME_SAMPLES
         assert (answer.audio == answer.segment).all()
     assert {answer.segment for answer in spoken} == {12, 14}
@@ -96,11 +96,15 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
         return whole.decode(codes)
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
-    answers: list[Spoken | NotSpoken] = []
+    answers: list[SegmentAudio | SegmentFailure] = []
     stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7, 8))
     stage._decode()
-    assert [(answer.segment, isinstance(answer, Spoken)) for answer in answers] == [(6, True), (7, False), (8, True)]
-    assert isinstance(answers[1], NotSpoken)
+    assert [(answer.segment, isinstance(answer, SegmentAudio)) for answer in answers] == [
+        (6, True),
+        (7, False),
+        (8, True),
+    ]
+    assert isinstance(answers[1], SegmentFailure)
     assert (answers[1].code, answers[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
 
 
@@ -109,7 +113,7 @@ def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
-    answers: list[Spoken | NotSpoken] = []
+    answers: list[SegmentAudio | SegmentFailure] = []
     stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7))
     with pytest.raises(torch.AcceleratorError):
         stage._decode()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Line
+from cloner.engine.base import SpeechRequest
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.model import END, Model
 from cloner.engine.scheduler import SegmentCodes
@@ -37,7 +37,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return directory
 
 
-def eight_lines(**generation: Any) -> list[Line]:
+def eight_lines(**generation: Any) -> list[SpeechRequest]:
     """Eight segments of different lengths and voices."""
     return [
         make_line(make_voice(n, frames=10 + 7 * n), n, TEXTS[n % 4] * (1 + n // 4), seed=n, **generation)
@@ -64,7 +64,7 @@ def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
 
 
 @torch.inference_mode()
-def upstream_logits(model: fish.Text2Semantic, line: Line, codes: Tensor) -> tuple[Tensor, Tensor]:
+def upstream_logits(model: fish.Text2Semantic, line: SpeechRequest, codes: Tensor) -> tuple[Tensor, Tensor]:
     """What upstream makes of the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
     prompt = torch.cat(
         [
@@ -115,7 +115,7 @@ def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
                 assert difference(fast[9 * frame + book][slot], expected_fast[frame, book]) < 1e-4
 
 
-def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]:
+def greedy_upstream(model: fish.Text2Semantic, line: SpeechRequest) -> tuple[Tensor, int]:
     """Upstream's greedy codes with its logits masked as ours are, and how many frames it was sure of: there the two
     best logits never come closer than 1e-4."""
     forward, forward_fast = model.forward_generate, model.forward_generate_fast

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import Line, Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.scheduler import Scheduler
 from tests.support.engine_requests import LONG_TEXT, codes_of, frames_line, make_line, make_scheduler, make_voice
 
@@ -84,7 +84,7 @@ def test_the_seed_alone_changes_a_segment(deterministic: Scheduler, voice: Voice
 def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(tiny: Path, voice: Voice) -> None:
     lines = [make_line(voice, n, LONG_TEXT[: 60 - 7 * n], seed=n // 2, max_new_tokens=12 + n) for n in range(6)]
 
-    def noises(slots: int, chosen: list[Line]) -> dict[int, Tensor]:
+    def noises(slots: int, chosen: list[SpeechRequest]) -> dict[int, Tensor]:
         scheduler = make_scheduler(tiny, slots)
         with patch.object(scheduler.decoder, "start", wraps=scheduler.decoder.start) as start:
             list(scheduler.run(chosen))

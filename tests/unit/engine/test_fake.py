@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.base import Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.fake import FakeEngine
 from cloner.errors import BadReference
 from tests.support.engine_requests import Until
@@ -16,13 +16,15 @@ VOICE = Voice(np.zeros((10, 5), dtype=np.int32), "reference")
 OTHER_VOICE = Voice(np.ones((10, 5), dtype=np.int32), "reference")
 
 
-def line(segment: int = 0, text: str = "Hello.", voice: Voice = VOICE, seed: int = 0, **generation: int) -> Line:
-    return Line(segment, text, voice, Generation(**generation), seed)
+def line(
+    segment: int = 0, text: str = "Hello.", voice: Voice = VOICE, seed: int = 0, **generation: int
+) -> SpeechRequest:
+    return SpeechRequest(segment, text, voice, Generation(**generation), seed)
 
 
-def spoken(one: Line) -> Spoken:
+def spoken(one: SpeechRequest) -> SegmentAudio:
     (answer,) = FakeEngine().speak([one])
-    assert isinstance(answer, Spoken)
+    assert isinstance(answer, SegmentAudio)
     return answer
 
 
@@ -35,7 +37,7 @@ def test_the_same_line_sounds_the_same_whatever_its_number() -> None:
     [line(text="Hellow"), line(voice=OTHER_VOICE), line(seed=1), line(max_new_tokens=1000)],
     ids=["text", "voice", "seed", "generation"],
 )
-def test_each_thing_that_a_segment_is_made_of_changes_its_sound(other: Line) -> None:
+def test_each_thing_that_a_segment_is_made_of_changes_its_sound(other: SpeechRequest) -> None:
     one = spoken(line())
     assert one.frames == spoken(other).frames
     assert not np.array_equal(one.audio, spoken(other).audio)
@@ -76,15 +78,15 @@ def test_half_a_second_of_sound_is_cheap() -> None:
 def test_a_line_with_unusable_codes_fails_alone() -> None:
     bad = Voice(np.zeros((9, 5), dtype=np.int32), "reference")
     first, second = FakeEngine().speak([line(0, voice=bad), line(1)])
-    assert isinstance(first, NotSpoken)
+    assert isinstance(first, SegmentFailure)
     assert first.code == "bad_reference"
-    assert isinstance(second, Spoken)
+    assert isinstance(second, SegmentAudio)
 
 
 def test_slots_decide_how_many_lines_are_drawn_and_wait_together() -> None:
     drawn = []
 
-    def lines() -> Iterator[Line]:
+    def lines() -> Iterator[SpeechRequest]:
         for segment in range(5):
             drawn.append(segment)
             yield line(segment)

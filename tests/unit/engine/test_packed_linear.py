@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, functional
 
-from cloner.engine.packed_linear import Product
+from cloner.engine.packed_linear import PackedLinear
 from tests.support.engine_requests import weight_of
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -29,20 +29,20 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def test_it_is_a_linear_layer_for_any_number_of_rows(shape: tuple[int, ...], biased: bool, dtype: torch.dtype) -> None:
     x, weight = random(*shape, dtype=dtype), random(97, 48, dtype=dtype)
     bias = random(97, dtype=dtype) if biased else None
-    y = Product(weight, bias)(x)
+    y = PackedLinear(weight, bias)(x)
     expected = functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
     assert (y.dtype, y.shape) == (dtype, expected.shape)
     assert (y.float() - expected).abs().max() < expected.abs().max() * torch.finfo(dtype).eps
 
 
 def test_rows_need_not_lie_one_after_another() -> None:
-    product, x = Product(random(16, 8)), random(5, 3, 8)
+    product, x = PackedLinear(random(16, 8)), random(5, 3, 8)
     assert torch.equal(product(x[:, -1]), product(x[:, -1].contiguous()))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_gets_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> None:
-    product, row = Product(random(97, 48, dtype=dtype)), random(1, 48, dtype=dtype)
+    product, row = PackedLinear(random(97, 48, dtype=dtype)), random(1, 48, dtype=dtype)
     y = product(row.repeat(33, 1))
     assert torch.equal(y, y[:1].expand_as(y))
 
@@ -51,7 +51,7 @@ def test_a_row_gets_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> None
 def test_layers_lose_the_weights_that_are_taken_from_them(dtype: torch.dtype) -> None:
     one, other = Linear(8, 4, bias=False, dtype=dtype), Linear(8, 6, bias=False, dtype=dtype)
     weight = torch.cat([one.weight, other.weight])
-    product = Product.taking(one, other)
+    product = PackedLinear.taking(one, other)
     assert torch.equal(weight_of(product), weight)
     assert not [*one.parameters(), *other.parameters()]
 
@@ -59,10 +59,10 @@ def test_layers_lose_the_weights_that_are_taken_from_them(dtype: torch.dtype) ->
 def test_a_layer_s_bias_is_taken_along() -> None:
     layer, x = Linear(8, 4), random(3, 8)
     expected = layer(x)
-    assert torch.allclose(Product.taking(layer)(x), expected)
+    assert torch.allclose(PackedLinear.taking(layer)(x), expected)
 
 
 def test_what_cannot_be_laid_out_is_left_as_it_is() -> None:
     weight = random(4, 8).half()
     x = random(3, 8).half()
-    assert torch.equal(Product(weight)(x), functional.linear(x, weight))
+    assert torch.equal(PackedLinear(weight)(x), functional.linear(x, weight))

@@ -13,7 +13,7 @@ import pytest
 
 from cloner.engine.base import Voice
 from cloner.engine.decoder import Decoder
-from cloner.engine.prefix_cache import Prefixes
+from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts
 from cloner.engine.scheduler import Scheduler
 from tests.support.engine_requests import codes_of, greedy, make_line, make_scheduler, make_voice
@@ -25,10 +25,10 @@ def scheduler(tiny: Path) -> Scheduler:
 
 
 @contextmanager
-def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[Prefixes]:
+def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[PrefixCache]:
     """Within it, the scheduler knows no reference yet."""
     kept = scheduler.prefixes
-    scheduler.prefixes = Prefixes(scheduler.decoder, scheduler.prompts, room)
+    scheduler.prefixes = PrefixCache(scheduler.decoder, scheduler.prompts, room)
     yield scheduler.prefixes
     scheduler.prefixes = kept
 
@@ -109,7 +109,7 @@ def test_what_has_no_room_on_the_device_waits_on_the_host_until_the_chunk_ends()
     decoder.cache.read.side_effect = lambda *_: Stored("gpu")
     prompts = MagicMock()
     prompts.prefix.return_value = [0]
-    prefixes = Prefixes(cast(Decoder, decoder), cast(Prompts, prompts), room=25)
+    prefixes = PrefixCache(cast(Decoder, decoder), cast(Prompts, prompts), room=25)
     voices = [make_voice(n) for n in range(4)]
 
     def devices() -> list[str]:

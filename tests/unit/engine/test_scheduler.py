@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import Line, NotSpoken, Voice
+from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
 from cloner.engine.decoder import Part, pieces
 from cloner.engine.model import END, Model
-from cloner.engine.packed_linear import Product
+from cloner.engine.packed_linear import PackedLinear
 from cloner.engine.prompt import Tokens
 from cloner.engine.scheduler import Scheduler, SegmentCodes
 from tests.support.engine_requests import (
@@ -41,11 +41,11 @@ def voice() -> Voice:
 
 
 @contextmanager
-def changed(product: Product, change: Callable[[Tensor], object]) -> Iterator[None]:
+def changed(product: PackedLinear, change: Callable[[Tensor], object]) -> Iterator[None]:
     """Within it, the product's weight is what `change` made of it."""
     weight = weight_of(product)
     change(weight)
-    with patch.object(product, "_weight", Product(weight)._weight):
+    with patch.object(product, "_weight", PackedLinear(weight)._weight):
         yield
 
 
@@ -54,12 +54,12 @@ def changed_end(scheduler: Scheduler, change: Callable[[Tensor], object]) -> Abs
     return changed(scheduler.decoder.model._head, lambda weight: change(weight[END]))
 
 
-def one(scheduler: Scheduler, line: Line) -> SegmentCodes | NotSpoken:
+def one(scheduler: Scheduler, line: SpeechRequest) -> SegmentCodes | SegmentFailure:
     (answer,) = scheduler.run([line])
     return answer
 
 
-def one_spoken(scheduler: Scheduler, line: Line) -> SegmentCodes:
+def one_spoken(scheduler: Scheduler, line: SpeechRequest) -> SegmentCodes:
     answer = one(scheduler, line)
     assert isinstance(answer, SegmentCodes), answer
     return answer
@@ -155,7 +155,7 @@ def test_a_line_that_cannot_be_spoken_fails_alone(voice: Voice, code: str, sched
     lines = [make_line(make_voice(1), n) for n in range(3)]
     lines[1] = make_line(voice, 1)
     answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [(1, code)]
+    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, SegmentFailure)] == [(1, code)]
     assert [answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)] == [0, 2]
 
 
@@ -177,7 +177,7 @@ def test_a_segment_longer_than_all_slots_together_is_refused(tiny: Path, voice: 
     scheduler = make_scheduler(tiny, 3, positions=128)
     lines = [frames_line(voice, 0, 400), frames_line(voice, 1, 230, "Hello."), frames_line(voice, 2, 3)]
     answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [
+    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, SegmentFailure)] == [
         (0, "out_of_memory")
     ]
     assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == [1, 2]
@@ -192,7 +192,7 @@ def test_a_token_whose_weights_are_no_numbers_fails_its_segments_alone(fixed: bo
         scheduler.decoder.model._embeddings[ord("~")] = torch.nan
     hit = frames_line(make_voice(1), 9, 40, LONG_TEXT + "~ and more")
     answers = list(scheduler.run([fine[0], hit, *fine[1:]]))
-    (failed,) = (answer for answer in answers if isinstance(answer, NotSpoken))
+    (failed,) = (answer for answer in answers if isinstance(answer, SegmentFailure))
     assert (failed.segment, failed.code) == (9, "generation_failed")
     assert "the model's output is not a number" in failed.message
     spoken = {answer.line.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
@@ -222,7 +222,7 @@ def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
     scheduler = make_scheduler(tiny, 1)
     with broken(scheduler.decoder.model):
         answer = one(scheduler, make_line(voice))
-    assert isinstance(answer, NotSpoken)
+    assert isinstance(answer, SegmentFailure)
     assert answer.code == "generation_failed"
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.base import NotSpoken, Voice
+from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.cache import _zeros
 from cloner.engine.scheduler import ROUNDS, Scheduler, SegmentCodes
 from tests.support.engine_requests import codes_of, frames_line, make_line, make_scheduler, make_voice
@@ -93,7 +93,7 @@ def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny:
 
     with patch.object(scheduler.stepper, "step", scarce_step):
         answers = list(scheduler.run(lines))
-    failed = [answer for answer in answers if isinstance(answer, NotSpoken)]
+    failed = [answer for answer in answers if isinstance(answer, SegmentFailure)]
     assert [(answer.segment, answer.code) for answer in failed] == [(1, "out_of_memory")]
     assert len(answers) == 3
 
@@ -102,8 +102,8 @@ def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: P
     scheduler = make_scheduler(tiny, 4)
     with patch.object(scheduler.stepper, "step", lambda _active, _longest: ask_for_too_much()):
         answers = list(scheduler.run([frames_line(voice, n, 5) for n in range(9)]))
-    assert sorted(answer.segment for answer in answers if isinstance(answer, NotSpoken)) == list(range(9))
-    assert {answer.code for answer in answers if isinstance(answer, NotSpoken)} == {"out_of_memory"}
+    assert sorted(answer.segment for answer in answers if isinstance(answer, SegmentFailure)) == list(range(9))
+    assert {answer.code for answer in answers if isinstance(answer, SegmentFailure)} == {"out_of_memory"}
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
@@ -126,7 +126,7 @@ def test_a_segment_that_half_the_memory_does_not_hold_is_spoken_where_the_other_
     if comes_back:
         assert isinstance(answers[1], SegmentCodes)
     else:
-        assert isinstance(answers[1], NotSpoken)
+        assert isinstance(answers[1], SegmentFailure)
         assert answers[1].code == "out_of_memory"
 
 
@@ -177,7 +177,7 @@ def test_after_a_segment_that_never_fits_the_slots_come_back(
     before = codes_of(scheduler, lines)
     with never_fits(scheduler, 2):
         answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [
+    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, SegmentFailure)] == [
         (2, "out_of_memory")
     ]
     spoken = {answer.line.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}

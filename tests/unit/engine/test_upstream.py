@@ -16,7 +16,7 @@ from loguru import logger
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
 from tests.support.engine_requests import CPU, Until, make_line, make_voice
@@ -24,15 +24,15 @@ from tests.support.engine_requests import CPU, Until, make_line, make_voice
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
 
-def spoken(engine: UpstreamEngine, one: Line) -> Spoken:
+def spoken(engine: UpstreamEngine, one: SpeechRequest) -> SegmentAudio:
     (answer,) = engine.speak([one])
-    assert isinstance(answer, Spoken), answer
+    assert isinstance(answer, SegmentAudio), answer
     return answer
 
 
-def not_spoken(engine: UpstreamEngine, one: Line) -> NotSpoken:
+def not_spoken(engine: UpstreamEngine, one: SpeechRequest) -> SegmentFailure:
     (answer,) = engine.speak([one])
-    assert isinstance(answer, NotSpoken), answer
+    assert isinstance(answer, SegmentFailure), answer
     return answer
 
 
@@ -138,7 +138,7 @@ def test_segments_are_never_longer_than_the_codec_takes(
 def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
     drawn = []
 
-    def lines() -> Iterator[Line]:
+    def lines() -> Iterator[SpeechRequest]:
         for segment in range(2):
             drawn.append(segment)
             yield make_line(voice, segment, max_new_tokens=1)
@@ -185,9 +185,9 @@ def test_nothing_but_the_models_is_said(
 def test_unusable_codes_fail_their_line_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
     bad = make_line(Voice(codes.astype(np.int32), "reference"), segment=0)
     answers = list(engine.speak([bad, make_line(voice, segment=1, max_new_tokens=1)]))
-    assert isinstance(answers[0], NotSpoken)
+    assert isinstance(answers[0], SegmentFailure)
     assert (answers[0].segment, answers[0].code) == (0, "bad_reference")
-    assert isinstance(answers[1], Spoken)
+    assert isinstance(answers[1], SegmentAudio)
 
 
 def test_a_prompt_that_does_not_fit_fails_its_line_alone(engine: UpstreamEngine, voice: Voice) -> None:

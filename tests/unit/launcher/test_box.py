@@ -13,7 +13,7 @@ from cloner.names import CHILD, PARENT, Names
 from cloner.settings import Settings
 from cloner.state.connection import connect
 from cloner.state.registry import Registry, WorkerState
-from launcher.box import Desk
+from launcher.box import Box
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
@@ -35,7 +35,7 @@ class Outages:
         self.lines: list[str] = []
         self.redis = connect(f"unix://{socket}", retries=0)
         layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
-        self.desk = Desk(Settings(), layout, Registry(self.redis, NAMES, 30), self.lines.append)
+        self.desk = Box(Settings(), layout, Registry(self.redis, NAMES, 30), self.lines.append)
         self.desk.open()
         assert self.desk.make_ready(WORKER)
         self.redis.hset(NAMES.worker(WORKER), "state", WorkerState.READY)

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from cloner.settings import Settings
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from launcher.cpu import Cpu
 from launcher.gpu_monitor import read_cards, watching_cards
 from launcher.gpus import GB, Gpu, described_gpu
@@ -64,15 +64,15 @@ def layout(*gpus: Gpu) -> Layout:
 
 def test_what_cannot_be_read_is_left_out(nvml: FakeNvml) -> None:
     assert read_cards("box", [CARD, LOST, MIG]) == [
-        CardUse("box", CARD.card, "RTX 4090", 5 * GB, 24 * GB, 0.5),
-        CardUse("box", MIG.card, "H100 MIG", 5 * GB, 24 * GB, None),
+        GpuUsage("box", CARD.card, "RTX 4090", 5 * GB, 24 * GB, 0.5),
+        GpuUsage("box", MIG.card, "H100 MIG", 5 * GB, 24 * GB, None),
     ]
     assert nvml.open == 0
 
 
 def test_readings_are_written_again_and_again_and_taken_back(nvml: FakeNvml, redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test", heartbeat_s=0.05)
-    cards = Cards(redis, settings.names)
+    cards = GpuUsageTable(redis, settings.names)
     with watching_cards(settings, layout(CARD)):
         for _ in range(2):
             eventually(lambda: ("box", CARD.card) in cards.read(30))

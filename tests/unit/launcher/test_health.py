@@ -13,7 +13,7 @@ from redis import Redis
 from cloner.names import CHILD, PARENT, Names
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.registry import Registry, WorkerState, expected_worker
-from launcher.health import Finding, Signs, Vigil, Watch, exists, pid_of
+from launcher.health import HealthCheck, Unhealthy, Vitals, Watch, exists, pid_of
 
 SETTINGS = Settings(alive_s=30, hang_s=300, load_s=900, heartbeat_s=2)
 ME = os.getpid()
@@ -30,25 +30,25 @@ class Life:
     """A worker whose signs change by the second, but for those that stand still."""
 
     def __init__(self, state: WorkerState | str = WorkerState.BUSY, child_pid: int = ME) -> None:
-        self.vigil = Vigil(SETTINGS)
+        self.vigil = HealthCheck(SETTINGS)
         self.now = 0
         self.state = str(state)
         self.child_pid = child_pid
         self.waiting = 1
         self.still: dict[str, str] = {}
 
-    def signs(self) -> Signs:
-        moving = Signs(f"{ME} {self.now}", f"{self.child_pid} {self.now}", self.state, str(self.now), self.waiting)
+    def signs(self) -> Vitals:
+        moving = Vitals(f"{ME} {self.now}", f"{self.child_pid} {self.now}", self.state, str(self.now), self.waiting)
         return replace(moving, **self.still)  # type: ignore[arg-type]
 
     def stop(self, *names: str) -> None:
         self.still |= {name: getattr(self.signs(), name) for name in names}
 
-    def passes(self, seconds: int) -> Finding | None:
+    def passes(self, seconds: int) -> Unhealthy | None:
         """Look every second; the first finding, if there is one."""
         for _ in range(seconds):
             self.now += 1
-            if finding := self.vigil.judge(self.signs(), float(self.now)):
+            if finding := self.vigil.plan_after_crashes(self.signs(), float(self.now)):
                 return finding
         return None
 
@@ -66,7 +66,7 @@ def test_who_stands_still_is_found_frozen_after_alive_s(sign: str) -> None:
     life = Life(WorkerState.READY)
     life.stop(sign)
     assert life.passes(31) is None
-    assert life.passes(1) == Finding("has shown no sign of life for 30 s")
+    assert life.passes(1) == Unhealthy("has shown no sign of life for 30 s")
 
 
 def test_who_is_busy_without_a_step_hangs_and_a_step_in_time_saves_it() -> None:
@@ -76,7 +76,7 @@ def test_who_is_busy_without_a_step_hangs_and_a_step_in_time_saves_it() -> None:
     life.stop("steps")
     life.still["steps"] = "one more"
     assert life.passes(301) is None
-    assert life.passes(1) == Finding("has been busy for 300 s without a step")
+    assert life.passes(1) == Unhealthy("has been busy for 300 s without a step")
 
 
 def test_who_is_ready_and_takes_nothing_of_what_waits_is_deaf() -> None:
@@ -86,14 +86,14 @@ def test_who_is_ready_and_takes_nothing_of_what_waits_is_deaf() -> None:
     assert life.passes(2000) is None
     life.waiting = 3
     assert life.passes(301) is None
-    assert life.passes(1) == Finding("has taken no work for 300 s, and some waits for it")
+    assert life.passes(1) == Unhealthy("has taken no work for 300 s, and some waits for it")
 
 
 def test_a_load_may_take_its_time_and_no_longer() -> None:
     life = Life(WorkerState.LOADING)
     life.stop("steps")
     assert life.passes(901) is None
-    assert life.passes(1) == Finding("has been loading for more than 900 s")
+    assert life.passes(1) == Unhealthy("has been loading for more than 900 s")
 
 
 @pytest.mark.parametrize(("first_sign", "patience"), [(True, 300), (False, 120)])
@@ -105,13 +105,13 @@ def test_a_child_that_freezes_while_it_loads_is_found_and_sooner_before_its_firs
     if not first_sign:
         life.still["child"] = ""
     assert life.passes(patience + 1) is None
-    assert life.passes(1) == Finding(f"has shown no sign of life for {patience} s")
+    assert life.passes(1) == Unhealthy(f"has shown no sign of life for {patience} s")
 
 
 def test_a_parent_that_freezes_while_the_model_loads_is_found(dead_pid: int) -> None:
     life = Life(WorkerState.LOADING)
     life.stop("parent")
-    assert life.passes(40) == Finding("has shown no sign of life for 30 s")
+    assert life.passes(40) == Unhealthy("has shown no sign of life for 30 s")
     # But not before it has shown the first.
     life = Life(WorkerState.LOADING)
     life.still["parent"] = ""
@@ -138,7 +138,7 @@ def test_a_worker_whose_children_die_before_one_has_loaded_is_hopeless(monkeypat
         life.child_pid = pid
         assert life.passes(2) is None
     life.child_pid = 25
-    assert life.passes(1) == Finding("lost 5 model processes before one had loaded", is_hopeless=True)
+    assert life.passes(1) == Unhealthy("lost 5 model processes before one had loaded", is_hopeless=True)
 
 
 def test_pulses_of_no_process() -> None:

@@ -8,7 +8,7 @@ from redis import Redis
 
 from cloner.names import Names
 from launcher import recovery as handback
-from launcher.recovery import give_back, move
+from launcher.recovery import move, requeue
 
 NAMES = Names("main")
 QUEUE = NAMES.worker_queue("box", "cpu", 0)
@@ -39,7 +39,7 @@ def test_what_somebody_had_in_hand_comes_next_in_the_order_in_which_it_was_taken
     redis.lpush(QUEUE, json.dumps(message(3)))
     take(redis, "dead", "2", taken=20.0)
     take(redis, "dead", "1", taken=10.0)
-    assert give_back(redis, NAMES, "dead") == 2
+    assert requeue(redis, NAMES, "dead") == 2
     assert bodies(redis, QUEUE) == ["1", "2", "3"]
     first, _, untouched = next_ones(redis, QUEUE)
     # Celery does not run a finished task again if the message says that it came before.
@@ -51,10 +51,10 @@ def test_what_somebody_had_in_hand_comes_next_in_the_order_in_which_it_was_taken
 def test_a_message_goes_back_to_the_queue_it_came_from_and_others_keep_theirs(redis: Redis) -> None:
     take(redis, "dead", "1", NAMES.shared_queue())
     take(redis, "alive", "2")
-    assert give_back(redis, NAMES, "dead") == 1
+    assert requeue(redis, NAMES, "dead") == 1
     assert bodies(redis, NAMES.shared_queue()) == ["1"]
     assert redis.hkeys(NAMES.unacked("alive")) == ["2"]
-    assert give_back(redis, NAMES, "dead") == 0
+    assert requeue(redis, NAMES, "dead") == 0
 
 
 @pytest.mark.parametrize("junk", ["no json", "[]", "[1, 2, 3]", "null", "{}"])
@@ -62,7 +62,7 @@ def test_what_nobody_can_read_stays_where_it_is(redis: Redis, junk: str) -> None
     redis.hset(NAMES.unacked("dead"), "x", junk)
     redis.zadd(NAMES.unacked_since("dead"), {"x": 1.0})
     take(redis, "dead", "1")
-    assert give_back(redis, NAMES, "dead") == 1
+    assert requeue(redis, NAMES, "dead") == 1
     assert redis.hgetall(NAMES.unacked("dead")) == {"x": junk}
 
 

@@ -10,7 +10,7 @@ from cloner.names import Names
 from cloner.settings import load_settings
 from cloner.state.connection import connect
 from cloner.state.registry import Registry
-from launcher.box import Reach, Roster
+from launcher.box import Reach, Registration
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
@@ -23,7 +23,7 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
     registry = Registry(connect(f"unix://{socket}"), Names("main"), alive_s=30)
     layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
     reach = Reach(lines.append)
-    roster = Roster(load_settings(), layout, registry, reach)
+    roster = Registration(load_settings(), layout, registry, reach)
 
     with pytest.raises(RedisConnectionError):
         roster.register()
@@ -34,7 +34,7 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
 
     server.stop()
     for _ in range(2):
-        with reach.or_away():
+        with reach.tolerate_outage():
             roster.beat()
     assert roster.error("cpu.0@box") == ""
     assert len(lines) == 1
@@ -42,7 +42,7 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
 
     server.start(timeout=30)
     roster.register()
-    with reach.or_away():
+    with reach.tolerate_outage():
         roster.beat()
     assert reach.answers
     assert len(lines) == 1

@@ -9,7 +9,7 @@ from redis import Redis
 
 from cloner.monitoring.flower.board import Board
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import Registry, expected_worker
 
 
@@ -24,7 +24,7 @@ def _a_batch_and_a_worker(redis: Redis, settings: Settings, silent_s: float) -> 
     worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
     Registry(redis, settings.names, settings.alive_s).register(worker)
     redis.zadd(settings.names.workers, {worker.name: now - silent_s})
-    Cards(redis, settings.names).write([CardUse("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
+    GpuUsageTable(redis, settings.names).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
     batch: dict[Any, Any] = {
         "state": "running",
         "total": 10,

@@ -12,7 +12,7 @@ from redis import Redis
 from cloner.monitoring.prometheus import FleetMetrics
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.counters import Count, Counts
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import Registry, WorkerState, expected_worker
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
@@ -41,7 +41,7 @@ def test_a_fleet_in_all_its_states(redis: Redis, valkey_url: str) -> None:
         worker = expected_worker(settings, place)
         registry.register(replace(worker, state=state, slots=64, slots_used=70, frames_s=100.5, load_s=7.5))
     redis.zadd(names.workers, {"GPU-1.2@box": 1.0})
-    Cards(redis, names).write([CardUse("box", "GPU-1", "RTX 4090", 20, 24, 0.5)])
+    GpuUsageTable(redis, names).write([GpuUsage("box", "GPU-1", "RTX 4090", 20, 24, 0.5)])
     counts = Counts(redis, names)
     counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
     counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})

@@ -7,7 +7,7 @@ from redis import Redis
 
 from cloner.monitoring.snapshot import GONE, Watcher
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.gpu_usage import Cards, CardUse
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import Registry, expected_worker
 
 
@@ -27,14 +27,14 @@ def test_a_worker_that_fell_silent_is_gone_and_does_nothing(redis: Redis, settin
         worker = expected_worker(settings, WorkerSettings(index=index, number=index, card="GPU-1"))
         registry.register(worker)
         registry.update(worker.name, slots_used=90, frames_s=12.5)
-    Cards(redis, settings.names).write([CardUse("box", "GPU-1", "RTX 4090", 5, 24, None)])
+    GpuUsageTable(redis, settings.names).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, None)])
     redis.zadd(settings.names.workers, {"GPU-1.1@box": watcher.now() - 31})
     first, second = watcher.workers()
     # There are 64 slots, and somebody may be on his way out of one.
     assert (first.state, first.slots_used, first.frames_s) == ("loading", 64, 12.5)
     assert (second.state, second.slots_used, second.frames_s) == (GONE, 0, 0.0)
     assert second.silent_s >= 31
-    assert first.card == second.card == CardUse("box", "GPU-1", "RTX 4090", 5, 24, None)
+    assert first.card == second.card == GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, None)
 
 
 def test_a_damaged_batch_does_not_hide_the_others(redis: Redis, settings: Settings, watcher: Watcher) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cloner.errors import OutputsTaken
-from cloner.output.lock import holding
+from cloner.output.lock import output_lock
 
 HOLD = "import sys; from pathlib import Path; from cloner.output.lock import holding\n"
-HOLD += "with holding(Path(sys.argv[1]), sys.argv[2]): print('held', flush=True); sys.stdin.read()"
+HOLD += "with output_lock(Path(sys.argv[1]), sys.argv[2]): print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def lock_files(root: Path) -> list[str]:
 
 
 def test_another_fleet_is_refused_with_who_is_there(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    with pytest.raises(OutputsTaken) as refused, holding(tmp_path, "mine"):
+    with pytest.raises(OutputsTaken) as refused, output_lock(tmp_path, "mine"):
         pytest.fail("two fleets in one folder")
     assert refused.value.message.startswith(f"fleet other (process {other.pid} on ")
     assert f" writes under {tmp_path}: wait until it has ended, or take another folder" in refused.value.message
@@ -44,24 +44,24 @@ def test_another_fleet_is_refused_with_who_is_there(tmp_path: Path, other: subpr
 
 
 def test_the_same_fleet_is_welcome(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    with holding(tmp_path, "other"):
+    with output_lock(tmp_path, "other"):
         pass
     # It left, and the other process still holds the folder.
-    with pytest.raises(OutputsTaken, match=rf"fleet other \(process {other.pid} on "), holding(tmp_path, "mine"):
+    with pytest.raises(OutputsTaken, match=rf"fleet other \(process {other.pid} on "), output_lock(tmp_path, "mine"):
         pytest.fail("two fleets in one folder")
 
 
 def test_a_killed_fleet_holds_nothing(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     other.kill()
     other.wait()
-    with holding(tmp_path, "mine"):
+    with output_lock(tmp_path, "mine"):
         assert lock_files(tmp_path) == ["mine.lock", "other.lock"]
 
 
 def test_nothing_is_left_of_who_has_gone(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        stack.enter_context(holding(tmp_path, "one"))
-        stack.enter_context(holding(tmp_path, "one"))
+        stack.enter_context(output_lock(tmp_path, "one"))
+        stack.enter_context(output_lock(tmp_path, "one"))
     assert lock_files(tmp_path) == []
 
 
@@ -72,10 +72,10 @@ def test_a_folder_that_cannot_be_locked_is_warned_of_and_used(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with holding(tmp_path, "mine"):
+    with output_lock(tmp_path, "mine"):
         pass
     (tmp_path / "file").write_text("")
-    with holding(tmp_path / "file", "mine"):
+    with output_lock(tmp_path / "file", "mine"):
         pass
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2

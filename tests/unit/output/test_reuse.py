@@ -14,7 +14,7 @@ from cloner.batch import Generation, ReferenceKind
 from cloner.output import reuse as carry
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, RecordWriter, batch_directory
-from cloner.output.reuse import CARRIED, carry_over, look_through
+from cloner.output.reuse import CARRIED, finished_outputs, reuse_finished
 from cloner.protocol.content_key import Keys
 from cloner.protocol.messages import ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerRow
 from cloner.protocol.results import SegmentResult
@@ -71,21 +71,21 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
             )
 
 
-def carried(root: Path, manifest: Manifest) -> list[int]:
-    chunks = carry_over(manifest, OutputRoot(root))
+def reused(root: Path, manifest: Manifest) -> list[int]:
+    chunks = reuse_finished(manifest, OutputRoot(root))
     return sorted(line.segment for lines in chunks.values() for line in lines)
 
 
 def test_what_is_there_is_taken_into_the_batchs_own_record(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a", "b", "c", "d"]))
     again = batch("again", ["a", "b", "C", "d", "e"], speaker="anne")
-    chunks = carry_over(again, OutputRoot(tmp_path))
+    chunks = reuse_finished(again, OutputRoot(tmp_path))
     assert {number: [line.segment for line in lines] for number, lines in chunks.items()} == {0: [0, 1], 1: [3]}
     record = Record(tmp_path, "again")
     record.refresh()
     assert sorted(record.results) == [0, 1, 3]
     line = record.results[3]
-    assert (line.speaker, line.assignment, line.worker, line.carried) == ("anne", 1, "cpu.7@box", True)
+    assert (line.speaker, line.assignment, line.worker, line.reused) == ("anne", 1, "cpu.7@box", True)
     # The worker has not begun to speak that speaker in this batch.
     assert (record.finished(1), record.has_from("cpu.7@box", 1, "anne")) == (1, False)
 
@@ -93,18 +93,18 @@ def test_what_is_there_is_taken_into_the_batchs_own_record(tmp_path: Path) -> No
 def test_it_may_run_twice(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a", "b"]))
     again = batch("again", ["a", "b"])
-    first = carry_over(again, OutputRoot(tmp_path))
+    first = reuse_finished(again, OutputRoot(tmp_path))
     before = (batch_directory(tmp_path, "again") / CARRIED).read_bytes()
-    assert carry_over(again, OutputRoot(tmp_path)) == first
+    assert reuse_finished(again, OutputRoot(tmp_path)) == first
     assert (batch_directory(tmp_path, "again") / CARRIED).read_bytes() == before
 
 
 def test_what_was_carried_over_is_carried_on_when_the_first_record_is_gone(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a", "b"]))
-    carried(tmp_path, batch("second", ["a", "b"]))
+    reused(tmp_path, batch("second", ["a", "b"]))
     for file in batch_directory(tmp_path, "first").iterdir():
         file.unlink()
-    assert carried(tmp_path, batch("third", ["a", "b"])) == [0, 1]
+    assert reused(tmp_path, batch("third", ["a", "b"])) == [0, 1]
 
 
 def test_nothing_of_a_failed_a_torn_or_a_lost_segment_is_carried_over(tmp_path: Path) -> None:
@@ -114,19 +114,19 @@ def test_nothing_of_a_failed_a_torn_or_a_lost_segment_is_carried_over(tmp_path: 
     (tmp_path / '2 "ü".wav').unlink()
     (file,) = batch_directory(tmp_path, "first").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
-    assert carried(tmp_path, batch("again", ["a", "b", "c", "d"])) == [1]
+    assert reused(tmp_path, batch("again", ["a", "b", "c", "d"])) == [1]
 
 
 def test_an_attempt_that_failed_since_has_not_touched_the_file(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a", "b"]))
     speak(tmp_path, batch("second", ["a", "b"]), code="engine_failed")
     os.utime(batch_directory(tmp_path, "first") / "cpu.7@box.jsonl", (1, 1))
-    assert carried(tmp_path, batch("again", ["a", "b"])) == [0, 1]
+    assert reused(tmp_path, batch("again", ["a", "b"])) == [0, 1]
 
 
 def test_a_batch_of_which_nothing_is_there_leaves_no_file(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a"]))
-    assert carried(tmp_path, batch("again", ["A"])) == []
+    assert reused(tmp_path, batch("again", ["A"])) == []
     assert not batch_directory(tmp_path, "again").exists()
 
 
@@ -138,7 +138,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
     keys = Keys(manifest.generation, "fake", "none")
     wanted = {row[2]: keys.of(REFERENCE, row) for row in manifest.speakers[0].segments}
-    found = look_through(OutputRoot(tmp_path), {**wanted, "new.wav": "k"})
+    found = finished_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"})
     assert list(found.finished) == ['0 "ü".wav']
     assert found.changed == {'1 "ü".wav'}
 
@@ -146,7 +146,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
 def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     speak(tmp_path, batch("first", ["a", "b"]))
     (batch_directory(tmp_path, "other") / "cpu.0@box.jsonl").mkdir(parents=True)
-    assert carried(tmp_path, batch("again", ["a", "b"])) == [0, 1]
+    assert reused(tmp_path, batch("again", ["a", "b"])) == [0, 1]
     assert "cpu.0@box.jsonl cannot be read, so what it tells of may be spoken again: " in capsys.readouterr().err
 
 
@@ -154,5 +154,5 @@ def test_lines_about_other_outputs_are_not_parsed(tmp_path: Path, monkeypatch: p
     speak(tmp_path, batch("first", [str(n) for n in range(50)]))
     parsed: list[bytes] = []
     monkeypatch.setattr(carry, "_parse", parsed.append)
-    assert look_through(OutputRoot(tmp_path), {"other.wav": "k", '7 "ü".wav': "k"}).changed == {'7 "ü".wav'}
+    assert finished_outputs(OutputRoot(tmp_path), {"other.wav": "k", '7 "ü".wav': "k"}).changed == {'7 "ü".wav'}
     assert parsed == []

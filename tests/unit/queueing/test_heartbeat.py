@@ -1,4 +1,4 @@
-"""Signs of life of a real process."""
+"""Vitals of life of a real process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.integration.conftest import eventually
 BEATS = """
 import signal
 from cloner.logs import configure
-from cloner.queueing.heartbeat import beat_from_now_on
+from cloner.queueing.heartbeat import start_heartbeat
 from cloner.settings import load_settings
 configure()
-beat_from_now_on(load_settings(), "cpu.0@box", "parent")
+start_heartbeat(load_settings(), "cpu.0@box", "parent")
 while True:
     signal.pause()
 """

@@ -15,7 +15,7 @@ from cloner.queueing import transport as taking
 from cloner.queueing.app import make_app
 from cloner.queueing.transport import Channel
 from cloner.settings import Settings
-from launcher.recovery import give_back, move
+from launcher.recovery import move, requeue
 
 HOLDER = "cpu.0@box"
 
@@ -85,7 +85,7 @@ def test_what_is_on_its_way_to_one_who_dies_is_in_its_hand_and_can_be_given_back
         pass
     # Frozen, it never reads the answer.
     assert redis.hlen(hand.names.unacked(HOLDER)) == 1
-    assert give_back(redis, hand.names, HOLDER) == 1
+    assert requeue(redis, hand.names, HOLDER) == 1
     assert redis.llen(hand.own) == 2
     following = Hand(valkey_url)
     assert [following.next(), following.next()] == ["a", "b"]

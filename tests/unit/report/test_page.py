@@ -49,7 +49,7 @@ class Read(HTMLParser):
 
 
 def finished(
-    sizes: dict[str, int], errors: dict[int, str] | None = None, carried: tuple[int, ...] = (), name: str = "out"
+    sizes: dict[str, int], errors: dict[int, str] | None = None, reused: tuple[int, ...] = (), name: str = "out"
 ) -> tuple[BatchResult, dict[int, SegmentResult]]:
     """A batch's result and its record: speakers with so many texts; `errors` are segments with their code."""
     errors = errors or {}
@@ -76,7 +76,7 @@ def finished(
                     worker="cpu.0@box",
                     frames=43,
                     audio_s=2.0 + segment,
-                    carried=segment in carried,
+                    reused=segment in reused,
                     truncated=segment == 1,
                 )
         own = [lines[segment] for segment in mine if segment in lines]
@@ -93,8 +93,8 @@ def finished(
         out_dir="/cloner/out",
         results={segment: line.output for segment, line in lines.items()},
         errors=failures,
-        carried=len(carried),
-        carried_audio_s=sum(lines[segment].audio_s for segment in carried),
+        reused=len(reused),
+        reused_audio_s=sum(lines[segment].audio_s for segment in reused),
         truncated=tuple(segment for segment, line in lines.items() if line.truncated),
         submitted_at=1795637304.0,
         elapsed_s=10.0,
@@ -113,11 +113,11 @@ def page(result: BatchResult, lines: dict[int, SegmentResult]) -> Read:
 
 
 def test_it_says_what_came_of_the_batch() -> None:
-    read = page(*finished({"anna": 3, "ben": 2}, errors={3: "output"}, carried=(0,)))
+    read = page(*finished({"anna": 3, "ben": 2}, errors={3: "output"}, reused=(0,)))
     for words in (
         "batch.yaml",
         "1 failure 4 of 5 segments generated, 1 failed.",
-        "3 generated 1 carried over from earlier batches 1 failed",
+        "3 generated 1 reused over from earlier batches 1 failed",
         "Audio 15.0 s",
         "Time 10.0 s",
         # What an earlier batch has generated took no time of this one.

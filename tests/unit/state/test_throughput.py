@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cloner.state.batches import Progress
-from cloner.state.throughput import Speed, Speedometer
+from cloner.state.throughput import Speed, ThroughputMeter
 
 START = Progress("b", "running", 100, 4, 0, 0, 0, 0.0, 0, cancelled=False)
 
@@ -17,7 +17,7 @@ def at(generated: int) -> Progress:
 
 
 def test_at_first_it_is_the_mean_since_the_submission() -> None:
-    meter = Speedometer(submitted_at=1000.0)
+    meter = ThroughputMeter(submitted_at=1000.0)
     assert meter.look(1000.0, START) == Speed()
     assert meter.look(1010.0, at(0)) == Speed()
     assert meter.look(1020.0, at(10)) == Speed(audio_s=2.0, left_s=180.0)
@@ -26,7 +26,7 @@ def test_at_first_it_is_the_mean_since_the_submission() -> None:
 
 
 def test_then_it_is_that_of_the_last_half_minute() -> None:
-    meter = Speedometer(submitted_at=0.0)
+    meter = ThroughputMeter(submitted_at=0.0)
     for second in range(100):
         seen = meter.look(1000.0 + second, at(second // 2))
     assert seen.audio_s == pytest.approx(2.0, rel=0.1)
@@ -34,12 +34,12 @@ def test_then_it_is_that_of_the_last_half_minute() -> None:
 
 
 def test_a_long_wait_between_two_segments_is_no_standstill() -> None:
-    meter = Speedometer(submitted_at=0.0)
+    meter = ThroughputMeter(submitted_at=0.0)
     for second in range(300):
         seen = meter.look(float(second), at(second // 60))
     assert seen.audio_s == pytest.approx(4 / 60, rel=0.6)
 
 
 def test_of_a_batch_that_is_closed_nothing_is_said() -> None:
-    meter = Speedometer(submitted_at=0.0)
+    meter = ThroughputMeter(submitted_at=0.0)
     assert meter.look(10.0, replace(at(100), state="done")) == Speed()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from cloner.engine.base import NotSpoken, Spoken
+from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull
 from cloner.output.journal import Journal
 from cloner.protocol.results import SegmentResult
@@ -20,7 +20,7 @@ from cloner.worker.outbox import Outbox
 from cloner.worker.runtime import Runtime
 from tests.support.workers import BATCH_ID, Workers
 
-SPOKEN = Spoken(0, np.zeros(4096, dtype=np.float32), 2)
+SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
 RESULT = SegmentResult(segment=0, speaker="a", output="0.wav", key="k", assignment=0, worker="w")
 
 
@@ -89,7 +89,7 @@ def test_who_waits_for_room_hears_that_the_batch_is_cancelled(
     with box.open() as writer:
         monkeypatch.setattr(writer, "append", lambda _result: (_ for _ in ()).throw(RecordFull()))
         with pytest.raises(RecordFull):
-            box.put(writer, RESULT, NotSpoken(0, "bad_reference", "bad"))
+            box.put(writer, RESULT, SegmentFailure(0, "bad_reference", "bad"))
 
 
 def test_a_folder_that_cannot_be_written_is_not_waited_for(
