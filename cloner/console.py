@@ -20,6 +20,7 @@ from rich.text import Text
 from cloner.logs import get_logger, in_json
 from cloner.state.batches import Progress
 from cloner.state.registry import WorkerInfo
+from cloner.state.throughput import RateMeter
 
 PLAIN_S = 5.0
 """Seconds between two plain progress lines where there is no terminal."""
@@ -89,25 +90,25 @@ def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 class Rate:
-    """Speed since the first finished segment was seen, and the time left at that speed; empty until it is known."""
+    """Throughput since the first finished segment was seen, and the time left at that rate; empty until it is known."""
 
     def __init__(self) -> None:
-        self._first: tuple[float, Progress] | None = None
+        self._meter = RateMeter()
         self._text = "waiting for the first segment"
 
     def update(self, progress: Progress) -> None:
-        """Take one look."""
+        """Take one sample."""
         now = time.monotonic()
-        if self._first is None:
+        totals = (progress.finished, progress.audio_s)
+        if not len(self._meter):
             if progress.finished or progress.closed:
-                self._first, self._text = (now, progress), ""
+                self._meter.add(now, *totals)
+                self._text = ""
             return
-        then, first = self._first
-        spent, finished = now - then, progress.finished - first.finished
-        if spent and finished:
-            speed = (progress.audio_s - first.audio_s) / spent
-            left = (progress.total - progress.finished) * spent / finished
-            self._text = f"{speed:.1f} audio-s/s, {left:.0f} s left"
+        finished_rate, audio_rate = self._meter.rates(now, *totals)
+        if finished_rate:
+            left_s = (progress.total - progress.finished) / finished_rate
+            self._text = f"{audio_rate:.1f} audio-s/s, {left_s:.0f} s left"
 
     def __str__(self) -> str:
         return self._text

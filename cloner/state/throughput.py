@@ -1,43 +1,75 @@
-"""How fast a batch goes, and how long it will still take, from looks at its progress."""
+"""Rates of growing totals, and the throughput of a batch computed from its progress."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from cloner.state.batches import Progress
 
-LATELY_S = 30.0
-"""Seconds over which speed is taken, or more, if nothing was finished in them."""
+WINDOW_S = 30.0
+"""Seconds over which a batch's throughput is computed; longer if no segment finished in them."""
+
+
+class RateMeter:
+    """Growth a second of one or more totals, over the last `window_s` seconds: by default, since the first sample."""
+
+    def __init__(self, window_s: float = math.inf) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, tuple[float, ...]]] = deque()
+
+    def __len__(self) -> int:
+        """The number of samples that are kept."""
+        return len(self._samples)
+
+    def clear(self) -> None:
+        """Forget all samples: the next one starts the window."""
+        self._samples.clear()
+
+    def add(self, now: float, *totals: float) -> None:
+        """Take a sample: the totals at time `now`, in seconds."""
+        self._samples.append((now, totals))
+
+    def rates(self, now: float, *totals: float) -> tuple[float, ...]:
+        """The growth a second of each total from the window's start until `now`; zeros if no time has passed.
+
+        The window starts at the newest sample that is at least `window_s` old, but never at the last one.
+        """
+        while len(self._samples) > 2 and now - self._samples[1][0] >= self._window_s:
+            self._samples.popleft()
+        start, before = self._samples[0] if self._samples else (now, totals)
+        if now <= start:
+            return (0.0,) * len(totals)
+        return tuple((total - old) / (now - start) for total, old in zip(totals, before, strict=True))
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Seconds of audio that are spoken a second, and seconds left at this speed; None where nothing can be said."""
+class Throughput:
+    """Seconds of audio generated a second, and seconds left at this rate; None where either is unknown."""
 
     audio_s: float | None = None
     left_s: float | None = None
 
 
 class ThroughputMeter:
-    """Looks at one batch. Until it has seen segments finish, the batch's speed is the mean since its submission."""
+    """The throughput of one batch: the mean since its submission, until segments have finished at two updates."""
 
     def __init__(self, submitted_at: float) -> None:
-        self._looks: deque[tuple[float, int, float]] = deque([(submitted_at, 0, 0.0)])
-        """When so many segments, and so many seconds of audio, were first seen to be finished."""
-        self._saw_submission = True
+        self._since_submission = RateMeter()
+        self._since_submission.add(submitted_at, 0, 0)
+        self._recent = RateMeter(WINDOW_S)
+        """Has a sample for each growth only, so that a slow batch has a rate between two segments, too."""
+        self._finished = 0
 
-    def look(self, now: float, progress: Progress) -> Speed:
-        """Take a look at time `now` (seconds, the clock of the submission) and say how fast it goes."""
-        if progress.finished != self._looks[-1][1]:
-            self._looks.append((now, progress.finished, progress.audio_s))
-            if self._saw_submission and len(self._looks) > 2:
-                self._looks.popleft()
-                self._saw_submission = False
-        while len(self._looks) > 2 and now - self._looks[1][0] >= LATELY_S:
-            self._looks.popleft()
-        then, finished, audio_s = self._looks[0]
-        spent, done = now - then, progress.finished - finished
-        if progress.closed or spent <= 0 or done <= 0:
-            return Speed()
-        return Speed((progress.audio_s - audio_s) / spent, (progress.total - progress.finished) * spent / done)
+    def update(self, now: float, progress: Progress) -> Throughput:
+        """Return the throughput at `now`, in seconds on the clock of the submission; empty if the batch is closed."""
+        totals = (progress.finished, progress.audio_s)
+        if progress.finished != self._finished:
+            self._finished = progress.finished
+            self._recent.add(now, *totals)
+        meter = self._recent if len(self._recent) > 1 else self._since_submission
+        finished_rate, audio_rate = meter.rates(now, *totals)
+        if progress.closed or finished_rate <= 0:
+            return Throughput()
+        return Throughput(audio_rate, (progress.total - progress.finished) / finished_rate)

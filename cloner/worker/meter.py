@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +16,10 @@ from cloner.names import Names
 from cloner.protocol.results import SegmentResult
 from cloner.state.counters import Count, Counts
 from cloner.state.registry import Registry
+from cloner.state.throughput import RateMeter
 
-LATELY_S = 15.0
-"""Seconds over which frames a second are taken: some segments must end in them."""
+WINDOW_S = 15.0
+"""Seconds over which frames a second are computed: long enough for some segments to end in them."""
 
 
 class Meter:
@@ -37,9 +38,8 @@ class Meter:
         self._in_hand: set[int] = set()
         self._began_loading = 0.0
         self._load_s = 0.0
-        self._frames: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        """When it was looked, and the frames of this process until then."""
-        self._frames_now = 0
+        self._frames = 0
+        self._frame_rate = RateMeter(WINDOW_S)
 
     def loading(self, *, again: bool) -> None:
         """The models are about to be loaded; `again` if a process has done so here before."""
@@ -83,7 +83,7 @@ class Meter:
         """A segment was generated, or failed."""
         with self._lock:
             self._in_hand.discard(result.segment)
-            self._frames_now += result.frames
+            self._frames += result.frames
             self._untold[Count.SEGMENTS_GENERATED if result.generated else Count.SEGMENTS_FAILED] += 1
             self._untold[Count.FRAMES] += result.frames
             self._untold[Count.AUDIO_S] += result.audio_s
@@ -115,13 +115,11 @@ class Meter:
 
     def _frames_a_second(self) -> float:
         now = time.monotonic()
-        if not self._in_hand:  # a worker that rested begins anew
-            self._frames.clear()
-        self._frames.append((now, self._frames_now))
-        while now - self._frames[0][0] > LATELY_S and len(self._frames) > 2:
-            self._frames.popleft()
-        then, frames = self._frames[0]
-        return (self._frames_now - frames) / (now - then) if now > then else 0.0
+        if not self._in_hand:  # idle time does not count
+            self._frame_rate.clear()
+        self._frame_rate.add(now, self._frames)
+        (frames_s,) = self._frame_rate.rates(now, self._frames)
+        return frames_s
 
     def _count(self, what: Count, much: float = 1) -> None:
         with self._lock:

@@ -86,7 +86,7 @@ class Board:
     def _batch(self, progress: Progress, now: float, attended: bool) -> dict[str, Any]:
         submission = self._submission(progress.batch_id)
         meter = self._speeds.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
-        speed = meter.look(now, progress)
+        speed = meter.update(now, progress)
         state = "cancelled" if progress.cancelled and progress.state != "broken" else progress.state
         return {
             "id": progress.batch_id,
