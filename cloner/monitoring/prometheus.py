@@ -1,6 +1,6 @@
-"""What a fleet does, as Prometheus reads it: one exporter for all boxes, for all of it is in Redis.
+"""An exporter of a fleet's metrics for Prometheus. One serves all boxes, because every metric comes from Redis.
 
-Every scrape reads Redis anew. Where that cannot be used, ``cloner_redis_up`` is 0 and stands alone.
+Each scrape reads Redis. While Redis does not answer, the only metric is ``cloner_redis_up``, with the value 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from redis import RedisError
 
 from cloner.errors import ClonerError, MissingPackage
 from cloner.logs import get_logger
-from cloner.monitoring.snapshot import GONE, Watcher, WorkerNow
+from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
 from cloner.state.batches import Progress
 from cloner.state.connection import HASTE_S, connect
@@ -28,33 +28,33 @@ except ModuleNotFoundError:
     raise MissingPackage("prometheus-client is not installed: run `pip install '.[launcher]'` in a checkout") from None
 
 BATCHES = 200
-"""Batches that are looked at for what is unfinished: the newest."""
+"""The number of newest batches that a scrape reads."""
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Answer Prometheus until the process is told to stop. Raises `ClonerError` if nobody can listen there."""
+    """Answer Prometheus until the process is stopped. Raises `ClonerError` if the address cannot be listened on."""
     registry = CollectorRegistry()
     registry.register(FleetMetrics(settings))
     try:
         start_http_server(port, host, registry)
     except OSError as error:
-        raise ClonerError(f"nobody can listen on {host}:{port} ({error}): give another --host or --port") from error
+        raise ClonerError(f"cannot listen on {host}:{port} ({error}): give another --host or --port") from error
     get_logger().info(f"[Main] Metrics of fleet {settings.fleet} are at http://{host}:{port}/metrics")
     threading.Event().wait()
 
 
 class FleetMetrics(Collector):
-    """Collects a fleet's metrics. One scrape at a time: the server's threads meet here."""
+    """Collects a fleet's metrics, one scrape at a time: the HTTP server has several threads."""
 
     def __init__(self, settings: Settings) -> None:
         redis = connect(settings.require_redis_url(), answer_s=HASTE_S)
-        self._watcher = Watcher(redis, settings.names, settings.alive_s)
+        self._fleet = FleetReader(redis, settings.names, settings.alive_s)
         self._counts = Counts(redis, settings.names)
         self._closed: dict[str, Progress] = {}
         self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: Redis need not be there yet."""
+        """Return no metrics, so that registering does not need Redis."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -69,40 +69,43 @@ class FleetMetrics(Collector):
         yield from metrics
 
     def _read(self) -> Iterator[Metric]:
-        workers = self._watcher.workers()
-        yield from _of_workers(workers)
-        yield from _of_cards(workers)
-        yield from _of_counts(self._counts.read())
-        yield _of_queues(self._watcher.waiting(workers))
-        yield from self._of_batches()
+        workers = self._fleet.workers()
+        yield from _worker_metrics(workers)
+        yield from _gpu_metrics(workers)
+        yield from _counter_metrics(self._counts.read())
+        yield _queue_metric(self._fleet.queue_lengths(workers))
+        yield from self._batch_metrics()
 
-    def _of_batches(self) -> Iterator[Metric]:
-        ids = self._watcher.batches(BATCHES)
+    def _batch_metrics(self) -> Iterator[Metric]:
+        ids = self._fleet.batches(BATCHES)
         self._closed = {batch_id: seen for batch_id, seen in self._closed.items() if batch_id in ids}
-        progress = {**self._closed, **self._watcher.progress(ids, known=self._closed)}
+        progress = {**self._closed, **self._fleet.progress(ids, known=self._closed)}
         self._closed = {batch_id: seen for batch_id, seen in progress.items() if seen.closed}
         states = Counter(seen.state for seen in progress.values())
-        batches = GaugeMetricFamily("cloner_batches", "Batches that Redis still knows, by state.", labels=["state"])
+        batches = GaugeMetricFamily("cloner_batches", "Batches in Redis, by state.", labels=["state"])
         for state in ("submitting", "running", "done", "broken"):
             batches.add_metric([state], states[state])
         yield batches
         left = sum(seen.total - seen.finished for seen in progress.values() if not seen.closed)
         yield GaugeMetricFamily(
-            "cloner_segments_unfinished", "Segments of open batches still to be spoken.", value=left
+            "cloner_segments_unfinished", "Segments of open batches that are neither generated nor failed.", value=left
         )
 
 
-def _of_workers(workers: list[WorkerNow]) -> Iterator[Metric]:
+def _worker_metrics(workers: list[WorkerSnapshot]) -> Iterator[Metric]:
     states = Counter(worker.state for worker in workers)
     count = GaugeMetricFamily("cloner_workers", "Registered workers, by state.", labels=["state"])
     for state in (*WorkerState, GONE):
         count.add_metric([state], states[state])
     yield count
-    gauges: dict[str, tuple[str, Callable[[WorkerNow], float]]] = {
+    gauges: dict[str, tuple[str, Callable[[WorkerSnapshot], float]]] = {
         "up": ("Whether the worker sends heartbeats.", lambda worker: not worker.gone),
         "slots": ("Segments that the worker decodes together.", lambda worker: worker.info.slots),
-        "slots_used": ("Segments that the worker has in hand.", lambda worker: worker.slots_used),
-        "frames_per_second": ("Frames that the worker decodes a second, lately.", lambda worker: worker.frames_s),
+        "slots_used": ("Segments that the worker has in flight.", lambda worker: worker.slots_used),
+        "frames_per_second": (
+            "Frames that the worker decodes a second, over its last 15 seconds.",
+            lambda worker: worker.frames_s,
+        ),
         "load_seconds": ("Seconds that the worker's last load of its model took.", lambda worker: worker.info.load_s),
         "memory_bytes": ("Host memory of the process with the model.", lambda worker: worker.info.memory_bytes),
     }
@@ -113,27 +116,27 @@ def _of_workers(workers: list[WorkerNow]) -> Iterator[Metric]:
         yield gauge
 
 
-def _of_cards(workers: list[WorkerNow]) -> Iterator[Metric]:
-    cards = {(worker.card.box, worker.card.card): worker.card for worker in workers if worker.card}
+def _gpu_metrics(workers: list[WorkerSnapshot]) -> Iterator[Metric]:
+    usage = {(gpu.box, gpu.card): gpu for worker in workers if (gpu := worker.gpu_usage)}
     labels = ["box", "card", "gpu"]
-    total = GaugeMetricFamily("cloner_gpu_memory_bytes", "Memory of the card.", labels=labels)
-    used = GaugeMetricFamily("cloner_gpu_memory_used_bytes", "Memory of the card that is taken.", labels=labels)
+    total = GaugeMetricFamily("cloner_gpu_memory_bytes", "Memory of the GPU.", labels=labels)
+    used = GaugeMetricFamily("cloner_gpu_memory_used_bytes", "Memory of the GPU that is in use.", labels=labels)
     use = GaugeMetricFamily(
-        "cloner_gpu_use_ratio", "SpeakerSlice of the time in which the card computes, 0 to 1.", labels=labels
+        "cloner_gpu_use_ratio", "Share of the time in which the GPU computes, 0 to 1.", labels=labels
     )
-    for card in cards.values():
-        values = [card.box, card.card, card.gpu]
-        total.add_metric(values, card.total_bytes)
-        used.add_metric(values, card.used_bytes)
-        if card.use is not None:
-            use.add_metric(values, card.use)
+    for gpu in usage.values():
+        values = [gpu.box, gpu.card, gpu.gpu]
+        total.add_metric(values, gpu.total_bytes)
+        used.add_metric(values, gpu.used_bytes)
+        if gpu.use is not None:
+            use.add_metric(values, gpu.use)
     yield from (total, used, use)
 
 
-def _of_counts(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
+def _counter_metrics(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
     outcomes = {
-        "segments": ("Segments, by what came of them.", (Count.SEGMENTS_GENERATED, Count.SEGMENTS_FAILED)),
-        "chunks": ("Chunks, by what came of them.", (Count.CHUNKS_FINISHED, Count.CHUNKS_FAILED)),
+        "segments": ("Finished segments, by outcome.", (Count.SEGMENTS_GENERATED, Count.SEGMENTS_FAILED)),
+        "chunks": ("Finished chunks, by outcome.", (Count.CHUNKS_FINISHED, Count.CHUNKS_FAILED)),
     }
     for name, (what, kinds) in outcomes.items():
         counter = CounterMetricFamily(f"cloner_{name}", what, labels=["worker", "outcome"])
@@ -145,7 +148,7 @@ def _of_counts(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
         "frames": ("Frames of generated segments.", Count.FRAMES),
         "audio_seconds": ("Seconds of audio of generated segments.", Count.AUDIO_S),
         "loads": ("Loads of the model.", Count.LOADS),
-        "restarts": ("Loads that followed another under the same launcher.", Count.RESTARTS),
+        "restarts": ("Loads after the first one under the same launcher.", Count.RESTARTS),
     }
     for name, (what, kind) in plain.items():
         counter = CounterMetricFamily(f"cloner_{name}", what, labels=["worker"])
@@ -153,15 +156,17 @@ def _of_counts(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
             counter.add_metric([worker], done[kind])
         yield counter
     queued = SummaryMetricFamily(
-        "cloner_chunk_queue_seconds", "From a batch's submission until a worker took a chunk of it.", labels=["worker"]
+        "cloner_chunk_queue_seconds",
+        "Seconds from a batch's submission until a worker takes one of its chunks.",
+        labels=["worker"],
     )
     for worker, done in counts.items():
         queued.add_metric([worker], count_value=int(done[Count.CHUNKS_TAKEN]), sum_value=done[Count.QUEUED_S])
     yield queued
 
 
-def _of_queues(waiting: dict[str, int]) -> Metric:
-    depth = GaugeMetricFamily("cloner_queue_messages", "Messages that nobody has taken yet.", labels=["queue"])
-    for queue, length in waiting.items():
+def _queue_metric(lengths: dict[str, int]) -> Metric:
+    depth = GaugeMetricFamily("cloner_queue_messages", "Messages that no process has taken.", labels=["queue"])
+    for queue, length in lengths.items():
         depth.add_metric([queue], length)
     return depth

@@ -1,4 +1,4 @@
-"""A fleet at one moment, for who watches it: its workers, those that are gone too, its newest batches, its queues."""
+"""Reads the state of a fleet from Redis: its workers, also those that are gone, its newest batches, its queues."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import WorkerInfo
 
 GONE = "gone"
-"""What a worker is that was expected to live and has been silent for too long."""
+"""The state of a registered worker whose heartbeats have stopped."""
 
 
 @dataclass(frozen=True)
-class WorkerNow:
-    """A worker, seen from outside."""
+class WorkerSnapshot:
+    """A worker as its registration, its heartbeats and its GPU's usage describe it."""
 
     info: WorkerInfo
     silent_s: float
     """Seconds since its last heartbeat."""
     gone: bool
-    card: GpuUsage | None
+    gpu_usage: GpuUsage | None
 
     @property
     def state(self) -> str:
@@ -35,7 +35,7 @@ class WorkerNow:
 
     @property
     def slots_used(self) -> int:
-        """Segments in hand; the last of them may still be on their way out of their slots."""
+        """Segments in flight, at most the number of slots: a finished segment counts until its codec stage ends."""
         return 0 if self.gone else min(self.info.slots_used, self.info.slots)
 
     @property
@@ -43,8 +43,8 @@ class WorkerNow:
         return 0.0 if self.gone else self.info.frames_s
 
 
-class Watcher:
-    """Looks at a fleet. `redis` must decode responses; a worker is gone after `alive_s` seconds of silence."""
+class FleetReader:
+    """Reads a fleet's state. `redis` must decode responses; a worker is gone `alive_s` after its last heartbeat."""
 
     def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
         self._redis = redis
@@ -55,21 +55,21 @@ class Watcher:
         """Seconds since the epoch, by the server's clock."""
         return server_time(self._redis)
 
-    def workers(self) -> list[WorkerNow]:
-        """All that are registered, box by box."""
+    def workers(self) -> list[WorkerSnapshot]:
+        """All registered workers, ordered by box and index."""
         now = self.now()
         beats = cast("list[tuple[str, float]]", self._redis.zrange(self._names.workers, 0, -1, withscores=True))
         with self._redis.pipeline(transaction=False) as pipe:
             for name, _ in beats:
                 pipe.hgetall(self._names.worker(name))
             hashes = pipe.execute()
-        cards = GpuUsageTable(self._redis, self._names).read(self._alive_s)
+        usage = GpuUsageTable(self._redis, self._names).read(self._alive_s)
         workers = []
         for (_, beat), values in zip(beats, hashes, strict=True):
             if info := WorkerInfo.from_hash(values):
                 silent_s = max(0.0, now - beat)
-                card = cards.get((info.box, info.card))
-                workers.append(WorkerNow(info, silent_s, silent_s > self._alive_s, card))
+                gpu_usage = usage.get((info.box, info.card))
+                workers.append(WorkerSnapshot(info, silent_s, silent_s > self._alive_s, gpu_usage))
         return sorted(workers, key=lambda worker: (worker.info.box, worker.info.index))
 
     def batches(self, newest: int) -> list[str]:
@@ -77,8 +77,8 @@ class Watcher:
         return [str(batch_id) for batch_id in self._redis.zrevrange(self._names.batches, 0, newest - 1)]
 
     def progress(self, batch_ids: list[str], known: Container[str] = ()) -> dict[str, Progress]:
-        """How far they are, but for those `known` already, and those that have expired or are damaged:
-        one of them must not hide the others."""
+        """The progress of each batch that is not in `known`. Expired and damaged batches are left out, so that one
+        of them does not hide the others."""
         progress = {}
         for batch_id in batch_ids:
             if batch_id not in known:
@@ -88,10 +88,10 @@ class Watcher:
                     continue
         return progress
 
-    def waiting(self, workers: list[WorkerNow]) -> dict[str, int]:
-        """Queue -> messages that nobody has taken yet."""
+    def queue_lengths(self, workers: list[WorkerSnapshot]) -> dict[str, int]:
+        """Queue -> number of messages that no process has taken."""
         queues = {worker.info.queue for worker in workers}
-        # Of workers that have left, too: something may still lie there.
+        # Queues of workers that were removed may still hold messages.
         queues.update(str(queue) for queue in self._redis.hkeys(self._names.queues))
         queues.update((self._names.shared_queue(), self._names.collector_queue))
         with self._redis.pipeline(transaction=False) as pipe:

@@ -1,8 +1,8 @@
-"""A batch's report: what came of it, for people, as one page that needs nothing else, not even a network.
+"""A batch's report for people: one HTML page that loads nothing else and needs no network.
 
-Beside the outputs, as ``OUT/.cloner/BATCH_ID/report.html``, it leads to each of them and plays them; in Flower, which
-sees no outputs, it says the rest. It never has the texts. Names are strangers' words: Jinja escapes them all, and the
-page's own policy forbids scripts and whatever is not here.
+The page ``OUT/.cloner/BATCH_ID/report.html`` links to the outputs and plays them. Flower, which has no access to the
+outputs, shows the same report without them. A report never contains the texts. Names come from untrusted input: Jinja
+escapes them all, and the page's content security policy forbids scripts and external resources.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from jinja2 import Environment, FileSystemLoader
 from cloner.protocol.content_key import NONE
 from cloner.protocol.results import BatchResult, SegmentError, SegmentResult
 
-HERE = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
-PLAYERS = 500
-OUTPUTS = 100_000
-SPEAKERS = 2_000
-ERRORS = 1_000
-"""The most audio players, links to outputs, speakers and failures that a page has: a browser must still open it."""
+MAX_PLAYERS = 500
+MAX_LINKS = 100_000
+MAX_SPEAKERS = 2_000
+MAX_ERRORS = 1_000
+"""The most audio players, links to outputs, speakers and failures on a page: a browser must be able to open it."""
 
 LONGEST = 5
-MESSAGE = 400
-"""Characters of a failure's message."""
+"""The number of longest segments that are listed."""
+
+MAX_MESSAGE = 400
+"""Characters of a failure's message that are shown."""
 
 CANCELLED = "cancelled"
 
@@ -50,7 +52,7 @@ class OutputRow:
 
 @dataclass(frozen=True)
 class SpeakerSection:
-    """One speaker, with the outputs that the page leads to: none where it sees no outputs."""
+    """One speaker, with the outputs that the page links to: none in Flower."""
 
     id: str
     texts: int
@@ -63,7 +65,7 @@ class SpeakerSection:
 
 @dataclass(frozen=True)
 class ErrorGroup:
-    """Segments that failed for one reason, by index, or as many of them as are shown."""
+    """Segments that failed with one code: their number, and those that are shown, by index."""
 
     code: str
     count: int
@@ -71,40 +73,39 @@ class ErrorGroup:
 
 
 def page(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
-    """The page that lies beside the record, piece by piece; `lines` are the record's, by segment. Nothing is done
-    before the first piece is asked for."""
+    """Yield the page that is stored beside the record, in pieces; `lines` are the record's lines, by segment."""
     values = _values(result, fleet, _outputs(result, lines))
     yield from _templates().get_template("page.html").generate(values, css=css(), has_outputs=True)
 
 
 def body(result: BatchResult, fleet: str) -> str:
-    """The same without outputs, to be put into a page that has `css` and may have colours of its own."""
+    """Return the report without outputs, as a fragment for a page that includes `css` and may override its colours."""
     return _templates().get_template("body.html").render(_values(result, fleet, {}), has_outputs=False)
 
 
-def share(sizes: Iterable[int], most: int) -> int:
-    """How many each may have, so that all have no more than `most`: who needs few leaves more to the others."""
-    left = most
-    needs = sorted(sizes)
-    for place, need in enumerate(needs):
-        each = left // (len(needs) - place)
-        if need > each:
-            return each
-        left -= need
-    return needs[-1] if needs else 0
+def fair_limit(sizes: Iterable[int], total: int) -> int:
+    """Return the largest limit for each size with which the limited sizes sum up to at most `total`."""
+    left = total
+    ascending = sorted(sizes)
+    for position, size in enumerate(ascending):
+        limit = left // (len(ascending) - position)
+        if size > limit:
+            return limit
+        left -= size
+    return ascending[-1] if ascending else 0
 
 
 def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRow]]) -> dict[str, Any]:
     cancelled = Counter(error.speaker for error in result.errors.values() if error.code == CANCELLED)
-    listed = share(map(len, outputs.values()), OUTPUTS)
-    every = [row for rows in outputs.values() for row in rows]
-    spoken_s = result.audio_s - result.reused_audio_s
+    listed = fair_limit(map(len, outputs.values()), MAX_LINKS)
+    rows = [row for speaker_rows in outputs.values() for row in speaker_rows]
+    generated_s = result.audio_s - result.reused_audio_s
     return {
         "result": result,
         "fleet": fleet,
         "cancelled": cancelled.total(),
         "failed": result.failed - cancelled.total(),
-        "speed": spoken_s / result.elapsed_s if spoken_s > 0 and result.elapsed_s > 0 else None,
+        "speed": generated_s / result.elapsed_s if generated_s > 0 and result.elapsed_s > 0 else None,
         "ended_at": result.submitted_at + result.elapsed_s,
         "checkpoint": "" if result.fingerprint == NONE else result.fingerprint,
         "errors": list(_grouped(result.errors)),
@@ -118,12 +119,12 @@ def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRo
                 audio_s=speaker.audio_s,
                 outputs=tuple(outputs.get(name, [])[:listed]),
             )
-            for name, speaker in list(result.speakers.items())[:SPEAKERS]
+            for name, speaker in list(result.speakers.items())[:MAX_SPEAKERS]
         ],
-        "longest": sorted(every, key=lambda row: -row.audio_s)[:LONGEST],
-        "truncated": [(index, result.results[index]) for index in result.truncated[:ERRORS]],
-        "players": share((min(len(rows), listed) for rows in outputs.values()), PLAYERS),
-        "message_length": MESSAGE,
+        "longest": sorted(rows, key=lambda row: -row.audio_s)[:LONGEST],
+        "truncated": [(index, result.results[index]) for index in result.truncated[:MAX_ERRORS]],
+        "players": fair_limit((min(len(own), listed) for own in outputs.values()), MAX_PLAYERS),
+        "message_length": MAX_MESSAGE,
     }
 
 
@@ -132,34 +133,34 @@ def _outputs(result: BatchResult, lines: Mapping[int, SegmentResult]) -> dict[st
     rows = defaultdict(list)
     for index, output in result.results.items():
         if line := lines.get(index):
-            # From OUT/.cloner/BATCH_ID/ to what is named relative to OUT.
+            # Relative to OUT/.cloner/BATCH_ID/; outputs are relative to OUT.
             href = f"../../{quote(output)}"
             rows[line.speaker].append(OutputRow(index, output, href, line.audio_s, line.reused, line.truncated))
     return rows
 
 
 def _grouped(errors: Mapping[int, SegmentError]) -> Iterator[ErrorGroup]:
-    """Failures by their code, the most frequent first. What was never spoken because of a cancel is no failure."""
+    """Failures by code, the most frequent code first. Segments that were cancelled are no failures."""
     groups: dict[str, list[tuple[int, SegmentError]]] = defaultdict(list)
     for index, error in errors.items():
         if error.code != CANCELLED:
             groups[error.code].append((index, error))
-    shown = share(map(len, groups.values()), ERRORS)
+    shown = fair_limit(map(len, groups.values()), MAX_ERRORS)
     for code, group in sorted(groups.items(), key=lambda item: -len(item[1])):
         yield ErrorGroup(code, len(group), tuple(group[:shown]))
 
 
 @cache
 def _templates() -> Environment:
-    templates = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     templates.filters.update(number=_number, duration=_duration, time=_time, percent=_percent)
     return templates
 
 
 @cache
 def css() -> str:
-    """The report's style. Its colours are variables, for light and dark."""
-    return (HERE / "report.css").read_text(encoding="utf-8")
+    """The report's style sheet. Its colours are variables, with a light and a dark theme."""
+    return (TEMPLATES / "report.css").read_text(encoding="utf-8")
 
 
 def _number(value: float, digits: int = 0) -> str:
@@ -180,5 +181,5 @@ def _time(seconds: float) -> str:
 
 
 def _percent(part: float, whole: float) -> str:
-    """A share as CSS and people write it."""
+    """A fraction as a percentage, for text and for CSS."""
     return f"{100 * part / whole if whole else 0.0:.1f}".removesuffix(".0") + "%"

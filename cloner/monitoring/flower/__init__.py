@@ -1,1 +1,1 @@
-"""Flower with a page that shows the fleet: its workers, its batches, live."""
+"""Flower with a live page of the fleet's workers and batches."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
-from cloner.monitoring.snapshot import Watcher
+from cloner.monitoring.snapshot import FleetReader
 from cloner.names import CHILD, PARENT, Names
 from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
@@ -147,7 +147,7 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
         supervisor.run(until=lambda: scene.redis.llen(shared) == 4)
         assert scene.names() == ["cpu.0@box1"]
         # Who watches sees that it is gone, and why.
-        gone = [worker for worker in Watcher(scene.redis, NAMES, alive_s=30).workers() if worker.gone]
+        gone = [worker for worker in FleetReader(scene.redis, NAMES, alive_s=30).workers() if worker.gone]
         assert [(worker.info.name, worker.info.error) for worker in gone] == [
             ("cpu.1@box1", "cannot load its model: mini/model.pth is missing")
         ]

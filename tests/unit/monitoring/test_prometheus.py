@@ -1,4 +1,4 @@
-"""What Prometheus reads, by its own parser."""
+"""The exporter's metrics, read by Prometheus's own parser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scrape(settings: Settings) -> Samples:
     }
 
 
-def test_a_fleet_in_all_its_states(redis: Redis, valkey_url: str) -> None:
+def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test")
     names, registry = settings.names, Registry(redis, settings.names, 30)
     for index, state in enumerate([WorkerState.BUSY, WorkerState.LOADING, WorkerState.READY]):
@@ -46,9 +46,9 @@ def test_a_fleet_in_all_its_states(redis: Redis, valkey_url: str) -> None:
     counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
     counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})
     redis.rpush(settings.names.worker_queue("box", "GPU-1", 1), "message", "message")
-    for number, how in enumerate(["running", "done", "done"]):
+    for number, batch_state in enumerate(["running", "done", "done"]):
         batch = f"b{number}"
-        redis.hset(names.batch(batch), mapping={"state": how, "total": 10, "chunks": 1})
+        redis.hset(names.batch(batch), mapping={"state": batch_state, "total": 10, "chunks": 1})
         redis.hset(names.progress(batch), "0", json.dumps([3, 1, 0, 0.0, False]))
         redis.zadd(names.batches, {batch: number})
 
@@ -79,11 +79,11 @@ def test_a_fleet_in_all_its_states(redis: Redis, valkey_url: str) -> None:
     assert (samples["cloner_batches", ("done",)], samples["cloner_segments_unfinished", ()]) == (2, 6)
 
 
-def test_an_empty_fleet_has_metrics_too(redis: Redis, valkey_url: str) -> None:
+def test_an_empty_fleet_has_metrics(redis: Redis, valkey_url: str) -> None:
     samples = scrape(Settings(redis_url=valkey_url, fleet="test"))
     assert samples["cloner_redis_up", ()] == 1
     assert samples["cloner_workers", ("gone",)] == 0
 
 
-def test_where_redis_is_away_that_is_all_there_is_to_say() -> None:
+def test_without_redis_the_only_metric_says_so() -> None:
     assert scrape(Settings(redis_url="unix:///nowhere/at/all", fleet="test")) == {("cloner_redis_up", ()): 0}

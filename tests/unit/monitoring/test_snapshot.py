@@ -1,11 +1,11 @@
-"""A fleet, seen from outside."""
+"""The state of a fleet, read from Redis."""
 
 from __future__ import annotations
 
 import pytest
 from redis import Redis
 
-from cloner.monitoring.snapshot import GONE, Watcher
+from cloner.monitoring.snapshot import GONE, FleetReader
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import Registry, expected_worker
@@ -17,41 +17,41 @@ def settings(valkey_url: str) -> Settings:
 
 
 @pytest.fixture
-def watcher(redis: Redis, settings: Settings) -> Watcher:
-    return Watcher(redis, settings.names, alive_s=30)
+def reader(redis: Redis, settings: Settings) -> FleetReader:
+    return FleetReader(redis, settings.names, alive_s=30)
 
 
-def test_a_worker_that_fell_silent_is_gone_and_does_nothing(redis: Redis, settings: Settings, watcher: Watcher) -> None:
+def test_a_worker_without_heartbeats_is_gone_and_has_no_load(
+    redis: Redis, settings: Settings, reader: FleetReader
+) -> None:
     registry = Registry(redis, settings.names, 30)
     for index in (1, 0):
         worker = expected_worker(settings, WorkerSettings(index=index, number=index, card="GPU-1"))
         registry.register(worker)
         registry.update(worker.name, slots_used=90, frames_s=12.5)
     GpuUsageTable(redis, settings.names).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, None)])
-    redis.zadd(settings.names.workers, {"GPU-1.1@box": watcher.now() - 31})
-    first, second = watcher.workers()
-    # There are 64 slots, and somebody may be on his way out of one.
+    redis.zadd(settings.names.workers, {"GPU-1.1@box": reader.now() - 31})
+    first, second = reader.workers()
+    # 90 segments are in flight, but the worker has 64 slots.
     assert (first.state, first.slots_used, first.frames_s) == ("loading", 64, 12.5)
     assert (second.state, second.slots_used, second.frames_s) == (GONE, 0, 0.0)
     assert second.silent_s >= 31
-    assert first.card == second.card == GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, None)
+    assert first.gpu_usage == second.gpu_usage == GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, None)
 
 
-def test_a_damaged_batch_does_not_hide_the_others(redis: Redis, settings: Settings, watcher: Watcher) -> None:
+def test_a_damaged_batch_does_not_hide_the_others(redis: Redis, settings: Settings, reader: FleetReader) -> None:
     for number, total in enumerate(["10", "many"]):
         redis.hset(settings.names.batch(f"b{number}"), mapping={"state": "running", "total": total, "chunks": 1})
         redis.zadd(settings.names.batches, {f"b{number}": number})
     redis.zadd(settings.names.batches, {"expired": 2})
-    assert watcher.batches(newest=2) == ["expired", "b1"]
-    assert list(watcher.progress(watcher.batches(newest=9))) == ["b0"]
+    assert reader.batches(newest=2) == ["expired", "b1"]
+    assert list(reader.progress(reader.batches(newest=9))) == ["b0"]
 
 
-def test_messages_wait_in_queues_of_workers_that_have_left_too(
-    redis: Redis, settings: Settings, watcher: Watcher
-) -> None:
+def test_queue_lengths_include_queues_of_removed_workers(redis: Redis, settings: Settings, reader: FleetReader) -> None:
     redis.hset(settings.names.queues, "cloner.test.v1.box.GPU-9.0", "GPU-9.0@box")
     redis.rpush("cloner.test.v1.box.GPU-9.0", "message")
-    assert watcher.waiting([]) == {
+    assert reader.queue_lengths([]) == {
         "cloner.test.v1.box.GPU-9.0": 1,
         settings.names.shared_queue(): 0,
         settings.names.collector_queue: 0,

@@ -1,12 +1,12 @@
-// Asks what the fleet does once a second and writes it into the page. Whatever users have named goes in as text only.
+// Gets the fleet's state once a second and writes it into the page. Names chosen by users are inserted as text only.
 "use strict";
 
 (function () {
-  const EVERY_MS = 1000;
+  const INTERVAL_MS = 1000;
   const page = document.getElementById("fleet");
   let seenAt = null;
-  // Absolute, for an address with a password in it must not be asked again.
-  const here = (path) => window.location.origin + path;
+  // Absolute without credentials: browsers refuse to fetch an address that contains a password.
+  const absolute = (path) => window.location.origin + path;
   const number = (value, digits = 0) =>
     value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
@@ -26,10 +26,10 @@
 
   function put(id, text) {
     const element = document.getElementById(id);
-    if (element.textContent !== text) element.textContent = text; // what is said again is not read out again
+    if (element.textContent !== text) element.textContent = text; // a screen reader reads out each change
   }
 
-  // One card for each item, made once and kept: what does not change does not move.
+  // One card an item, created once and kept, so that unchanged cards do not move.
   function show(where, kind, items, key, fill) {
     const place = document.getElementById(where);
     const there = new Map([...place.children].map((card) => [card.dataset.key, card]));
@@ -54,12 +54,12 @@
       text: (name, text) => { part(name).textContent = text; },
       width: (name, share) => { part(name).style.width = `${Math.min(100, 100 * share)}%`; },
       state: (state) => { part("state").textContent = state; card.dataset.state = part("state").dataset.state = state; },
-      trouble: (error) => { part("error").textContent = error; part("error").hidden = !error; },
+      error: (message) => { part("error").textContent = message; part("error").hidden = !message; },
     };
   }
 
   function fillBatch(card, batch) {
-    const { part, text, width, state, trouble } = parts(card);
+    const { part, text, width, state, error } = parts(card);
     const finished = batch.generated + batch.failed;
     state(batch.state);
     text("source", batch.source || "batch");
@@ -79,16 +79,16 @@
     width("lost", batch.total ? batch.failed / batch.total : 0);
     card.querySelector(".bar").setAttribute("aria-valuenow", percent);
     card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
-    part("report").href = here(`${page.dataset.batch}${encodeURIComponent(batch.id)}`);
+    part("report").href = absolute(`${page.dataset.batch}${encodeURIComponent(batch.id)}`);
     part("report").setAttribute("aria-label", `Report of batch ${batch.id}`);
     part("result").href = `${part("report").href}.json`;
     part("result").setAttribute("aria-label", `Result of batch ${batch.id} as JSON`);
     part("links").hidden = !batch.has_result;
-    trouble(batch.error);
+    error(batch.error);
   }
 
   function fillWorker(card, worker) {
-    const { part, text, width, state, trouble } = parts(card);
+    const { part, text, width, state, error } = parts(card);
     state(worker.state);
     text("title", `Worker ${worker.index} on ${worker.box}`);
     text("gpu", worker.gpu ? `${worker.gpu} (${worker.device})` : worker.device.toUpperCase());
@@ -109,7 +109,7 @@
     const loaded = worker.loads > 0 ? `loaded in ${duration(worker.load_s)}` : "";
     text("loads", worker.loads > 1 ? `${loaded}, ${worker.loads} loads` : loaded);
     text("name", `${worker.name} · ${worker.engine} · ${worker.checkpoint}`);
-    trouble(worker.error);
+    error(worker.error);
   }
 
   function sums(fleet) {
@@ -135,27 +135,27 @@
     put("fleet-name", fleet.fleet);
   }
 
-  // What was seen last stays, marked as old, until there is news.
-  function status(trouble) {
-    document.getElementById("fleet-dot").className = `status-dot ${trouble ? "status-dot-error" : "status-dot-live"}`;
-    put("fleet-status", trouble ? "No news" : "Live");
-    const since = seenAt ? ` What is shown here is from ${seenAt.toLocaleTimeString()}.` : "";
-    put("fleet-stale", `${trouble}${since}`);
-    document.getElementById("fleet-stale").hidden = !trouble;
-    page.classList.toggle("stale", Boolean(trouble));
+  // On an error the last data stays, marked as old.
+  function status(problem) {
+    document.getElementById("fleet-dot").className = `status-dot ${problem ? "status-dot-error" : "status-dot-live"}`;
+    put("fleet-status", problem ? "Offline" : "Live");
+    const since = seenAt ? ` The data shown here is from ${seenAt.toLocaleTimeString()}.` : "";
+    put("fleet-stale", `${problem}${since}`);
+    document.getElementById("fleet-stale").hidden = !problem;
+    page.classList.toggle("stale", Boolean(problem));
   }
 
-  async function ask() {
-    const answer = await fetch(here(page.dataset.now), { cache: "no-store" }).catch(() => null);
-    if (!answer) throw new Error("Flower does not answer.");
-    const fleet = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-    if (!answer.ok) throw new Error(`Flower cannot look at the fleet: ${fleet.error}`);
+  async function fetchFleet() {
+    const response = await fetch(absolute(page.dataset.now), { cache: "no-store" }).catch(() => null);
+    if (!response) throw new Error("Flower does not answer.");
+    const fleet = await response.json().catch(() => ({ error: `status ${response.status}` }));
+    if (!response.ok) throw new Error(`Flower cannot read the fleet's state: ${fleet.error}`);
     return fleet;
   }
 
-  async function look() {
+  async function refresh() {
     try {
-      const fleet = await ask();
+      const fleet = await fetchFleet();
       sums(fleet);
       show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
       show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
@@ -165,8 +165,8 @@
     } catch (error) {
       status(error.message);
     }
-    window.setTimeout(look, document.hidden ? 10 * EVERY_MS : EVERY_MS);
+    window.setTimeout(refresh, document.hidden ? 10 * INTERVAL_MS : INTERVAL_MS);
   }
 
-  look();
+  refresh();
 })();

@@ -1,4 +1,4 @@
-"""What the fleet page is told."""
+"""The data of Flower's fleet page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from cloner.monitoring.flower.board import Board
+from cloner.monitoring.flower.data import FleetData
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.registry import Registry, expected_worker
@@ -18,8 +18,8 @@ def settings(valkey_url: str) -> Settings:
     return Settings(redis_url=valkey_url, fleet="test")
 
 
-def _a_batch_and_a_worker(redis: Redis, settings: Settings, silent_s: float) -> dict[str, Any]:
-    """The page of a fleet whose only worker said something so many seconds ago, and has half of a batch to speak."""
+def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, Any]:
+    """The snapshot of a fleet with one worker, whose last heartbeat is `silent_s` old, and one half-finished batch."""
     now = float(redis.time()[0])
     worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
     Registry(redis, settings.names, settings.alive_s).register(worker)
@@ -36,21 +36,21 @@ def _a_batch_and_a_worker(redis: Redis, settings: Settings, silent_s: float) -> 
     redis.hset(settings.names.batch("b"), mapping=batch)
     redis.hset(settings.names.progress("b"), "0", "[5, 0, 100, 30.0, false]")
     redis.zadd(settings.names.batches, {"b": now - 9})
-    return Board(settings).look()
+    return FleetData(settings).snapshot()
 
 
-def test_a_worker_that_lives_has_a_card_and_a_batch_that_is_worked_at_a_speed(redis: Redis, settings: Settings) -> None:
-    seen = _a_batch_and_a_worker(redis, settings, silent_s=0)
+def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis: Redis, settings: Settings) -> None:
+    seen = _snapshot(redis, settings, silent_s=0)
     (worker,), (batch,) = seen["workers"], seen["batches"]
     assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
     assert batch["speed"] > 0
     assert batch["left_s"] > 0
 
 
-def test_nothing_is_claimed_of_a_worker_that_is_gone_nor_of_a_batch_that_nobody_works_at(
+def test_a_worker_that_is_gone_has_no_usage_and_a_batch_without_workers_no_throughput(
     redis: Redis, settings: Settings
 ) -> None:
-    seen = _a_batch_and_a_worker(redis, settings, silent_s=settings.alive_s + 9)
+    seen = _snapshot(redis, settings, silent_s=settings.alive_s + 9)
     (worker,), (batch,) = seen["workers"], seen["batches"]
     assert worker["state"] == "gone"
     assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (0, None, None)

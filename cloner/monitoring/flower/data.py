@@ -1,4 +1,4 @@
-"""What the fleet page shows, as plain values that travel as JSON."""
+"""The data of Flower's fleet page, as values that can be sent as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.errors import UnknownBatch
-from cloner.monitoring.snapshot import Watcher, WorkerNow
+from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
 from cloner.settings import Settings
@@ -16,11 +16,11 @@ from cloner.state.batches import Progress
 from cloner.state.connection import connect
 from cloner.state.throughput import ThroughputMeter
 
-SHOWN = 50
-"""Batches that are shown: the newest."""
+SHOWN_BATCHES = 50
+"""The number of newest batches that the page shows."""
 
-LOOK_S = 5.0
-"""Seconds to wait for an answer of Redis, at each of two tries: a page that says "live" must not be old."""
+REDIS_TIMEOUT_S = 5.0
+"""Seconds to wait for a response of Redis, at each of two attempts: the page must not show old data as live."""
 
 
 @dataclass(frozen=True)
@@ -30,63 +30,61 @@ class _Submission:
     submitted_at: float
 
 
-class Board:
-    """One a server, whoever looks at it; asked from any thread. Raises `RedisError`."""
+class FleetData:
+    """One object a server; its methods may be called from any thread, and raise `RedisError`."""
 
     def __init__(self, settings: Settings) -> None:
         url = settings.require_redis_url()
         self._settings = settings
-        self._redis = connect(url, retries=1, answer_s=LOOK_S)
+        self._redis = connect(url, retries=1, answer_s=REDIS_TIMEOUT_S)
         self._blobs = connect(url, decode=False)
-        self._watcher = Watcher(self._redis, settings.names, settings.alive_s)
+        self._fleet = FleetReader(self._redis, settings.names, settings.alive_s)
         self._lock = threading.Lock()
         self._submissions: dict[str, _Submission] = {}
         self._closed: dict[str, Progress] = {}
-        """A batch that is closed stays as it is: it is not read again."""
-        self._speeds: dict[str, ThroughputMeter] = {}
+        """A closed batch does not change: it is not read again."""
+        self._throughput: dict[str, ThroughputMeter] = {}
 
-    def look(self) -> dict[str, Any]:
-        """The fleet now."""
+    def snapshot(self) -> dict[str, Any]:
+        """The fleet's workers and newest batches at this moment."""
         with self._lock:
-            workers = self._watcher.workers()
+            workers = self._fleet.workers()
             return {
                 "fleet": self._settings.fleet,
                 "workers": [_worker(worker) for worker in workers],
                 "batches": self._batches(any(not worker.gone for worker in workers)),
-                "waiting": sum(self._watcher.waiting(workers).values()),
+                "waiting": sum(self._fleet.queue_lengths(workers).values()),
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
 
     def result(self, batch_id: str) -> str:
-        """What came of a closed batch, as JSON. Raises `UnknownBatch`, `Damaged`."""
+        """The result of a closed batch, as JSON. Raises `UnknownBatch`, `Damaged`."""
         return self._result(batch_id).model_dump_json(indent=2)
 
     def report(self, batch_id: str) -> str:
-        """The same for people, as a part of a page. Raises `UnknownBatch`, `Damaged`."""
+        """The report of a closed batch, as a fragment of HTML. Raises `UnknownBatch`, `Damaged`."""
         return body(self._result(batch_id), self._settings.fleet)
 
     def _result(self, batch_id: str) -> BatchResult:
         data = self._blobs.get(self._settings.names.result(batch_id))
         if not isinstance(data, bytes):
-            raise UnknownBatch(
-                f"batch {batch_id} has no result: it is not finished, or was never there, or is long gone"
-            )
+            raise UnknownBatch(f"batch {batch_id} has no result: it is not finished, never existed, or has expired")
         return BatchResult.unpack(data)
 
-    def _batches(self, attended: bool) -> list[dict[str, Any]]:
-        ids = self._watcher.batches(SHOWN)
-        for kept in (self._submissions, self._closed, self._speeds):
+    def _batches(self, has_workers: bool) -> list[dict[str, Any]]:
+        ids = self._fleet.batches(SHOWN_BATCHES)
+        for kept in (self._submissions, self._closed, self._throughput):
             for batch_id in set(kept) - set(ids):
                 kept.pop(batch_id)
-        progress = {**self._closed, **self._watcher.progress(ids, known=self._closed)}
+        progress = {**self._closed, **self._fleet.progress(ids, known=self._closed)}
         self._closed.update((batch_id, seen) for batch_id, seen in progress.items() if seen.closed)
-        now = self._watcher.now()
-        return [self._batch(progress[batch_id], now, attended) for batch_id in ids if batch_id in progress]
+        now = self._fleet.now()
+        return [self._batch(progress[batch_id], now, has_workers) for batch_id in ids if batch_id in progress]
 
-    def _batch(self, progress: Progress, now: float, attended: bool) -> dict[str, Any]:
+    def _batch(self, progress: Progress, now: float, has_workers: bool) -> dict[str, Any]:
         submission = self._submission(progress.batch_id)
-        meter = self._speeds.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
-        speed = meter.update(now, progress)
+        meter = self._throughput.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
+        throughput = meter.update(now, progress)
         state = "cancelled" if progress.cancelled and progress.state != "broken" else progress.state
         return {
             "id": progress.batch_id,
@@ -99,8 +97,8 @@ class Board:
             "generated": progress.generated,
             "failed": progress.failed,
             "audio_s": round(progress.audio_s, 1),
-            "speed": speed.audio_s if attended else None,
-            "left_s": speed.left_s if attended else None,
+            "speed": throughput.audio_s if has_workers else None,
+            "left_s": throughput.left_s if has_workers else None,
             "error": progress.error,
             "has_result": progress.state == "done",
         }
@@ -113,9 +111,9 @@ class Board:
         return self._submissions[batch_id]
 
 
-def _worker(worker: WorkerNow) -> dict[str, Any]:
+def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
     info = worker.info
-    card = None if worker.gone else worker.card
+    usage = None if worker.gone else worker.gpu_usage
     return {
         "name": info.name,
         "box": info.box,
@@ -132,7 +130,7 @@ def _worker(worker: WorkerNow) -> dict[str, Any]:
         "loads": info.loads,
         "load_s": info.load_s,
         "error": info.error,
-        "memory_bytes": card.used_bytes if card else 0 if worker.gone else info.memory_bytes,
-        "memory_total_bytes": card.total_bytes if card else None,
-        "use": card.use if card else None,
+        "memory_bytes": usage.used_bytes if usage else 0 if worker.gone else info.memory_bytes,
+        "memory_total_bytes": usage.total_bytes if usage else None,
+        "use": usage.use if usage else None,
     }
