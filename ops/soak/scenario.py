@@ -1,4 +1,4 @@
-"""A course: so many batches, one after another, through one fleet."""
+"""A scenario: a number of batches, one after another, through one fleet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 from cloner import Client
 from cloner.settings import EngineName, Settings
-from ops.soak.census import Census, Keys, Process, strays
+from ops.soak.leaks import Keys, Process, ProcessMonitor, stray_files
 from tests.support.batches import write_batch
 
 WORKERS = 2
@@ -25,8 +25,8 @@ START_S, BATCH_S, STOP_S = 300.0, 300.0, 60.0
 
 
 @dataclass(frozen=True)
-class Course:
-    """So many batches of so many segments, for a fleet with these settings."""
+class Scenario:
+    """A number of batches, their size in segments, and the fleet's settings."""
 
     title: str
     batches: int
@@ -35,14 +35,14 @@ class Course:
     generation: dict[str, int] = field(default_factory=dict)
 
 
-def fake_engine(url: str, segments: int, ttl_s: int) -> Course:
-    """40 batches of tones, that many segments in all."""
+def fake_engine(url: str, segments: int, ttl_s: int) -> Scenario:
+    """40 batches for the fake engine, with `segments` in all."""
     settings = Settings(redis_url=url, fleet="soak-fake", engine=EngineName.FAKE, fake_slots=4, batch_ttl_s=ttl_s)
-    return Course("fake engine", 40, segments // 40, settings)
+    return Scenario("fake engine", 40, segments // 40, settings)
 
 
-def batched_engine(url: str, segments: int, ttl_s: int, checkpoint: Path) -> Course:
-    """40 batches of short segments, that many in all, by the random weights of `checkpoint`."""
+def batched_engine(url: str, segments: int, ttl_s: int, checkpoint: Path) -> Scenario:
+    """40 batches for the batched engine, with `segments` short ones in all; `checkpoint` has random weights."""
     settings = Settings(
         redis_url=url,
         fleet="soak-batched",
@@ -52,12 +52,12 @@ def batched_engine(url: str, segments: int, ttl_s: int, checkpoint: Path) -> Cou
         batch_ttl_s=ttl_s,
     )
     generation = {"min_new_tokens": 12, "max_new_tokens": 24}
-    return Course("batched engine, tiny preset", 40, segments // 40, settings, generation)
+    return Scenario("batched engine, tiny preset", 40, segments // 40, settings, generation)
 
 
 @dataclass(frozen=True)
-class Soaked:
-    """What was seen on a course."""
+class SoakResult:
+    """The measurements and problems of a scenario."""
 
     title: str
     segments: int
@@ -65,28 +65,30 @@ class Soaked:
     processes: list[Process]
     keys: tuple[int, int]
     """Keys that never expire, after the first batch and after the last."""
-    faults: list[str]
-    """A sentence for each thing that is not as it should be."""
+    problems: list[str]
+    """A message for each failed segment and each leak."""
 
 
-def soak(course: Course, folder: Path) -> Soaked:
-    """Go through the course, with all files in `folder`."""
+def soak(scenario: Scenario, folder: Path) -> SoakResult:
+    """Run the scenario, with all files in `folder`."""
     temporary, out = folder / "tmp", folder / "out"
     temporary.mkdir(parents=True)
-    settings = course.settings.model_copy(update={"out_dir": out})
-    sizes = [len(range(speaker, course.segments, SPEAKERS)) for speaker in range(min(SPEAKERS, course.segments))]
-    faults: list[str] = []
+    settings = scenario.settings.model_copy(update={"out_dir": out})
+    sizes = [len(range(speaker, scenario.segments, SPEAKERS)) for speaker in range(min(SPEAKERS, scenario.segments))]
+    problems: list[str] = []
     ids: list[str] = []
     outputs: set[str] = set()
     start = time.monotonic()
     with _fleet(settings, folder, temporary) as launcher:
-        client, census = Client(settings=settings), Census(launcher)
+        client, monitor = Client(settings=settings), ProcessMonitor(launcher)
         _wait_until_ready(client, launcher)
-        for number in range(course.batches):
-            batch = client.submit(write_batch(folder, sizes, course.generation, outputs=f"audio/{number}"))
+        for number in range(scenario.batches):
+            batch = client.submit(write_batch(folder, sizes, scenario.generation, outputs=f"audio/{number}"))
             result = batch.wait(timeout=BATCH_S)
-            faults += [f"segment {index} of batch {number}: {error.message}" for index, error in result.errors.items()]
-            census.look()
+            problems += [
+                f"segment {index} of batch {number}: {error.message}" for index, error in result.errors.items()
+            ]
+            monitor.sample()
             ids.append(batch.id)
             outputs.update(result.results.values())
             if number == 0:
@@ -94,18 +96,18 @@ def soak(course: Course, folder: Path) -> Soaked:
                 before = Keys(client.redis)
         after = Keys(client.redis)
         elapsed_s = time.monotonic() - start
-    faults += census.faults
-    faults += census.grown()
-    faults += census.left()
-    faults += after.more_than(before, ids)
-    faults += strays(out, temporary, outputs, ids)
+    problems += monitor.problems
+    problems += monitor.grown()
+    problems += monitor.left()
+    problems += after.new_since(before, ids)
+    problems += stray_files(out, temporary, outputs, ids)
     keys = (len(before.staying), len(after.staying))
-    return Soaked(course.title, len(outputs), elapsed_s, census.processes, keys, faults)
+    return SoakResult(scenario.title, len(outputs), elapsed_s, monitor.processes, keys, problems)
 
 
 @contextmanager
 def _fleet(settings: Settings, folder: Path, temporary: Path) -> Iterator[psutil.Process]:
-    """A launcher with workers, which stop in the end; what they say goes to a file."""
+    """Run a launcher with workers, whose log goes to a file; stop it at the end."""
     values = settings.model_dump(mode="json", exclude={"model_memory_gb"}, exclude_none=True)
     env = {**os.environ, "TMPDIR": str(temporary), **{f"CLONER_{name.upper()}": str(values[name]) for name in values}}
     command = [sys.executable, "-m", "launcher", "up", "--workers", str(WORKERS)]
@@ -118,7 +120,7 @@ def _fleet(settings: Settings, folder: Path, temporary: Path) -> Iterator[psutil
 
 
 def _wait_for_counts(client: Client) -> None:
-    """They come with a heartbeat; the first may be later than a short batch."""
+    """Wait for the counters, which are sent with heartbeats: the first one may follow a short batch."""
     while not client.redis.exists(client.names.counts):
         time.sleep(0.1)
 
