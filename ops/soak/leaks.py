@@ -1,7 +1,7 @@
 """Finds leaks of a fleet: growing processes, keys left in Redis, stray files.
 
-Memory is the own one of a process: `Anonymous` and `Swap` of ``/proc/PID/smaps_rollup``, where a leak must appear. Pages
-mapped from files, such as libraries and weights, are not counted: their number depends on the kernel's page cache.
+Memory is the own one of a process: `Anonymous` and `Swap` of ``/proc/PID/smaps_rollup``, where a leak must appear.
+Pages mapped from files, such as libraries and weights, are not counted: their number depends on the page cache.
 """
 
 from __future__ import annotations
