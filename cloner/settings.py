@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloner.errors import BadSetting, printable
-from cloner.names import Names
+from cloner.names import QueueNames
 from cloner.validation import name_flaw, shown
 
 S = TypeVar("S", bound=BaseSettings)
@@ -109,9 +109,9 @@ class Settings(BaseSettings):
         return 1 if self.engine is EngineName.BATCHED and "model_memory_gb" not in self.model_fields_set else None
 
     @property
-    def names(self) -> Names:
-        """The fleet's names of queues and keys."""
-        return Names(self.fleet)
+    def queues(self) -> QueueNames:
+        """The names of the fleet's queues."""
+        return QueueNames(self.fleet)
 
     def require_redis_url(self) -> str:
         """The Redis address, or `BadSetting` if there is none."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from redis import RedisError
 
-from cloner.names import PARENT
+from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
@@ -132,18 +132,18 @@ class Box:
 
         They have outlived it only where it is frozen, not dead. Two of their heartbeats are enough.
         """
-        names, redis = self._registry.names, self._registry.redis
-        fields = [names.pulse(holder, PARENT) for holder in (*self._titles, names.collector(self._box))]
+        keys, redis = self._registry.keys, self._registry.redis
+        fields = [keys.process_heartbeat(holder, PARENT) for holder in (*self._titles, collector_name(self._box))]
         deadline = time.monotonic() + 2 * self._heartbeat_s + HASTE_S
         while time.monotonic() < deadline:
-            if not any(exists(pid_of(str(pulse))) for pulse in redis.hmget(names.pulses, fields)):
+            if not any(exists(pid_of(str(pulse))) for pulse in redis.hmget(keys.process_heartbeats, fields)):
                 return
             time.sleep(LOOK_S)
 
     def _give_back(self, holder: str) -> bool:
         if holder not in self._emptied:
             with self._reach.tolerate_outage():
-                given = requeue(self._registry.redis, self._registry.names, holder)
+                given = requeue(self._registry.redis, self._registry.keys, holder)
                 self._emptied.add(holder)
                 if given:
                     title = self._titles.get(holder, "Collector")

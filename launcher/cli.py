@@ -11,6 +11,7 @@ from cloner.errors import ClonerError
 from cloner.logs import get_logger
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.cpu import find_cpu
 from launcher.gpu_monitor import watching_cards
@@ -90,7 +91,7 @@ def status(ready: ReadyOption = False) -> None:
     settings = load_settings()
     url = settings.require_redis_url()
     with translate_redis_errors(url):
-        alive = Registry(connect(url), settings.names, settings.alive_s).workers()
+        alive = Registry(connect(url), RedisKeys(settings.fleet), settings.alive_s).workers()
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
@@ -115,7 +116,7 @@ def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
     url = settings.require_redis_url()
     with translate_redis_errors(url):
         hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, settings.names, settings.alive_s)
+        registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}
         supervisor = Supervisor(settings, layout, registry, environment=environment, collector=collector)
         with supervisor, watching_cards(settings, layout):

@@ -13,6 +13,7 @@ from cloner.logs import get_logger
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
 from launcher.gpus import Gpu
 from launcher.layout import Layout
 
@@ -64,7 +65,7 @@ def _read(nvml: Any, box: str, card: Gpu) -> GpuUsage:
 
 def _watch(settings: Settings, cards: Sequence[Gpu], stop: threading.Event) -> None:
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
-    known = GpuUsageTable(redis, settings.names)
+    known = GpuUsageTable(redis, RedisKeys(settings.fleet))
     readings: list[GpuUsage] = []
     while True:
         try:

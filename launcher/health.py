@@ -128,8 +128,10 @@ class Watch:
     def end(self, holder: str) -> None:
         """He has ended: what he showed last is forgotten. Raises `RedisError`."""
         self._vigils.pop(holder, None)
-        names = self._registry.names
-        self._registry.redis.hdel(names.pulses, names.pulse(holder, PARENT), names.pulse(holder, CHILD))
+        keys = self._registry.keys
+        self._registry.redis.hdel(
+            keys.process_heartbeats, keys.process_heartbeat(holder, PARENT), keys.process_heartbeat(holder, CHILD)
+        )
 
     def start_anew(self) -> None:
         """Redis has not answered: nobody can be blamed for what was not seen."""
@@ -150,13 +152,17 @@ class Watch:
         return {holder: finding for holder, finding in found.items() if finding}
 
     def _read(self, queues: dict[str, str]) -> list[Vitals]:
-        names = self._registry.names
+        keys = self._registry.keys
         with self._registry.redis.pipeline(transaction=False) as pipe:
             for holder in self._vigils:
-                pipe.hmget(names.pulses, names.pulse(holder, PARENT), names.pulse(holder, CHILD))
-                pipe.hmget(names.worker(holder), "state", "steps", "loads")
+                pipe.hmget(
+                    keys.process_heartbeats,
+                    keys.process_heartbeat(holder, PARENT),
+                    keys.process_heartbeat(holder, CHILD),
+                )
+                pipe.hmget(keys.worker(holder), "state", "steps", "loads")
                 pipe.llen(queues.get(holder, ""))
-                pipe.hlen(names.unacked(holder))
+                pipe.hlen(keys.unacked(holder))
             answers: list[Any] = pipe.execute()
         signs = []
         for pulses, work, queued, held in zip(*(answers[n::4] for n in range(4)), strict=True):

@@ -53,7 +53,7 @@ class Lease:
 
     def __init__(self, registry: Registry, box: str, say: Callable[[str], object]) -> None:
         self._redis = registry.redis
-        self._key = registry.names.box(box)
+        self._key = registry.keys.box_lease(box)
         self._box = box
         self._say = say
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"

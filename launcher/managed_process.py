@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cloner.names import collector_name
 from cloner.settings import Settings
 from cloner.state.registry import WorkerInfo
 from launcher.health import Unhealthy
@@ -88,5 +89,5 @@ def make_processes(
         return posts
     # The collector is CPU work: it must not take up a card's memory.
     nowhere = {**base, "CUDA_VISIBLE_DEVICES": ""}
-    name = settings.names.collector(settings.box)
+    name = collector_name(settings.box)
     return [*posts, ManagedProcess("Collector", collector_command, nowhere, name, is_worker=False)]

@@ -16,8 +16,9 @@ from typing import Any
 
 from redis import Redis
 
-from cloner.names import PARENT, Names
+from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.health import exists, pid_of
 from launcher.lease import cut, longest_lease_s
@@ -45,14 +46,14 @@ MOVED_AT_ONCE = 1000
 """Messages that are moved in one go, about half a second's worth: whoever moves them has other things to see to."""
 
 
-def requeue(redis: Redis, names: Names, holder: str) -> int:
+def requeue(redis: Redis, keys: RedisKeys, holder: str) -> int:
     """Put what a dead holder had in hand back into the queues it came from, to be read next, in the order in which it
     was taken; returns how many messages that were.
 
     The holder must be dead: what a living one has in hand would be worked on twice. What kombu cannot have packed is
     left where it is. Raises `RedisError`.
     """
-    held, since = names.unacked(holder), names.unacked_since(holder)
+    held, since = keys.unacked(holder), keys.unacked_since(holder)
     taken = redis.zrange(since, 0, -1)
     given = 0
     # Each is put before those that are there, so what was taken first comes last.
@@ -107,7 +108,7 @@ class Takeover:
     def __init__(self, settings: Settings, registry: Registry, say: Callable[[str], object]) -> None:
         self._settings = settings
         self._redis = registry.redis
-        self._names = registry.names
+        self._keys = registry.keys
         self._say = say
         self._queues: dict[str, str] = {}
         self._gone: set[str] = set()
@@ -126,7 +127,7 @@ class Takeover:
         gone = sorted(self._gone.difference(kept))
         with self._redis.pipeline(transaction=False) as pipe:
             for holder in gone:
-                pipe.exists(self._names.unacked(holder), self._queues.get(holder, ""))
+                pipe.exists(self._keys.unacked(holder), self._queues.get(holder, ""))
             left: list[Any] = pipe.execute()
         for holder in (holder for holder, keys in zip(gone, left, strict=True) if keys):
             self._take_over(holder)
@@ -136,19 +137,26 @@ class Takeover:
         self._gone.add(worker)
 
     def _look_around(self) -> None:
-        found = self._redis.hgetall(self._names.queues)
-        self._queues = {str(name): str(queue) for queue, name in found.items() if self._names.is_ours(str(queue))}
-        holders = sorted({*self._queues, *(self._names.collector(_box(name)) for name in self._queues)})
+        found = self._redis.hgetall(self._keys.worker_queues)
+        self._queues = {
+            str(name): str(queue) for queue, name in found.items() if self._settings.queues.is_this_version(str(queue))
+        }
+        holders = sorted({*self._queues, *(collector_name(_box(name)) for name in self._queues)})
         with self._redis.pipeline(transaction=False) as pipe:
             for holder in holders:
-                pipe.hget(self._names.pulses, self._names.pulse(holder, PARENT))
-                pipe.pttl(self._names.box(_box(holder)))
+                pipe.hget(self._keys.process_heartbeats, self._keys.process_heartbeat(holder, PARENT))
+                pipe.pttl(self._keys.box_lease(_box(holder)))
             answers: list[Any] = pipe.execute()
         before, self._seen = self._seen, {}
         for holder, pulse, left_ms in zip(holders, answers[::2], answers[1::2], strict=True):
             self._seen[holder] = (pulse or "", left_ms != NO_LEASE)
             # Another box may be given longer to stop than this one.
-            cut(self._redis, self._names.box(_box(holder)), left_ms, max(LONGEST_S, longest_lease_s(self._settings)))
+            cut(
+                self._redis,
+                self._keys.box_lease(_box(holder)),
+                left_ms,
+                max(LONGEST_S, longest_lease_s(self._settings)),
+            )
         self._gone = {holder for holder, seen in self._seen.items() if self._is_gone(holder, seen, before.get(holder))}
 
     def _is_gone(self, holder: str, seen: tuple[str, bool], before: tuple[str, bool] | None) -> bool:
@@ -158,11 +166,11 @@ class Takeover:
         return not is_held and seen == before
 
     def _take_over(self, holder: str) -> None:
-        count = requeue(self._redis, self._names, holder)
+        count = requeue(self._redis, self._keys, holder)
         where = "their queue"
         if queue := self._queues.get(holder):  # collectors share theirs
             # Also what has just been given back to it.
-            count, where = move(self._redis, queue, self._names.shared_queue()), "the shared queue"
+            count, where = move(self._redis, queue, self._settings.queues.shared_queue()), "the shared queue"
         if count:
             self._say(f"[Main] {holder} is gone, its messages go to {where}: {count}")
 

@@ -132,7 +132,7 @@ def submit(
 def status(batch_id: BatchId) -> None:
     """Say how far a batch is."""
     progress = _client().batch(batch_id).progress()
-    state = progress.state
+    state = str(progress.state)
     if progress.cancelled:
         state = "cancelled" if progress.closed else "cancelling"
     print(

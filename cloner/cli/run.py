@@ -31,6 +31,7 @@ from cloner.settings import Settings
 from cloner.state.cleanup import sweep
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_fingerprint
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
@@ -58,9 +59,9 @@ def run_batch(
         settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
         stack.enter_context(translate_redis_errors(url))
         client = Client(settings=settings)
-        stack.callback(_sweep, client, screen)
+        stack.callback(_sweep, client, RedisKeys(fleet), screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, settings.names, settings.alive_s)
+        registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
         with supervisor:
             supervisor.register()
@@ -109,12 +110,12 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
     return result
 
 
-def _sweep(client: Client, screen: Screen) -> None:
+def _sweep(client: Client, keys: RedisKeys, screen: Screen) -> None:
     """Leave nothing in a Redis that is not the run's own; where it does not answer, the run's outcome stands."""
     try:
-        sweep(client.blobs, client.names)
+        sweep(client.blobs, keys)
     except RedisError as error:
-        screen.say(f"[Main] What this run has put into Redis stays there, under {client.names.fleet}: {error}")
+        screen.say(f"[Main] What this run has put into Redis stays there, under {keys.fleet}: {error}")
 
 
 def _environment(settings: Settings) -> dict[str, str]:

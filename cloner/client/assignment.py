@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloner.batch import Batch
-from cloner.names import Names
+from cloner.names import QueueNames
 from cloner.protocol.messages import ChunkRow, PartRow
 from cloner.state.registry import WorkerInfo
 
@@ -130,11 +130,11 @@ class AssignmentSummary:
 
 
 def assign(
-    batch: Batch, workers: Sequence[WorkerInfo], strategy: Strategy, names: Names
+    batch: Batch, workers: Sequence[WorkerInfo], strategy: Strategy, queues: QueueNames
 ) -> tuple[list[ChunkRow], list[AssignmentSummary]]:
     """The batch's chunks, and what each worker was dealt: nothing yet, if all share one queue."""
     if strategy is Strategy.SHARED:
-        return _shared_chunks(batch, workers, names.shared_queue()), []
+        return _shared_chunks(batch, workers, queues.shared_queue()), []
     if strategy is Strategy.LONGEST_FIRST:
         amounts = [[len(segment.text) for segment in speaker.segments] for speaker in batch.speakers]
         shares = longest_first(amounts, len(workers))

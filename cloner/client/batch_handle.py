@@ -11,12 +11,12 @@ from cloner.batch import Batch, Reference, Segment, Speaker
 from cloner.client.assignment import AssignmentSummary, Strategy
 from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
-from cloner.client.submit import keep_reference_s, send
+from cloner.client.submit import send
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError
 from cloner.logs import get_logger
-from cloner.protocol.messages import Manifest, SpeakerRow
+from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.results import BatchResult
-from cloner.state.batches import Progress, read_progress
+from cloner.state.batches import Progress
 
 OUTAGE_S = 600.0
 """Seconds that who waits for a batch sits out an outage of Redis, as the workers do."""
@@ -51,7 +51,7 @@ class BatchHandle:
     def progress(self) -> Progress:
         """How far the batch is. Raises `UnknownBatch`."""
         with self._link.translate_redis_errors():
-            return read_progress(self._link.redis, self._link.names, self.id)
+            return self._link.batches.progress(self.id)
 
     def look(self) -> Progress | None:
         """How far the batch is; None while a Redis that has answered before is away, for up to `OUTAGE_S`."""
@@ -103,9 +103,9 @@ class BatchHandle:
     def result(self) -> BatchResult:
         """What came of the batch. Raises `UnknownBatch` if it is unknown or not closed yet, `BatchBroken`."""
         with self._link.translate_redis_errors():
-            data = self._link.blobs.get(self._link.names.result(self.id))
-        if isinstance(data, bytes):
-            return BatchResult.unpack(data)
+            result = self._link.batches.result(self.id)
+        if result is not None:
+            return result
         progress = self.progress()
         if progress.error:
             raise BatchBroken(f"batch {self.id} is broken: {progress.error}")
@@ -117,12 +117,8 @@ class BatchHandle:
         """Have the workers stop speaking this batch. What is finished stays; the result says what was not spoken."""
         if self.progress().closed:
             raise UsageError(f"batch {self.id} is finished; there is nothing to cancel")
-        key = self._link.names.batch(self.id)
-        with self._link.translate_redis_errors(), self._link.redis.pipeline() as pipe:
-            pipe.hset(key, "cancelled", "1")
-            # Were it to expire at this very moment, the word alone would stay for ever.
-            pipe.expire(key, self._link.settings.batch_ttl_s)
-            pipe.execute()
+        with self._link.translate_redis_errors():
+            self._link.batches.cancel(self.id)
 
     def retry(self) -> BatchHandle:
         """Send a new batch of what failed in this one, or was never spoken.
@@ -136,11 +132,10 @@ class BatchHandle:
         if not errors:
             raise UsageError(f"nothing of batch {self.id} failed: there is nothing to retry")
         with self._link.translate_redis_errors():
-            data = self._link.blobs.get(self._link.names.manifest(self.id))
-            strategy = self._link.redis.hget(self._link.names.batch(self.id), "strategy")
-        if not isinstance(data, bytes):
+            manifest = self._link.batches.manifest(self.id)
+            strategy = self._link.batches.submission(self.id).strategy
+        if manifest is None:
             raise UnknownBatch(f"the texts of batch {self.id} are no longer in Redis: {_AGAIN}")
-        manifest = Manifest.unpack(data)
         rows = [
             speaker.model_copy(update={"segments": failed})
             for speaker in manifest.speakers
@@ -152,16 +147,13 @@ class BatchHandle:
             if not workers:
                 raise NoWorkers
             batch = Batch(Path(manifest.source), tuple(map(_speaker, rows)), manifest.generation)
-            sent = send(self._link, batch, rows, workers, Strategy(str(strategy)))
+            sent = send(self._link, batch, rows, workers, Strategy(strategy))
         return BatchHandle(self._link, *sent)
 
     def _keep_references(self, rows: Sequence[SpeakerRow]) -> None:
         """Have Redis keep the speakers' references for one more batch; `UsageError` if it has lost any."""
-        with self._link.redis.pipeline(transaction=False) as pipe:
-            for row in rows:
-                pipe.expire(self._link.names.reference(row.reference.digest), keep_reference_s(self._link))
-            kept = pipe.execute()
-        lost = [row.id for row, there in zip(rows, kept, strict=True) if not there]
+        expired = set(self._link.references.renew(row.reference.digest for row in rows))
+        lost = [row.id for row in rows if row.reference.digest in expired]
         if lost:
             some = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
             raise UsageError(f"the references of {len(lost)} speakers ({some}) are no longer in Redis: {_AGAIN}")

@@ -43,7 +43,8 @@ class Client:
         self._link = FleetConnection(self.settings)
         self.redis = self._link.redis
         self.blobs = self._link.blobs
-        self.names = self._link.names
+        self.queues = self._link.queues
+        self.keys = self._link.keys
 
     def fleet(self) -> list[WorkerInfo]:
         """The workers that are alive, in the order in which they are dealt to."""
@@ -95,7 +96,7 @@ class Client:
         rows = [packed(speaker)[0] for speaker in batch.speakers]
         wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
         there = ask_collector(self._link, wanted)
-        chunks, _ = assign(batch, workers, strategy, self.names)
+        chunks, _ = assign(batch, workers, strategy, self.queues)
         return estimate(batch, there.finished, there.changed, chunks, workers)
 
     def _prepared(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:

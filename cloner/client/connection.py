@@ -12,7 +12,10 @@ from redis import Redis
 from cloner.errors import BrokerUnreachable
 from cloner.queueing.app import make_app
 from cloner.settings import Settings, redacted
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, translate_redis_errors
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
 from cloner.state.registry import Registry, WorkerInfo
 
 
@@ -21,11 +24,14 @@ class FleetConnection:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.names = settings.names
+        self.queues = settings.queues
         self.url = settings.require_redis_url()
         self.redis: Redis = connect(self.url)
         self.blobs: Redis = connect(self.url, decode=False)
-        self.registry = Registry(self.redis, self.names, settings.alive_s)
+        self.keys = keys = RedisKeys(settings.fleet)
+        self.registry = Registry(self.redis, keys, settings.alive_s)
+        self.batches = BatchStore(self.blobs, keys, settings.batch_ttl_s)
+        self.references = ReferenceStore(self.blobs, keys, settings.batch_ttl_s)
         self.app = make_app(settings)
 
     def translate_redis_errors(self) -> AbstractContextManager[None]:
@@ -41,7 +47,7 @@ class FleetConnection:
         self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, task_id: str | None = None
     ) -> None:
         """Send the collector a message. Raises `BrokerUnreachable`."""
-        queue = self.names.collector_queue
+        queue = self.queues.collector_queue
         try:
             self.app.send_task(task, args, kwargs, queue=queue, task_id=task_id, ignore_result=True)
         except OperationalError as error:

@@ -43,7 +43,7 @@ class Liveness:
         self._due = now + LOOK_S
         workers = len(self._link.workers())
         with self._link.translate_redis_errors():
-            collector = bool(self._link.redis.exists(self._link.names.collector_life))
+            collector = self._link.registry.collector_is_alive()
         if collector:
             self._collector_seen = now
         if collector or workers:

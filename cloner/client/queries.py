@@ -27,10 +27,10 @@ def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> Answer:
     number = secrets.token_hex(8)
     keep_s = int(2 * ASK_S)
     with link.translate_redis_errors():
-        link.blobs.set(link.names.question(number), Question(wanted=dict(wanted)).pack(), ex=keep_s)
+        link.blobs.set(link.keys.question(number), Question(wanted=dict(wanted)).pack(), ex=keep_s)
         link.tell_collector(FIND_FINISHED, [number, keep_s], task_id=number)
         deadline = time.monotonic() + ASK_S
-        while not isinstance(data := link.blobs.getdel(link.names.answer(number)), bytes):
+        while not isinstance(data := link.blobs.getdel(link.keys.answer(number)), bytes):
             if time.monotonic() > deadline:
                 _take_back(link, number)
                 raise ClonerError(
@@ -45,8 +45,8 @@ def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> Answer:
 
 
 def _take_back(link: FleetConnection, number: str) -> None:
-    link.redis.delete(link.names.question(number))
-    queue = link.names.collector_queue
+    link.redis.delete(link.keys.question(number))
+    queue = link.queues.collector_queue
     for message in map(str, link.redis.lrange(queue, 0, -1)):
         if number in message:
             link.redis.lrem(queue, 1, message)

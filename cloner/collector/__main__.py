@@ -9,6 +9,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cloner.names import collector_name
+from cloner.state.keys import RedisKeys
+
 if TYPE_CHECKING:
     from cloner.settings import Settings
 
@@ -23,7 +26,7 @@ def main() -> int:
     configure()
     try:
         settings = load_settings()
-        name = settings.names.collector(settings.box)
+        name = collector_name(settings.box)
         configure(worker=name)
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
@@ -34,7 +37,7 @@ def main() -> int:
         with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="lost", daemon=True).start()
-            return run_worker(settings, "cloner.collector.tasks", name, [settings.names.collector_queue])
+            return run_worker(settings, "cloner.collector.tasks", name, [settings.queues.collector_queue])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code
@@ -45,11 +48,12 @@ def _beat(settings: Settings) -> None:
     from redis import RedisError
 
     from cloner.state.connection import connect
+    from cloner.state.registry import Registry
 
-    redis = connect(settings.require_redis_url())
+    registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
     while True:
         with suppress(RedisError):  # Celery tells of an outage
-            redis.set(settings.names.collector_life, os.getpid(), px=max(1, round(settings.alive_s * 1000)))
+            registry.beat_collector(os.getpid())
         time.sleep(settings.heartbeat_s)
 
 

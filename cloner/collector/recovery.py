@@ -16,12 +16,12 @@ from redis import Redis, RedisError
 
 from cloner.errors import ClonerError
 from cloner.logs import get_logger
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, Names
-from cloner.protocol.messages import Manifest
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from cloner.state.batches import read_progress
+from cloner.state.batches import BatchState, BatchStore
 from cloner.state.connection import HASTE_S, connect
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 
 LOOK_S = 5.0
@@ -40,7 +40,7 @@ def watch_stalled_batches(settings: Settings) -> None:
         try:
             lost.update(stalled_batches(text, redis, settings))
             for batch_id in lost & seen:
-                resume_batch(app, text, settings.names, batch_id)
+                resume_batch(app, _batches(redis, settings), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
             # Redis is away: whoever works on a batch says so.
             get_logger().debug(f"not looked for lost batches: {error}")
@@ -50,47 +50,42 @@ def watch_stalled_batches(settings: Settings) -> None:
 def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
     """The batches that are open, and of which no message is in anybody's hand, nor any message in a queue where one of
     theirs might be. `text` decodes."""
-    names = settings.names
-    ids = [str(batch_id) for batch_id in text.zrange(names.batches, 0, -1)]
-    with text.pipeline(transaction=False) as pipe:
-        for batch_id in ids:
-            pipe.hget(names.batch(batch_id), "state")
-        states = pipe.execute()
-    open_ids = [batch_id for batch_id, state in zip(ids, states, strict=True) if state in {"submitting", "running"}]
+    keys, queues, batches = RedisKeys(settings.fleet), settings.queues, _batches(redis, settings)
+    open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
-    hands = _in_hand(text, names)
-    everybodys = {worker.queue for worker in Registry(text, names, settings.alive_s).workers()}
-    everybodys |= {names.shared_queue(), names.collector_queue}
+    hands = _in_hand(text, keys)
+    everybodys = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
+    everybodys |= {queues.shared_queue(), queues.collector_queue}
     if text.exists(*everybodys):
         return
     for batch_id in open_ids:
         if any(batch_id in message for message in hands):
             continue
-        data = redis.get(names.manifest(batch_id))
-        if not isinstance(data, bytes):
-            continue
         try:
-            own = {chunk.queue for chunk in Manifest.unpack(data).chunks}
+            manifest = batches.manifest(batch_id)
         except ClonerError as error:
             get_logger().debug(f"batch {batch_id} cannot be read here: {error.message}")
             continue
+        if manifest is None:
+            continue
+        own = {chunk.queue for chunk in manifest.chunks}
         # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
         if not own or not text.exists(*own):
             yield batch_id
 
 
-def resume_batch(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
+def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id: str) -> None:
     """Have a lost batch opened again, or closed if all of its chunks are finished."""
     try:
-        progress = read_progress(text, names, batch_id)
+        progress = batches.progress(batch_id)
     except ClonerError as error:
         get_logger().debug(f"batch {batch_id} is not set going: {error.message}")
         return
-    to_collector = {"queue": names.collector_queue, "ignore_result": True}
+    to_collector = {"queue": queues.collector_queue, "ignore_result": True}
     if progress.closed:
         return
-    if progress.state == "running" and progress.all_chunks_finished:
+    if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
         get_logger().warning(f"Batch {batch_id}: nobody closes it, so it is closed now")
         app.send_task(CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
     else:
@@ -98,9 +93,13 @@ def resume_batch(app: Celery, text: Redis, names: Names, batch_id: str) -> None:
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
 
 
-def _in_hand(text: Redis, names: Names) -> list[str]:
+def _batches(redis: Redis, settings: Settings) -> BatchStore:
+    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+
+
+def _in_hand(text: Redis, keys: RedisKeys) -> list[str]:
     """What everybody in the fleet, dead or alive, has in hand, as Celery packs it: a batch's id stands in it."""
     held: list[str] = []
-    for key in text.scan_iter(names.unacked("*"), count=1000, _type="HASH"):
+    for key in text.scan_iter(keys.unacked("*"), count=1000, _type="HASH"):
         held += map(str, text.hvals(str(key)))
     return held

@@ -5,7 +5,6 @@ Never imports torch: a box that only collects needs none.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.logs import get_logger
-from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
 from cloner.output.reuse import finished_outputs, reuse_finished
@@ -27,20 +26,19 @@ from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, Sp
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
-from cloner.state.cleanup import celery_results
+from cloner.state.batches import BatchStore, ChunkProgress
 from cloner.state.connection import connect, server_time
+from cloner.state.keys import RedisKeys
 
 
 @contextmanager
-def _telling_who_waits(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
+def _telling_who_waits(batches: BatchStore, settings: Settings, batch_id: str) -> Iterator[None]:
     """Whatever ends the task ends the batch: who waits for it is told why."""
     try:
-        with bound_contextvars(batch=batch_id, worker=settings.names.collector(settings.box)):
+        with bound_contextvars(batch=batch_id, worker=collector_name(settings.box)):
             yield
     except Exception as error:
-        key = settings.names.batch(batch_id)
-        if retry_on_outage(redis.exists, key):  # else it has expired, and nobody waits
-            retry_on_outage(redis.hset, key, mapping={"state": "broken", "error": reason_of(error)})
+        retry_on_outage(batches.set_broken, batch_id, reason_of(error))
         raise
 
 
@@ -54,7 +52,7 @@ def open_batch(batch_id: str) -> None:
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _telling_who_waits(redis, settings, batch_id):
+    with _telling_who_waits(_batches(redis, settings), settings, batch_id):
         retry_on_outage(_open, redis, settings, batch_id)
 
 
@@ -67,7 +65,7 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _telling_who_waits(redis, settings, batch_id):
+    with _telling_who_waits(_batches(redis, settings), settings, batch_id):
         retry_on_outage(_close, redis, settings, batch_id)
 
 
@@ -76,7 +74,7 @@ def find_finished(number: str, keep_s: int) -> None:
     """Answer a client's question, if it still waits: its question expires when it has given up."""
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    data = retry_on_outage(redis.getdel, settings.names.question(number))
+    data = retry_on_outage(redis.getdel, RedisKeys(settings.fleet).question(number))
     if not isinstance(data, bytes):
         return
     try:
@@ -84,23 +82,28 @@ def find_finished(number: str, keep_s: int) -> None:
         answer = Answer(finished=list(found.finished), changed=list(found.changed))
     except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
         answer = Answer(finished=[], changed=[], error=reason_of(error))
-    retry_on_outage(redis.set, settings.names.answer(number), answer.pack(), ex=keep_s)
+    retry_on_outage(redis.set, RedisKeys(settings.fleet).answer(number), answer.pack(), ex=keep_s)
+
+
+def _batches(redis: Redis, settings: Settings) -> BatchStore:
+    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
 
 
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
-    if redis.hexists(settings.names.batch(batch_id), "cancelled"):
+    batches = _batches(redis, settings)
+    if batches.is_cancelled(batch_id):
         _close(redis, settings, batch_id)
         return
     # Before its chunks are there: on a second box, another collector may close it as soon as they are.
-    redis.hset(settings.names.batch(batch_id), "state", "running")
-    _carry_over(redis, manifest, settings)
+    batches.set_running(batch_id)
+    _reuse_finished(batches, manifest, settings)
     _publish(manifest, settings)
 
 
-def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
+def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
     """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
-    names, batch_id = settings.names, manifest.batch_id
+    batch_id = manifest.batch_id
     try:
         chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
@@ -109,14 +112,13 @@ def _carry_over(redis: Redis, manifest: Manifest, settings: Settings) -> None:
         return
     if not chunks:
         return
-    with redis.pipeline() as pipe:
-        for number, lines in chunks.items():
-            seconds = round(sum(line.audio_s for line in lines), 3)
-            counts = [len(lines), 0, sum(line.frames for line in lines), seconds, False]
-            # Its worker, if this is not the first run, may know more by now.
-            pipe.hsetnx(names.progress(batch_id), str(number), json.dumps(counts))
-        pipe.expire(names.progress(batch_id), settings.batch_ttl_s)
-        pipe.execute()
+    progress: dict[int, ChunkProgress] = {}
+    for number, lines in chunks.items():
+        progress[number] = ChunkProgress()
+        for line in lines:
+            progress[number].add(line)
+    # If this is not the first run, the chunk's worker may have reported more by now.
+    batches.report(batch_id, progress, replace=False)
     there = sum(map(len, chunks.values()))
     get_logger().info(f"Batch {batch_id}: {there} of {manifest.total} segments are there from earlier batches")
 
@@ -125,17 +127,13 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
     record = Record(settings.out_dir.resolve(), batch_id)
     record.refresh()
-    cancelled = bool(redis.hexists(settings.names.batch(batch_id), "cancelled"))
+    batches = _batches(redis, settings)
+    cancelled = batches.is_cancelled(batch_id)
     result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
     # Before anybody is told that it is done: a run ends then, and its collector with it.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
-    with redis.pipeline() as pipe:
-        pipe.set(settings.names.result(batch_id), result.pack(), ex=settings.batch_ttl_s)
-        pipe.hset(settings.names.batch(batch_id), "state", "done")
-        # Celery would keep them for as long as the batch; from here on, a chunk that comes again is not spoken.
-        pipe.delete(*celery_results(batch_id, len(manifest.chunks)))
-        pipe.execute()
+    batches.close(result, len(manifest.chunks))
 
 
 def _publish(manifest: Manifest, settings: Settings) -> None:
@@ -149,9 +147,9 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
             signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
         )
     chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
-    body = close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue, argsrepr=chunks)
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue, argsrepr=chunks)
     # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
-    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.names.collector_queue))
+    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue))
     # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.
     current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
@@ -221,10 +219,9 @@ def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
-    data = redis.get(settings.names.manifest(batch_id))
-    if not isinstance(data, bytes):
+    manifest = _batches(redis, settings).manifest(batch_id)
+    if manifest is None:
         raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
-    manifest = Manifest.unpack(data)
     if manifest.batch_id != batch_id:
         raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
     return manifest

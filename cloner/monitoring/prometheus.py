@@ -15,9 +15,10 @@ from cloner.errors import ClonerError, MissingPackage
 from cloner.logs import get_logger
 from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
-from cloner.state.batches import Progress
+from cloner.state.batches import BatchState, BatchStore, Progress
 from cloner.state.connection import HASTE_S, connect
-from cloner.state.counters import Count, Counts
+from cloner.state.counters import Count, Counters
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerState
 
 try:
@@ -48,8 +49,9 @@ class FleetMetrics(Collector):
 
     def __init__(self, settings: Settings) -> None:
         redis = connect(settings.require_redis_url(), answer_s=HASTE_S)
-        self._fleet = FleetReader(redis, settings.names, settings.alive_s)
-        self._counts = Counts(redis, settings.names)
+        batches = connect(settings.require_redis_url(), decode=False, answer_s=HASTE_S)
+        self._fleet = FleetReader(settings, redis, BatchStore(batches, RedisKeys(settings.fleet), settings.batch_ttl_s))
+        self._counts = Counters(redis, RedisKeys(settings.fleet))
         self._closed: dict[str, Progress] = {}
         self._lock = threading.Lock()
 
@@ -83,7 +85,7 @@ class FleetMetrics(Collector):
         self._closed = {batch_id: seen for batch_id, seen in progress.items() if seen.closed}
         states = Counter(seen.state for seen in progress.values())
         batches = GaugeMetricFamily("cloner_batches", "Batches in Redis, by state.", labels=["state"])
-        for state in ("submitting", "running", "done", "broken"):
+        for state in BatchState:
             batches.add_metric([state], states[state])
         yield batches
         left = sum(seen.total - seen.finished for seen in progress.values() if not seen.closed)

@@ -9,10 +9,11 @@ from typing import cast
 from redis import Redis
 
 from cloner.errors import Damaged, UnknownBatch
-from cloner.names import Names
-from cloner.state.batches import Progress, read_progress
+from cloner.settings import Settings
+from cloner.state.batches import BatchStore, Progress
 from cloner.state.connection import server_time
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo
 
 GONE = "gone"
@@ -44,12 +45,14 @@ class WorkerSnapshot:
 
 
 class FleetReader:
-    """Reads a fleet's state. `redis` must decode responses; a worker is gone `alive_s` after its last heartbeat."""
+    """Reads a fleet's state. `redis` must decode responses; a worker is gone `CLONER_ALIVE_S` after its last beat."""
 
-    def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
+    def __init__(self, settings: Settings, redis: Redis, batches: BatchStore) -> None:
         self._redis = redis
-        self._names = names
-        self._alive_s = alive_s
+        self._batches = batches
+        self._keys = RedisKeys(settings.fleet)
+        self._queues = settings.queues
+        self._alive_s = settings.alive_s
 
     def now(self) -> float:
         """Seconds since the epoch, by the server's clock."""
@@ -58,12 +61,12 @@ class FleetReader:
     def workers(self) -> list[WorkerSnapshot]:
         """All registered workers, ordered by box and index."""
         now = self.now()
-        beats = cast("list[tuple[str, float]]", self._redis.zrange(self._names.workers, 0, -1, withscores=True))
+        beats = cast("list[tuple[str, float]]", self._redis.zrange(self._keys.workers, 0, -1, withscores=True))
         with self._redis.pipeline(transaction=False) as pipe:
             for name, _ in beats:
-                pipe.hgetall(self._names.worker(name))
+                pipe.hgetall(self._keys.worker(name))
             hashes = pipe.execute()
-        usage = GpuUsageTable(self._redis, self._names).read(self._alive_s)
+        usage = GpuUsageTable(self._redis, self._keys).read(self._alive_s)
         workers = []
         for (_, beat), values in zip(beats, hashes, strict=True):
             if info := WorkerInfo.from_hash(values):
@@ -74,7 +77,7 @@ class FleetReader:
 
     def batches(self, newest: int) -> list[str]:
         """Ids of the newest batches, the last one submitted first."""
-        return [str(batch_id) for batch_id in self._redis.zrevrange(self._names.batches, 0, newest - 1)]
+        return self._batches.newest(newest)
 
     def progress(self, batch_ids: list[str], known: Container[str] = ()) -> dict[str, Progress]:
         """The progress of each batch that is not in `known`. Expired and damaged batches are left out, so that one
@@ -83,7 +86,7 @@ class FleetReader:
         for batch_id in batch_ids:
             if batch_id not in known:
                 try:
-                    progress[batch_id] = read_progress(self._redis, self._names, batch_id)
+                    progress[batch_id] = self._batches.progress(batch_id)
                 except (UnknownBatch, Damaged):
                     continue
         return progress
@@ -92,8 +95,8 @@ class FleetReader:
         """Queue -> number of messages that no process has taken."""
         queues = {worker.info.queue for worker in workers}
         # Queues of workers that were removed may still hold messages.
-        queues.update(str(queue) for queue in self._redis.hkeys(self._names.queues))
-        queues.update((self._names.shared_queue(), self._names.collector_queue))
+        queues.update(str(queue) for queue in self._redis.hkeys(self._keys.worker_queues))
+        queues.update((self._queues.shared_queue(), self._queues.collector_queue))
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in sorted(queues):
                 pipe.llen(queue)

@@ -13,12 +13,13 @@ from celery.platforms import SecurityWarning
 from kombu.transport.redis import Transport
 
 from cloner.errors import EXIT_LOAD_FAILED
-from cloner.names import PARENT, Names
+from cloner.names import PARENT
 from cloner.process import PARENT_PID
 from cloner.queueing.heartbeat import HOLDER, start_heartbeat
 from cloner.queueing.transport import Channel, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import celery_address, check_address
+from cloner.state.keys import RedisKeys
 
 NEVER_S = 100 * 366 * 86_400
 """More seconds than any clock has counted."""
@@ -38,7 +39,7 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
         result_serializer="json",
         accept_content=["json"],
         # Another fleet on the same Redis must not read what is sent without a queue's name.
-        task_default_queue=settings.names.collector_queue,
+        task_default_queue=settings.queues.collector_queue,
         # A message is given back when its worker dies, and acknowledged when the chunk is finished.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -68,7 +69,7 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
             "queue_order_strategy": "priority",
             # The kernel notices a Redis whose machine is gone without a word.
             "socket_keepalive": True,
-            **(_held_keys(settings.names, holder) if holder else {}),
+            **(_held_keys(RedisKeys(settings.fleet), holder) if holder else {}),
         },
         # The results of chunks must outlast their batch: the chord waits for ever for one that has expired.
         result_expires=settings.batch_ttl_s,
@@ -86,13 +87,13 @@ def make_app(settings: Settings, holder: str | None = None) -> Celery:
     return app
 
 
-def _held_keys(names: Names, holder: str) -> dict[str, str]:
+def _held_keys(keys: RedisKeys, holder: str) -> dict[str, str]:
     """Where kombu keeps the messages that this process has in hand: apart from anybody else's, so that the launcher
     can give them back when it dies."""
     return {
-        "unacked_key": names.unacked(holder),
-        "unacked_index_key": names.unacked_since(holder),
-        "unacked_mutex_key": names.unacked_mutex(holder),
+        "unacked_key": keys.unacked(holder),
+        "unacked_index_key": keys.unacked_since(holder),
+        "unacked_mutex_key": keys.unacked_mutex(holder),
     }
 
 

@@ -21,6 +21,7 @@ from cloner.names import CHILD
 from cloner.process import LEASE, die_with_group, die_with_parent
 from cloner.settings import Settings, load_settings
 from cloner.state.connection import HASTE_S, connect
+from cloner.state.keys import RedisKeys
 
 HOLDER = "CLONER_HOLDER"
 """Environment variable in which the parent tells its child under what name the two hold messages."""
@@ -33,17 +34,18 @@ def start_heartbeat(settings: Settings, holder: str, part: str) -> None:
     process of the same name, and what both take would be in one hand.
     """
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
-    names, field = settings.names, settings.names.pulse(holder, part)
+    keys = RedisKeys(settings.fleet)
+    field = keys.process_heartbeat(holder, part)
     lease = os.environ.get(LEASE)
 
     def beat() -> None:
         for number in count():
             try:
-                held_by = redis.get(names.box(settings.box))
+                held_by = redis.get(keys.box_lease(settings.box))
                 if lease and held_by and held_by != lease:
                     get_logger().error("Another launcher has taken over this box: ending at once")
                     die_with_group()
-                redis.hset(names.pulses, field, f"{os.getpid()} {number}")
+                redis.hset(keys.process_heartbeats, field, f"{os.getpid()} {number}")
             except RedisError as error:
                 get_logger().debug(f"pulse missed: {error}")
             threading.Event().wait(settings.heartbeat_s)

@@ -6,26 +6,26 @@ from typing import cast
 
 from redis import Redis
 
-from cloner.names import Names
+from cloner.state.keys import RedisKeys
 
 
-def sweep(redis: Redis, names: Names) -> None:
+def sweep(redis: Redis, keys: RedisKeys) -> None:
     """Remove every key of a fleet whose processes have all ended, and no other fleet's. `redis` must answer in bytes.
 
     What Celery keeps for all workers of a Redis together stays. Raises `RedisError`.
     """
     doomed: set[bytes | str] = set()
-    for batch_id in cast("list[bytes]", redis.zrange(names.batches, 0, -1)):
-        chunks = int(redis.hget(names.batch(batch_id.decode()), "chunks") or 0)
+    for batch_id in cast("list[bytes]", redis.zrange(keys.batches, 0, -1)):
+        chunks = int(redis.hget(keys.batch(batch_id.decode()), "chunks") or 0)
         doomed.update([*celery_results(batch_id.decode(), chunks), chord_marker(batch_id.decode())])
     # One pass over all keys; a fleet's name has neither "." nor ":", so the prefixes are exact.
     prefixes = (
-        f"cloner:{names.fleet}:",
-        f"cloner.{names.fleet}.",
-        f"_kombu.binding.cloner.{names.fleet}.",
-        f"_kombu.binding_permanent.cloner.{names.fleet}.",
+        f"cloner:{keys.fleet}:",
+        f"cloner.{keys.fleet}.",
+        f"_kombu.binding.cloner.{keys.fleet}.",
+        f"_kombu.binding_permanent.cloner.{keys.fleet}.",
     )
-    for key in redis.scan_iter(f"*cloner[.:]{names.fleet}[.:]*", count=1000):
+    for key in redis.scan_iter(f"*cloner[.:]{keys.fleet}[.:]*", count=1000):
         if key.startswith(tuple(prefix.encode() for prefix in prefixes)):
             doomed.add(key)
     if doomed:

@@ -1,7 +1,7 @@
 """What each worker of a fleet has done, counted in Redis for Prometheus.
 
-Counts outlive the workers' processes, and grow for ever. They are told with the heartbeats: what a process had not told
-when it was killed is not counted. The truth about a batch is its record; these are for graphs and alerts.
+Counters outlive the workers' processes and only grow. They are sent with the heartbeats: what a process has not sent
+when it is killed is not counted. The truth about a batch is its record; these are for graphs and alerts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from redis import Redis
 
-from cloner.names import Names
+from cloner.state.keys import RedisKeys
 
 
 class Count(StrEnum):
@@ -30,12 +30,12 @@ class Count(StrEnum):
     RESTARTS = "restarts"
 
 
-class Counts:
+class Counters:
     """A fleet's counts. `redis` must decode responses."""
 
-    def __init__(self, redis: Redis, names: Names) -> None:
+    def __init__(self, redis: Redis, keys: RedisKeys) -> None:
         self._redis = redis
-        self._key = names.counts
+        self._key = keys.counters
 
     def add(self, worker: str, growth: Mapping[Count, float]) -> None:
         """Count some more for a worker, all or nothing."""

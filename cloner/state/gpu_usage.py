@@ -9,8 +9,8 @@ from typing import Any
 
 from redis import Redis
 
-from cloner.names import Names
 from cloner.state.connection import server_time
+from cloner.state.keys import RedisKeys
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class GpuUsage:
 class GpuUsageTable:
     """A fleet's readings. `redis` must decode responses."""
 
-    def __init__(self, redis: Redis, names: Names) -> None:
+    def __init__(self, redis: Redis, keys: RedisKeys) -> None:
         self._redis = redis
-        self._key = names.cards
+        self._key = keys.gpu_usage
 
     def write(self, readings: Sequence[GpuUsage]) -> None:
         """Replace what was known of these cards."""

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from redis import Redis
 
-from cloner.names import Names
 from cloner.protocol.content_key import NONE, fingerprint
 from cloner.settings import EngineName, Settings
 from cloner.state.connection import server_time
+from cloner.state.keys import RedisKeys
 
 
 class WorkerState(StrEnum):
@@ -122,7 +122,7 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         name=f"{place.card}.{place.number}@{settings.box}",
         box=settings.box,
         index=place.index,
-        queue=settings.names.worker_queue(settings.box, place.card, place.number),
+        queue=settings.queues.worker_queue(settings.box, place.card, place.number),
         device=place.device,
         gpu=place.gpu,
         engine=settings.engine,
@@ -143,9 +143,9 @@ class Registry:
     Heartbeats are timed by the server's clock alone.
     """
 
-    def __init__(self, redis: Redis, names: Names, alive_s: float) -> None:
+    def __init__(self, redis: Redis, keys: RedisKeys, alive_s: float) -> None:
         self.redis = redis
-        self.names = names
+        self.keys = keys
         self._alive_s = alive_s
 
     def register(self, worker: WorkerInfo) -> None:
@@ -153,62 +153,89 @@ class Registry:
         values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
         now = server_time(self.redis)
         with self.redis.pipeline() as pipe:
-            pipe.delete(self.names.worker(worker.name))
-            pipe.hset(self.names.worker(worker.name), mapping=values)
-            pipe.zadd(self.names.workers, {worker.name: now})
-            pipe.hset(self.names.queues, worker.queue, worker.name)
+            pipe.delete(self.keys.worker(worker.name))
+            pipe.hset(self.keys.worker(worker.name), mapping=values)
+            pipe.zadd(self.keys.workers, {worker.name: now})
+            pipe.hset(self.keys.worker_queues, worker.queue, worker.name)
             pipe.execute()
 
     def beat(self, name: str, steps: int | None = None) -> bool:
         """The worker lives, and has come that far. False if the registry had forgotten it."""
         now = server_time(self.redis)
         with self.redis.pipeline() as pipe:
-            pipe.zadd(self.names.workers, {name: now})
+            pipe.zadd(self.keys.workers, {name: now})
             if steps is not None:
-                pipe.hset(self.names.worker(name), "steps", str(steps))
+                pipe.hset(self.keys.worker(name), "steps", str(steps))
             added, *_ = pipe.execute()
         return not added
 
     def update(self, name: str, **values: str | float) -> None:
         """Change some of what is known about a worker."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
-        self.redis.hset(self.names.worker(name), mapping=mapping)
+        self.redis.hset(self.keys.worker(name), mapping=mapping)
 
     def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
         """Note what a worker was dealt, to be said when it starts. An earlier assignment stays until it is finished."""
-        if not self.redis.hget(self.names.worker(name), "assignment"):
+        if not self.redis.hget(self.keys.worker(name), "assignment"):
             self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
-        self.redis.hincrby(self.names.worker(name), "loads", 1)
+        self.redis.hincrby(self.keys.worker(name), "loads", 1)
 
     def give_up(self, name: str, why: str) -> None:
         """The worker is not expected back: nothing is dealt to it, and who watches sees it as gone."""
         silent_since = server_time(self.redis) - self._alive_s - 1
         with self.redis.pipeline() as pipe:
-            pipe.zadd(self.names.workers, {name: silent_since})
-            pipe.hset(self.names.worker(name), "error", why)
+            pipe.zadd(self.keys.workers, {name: silent_since})
+            pipe.hset(self.keys.worker(name), "error", why)
             pipe.execute()
 
     def remove(self, name: str) -> None:
         """The worker is not expected back."""
         with self.redis.pipeline() as pipe:
-            pipe.zrem(self.names.workers, name)
-            pipe.delete(self.names.worker(name))
+            pipe.zrem(self.keys.workers, name)
+            pipe.delete(self.keys.worker(name))
             pipe.execute()
+
+    def set_busy(self, name: str) -> None:
+        """The worker has taken a chunk."""
+        self.update(name, state=WorkerState.BUSY)
+
+    def finish_chunk(self, name: str, capacity: Mapping[str, Any], spoken_s: float, busy_s: float) -> None:
+        """The worker is ready for its next chunk; `capacity` is what its registry entry says of its size.
+
+        It has generated `spoken_s` seconds of audio of the last one in `busy_s` seconds.
+        """
+        key = self.keys.worker(name)
+        mapping: dict[Any, Any] = {"state": WorkerState.READY, **capacity}
+        with self.redis.pipeline(transaction=False) as pipe:
+            if spoken_s:
+                mapping["suspected_faulty"] = ""
+                pipe.hincrbyfloat(key, "spoken_s", spoken_s)
+                pipe.hincrbyfloat(key, "busy_s", busy_s)
+            pipe.hset(key, mapping=mapping)
+            pipe.execute()
+
+    def collector_is_alive(self) -> bool:
+        """Whether a collector has sent a heartbeat lately."""
+        return bool(self.redis.exists(self.keys.collector_heartbeat))
+
+    def beat_collector(self, pid: int) -> None:
+        """A collector is alive."""
+        self.redis.set(self.keys.collector_heartbeat, pid, px=max(1, round(self._alive_s * 1000)))
 
     def get(self, name: str) -> WorkerInfo | None:
         """One worker, alive or not."""
-        values = self.redis.hgetall(self.names.worker(name))
+        values = self.redis.hgetall(self.keys.worker(name))
         return WorkerInfo.from_hash(values)
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
-        names = self.redis.zrangebyscore(self.names.workers, server_time(self.redis) - self._alive_s, "+inf")
+        names = self.redis.zrangebyscore(self.keys.workers, server_time(self.redis) - self._alive_s, "+inf")
         with self.redis.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(self.names.worker(str(name)))
+                pipe.hgetall(self.keys.worker(str(name)))
             hashes = pipe.execute()
         workers = [worker for values in hashes if (worker := WorkerInfo.from_hash(values))]
         return sorted(workers, key=lambda worker: (worker.box, worker.index))

@@ -35,7 +35,7 @@ def main() -> int:
         with translate_redis_errors(settings.require_redis_url()):
             register_if_alone(settings, worker)
         stop_when_useless()
-        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
+        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.queues.shared_queue()])
     except ClonerError as error:
         get_logger().error(error.message)
         return error.exit_code

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from redis import RedisError
 
@@ -19,8 +19,8 @@ from cloner.output.journal import Journal
 from cloner.protocol.content_key import Keys
 from cloner.protocol.messages import ChunkMessage, SegmentRow, SpeakerPart
 from cloner.protocol.results import SegmentResult
-from cloner.state.batches import Tally
-from cloner.state.registry import WorkerInfo, WorkerState
+from cloner.state.batches import ChunkProgress
+from cloner.state.registry import WorkerInfo
 from cloner.worker.chunk_log import ChunkLog
 from cloner.worker.chunk_watch import ChunkWatch
 from cloner.worker.crash_plan import DEATHS, LONE_CRASHES, plan_after_crashes
@@ -66,7 +66,7 @@ class ChunkRun:
     def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
         self._runtime = runtime
         self._message = message
-        self._tally = Tally()
+        self._tally = ChunkProgress()
         self._spoken_s = 0.0
         self._keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
         self._todo: dict[int, tuple[SpeakerPart, SegmentRow, str]] = {}
@@ -76,9 +76,9 @@ class ChunkRun:
 
     def is_too_late(self) -> bool:
         """Whether the batch is closed and its message came again, after a crash. Its files may be another's by now."""
-        return bool(self._runtime.redis.hget(self._runtime.names.batch(self._message.batch_id), "state") == "done")
+        return self._runtime.batches.is_done(self._message.batch_id)
 
-    def run(self) -> Tally:
+    def run(self) -> ChunkProgress:
         """Speak all that is not finished yet."""
         self._begin()
         try:
@@ -242,31 +242,19 @@ class ChunkRun:
 
     def _begin(self) -> None:
         """Say that this worker is busy, see whether the batch was cancelled, fetch all codes (they are a few KB)."""
-        names, message = self._runtime.names, self._message
+        runtime, message = self._runtime, self._message
         wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
-        with self._runtime.blobs.pipeline(transaction=False) as pipe:
-            pipe.hset(names.worker(self._runtime.name), "state", WorkerState.BUSY)
-            pipe.hexists(names.batch(message.batch_id), "cancelled")
-            for digest in wanted:
-                pipe.get(names.reference(digest))
-            _, cancelled, *codes = pipe.execute()
-        self._cancelled = bool(cancelled)
-        self._codes = {digest: data for digest, data in zip(wanted, codes, strict=True) if data is not None}
+        runtime.registry.set_busy(runtime.name)
+        self._cancelled = runtime.batches.is_cancelled(message.batch_id)
+        self._codes = runtime.references.get_all(wanted)
         self._began = self._reported = time.monotonic()
 
     def _end(self) -> None:
         """Say how far the chunk came, and that this worker is ready for the next."""
-        names, message = self._runtime.names, self._message
-        with self._runtime.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(names.progress(message.batch_id), str(message.number), self._tally.to_json())
-            pipe.expire(names.progress(message.batch_id), self._runtime.settings.batch_ttl_s)
-            state: dict[Any, Any] = {"state": WorkerState.READY, **self._runtime.capacity()}
-            pipe.hset(names.worker(self._runtime.name), mapping=state)
-            if self._spoken_s:
-                pipe.hset(names.worker(self._runtime.name), "suspected_faulty", "")
-                pipe.hincrbyfloat(names.worker(self._runtime.name), "spoken_s", self._spoken_s)
-                pipe.hincrbyfloat(names.worker(self._runtime.name), "busy_s", time.monotonic() - self._began)
-            pipe.execute()
+        runtime, message = self._runtime, self._message
+        runtime.batches.report(message.batch_id, {message.number: self._tally})
+        busy_s = time.monotonic() - self._began
+        runtime.registry.finish_chunk(runtime.name, runtime.capacity(), self._spoken_s, busy_s)
         if self._spoken_s:
             for name in self._unable:
                 if self._runtime.registry.get(name):
@@ -274,6 +262,5 @@ class ChunkRun:
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        key = self._runtime.names.progress(self._message.batch_id)
-        with suppress(RedisError):  # the next report, or the end, tells all of it again
-            self._runtime.redis.hset(key, str(self._message.number), self._tally.to_json())
+        with suppress(RedisError):  # the next report, or the end, has all of it again
+            self._runtime.batches.report(self._message.batch_id, {self._message.number: self._tally})

@@ -22,8 +22,8 @@ class ChunkWatch:
     """
 
     def __init__(self, runtime: Runtime, batch_id: str, journal: Journal) -> None:
-        self._redis = runtime.redis
-        self._key = runtime.names.batch(batch_id)
+        self._batches = runtime.batches
+        self._batch_id = batch_id
         self._journal = journal
         self._meter = runtime.meter
         self._cancelled = threading.Event()
@@ -59,7 +59,7 @@ class ChunkWatch:
     def _look(self) -> None:
         while not self._over.wait(LOOK_S):
             try:
-                if self._redis.hexists(self._key, "cancelled"):
+                if self._batches.is_cancelled(self._batch_id):
                     self.stop()
                     return
             except RedisError:

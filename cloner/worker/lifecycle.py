@@ -24,6 +24,7 @@ from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBro
 from cloner.logs import configure, get_logger
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, expected_worker
 from cloner.worker.runtime import Runtime
 from cloner.worker.stopping import hear_stops
@@ -41,7 +42,7 @@ def current() -> Runtime:
 
 def register_if_alone(settings: Settings, worker: WorkerInfo) -> None:
     """Enter this worker into the registry if no launcher has (it was started by hand)."""
-    registry = Registry(connect(settings.require_redis_url()), settings.names, settings.alive_s)
+    registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
     if registry.get(worker.name) is None:
         registry.register(worker)
 
@@ -104,7 +105,7 @@ def start(**_: Any) -> None:
         reason = reason_of(error)
         get_logger().error(f"Load failed: {reason}")
         with suppress(RedisError):
-            Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
+            Registry(redis, RedisKeys(settings.fleet), settings.alive_s).update(worker.name, error=reason)
         # A Redis that cannot be used is no fault of the model's: told to stop, the worker is started again.
         _end_by(signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
     else:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from redis import Redis, RedisError
+from redis import RedisError
 
-from cloner.names import Names
 from cloner.protocol.results import SegmentResult
-from cloner.state.counters import Count, Counts
+from cloner.state.batches import BatchStore
+from cloner.state.counters import Count, Counters
 from cloner.state.registry import Registry
 from cloner.state.throughput import RateMeter
 
@@ -28,11 +28,10 @@ class Meter:
     The engine's threads, the one that runs chunks and the one that sends heartbeats meet here.
     """
 
-    def __init__(self, name: str, redis: Redis, names: Names) -> None:
+    def __init__(self, name: str, batches: BatchStore, counters: Counters) -> None:
         self._name = name
-        self._redis = redis
-        self._names = names
-        self._counts = Counts(redis, names)
+        self._batches = batches
+        self._counters = counters
         self._lock = threading.Lock()
         self._untold: dict[Count, float] = defaultdict(float)
         self._in_hand: set[int] = set()
@@ -54,13 +53,10 @@ class Meter:
     @contextmanager
     def chunk(self, batch_id: str) -> Iterator[None]:
         """Inside it, a chunk of the batch is spoken."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self._names.batch(batch_id), "submitted_at")
-            pipe.time()
-            submitted_at, (seconds, _) = pipe.execute()
-        if submitted_at:  # else the batch has expired
+        queued_s = self._batches.age_s(batch_id)
+        if queued_s is not None:  # else the batch has expired
             self._count(Count.CHUNKS_TAKEN)
-            self._count(Count.QUEUED_S, max(0.0, seconds - float(submitted_at)))
+            self._count(Count.QUEUED_S, queued_s)
         try:
             yield
         except BaseException:
@@ -107,7 +103,7 @@ class Meter:
             untold, self._untold = self._untold, defaultdict(float)
         try:
             if untold:
-                self._counts.add(self._name, untold)
+                self._counters.add(self._name, untold)
         except BaseException:
             for what, much in untold.items():
                 self._count(what, much)

@@ -17,6 +17,10 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal
 from cloner.output.record import Record
 from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.counters import Counters
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from cloner.worker.meter import Meter
 
@@ -29,14 +33,16 @@ class Runtime:
 
     def __init__(self, settings: Settings, worker: WorkerInfo, engine: Engine, redis: Redis, blobs: Redis) -> None:
         self.settings = settings
-        self.names = settings.names
         self.name = worker.name
         self._worker = worker
         self.engine = engine
         self.redis = redis
         self.blobs = blobs
-        self.registry = Registry(redis, settings.names, settings.alive_s)
-        self.meter = Meter(worker.name, redis, settings.names)
+        keys = RedisKeys(settings.fleet)
+        self.registry = Registry(redis, keys, settings.alive_s)
+        self.batches = BatchStore(blobs, keys, settings.batch_ttl_s)
+        self.references = ReferenceStore(blobs, keys, settings.batch_ttl_s)
+        self.meter = Meter(worker.name, self.batches, Counters(redis, keys))
         self.outputs = OutputRoot(settings.out_dir)
         self.in_hand: Journal | None = None
         """That of the chunk which is spoken."""
@@ -125,12 +131,7 @@ class Runtime:
 
     def first_to_say(self, batch_id: str, what: str) -> bool:
         """Whether no worker has said that of a batch yet; from now on, this one has."""
-        key = self.names.said(batch_id)
-        with self.redis.pipeline() as pipe:
-            pipe.sadd(key, what)
-            pipe.expire(key, self.settings.batch_ttl_s)
-            added, _ = pipe.execute()
-        return bool(added)
+        return self.batches.is_first_to_log(batch_id, what)
 
     def forget_assignment(self, assignment: str) -> None:
         """The assignment is finished: a restart need not say it again."""
@@ -154,9 +155,7 @@ class Runtime:
 
     def _is_open(self, assignment: str) -> bool:
         """Whether the assignment's chunks may still come. Some never did, if its batch is closed or was cancelled."""
-        batch = self.names.batch(assignment.partition("/")[0])
-        state, cancelled = self.redis.hmget(batch, "state", "cancelled")
-        return state in ("submitting", "running") and not cancelled
+        return self.batches.is_open(assignment.partition("/")[0])
 
     def _beat(self) -> None:
         while True:

@@ -26,7 +26,7 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     try:
         version = schema_of(message)
         if version != SCHEMA:
-            queue = runtime.names.shared_queue(version)
+            queue = runtime.settings.queues.shared_queue(version)
             get_logger().error(
                 f"A chunk of wire version {version} came to a worker of version {SCHEMA}: left in {queue} "
                 "for a worker that can read it"

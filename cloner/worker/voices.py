@@ -87,7 +87,7 @@ class Voices:
 
     def _data(self, reference: ReferenceRow) -> bytes:
         digest = reference.digest
-        data = self._fetched.pop(digest, None) or self._runtime.blobs.get(self._runtime.names.reference(digest))
+        data = self._fetched.pop(digest, None) or self._runtime.references.get(digest)
         if not isinstance(data, bytes):
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
         if reference_key(reference.kind, data) != digest:

@@ -15,6 +15,7 @@ import psutil
 
 from cloner import Client
 from cloner.settings import EngineName, Settings
+from cloner.state.keys import RedisKeys
 from ops.soak.leaks import Keys, Process, ProcessMonitor, stray_files
 from tests.support.batches import write_batch
 
@@ -121,7 +122,7 @@ def _fleet(settings: Settings, folder: Path, temporary: Path) -> Iterator[psutil
 
 def _wait_for_counts(client: Client) -> None:
     """Wait for the counters, which are sent with heartbeats: the first one may follow a short batch."""
-    while not client.redis.exists(client.names.counts):
+    while not client.redis.exists(RedisKeys(client.settings.fleet).counters):
         time.sleep(0.1)
 
 

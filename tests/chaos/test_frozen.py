@@ -8,7 +8,9 @@ import psutil
 import pytest
 
 from cloner import Client
+from cloner.names import collector_name
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from tests.chaos.test_processes_die import child, parents
 from tests.chaos.test_segments_kill import BATCHED, check_whole
 from tests.integration.conftest import Start, eventually, spoken
@@ -42,8 +44,15 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
     fleet = launch("--workers", "1", **ALIVE)
     fleet.wait_for("Models loaded!")
     (collector,) = parents(fleet, "cloner.collector")
-    holder = settings.names.collector(settings.box)
-    eventually(lambda: bool(client.redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child"))))
+    holder = collector_name(settings.box)
+    eventually(
+        lambda: bool(
+            client.redis.hexists(
+                RedisKeys(settings.fleet).process_heartbeats,
+                RedisKeys(settings.fleet).process_heartbeat(holder, "child"),
+            )
+        )
+    )
     child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
     fleet.wait_for("[Main] Collector has shown no sign of life for 6 s: killing it")

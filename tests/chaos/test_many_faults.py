@@ -16,8 +16,10 @@ import pytest
 import soundfile
 
 from cloner import Client
+from cloner.names import collector_name
 from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
+from cloner.state.keys import RedisKeys
 from cloner.validation import HOUSEKEEPING
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
 from tests.support.batches import write_batch
@@ -160,10 +162,10 @@ def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
 def _assert_nothing_left(client: Client, settings: Settings) -> None:
     """No message waits or is in anybody's hand, and when the launcher has stopped, no process is there."""
     workers = client.fleet()
-    holders = [worker.name for worker in workers] + [settings.names.collector(settings.box)]
+    holders = [worker.name for worker in workers] + [collector_name(settings.box)]
     queues = [worker.queue for worker in workers]
-    queues += [settings.names.shared_queue(), settings.names.collector_queue]
-    in_hand = [settings.names.unacked(holder) for holder in holders]
+    queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
+    in_hand = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
     eventually(lambda: not client.redis.exists(*queues, *in_hand))
     for member in members(settings.fleet):
         if member.role is Role.LAUNCHER:

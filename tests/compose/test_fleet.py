@@ -95,12 +95,12 @@ def test_the_fleet_is_healthy_only_while_every_worker_has_its_model(box: Box) ->
     assert box.compose(*ready).count("\tready\t") == len(box.client().fleet())
     client = box.client()
     (worker,) = client.fleet()
-    client.redis.hset(client.names.worker(worker.name), "state", "loading")
+    client.redis.hset(client.keys.worker(worker.name), "state", "loading")
     try:
         with pytest.raises(pytest.fail.Exception, match=f"Not ready: {worker.name}"):
             box.compose(*ready)
     finally:
-        client.redis.hset(client.names.worker(worker.name), "state", "ready")
+        client.redis.hset(client.keys.worker(worker.name), "state", "ready")
 
 
 def test_redis_answers_nobody_without_the_password(box: Box) -> None:

@@ -28,6 +28,7 @@ from cloner.engine import make_engine
 from cloner.input.references import codes_file_problem, load_reference, recording_file_problem
 from cloner.protocol.references import audio_from_bytes
 from cloner.settings import EngineName, Settings, WorkerSettings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 from cloner.worker.__main__ import main as worker_main
 from tests.integration.conftest import environment, run_cloner
@@ -395,7 +396,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fleet(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A fleet with a worker that is expected and does not exist: what is queued for it would stay."""
-    Registry(redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
     return settings

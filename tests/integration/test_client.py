@@ -75,7 +75,7 @@ def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Start, client: 
     fleet = launch("--workers", "1", fake_load_s=2.0)
     fleet.wait_for("Launching Worker 0")
     batch = client.submit(write_batch(tmp_path, [3, 3]))
-    reference = next(iter(client.redis.scan_iter(client.names.reference("*"))))
+    reference = next(iter(client.redis.scan_iter(client.keys.reference("*"))))
     client.redis.delete(reference)
     result = batch.wait(timeout=60)
     assert (result.generated, result.failed) == (3, 3)
@@ -109,7 +109,7 @@ def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
     fleet.wait_for("A chunk of wire version 2 came to a worker of version 1")
     # The worker is none the worse, and the message waits where workers of version 2 look.
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
-    waiting = client.redis.lrange(settings.names.shared_queue(2), 0, -1)
+    waiting = client.redis.lrange(settings.queues.shared_queue(2), 0, -1)
     assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-v2"]
 
 
@@ -128,7 +128,7 @@ def test_opening_a_batch_twice_speaks_it_once(
 ) -> None:
     launch("--workers", "2", fake_segment_s=0.02).wait_for("Models loaded!", 2)
     batch = client.submit(write_batch(tmp_path))
-    make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.names.collector_queue)
+    make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.queues.collector_queue)
     assert batch.wait(timeout=60).generated == 46
     files = list((settings.out_dir / ".cloner" / batch.id).glob("*.jsonl"))
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
@@ -162,7 +162,7 @@ def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
 def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, client: Client, tmp_path: Path) -> None:
     launch("--workers", "1", heartbeat_s=0.1).wait_for("Models loaded!")
     (worker,) = client.fleet()
-    client.redis.delete(client.names.workers, client.names.worker(worker.name))
+    client.redis.delete(client.keys.workers, client.keys.worker(worker.name))
     eventually(lambda: [known.name for known in client.fleet()] == [worker.name])
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
 
@@ -171,7 +171,7 @@ def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Start, clie
     fleet = launch("--workers", "1", fake_load_s=2.0)
     fleet.wait_for("Launching Worker 0")
     batch = client.submit(write_batch(tmp_path, [1]))
-    client.redis.set(client.names.manifest(batch.id), "not a manifest")
+    client.redis.set(client.keys.manifest(batch.id), "not a manifest")
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is broken: "):
         batch.wait(timeout=60)
 

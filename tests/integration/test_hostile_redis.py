@@ -30,6 +30,8 @@ from cloner.protocol.messages import (
 from cloner.protocol.references import reference_key
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
+from cloner.state.batches import ChunkProgress
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo
 from tests.integration.conftest import Said, Start, eventually
 from tests.support.bad_files import OpensDoor
@@ -44,7 +46,7 @@ class Scene:
     def __init__(self, fleet: Said, client: Client, settings: Settings, folder: Path) -> None:
         self.fleet = fleet
         self.client = client
-        self.names = settings.names
+        self.keys, self.queues = RedisKeys(settings.fleet), settings.queues
         self.app = make_app(settings)
         self.folder = folder
         self.out = settings.out_dir
@@ -184,8 +186,8 @@ def test_other_tasks_than_ours_are_not_run(scene: Scene) -> None:
 def test_a_right_chunk_stays_within_the_output_folder_whatever_lies_there(scene: Scene) -> None:
     codes = write_codes(scene.folder / "other.npy").read_bytes()
     key = reference_key(ReferenceKind.CODES, codes)
-    scene.client.blobs.set(scene.names.reference(key), codes)
-    scene.client.blobs.set(scene.names.reference(DIGEST), codes)
+    scene.client.blobs.set(scene.keys.reference(key), codes)
+    scene.client.blobs.set(scene.keys.reference(DIGEST), codes)
     elsewhere = scene.folder / "elsewhere"
     elsewhere.mkdir()
     (scene.out / "link").symlink_to(elsewhere)
@@ -215,7 +217,7 @@ def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
     ]
     for message in junk:
         scene.client.redis.lpush(scene.worker.queue, message)
-        scene.client.redis.lpush(scene.names.collector_queue, message)
+        scene.client.redis.lpush(scene.queues.collector_queue, message)
     scene.is_unharmed()
 
 
@@ -245,28 +247,28 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         "above": zlib.compress(json.dumps(bad_output).encode()),
         "parts": zlib.compress(json.dumps(bad_parts).encode()),
     }
-    blobs, names = scene.client.blobs, scene.names
+    blobs, keys, queues = scene.client.blobs, scene.keys, scene.queues
     for batch_id, data in packed.items():
-        blobs.set(names.manifest(batch_id), data)
-        blobs.hset(names.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
-        scene.send(OPEN_BATCH, batch_id, queue=names.collector_queue)
+        blobs.set(keys.manifest(batch_id), data)
+        blobs.hset(keys.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
+        scene.send(OPEN_BATCH, batch_id, queue=queues.collector_queue)
     questions = {"pickle": pickle.dumps(OpensDoor(scene.door)), "bomb": packed["bomb"], "empty": b""}
     for number, data in questions.items():
-        blobs.set(names.question(number), data)
-        scene.send(FIND_FINISHED, number, 600, queue=names.collector_queue)
+        blobs.set(keys.question(number), data)
+        scene.send(FIND_FINISHED, number, 600, queue=queues.collector_queue)
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
-        scene.send(OPEN_BATCH, name, queue=names.collector_queue)
+        scene.send(OPEN_BATCH, name, queue=queues.collector_queue)
         scene.app.send_task(
             CLOSE_BATCH,
             args=([],),
             kwargs={"batch_id": batch_id},
-            queue=names.collector_queue,
+            queue=queues.collector_queue,
             ignore_result=True,
         )
     scene.is_unharmed()
     for number in questions:
-        answer = blobs.get(names.answer(number))
+        answer = blobs.get(keys.answer(number))
         assert isinstance(answer, bytes)
         assert "what Redis holds as a Question is damaged" in Answer.unpack(answer).error
     for batch_id in packed:
@@ -276,30 +278,30 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
 
 
 def test_nonsense_in_redis_is_a_sentence_to_who_asks(scene: Scene) -> None:
-    redis, names = scene.client.redis, scene.names
+    redis, keys = scene.client.redis, scene.keys
     whole: dict[Any, Any] = {"state": "running", "total": "1", "chunks": "1"}
     for batch_id, changes, counts in [
-        ("words", {"total": "many"}, "[0, 0, 0, 0.0, false]"),
-        ("stateless", {"chunks": ""}, "[0, 0, 0, 0.0, false]"),
+        ("words", {"total": "many"}, ChunkProgress().pack()),
+        ("stateless", {"chunks": ""}, ChunkProgress().pack()),
         ("junk", {}, "junk"),
         ("short", {}, "[]"),
-        ("texts", {}, '["a", "b", "c", "d", "e"]'),
+        ("texts", {}, '{"generated": "a", "failed": "b", "frames": "c", "samples": "d", "finished": "e"}'),
         ("object", {}, "{}"),
         ("number", {}, "7"),
     ]:
-        redis.hset(names.batch(batch_id), mapping=whole | changes)
-        redis.hset(names.progress(batch_id), "0", counts)
+        redis.hset(keys.batch(batch_id), mapping=whole | changes)
+        redis.hset(keys.progress(batch_id), "0", counts)
         with pytest.raises(Damaged, match=f"what Redis holds of batch {batch_id} makes no sense"):
             scene.client.batch(batch_id).progress()
-    scene.client.blobs.set(names.result("result"), pickle.dumps(OpensDoor(scene.door)))
+    scene.client.blobs.set(keys.result("result"), pickle.dumps(OpensDoor(scene.door)))
     with pytest.raises(Damaged, match="what Redis holds as a BatchResult is damaged"):
         scene.client.batch("result").result()
     for name, score in ((b"\xff\xfe", 1.0), (b"../../x", 2.0), (b"junk", 3.0), (b"timeless", 4.0)):
-        scene.client.blobs.zadd(names.batches, {name: score})
-    redis.hset(names.batch("../../x"), mapping=whole | {"submitted_at": "soon"})
-    redis.hset(names.batch("timeless"), "state", "submitting")
-    redis.hset(names.batch("junk"), mapping={"state": "submitting", "submitted_at": "soon"})
-    redis.hset(names.worker("nobody"), mapping=dict.fromkeys(WorkerInfo.__dataclass_fields__, "junk"))
-    redis.zadd(names.workers, {"nobody": 2**40})
+        scene.client.blobs.zadd(keys.batches, {name: score})
+    redis.hset(keys.batch("../../x"), mapping=whole | {"submitted_at": "soon"})
+    redis.hset(keys.batch("timeless"), "state", "submitting")
+    redis.hset(keys.batch("junk"), mapping={"state": "submitting", "submitted_at": "soon"})
+    redis.hset(keys.worker("nobody"), mapping=dict.fromkeys(WorkerInfo.__dataclass_fields__, "junk"))
+    redis.zadd(keys.workers, {"nobody": 2**40})
     assert [worker.name for worker in scene.client.fleet()] == [scene.worker.name]
     scene.is_unharmed()

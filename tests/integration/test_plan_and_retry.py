@@ -20,9 +20,9 @@ from tests.support.batches import write_batch
 
 def dump(client: Client) -> dict[str, object]:
     """What lies in Redis of the fleet's batches, questions and messages."""
-    redis, names = client.redis, client.names
-    kept = (names.batch("*"), names.batches, names.reference("*"), names.question("*"), names.answer("*"))
-    patterns = (*kept, f"cloner.{names.fleet}.*")
+    redis, keys = client.redis, client.keys
+    kept = (keys.batch("*"), keys.batches, keys.reference("*"), keys.question("*"), keys.answer("*"))
+    patterns = (*kept, f"cloner.{keys.fleet}.*")
     return {str(key): redis.dump(key) for pattern in patterns for key in redis.scan_iter(pattern)}
 
 
@@ -81,12 +81,12 @@ def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
 def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, client.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, client.keys, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     monkeypatch.setattr(asking, "ASK_S", 0.5)
     with pytest.raises(ClonerError, match=r"no collector has answered within 0.5 s.*--out"):
         client.plan(write_batch(tmp_path, [2]))
-    assert client.redis.llen(client.names.collector_queue) == 0
-    assert not list(client.redis.scan_iter(client.names.question("*")))
+    assert client.redis.llen(client.queues.collector_queue) == 0
+    assert not list(client.redis.scan_iter(client.keys.question("*")))
 
 
 def blocked_batch(folder: Path, out: Path) -> Path:
@@ -117,7 +117,7 @@ def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings
     # As if it had never failed: the same audio, and known to the whole batch.
     assert client.plan(tmp_path / "batch.json").total == Counts(done=6)
     for retry in (client.batch(first.id), client.batch(result["batch_id"])):
-        strategy = client.redis.hget(client.names.batch(retry.id), "strategy")
+        strategy = client.redis.hget(client.keys.batch(retry.id), "strategy")
         assert strategy == "longest-first"
 
 
@@ -126,20 +126,20 @@ def test_a_retry_that_makes_no_sense_is_a_sentence(
 ) -> None:
     with pytest.raises(UnknownBatch, match=r"no batch nonsense is known.* submit its file again"):
         client.batch("nonsense").retry()
-    registry = Registry(client.redis, client.names, settings.alive_s)
+    registry = Registry(client.redis, client.keys, settings.alive_s)
     registry.register(expected_worker(settings, WorkerSettings()))
     batch = client.submit(blocked_batch(tmp_path, settings.out_dir))
     with pytest.raises(UsageError, match=f"batch {batch.id} is not finished: wait for it, or cancel it"):
         batch.retry()
     launch("--workers", "1")
     assert batch.wait(timeout=60).failed == 3
-    for key in client.redis.scan_iter(client.names.reference("*")):
+    for key in client.redis.scan_iter(client.keys.reference("*")):
         client.redis.delete(key)
     with pytest.raises(
         UsageError, match=r"the references of 1 speakers \(1\) are no longer in Redis: submit the batch"
     ):
         batch.retry()
-    client.redis.delete(client.names.manifest(batch.id))
+    client.redis.delete(client.keys.manifest(batch.id))
     with pytest.raises(UnknownBatch, match=f"the texts of batch {batch.id} are no longer in Redis: submit"):
         batch.retry()
     good = client.submit(write_batch(tmp_path, [1]))

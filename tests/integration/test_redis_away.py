@@ -25,6 +25,7 @@ from cloner.errors import BrokerUnreachable
 from cloner.queueing import retry as patience
 from cloner.queueing.app import make_app
 from cloner.settings import EngineName, Settings, WorkerSettings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Said, Start, environment, eventually, spoken
 from tests.support.batches import write_batch
@@ -90,7 +91,10 @@ def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_ba
     fleet = launch("--workers", "1", fake_segment_s=0.5)
     fleet.wait_for("Models loaded!")
     (worker,) = client.fleet()
-    in_hand, since = settings.names.unacked(worker.name), settings.names.unacked_since(worker.name)
+    in_hand, since = (
+        RedisKeys(settings.fleet).unacked(worker.name),
+        RedisKeys(settings.fleet).unacked_since(worker.name),
+    )
     batch = client.submit(write_batch(tmp_path, [40, 2, 2]))
     fleet.wait_for("Speaker 0 progress: 1/40")
     # As where Redis dies just when the chunk has been taken out of its queue.
@@ -160,7 +164,9 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     server: ValkeyServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(settings=settings)
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     batch = client.submit(write_batch(tmp_path, [1, 1, 1]))
     monkeypatch.setenv("CLONER_REDIS_URL", settings.require_redis_url())
     monkeypatch.setenv("CLONER_FLEET", settings.fleet)
@@ -177,7 +183,7 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
         # Results would ask the server something when they are thrown away, and then it may be gone.
         app.backend.remove_pending_result = lambda _result: None
         collect.open_batch(batch.id)
-    assert client.redis.hget(settings.names.batch(batch.id), "state") == "running"
+    assert client.redis.hget(RedisKeys(settings.fleet).batch(batch.id), "state") == "running"
     (worker,) = client.fleet()
     assert client.redis.llen(worker.queue) == 3
 
@@ -185,7 +191,9 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
 def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
         patch.setattr(client._link.app, "send_task", MagicMock(side_effect=OperationalError))
@@ -194,19 +202,21 @@ def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []
     # Nor does it stand in the way of the next.
     batch = client.submit(path)
-    assert client.redis.zrange(settings.names.batches, 0, -1) == [batch.id]
+    assert client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1) == [batch.id]
 
 
 def test_a_batch_whose_client_is_stopped_while_it_sends_is_cancelled_and_in_nobodys_way(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
         patch.setattr(client._link.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
     # Its message may be there, or not.
-    (stopped,) = map(str, client.redis.zrange(settings.names.batches, 0, -1))
+    (stopped,) = map(str, client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1))
     assert client.batch(stopped).progress().cancelled
     assert client.submit(path).id != stopped

@@ -43,7 +43,7 @@ def waiting(settings: Settings, folder: Path, batch_id: str) -> Said:
 def expect_worker(client: Client, settings: Settings) -> str:
     """A worker that is about to start, and dies before."""
     info = expected_worker(settings, WorkerSettings())
-    Registry(client.redis, client.names, settings.alive_s).register(info)
+    Registry(client.redis, client.keys, settings.alive_s).register(info)
     return info.name
 
 
@@ -53,7 +53,7 @@ def test_who_waits_is_told_that_no_worker_is_there_and_that_one_is_back(
     alone("cloner.collector")
     name = expect_worker(client, settings)
     batch = client.submit(write_batch(tmp_path, [5]))
-    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    Registry(client.redis, client.keys, settings.alive_s).remove(name)
     wait = waiting(settings, tmp_path, batch.id)
     wait.wait_for("[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`")
     alone("cloner.worker", fake_segment_s=2.0)  # so that whoever waits has time to look
@@ -82,7 +82,7 @@ def test_a_cancelled_batch_whose_workers_are_gone_is_closed(
     name = expect_worker(client, settings)
     batch = client.submit(write_batch(tmp_path, [3]))
     eventually(lambda: batch.progress().state == "running")
-    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    Registry(client.redis, client.keys, settings.alive_s).remove(name)
     batch.cancel()
     result = batch.wait(timeout=100)
     assert (result.cancelled, result.generated, result.failed) == (True, 0, 3)

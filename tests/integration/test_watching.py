@@ -35,7 +35,7 @@ LINES = """\
 """.splitlines()
 
 
-def test_a_worker_and_the_collector_say_nothing_but_what_is_ours(
+def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)

@@ -11,8 +11,8 @@ from typing import Any
 
 from redis import Redis
 
-from cloner.names import Names
 from cloner.settings import EngineName, load_settings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
@@ -38,7 +38,7 @@ class Scene:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.clock: Callable[[], float] = time.monotonic
-        self.registry = Registry(redis, Names("main"), alive_s=30)
+        self.registry = Registry(redis, RedisKeys("main"), alive_s=30)
         self.lines: list[str] = []
         self.on_line: Callable[[str], None] = lambda _line: None
         self.layout: Layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=None, workers=2)
@@ -53,7 +53,7 @@ class Scene:
 
     def age_heartbeats(self, seconds: float) -> None:
         """What the server's clock does in that time."""
-        key = Names("main").workers
+        key = RedisKeys("main").workers
         for name in self.redis.zrange(key, 0, -1):
             self.redis.zincrby(key, -seconds, str(name))
 

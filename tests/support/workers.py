@@ -15,6 +15,7 @@ from cloner.input.references import load_reference
 from cloner.protocol.messages import ChunkMessage, Manifest, ReferenceRow, SpeakerRow
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo, expected_worker
 from cloner.worker.runtime import Runtime
 
@@ -39,7 +40,7 @@ class Workers:
     def submit(self, path: Path, strategy: Strategy = Strategy.ROUND_ROBIN) -> list[ChunkMessage]:
         """The chunks of a batch file, its references in Redis."""
         batch = read_batch(path, out_root=None, references=None)
-        chunks, _ = assign(batch, self.infos, strategy, self.settings.names)
+        chunks, _ = assign(batch, self.infos, strategy, self.settings.queues)
         manifest = Manifest(
             batch_id=BATCH_ID,
             source=path.name,
@@ -54,7 +55,7 @@ class Workers:
         rows = []
         for speaker in batch.speakers:
             data = load_reference(speaker.reference)
-            self.blobs.set(self.settings.names.reference(data.key), data.data)
+            self.blobs.set(RedisKeys(self.settings.fleet).reference(data.key), data.data)
             reference = ReferenceRow(kind=data.kind, digest=data.key, text=data.text)
             segments = [(segment.index, segment.text, segment.output) for segment in speaker.segments]
             rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))

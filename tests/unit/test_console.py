@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cloner.console import Screen
-from cloner.state.batches import Progress
+from cloner.state.batches import BatchState, Progress
 
-START = Progress("b", "running", 10, 2, 0, 0, 0, 0.0, 0, cancelled=False)
+START = Progress("b", BatchState.RUNNING, 10, 2, 0, 0, 0, 0.0, 0, cancelled=False)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_batch_is_followed_from_its_first_segment_to_its_end(
         for generated in (0, 2, 4):
             show(replace(START, generated=generated, audio_s=generated * 3.0))
             clock[0] += 6
-        show(replace(START, generated=9, failed=1, audio_s=27.0, state="done"))
+        show(replace(START, generated=9, failed=1, audio_s=27.0, state=BatchState.DONE))
     assert capsys.readouterr().err.splitlines() == [
         "[Main] Progress: 0/10 segments, waiting for the first segment",
         "[Main] Progress: 2/10 segments",
@@ -41,5 +41,5 @@ def test_of_a_batch_that_is_over_nothing_is_awaited(
     clock: list[float], capsys: pytest.CaptureFixture[str], generated: int
 ) -> None:
     with Screen().following(plain_lines=True) as show:
-        show(replace(START, generated=generated, state="done"))
+        show(replace(START, generated=generated, state=BatchState.DONE))
     assert capsys.readouterr().err == f"[Main] Progress: {generated}/10 segments\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Any
+
+from redis import Redis
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.errors import UnknownBatch
@@ -12,8 +13,9 @@ from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
 from cloner.settings import Settings
-from cloner.state.batches import Progress
+from cloner.state.batches import BatchState, BatchStore, Progress, Submission
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from cloner.state.throughput import ThroughputMeter
 
 SHOWN_BATCHES = 50
@@ -23,13 +25,6 @@ REDIS_TIMEOUT_S = 5.0
 """Seconds to wait for a response of Redis, at each of two attempts: the page must not show old data as live."""
 
 
-@dataclass(frozen=True)
-class _Submission:
-    source: str
-    speakers: int
-    submitted_at: float
-
-
 class FleetData:
     """One object a server; its methods may be called from any thread, and raise `RedisError`."""
 
@@ -37,10 +32,11 @@ class FleetData:
         url = settings.require_redis_url()
         self._settings = settings
         self._redis = connect(url, retries=1, answer_s=REDIS_TIMEOUT_S)
-        self._blobs = connect(url, decode=False)
-        self._fleet = FleetReader(self._redis, settings.names, settings.alive_s)
+        self._results = self._store(connect(url, decode=False))
+        self._batches = self._store(connect(url, decode=False, retries=1, answer_s=REDIS_TIMEOUT_S))
+        self._fleet = FleetReader(settings, self._redis, self._batches)
         self._lock = threading.Lock()
-        self._submissions: dict[str, _Submission] = {}
+        self._submissions: dict[str, Submission] = {}
         self._closed: dict[str, Progress] = {}
         """A closed batch does not change: it is not read again."""
         self._throughput: dict[str, ThroughputMeter] = {}
@@ -52,7 +48,7 @@ class FleetData:
             return {
                 "fleet": self._settings.fleet,
                 "workers": [_worker(worker) for worker in workers],
-                "batches": self._batches(any(not worker.gone for worker in workers)),
+                "batches": self._batch_rows(any(not worker.gone for worker in workers)),
                 "waiting": sum(self._fleet.queue_lengths(workers).values()),
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
@@ -66,12 +62,15 @@ class FleetData:
         return body(self._result(batch_id), self._settings.fleet)
 
     def _result(self, batch_id: str) -> BatchResult:
-        data = self._blobs.get(self._settings.names.result(batch_id))
-        if not isinstance(data, bytes):
+        result = self._results.result(batch_id)
+        if result is None:
             raise UnknownBatch(f"batch {batch_id} has no result: it is not finished, never existed, or has expired")
-        return BatchResult.unpack(data)
+        return result
 
-    def _batches(self, has_workers: bool) -> list[dict[str, Any]]:
+    def _store(self, blobs: Redis) -> BatchStore:
+        return BatchStore(blobs, RedisKeys(self._settings.fleet), self._settings.batch_ttl_s)
+
+    def _batch_rows(self, has_workers: bool) -> list[dict[str, Any]]:
         ids = self._fleet.batches(SHOWN_BATCHES)
         for kept in (self._submissions, self._closed, self._throughput):
             for batch_id in set(kept) - set(ids):
@@ -85,7 +84,7 @@ class FleetData:
         submission = self._submission(progress.batch_id)
         meter = self._throughput.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
         throughput = meter.update(now, progress)
-        state = "cancelled" if progress.cancelled and progress.state != "broken" else progress.state
+        state = "cancelled" if progress.cancelled and progress.state is not BatchState.BROKEN else progress.state
         return {
             "id": progress.batch_id,
             "source": submission.source,
@@ -100,14 +99,12 @@ class FleetData:
             "speed": throughput.audio_s if has_workers else None,
             "left_s": throughput.left_s if has_workers else None,
             "error": progress.error,
-            "has_result": progress.state == "done",
+            "has_result": progress.state is BatchState.DONE,
         }
 
-    def _submission(self, batch_id: str) -> _Submission:
+    def _submission(self, batch_id: str) -> Submission:
         if batch_id not in self._submissions:
-            key = self._settings.names.batch(batch_id)
-            source, speakers, submitted_at = self._redis.hmget(key, "source", "speakers", "submitted_at")
-            self._submissions[batch_id] = _Submission(str(source or ""), int(speakers or 0), float(submitted_at or 0))
+            self._submissions[batch_id] = self._batches.submission(batch_id)
         return self._submissions[batch_id]
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
-from cloner.names import Names
+from cloner.names import QueueNames
 from tests.support.batches import SEED_SIZES
 from tests.unit.state.test_registry import worker
 
-NAMES = Names("test")
+QUEUES = QueueNames("test")
 
 
 def batch(sizes: Sequence[int] = SEED_SIZES) -> Batch:
@@ -27,7 +27,7 @@ def batch(sizes: Sequence[int] = SEED_SIZES) -> Batch:
 
 
 def test_assignments_read_as_in_the_design() -> None:
-    _, assignments = assign(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, NAMES)
+    _, assignments = assign(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, QUEUES)
     assert [str(assignment) for assignment in assignments] == [
         "Worker 0: 2 speakers (IDs: [0, 4]), 16 texts",
         "Worker 1: 2 speakers (IDs: [1, 5]), 15 texts",
@@ -38,13 +38,13 @@ def test_assignments_read_as_in_the_design() -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.LONGEST_FIRST])
 def test_a_worker_that_was_dealt_nothing_has_no_assignment_and_no_chunk(strategy: Strategy) -> None:
-    chunks, assignments = assign(batch([1, 1]), [worker(n) for n in range(4)], strategy, NAMES)
+    chunks, assignments = assign(batch([1, 1]), [worker(n) for n in range(4)], strategy, QUEUES)
     assert len(assignments) == len(chunks) == 2
 
 
 def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
     workers = [replace(worker(n), slots=1) for n in range(2)]
-    chunks, _ = assign(batch(), workers, Strategy.ROUND_ROBIN, NAMES)
+    chunks, _ = assign(batch(), workers, Strategy.ROUND_ROBIN, QUEUES)
     assert [chunk.number for chunk in chunks] == list(range(6))
     assert [(chunk.queue, chunk.assignment) for chunk in chunks] == [("queue-a-0", 0)] * 3 + [("queue-a-1", 1)] * 3
     assert [[part.speaker for part in chunk.parts] for chunk in chunks] == [[0], [2], [4], [1], [3], [5]]
@@ -54,22 +54,22 @@ def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
 
 def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
     workers = [replace(worker(0), slots=2)]
-    chunks, _ = assign(batch([40]), workers, Strategy.ROUND_ROBIN, NAMES)
+    chunks, _ = assign(batch([40]), workers, Strategy.ROUND_ROBIN, QUEUES)
     parts = [chunk.parts[0] for chunk in chunks]
     assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
-    chunks, assignments = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, NAMES)
+    chunks, assignments = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, QUEUES)
     assert [assignment.speakers for assignment in assignments] == [("0",), ("0",)]
     assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
 def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
     workers = [replace(worker(0), slots=1), replace(worker(1), slots=2)]
-    chunks, assignments = assign(batch(), workers, Strategy.SHARED, NAMES)
+    chunks, assignments = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert assignments == []
-    assert {chunk.queue for chunk in chunks} == {NAMES.shared_queue()}
+    assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}
     assert [sum(part.stop - part.start for part in chunk.parts) for chunk in chunks] == [16, 23, 7]
     assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}
     assert [(part.place, part.texts) for part in chunks[1].parts] == [(3, 8), (4, 7), (5, 8)]

@@ -17,6 +17,7 @@ from cloner.client.batch_handle import BatchHandle
 from cloner.client.submit import check_outputs
 from cloner.errors import BrokerUnreachable, OutputsTaken, UsageError
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo
 from tests.support.batches import write_batch
 
@@ -39,7 +40,7 @@ def test_a_redis_that_is_away_is_one_error_of_ours(call: Callable[[Client, Path]
 
 def test_a_redis_that_refuses_is_an_error_of_ours(redis: Redis, valkey_url: str) -> None:
     client = Client(valkey_url)
-    redis.set(client.names.workers, "no sorted set")
+    redis.set(client.keys.workers, "no sorted set")
     with pytest.raises(BrokerUnreachable, match="cannot be used: WRONGTYPE"):
         client.fleet()
 
@@ -49,7 +50,7 @@ def client(redis: Redis, valkey_url: str) -> Client:
     """A client of a fleet whose one worker is only expected."""
     settings = Settings(redis_url=valkey_url, fleet="test")
     worker = WorkerInfo("cpu.0@box", "box", 0, "queue", "cpu", "", "fake", "openaudio-s1-mini", 1)
-    Registry(redis, settings.names, settings.alive_s).register(worker)
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
     return Client(settings=settings)
 
 
@@ -78,7 +79,7 @@ def test_a_batch_is_cancelling_until_it_is_closed(
     cli.status(batch.id)
     batch.cancel()
     cli.status(batch.id)
-    redis.hset(client.names.batch(batch.id), "state", "done")
+    redis.hset(client.keys.batch(batch.id), "state", "done")
     cli.status(batch.id)
     states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert states == ["submitting,", "cancelling,", "cancelled,"]
@@ -101,5 +102,5 @@ def test_of_two_clients_at_the_very_same_moment_one_is_refused(
     with pytest.raises(OutputsTaken) as refused:
         client.submit(batch)
     assert first[0].id in refused.value.message
-    assert redis.zrange(client.names.batches, 0, -1) == [first[0].id]
-    assert redis.llen(client.names.collector_queue) == 1
+    assert redis.zrange(client.keys.batches, 0, -1) == [first[0].id]
+    assert redis.llen(client.queues.collector_queue) == 1

@@ -10,7 +10,7 @@ import pytest
 from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
 from cloner.client.estimate import Counts, Estimate, estimate
-from cloner.names import Names
+from cloner.names import QueueNames
 from cloner.state.registry import WorkerInfo
 
 WORKERS = [WorkerInfo(f"cpu.{n}@box", "box", n, f"queue{n}", "cpu", "", "fake", "mini", 1) for n in range(2)]
@@ -37,7 +37,7 @@ def measured(*speeds: float) -> list[WorkerInfo]:
 
 def seconds(sizes: dict[str, int], *speeds: float, strategy: Strategy = Strategy.ROUND_ROBIN) -> float | None:
     workers = measured(*speeds)
-    chunks, _ = assign(batch(sizes), workers, strategy, Names("test"))
+    chunks, _ = assign(batch(sizes), workers, strategy, QueueNames("test"))
     return estimate(batch(sizes), [], [], chunks, workers).seconds
 
 

@@ -12,7 +12,7 @@ from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
 from cloner.errors import BatchBroken
 from cloner.settings import EngineName, Settings, WorkerSettings
-from cloner.state.batches import Progress
+from cloner.state.batches import BatchState, Progress
 from cloner.state.registry import expected_worker
 
 NO_WORKER = "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`"
@@ -27,7 +27,7 @@ def link(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Flee
     return FleetConnection(Settings(redis_url=valkey_url, fleet="test", engine=EngineName.FAKE, alive_s=0.001))
 
 
-def progress(state: str = "running", cancelled: bool = False) -> Progress:
+def progress(state: BatchState = BatchState.RUNNING, cancelled: bool = False) -> Progress:
     return Progress("b", state, 2, 1, 0, 0, 0, 0.0, 0, cancelled)
 
 
@@ -36,14 +36,14 @@ def come(link: FleetConnection, *, worker: bool = False, collector: bool = False
     if worker:
         info = expected_worker(link.settings, WorkerSettings())
         link.registry.register(info)
-        link.redis.zadd(link.names.workers, {info.name: 2.0**40})
+        link.redis.zadd(link.keys.workers, {info.name: 2.0**40})
     if collector:
-        link.redis.set(link.names.collector_life, "1")
+        link.redis.set(link.keys.collector_heartbeat, "1")
 
 
 def closing(link: FleetConnection) -> list[str]:
     """The tasks that wait for the collector."""
-    return [json.loads(message)["headers"]["task"] for message in link.redis.lrange(link.names.collector_queue, 0, -1)]
+    return [json.loads(message)["headers"]["task"] for message in link.redis.lrange(link.queues.collector_queue, 0, -1)]
 
 
 def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: FleetConnection) -> None:
@@ -51,7 +51,7 @@ def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: FleetC
     assert [list(attending.look(progress())) for _ in range(3)] == [[NO_WORKER], [], []]
     come(link, worker=True, collector=True)
     assert [list(attending.look(progress())) for _ in range(2)] == [["[Main] 1 workers are alive again"], []]
-    link.redis.delete(link.names.workers)
+    link.redis.delete(link.keys.workers)
     assert list(attending.look(progress())) == [NO_WORKER]
 
 

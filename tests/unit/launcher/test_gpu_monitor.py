@@ -10,6 +10,7 @@ from redis import Redis
 
 from cloner.settings import Settings
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
 from launcher.cpu import Cpu
 from launcher.gpu_monitor import read_cards, watching_cards
 from launcher.gpus import GB, Gpu, described_gpu
@@ -72,15 +73,15 @@ def test_what_cannot_be_read_is_left_out(nvml: FakeNvml) -> None:
 
 def test_readings_are_written_again_and_again_and_taken_back(nvml: FakeNvml, redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test", heartbeat_s=0.05)
-    cards = GpuUsageTable(redis, settings.names)
+    cards = GpuUsageTable(redis, RedisKeys(settings.fleet))
     with watching_cards(settings, layout(CARD)):
         for _ in range(2):
             eventually(lambda: ("box", CARD.card) in cards.read(30))
-            redis.delete(settings.names.cards)
+            redis.delete(RedisKeys(settings.fleet).gpu_usage)
     assert cards.read(30) == {}
 
 
 def test_where_no_card_can_be_asked_nothing_is_written(redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test")
     with watching_cards(settings, layout(described_gpu("RTX 4090:24", 0))):
-        assert not redis.exists(settings.names.cards)
+        assert not redis.exists(RedisKeys(settings.fleet).gpu_usage)

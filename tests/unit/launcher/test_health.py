@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from cloner.names import CHILD, PARENT, Names
+from cloner.names import CHILD, PARENT
 from cloner.settings import Settings, WorkerSettings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState, expected_worker
 from launcher.health import HealthCheck, Unhealthy, Vitals, Watch, exists, pid_of
 
@@ -150,16 +151,20 @@ def test_pulses_of_no_process() -> None:
 class TestWatch:
     @pytest.fixture
     def watch(self, redis: Redis) -> Watch:
-        watch = Watch(SETTINGS, Registry(redis, Names("main"), 30))
+        watch = Watch(SETTINGS, Registry(redis, RedisKeys("main"), 30))
         watch.begin("cpu.0@box")
         self.show(redis, 0)
-        redis.hset(Names("main").worker("cpu.0@box"), mapping={"state": "ready", "steps": "1"})
+        redis.hset(RedisKeys("main").worker("cpu.0@box"), mapping={"state": "ready", "steps": "1"})
         return watch
 
     @staticmethod
     def show(redis: Redis, number: int, *parts: str) -> None:
         for part in parts or (PARENT, CHILD):
-            redis.hset(Names("main").pulses, Names("main").pulse("cpu.0@box", part), f"{ME} {number}")
+            redis.hset(
+                RedisKeys("main").process_heartbeats,
+                RedisKeys("main").process_heartbeat("cpu.0@box", part),
+                f"{ME} {number}",
+            )
 
     @staticmethod
     def look(watch: Watch, seconds: range) -> list[str]:
@@ -180,7 +185,7 @@ class TestWatch:
         assert self.look(watch, range(120, 124, 2)) != []
 
     def test_a_message_in_its_hand_waits_for_it(self, redis: Redis, watch: Watch) -> None:
-        redis.hset(Names("main").unacked("cpu.0@box"), "tag", "x")
+        redis.hset(RedisKeys("main").unacked("cpu.0@box"), "tag", "x")
         for now in range(0, 302, 2):
             self.show(redis, now)
             assert self.look(watch, range(now, now + 1)) == []
@@ -189,5 +194,5 @@ class TestWatch:
 
     def test_who_has_ended_is_forgotten(self, redis: Redis, watch: Watch) -> None:
         watch.end("cpu.0@box")
-        assert redis.keys(Names("main").pulses) == []
+        assert redis.keys(RedisKeys("main").process_heartbeats) == []
         assert self.look(watch, range(0, 100, 2)) == []

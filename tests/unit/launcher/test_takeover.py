@@ -9,14 +9,16 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from cloner.names import PARENT, Names
+from cloner.names import PARENT, QueueNames
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.recovery import LONGEST_S, Takeover
 from tests.unit.launcher.test_recovery import bodies, message, take
 
-NAMES = Names("main")
-SHARED = NAMES.shared_queue()
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
+SHARED = QUEUES.shared_queue()
 
 
 class Fleet:
@@ -25,18 +27,18 @@ class Fleet:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.lines: list[str] = []
-        registry = Registry(redis, NAMES, 30)
+        registry = Registry(redis, KEYS, 30)
         self.takeover = Takeover(Settings(box="here", alive_s=30), registry, self.lines.append)
         self.now = 0.0
 
     def add(self, box: str, number: int) -> str:
-        queue, name = NAMES.worker_queue(box, "cpu", number), f"cpu.{number}@{box}"
-        self.redis.hset(NAMES.queues, queue, name)
+        queue, name = QUEUES.worker_queue(box, "cpu", number), f"cpu.{number}@{box}"
+        self.redis.hset(KEYS.worker_queues, queue, name)
         self.redis.lpush(queue, json.dumps(message(number, queue)))
         return name
 
     def pulse(self, holder: str, text: str) -> None:
-        self.redis.hset(NAMES.pulses, NAMES.pulse(holder, PARENT), text)
+        self.redis.hset(KEYS.process_heartbeats, KEYS.process_heartbeat(holder, PARENT), text)
 
     def look(self, *kept: str, times: int = 1, before: Callable[[], None] = lambda: None) -> None:
         """Look every `alive_s`."""
@@ -56,11 +58,11 @@ def fleet(redis: Redis) -> Fleet:
 
 def test_on_its_own_box_queues_of_no_worker_are_taken_over_at_once(fleet: Fleet) -> None:
     kept, gone = fleet.add("here", 0), fleet.add("here", 1)
-    take(fleet.redis, gone, "7", NAMES.worker_queue("here", "cpu", 1))
+    take(fleet.redis, gone, "7", QUEUES.worker_queue("here", "cpu", 1))
     fleet.look(kept)
     assert fleet.shared() == ["7", "1"]
     assert fleet.lines == ["[Main] cpu.1@here is gone, its messages go to the shared queue: 2"]
-    assert fleet.redis.llen(NAMES.worker_queue("here", "cpu", 0)) == 1
+    assert fleet.redis.llen(QUEUES.worker_queue("here", "cpu", 0)) == 1
     fleet.look(kept)
     assert len(fleet.lines) == 1
 
@@ -89,21 +91,21 @@ def test_what_a_given_up_worker_is_dealt_afterwards_goes_the_same_way(fleet: Fle
 def test_another_boxs_queues_are_taken_over_when_it_was_silent_for_alive_s(fleet: Fleet) -> None:
     gone = fleet.add("there", 0)
     fleet.pulse(gone, "12 34")
-    take(fleet.redis, "collector@there", "8", NAMES.collector_queue)
+    take(fleet.redis, "collector@there", "8", QUEUES.collector_queue)
     fleet.look()
     assert fleet.shared() == []
     fleet.look()
     assert fleet.shared() == ["0"]
-    assert bodies(fleet.redis, NAMES.collector_queue) == ["8"]
+    assert bodies(fleet.redis, QUEUES.collector_queue) == ["8"]
 
 
 def test_a_box_that_is_held_or_beats_keeps_its_queues(fleet: Fleet) -> None:
     held, alone = fleet.add("there", 0), fleet.add("elsewhere", 1)
-    fleet.redis.set(NAMES.box("there"), "its launcher")
+    fleet.redis.set(KEYS.box_lease("there"), "its launcher")
     beats = iter(range(100))
     fleet.look(times=4, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
     assert fleet.shared() == []
-    fleet.redis.delete(NAMES.box("there"))
+    fleet.redis.delete(KEYS.box_lease("there"))
     fleet.look(times=1, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
     assert fleet.shared() == []
     fleet.look(times=1, before=lambda: fleet.pulse(alone, f"12 {next(beats)}"))
@@ -113,9 +115,9 @@ def test_a_box_that_is_held_or_beats_keeps_its_queues(fleet: Fleet) -> None:
 
 def test_a_lease_that_a_clock_put_back_has_made_long_is_not_waited_for(fleet: Fleet) -> None:
     fleet.add("there", 0)
-    fleet.redis.set(NAMES.box("there"), "its launcher", px=3_600_000)
+    fleet.redis.set(KEYS.box_lease("there"), "its launcher", px=3_600_000)
     fleet.look()
-    assert 0 < fleet.redis.pttl(NAMES.box("there")) <= 1000 * LONGEST_S
+    assert 0 < fleet.redis.pttl(KEYS.box_lease("there")) <= 1000 * LONGEST_S
 
 
 def test_an_outage_in_between_proves_nothing(fleet: Fleet) -> None:
@@ -126,7 +128,7 @@ def test_an_outage_in_between_proves_nothing(fleet: Fleet) -> None:
 
 def test_queues_of_another_wire_version_are_left_alone(fleet: Fleet) -> None:
     other = "cloner.main.v999.here.cpu.5"
-    fleet.redis.hset(NAMES.queues, other, "cpu.5@here")
+    fleet.redis.hset(KEYS.worker_queues, other, "cpu.5@here")
     fleet.redis.lpush(other, "x")
     fleet.look(times=3)
     assert fleet.redis.llen(other) == 1

@@ -9,7 +9,9 @@ from redis import Redis
 
 from cloner.monitoring.flower.data import FleetData
 from cloner.settings import Settings, WorkerSettings
+from cloner.state.batches import ChunkProgress
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 
 
@@ -22,9 +24,9 @@ def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, An
     """The snapshot of a fleet with one worker, whose last heartbeat is `silent_s` old, and one half-finished batch."""
     now = float(redis.time()[0])
     worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
-    Registry(redis, settings.names, settings.alive_s).register(worker)
-    redis.zadd(settings.names.workers, {worker.name: now - silent_s})
-    GpuUsageTable(redis, settings.names).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
+    redis.zadd(RedisKeys(settings.fleet).workers, {worker.name: now - silent_s})
+    GpuUsageTable(redis, RedisKeys(settings.fleet)).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
     batch: dict[Any, Any] = {
         "state": "running",
         "total": 10,
@@ -33,9 +35,9 @@ def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, An
         "speakers": 1,
         "submitted_at": now - 9,
     }
-    redis.hset(settings.names.batch("b"), mapping=batch)
-    redis.hset(settings.names.progress("b"), "0", "[5, 0, 100, 30.0, false]")
-    redis.zadd(settings.names.batches, {"b": now - 9})
+    redis.hset(RedisKeys(settings.fleet).batch("b"), mapping=batch)
+    redis.hset(RedisKeys(settings.fleet).progress("b"), "0", ChunkProgress(5, 0, 100, 30 * 44_100).pack())
+    redis.zadd(RedisKeys(settings.fleet).batches, {"b": now - 9})
     return FleetData(settings).snapshot()
 
 

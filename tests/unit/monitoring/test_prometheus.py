@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,8 +10,10 @@ from redis import Redis
 
 from cloner.monitoring.prometheus import FleetMetrics
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.counters import Count, Counts
+from cloner.state.batches import ChunkProgress
+from cloner.state.counters import Count, Counters
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState, expected_worker
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
@@ -35,22 +36,23 @@ def scrape(settings: Settings) -> Samples:
 
 def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test")
-    names, registry = settings.names, Registry(redis, settings.names, 30)
+    keys = RedisKeys(settings.fleet)
+    registry = Registry(redis, keys, 30)
     for index, state in enumerate([WorkerState.BUSY, WorkerState.LOADING, WorkerState.READY]):
         place = WorkerSettings(index=index, number=index, card="GPU-1", device="cuda:0", gpu="RTX 4090")
         worker = expected_worker(settings, place)
         registry.register(replace(worker, state=state, slots=64, slots_used=70, frames_s=100.5, load_s=7.5))
-    redis.zadd(names.workers, {"GPU-1.2@box": 1.0})
-    GpuUsageTable(redis, names).write([GpuUsage("box", "GPU-1", "RTX 4090", 20, 24, 0.5)])
-    counts = Counts(redis, names)
+    redis.zadd(keys.workers, {"GPU-1.2@box": 1.0})
+    GpuUsageTable(redis, keys).write([GpuUsage("box", "GPU-1", "RTX 4090", 20, 24, 0.5)])
+    counts = Counters(redis, keys)
     counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
     counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})
-    redis.rpush(settings.names.worker_queue("box", "GPU-1", 1), "message", "message")
+    redis.rpush(settings.queues.worker_queue("box", "GPU-1", 1), "message", "message")
     for number, batch_state in enumerate(["running", "done", "done"]):
         batch = f"b{number}"
-        redis.hset(names.batch(batch), mapping={"state": batch_state, "total": 10, "chunks": 1})
-        redis.hset(names.progress(batch), "0", json.dumps([3, 1, 0, 0.0, False]))
-        redis.zadd(names.batches, {batch: number})
+        redis.hset(keys.batch(batch), mapping={"state": batch_state, "total": 10, "chunks": 1})
+        redis.hset(keys.progress(batch), "0", ChunkProgress(3, 1).pack())
+        redis.zadd(keys.batches, {batch: number})
 
     samples = scrape(settings)
     assert samples["cloner_redis_up", ()] == 1
@@ -75,7 +77,7 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     assert samples["cloner_restarts_total", ("GPU-1.0@box",)] == 1
     assert samples["cloner_chunk_queue_seconds_sum", ("GPU-1.0@box",)] == 30.5
     assert samples["cloner_chunk_queue_seconds_count", ("GPU-1.0@box",)] == 2
-    assert samples["cloner_queue_messages", (names.worker_queue("box", "GPU-1", 1),)] == 2
+    assert samples["cloner_queue_messages", (settings.queues.worker_queue("box", "GPU-1", 1),)] == 2
     assert (samples["cloner_batches", ("done",)], samples["cloner_segments_unfinished", ()]) == (2, 6)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from cloner.names import Names
 from cloner.process import LEASE
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import eventually
 
 BEATS = """
@@ -25,9 +25,9 @@ start_heartbeat(load_settings(), "cpu.0@box", "parent")
 while True:
     signal.pause()
 """
-NAMES = Names("main")
-FIELD = NAMES.pulse("cpu.0@box", "parent")
-BOX = NAMES.box("box")
+KEYS = RedisKeys("main")
+FIELD = KEYS.process_heartbeat("cpu.0@box", "parent")
+BOX = KEYS.box_lease("box")
 
 Start = Callable[[dict[str, str]], subprocess.Popen[str]]
 
@@ -50,7 +50,7 @@ def start(redis: Redis, valkey_url: str) -> Iterator[Start]:
 
 
 def pulse(redis: Redis) -> str:
-    return str(redis.hget(NAMES.pulses, FIELD))
+    return str(redis.hget(KEYS.process_heartbeats, FIELD))
 
 
 def test_a_pulse_tells_the_process_and_goes_on_when_that_does(redis: Redis, start: Start) -> None:
@@ -66,7 +66,7 @@ def test_a_pulse_tells_the_process_and_goes_on_when_that_does(redis: Redis, star
 def test_a_process_ends_when_another_launcher_than_its_own_has_the_box(redis: Redis, start: Start) -> None:
     redis.set(BOX, "mine")
     process = start({LEASE: "mine"})
-    eventually(lambda: redis.hexists(NAMES.pulses, FIELD))
+    eventually(lambda: redis.hexists(KEYS.process_heartbeats, FIELD))
     redis.delete(BOX)  # lapsed in an outage, say: it goes on
     before = pulse(redis)
     eventually(lambda: pulse(redis) != before)

@@ -15,6 +15,7 @@ from cloner.queueing import transport as taking
 from cloner.queueing.app import make_app
 from cloner.queueing.transport import Channel
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from launcher.recovery import move, requeue
 
 HOLDER = "cpu.0@box"
@@ -25,8 +26,8 @@ class Hand:
 
     def __init__(self, url: str) -> None:
         self.settings = Settings(redis_url=url)
-        self.names = self.settings.names
-        self.own, self.shared = self.names.worker_queue("box", "cpu", 0), self.names.shared_queue()
+        self.keys, names = RedisKeys(self.settings.fleet), self.settings.queues
+        self.own, self.shared = names.worker_queue("box", "cpu", 0), names.shared_queue()
         self.app = make_app(self.settings, HOLDER)
         self.connection = self.app.connection_for_read()
         self.channel: Any = self.connection.channel()
@@ -72,7 +73,7 @@ def test_what_comes_while_it_waits_is_taken(hand: Hand, redis: Redis, queue: str
         hand.connection.drain_events(timeout=0.5)
     hand.send(getattr(hand, queue), "late")
     assert hand.next() == "late"
-    assert redis.exists(hand.own, hand.shared, hand.names.unacked(HOLDER), hand.names.unacked_since(HOLDER)) == 0
+    assert redis.exists(hand.own, hand.shared, hand.keys.unacked(HOLDER), hand.keys.unacked_since(HOLDER)) == 0
 
 
 def test_what_is_on_its_way_to_one_who_dies_is_in_its_hand_and_can_be_given_back(
@@ -84,8 +85,8 @@ def test_what_is_on_its_way_to_one_who_dies_is_in_its_hand_and_can_be_given_back
     while redis.llen(hand.own) == 2:
         pass
     # Frozen, it never reads the answer.
-    assert redis.hlen(hand.names.unacked(HOLDER)) == 1
-    assert requeue(redis, hand.names, HOLDER) == 1
+    assert redis.hlen(hand.keys.unacked(HOLDER)) == 1
+    assert requeue(redis, hand.keys, HOLDER) == 1
     assert redis.llen(hand.own) == 2
     following = Hand(valkey_url)
     assert [following.next(), following.next()] == ["a", "b"]

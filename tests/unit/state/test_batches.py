@@ -7,16 +7,22 @@ from redis import Redis
 
 from cloner.console import Rate, Screen
 from cloner.errors import UnknownBatch
-from cloner.names import Names
-from cloner.state.batches import Progress, read_progress
+from cloner.state.batches import BatchState, BatchStore, ChunkProgress, Progress
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 
-NAMES = Names("test")
+KEYS = RedisKeys("test")
+
+
+@pytest.fixture
+def batches(redis: Redis, valkey_url: str) -> BatchStore:
+    return BatchStore(connect(valkey_url, decode=False), KEYS, ttl_s=600)
 
 
 def progress(**changes: object) -> Progress:
     values: dict[str, object] = {
         "batch_id": "b",
-        "state": "running",
+        "state": BatchState.RUNNING,
         "total": 10,
         "chunks": 2,
         "generated": 0,
@@ -29,23 +35,23 @@ def progress(**changes: object) -> Progress:
     return Progress(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_chunks_are_added_up_and_one_that_runs_twice_counts_once(redis: Redis) -> None:
-    redis.hset(NAMES.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
-    redis.hset(NAMES.progress("b"), "0", "[2, 1, 60, 2.5, false]")
-    redis.hset(NAMES.progress("b"), "0", "[3, 1, 80, 3.5, true]")
-    redis.hset(NAMES.progress("b"), "1", "[1, 0, 20, 1.0, false]")
+def test_chunks_are_added_up_and_one_that_runs_twice_counts_once(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
+    batches.report("b", {0: ChunkProgress(2, 1, 60, 110250, False)})
+    batches.report("b", {0: ChunkProgress(3, 1, 80, 154350, True)})
+    batches.report("b", {1: ChunkProgress(1, 0, 20, 44100, False)})
     expected = progress(generated=4, failed=1, frames=100, audio_s=4.5, chunks_finished=1)
-    assert read_progress(redis, NAMES, "b") == expected
+    assert batches.progress("b") == expected
     assert expected.finished == 5
     assert not expected.all_chunks_finished
-    redis.hset(NAMES.batch("b"), mapping={"state": "done", "cancelled": 1})
-    assert read_progress(redis, NAMES, "b").closed
-    assert read_progress(redis, NAMES, "b").cancelled
+    redis.hset(KEYS.batch("b"), mapping={"state": "done", "cancelled": 1})
+    assert batches.progress("b").closed
+    assert batches.progress("b").cancelled
 
 
-def test_an_unknown_batch_is_said(redis: Redis) -> None:
+def test_an_unknown_batch_is_said(redis: Redis, batches: BatchStore) -> None:
     with pytest.raises(UnknownBatch, match="no batch b is known"):
-        read_progress(redis, NAMES, "b")
+        batches.progress("b")
 
 
 def test_the_rate_counts_from_the_first_finished_segment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +77,7 @@ def test_without_a_terminal_progress_is_plain_lines_now_and_then(
         show(progress(generated=1))
         now = 106.0
         show(progress(generated=3, failed=2))
-        show(progress(generated=8, failed=2, state="done"))
+        show(progress(generated=8, failed=2, state=BatchState.DONE))
     assert capsys.readouterr().err.splitlines() == [
         "[Main] Progress: 0/10 segments, waiting for the first segment",
         "[Main] Progress: 5/10 segments (2 failed), 0.0 audio-s/s, 8 s left",
@@ -85,7 +91,7 @@ def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == line + "\n"
 
 
-def test_a_broken_batch_is_closed_and_says_why(redis: Redis) -> None:
-    redis.hset(NAMES.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
-    seen = read_progress(redis, NAMES, "b")
+def test_a_broken_batch_is_closed_and_says_why(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
+    seen = batches.progress("b")
     assert (seen.closed, seen.error) == (True, "no room")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from cloner.state.batches import Progress
+from cloner.state.batches import BatchState, Progress
 from cloner.state.throughput import RateMeter, Throughput, ThroughputMeter
 
-START = Progress("b", "running", 100, 4, 0, 0, 0, 0.0, 0, cancelled=False)
+START = Progress("b", BatchState.RUNNING, 100, 4, 0, 0, 0, 0.0, 0, cancelled=False)
 
 
 def at(generated: int) -> Progress:
@@ -64,4 +64,4 @@ def test_throughput_is_positive_during_a_long_wait_between_two_segments() -> Non
 
 def test_a_closed_batch_has_no_throughput() -> None:
     meter = ThroughputMeter(submitted_at=0.0)
-    assert meter.update(10.0, replace(at(100), state="done")) == Throughput()
+    assert meter.update(10.0, replace(at(100), state=BatchState.DONE)) == Throughput()

@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from cloner.client.assignment import Strategy
+from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_run import ChunkRun
 from tests.support.batches import write_batch
 from tests.support.workers import BATCH_ID, Workers
@@ -81,13 +82,13 @@ def test_an_assignment_that_was_cancelled_is_said_once_for_all_its_chunks(
     workers = Workers(redis, valkey_url, tmp_path / "out")
     runtime = workers.runtime()
     chunks = workers.submit(write_batch(tmp_path, [2, 2]))
-    redis.hset(workers.settings.names.batch(BATCH_ID), "cancelled", "1")
+    redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
     runtime.registry.register(workers.infos[0])
     runtime.registry.assign(runtime.name, f"{BATCH_ID}/0", 2, 4)
     for chunk in chunks:
         ChunkRun(runtime, chunk).run()
     assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]
-    assert redis.hget(workers.settings.names.worker(runtime.name), "assignment") == ""
+    assert redis.hget(RedisKeys(workers.settings.fleet).worker(runtime.name), "assignment") == ""
 
 
 def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
@@ -95,7 +96,7 @@ def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
 ) -> None:
     workers = Workers(redis, valkey_url, tmp_path / "out", slots=2)
     (chunk,) = workers.submit(write_batch(tmp_path, [3, 1]))
-    redis.delete(workers.settings.names.reference(chunk.parts[0].reference.digest))
+    redis.delete(RedisKeys(workers.settings.fleet).reference(chunk.parts[0].reference.digest))
     ChunkRun(workers.runtime(), chunk).run()
     said = [line for line in capsys.readouterr().err.splitlines() if "✅" in line or "❌ Speaker" in line]
     assert said == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,8 @@ from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken, WorkerBroken
 from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ChunkMessage
+from cloner.state.batches import ChunkProgress
+from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_run import ChunkRun, PassedOn
 from cloner.worker.crash_plan import DEATHS, LONE_CRASHES
 from cloner.worker.runtime import Runtime
@@ -28,12 +29,13 @@ def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
 
 
 def state(workers: Workers) -> object:
-    return workers.redis.hget(workers.settings.names.worker(workers.infos[0].name), "state")
+    return workers.redis.hget(RedisKeys(workers.settings.fleet).worker(workers.infos[0].name), "state")
 
 
-def progress(workers: Workers) -> list[object]:
-    found: list[object] = json.loads(str(workers.redis.hget(workers.settings.names.progress(BATCH_ID), "0")))
-    return found
+def progress(workers: Workers) -> ChunkProgress:
+    return ChunkProgress.unpack(
+        str(workers.redis.hget(RedisKeys(workers.settings.fleet).progress(BATCH_ID), "0")).encode()
+    )
 
 
 def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_path: Path) -> None:
@@ -48,8 +50,8 @@ def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_p
     tally = ChunkRun(workers.runtime(engine=Watching()), chunk).run()
     assert (tally.generated, tally.failed) == (3, 0)
     assert state(workers) == "ready"
-    assert progress(workers)[:2] == [3, 0]
-    assert progress(workers)[4] is True
+    assert (progress(workers).generated, progress(workers).failed) == (3, 0)
+    assert progress(workers).finished
 
 
 def test_a_segment_that_was_cut_is_marked_and_warned_of_once(
@@ -87,7 +89,7 @@ def test_an_engine_that_breaks_leaves_its_segment_under_suspicion_and_the_rest_t
         # At first it stops at the second; then that is tried alone; then, once more, last; then the third time.
         with pytest.raises(EngineBroken, match=r"the engine broke: FileNotFoundError: kernels\.bin"):
             ChunkRun(workers.runtime(engine=Broken()), chunk).run()
-        assert (progress(workers)[0], progress(workers)[4]) == (generated, False)
+        assert (progress(workers).generated, progress(workers).finished) == (generated, False)
     tally = ChunkRun(workers.runtime(engine=Broken()), chunk).run()
     assert (tally.generated, tally.failed) == (3, 1)
     results = workers.runtime().record(BATCH_ID).results
@@ -119,7 +121,7 @@ def test_an_engine_that_always_breaks_is_given_up_in_the_end(
     assert f"Chunk 0 of batch {BATCH_ID} is given up: the worker's process died 10 times" in capsys.readouterr().err
     results = workers.runtime().record(BATCH_ID).results
     assert [result.code for result in results.values()] == ["engine_failed"] * 6
-    assert progress(workers)[4] is True
+    assert progress(workers).finished
 
 
 def break_down(runtime: Runtime, chunk: ChunkMessage) -> Exception:
@@ -206,7 +208,7 @@ def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Pat
 def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     for part in chunk.parts:
-        workers.redis.delete(workers.settings.names.reference(part.reference.digest))
+        workers.redis.delete(RedisKeys(workers.settings.fleet).reference(part.reference.digest))
     assert ChunkRun(workers.runtime(), chunk).run().failed == 3
     assert ChunkRun(workers.runtime(), chunk).run().failed == 3
     (file,) = workers.settings.out_dir.rglob("*.jsonl")
@@ -229,7 +231,7 @@ def test_a_batch_that_is_cancelled_stops_in_the_middle_of_a_segment(workers: Wor
             self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED
         ) -> Generator[SpeechResult, None, None]:
             yield from super().speak(islice(lines, 1), watch)
-            workers.redis.hset(workers.settings.names.batch(BATCH_ID), "cancelled", "1")
+            workers.redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
             self._segment_s = 1e6
             yield from super().speak(lines, watch)
 
@@ -248,7 +250,7 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
     tally = ChunkRun(workers.runtime(), chunk).run()
     assert (tally.generated, tally.failed) == (0, 0)
     assert f"the record in {tmp_path}/out/.cloner/{BATCH_ID} cannot be kept: " in capsys.readouterr().err
-    assert progress(workers)[4] is True
+    assert progress(workers).finished
 
 
 def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: Path) -> None:
@@ -262,6 +264,6 @@ def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: P
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     with pytest.raises(SystemExit):
         ChunkRun(workers.runtime(engine=Stopped()), chunk).run()
-    assert (progress(workers)[0], progress(workers)[4]) == (1, False)
+    assert (progress(workers).generated, progress(workers).finished) == (1, False)
     assert ChunkRun(workers.runtime(), chunk).run().generated == 3
-    assert (progress(workers)[0], progress(workers)[4]) == (3, True)
+    assert (progress(workers).generated, progress(workers).finished) == (3, True)

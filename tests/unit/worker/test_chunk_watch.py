@@ -10,6 +10,7 @@ from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 
 from cloner.output.journal import Journal
+from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_watch import ChunkWatch
 from cloner.worker.runtime import Runtime
 from tests.support.workers import BATCH_ID, Workers
@@ -27,17 +28,17 @@ def make(runtime: Runtime) -> ChunkWatch:
 def test_it_stops_by_itself_when_the_batch_is_cancelled(runtime: Runtime) -> None:
     with make(runtime) as watch:
         assert not watch.stopped()
-        runtime.redis.hset(runtime.names.batch(BATCH_ID), "cancelled", "1")
+        runtime.redis.hset(RedisKeys(runtime.settings.fleet).batch(BATCH_ID), "cancelled", "1")
         assert watch.wait(60)
         assert watch.stopped()
 
 
 def test_a_redis_that_is_away_is_asked_again(runtime: Runtime) -> None:
-    runtime.redis = MagicMock()
-    runtime.redis.hexists.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
+    runtime.batches = MagicMock()
+    runtime.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
     with make(runtime) as watch:
         assert watch.wait(60)
-    assert runtime.redis.hexists.call_count == 3
+    assert runtime.batches.is_cancelled.call_count == 3
 
 
 def test_what_is_taken_in_hand_is_noted_with_its_company(runtime: Runtime) -> None:

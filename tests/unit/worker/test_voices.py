@@ -19,6 +19,7 @@ from cloner.errors import BadReference
 from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import codes_from_bytes, reference_key
+from cloner.state.keys import RedisKeys
 from cloner.worker.voices import TOGETHER, Voices
 from tests.support.batches import write_codes
 from tests.support.workers import Workers
@@ -48,7 +49,7 @@ def recording(workers: Workers, seed: int, seconds: float = 1.0) -> ReferenceRow
     samples = 0.1 * np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE)).astype(np.float32)
     soundfile.write(sound, samples, SAMPLE_RATE, format="FLAC")
     digest = reference_key(ReferenceKind.AUDIO, sound.getvalue())
-    workers.blobs.set(workers.settings.names.reference(digest), sound.getvalue())
+    workers.blobs.set(RedisKeys(workers.settings.fleet).reference(digest), sound.getvalue())
     return ReferenceRow(kind=ReferenceKind.AUDIO, digest=digest, text=f"text {seed}")
 
 
@@ -77,8 +78,8 @@ def test_a_recording_that_breaks_the_engine_fails_alone(workers: Workers) -> Non
 
 def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> None:
     rows = [recording(workers, 0), recording(workers, 1), recording(workers, 2)]
-    workers.blobs.delete(workers.settings.names.reference(rows[0].digest))
-    workers.blobs.set(workers.settings.names.reference(rows[1].digest), b"no sound")
+    workers.blobs.delete(RedisKeys(workers.settings.fleet).reference(rows[0].digest))
+    workers.blobs.set(RedisKeys(workers.settings.fleet).reference(rows[1].digest), b"no sound")
     voices = Voices(workers.runtime(engine=Counting()), rows, {})
     for row, reason in zip(rows, ("no longer in Redis", "did not arrive whole"), strict=False):
         with pytest.raises(BadReference, match=reason):
@@ -90,13 +91,13 @@ def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> No
 def test_bytes_under_another_references_name_are_refused(workers: Workers, tmp_path: Path, kind: ReferenceKind) -> None:
     """Whole and right in themselves: somebody has put another voice in the speaker's place."""
     other = recording(workers, 1)
-    data = workers.blobs.get(workers.settings.names.reference(other.digest))
+    data = workers.blobs.get(RedisKeys(workers.settings.fleet).reference(other.digest))
     assert isinstance(data, bytes)
     if kind is ReferenceKind.CODES:
         data = write_codes(tmp_path / "a.npy").read_bytes()
         assert codes_from_bytes(data).shape == (10, 20)
     row = ReferenceRow(kind=kind, digest="0" * 64, text="text 0")
-    workers.blobs.set(workers.settings.names.reference(row.digest), data)
+    workers.blobs.set(RedisKeys(workers.settings.fleet).reference(row.digest), data)
     with pytest.raises(BadReference, match="did not arrive whole"):
         Voices(workers.runtime(engine=Counting()), [row], {}).get(row)
     with pytest.raises(BadReference, match="did not arrive whole"):
