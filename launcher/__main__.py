@@ -5,15 +5,15 @@ from __future__ import annotations
 from cloner.commandline import report_errors
 
 
-def _say(sentence: str) -> None:
+def _log_error(sentence: str) -> None:
     from cloner.logs import get_logger
 
     get_logger().error(sentence)
 
 
 def main() -> None:
-    """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
-    with report_errors(_say):
+    """Run the command line, importing it inside `report_errors`: Ctrl-C during the import is one line, too."""
+    with report_errors(_log_error):
         from cloner.logs import configure
         from launcher.cli import app
 

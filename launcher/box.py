@@ -1,8 +1,8 @@
-"""All that a launcher does in Redis: its box's lease, its workers' entries, watching them, the messages of the dead.
+"""What a launcher does in Redis for its box: it holds the lease, keeps its workers' entries in the registry, checks
+heartbeats, and requeues the messages of processes that have died.
 
-A box's workers in the fleet's registry, for as long as their launcher lives.
-
-A Redis that may go away and come back: said once, and nothing breaks for it.
+Redis may become unreachable and come back. Each method then ends early, the outage is logged once, and what is still to
+be done is done after it. Only a Redis that has never answered is an error.
 """
 
 from __future__ import annotations
@@ -17,254 +17,221 @@ from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
-from launcher.health import Unhealthy, Watch, exists, pid_of
+from launcher.health import HealthMonitor, Unhealthy, exists, pid_of
 from launcher.layout import Layout
-from launcher.lease import LOOK_S, RENEW_S, Lease, longest_lease_s
+from launcher.lease import POLL_S, RENEW_S, Lease, longest_lease_s
 from launcher.recovery import Takeover, requeue
 
 
 class Box:
-    """Redis may go away and come back: that is said once, and what was to be done is done when it is back. Only a Redis
-    that has never answered is an error."""
+    """A launcher's box. Its workers and its collector go by their names as consumers of messages.
+
+    `say` takes finished log lines.
+    """
 
     def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
-        self._registry = registry
-        self._say = say
-        self._reach = Reach(say)
-        self._lease = Lease(registry, settings.box, say)
-        self.lease_name = self._lease.name
-        self._box = settings.box
-        self._longest_s = longest_lease_s(settings)
-        self._heartbeat_s = settings.heartbeat_s
-        self._watch = Watch(settings, registry)
-        self._takeover = Takeover(settings, registry, say)
-        self.roster = Registration(settings, layout, registry, self._reach)
-        self._titles = {worker.name: f"Worker {worker.index}" for worker in self.roster.workers}
+        self.workers = [expected_worker(settings, spec) for spec in layout.specs]
+        """Those that have not been given up."""
+        self.redis_answers = True
+        """Whether Redis answered the last time that it was asked."""
         self.beat_s = min(settings.heartbeat_s, RENEW_S)
         """Seconds between two calls of `beat`."""
+        self._settings = settings
+        self._registry = registry
+        self._say = say
+        self._lease = Lease(registry, settings.box, say)
+        self.lease_name = self._lease.name
+        self._health = HealthMonitor(settings, registry)
+        self._takeover = Takeover(settings, registry, say)
+        self._titles = {worker.name: f"Worker {worker.index}" for worker in self.workers}
         self._is_open = False
-        self._emptied: set[str] = set()
-        """Those whose hands are known to be empty: nobody has started under their name since they were emptied."""
+        self._registered = False
+        self._given_up: set[str] = set()
+        self._loading: set[str] = set()
+        """Workers that run, load, and send no heartbeats of their own yet."""
+        self._loads: dict[str, int] = {}
+        """Models that had been loaded under a worker's name when it was started."""
+        self._have_loaded: set[str] = set()
+        self._requeued: set[str] = set()
+        """Consumers that have no unacknowledged messages: none was started since they were requeued."""
 
     def open(self) -> None:
-        """Take the box, and enter its workers as "loading", if that was not done.
+        """Take the box, and register its workers as "loading", if that was not done.
 
-        A Redis that goes away meanwhile is waited for. Raises `BoxTaken`, and `RedisError` if Redis does not answer
-        from the beginning.
+        Waits where Redis becomes unreachable meanwhile. Raises `BoxTaken`, and `RedisError` if Redis does not answer at
+        the beginning.
         """
         self._registry.redis.ping()
         while not self._try_to_open():
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
-    def _try_to_open(self) -> bool:
-        with self._reach.tolerate_outage():
-            if not self._is_open:
-                self._lease.acquire(self._longest_s)
-                self._see_others_off()
-                self._is_open = True
-            self.roster.register()
-        return self._reach.answers
+    def prepare_start(self, name: str) -> bool:
+        """Call it before a process starts under that name: requeues what the last one has not acknowledged.
 
-    def make_ready(self, holder: str) -> bool:
-        """Before somebody starts under that name: what the last one had in hand is given back.
-
-        False where Redis does not answer; then nobody could start anyway.
+        False where Redis does not answer; then the process could not start either.
         """
-        if not self._give_back(holder):
+        if not self._requeue(name):
             return False
-        with self._reach.tolerate_outage():
-            self._watch.begin(holder)
-            self._emptied.discard(holder)
-        if holder in self._titles:
-            self.roster.starting(holder)
-        return self._reach.answers
+        with self._tolerate_outage():
+            self._health.add(name)
+            self._requeued.discard(name)
+        if name in self._titles:
+            self._loading.add(name)
+            with self._tolerate_outage():
+                entry = self._registry.get(name)
+                self._loads[name] = entry.loads if entry else 0
+                self._registry.update(name, state=WorkerState.LOADING, error="")
+                self._registry.beat(name)
+        return self.redis_answers
 
-    def ended(self, holder: str) -> None:
-        """Whoever ran under that name is dead."""
-        self.roster.ended(holder)
-        if self._is_open and self._reach.answers:
-            with self._reach.tolerate_outage():
-                self._watch.end(holder)
-            self._give_back(holder)
+    def ended(self, name: str) -> None:
+        """The process of that name has ended: its heartbeats stop, and its messages are requeued."""
+        self._loading.discard(name)
+        if self._is_open and self.redis_answers:
+            with self._tolerate_outage():
+                self._health.remove(name)
+            self._requeue(name)
 
-    def give_up(self, holder: str, why: str) -> None:
-        """Nobody starts under that name again: the others take over the worker's queue."""
-        self.roster.give_up(holder, why)
-        self._takeover.give_up(holder)
+    def give_up(self, name: str, why: str) -> None:
+        """The worker is not started again: it is assigned nothing more, the others take over its queue, and the
+        registry shows why."""
+        self._given_up.add(name)
+        self.workers = [worker for worker in self.workers if worker.name != name]
+        with self._tolerate_outage():
+            self._registry.give_up(name, why)
+        self._takeover.give_up(name)
 
     def beat(self, kept: list[str], now: float) -> dict[str, Unhealthy]:
-        """Keep the box and the entries, take over what nobody reads; returns what is wrong with those that run.
+        """Renew the lease, send heartbeats for workers that load, and take over queues that no worker reads; returns
+        the unhealthy processes. `kept` are the names of all that the launcher runs.
 
         Raises `BoxTaken` if another launcher has the box.
         """
-        found: dict[str, Unhealthy] = {}
-        with self._reach.tolerate_outage():
+        unhealthy: dict[str, Unhealthy] = {}
+        with self._tolerate_outage():
             self._lease.require()
-            self.roster.beat()
-            self._takeover.look(kept, now)
-            found = self._watch.look(self.roster.workers, now)
-        if not self._reach.answers:
-            self._watch.start_anew()
-            self._takeover.start_anew()
-        return found
+            self._beat_for_loading_workers()
+            self._takeover.poll(kept, now)
+            unhealthy = self._health.check(self.workers, now)
+        if not self.redis_answers:
+            self._health.reset()
+            self._takeover.reset()
+        return unhealthy
 
-    def keep(self, seconds: float) -> None:
-        """Keep the box for so long without beating."""
-        if self._is_open and self._reach.answers:
-            with self._reach.tolerate_outage():
+    def hold(self, seconds: float) -> None:
+        """Hold the box for so long without calls of `beat`."""
+        if self._is_open and self.redis_answers:
+            with self._tolerate_outage():
                 self._lease.renew(seconds)
 
     def abandon(self) -> None:
-        """Another launcher has the box: nothing of it is touched any more."""
+        """Another launcher has the box: change nothing of it in Redis any more."""
         self._is_open = False
 
     def close(self) -> None:
-        """Take all workers out of the registry, and let go of the box."""
-        if self._is_open:
-            self.roster.remove()
-            if self._reach.answers:
-                with self._reach.tolerate_outage():
-                    self._lease.release()
-            self._is_open = False
-
-    def _see_others_off(self) -> None:
-        """Wait until workers of the last launcher have seen that this one has the box, and are gone.
-
-        They have outlived it only where it is frozen, not dead. Two of their heartbeats are enough.
-        """
-        keys, redis = self._registry.keys, self._registry.redis
-        fields = [keys.process_heartbeat(holder, PARENT) for holder in (*self._titles, collector_name(self._box))]
-        deadline = time.monotonic() + 2 * self._heartbeat_s + HASTE_S
-        while time.monotonic() < deadline:
-            if not any(exists(pid_of(str(pulse))) for pulse in redis.hmget(keys.process_heartbeats, fields)):
-                return
-            time.sleep(LOOK_S)
-
-    def _give_back(self, holder: str) -> bool:
-        if holder not in self._emptied:
-            with self._reach.tolerate_outage():
-                given = requeue(self._registry.redis, self._registry.keys, holder)
-                self._emptied.add(holder)
-                if given:
-                    title = self._titles.get(holder, "Collector")
-                    self._say(f"[Main] What {title} had in hand is back in its queue: {given} unfinished")
-        return holder in self._emptied
-
-
-class Registration:
-    """Enters a layout's workers, speaks for those too young to send heartbeats, and takes them out in the end.
-
-    Redis may go away and come back: only `register` and `beat` raise; everything else says so once and is done with it.
-    """
-
-    def __init__(self, settings: Settings, layout: Layout, registry: Registry, reach: Reach) -> None:
-        self.workers = [expected_worker(settings, spec) for spec in layout.specs]
-        """Those that have not been given up."""
-        self._registry = registry
-        self._reach = reach
-        self._registered = False
-        self._loading: set[str] = set()
-        self._given_up: set[str] = set()
-        self._loads: dict[str, int] = {}
-        self._have_loaded: set[str] = set()
-
-    def register(self) -> None:
-        """Enter all workers as "loading", if that was not done. Raises `RedisError`."""
-        if not self._registered:
-            for worker in self.workers:
-                self._registry.register(worker)
-            self._registered = True
-
-    def starting(self, name: str) -> None:
-        """The worker is about to start: from now on, heartbeats are sent for it until it has loaded."""
-        self._loading.add(name)
-        with self._reach.tolerate_outage():
-            known = self._registry.get(name)
-            self._loads[name] = known.loads if known else 0
-            self._registry.update(name, state=WorkerState.LOADING, error="")
-            self._registry.beat(name)
-
-    def ended(self, name: str) -> None:
-        """The worker's process has ended: no more heartbeats for it."""
-        self._loading.discard(name)
-
-    def beat(self) -> None:
-        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
-        for name in sorted(self._loading):
-            known = self._registry.get(name)
-            if known and known.state is WorkerState.LOADING:
-                self._registry.beat(name)
-            else:
-                self._loading.discard(name)
-                if known:
-                    self._have_loaded.add(name)
-
-    def is_loading(self, name: str) -> bool:
-        """Whether the worker has not loaded its model yet, and so has no work in hand. No, where Redis has just not
-        answered: a stop must not ask for each worker."""
-        known = self._known(name) if self._reach.answers else None
-        return known is not None and known.state is WorkerState.LOADING
-
-    def never_loaded(self, name: str) -> bool:
-        """Whether the worker has not loaded its model since it was started. No, where Redis does not answer."""
-        known = self._known(name)
-        return known is not None and known.state is WorkerState.LOADING and known.loads == self._loads.get(name)
-
-    def has_loaded(self, name: str) -> bool:
-        """Whether a worker of that name was seen to have loaded its model since all were registered."""
-        known = self._known(name)
-        return name in self._have_loaded or (known is not None and known.loads > 0)
-
-    def is_broken(self, name: str) -> bool:
-        """Whether the worker, which has ended, had its model loaded. No, where Redis does not answer."""
-        known = self._known(name)
-        return known is not None and known.state is not WorkerState.LOADING
-
-    def give_up(self, name: str, why: str) -> None:
-        """The worker will not be started again: nothing more is dealt to it, and who watches sees why."""
-        self._given_up.add(name)
-        self.workers = [worker for worker in self.workers if worker.name != name]
-        with self._reach.tolerate_outage():
-            self._registry.give_up(name, why)
-
-    def error(self, name: str) -> str:
-        """Why the worker's model does not load, in its own words; empty if it has not said."""
-        known = self._known(name)
-        return known.error if known else ""
-
-    def remove(self) -> None:
-        """Take all workers out."""
+        """Take all workers out of the registry, and give the box free."""
+        if not self._is_open:
+            return
         if self._registered:
-            with self._reach.tolerate_outage():
+            with self._tolerate_outage():
                 for name in (*(worker.name for worker in self.workers), *self._given_up):
                     self._registry.remove(name)
             self._registered = False
+        if self.redis_answers:
+            with self._tolerate_outage():
+                self._lease.release()
+        self._is_open = False
 
-    def _known(self, name: str) -> WorkerInfo | None:
-        """The worker's entry; None where there is none, or Redis does not answer."""
-        known = None
-        with self._reach.tolerate_outage():
-            known = self._registry.get(name)
-        return known  # noqa: RET504 - an outage ends the statement above
+    def is_loading(self, name: str) -> bool:
+        """Whether the worker has not loaded its model yet, and so has no chunk. False if Redis did not answer the last
+        time: a stop must not wait for an answer about each worker."""
+        entry = self._entry(name) if self.redis_answers else None
+        return entry is not None and entry.state is WorkerState.LOADING
 
+    def never_loaded(self, name: str) -> bool:
+        """Whether the worker has not loaded its model since it was started. False where Redis does not answer."""
+        entry = self._entry(name)
+        return entry is not None and entry.state is WorkerState.LOADING and entry.loads == self._loads.get(name)
 
-class Reach:
-    """Whether Redis answers, as all parts of a launcher have found it."""
+    def has_loaded(self, name: str) -> bool:
+        """Whether a worker of that name has loaded its model since all were registered."""
+        entry = self._entry(name)
+        return name in self._have_loaded or (entry is not None and entry.loads > 0)
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
-        self.answers = True
+    def is_broken(self, name: str) -> bool:
+        """Whether the worker, which has ended, had its model loaded. False where Redis does not answer."""
+        entry = self._entry(name)
+        return entry is not None and entry.state is not WorkerState.LOADING
+
+    def error(self, name: str) -> str:
+        """Why the worker's model does not load, as the worker has reported it; empty if it has not."""
+        entry = self._entry(name)
+        return entry.error if entry else ""
+
+    def _try_to_open(self) -> bool:
+        with self._tolerate_outage():
+            if not self._is_open:
+                self._lease.acquire(longest_lease_s(self._settings))
+                self._wait_for_predecessors()
+                self._is_open = True
+            if not self._registered:
+                for worker in self.workers:
+                    self._registry.register(worker)
+                self._registered = True
+        return self.redis_answers
+
+    def _wait_for_predecessors(self) -> None:
+        """Wait until processes of the last launcher have seen that this one has the box, and are gone.
+
+        They run on only where that launcher is frozen, not dead. Two of their heartbeats are enough.
+        """
+        keys, redis = self._registry.keys, self._registry.redis
+        fields = [keys.process_heartbeat(name, PARENT) for name in (*self._titles, collector_name(self._settings.box))]
+        deadline = time.monotonic() + 2 * self._settings.heartbeat_s + HASTE_S
+        while time.monotonic() < deadline:
+            if not any(exists(pid_of(str(heartbeat))) for heartbeat in redis.hmget(keys.process_heartbeats, fields)):
+                return
+            time.sleep(POLL_S)
+
+    def _requeue(self, name: str) -> bool:
+        """Requeue what the dead process of that name has not acknowledged. False where Redis does not answer."""
+        if name not in self._requeued:
+            with self._tolerate_outage():
+                count = requeue(self._registry.redis, self._registry.keys, name)
+                self._requeued.add(name)
+                if count:
+                    title = self._titles.get(name, "Collector")
+                    self._say(f"[Main] What {title} had in hand is back in its queue: {count} unfinished")
+        return name in self._requeued
+
+    def _beat_for_loading_workers(self) -> None:
+        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
+        for name in sorted(self._loading):
+            entry = self._registry.get(name)
+            if entry and entry.state is WorkerState.LOADING:
+                self._registry.beat(name)
+            else:
+                self._loading.discard(name)
+                if entry:
+                    self._have_loaded.add(name)
+
+    def _entry(self, name: str) -> WorkerInfo | None:
+        """The worker's entry in the registry; None where there is none, or Redis does not answer."""
+        entry = None
+        with self._tolerate_outage():
+            entry = self._registry.get(name)
+        return entry  # noqa: RET504 - an outage ends the statement above
 
     @contextmanager
-    def tolerate_outage(self) -> Iterator[None]:
-        """Inside it, a Redis that does not answer ends the block, and is told of once."""
+    def _tolerate_outage(self) -> Iterator[None]:
+        """Inside it, a Redis that does not answer ends the block, and is logged once an outage."""
         try:
             yield
         except RedisError as error:
-            if self.answers:
+            if self.redis_answers:
                 self._say(
                     f"[Main] Redis does not answer: {error}; until it does, the registry hears nothing of this box"
                 )
-            self.answers = False
+            self.redis_answers = False
         else:
-            self.answers = True
+            self.redis_answers = True

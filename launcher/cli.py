@@ -1,4 +1,4 @@
-"""``launcher up | collect | plan | status``: a thin skin over layout, supervisor and registry."""
+"""``launcher up | collect | plan | status``: the command line over layout, supervisor and registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.cpu import find_cpu
-from launcher.gpu_monitor import watching_cards
+from launcher.gpu_monitor import monitor_gpus
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor
@@ -33,7 +33,7 @@ GpuOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(help="Workers on this box, instead of what the memory allows.")]
 SpeakersOption = Annotated[int | None, typer.Option(help="Speakers to come: no more workers than that.")]
-EngineOption = Annotated[EngineName | None, typer.Option(help="What speaks, instead of CLONER_ENGINE.")]
+EngineOption = Annotated[EngineName | None, typer.Option(help="The engine, instead of CLONER_ENGINE.")]
 CollectorOption = Annotated[
     bool, typer.Option(help="Start a collector too; a fleet needs one, on this box or another.")
 ]
@@ -73,7 +73,7 @@ def collect() -> None:
 def plan(
     gpu: GpuOption = None, workers: WorkersOption = None, speakers: SpeakersOption = None, engine: EngineOption = None
 ) -> None:
-    """Say what `up` would start, and start nothing."""
+    """Print what `up` would start, and start nothing."""
     layout = _layout(_settings(engine), gpu, workers, speakers)
     for line in _plan_lines(layout, speakers):
         typer.echo(line)
@@ -103,7 +103,7 @@ def status(ready: ReadyOption = False) -> None:
 def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
     """Raise `ClonerError` unless each worker that `up` without options starts on this box has loaded its model.
 
-    Planned anew, for a worker that has fallen silent is not among the living.
+    The layout is planned again, since `workers` lacks those whose heartbeats have stopped.
     """
     loaded = {worker.name for worker in workers if worker.state is not WorkerState.LOADING}
     expected = [expected_worker(settings, spec).name for spec in _layout(settings, None, None, None).specs]
@@ -112,14 +112,14 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
 
 
 def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
-    """Until a signal stops it."""
+    """Run a supervisor until a signal stops it."""
     url = settings.require_redis_url()
     with translate_redis_errors(url):
-        hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
+        redis = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}
         supervisor = Supervisor(settings, layout, registry, environment=environment, collector=collector)
-        with supervisor, watching_cards(settings, layout):
+        with supervisor, monitor_gpus(settings, layout):
             supervisor.start()
             supervisor.run()
 

@@ -1,4 +1,7 @@
-"""Reads the box's cards again and again for who watches the fleet: the workers see only what is theirs of a card."""
+"""Reads memory and utilization of the box's cards at each heartbeat, for Flower and Prometheus.
+
+The launcher does it, since a worker sees only its own part of a card.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ from launcher.layout import Layout
 
 
 @contextmanager
-def watching_cards(settings: Settings, layout: Layout) -> Iterator[None]:
-    """Inside it, a thread writes down at each heartbeat how full and how busy the layout's cards are.
+def monitor_gpus(settings: Settings, layout: Layout) -> Iterator[None]:
+    """Inside it, a thread writes the usage of the layout's cards to Redis at each heartbeat.
 
-    Neither a card that cannot be read nor a Redis that is away ends it.
+    Neither a card that cannot be read nor an outage of Redis ends it.
     """
     cards = [place.gpu for place in layout.places if place.gpu and place.gpu.uuid]
     if not cards:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(settings, cards, stop), name="cards", daemon=True)
+    thread = threading.Thread(target=_monitor, args=(settings, cards, stop), name="gpu-monitor", daemon=True)
     thread.start()
     try:
         yield
@@ -38,9 +41,9 @@ def watching_cards(settings: Settings, layout: Layout) -> Iterator[None]:
         thread.join(2 * HASTE_S)
 
 
-def read_cards(box: str, cards: Sequence[Gpu]) -> list[GpuUsage]:
-    """What NVML says of these cards now; those that it cannot read are left out."""
-    import pynvml  # where no GPU was found, it need not be there
+def read_usage(box: str, cards: Sequence[Gpu]) -> list[GpuUsage]:
+    """Usage of these cards, as NVML reports it; cards that it cannot read are left out."""
+    import pynvml  # need not be installed where no GPU was found
 
     readings = []
     with suppress(pynvml.NVMLError):
@@ -57,23 +60,23 @@ def read_cards(box: str, cards: Sequence[Gpu]) -> list[GpuUsage]:
 def _read(nvml: Any, box: str, card: Gpu) -> GpuUsage:
     handle = nvml.nvmlDeviceGetHandleByUUID(card.uuid)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    use = None
-    with suppress(nvml.NVMLError):  # of a MIG instance it is not told
-        use = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    return GpuUsage(box, card.card, card.name, int(memory.used), int(memory.total), use)
+    utilization = None
+    with suppress(nvml.NVMLError):  # not available for a MIG instance
+        utilization = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    return GpuUsage(box, card.card, card.name, int(memory.used), int(memory.total), utilization)
 
 
-def _watch(settings: Settings, cards: Sequence[Gpu], stop: threading.Event) -> None:
+def _monitor(settings: Settings, cards: Sequence[Gpu], stop: threading.Event) -> None:
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
-    known = GpuUsageTable(redis, RedisKeys(settings.fleet))
+    table = GpuUsageTable(redis, RedisKeys(settings.fleet))
     readings: list[GpuUsage] = []
     while True:
         try:
-            readings = read_cards(settings.box, cards)
-            known.write(readings)
+            readings = read_usage(settings.box, cards)
+            table.write(readings)
         except RedisError as error:
             get_logger().debug(f"reading of cards missed: {error}")
         if stop.wait(settings.heartbeat_s):
             break
     with suppress(RedisError):
-        known.remove(readings)
+        table.remove(readings)

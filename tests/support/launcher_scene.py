@@ -1,4 +1,4 @@
-"""A supervisor to watch: small scripts instead of workers, and all that it said."""
+"""A supervisor whose workers are small scripts, and the lines that it logs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FakeClock:
 
 
 class Scene:
-    """A supervisor with two CPU workers and a collector, all of them small scripts, and what it said."""
+    """A supervisor with two CPU workers and a collector, all of them small scripts; `lines` are its log lines."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -52,7 +52,7 @@ class Scene:
         }
 
     def age_heartbeats(self, seconds: float) -> None:
-        """What the server's clock does in that time."""
+        """Make all heartbeats older by so many seconds, as the server's clock would."""
         key = RedisKeys("main").workers
         for name in self.redis.zrange(key, 0, -1):
             self.redis.zincrby(key, -seconds, str(name))
@@ -78,7 +78,7 @@ class Scene:
         return [line for line in self.lines if re.search(pattern, line)]
 
     def workers_are_ready(self) -> None:
-        """What real workers say of themselves once they have loaded."""
+        """Set the state of all workers as real ones do once they have loaded."""
         for worker in self.registry.workers():
             self.registry.update(worker.name, state=WorkerState.READY)
 

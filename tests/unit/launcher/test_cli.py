@@ -38,7 +38,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
-    """Have `up` start a script in place of each worker, and one that does nothing in place of the collector."""
+    """Have `up` start a script for each worker, and one that does nothing as the collector."""
     supervisor = functools.partial(
         Supervisor,
         worker_command=[sys.executable, "-c", worker],
@@ -47,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
     monkeypatch.setattr(cli, "Supervisor", supervisor)
 
 
-def test_plan_says_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_prints_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FISH_MODEL_MEMORY_GB", "8.0")
     status, out, err = launcher("plan", "--gpu", "NVIDIA GeForce RTX 4090:24", "--speakers", "6")
 
@@ -130,12 +130,12 @@ def test_redis_that_does_not_answer_is_a_sentence_without_the_password(
 
 
 @pytest.mark.usefixtures("redis")
-def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
+def test_up_logs_its_plan_starts_the_workers_and_stops_on_sigterm(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
-    tell_engine = "import os; print(os.environ['CLONER_ENGINE'])\n" + STOP_THE_LAUNCHER
-    stand_in(monkeypatch, worker=tell_engine)
+    print_engine = "import os; print(os.environ['CLONER_ENGINE'])\n" + STOP_THE_LAUNCHER
+    stand_in(monkeypatch, worker=print_engine)
 
     status, out, err = launcher("up", "--workers", "1", "--speakers", "6", "--engine", "fake")
 
@@ -150,7 +150,7 @@ def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
         "[Main] Launching 1 workers...",
         "[Main] Launching Worker 0 on CPU",
     ]
-    # The signal may overtake the lines.
+    # The signal may arrive before the lines.
     assert sorted(lines[7:]) == [
         "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
         "[Worker 0] fake",
@@ -230,7 +230,7 @@ def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
     assert (status, err) == (0, "")
     assert "cpu.1@here" in out
 
-    redis.zadd(RedisKeys("main").workers, {"cpu.0@here": 0})  # silent for long
+    redis.zadd(RedisKeys("main").workers, {"cpu.0@here": 0})  # its last heartbeat was long ago
     assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.0@here\n")
 
 

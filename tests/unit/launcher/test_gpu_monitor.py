@@ -1,4 +1,4 @@
-"""Reading cards for who watches."""
+"""Usage of the box's cards, read and written to Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloner.settings import Settings
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from launcher.cpu import Cpu
-from launcher.gpu_monitor import read_cards, watching_cards
+from launcher.gpu_monitor import monitor_gpus, read_usage
 from launcher.gpus import GB, Gpu, described_gpu
 from launcher.layout import Layout, Place
 from tests.integration.conftest import eventually
@@ -27,7 +27,7 @@ class NvmlError(Exception):
 
 
 class FakeNvml:
-    """The few functions of `pynvml` that are used; a handle is its UUID."""
+    """The functions of `pynvml` that are used; a handle is its UUID."""
 
     NVMLError = NvmlError
     open = 0
@@ -63,25 +63,27 @@ def layout(*gpus: Gpu) -> Layout:
     return Layout(Cpu(2, GB), tuple(Place(gpu, 1, 1) for gpu in gpus), ())
 
 
-def test_what_cannot_be_read_is_left_out(nvml: FakeNvml) -> None:
-    assert read_cards("box", [CARD, LOST, MIG]) == [
+def test_a_card_that_cannot_be_read_is_left_out(nvml: FakeNvml) -> None:
+    assert read_usage("box", [CARD, LOST, MIG]) == [
         GpuUsage("box", CARD.card, "RTX 4090", 5 * GB, 24 * GB, 0.5),
         GpuUsage("box", MIG.card, "H100 MIG", 5 * GB, 24 * GB, None),
     ]
     assert nvml.open == 0
 
 
-def test_readings_are_written_again_and_again_and_taken_back(nvml: FakeNvml, redis: Redis, valkey_url: str) -> None:
+def test_usage_is_written_at_each_heartbeat_and_removed_at_the_end(
+    nvml: FakeNvml, redis: Redis, valkey_url: str
+) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test", heartbeat_s=0.05)
     cards = GpuUsageTable(redis, RedisKeys(settings.fleet))
-    with watching_cards(settings, layout(CARD)):
+    with monitor_gpus(settings, layout(CARD)):
         for _ in range(2):
             eventually(lambda: ("box", CARD.card) in cards.read(30))
             redis.delete(RedisKeys(settings.fleet).gpu_usage)
     assert cards.read(30) == {}
 
 
-def test_where_no_card_can_be_asked_nothing_is_written(redis: Redis, valkey_url: str) -> None:
+def test_nothing_is_written_for_cards_that_were_only_described(redis: Redis, valkey_url: str) -> None:
     settings = Settings(redis_url=valkey_url, fleet="test")
-    with watching_cards(settings, layout(described_gpu("RTX 4090:24", 0))):
+    with monitor_gpus(settings, layout(described_gpu("RTX 4090:24", 0))):
         assert not redis.exists(RedisKeys(settings.fleet).gpu_usage)

@@ -11,8 +11,8 @@ import pytest
 
 from launcher.process import LONGEST_LINE, Child, Ended, Event, Line
 
-# Opens the FIFO (which waits for the test to open it), forks, and leaves the child holding it: the FIFO ends
-# when the grandchild does.
+# Opens the FIFO (which waits for the test to open it), and forks a child that keeps it open: the FIFO ends when that
+# grandchild does.
 LEAVE_A_GRANDCHILD = """
 import os, signal, sys
 fifo = os.open(sys.argv[1], os.O_WRONLY)
@@ -74,7 +74,7 @@ def test_a_very_long_line_is_cut_and_the_next_is_whole(events: SimpleQueue[Event
     assert lines == ["x" * LONGEST_LINE + " ... (cut)", "next"]
 
 
-def test_of_a_progress_bar_the_last_state_counts(events: SimpleQueue[Event]) -> None:
+def test_of_a_progress_bar_the_last_state_is_passed_on(events: SimpleQueue[Event]) -> None:
     lines, _ = run(events, r"print('10%\r50%\r100%'); print('done\r')")
 
     assert lines == ["100%", "done"]
@@ -86,7 +86,7 @@ def test_a_child_reads_nothing_and_has_a_session_of_its_own(events: SimpleQueue[
     assert lines == ["True", "''"]
 
 
-def test_stop_asks_and_kill_does_not(events: SimpleQueue[Event]) -> None:
+def test_stop_sends_sigterm_and_kill_sends_sigkill(events: SimpleQueue[Event]) -> None:
     child = start(
         events,
         "import signal; signal.signal(signal.SIGTERM, lambda *_: print('not yet')); print('up')\n"
@@ -101,7 +101,7 @@ def test_stop_asks_and_kill_does_not(events: SimpleQueue[Event]) -> None:
     child.kill()
 
 
-def test_what_a_child_leaves_behind_is_killed_when_it_ends(events: SimpleQueue[Event], fifo: Path) -> None:
+def test_a_childs_own_children_are_killed_when_it_ends(events: SimpleQueue[Event], fifo: Path) -> None:
     child = start(events, LEAVE_A_GRANDCHILD, fifo)
 
     with fifo.open() as held_by_the_grandchild:
@@ -134,7 +134,7 @@ def test_a_child_that_calls_die_with_parent_does_not_outlive_a_killed_launcher(f
         (-40, "was killed by signal 40"),
     ],
 )
-def test_an_end_is_told_in_words(events: SimpleQueue[Event], status: int, how: str) -> None:
+def test_an_end_is_described(events: SimpleQueue[Event], status: int, how: str) -> None:
     child = start(events, "")
 
     assert Ended(child, status).how == how

@@ -8,7 +8,7 @@ from redis import Redis
 
 from cloner.names import QueueNames
 from cloner.state.keys import RedisKeys
-from launcher import recovery as handback
+from launcher import recovery
 from launcher.recovery import move, requeue
 
 KEYS = RedisKeys("main")
@@ -22,14 +22,14 @@ def message(number: int, queue: str = QUEUE) -> dict[str, Any]:
     return {"body": str(number), "headers": {"id": str(number)}, "properties": {"delivery_info": info}}
 
 
-def take(redis: Redis, holder: str, tag: str, queue: str = QUEUE, taken: float = 1.0) -> None:
+def take(redis: Redis, consumer: str, tag: str, queue: str = QUEUE, taken: float = 1.0) -> None:
     """As kombu does."""
-    redis.hset(KEYS.unacked(holder), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
-    redis.zadd(KEYS.unacked_since(holder), {tag: taken})
+    redis.hset(KEYS.unacked(consumer), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
+    redis.zadd(KEYS.unacked_since(consumer), {tag: taken})
 
 
 def next_ones(redis: Redis, queue: str) -> list[dict[str, Any]]:
-    """What is in a queue, in the order in which it will be read."""
+    """The messages of a queue, in the order in which they will be read."""
     return [json.loads(text) for text in reversed(redis.lrange(queue, 0, -1))]
 
 
@@ -37,20 +37,20 @@ def bodies(redis: Redis, queue: str) -> list[str]:
     return [found["body"] for found in next_ones(redis, queue)]
 
 
-def test_what_somebody_had_in_hand_comes_next_in_the_order_in_which_it_was_taken(redis: Redis) -> None:
+def test_requeued_messages_come_next_in_the_order_in_which_they_were_taken(redis: Redis) -> None:
     redis.lpush(QUEUE, json.dumps(message(3)))
     take(redis, "dead", "2", taken=20.0)
     take(redis, "dead", "1", taken=10.0)
     assert requeue(redis, KEYS, "dead") == 2
     assert bodies(redis, QUEUE) == ["1", "2", "3"]
     first, _, untouched = next_ones(redis, QUEUE)
-    # Celery does not run a finished task again if the message says that it came before.
+    # Celery does not run a finished task again if its message is marked as redelivered.
     assert first["properties"]["delivery_info"] == {"exchange": "cloner", "routing_key": QUEUE, "redelivered": True}
     assert untouched == message(3)
     assert redis.keys() == [QUEUE]
 
 
-def test_a_message_goes_back_to_the_queue_it_came_from_and_others_keep_theirs(redis: Redis) -> None:
+def test_a_message_goes_back_to_its_queue_and_other_consumers_keep_theirs(redis: Redis) -> None:
     take(redis, "dead", "1", QUEUES.shared_queue())
     take(redis, "alive", "2")
     assert requeue(redis, KEYS, "dead") == 1
@@ -60,7 +60,7 @@ def test_a_message_goes_back_to_the_queue_it_came_from_and_others_keep_theirs(re
 
 
 @pytest.mark.parametrize("junk", ["no json", "[]", "[1, 2, 3]", "null", "{}"])
-def test_what_nobody_can_read_stays_where_it_is(redis: Redis, junk: str) -> None:
+def test_an_unreadable_message_stays_unacknowledged(redis: Redis, junk: str) -> None:
     redis.hset(KEYS.unacked("dead"), "x", junk)
     redis.zadd(KEYS.unacked_since("dead"), {"x": 1.0})
     take(redis, "dead", "1")
@@ -68,7 +68,7 @@ def test_what_nobody_can_read_stays_where_it_is(redis: Redis, junk: str) -> None
     assert redis.hgetall(KEYS.unacked("dead")) == {"x": junk}
 
 
-def test_a_queue_moves_behind_another_in_its_order_and_says_where_it_is(redis: Redis) -> None:
+def test_a_queue_moves_behind_another_in_its_order_and_its_messages_name_their_new_queue(redis: Redis) -> None:
     shared = QUEUES.shared_queue()
     redis.lpush(shared, json.dumps(message(0, shared)))
     for number in (1, 2, 3):
@@ -79,14 +79,14 @@ def test_a_queue_moves_behind_another_in_its_order_and_says_where_it_is(redis: R
     assert redis.keys() == [shared]
 
 
-def test_a_long_queue_is_moved_bit_by_bit(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handback, "MOVED_AT_ONCE", 2)
+def test_a_long_queue_is_moved_in_several_calls(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "MOVED_AT_ONCE", 2)
     redis.lpush(QUEUE, *(json.dumps(message(number)) for number in range(3)))
     assert [move(redis, QUEUE, "target") for _ in range(3)] == [2, 1, 0]
     assert bodies(redis, "target") == ["0", "1", "2"]
 
 
-def test_junk_in_a_queue_is_moved_as_it_is(redis: Redis) -> None:
+def test_an_unreadable_message_is_moved_unchanged(redis: Redis) -> None:
     redis.lpush(QUEUE, "junk")
     assert move(redis, QUEUE, "target") == 1
     assert redis.lrange("target", 0, -1) == ["junk"]

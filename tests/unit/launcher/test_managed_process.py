@@ -9,7 +9,7 @@ def test_delays_double_up_to_a_minute() -> None:
     assert [backoff.delay_s(ran_s=0.1) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_a_minute_of_running_well_starts_again_from_one_second() -> None:
+def test_the_delay_is_one_second_again_after_a_start_that_ran_for_ten() -> None:
     backoff = Backoff()
     for _ in range(5):
         backoff.delay_s(ran_s=59.9)
