@@ -179,6 +179,13 @@ def test_untrusted_names_are_escaped(in_flower: bool) -> None:
     assert "".join(parsed.texts).count(EVIL) >= 8
 
 
+def test_every_class_of_the_page_has_a_style() -> None:
+    parsed = page(*finished({"anna": 3, "ben": 2}, errors={3: "output"}, reused=(0,)))
+    classes = {name for _, attributes in parsed.tags for name in (attributes.get("class") or "").split()}
+    assert {"reused", "bad", "warn"} <= classes
+    assert {name for name in classes if f".{name}" not in report.css()} == set()
+
+
 def test_the_page_loads_nothing_external_and_runs_no_script() -> None:
     result, lines = finished({"anna": 2})
     text = "".join(report.page(result, "main", lines))
