@@ -28,7 +28,7 @@ from cloner.output.reuse import finished_outputs
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
-from cloner.state.cleanup import sweep
+from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
 from cloner.state.keys import RedisKeys
@@ -59,7 +59,7 @@ def run_batch(
         settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
         stack.enter_context(translate_redis_errors(url))
         client = Client(settings=settings)
-        stack.callback(_sweep, client, RedisKeys(fleet), screen)
+        stack.callback(_remove_fleet, client, RedisKeys(fleet), screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
@@ -110,10 +110,10 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
     return result
 
 
-def _sweep(client: Client, keys: RedisKeys, screen: Screen) -> None:
+def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
     """Leave nothing in a Redis that is not the run's own; where it does not answer, the run's outcome stands."""
     try:
-        sweep(client.blobs, keys)
+        remove_fleet(client.blobs, keys)
     except RedisError as error:
         screen.say(f"[Main] What this run has put into Redis stays there, under {keys.fleet}: {error}")
 

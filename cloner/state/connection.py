@@ -1,7 +1,4 @@
-"""Connections to the fleet's Redis, with the same patience everywhere.
-
-The address of the fleet's Redis: what it may look like, and what Celery calls it.
-"""
+"""The address of the fleet's Redis, and connections to it with the same timeouts everywhere."""
 
 from __future__ import annotations
 
@@ -24,23 +21,23 @@ CONNECT_S = 3.0
 """Seconds to wait for a connection."""
 
 ANSWER_S = 15.0
-"""Seconds to wait for an answer; blocking commands must ask for less."""
+"""Seconds to wait for a response; blocking commands must ask for less."""
 
 RETRIES = 2
-"""Further tries after a lost connection, 0.1 and 0.2 s apart: who asks for something is soon told."""
+"""Retries after a lost connection, 0.1 and 0.2 s apart: a command fails soon."""
 
 HASTE_S = 2.0
-"""Seconds that a launcher waits for an answer, at one try: whoever stops it must not wait for a Redis that hangs."""
+"""Seconds that a launcher waits for a response, without retry: stopping it must not wait for a Redis that hangs."""
 
 OUTAGE_RETRIES = 600
-"""Further tries of a worker, at most a second apart: it sits out an outage of ten minutes with its work in hand."""
+"""Retries of a worker, at most a second apart: it waits out an outage of ten minutes and keeps its chunk."""
 
 
 def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: float = ANSWER_S) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
-    With `decode`, answers are text, else bytes; they may take `answer_s` seconds, at each try. Raises `BadSetting` if
-    `url` is not an address as in `address.py`.
+    With `decode`, responses are text, else bytes; each try waits `answer_s` seconds. Raises `BadSetting` as
+    `check_address` does.
     """
     check_address(url)
     return Redis.from_url(
@@ -65,27 +62,27 @@ def translate_redis_errors(url: str) -> Iterator[None]:
 
 
 def server_time(redis: Redis) -> float:
-    """Seconds since the epoch by the server's clock, which is one for all: those of a fleet's boxes may differ."""
+    """Seconds since the epoch by the server's clock: the clocks of a fleet's boxes may differ."""
     seconds, microseconds = redis.time()
     return float(seconds) + float(microseconds) / 1e6
 
 
 TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""What an address may say of TLS."""
+"""Options of an address that concern TLS."""
 
 TLS_CHECKS = ("required", "optional", "none")
-"""What ``ssl_cert_reqs`` may be."""
+"""Values of ``ssl_cert_reqs``."""
 
 
 def check_address(url: str) -> None:
-    """Raise `BadSetting` unless `url` is one that redis-py and Celery both read, and read alike.
+    """Raise `BadSetting` unless redis-py and Celery both understand `url`, and in the same way.
 
-    The message does not repeat it, for a misspelt address cannot be told from its password.
+    The message does not contain it: in a misspelt address the password cannot be found and hidden.
     """
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        # urlsplit takes capitals for small letters, redis-py does not.
+        # urlsplit lowers the scheme's letters, redis-py does not.
         whole = url.startswith(parts.scheme) and _is_whole(parts)
     except ValueError:
         whole = False
@@ -94,7 +91,7 @@ def check_address(url: str) -> None:
             "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
             "unix:///path/to/socket, with special characters of the password as in %2F"
         )
-    if not all(_may_stand(parts.scheme, name, value) for name, value in options.items()):
+    if not all(_is_option(parts.scheme, name, value) for name, value in options.items()):
         raise BadSetting(
             'CLONER_REDIS_URL has an option behind its "?" that cannot stand there: write password and database as in '
             "redis://:password@host:6379/2 or unix://:password@/path/to/socket?db=2; rediss:// may have ssl_cert_reqs "
@@ -107,13 +104,13 @@ def celery_address(url: str) -> str:
     if url.startswith("unix://"):
         return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
     if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
-        # redis-py's own default, which Celery wants to be told.
+        # redis-py's own default; Celery requires it in the address.
         return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
     return url
 
 
 def _is_whole(parts: SplitResult) -> bool:
-    """Whether all before the options makes sense. Raises `ValueError` for a port that is no number."""
+    """Whether everything before the options is valid. Raises `ValueError` for a port that is no number."""
     if parts.fragment or not parts.netloc.isascii():
         return False
     if parts.scheme == "unix":
@@ -122,8 +119,8 @@ def _is_whole(parts: SplitResult) -> bool:
     return parts.scheme in ("redis", "rediss") and parts.port != 0 and bool(re.fullmatch(r"(/\d*)?", parts.path))
 
 
-def _may_stand(scheme: str, name: str, value: str) -> bool:
-    """Whether redis-py and Celery understand an option alike."""
+def _is_option(scheme: str, name: str, value: str) -> bool:
+    """Whether redis-py and Celery understand an option in the same way."""
     if scheme == "unix":
         return name == "db" and value.isdecimal()
     if scheme == "rediss":

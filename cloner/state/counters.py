@@ -1,4 +1,4 @@
-"""What each worker of a fleet has done, counted in Redis for Prometheus.
+"""Counters of the work of each worker, in Redis, for Prometheus.
 
 Counters outlive the workers' processes and only grow. They are sent with the heartbeats: what a process has not sent
 when it is killed is not counted. The truth about a batch is its record; these are for graphs and alerts.
@@ -31,21 +31,21 @@ class Count(StrEnum):
 
 
 class Counters:
-    """A fleet's counts. `redis` must decode responses."""
+    """A fleet's counters. `redis` must decode responses."""
 
     def __init__(self, redis: Redis, keys: RedisKeys) -> None:
         self._redis = redis
         self._key = keys.counters
 
     def add(self, worker: str, growth: Mapping[Count, float]) -> None:
-        """Count some more for a worker, all or nothing."""
+        """Add to a worker's counters, all or none."""
         with self._redis.pipeline() as pipe:
             for what, much in growth.items():
                 pipe.hincrbyfloat(self._key, f"{worker} {what}", much)
             pipe.execute()
 
     def read(self) -> dict[str, dict[Count, float]]:
-        """Worker -> its counts, each of them 0 if nothing was counted."""
+        """Worker -> its counters; 0 where nothing was counted."""
         counts: dict[str, dict[Count, float]] = {}
         for field, value in self._redis.hgetall(self._key).items():
             worker, _, what = str(field).rpartition(" ")

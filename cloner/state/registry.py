@@ -1,9 +1,8 @@
-"""Which workers are alive: the registry in Redis.
+"""The registry of workers in Redis: which exist, which are alive, what each is doing.
 
-A worker is a hash with what is known about it, and a heartbeat in one sorted set. The launcher registers a worker
-as "loading" before it starts it, so that a batch submitted meanwhile is dealt over all that are expected; the
-worker turns it to "ready" when its models are loaded. Reading the fleet is two round trips, about 1 ms, where
-Celery's ping costs a second.
+A worker is a hash of its fields, and a heartbeat in one sorted set. The launcher registers a worker as "loading" before
+it starts the process, so that a batch submitted meanwhile is assigned to all expected workers; the worker sets it to
+"ready" when its models are loaded. Reading the fleet takes two round trips, about 1 ms; Celery's ping takes a second.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class WorkerState(StrEnum):
 
 
 class WorkerPlace(Protocol):
-    """Which worker of its box a worker is, and where; the launcher's and the worker's own word for it."""
+    """Which worker of its box this is, and on which device; the launcher and the worker each have a class of it."""
 
     @property
     def index(self) -> int: ...
@@ -46,7 +45,7 @@ class WorkerPlace(Protocol):
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One worker, as the registry knows it."""
+    """One worker's entry in the registry."""
 
     name: str
     box: str
@@ -60,45 +59,46 @@ class WorkerInfo:
     checkpoint: str
     slots: int
     cache_gb: float = 0.0
-    """Memory of its cache, GB of 1024**3 bytes; 0 before it has loaded, or if its engine does not size one."""
+    """Memory of the cache, GB of 1024**3 bytes; 0 before the load, or if the engine does not size one."""
     state: WorkerState = WorkerState.LOADING
     pid: int = 0
-    """Process that holds the model."""
+    """Id of the process that holds the model."""
     loads: int = 0
     """Model loads under this name since the launcher registered it."""
     steps: int = 0
-    """Vitals of work since it loaded, as of its last heartbeat: those of one that hangs stand still."""
+    """Work done since the load, at the last heartbeat; it does not grow while the engine hangs."""
     error: str = ""
-    """Why its model does not load, or why it is given up, if it is."""
+    """Why the model does not load, or why the worker is given up, if it is."""
     suspected_faulty: str = ""
-    """A batch and chunk that another worker could speak after it could not, if it has spoken nothing since."""
+    """A batch and chunk that another worker could generate after this one could not, if this one has generated nothing
+    since."""
     assignment: str = ""
-    """The oldest batch and assignment that it was dealt and has not finished, if any: it says so when it starts."""
+    """The oldest batch and assignment that it has not finished, if any: it logs it when it starts."""
     assigned_speakers: int = 0
     assigned_texts: int = 0
     fingerprint: str = ""
-    """What the checkpoint holds (`fingerprint.py`)."""
+    """Identifies the content of the checkpoint (`content_key.fingerprint`)."""
     spoken_s: float = 0.0
-    """Seconds of audio that it has spoken since the launcher registered it."""
+    """Seconds of audio generated since the launcher registered the worker."""
     busy_s: float = 0.0
-    """Seconds that it took for them."""
+    """Seconds that this took."""
     load_s: float = 0.0
-    """Seconds that its last load took."""
+    """Seconds that the last load took."""
     slots_used: int = 0
-    """Segments in hand at its last heartbeat."""
+    """Segments in flight at the last heartbeat."""
     frames_s: float = 0.0
-    """Frames a second, lately."""
+    """Recent frames a second."""
     memory_bytes: int = 0
-    """Memory of the process that holds the model, on the host; 0 where it cannot be told."""
+    """Memory of the process that holds the model, on the host; 0 where the system does not tell."""
 
     @property
     def card(self) -> str:
-        """Its card's part of the name."""
+        """The card's part of the name."""
         return self.name.partition("@")[0].rpartition(".")[0]
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
-        """None if the hash is not whole, or no worker's: Redis had lost it, and somebody has written to it since."""
+        """None if fields are missing or make no sense: Redis has lost the hash, and it was written to since."""
         if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
             return None
         kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "WorkerState": WorkerState}
@@ -113,11 +113,11 @@ SLOTS: dict[EngineName, Callable[[Settings], int]] = {
     EngineName.UPSTREAM: lambda _settings: 1,
     EngineName.FAKE: lambda settings: settings.fake_slots,
 }
-"""Slots of each engine before it has loaded."""
+"""Slots of each engine before the load."""
 
 
 def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
-    """What is known of a worker before it starts. What only loading the model tells, the worker corrects."""
+    """A worker's entry before it starts. The worker corrects what only the load can tell."""
     return WorkerInfo(
         name=f"{place.card}.{place.number}@{settings.box}",
         box=settings.box,
@@ -133,14 +133,13 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
 
 
 def expected_fingerprint(settings: Settings) -> str:
-    """The fingerprint of what a worker will load: the fake engine loads nothing."""
+    """The fingerprint of the checkpoint that a worker will load; the fake engine loads none."""
     return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
 
 
 class Registry:
-    """The workers of a fleet. `redis` must decode responses; `alive_s` is the patience with silent workers.
-
-    Heartbeats are timed by the server's clock alone.
+    """The workers of a fleet. `redis` must decode responses; a worker is alive for `alive_s` seconds after
+    a heartbeat. Heartbeats are timed by the server's clock alone.
     """
 
     def __init__(self, redis: Redis, keys: RedisKeys, alive_s: float) -> None:
@@ -149,7 +148,7 @@ class Registry:
         self._alive_s = alive_s
 
     def register(self, worker: WorkerInfo) -> None:
-        """Enter a worker that is about to start, forgetting what was known under its name."""
+        """Enter a worker that is about to start; an older entry of its name is replaced."""
         values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
         now = server_time(self.redis)
         with self.redis.pipeline() as pipe:
@@ -160,7 +159,7 @@ class Registry:
             pipe.execute()
 
     def beat(self, name: str, steps: int | None = None) -> bool:
-        """The worker lives, and has come that far. False if the registry had forgotten it."""
+        """Note a heartbeat and the work done so far. False if the registry had no entry of the worker."""
         now = server_time(self.redis)
         with self.redis.pipeline() as pipe:
             pipe.zadd(self.keys.workers, {name: now})
@@ -170,12 +169,12 @@ class Registry:
         return not added
 
     def update(self, name: str, **values: str | float) -> None:
-        """Change some of what is known about a worker."""
+        """Change some fields of a worker's entry."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
         self.redis.hset(self.keys.worker(name), mapping=mapping)
 
     def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
-        """Note what a worker was dealt, to be said when it starts. An earlier assignment stays until it is finished."""
+        """Note an assignment, which the worker logs when it starts. An earlier one stays until it is finished."""
         if not self.redis.hget(self.keys.worker(name), "assignment"):
             self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
 
@@ -184,7 +183,7 @@ class Registry:
         self.redis.hincrby(self.keys.worker(name), "loads", 1)
 
     def give_up(self, name: str, why: str) -> None:
-        """The worker is not expected back: nothing is dealt to it, and who watches sees it as gone."""
+        """The worker will not come back: it gets no assignments, and monitoring shows it as gone."""
         silent_since = server_time(self.redis) - self._alive_s - 1
         with self.redis.pipeline() as pipe:
             pipe.zadd(self.keys.workers, {name: silent_since})
@@ -192,7 +191,7 @@ class Registry:
             pipe.execute()
 
     def remove(self, name: str) -> None:
-        """The worker is not expected back."""
+        """Remove the entry of a worker that will not come back."""
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.workers, name)
             pipe.delete(self.keys.worker(name))
@@ -203,9 +202,9 @@ class Registry:
         self.update(name, state=WorkerState.BUSY)
 
     def finish_chunk(self, name: str, capacity: Mapping[str, Any], spoken_s: float, busy_s: float) -> None:
-        """The worker is ready for its next chunk; `capacity` is what its registry entry says of its size.
+        """The worker is ready for its next chunk; `capacity` are the fields of its size.
 
-        It has generated `spoken_s` seconds of audio of the last one in `busy_s` seconds.
+        It has generated `spoken_s` seconds of audio of the last chunk, in `busy_s` seconds.
         """
         key = self.keys.worker(name)
         mapping: dict[Any, Any] = {"state": WorkerState.READY, **capacity}
@@ -218,20 +217,20 @@ class Registry:
             pipe.execute()
 
     def collector_is_alive(self) -> bool:
-        """Whether a collector has sent a heartbeat lately."""
+        """Whether a collector has sent a heartbeat within `alive_s`."""
         return bool(self.redis.exists(self.keys.collector_heartbeat))
 
     def beat_collector(self, pid: int) -> None:
-        """A collector is alive."""
+        """Note a collector's heartbeat; `pid` is its process id."""
         self.redis.set(self.keys.collector_heartbeat, pid, px=max(1, round(self._alive_s * 1000)))
 
     def get(self, name: str) -> WorkerInfo | None:
-        """One worker, alive or not."""
+        """A worker's entry, alive or not; None if there is none."""
         values = self.redis.hgetall(self.keys.worker(name))
         return WorkerInfo.from_hash(values)
 
     def workers(self) -> list[WorkerInfo]:
-        """All workers with a recent heartbeat, in the order in which speakers are dealt to them."""
+        """All workers with a recent heartbeat, in the order in which speakers are assigned to them."""
         names = self.redis.zrangebyscore(self.keys.workers, server_time(self.redis) - self._alive_s, "+inf")
         with self.redis.pipeline(transaction=False) as pipe:
             for name in names:

@@ -95,3 +95,28 @@ def test_a_broken_batch_is_closed_and_says_why(redis: Redis, batches: BatchStore
     redis.hset(KEYS.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
     seen = batches.progress("b")
     assert (seen.closed, seen.error) == (True, "no room")
+
+
+def test_only_progress_of_the_right_form_is_read() -> None:
+    progress = ChunkProgress(generated=3, failed=1, frames=80, samples=154_350, finished=True)
+    assert ChunkProgress.unpack(progress.pack().encode()) == progress
+    assert progress.audio_s == 3.5
+    for junk in (b"junk", b"{}", b"[3, 1, 80, 3.5, true]", b"7"):
+        with pytest.raises((ValueError, TypeError, LookupError)):
+            ChunkProgress.unpack(junk)
+
+
+def test_an_open_batch_is_one_that_is_neither_done_nor_broken_nor_cancelled(redis: Redis, batches: BatchStore) -> None:
+    for number, (state, cancelled) in enumerate(
+        [("submitting", False), ("running", False), ("running", True), ("done", False), ("broken", False), ("", False)]
+    ):
+        redis.zadd(KEYS.batches, {f"b{number}": number})
+        redis.hset(KEYS.batch(f"b{number}"), mapping={"state": state, **({"cancelled": 1} if cancelled else {})})
+    assert batches.open_ids(cancelled=False) == ["b0", "b1"]
+    assert batches.open_ids(cancelled=True) == ["b0", "b1", "b2"]
+    assert [batches.is_open(f"b{number}") for number in range(7)] == [True, True, False, False, False, False, False]
+
+
+def test_a_batch_that_expired_is_not_made_broken(redis: Redis, batches: BatchStore) -> None:
+    batches.set_broken("b", "no room")
+    assert not redis.exists(KEYS.batch("b"))

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from cloner.names import QueueNames
-from cloner.state.cleanup import sweep
+from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
@@ -48,10 +48,10 @@ def test_every_key_of_one_fleet_goes_and_none_of_another(redis: Redis, valkey_ur
     blobs = connect(valkey_url, decode=False)
     before = {key: blobs.dump(key) for key in blobs.scan_iter()}
     leave_traces(redis, fleet)
-    sweep(blobs, RedisKeys(fleet))
+    remove_fleet(blobs, RedisKeys(fleet))
     assert {key: blobs.dump(key) for key in blobs.scan_iter()} == before
 
 
 def test_where_nothing_was_left_nothing_is_done(redis: Redis, valkey_url: str) -> None:
-    sweep(connect(valkey_url, decode=False), RedisKeys("run-1"))
+    remove_fleet(connect(valkey_url, decode=False), RedisKeys("run-1"))
     assert redis.keys() == []
