@@ -141,23 +141,38 @@ class RecordWriter:
 
     def __init__(self, record: Record, worker: str) -> None:
         self._record = record
-        with keeping(record.directory):
-            self._file = open_to_append(record.directory / f"{worker}.jsonl")
+        self._path = record.directory / f"{worker}.jsonl"
+        self._file: int | None = None
+
+    def open(self) -> None:
+        """Open the file, and create it if needed."""
+        with keeping(self._record.directory):
+            self._file = open_to_append(self._path)
 
     def append(self, result: SegmentResult) -> None:
         """Write one line, whole or not at all, after the audio file has its final name."""
+        if self._file is None:
+            raise ValueError(f"{self._path} is not open")
         with keeping(self._record.directory):
             append_line(self._file, result.model_dump_json().encode())
         self._record.add(result)
 
+    def close(self) -> None:
+        """Flush the file to the disk, and close it."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with keeping(self._record.directory):
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
     def __enter__(self) -> RecordWriter:
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with keeping(self._record.directory):
-            try:
-                os.fsync(self._file)
-            finally:
-                os.close(self._file)
+        self.close()

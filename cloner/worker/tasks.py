@@ -15,7 +15,8 @@ from cloner.protocol.messages import ChunkMessage, read_chunk, schema_of
 from cloner.queueing import log_filters as deaths  # noqa: F401 - it sets the parent's log up
 from cloner.queueing.retry import retry_on_outage
 from cloner.worker import lifecycle
-from cloner.worker.chunk_run import ChunkRun, PassedOn
+from cloner.worker.chunk_run import run_chunk
+from cloner.worker.crash_recovery import PassedOn
 from cloner.worker.runtime import Runtime
 
 
@@ -51,9 +52,7 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
 def _speak(runtime: Runtime, chunk: ChunkMessage) -> None:
     """A run of the chunk; what an earlier one has finished, it finds."""
     with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
-        run = ChunkRun(runtime, chunk)
-        if not run.is_too_late():
-            run.run()
+        run_chunk(runtime, chunk)
 
 
 def _leave_in(queue: str, task: Task) -> NoReturn:

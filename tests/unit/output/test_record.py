@@ -96,5 +96,5 @@ def test_a_line_without_room_leaves_nothing_of_it(tmp_path: Path, monkeypatch: p
 def test_another_failure_of_the_file_system_will_not_pass(tmp_path: Path) -> None:
     (tmp_path / ".cloner").write_text("in the way")
     with pytest.raises(RecordFailed) as failure:
-        RecordWriter(Record(tmp_path, "b"), "cpu.0@box")
+        RecordWriter(Record(tmp_path, "b"), "cpu.0@box").open()
     assert type(failure.value) is RecordFailed

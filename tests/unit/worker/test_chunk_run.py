@@ -16,8 +16,9 @@ from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.batches import ChunkProgress
 from cloner.state.keys import RedisKeys
-from cloner.worker.chunk_run import ChunkRun, PassedOn
+from cloner.worker.chunk_run import run_chunk
 from cloner.worker.crash_plan import DEATHS, LONE_CRASHES
+from cloner.worker.crash_recovery import PassedOn
 from cloner.worker.runtime import Runtime
 from tests.support.batches import write_batch
 from tests.support.workers import BATCH_ID, Workers
@@ -47,7 +48,7 @@ def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_p
             yield from super().speak(lines, watch)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
-    tally = ChunkRun(workers.runtime(engine=Watching()), chunk).run()
+    tally = run_chunk(workers.runtime(engine=Watching()), chunk)
     assert (tally.generated, tally.failed) == (3, 0)
     assert state(workers) == "ready"
     assert (progress(workers).generated, progress(workers).failed) == (3, 0)
@@ -59,7 +60,7 @@ def test_a_segment_that_was_cut_is_marked_and_warned_of_once(
 ) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2], generation={"max_new_tokens": 12}))
     for _ in range(2):  # delivered again, it finds everything spoken
-        ChunkRun(workers.runtime(), chunk).run()
+        run_chunk(workers.runtime(), chunk)
     warnings = [line for line in capsys.readouterr().err.splitlines() if "cut" in line]
     assert warnings == [
         f"⚠ Segment {segment} of Speaker 0 was cut after 12 frames, the end of its text may be missing: "
@@ -88,9 +89,9 @@ def test_an_engine_that_breaks_leaves_its_segment_under_suspicion_and_the_rest_t
     for generated in (1, 1, 3, 3):
         # At first it stops at the second; then that is tried alone; then, once more, last; then the third time.
         with pytest.raises(EngineBroken, match=r"the engine broke: FileNotFoundError: kernels\.bin"):
-            ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+            run_chunk(workers.runtime(engine=Broken()), chunk)
         assert (progress(workers).generated, progress(workers).finished) == (generated, False)
-    tally = ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+    tally = run_chunk(workers.runtime(engine=Broken()), chunk)
     assert (tally.generated, tally.failed) == (3, 1)
     results = workers.runtime().record(BATCH_ID).results
     assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "crashed", 2: "", 3: ""}
@@ -101,11 +102,11 @@ def test_what_a_dead_run_had_not_finished_writing_is_removed(workers: Workers, t
     (chunk,) = workers.submit(write_batch(tmp_path, [2], texts={1: "This is broken."}))
     dead = workers.runtime(engine=Broken())
     with pytest.raises(EngineBroken):
-        ChunkRun(dead, chunk).run()
+        run_chunk(dead, chunk)
     left = [dead.outputs.root / ".cloner" / name for name in (dead.outputs.part, codes_part(dead.outputs.part))]
     for path in left:
         path.write_bytes(b"half")
-    ChunkRun(workers.runtime(), chunk).run()
+    run_chunk(workers.runtime(), chunk)
     assert [path for path in left if path.exists()] == []
 
 
@@ -115,8 +116,8 @@ def test_an_engine_that_always_breaks_is_given_up_in_the_end(
     (chunk,) = workers.submit(write_batch(tmp_path, [6], texts=dict.fromkeys(range(6), "All is broken.")))
     for _ in range(DEATHS):
         with pytest.raises(EngineBroken):
-            ChunkRun(workers.runtime(engine=Broken()), chunk).run()
-    tally = ChunkRun(workers.runtime(engine=Broken()), chunk).run()
+            run_chunk(workers.runtime(engine=Broken()), chunk)
+    tally = run_chunk(workers.runtime(engine=Broken()), chunk)
     assert (tally.generated, tally.failed) == (0, 6)
     assert f"Chunk 0 of batch {BATCH_ID} is given up: the worker's process died 10 times" in capsys.readouterr().err
     results = workers.runtime().record(BATCH_ID).results
@@ -128,9 +129,9 @@ def break_down(runtime: Runtime, chunk: ChunkMessage) -> Exception:
     """Run the chunk until its worker has had enough."""
     for _ in range(DEATHS):
         with pytest.raises(EngineBroken):
-            ChunkRun(runtime, chunk).run()
+            run_chunk(runtime, chunk)
     with pytest.raises((PassedOn, WorkerBroken)) as raised:
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     return raised.value
 
 
@@ -156,13 +157,13 @@ def test_a_worker_passes_chunks_on_and_is_broken_when_another_could_speak_them(t
     assert isinstance(passed, PassedOn)
     assert passed.queue == two.infos[1].queue
     with pytest.raises(PassedOn):  # it died before it had done so
-        ChunkRun(broken, first).run()
+        run_chunk(broken, first)
     # Nobody knows yet whose fault it is.
     assert isinstance(break_down(broken, second), PassedOn)
-    assert ChunkRun(sound, first).run().generated == 6
+    assert run_chunk(sound, first).generated == 6
     with pytest.raises(WorkerBroken, match="could speak nothing of two chunks in a row, and another worker could"):
-        ChunkRun(broken, second).run()
-    assert ChunkRun(sound, second).run().generated == 6
+        run_chunk(broken, second)
+    assert run_chunk(sound, second).generated == 6
 
 
 def test_chunks_that_no_worker_can_speak_cost_the_fleet_none(two: Workers, tmp_path: Path) -> None:
@@ -171,24 +172,24 @@ def test_chunks_that_no_worker_can_speak_cost_the_fleet_none(two: Workers, tmp_p
         assert isinstance(break_down(two.runtime(engine=Broken()), chunk), PassedOn)
         for _ in range(LONE_CRASHES):
             with pytest.raises(EngineBroken):
-                ChunkRun(two.runtime(1, engine=Broken()), chunk).run()
-        assert ChunkRun(two.runtime(1, engine=Broken()), chunk).run().failed == 6
+                run_chunk(two.runtime(1, engine=Broken()), chunk)
+        assert run_chunk(two.runtime(1, engine=Broken()), chunk).failed == 6
 
 
 def test_one_death_on_another_worker_fails_nothing(two: Workers, tmp_path: Path) -> None:
     first, *_ = broken_chunks(two, tmp_path)
     break_down(two.runtime(engine=Broken()), first)
     with pytest.raises(EngineBroken):
-        ChunkRun(two.runtime(1, engine=Broken()), first).run()
-    assert ChunkRun(two.runtime(1), first).run().generated == 6
+        run_chunk(two.runtime(1, engine=Broken()), first)
+    assert run_chunk(two.runtime(1), first).generated == 6
 
 
 def test_a_worker_that_speaks_again_is_not_broken(two: Workers, tmp_path: Path) -> None:
     first, fine, second = broken_chunks(two, tmp_path)
     broken = two.runtime(engine=Broken())
     assert isinstance(break_down(broken, first), PassedOn)
-    assert ChunkRun(two.runtime(1), first).run().generated == 6
-    assert ChunkRun(two.runtime(), fine).run().generated == 1
+    assert run_chunk(two.runtime(1), first).generated == 6
+    assert run_chunk(two.runtime(), fine).generated == 1
     assert isinstance(break_down(broken, second), PassedOn)
 
 
@@ -201,27 +202,27 @@ def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Pat
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     with pytest.raises(EngineBroken, match="it gave 1 segments no answer"):
-        ChunkRun(workers.runtime(engine=Forgetful()), chunk).run()
-    assert ChunkRun(workers.runtime(), chunk).run().generated == 3
+        run_chunk(workers.runtime(engine=Forgetful()), chunk)
+    assert run_chunk(workers.runtime(), chunk).generated == 3
 
 
 def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     for part in chunk.parts:
         workers.redis.delete(RedisKeys(workers.settings.fleet).reference(part.reference.digest))
-    assert ChunkRun(workers.runtime(), chunk).run().failed == 3
-    assert ChunkRun(workers.runtime(), chunk).run().failed == 3
+    assert run_chunk(workers.runtime(), chunk).failed == 3
+    assert run_chunk(workers.runtime(), chunk).failed == 3
     (file,) = workers.settings.out_dir.rglob("*.jsonl")
     assert len(file.read_text().splitlines()) == 3
 
 
 def test_a_file_that_another_batch_put_there_is_spoken_anew(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2]))
-    ChunkRun(workers.runtime(), chunk).run()
+    run_chunk(workers.runtime(), chunk)
     path = workers.settings.out_dir / chunk.parts[0].segments[0][2]
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"xx")
-    assert ChunkRun(workers.runtime(), chunk).run().generated == 2
+    assert run_chunk(workers.runtime(), chunk).generated == 2
     assert path.read_bytes() == whole
 
 
@@ -236,7 +237,7 @@ def test_a_batch_that_is_cancelled_stops_in_the_middle_of_a_segment(workers: Wor
             yield from super().speak(lines, watch)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
-    tally = ChunkRun(workers.runtime(engine=Cancelling()), chunk).run()
+    tally = run_chunk(workers.runtime(engine=Cancelling()), chunk)
     assert (tally.generated, tally.failed) == (1, 0)
     assert list(workers.settings.out_dir.rglob("*.hand")) == []
 
@@ -247,7 +248,7 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".cloner").write_text("a file where the record's folder should be")
     (chunk,) = workers.submit(write_batch(tmp_path, [2]))
-    tally = ChunkRun(workers.runtime(), chunk).run()
+    tally = run_chunk(workers.runtime(), chunk)
     assert (tally.generated, tally.failed) == (0, 0)
     assert f"the record in {tmp_path}/out/.cloner/{BATCH_ID} cannot be kept: " in capsys.readouterr().err
     assert progress(workers).finished
@@ -263,7 +264,7 @@ def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: P
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     with pytest.raises(SystemExit):
-        ChunkRun(workers.runtime(engine=Stopped()), chunk).run()
+        run_chunk(workers.runtime(engine=Stopped()), chunk)
     assert (progress(workers).generated, progress(workers).finished) == (1, False)
-    assert ChunkRun(workers.runtime(), chunk).run().generated == 3
+    assert run_chunk(workers.runtime(), chunk).generated == 3
     assert (progress(workers).generated, progress(workers).finished) == (3, True)

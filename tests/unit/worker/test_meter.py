@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 from cloner.protocol.results import SegmentResult
 from cloner.state.counters import Count, Counters
 from cloner.state.keys import RedisKeys
-from cloner.worker.chunk_run import ChunkRun
+from cloner.worker.chunk_run import run_chunk
 from cloner.worker.runtime import Runtime
 from tests.support.batches import write_batch
 from tests.support.workers import Workers
@@ -41,7 +41,7 @@ def test_a_chunk_is_counted_once_by_what_came_of_it(workers: Workers, runtime: R
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     runtime.redis.hset(RedisKeys(runtime.settings.fleet).batch("b"), "submitted_at", runtime.redis.time()[0] - 60)
     with runtime.meter.chunk("b"):
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     counts = counted(runtime)
     assert 60 <= counts.pop(Count.QUEUED_S) < 120
     assert counts.pop(Count.FRAMES) > 50
@@ -55,7 +55,7 @@ def test_a_chunk_is_counted_once_by_what_came_of_it(workers: Workers, runtime: R
     }
     # Told is told, and what the record has is not spoken again.
     with runtime.meter.chunk("b"):
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     assert counted(runtime)[Count.SEGMENTS_GENERATED] == 2
 
 

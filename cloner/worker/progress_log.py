@@ -1,6 +1,8 @@
-"""What a worker says of the speakers of a chunk, in the words that people grep for."""
+"""The log lines about the speakers of a chunk. Their wording is public: people search logs for it."""
 
 from __future__ import annotations
+
+import threading
 
 from cloner.logs import get_logger
 from cloner.output.record import Record
@@ -8,31 +10,39 @@ from cloner.protocol.messages import ChunkMessage, SpeakerPart
 from cloner.worker.runtime import Runtime
 
 
-class ChunkLog:
-    """Says how far a chunk's speakers are. The record counts, over chunks and crashes.
+class ProgressLog:
+    """Logs the progress of a chunk's speakers. Counts are the record's, over all chunks and crashes.
 
-    Chunks of the shared queue were dealt to nobody: they are counted together over all workers, and each count is
-    said once, by the worker that comes to it first.
+    The chunks of a shared queue are assigned to no worker: they are counted together over all workers, and each count
+    is logged once, by the first worker that reaches it.
     """
 
     def __init__(self, runtime: Runtime, message: ChunkMessage, record: Record) -> None:
         self._runtime = runtime
         self._message = message
         self._record = record
+        self._lock = threading.Lock()
         self._counted: dict[str, int] = {}
-        """Speaker -> finished texts, when it was last looked."""
+        """Speaker -> texts that were finished when they were last counted."""
 
-    def begin(self, part: SpeakerPart) -> None:
-        """The speaker's first text here is about to be spoken; not again in its later chunks, nor after a crash."""
-        assignment = self._message.assignment
-        if part.id not in self._counted and not self._record.has_from(self._runtime.name, assignment, part.id):
-            log = get_logger().bind(speaker=part.id)
-            log.info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
-            log.info(f"This speaker has {part.texts} texts")
-        self._counted[part.id] = self._record.finished(assignment, part.id)
+    def speaker_started(self, part: SpeakerPart) -> None:
+        """Log that the speaker's first text is about to be generated; not again in later chunks, or after a crash.
 
-    def count(self, part: SpeakerPart) -> None:
-        """One more of the speaker's texts is finished, well or not."""
+        May be called from any thread, and for every text.
+        """
+        with self._lock:
+            if part.id in self._counted:
+                return
+            assignment = self._message.assignment
+            if not self._record.has_from(self._runtime.name, assignment, part.id):
+                # An engine's threads have not the context of the chunk's task.
+                log = get_logger().bind(speaker=part.id, batch=self._message.batch_id)
+                log.info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
+                log.info(f"This speaker has {part.texts} texts")
+            self._counted[part.id] = self._record.finished(assignment, part.id)
+
+    def segment_finished(self, part: SpeakerPart) -> None:
+        """Log the speaker's progress, now that the record has another of its texts, generated or failed."""
         split = self._message.shared and len(part.segments) < part.texts
         if split:
             self._record.refresh()
@@ -49,15 +59,15 @@ class ChunkLog:
             else:
                 log.warning(f"❌ Speaker {part.id}: no segment generated, {part.texts} failed")
 
-    def all_done(self) -> bool:
-        """Whether nothing is left of the assignment, which is said."""
+    def assignment_finished(self) -> bool:
+        """Whether nothing is left of the assignment; if so, that is logged, once."""
         assignment, texts = self._message.assignment, self._message.texts
         shared = self._message.shared
         if shared:
             self._record.refresh()
         if self._record.finished(assignment) < texts:
             return False
-        # Chunks that were spoken by earlier batches find all done, one after another.
+        # If earlier batches have generated them, each of the assignment's chunks finds all of it finished.
         news = self._runtime.is_news(f"{self._message.batch_id}/{assignment}: all done")
         if news and not (shared and self._is_said("all done")):
             everyone = ", all workers together" if shared else ""
@@ -65,5 +75,5 @@ class ChunkLog:
         return True
 
     def _is_said(self, what: str) -> bool:
-        """Whether another worker has said it; if not, this one is about to."""
+        """Whether another worker has logged it; if not, this one is about to."""
         return not self._runtime.first_to_say(self._message.batch_id, what)

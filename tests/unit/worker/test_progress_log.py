@@ -10,7 +10,7 @@ from redis import Redis
 
 from cloner.client.assignment import Strategy
 from cloner.state.keys import RedisKeys
-from cloner.worker.chunk_run import ChunkRun
+from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
 from tests.support.workers import BATCH_ID, Workers
 
@@ -23,7 +23,7 @@ def test_a_shared_speaker_split_over_chunks_and_workers_is_completed_once(
     first, second = workers.runtime(0), workers.runtime(1)
     said = []
     for runtime, chunk in [(first, chunks[0]), (second, chunks[1]), (first, chunks[2])]:
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
         said.append(capsys.readouterr().err.splitlines())
     assert said == [
         [
@@ -60,7 +60,7 @@ def test_workers_that_share_a_speaker_at_the_same_time_say_each_count_once(
 
     def run(number: int) -> None:
         together.wait()
-        ChunkRun(workers.runtime(number), chunks[number]).run()
+        run_chunk(workers.runtime(number), chunks[number])
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -86,7 +86,7 @@ def test_an_assignment_that_was_cancelled_is_said_once_for_all_its_chunks(
     runtime.registry.register(workers.infos[0])
     runtime.registry.assign(runtime.name, f"{BATCH_ID}/0", 2, 4)
     for chunk in chunks:
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]
     assert redis.hget(RedisKeys(workers.settings.fleet).worker(runtime.name), "assignment") == ""
 
@@ -97,7 +97,7 @@ def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
     workers = Workers(redis, valkey_url, tmp_path / "out", slots=2)
     (chunk,) = workers.submit(write_batch(tmp_path, [3, 1]))
     redis.delete(RedisKeys(workers.settings.fleet).reference(chunk.parts[0].reference.digest))
-    ChunkRun(workers.runtime(), chunk).run()
+    run_chunk(workers.runtime(), chunk)
     said = [line for line in capsys.readouterr().err.splitlines() if "✅" in line or "❌ Speaker" in line]
     assert said == [
         "❌ Speaker 0: no segment generated, 3 failed",

@@ -1,4 +1,4 @@
-"""The voices of a chunk: references out of Redis, recordings turned into codes once and kept on disk."""
+"""The voices of a chunk: references come from Redis; recordings are encoded once, and their codes kept on the disk."""
 
 from __future__ import annotations
 
@@ -21,71 +21,89 @@ from cloner.validation import HOUSEKEEPING
 from cloner.worker.runtime import Runtime
 
 TOGETHER = 8
-"""Recordings that are encoded at once: 30 s each, a batch that any card holds."""
+"""Recordings that are encoded at once: 30 s each, a batch that any GPU holds."""
 
 
-class Voices:
-    """The references of one chunk, in the order in which they will be asked for.
+class VoiceLoader:
+    """Loads the references of one chunk.
 
     Codes of recordings are kept under the output root, by the content hash of the recording and the identity of the
     codec, so that a recording is encoded once for all chunks, batches and workers that see the folder.
     """
 
-    def __init__(self, runtime: Runtime, references: Sequence[ReferenceRow], fetched: dict[str, bytes]) -> None:
+    def __init__(self, runtime: Runtime, fetched: dict[str, bytes]) -> None:
         """`fetched` are references whose bytes are here already, by digest."""
         self._runtime = runtime
         self._fetched = fetched
-        self._recordings = {row.digest: row for row in references if row.kind is ReferenceKind.AUDIO}
-        self._encoded: dict[str, Codes | BadReference] = {}
+        self._loaded: dict[str, Codes | BadReference] = {}
+        """By digest: codes ``[codebooks, frames]``, or why the reference cannot be used."""
         self._folder = runtime.outputs.root / HOUSEKEEPING / "references" / runtime.codec_identity
 
+    def prepare(self, references: Sequence[ReferenceRow]) -> BadReference | None:
+        """Load the first of some references; returns why it cannot be used, if it cannot.
+
+        If it is a recording, it is encoded together with others of the references, up to `TOGETHER` of them. Raises
+        `EngineBroken`, and `RedisError`.
+        """
+        first = references[0]
+        if first.digest not in self._loaded:
+            if first.kind is ReferenceKind.CODES:
+                self._load_codes(first)
+            else:
+                self._encode([row for row in references if row.kind is ReferenceKind.AUDIO])
+        loaded = self._loaded[first.digest]
+        return loaded if isinstance(loaded, BadReference) else None
+
     def get(self, reference: ReferenceRow) -> Voice:
-        """The voice of a reference. Raises `BadReference`."""
-        if reference.kind is ReferenceKind.CODES:
-            return Voice(codes_from_bytes(self._data(reference)), reference.text)
-        if reference.digest not in self._encoded:
-            self._encode_next(reference.digest)
-        codes = self._encoded[reference.digest]
+        """The voice of a reference that was prepared. Raises `BadReference` if it cannot be used."""
+        codes = self._loaded[reference.digest]
         if isinstance(codes, BadReference):
             raise codes
         return Voice(codes, reference.text)
 
-    def _encode_next(self, first: str) -> None:
-        """Make the codes of this recording, and of some that will be asked for after it, in one go."""
-        digests = list(self._recordings)
-        missing = (digest for digest in digests[digests.index(first) :] if digest not in self._encoded)
+    def _load_codes(self, reference: ReferenceRow) -> None:
+        try:
+            self._loaded[reference.digest] = codes_from_bytes(self._data(reference))
+        except BadReference as error:
+            self._loaded[reference.digest] = error
+
+    def _encode(self, recordings: Sequence[ReferenceRow]) -> None:
+        """Load the first `TOGETHER` of some recordings that are not loaded yet; all of those without kept codes are
+        encoded at once."""
+        missing = {row.digest: row for row in recordings if row.digest not in self._loaded}
         audios = {}
-        for digest in islice(missing, TOGETHER):
+        for digest, row in islice(missing.items(), TOGETHER):
             kept = self._kept(digest)
             if kept is not None:
-                self._encoded[digest] = kept
+                self._loaded[digest] = kept
                 continue
             try:
-                audios[digest] = audio_from_bytes(self._data(self._recordings[digest]))
+                audios[digest] = audio_from_bytes(self._data(row))
             except BadReference as error:
-                self._encoded[digest] = error
+                self._loaded[digest] = error
         if not audios:
             return
         try:
             together = self._runtime.engine.encode(list(audios.values()))
         except EngineBroken:
             raise
-        except Exception:  # noqa: BLE001 - one recording's fault, and which one's is found out below
+        except Exception:  # noqa: BLE001 - one recording's fault; encoding each alone finds out whose
             together = []
         for digest, codes in zip(audios, together, strict=False):
             self._keep(digest, codes)
-        for digest in audios.keys() - self._encoded.keys():
+        for digest in audios.keys() - self._loaded.keys():
             try:
                 (codes,) = self._runtime.engine.encode([audios[digest]])
                 self._keep(digest, codes)
             except EngineBroken:
                 raise
             except BadReference as error:
-                self._encoded[digest] = error
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this speaker's alone
-                self._encoded[digest] = BadReference(f"the recording could not be encoded: {reason_of(error)}")
+                self._loaded[digest] = error
+            except Exception as error:  # noqa: BLE001 - any error concerns this speaker alone
+                self._loaded[digest] = BadReference(f"the recording could not be encoded: {reason_of(error)}")
 
     def _data(self, reference: ReferenceRow) -> bytes:
+        """The reference's bytes. Raises `BadReference` if they are gone or damaged."""
         digest = reference.digest
         data = self._fetched.pop(digest, None) or self._runtime.references.get(digest)
         if not isinstance(data, bytes):
@@ -95,6 +113,7 @@ class Voices:
         return data
 
     def _kept(self, digest: str) -> Codes | None:
+        """The recording's codes, if an earlier encoding has kept them."""
         try:
             codes: Codes = np.load(self._path(digest), allow_pickle=False)
             check_codes(codes)
@@ -106,7 +125,7 @@ class Voices:
         return codes
 
     def _keep(self, digest: str, codes: Codes) -> None:
-        self._encoded[digest] = codes
+        self._loaded[digest] = codes
         path = self._path(digest)
         outputs = self._runtime.outputs
         # Named after this process, so that whoever goes on after its death can remove it.
