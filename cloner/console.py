@@ -17,7 +17,8 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cloner.logs import get_logger, in_json
+from cloner.events import Event
+from cloner.logs import in_json, log_line
 from cloner.state.batches import Progress
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import RateMeter
@@ -35,7 +36,7 @@ class Screen:
     def say(self, line: str) -> None:
         """Print one line as it is: no markup, no wrapping, above the bar if there is one. For programs it is logged."""
         if in_json():
-            get_logger().info(line)
+            log_line(line)
         elif self.console.is_terminal:
             self.console.print(line, markup=False, emoji=False)
         else:
@@ -62,7 +63,8 @@ class Screen:
                 due = time.monotonic() + PLAIN_S
                 failed = f" ({progress.failed} failed)" if progress.failed else ""
                 speed = f", {rate}" if str(rate) else ""
-                self.say(f"[Main] Progress: {progress.finished}/{progress.total} segments{failed}{speed}")
+                finished, total = progress.finished, progress.total
+                self.say(Event.PROGRESS.line(finished=finished, total=total, details=failed + speed))
 
         return show
 

@@ -6,9 +6,10 @@ from cloner.commandline import report_errors
 
 
 def _log_error(sentence: str) -> None:
-    from cloner.logs import get_logger
+    from cloner.events import Event
+    from cloner.logs import log_event
 
-    get_logger().error(sentence)
+    log_event(Event.FAILED, error=sentence)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from redis import RedisError
 
+from cloner.events import Event
 from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S
@@ -201,7 +202,7 @@ class Box:
                 self._requeued.add(name)
                 if count:
                     title = self._titles.get(name, "Collector")
-                    self._say(f"[Main] What {title} had in hand is back in its queue: {count} unfinished")
+                    self._say(Event.MESSAGES_REQUEUED.line(title=title, count=count))
         return name in self._requeued
 
     def _beat_for_loading_workers(self) -> None:
@@ -229,9 +230,7 @@ class Box:
             yield
         except RedisError as error:
             if self.redis_answers:
-                self._say(
-                    f"[Main] Redis does not answer: {error}; until it does, the registry hears nothing of this box"
-                )
+                self._say(Event.REGISTRY_UNREACHABLE.line(error=error))
             self.redis_answers = False
         else:
             self.redis_answers = True

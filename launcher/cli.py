@@ -8,7 +8,8 @@ import typer
 
 from cloner.console import print_fleet
 from cloner.errors import ClonerError
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event, log_line
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.keys import RedisKeys
@@ -54,9 +55,8 @@ def up(
     settings = _settings(engine)
     settings.require_redis_url()
     layout = _layout(settings, gpu, workers, speakers)
-    log = get_logger()
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
-        log.info(line)
+        log_line(line)
     _keep_running(settings, layout, collector)
 
 
@@ -65,7 +65,7 @@ def collect() -> None:
     """Start a collector alone and keep it running, for boxes whose `up` has --no-collector."""
     settings = load_settings()
     settings.require_redis_url()
-    get_logger().info("[Main] Launching the collector...")
+    log_event(Event.LAUNCHING_COLLECTOR)
     _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
 
 
@@ -82,7 +82,7 @@ def plan(
         threads = f"{spec.threads} thread" + ("s" if spec.threads != 1 else "")
         typer.echo(f'  Worker {spec.index}: {spec.device}, CUDA_VISIBLE_DEVICES="{spec.pin}", {threads}')
     for line in layout.warnings():
-        get_logger().warning(line)
+        log_line(line)
 
 
 @app.command()
@@ -135,4 +135,4 @@ def _layout(settings: Settings, gpu: list[str] | None, workers: int | None, spea
 
 
 def _plan_lines(layout: Layout, speakers: int | None) -> list[str]:
-    return layout.lines() + ([f"[Main] Speakers: {speakers}"] if speakers is not None else [])
+    return layout.lines() + ([Event.SPEAKERS.line(speakers=speakers)] if speakers is not None else [])

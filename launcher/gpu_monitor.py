@@ -12,7 +12,8 @@ from typing import Any
 
 from redis import RedisError
 
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.settings import Settings
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
@@ -75,7 +76,7 @@ def _monitor(settings: Settings, cards: Sequence[Gpu], stop: threading.Event) ->
             readings = read_usage(settings.box, cards)
             table.write(readings)
         except RedisError as error:
-            get_logger().debug(f"reading of cards missed: {error}")
+            log_event(Event.GPU_READING_MISSED, error=error)
         if stop.wait(settings.heartbeat_s):
             break
     with suppress(RedisError):

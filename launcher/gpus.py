@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloner.errors import BadSetting
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 try:
     import pynvml
@@ -63,19 +64,19 @@ def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
     instances. Raises `BadSetting` if it names what the box does not have.
     """
     if pynvml is None:
-        get_logger().warning("[Main] No GPU was looked for: nvidia-ml-py is not installed; `pip install nvidia-ml-py`")
+        log_event(Event.NVML_MISSING)
         return []
     try:
         pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return []
     except pynvml.NVMLError as error:
-        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        log_event(Event.NVML_FAILED, error=error)
         return []
     try:
         cards = _read_cards()
     except pynvml.NVMLError as error:
-        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        log_event(Event.NVML_FAILED, error=error)
         return []
     finally:
         pynvml.nvmlShutdown()
@@ -110,9 +111,9 @@ def _read_cards() -> list[_Card]:
             parts = list(_mig_instances(handle)) if _has_mig(handle) else [handle]
             gpus = tuple(_read_gpu(part, index + offset) for offset, part in enumerate(parts))
             if not gpus:
-                get_logger().warning(f"[GPU {index}] is left out: MIG is on, but the card has no MIG instance")
+                log_event(Event.GPU_WITHOUT_MIG_INSTANCE, index=index)
         except pynvml.NVMLError as error:
-            get_logger().warning(f"[GPU {index}] is left out, NVML says: {error}")
+            log_event(Event.GPU_UNREADABLE, index=index, error=error)
         cards.append(_Card(number, uuid, gpus))
         index += max(1, len(gpus))
     return cards

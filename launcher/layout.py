@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from cloner.errors import BadSetting
+from cloner.events import Event
 from cloner.settings import Settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu
@@ -90,25 +91,29 @@ class Layout:
                 what, total = f"{self.cpu.cores} cores", self.cpu.total_bytes
             else:
                 what, total = place.gpu.name, place.gpu.total_bytes
-            lines.append(f"[{place.title}] {what}, Total Memory: {total / GB:.2f} GB")
-            lines.append(
-                f"[{place.title}] Can run {place.room} workers (Available: {float(total * USABLE) / GB:.2f} GB)"
-            )
+            lines.append(Event.GPU_FOUND.line(place=place.title, name=what, total_gb=total / GB))
+            available_gb = float(total * USABLE) / GB
+            lines.append(Event.GPU_ROOM.line(place=place.title, room=place.room, available_gb=available_gb))
         used = [place for place in self.places if place.workers]
         gpus = sum(place.gpu is not None for place in used)
-        lines.append(f"[Main] Using {len(self.specs)} parallel workers across {gpus} GPU(s)")
-        lines += [f"[Main] {place.title}: {place.workers} workers" for place in used]
+        lines.append(Event.WORKERS_PLANNED.line(workers=len(self.specs), gpus=gpus))
+        lines += [Event.WORKERS_ON_PLACE.line(place=place.title, workers=place.workers) for place in used]
         return lines
 
     def warnings(self) -> list[str]:
         """Log lines about cards on which the workers may not fit: too small, or used by other processes."""
-        lines = []
+        lines: list[str] = []
         for place in self.places:
             needed = sum(spec.memory_gb for spec in self.specs if place.gpu and spec.card == place.gpu.card)
             if place.gpu is not None and place.gpu.free_bytes / GB < needed:
                 lines.append(
-                    f"[{place.title}] {place.workers} workers take about {needed:.2f} GB, and only "
-                    f"{place.gpu.free_bytes / GB:.2f} of {place.gpu.total_bytes / GB:.2f} GB are free: they may not fit"
+                    Event.GPU_MAY_NOT_FIT.line(
+                        place=place.title,
+                        workers=place.workers,
+                        needed_gb=needed,
+                        free_gb=place.gpu.free_bytes / GB,
+                        total_gb=place.gpu.total_bytes / GB,
+                    )
                 )
         return lines
 

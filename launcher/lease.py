@@ -11,6 +11,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from cloner.errors import BoxTaken
+from cloner.events import Event
 from cloner.settings import Settings
 from cloner.state.registry import Registry
 
@@ -69,7 +70,7 @@ class Lease:
         while not self.renew():
             before, expiry = expiry, self._expiry(longest_s)
             if before is None:
-                self._say(f'[Main] Box "{self._box}" is held by {self._holder()}: waiting whether it lives')
+                self._say(Event.BOX_IS_HELD.line(box=self._box, holder=self._holder()))
             elif expiry > before + MOVED_S:
                 raise BoxTaken(
                     f'another launcher runs the workers of box "{self._box}" ({self._holder()}): stop it, or give this '

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cloner.events import Event
 from cloner.names import collector_name
 from cloner.settings import Settings
 from cloner.state.registry import WorkerInfo
@@ -80,7 +81,7 @@ def make_processes(
             name=worker.name,
             command=worker_command,
             environment={**base, **spec.environment()},
-            announcement=f"[Main] Launching Worker {spec.index} on {spec.place}",
+            announcement=Event.LAUNCHING_WORKER.line(index=spec.index, place=spec.place),
         )
         for spec, worker in zip(layout.specs, workers, strict=True)
     ]

@@ -46,7 +46,7 @@ class Ended:
         return f"was killed by {name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
 
 
-Event: TypeAlias = "Line | Ended | signal.Signals"
+ProcessEvent: TypeAlias = "Line | Ended | signal.Signals"
 """What a supervisor waits for."""
 
 
@@ -59,7 +59,7 @@ class Child:
     """
 
     def __init__(
-        self, title: str, command: Sequence[str], environment: Mapping[str, str], events: SimpleQueue[Event]
+        self, title: str, command: Sequence[str], environment: Mapping[str, str], events: SimpleQueue[ProcessEvent]
     ) -> None:
         self.title = title
         self.last_line = ""

@@ -14,6 +14,7 @@ from typing import Any
 
 from redis import Redis
 
+from cloner.events import Event
 from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
@@ -168,7 +169,7 @@ class Takeover:
             # Includes what was just requeued.
             count, where = move(self._redis, queue, self._settings.queues.shared_queue()), "the shared queue"
         if count:
-            self._say(f"[Main] {consumer} is gone, its messages go to {where}: {count}")
+            self._say(Event.MESSAGES_TAKEN_OVER.line(holder=consumer, queue=where, count=count))
 
 
 def _box(consumer: str) -> str:

@@ -14,7 +14,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed, UsageError
-from cloner.logs import get_logger, passed_on
+from cloner.events import Event
+from cloner.logs import log_line, passed_on
 from cloner.process import LEASE
 from cloner.settings import Settings
 from cloner.state.registry import Registry, WorkerInfo
@@ -22,7 +23,7 @@ from launcher.box import Box
 from launcher.health import MAX_FAILED_LOADS, Unhealthy
 from launcher.layout import Layout
 from launcher.managed_process import COLLECTOR, WORKER, ManagedProcess, make_processes
-from launcher.process import Child, Ended, Event, Line
+from launcher.process import Child, Ended, Line, ProcessEvent
 
 RETRY_START_S = 1.0
 """Seconds between two tries to start a process where Redis does not answer."""
@@ -64,10 +65,10 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._say = say or get_logger().info
+        self._say = say or log_line
         self._clock = clock
         self._box = Box(settings, layout, registry, self._say)
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._events: SimpleQueue[ProcessEvent] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
         commands = worker_command, collector_command if collector else None
@@ -97,7 +98,7 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
         if self._box.workers:
-            self._say(f"[Main] Launching {len(self._box.workers)} workers...")
+            self._say(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
         for process in self._processes:
             self._launch(process)
 
@@ -124,8 +125,7 @@ class Supervisor:
                 case Ended() as end:
                     self._replace(end)
                 case signal.Signals() as number:
-                    limit = f"{self._settings.stop_s:g} s"
-                    self._say(f"[Main] {number.name}: stopping within {limit}; a second signal kills at once")
+                    self._say(Event.STOPPING.line(signal=number.name, stop_s=self._settings.stop_s))
                     return number
 
     def kill(self) -> None:
@@ -158,12 +158,12 @@ class Supervisor:
                 case Ended() as end:
                     self._box.ended(self._clear_child(end).name)
                 case _ if not killed:
-                    self._say(f"[Main] Killing {names}")
+                    self._say(Event.KILLING.line(processes=names))
                     for child in running:
                         child.kill()
                     deadline, killed = self._clock() + KILLED_S, True
                 case None:
-                    self._say(f"[Main] Killed, but still there: {names}")
+                    self._say(Event.KILLED_BUT_ALIVE.line(processes=names))
                     break
         self._box.close()
         while self._handlers:
@@ -173,7 +173,7 @@ class Supervisor:
         # SimpleQueue.put, unlike Queue.put, may be entered again while the interrupted code is in it.
         self._events.put(signal.Signals(number))
 
-    def _next(self, due: float) -> Event | None:
+    def _next(self, due: float) -> ProcessEvent | None:
         """The next event; None if none comes before `due`."""
         try:
             return self._events.get(timeout=max(0.0, due - self._clock()))
@@ -207,7 +207,7 @@ class Supervisor:
         delay = process.backoff.delay_s(ran_s=now - process.started)
         process.due = now + delay
         self._box.ended(process.name)
-        self._say(f"[Main] {process.title} {what}; starting it again in {delay:g} s")
+        self._say(Event.RESTARTING.line(title=process.title, reason=what, delay_s=delay))
 
     def _launch_due(self, now: float) -> float:
         """Start the processes that are due; returns when the next start is due."""
@@ -232,7 +232,7 @@ class Supervisor:
         return self._beat_due
 
     def _kill_unhealthy(self, process: ManagedProcess, child: Child, unhealthy: Unhealthy) -> None:
-        self._say(f"[Main] {process.title} {unhealthy.reason}: killing it")
+        self._say(Event.KILLING_UNHEALTHY.line(title=process.title, reason=unhealthy.reason))
         process.unhealthy = unhealthy
         child.kill()
 
@@ -275,4 +275,4 @@ class Supervisor:
             self.stop()
             raise LoadFailed(what)
         self._box.give_up(process.name, why)
-        self._say(f"[Main] {what}; the others take over its queue")
+        self._say(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))

@@ -18,6 +18,7 @@ import typer
 from cloner.client.assignment import Strategy
 from cloner.engine.presets import Preset
 from cloner.errors import ClonerError, UsageError
+from cloner.events import Event
 from cloner.settings import EngineName, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -121,10 +122,10 @@ def submit(
         print(handle.id)
         return
     screen = Screen()
-    screen.say(f"[Main] Total tasks: {read.total}")
+    screen.say(Event.TOTAL_TASKS.line(total=read.total))
     for line in handle.lines(read):
         screen.say(line)
-    screen.say(f"[Main] Batch: {handle.id}")
+    screen.say(Event.BATCH_SUBMITTED.line(batch=handle.id))
     _wait(handle)
 
 
@@ -166,11 +167,13 @@ def retry(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
 ) -> None:
     """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
+    from cloner.console import Screen
+
     handle = _client().batch(batch_id).retry()
     if not wait:
         print(handle.id)
         return
-    print(f"[Main] Batch: {handle.id}", file=sys.stderr)
+    Screen().say(Event.BATCH_SUBMITTED.line(batch=handle.id))
     _wait(handle)
 
 
@@ -285,11 +288,11 @@ def _wait(handle: BatchHandle) -> None:
 
     handle.progress()  # an unknown batch is no batch to wait for
     screen = Screen()
-    screen.say("[Main] Waiting for all workers to complete...")
+    screen.say(Event.WAITING_FOR_WORKERS.line())
     with screen.following(plain_lines=True) as show:
         result = handle.wait(on_progress=show, say=screen.say)
-    screen.say("[Main] Collecting results...")
-    screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+    screen.say(Event.COLLECTING_RESULTS.line())
+    screen.say(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     _print_result(result)
 
 

@@ -21,6 +21,7 @@ from cloner.client.estimate import Estimate, estimate
 from cloner.client.submit import packed
 from cloner.console import Screen
 from cloner.engine import check_engine
+from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.lock import output_lock
 from cloner.output.record import Record
@@ -48,7 +49,7 @@ def run_batch(
     """
     check_engine(settings)
     layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
-    screen.say(f"[Main] Total tasks: {batch.total}")
+    screen.say(Event.TOTAL_TASKS.line(total=batch.total))
     for line in [*layout.lines(), *layout.warnings()]:
         screen.say(line)
     with ExitStack() as stack:
@@ -74,7 +75,7 @@ def run_batch(
             record = Record(settings.out_dir, handle.id)
             record.refresh()
             generated = sum(segment.generated for segment in record.results.values())
-            screen.say(f"[Main] Stopped: {generated}/{batch.total} segments are in {settings.out_dir}")
+            screen.say(Event.RUN_STOPPED.line(generated=generated, total=batch.total, folder=settings.out_dir))
         return result
 
 
@@ -100,13 +101,13 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
 
         if stopped := supervisor.run(until=chunks_finished):
             return stopped
-    screen.say("[Main] Waiting for all workers to complete...")
-    screen.say("[Main] Collecting results...")
+    screen.say(Event.WAITING_FOR_WORKERS.line())
+    screen.say(Event.COLLECTING_RESULTS.line())
     if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
         return stopped
     result = handle.result()
     supervisor.kill()
-    screen.say(f"[Main] All done! Generated {result.generated}/{result.total} segments")
+    screen.say(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     return result
 
 
@@ -115,7 +116,7 @@ def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
     try:
         remove_fleet(client.blobs, keys)
     except RedisError as error:
-        screen.say(f"[Main] What this run has put into Redis stays there, under {keys.fleet}: {error}")
+        screen.say(Event.REDIS_NOT_CLEANED.line(fleet=keys.fleet, error=error))
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloner.batch import Batch
+from cloner.events import Event, LogLine
 from cloner.names import QueueNames
 from cloner.protocol.messages import ChunkRow, PartRow
 from cloner.state.registry import WorkerInfo
@@ -125,8 +126,12 @@ class AssignmentSummary:
     texts: int
 
     def __str__(self) -> str:
-        ids = ", ".join(self.speakers)
-        return f"Worker {self.worker.index}: {len(self.speakers)} speakers (IDs: [{ids}]), {self.texts} texts"
+        return self.line().strip()
+
+    def line(self) -> LogLine:
+        """The assignment as a log line."""
+        index, speakers, ids = self.worker.index, len(self.speakers), ", ".join(self.speakers)
+        return Event.WORKER_ASSIGNMENT.line(index=index, speakers=speakers, ids=ids, texts=self.texts)
 
 
 def assign(

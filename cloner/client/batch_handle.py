@@ -13,7 +13,8 @@ from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
 from cloner.client.submit import send
 from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_line
 from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.results import BatchResult
 from cloner.state.batches import Progress
@@ -43,10 +44,10 @@ class BatchHandle:
 
     def lines(self, batch: Batch) -> list[str]:
         """How the batch was dealt, in the words that people grep for."""
-        lines = [f"[Main] Speakers: {len(batch.speakers)}"]
+        lines = [Event.SPEAKERS.line(speakers=len(batch.speakers))]
         if self.assignments:
-            lines.append("[Main] Speaker assignment:")
-        return lines + [f"  {assignment}" for assignment in self.assignments]
+            lines.append(Event.SPEAKER_ASSIGNMENT.line())
+        return [*lines, *(assignment.line() for assignment in self.assignments)]
 
     def progress(self) -> Progress:
         """How far the batch is. Raises `UnknownBatch`."""
@@ -69,7 +70,7 @@ class BatchHandle:
 
         `say` takes a line where nobody is there to work at the batch; a warning in the log unless given.
         """
-        say = say or get_logger().warning
+        say = say or log_line
         attendance = Liveness(self._link)
         while True:
             progress = self.look()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cloner.client.connection import FleetConnection
 from cloner.errors import BatchBroken
+from cloner.events import Event
 from cloner.names import CLOSE_BATCH
 from cloner.state.batches import Progress
 
@@ -55,18 +56,18 @@ class Liveness:
 
     def _workers_said(self, workers: int) -> Iterator[str]:
         if not workers and not self._said_workers:
-            yield "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`"
+            yield Event.NO_WORKER_ALIVE.line()
         elif workers and self._said_workers:
-            yield f"[Main] {workers} workers are alive again"
+            yield Event.WORKERS_ALIVE_AGAIN.line(workers=workers)
         self._said_workers = not workers
 
     def _collector_said(self, now: float, workers: int, collector: bool) -> Iterator[str]:
         # One that has just been started takes its time; of a fleet that is gone altogether, one line is enough.
         if workers and not self._said_collector and now - self._collector_seen > self._link.settings.alive_s:
-            yield "[Main] No collector is alive: the batch waits until one is; start it with `launcher up`"
+            yield Event.NO_COLLECTOR_ALIVE.line()
             self._said_collector = True
         elif collector and self._said_collector:
-            yield "[Main] A collector is alive again"
+            yield Event.COLLECTOR_ALIVE_AGAIN.line()
             self._said_collector = False
 
     def _end(self, batch_id: str, now: float, workers: int) -> None:

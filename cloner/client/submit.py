@@ -16,8 +16,9 @@ from cloner.batch import Batch, Speaker
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
 from cloner.errors import Damaged, OutputsTaken, printable
+from cloner.events import Event
 from cloner.input.references import load_reference
-from cloner.logs import get_logger
+from cloner.logs import log_event
 from cloner.names import OPEN_BATCH
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.state.batches import BatchStore
@@ -101,7 +102,7 @@ def check_outputs(manifest: Manifest, batches: BatchStore) -> None:
         try:
             other = batches.manifest(batch_id)
         except Damaged:
-            get_logger().warning(f"batch {batch_id} cannot be read here: its outputs were not compared with this one's")
+            log_event(Event.OUTPUTS_NOT_COMPARED, batch=batch_id)
             continue
         if other is None:
             continue  # it has expired

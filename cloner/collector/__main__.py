@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run until told to stop."""
     from cloner.errors import ClonerError
-    from cloner.logs import configure, get_logger
+    from cloner.events import Event
+    from cloner.logs import configure, log_event
     from cloner.process import die_with_parent
     from cloner.settings import load_settings
 
@@ -39,7 +40,7 @@ def main() -> int:
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="lost", daemon=True).start()
             return run_worker(settings, "cloner.collector.tasks", name, [settings.queues.collector_queue])
     except ClonerError as error:
-        get_logger().error(error.message)
+        log_event(Event.FAILED, error=error.message)
         return error.exit_code
 
 

@@ -15,7 +15,8 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from cloner.errors import ClonerError
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
@@ -43,7 +44,7 @@ def watch_stalled_batches(settings: Settings) -> None:
                 resume_batch(app, _batches(redis, settings), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
             # Redis is away: whoever works on a batch says so.
-            get_logger().debug(f"not looked for lost batches: {error}")
+            log_event(Event.STALLED_BATCHES_NOT_READ, error=error)
         seen = lost - seen
 
 
@@ -65,7 +66,7 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
         try:
             manifest = batches.manifest(batch_id)
         except ClonerError as error:
-            get_logger().debug(f"batch {batch_id} cannot be read here: {error.message}")
+            log_event(Event.STALLED_BATCH_UNREADABLE, batch=batch_id, error=error.message)
             continue
         if manifest is None:
             continue
@@ -80,16 +81,16 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     try:
         progress = batches.progress(batch_id)
     except ClonerError as error:
-        get_logger().debug(f"batch {batch_id} is not set going: {error.message}")
+        log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=error.message)
         return
     to_collector = {"queue": queues.collector_queue, "ignore_result": True}
     if progress.closed:
         return
     if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
-        get_logger().warning(f"Batch {batch_id}: nobody closes it, so it is closed now")
+        log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
         app.send_task(CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
     else:
-        get_logger().warning(f"Batch {batch_id}: nothing of it is under way, so it is opened again")
+        log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
 
 

@@ -16,7 +16,8 @@ from redis import Redis
 from structlog.contextvars import bound_contextvars
 
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
@@ -108,7 +109,7 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
         chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
         # All that is lost is time: it is spoken again.
-        get_logger().error(error.message)
+        log_event(Event.FAILED, error=error.message)
         return
     if not chunks:
         return
@@ -120,7 +121,7 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     # If this is not the first run, the chunk's worker may have reported more by now.
     batches.report(batch_id, progress, replace=False)
     there = sum(map(len, chunks.values()))
-    get_logger().info(f"Batch {batch_id}: {there} of {manifest.total} segments are there from earlier batches")
+    log_event(Event.SEGMENTS_REUSED, batch=batch_id, reused=there, total=manifest.total)
 
 
 def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
@@ -244,4 +245,4 @@ def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable
     except Exception as error:  # noqa: BLE001 - whatever it is, the batch is closed
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        get_logger().error(f"{name} of batch {batch_id} cannot be written: {reason_of(error)}")
+        log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

@@ -7,12 +7,12 @@ not wait while the caller writes files.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event
 
 import torch
 
@@ -32,6 +32,7 @@ from cloner.engine.scheduler import Scheduler
 from cloner.engine.stepper import Stepper
 from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
+from cloner.events import Event
 
 SLOT_POSITIONS = 2048
 """Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
@@ -99,7 +100,7 @@ class BatchedEngine:
         """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
         drawn = list(lines)
         answers: SimpleQueue[SpeechResult | None] = SimpleQueue()
-        stopped = Event()
+        stopped = threading.Event()
         work = self._decoding.submit(self._speak, drawn, answers.put, _Ended(watch, stopped))
         try:
             while (answer := answers.get()) is not None:
@@ -123,12 +124,12 @@ class BatchedEngine:
         before = used_bytes(self._device)
         # It plans anew for each shape, and prompts hardly ever have the same; the other ways of attention do not.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        say("Loading Text2Semantic model...")
+        say(Event.LOADING_TEXT2SEMANTIC.line())
         upstream = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
         model = Model(upstream)
         prompts = Prompts(upstream.tokenizer, model.positions)
         del upstream
-        say("Loading DAC model...")
+        say(Event.LOADING_DAC.line())
         codec = CodecDecoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
         self._stage = CodecStage(codec)
         size = plan_cache(
@@ -183,7 +184,7 @@ class _Ended:
     """A watch that also stops when nobody takes answers any more."""
 
     watch: Watch
-    nobody: Event
+    nobody: threading.Event
 
     def started(self, segment: int) -> None:
         self.watch.started(segment)

@@ -19,7 +19,8 @@ from cloner.engine import fish
 from cloner.engine.base import UNWATCHED
 from cloner.engine.memory import ran_out
 from cloner.engine.waveform import Stopped, Waveform
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 LEAST_SNR_DB = 30.0
 """Signal to noise, mean removed, that half precision must keep against fp32 to be used."""
@@ -90,7 +91,7 @@ class CodecDecoder:
         self._piece_frames = max(1, self._piece_frames // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        get_logger().warning(f"Out of memory in the codec: going on with {self._batch_frames} frames at once")
+        log_event(Event.CODEC_OUT_OF_MEMORY, frames=self._batch_frames)
         return True
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, chec
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.base import UNWATCHED, Say, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult, Watch
 from cloner.errors import SegmentFailed
+from cloner.events import Event
 
 SHORTEST_FRAMES = 11
 """Just over half a second."""
@@ -44,9 +45,9 @@ class FakeEngine:
         self._segment_s = segment_s
 
     def load(self, say: Say) -> None:
-        say("Loading Text2Semantic model...")
+        say(Event.LOADING_TEXT2SEMANTIC.line())
         self._work(self._load_s / 2, UNWATCHED)
-        say("Loading DAC model...")
+        say(Event.LOADING_DAC.line())
         self._work(self._load_s / 2, UNWATCHED)
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cloner.errors import LoadFailed
+from cloner.events import Event, LogLine
 
 GB = 1024**3
 
@@ -36,11 +37,13 @@ class CacheSize:
     prefix_bytes: int
     slot_bytes: int
 
-    def line(self) -> str:
-        """As the worker says it."""
-        return (
-            f"Cache: {self.slots} slots of {self.positions} positions, {self.slots * self.slot_bytes / GB:.2f} GB, and"
-            f" {self.prefix_bytes / GB:.2f} GB for references"
+    def line(self) -> LogLine:
+        """The sizes as a log line."""
+        return Event.CACHE_PLANNED.line(
+            slots=self.slots,
+            positions=self.positions,
+            slots_gb=self.slots * self.slot_bytes / GB,
+            prefixes_gb=self.prefix_bytes / GB,
         )
 
 

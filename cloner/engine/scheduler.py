@@ -21,7 +21,8 @@ from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prompts, Tokens
 from cloner.engine.stepper import Statuses, Stepper
 from cloner.errors import SegmentFailed
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 OUT_OF_MEMORY = (
     "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
@@ -215,7 +216,7 @@ class Scheduler:
         self._waiting.extendleft(reversed(running))
         self._rounds = min(2 * self._rounds, MOST_ROUNDS)
         self._resize(max(1, self.stepper.most_slots // 2))
-        get_logger().warning(f"Out of memory with {slots} slots: going on with {self.stepper.slots}")
+        log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self.stepper.slots)
 
     def _wants_to_grow(self) -> bool:
         """Whether it is time to try more slots. What runs is finished first, for its slots are lost then."""
@@ -234,11 +235,11 @@ class Scheduler:
             if not ran_out(error):
                 raise
         else:
-            get_logger().info(f"There may be memory again: going on with {more} slots instead of {few}")
+            log_event(Event.MEMORY_AGAIN, slots=more, before=few)
             return True
         self._rounds = min(2 * self._rounds, MOST_ROUNDS)
         self._resize(few)
-        get_logger().info(f"There is no memory for {more} slots yet: going on with {few}")
+        log_event(Event.NO_MEMORY_YET, slots=more, fewer=few)
         return False
 
     def _resize(self, slots: int) -> None:

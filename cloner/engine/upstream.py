@@ -17,6 +17,7 @@ from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.memory import ran_out
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
+from cloner.events import Event
 
 OUT_OF_MEMORY = "the device's memory ran out; start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"
 
@@ -44,11 +45,11 @@ class UpstreamEngine:
         check_checkpoint(self._checkpoint_dir)
         check_device(self._device)
         try:
-            say("Loading Text2Semantic model...")
+            say(Event.LOADING_TEXT2SEMANTIC.line())
             self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
             with self._device:  # KV caches for the longest segment now, so that a card without room fails here
                 self._model.setup_caches(1, self._model.config.max_seq_len, self._precision)
-            say("Loading DAC model...")
+            say(Event.LOADING_DAC.line())
             self._codec = fish.load_codec(self._checkpoint_dir, self._device)
         except torch.OutOfMemoryError:
             raise LoadFailed(f"the models do not fit: {OUT_OF_MEMORY}") from None

@@ -18,7 +18,8 @@ import soxr
 from cloner.audio import SAMPLE_RATE, Audio, Codes, check_recording
 from cloner.batch import CODEBOOK_SIZES, Reference, ReferenceKind
 from cloner.errors import BadReference
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.protocol.references import (
     MAX_FRAMES,
     MAX_SECONDS,
@@ -182,8 +183,7 @@ def _join(paths: tuple[Path, ...]) -> Audio:
     total = sum(seconds for _, seconds in recordings)
     if total > MAX_SECONDS:
         names = ", ".join(repr(str(path)) for path in paths)
-        said = f"{names}: only the first {MAX_SECONDS} of {total:.1f} s are used; cut the recording and its transcript"
-        get_logger().warning(said)
+        log_event(Event.REFERENCE_CUT, names=names, most_s=MAX_SECONDS, total_s=total)
     audio = np.concatenate([audio for audio, _ in recordings])[: MAX_SECONDS * SAMPLE_RATE]
     return audio.clip(-1, 1)  # resampling overshoots
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from redis import RedisError
 
 from cloner.errors import ClonerError, MissingPackage
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
 from cloner.state.batches import BatchState, BatchStore, Progress
@@ -40,7 +41,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         start_http_server(port, host, registry)
     except OSError as error:
         raise ClonerError(f"cannot listen on {host}:{port} ({error}): give another --host or --port") from error
-    get_logger().info(f"[Main] Metrics of fleet {settings.fleet} are at http://{host}:{port}/metrics")
+    log_event(Event.METRICS_SERVED, fleet=settings.fleet, host=host, port=port)
     threading.Event().wait()
 
 

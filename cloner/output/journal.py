@@ -17,7 +17,8 @@ from types import TracebackType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloner.errors import EngineBroken
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.record import append_line, batch_directory, keeping, open_to_append
 
 
@@ -126,9 +127,7 @@ class Journal:
         except OSError as error:
             # Where the disk is full nothing is written either, and that is said; work must not end for a journal.
             if not self._is_torn:
-                get_logger().warning(
-                    f"{self._path} cannot be kept, so a crash may not be put down to its cause: {error}"
-                )
+                log_event(Event.JOURNAL_NOT_KEPT, path=self._path, error=error)
             self._is_torn = True
 
     def _files(self) -> Iterator[Path]:

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloner.errors import OutputsTaken
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.validation import HOUSEKEEPING
 
 TRIES = 5
@@ -35,7 +36,7 @@ def output_lock(root: Path, fleet: str) -> Iterator[None]:
     try:
         file = _enter(folder, own)
     except OSError as error:
-        get_logger().warning(f"{folder} cannot be locked ({error}): see to it that no other fleet writes there")
+        log_event(Event.FOLDER_NOT_LOCKED, folder=folder, error=error)
     try:
         yield
     finally:

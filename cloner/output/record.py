@@ -17,7 +17,8 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from cloner.errors import RecordFailed, RecordFull
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.audio_files import NO_ROOM
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
@@ -133,7 +134,7 @@ class Record:
         try:
             self.add(SegmentResult.model_validate_json(line))
         except ValidationError:
-            get_logger().warning(f"{path.name} has a torn line (a worker died while writing it); it is passed over")
+            log_event(Event.RECORD_LINE_TORN, file=path.name)
 
 
 class RecordWriter:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from cloner.errors import RecordFailed
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import batch_directory
 from cloner.protocol.content_key import wanted_outputs
@@ -110,7 +111,7 @@ def _lines_about(path: Path, names: Container[bytes]) -> Iterator[tuple[bytes, b
 
 
 def _passed_over(path: Path, error: OSError) -> None:
-    get_logger().warning(f"{path} cannot be read, so what it tells of may be spoken again: {error}")
+    log_event(Event.RECORD_UNREADABLE, path=path, error=error)
 
 
 def _parse(line: bytes) -> SegmentResult | None:

@@ -16,7 +16,8 @@ from typing import Any
 from celery.signals import worker_process_init
 from redis import RedisError
 
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.names import CHILD
 from cloner.process import LEASE, die_with_group, die_with_parent
 from cloner.settings import Settings, load_settings
@@ -43,11 +44,11 @@ def start_heartbeat(settings: Settings, holder: str, part: str) -> None:
             try:
                 held_by = redis.get(keys.box_lease(settings.box))
                 if lease and held_by and held_by != lease:
-                    get_logger().error("Another launcher has taken over this box: ending at once")
+                    log_event(Event.BOX_TAKEN_OVER)
                     die_with_group()
                 redis.hset(keys.process_heartbeats, field, f"{os.getpid()} {number}")
             except RedisError as error:
-                get_logger().debug(f"pulse missed: {error}")
+                log_event(Event.PROCESS_HEARTBEAT_MISSED, error=error)
             threading.Event().wait(settings.heartbeat_s)
 
     threading.Thread(target=beat, name="pulse", daemon=True).start()

@@ -20,6 +20,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from cloner.events import Event
+from cloner.logs import log_event
+
 CONSUMER = "celery.worker.consumer.consumer"
 """Celery's logger that tells of a lost connection, and then of each try."""
 
@@ -38,14 +41,16 @@ class Outage(logging.Filter):
         self._away = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to print the record, which may be reworded."""
+        """Whether Celery is to print the record."""
         lost = _lost_connection(record)
         if record.name == CONNECTION:
-            wanted, self._away = self._away, False
-            record.msg, record.args = "Redis answers again", ()
+            if self._away:
+                log_event(Event.REDIS_BACK)
+            wanted = self._away = False
         elif record.name == CONSUMER and lost:
-            wanted, self._away = not self._away, True
-            record.msg, record.args = "Redis does not answer (%s): trying again until it does", (lost,)
+            if not self._away:
+                log_event(Event.REDIS_AWAY, error=lost)
+            wanted, self._away = False, True
         else:
             # One of Celery's plans for a version to come, which it warns of at every lost connection.
             wanted = record.name != "py.warnings" or CPendingDeprecationWarning.__name__ not in record.getMessage()
@@ -74,14 +79,14 @@ REQUEST = "celery.worker.request"
 
 
 class Lost(logging.Filter):
-    """Rewords what is said of a lost process; everything else passes."""
+    """Replaces what Celery prints of a lost process by one line; every other record passes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = next((told for told in record.args or () if isinstance(told, WorkerLostError)), None)
         if record.name == REQUEST and error is not None:
             how = str(error).partition(" Job: ")[0].removeprefix("Worker exited prematurely: ")
-            record.msg, record.args = "The process with the model died (%s): its chunk goes back to the queue", (how,)
-            record.exc_info = record.exc_text = None
+            log_event(Event.CHILD_DIED, how=how)
+            return False
         return True
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.queueing.log_filters import LOST
 
 
@@ -18,7 +19,7 @@ def _is_outage(error: BaseException) -> bool:
 
 def _say_once(state: RetryCallState) -> None:
     if state.attempt_number == 1 and state.outcome:
-        get_logger().warning(f"Redis cannot be used, trying on: {state.outcome.exception()}")
+        log_event(Event.REDIS_RETRYING, error=state.outcome.exception())
 
 
 retry_on_outage = Retrying(

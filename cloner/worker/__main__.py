@@ -10,7 +10,8 @@ def main() -> int:
     """Run until told to stop; the exit status is 78 if the model does not load, 2 if a setting is wrong."""
     from cloner.engine import check_engine
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
-    from cloner.logs import configure, get_logger
+    from cloner.events import Event
+    from cloner.logs import configure, log_event
     from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
     from cloner.state.registry import expected_worker
@@ -20,7 +21,7 @@ def main() -> int:
         settings = load_settings()
         worker = expected_worker(settings, load_worker_settings())
         configure(worker=worker.name)
-        get_logger().info(f"Starting on {worker.device}")
+        log_event(Event.STARTING, device=worker.device)
         die_with_parent()
         try:
             check_engine(settings)
@@ -37,7 +38,7 @@ def main() -> int:
         stop_when_useless()
         return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.queues.shared_queue()])
     except ClonerError as error:
-        get_logger().error(error.message)
+        log_event(Event.FAILED, error=error.message)
         return error.exit_code
 
 

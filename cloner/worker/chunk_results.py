@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloner.engine.base import SegmentFailure, SpeechResult
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.protocol.results import SegmentResult
 from cloner.worker.chunk_report import ChunkReport
 from cloner.worker.pending import PendingSegment
@@ -42,11 +43,7 @@ class ChunkResults:
             self.add(SegmentFailure(segment, code, message))
 
     def _warn(self, result: SegmentResult) -> None:
-        log = get_logger().bind(speaker=result.speaker, segment=result.segment)
         if not result.generated:
-            log.warning(f"❌ Segment {result.segment} of Speaker {result.speaker} failed: {result.message}")
+            log_event(Event.SEGMENT_FAILED, segment=result.segment, speaker=result.speaker, error=result.message)
         elif result.truncated:
-            log.warning(
-                f"⚠ Segment {result.segment} of Speaker {result.speaker} was cut after {result.frames} frames, the end "
-                "of its text may be missing: split the text, or raise max_new_tokens"
-            )
+            log_event(Event.SEGMENT_CUT, segment=result.segment, speaker=result.speaker, frames=result.frames)

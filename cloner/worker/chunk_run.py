@@ -9,7 +9,8 @@ from redis import RedisError
 
 from cloner.engine.base import SpeechResult
 from cloner.errors import EngineBroken, RecordFailed, reason_of
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.journal import Journal
 from cloner.protocol.content_key import Keys
 from cloner.protocol.messages import ChunkMessage
@@ -45,7 +46,7 @@ def run_chunk(runtime: Runtime, message: ChunkMessage) -> ChunkProgress:
                 runtime.forget_assignment(assignment)
         except RecordFailed as error:
             # A segment without a line in the record counts as not generated; the batch's result lists each.
-            get_logger().error(error.message)
+            log_event(Event.FAILED, error=error.message)
         report.progress.finished = True
     finally:
         report.end()
@@ -101,9 +102,8 @@ class ChunkRun:
         if plan.needs_second_opinion:
             self._recovery.pass_on()
         if plan.is_hopeless:
-            get_logger().error(
-                f"Chunk {self._message.number} of batch {self._message.batch_id} is given up: {HOPELESS}"
-            )
+            number, batch_id = self._message.number, self._message.batch_id
+            log_event(Event.CHUNK_GIVEN_UP, chunk=number, batch=batch_id, error=HOPELESS)
             self._results.fail(list(self._pending), "engine_failed", HOPELESS)
             return
         self._full_disk.retry(lambda: self._journal.begin(self._runtime.outputs.part, generated))

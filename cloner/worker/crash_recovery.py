@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from cloner.errors import WorkerBroken
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.audio_files import codes_part
 from cloner.output.journal import Journal
 from cloner.protocol.messages import ChunkMessage
@@ -79,8 +80,6 @@ class CrashRecovery:
         if known and known.suspected_faulty:
             raise WorkerBroken(USELESS)
         other = self._others[0]
-        get_logger().error(
-            f"Chunk {self._message.number} of batch {self._message.batch_id} is passed on to {other.name}: the process"
-            " died again and again here, whatever it spoke of it"
-        )
+        number, batch_id = self._message.number, self._message.batch_id
+        log_event(Event.CHUNK_PASSED_ON, chunk=number, batch=batch_id, to=other.name)
         raise PassedOn(other.queue)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkMessage, SpeakerPart
 from cloner.worker.runtime import Runtime
@@ -36,9 +37,9 @@ class ProgressLog:
             assignment = self._message.assignment
             if not self._record.has_from(self._runtime.name, assignment, part.id):
                 # An engine's threads have not the context of the chunk's task.
-                log = get_logger().bind(speaker=part.id, batch=self._message.batch_id)
-                log.info(f"Processing Speaker {part.id} ({part.place}/{self._message.speakers})")
-                log.info(f"This speaker has {part.texts} texts")
+                batch_id, speakers = self._message.batch_id, self._message.speakers
+                log_event(Event.SPEAKER_STARTED, batch=batch_id, speaker=part.id, place=part.place, speakers=speakers)
+                log_event(Event.SPEAKER_TEXTS, batch=batch_id, speaker=part.id, texts=part.texts)
             self._counted[part.id] = self._record.finished(assignment, part.id)
 
     def segment_finished(self, part: SpeakerPart) -> None:
@@ -46,18 +47,17 @@ class ProgressLog:
         split = self._message.shared and len(part.segments) < part.texts
         if split:
             self._record.refresh()
-        log = get_logger().bind(speaker=part.id)
         before = self._counted[part.id]
         after = self._counted[part.id] = self._record.finished(self._message.assignment, part.id)
         for count in range(before + 1, after + 1):
             if (count == 1 or count % 5 == 0) and not (split and self._is_said(f"{part.id}: {count}")):
-                log.info(f"Speaker {part.id} progress: {count}/{part.texts}")
+                log_event(Event.SPEAKER_PROGRESS, speaker=part.id, finished=count, texts=part.texts)
         if before < after == part.texts and not (split and self._is_said(f"{part.id}: completed")):
             generated = self._record.generated(self._message.assignment, part.id)
             if generated:
-                log.info(f"✅ Completed Speaker {part.id}: {generated} segments")
+                log_event(Event.SPEAKER_COMPLETED, speaker=part.id, generated=generated)
             else:
-                log.warning(f"❌ Speaker {part.id}: no segment generated, {part.texts} failed")
+                log_event(Event.SPEAKER_FAILED, speaker=part.id, texts=part.texts)
 
     def assignment_finished(self) -> bool:
         """Whether nothing is left of the assignment; if so, that is logged, once."""
@@ -70,8 +70,8 @@ class ProgressLog:
         # If earlier batches have generated them, each of the assignment's chunks finds all of it finished.
         news = self._runtime.is_news(f"{self._message.batch_id}/{assignment}: all done")
         if news and not (shared and self._is_said("all done")):
-            everyone = ", all workers together" if shared else ""
-            get_logger().info(f"✅ All done! Processed {self._record.generated(assignment)}/{texts} segments{everyone}")
+            done = Event.SHARED_QUEUE_DONE if shared else Event.WORKER_DONE
+            log_event(done, generated=self._record.generated(assignment), texts=texts)
         return True
 
     def _is_said(self, what: str) -> bool:

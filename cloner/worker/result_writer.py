@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 from cloner.audio import SAMPLE_RATE
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, RecordFull, SegmentFailed
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.record import Record, RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
@@ -56,12 +57,12 @@ class FullDiskWait:
     def wait_for_room(self, size: int) -> bool:
         """Wait until a file of `size` bytes fits; returns false if the batch is cancelled meanwhile."""
         outputs = self._runtime.outputs
-        get_logger().error(f"No room in {outputs.root}: waiting until there is")
+        log_event(Event.DISK_FULL, folder=outputs.root)
         while not self._waiting.wait(ROOM_INTERVAL_S):
             # Counted as progress, so that the hang check does not fire.
             self._runtime.note_step()
             if outputs.has_room(size):
-                get_logger().info(f"There is room in {outputs.root} again")
+                log_event(Event.DISK_HAS_ROOM, folder=outputs.root)
                 return True
         return False
 

@@ -12,7 +12,8 @@ from redis import Redis, RedisError
 
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event, log_line
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal
 from cloner.output.record import Record
@@ -95,7 +96,6 @@ class Runtime:
 
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
-        log = get_logger()
         # Registered without a process: the first one to load here is no restart.
         before = self.registry.get(self.name)
         self.meter.loading(again=before is not None and before.pid != 0)
@@ -106,22 +106,22 @@ class Runtime:
                 self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
             else:
                 self.forget_assignment(known.assignment)
-        self.engine.load(log.info)
+        self.engine.load(log_line)
         self._codec_identity = codec_identity(self.settings)
         self._loaded = True
         self.meter.loaded()
         self.registry.count_load(self.name)
         self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
-        log.info("Models loaded! Starting generation...")
+        log_event(Event.MODELS_LOADED)
 
     def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
         """Say once what this worker was dealt, or what it takes its chunks of."""
         if not self.is_news(assignment):
             return
         if shared:
-            get_logger().info(f"Taking chunks of {speakers} speakers, {texts} texts total from the shared queue")
+            log_event(Event.TAKING_SHARED_CHUNKS, speakers=speakers, texts=texts)
         else:
-            get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+            log_event(Event.ASSIGNED, speakers=speakers, texts=texts)
 
     def is_news(self, what: str) -> bool:
         """Whether this process has not said that yet; from now on, it has."""
@@ -165,7 +165,7 @@ class Runtime:
                 self.meter.report(self.registry)
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
-                get_logger().debug(f"heartbeat missed: {error}")
+                log_event(Event.HEARTBEAT_MISSED, error=error)
             if self._stop_beating.wait(self.settings.heartbeat_s):
                 return
 

@@ -9,7 +9,8 @@ from celery.exceptions import Ignore
 from structlog.contextvars import bound_contextvars
 
 from cloner.errors import EngineBroken, WorkerBroken, WrongSchema
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.names import SCHEMA, SPEAK_CHUNK
 from cloner.protocol.messages import ChunkMessage, read_chunk, schema_of
 from cloner.queueing import log_filters as deaths  # noqa: F401 - it sets the parent's log up
@@ -28,14 +29,11 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
         version = schema_of(message)
         if version != SCHEMA:
             queue = runtime.settings.queues.shared_queue(version)
-            get_logger().error(
-                f"A chunk of wire version {version} came to a worker of version {SCHEMA}: left in {queue} "
-                "for a worker that can read it"
-            )
+            log_event(Event.CHUNK_OF_OTHER_SCHEMA, version=version, own_version=SCHEMA, queue=queue)
             _leave_in(queue, self)
         chunk = read_chunk(message)
     except WrongSchema as error:
-        get_logger().error(f"A message was refused: {error.message}")
+        log_event(Event.MESSAGE_REFUSED, error=error.message)
         raise
     try:
         retry_on_outage(_speak, runtime, chunk)

@@ -13,7 +13,8 @@ from cloner.audio import Codes, check_codes
 from cloner.batch import ReferenceKind
 from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes, reference_key
@@ -120,7 +121,7 @@ class VoiceLoader:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, BadReference) as error:
-            get_logger().warning(f"{self._path(digest)} is made anew, it cannot be used: {reason_of(error)}")
+            log_event(Event.CODES_UNUSABLE, path=self._path(digest), error=reason_of(error))
             return None
         return codes
 
@@ -138,7 +139,7 @@ class VoiceLoader:
         except OSError as error:
             with suppress(OSError):
                 part.unlink()
-            get_logger().warning(f"{path} cannot be written, so the recording may be encoded again: {error}")
+            log_event(Event.CODES_NOT_KEPT, path=path, error=error)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.npy"

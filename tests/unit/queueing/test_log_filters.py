@@ -11,6 +11,7 @@ import pytest
 from celery.exceptions import CPendingDeprecationWarning
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from cloner.events import Event
 from cloner.queueing.log_filters import CONNECTION, CONSUMER, filter_outages
 
 
@@ -26,7 +27,9 @@ def said() -> Iterator[io.StringIO]:
     logging.captureWarnings(False)
 
 
-def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(said: io.StringIO) -> None:
+def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
+    said: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
     lost = RedisConnectionError("Connection refused.")
     for _ in range(2):
         logging.getLogger(CONNECTION).info("Connected to %s", "redis://host")
@@ -34,8 +37,9 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(said: io.Stri
         for second in (2, 4):
             logging.getLogger(CONSUMER).error("Cannot connect to %s: %s.\n%s\n", "redis://host", lost, second)
     logging.getLogger(CONNECTION).info("Connected to %s", "redis://host")
-    away = "Redis does not answer (Connection refused.): trying again until it does"
-    assert said.getvalue().splitlines() == [away, "Redis answers again"] * 2
+    away = Event.REDIS_AWAY.line(error="Connection refused.")
+    assert capsys.readouterr().err.splitlines() == [away, Event.REDIS_BACK.line()] * 2
+    assert not said.getvalue()
 
 
 def test_only_the_traceback_of_a_lost_connection_is_left_out(said: io.StringIO) -> None:
