@@ -1,24 +1,41 @@
-"""Turning a reference recording into codes, on this machine."""
+"""The command `encode`: a reference recording becomes codes, on this machine."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
+import typer
 
-from cloner.batch import Reference, ReferenceKind
-from cloner.engine import encode_recordings
 from cloner.errors import UsageError
-from cloner.input.references import load_reference
-from cloner.protocol.references import audio_from_bytes
-from cloner.settings import Settings
+from cloner.settings import Settings, load_settings
 
 
-def encode_file(recording: Path, output: Path, settings: Settings) -> int:
+def encode(
+    audio: Annotated[Path, typer.Argument(help="A recording: any format, rate and number of channels.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file of codes to write.")],
+) -> None:
+    """Turn a reference recording into codes."""
+    from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
+
+    frames = _encode_file(audio, output, load_settings())
+    print(f"{output}: {frames} frames, {frames * FRAME_SAMPLES / SAMPLE_RATE:.1f} s", file=sys.stderr)
+
+
+def _encode_file(recording: Path, output: Path, settings: Settings) -> int:
     """Write the codes of `recording` as int32 ``.npy``, ``[codebooks, frames]``; returns the number of frames.
 
-    Goes the way that a recording in a batch goes, so the codes are the same. Raises `BadReference`, `LoadFailed`.
+    The steps are those of a recording in a batch, so the codes are the same. Raises `UsageError`, `BadReference`,
+    `LoadFailed`.
     """
+    import numpy as np
+
+    from cloner.batch import Reference, ReferenceKind
+    from cloner.engine import encode_recordings
+    from cloner.input.references import load_reference
+    from cloner.protocol.references import audio_from_bytes
+
     if output.suffix != ".npy":
         raise UsageError(f"{output}: codes are kept as .npy; name the output so, as in -o {output.with_suffix('.npy')}")
     data = load_reference(Reference(ReferenceKind.AUDIO, (recording,), text=""))

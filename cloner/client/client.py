@@ -20,7 +20,7 @@ from cloner.client.estimate import Estimate, estimate
 from cloner.client.queries import ask_collector
 from cloner.client.submit import packed, send, upload
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
-from cloner.input.batch_file import read_batch
+from cloner.input.batch_file import load_batch
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import is_batch_id
 from cloner.settings import Settings, load_settings
@@ -101,9 +101,7 @@ class Client:
 
     def _prepared(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
         """The batch as values, and the workers that can speak it."""
-        if not isinstance(batch, Batch):
-            root = self.settings.references_dir
-            batch = read_batch(Path(batch), out_root=None, references=references, references_root=root)
+        batch = load_batch(batch, self.settings, references=references)
         workers = self.fleet()
         if not workers:
             raise NoWorkers

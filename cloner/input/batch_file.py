@@ -23,9 +23,22 @@ from cloner.input.references import (
 )
 from cloner.input.rows import NamedReference, Row, read_document
 from cloner.input.schema import checked
+from cloner.settings import Settings
 from cloner.validation import name_flaw, shown
 
 _PLACES_SHOWN = 20
+
+
+def load_batch(
+    batch: Batch | Path | str, settings: Settings, *, references: Path | None = None, out_root: Path | None = None
+) -> Batch:
+    """`batch` itself, or the batch file of that name, read and checked with the folder of references in `settings`.
+
+    `references` and `out_root` are as in `read_batch`. Raises `BadBatch`.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    return read_batch(Path(batch), out_root=out_root, references=references, references_root=settings.references_dir)
 
 
 def read_batch(

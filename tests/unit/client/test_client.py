@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from cloner import Client
-from cloner.cli import main as cli
+from cloner.cli import fleet
 from cloner.client import submit
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
@@ -76,11 +76,11 @@ def test_a_batch_is_cancelling_until_it_is_closed(
     batch = client.submit(write_batch(tmp_path, [2]))
     monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
     monkeypatch.setenv("CLONER_FLEET", client.settings.fleet)
-    cli.status(batch.id)
+    fleet.status(batch.id)
     batch.cancel()
-    cli.status(batch.id)
+    fleet.status(batch.id)
     redis.hset(client.keys.batch(batch.id), "state", "done")
-    cli.status(batch.id)
+    fleet.status(batch.id)
     states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert states == ["submitting,", "cancelling,", "cancelled,"]
 
