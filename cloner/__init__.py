@@ -1,4 +1,4 @@
-"""Batch voice cloning on people's own GPU boxes.
+"""Batch voice cloning on your own GPU boxes.
 
 from cloner import Client
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cloner.settings import Settings
     from cloner.state.batches import Progress
 
-# Imported when first asked for: `import cloner` costs nothing, and no more than what is used is loaded.
-_HOMES = {
+# Modules are imported at the first use of a name, so that `import cloner` is fast and loads nothing else.
+_MODULES = {
     "BadBatch": "errors",
     "Batch": "batch",
     "BatchHandle": "client.batch_handle",
@@ -65,6 +65,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

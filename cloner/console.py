@@ -1,7 +1,4 @@
-"""What a person sees of a batch: log lines, and below them on a terminal one live bar.
-
-Tables for people on a terminal, and for programs elsewhere.
-"""
+"""What the command lines show: log lines and a batch's progress on standard error, tables on standard output."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ from cloner.state.batches import Progress
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import RateMeter
 
-PLAIN_S = 5.0
-"""Seconds between two plain progress lines where there is no terminal."""
+PROGRESS_INTERVAL_S = 5.0
+"""Seconds between two progress lines where standard error is no terminal."""
 
 
 class Screen:
-    """Standard error."""
+    """Standard error: a terminal, or lines of text or JSON as `CLONER_LOG_FORMAT` has it."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def say(self, line: str) -> None:
-        """Print one line as it is: no markup, no wrapping, above the bar if there is one. For programs it is logged."""
+    def log(self, line: str) -> None:
+        """Print one line without markup or wrapping, above any progress bar; log it instead if logs are JSON."""
         if in_json():
             log_line(line)
         elif self.console.is_terminal:
@@ -43,8 +40,11 @@ class Screen:
             print(line, file=sys.stderr, flush=True)
 
     @contextmanager
-    def following(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
-        """Show each look at a batch's progress: as a bar on a terminal, else, if wanted, as a line now and then."""
+    def progress_display(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
+        """A function that shows a batch's progress: as a bar on a terminal.
+
+        Elsewhere it prints a line every `PROGRESS_INTERVAL_S` with `plain_lines`, and nothing without.
+        """
         if self.console.is_terminal and not in_json():
             with _bar(self.console) as show:
                 yield show
@@ -60,11 +60,11 @@ class Screen:
             nonlocal due
             rate.update(progress)
             if progress.closed or time.monotonic() >= due:
-                due = time.monotonic() + PLAIN_S
+                due = time.monotonic() + PROGRESS_INTERVAL_S
                 failed = f" ({progress.failed} failed)" if progress.failed else ""
                 speed = f", {rate}" if str(rate) else ""
                 finished, total = progress.finished, progress.total
-                self.say(Event.PROGRESS.line(finished=finished, total=total, details=failed + speed))
+                self.log(Event.PROGRESS.line(finished=finished, total=total, details=failed + speed))
 
         return show
 
@@ -99,7 +99,7 @@ class Rate:
         self._text = "waiting for the first segment"
 
     def update(self, progress: Progress) -> None:
-        """Take one sample."""
+        """Add a sample, taken now."""
         now = time.monotonic()
         totals = (progress.finished, progress.audio_s)
         if not len(self._meter):
@@ -119,12 +119,12 @@ class Rate:
 COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
 
 NARROW_COLUMNS = 6
-WIDE = 118
-"""Columns of a terminal that all of them need."""
+FULL_WIDTH = 118
+"""Width of a terminal, in characters, from which all `COLUMNS` are shown; below, the first `NARROW_COLUMNS`."""
 
 
 def print_fleet(workers: Sequence[WorkerInfo]) -> None:
-    """Workers, one a row, on standard output; tab-separated where that is no terminal."""
+    """Print the workers, one a row, as `print_rows` does."""
     rows = [
         (
             str(worker.index),
@@ -140,18 +140,21 @@ def print_fleet(workers: Sequence[WorkerInfo]) -> None:
         )
         for worker in workers
     ]
-    # A narrow terminal shows what tells workers apart; what is mostly the same for all needs room.
+    # The first columns tell workers apart; the others are mostly the same for all.
     print_rows(COLUMNS, rows, NARROW_COLUMNS)
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:
-    """Rows on standard output, tab-separated where that is no terminal; of a narrow one, the first `narrow` columns."""
+    """Print rows on standard output: a table on a terminal, tab-separated elsewhere.
+
+    A terminal narrower than `FULL_WIDTH` gets the first `narrow` columns.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         for row in (columns, *rows):
             print(*row, sep="\t")
         return
-    shown = len(columns) if console.width >= WIDE else narrow
+    shown = len(columns) if console.width >= FULL_WIDTH else narrow
     table = Table(*columns[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*map(Text, row[:shown]))

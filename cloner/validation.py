@@ -1,6 +1,6 @@
-"""People's texts: what may be in them, and how values are quoted in messages.
+"""What texts, ids and output names may hold, where a path leads, and how values are quoted in error messages.
 
-Names of files that a batch or a message brings: what an output may be called, and where a name leads.
+A "flaw" is what is wrong with a value, as the predicate of an error message such as "target_text is blank".
 """
 
 from __future__ import annotations
@@ -12,23 +12,34 @@ from pathlib import Path
 from posixpath import normpath, splitext
 
 MAX_TEXT = 32_768
-"""Characters of a text: more than a model's 8,192 positions hold, at four to a token, with the speech after it."""
+"""Most characters of a text. At four a token, it would fill the model's 8,192 positions and leave none for audio."""
 
 MAX_NAME = 4096
-"""Characters of an id or a file name: the longest path that Linux takes."""
+"""Most characters of an id or a file name: the longest path that Linux takes."""
 
-# Half a surrogate pair (JSON can spell it) is no character either: it cannot be written as UTF-8.
+MAX_NAME_BYTES = 255
+"""The longest name of a file or folder in the usual file systems."""
+
+MAX_OUTPUT_BYTES = 1024
+"""The longest output with its folders. Linux takes 4,096 bytes, those of the output root included."""
+
+HOUSEKEEPING = ".cloner"
+"""The folder under an output root that holds the records of batches."""
+
+OUTPUT_ENDINGS = (".wav", ".flac", ".ogg")
+
+# Half a surrogate pair, which JSON can spell, cannot be written as UTF-8.
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNUSABLE_IN_PROSE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def prose_flaw(text: str) -> str | None:
-    """What is wrong with a text that is to be spoken ("is blank"), if anything; line feeds and tabs are fine."""
+    """The flaw of a text to be spoken or of a transcript, or None; line feeds and tabs are allowed."""
     return _flaw(text, _UNUSABLE_IN_PROSE, MAX_TEXT)
 
 
 def name_flaw(text: str) -> str | None:
-    """What is wrong with an id or a file name ("is blank"), if anything."""
+    """The flaw of an id or a file name, or None."""
     return _flaw(text, _UNUSABLE, MAX_NAME)
 
 
@@ -37,14 +48,14 @@ def _flaw(text: str, unusable: re.Pattern[str], most: int) -> str | None:
         return "is blank"
     if len(text) > most:
         return f"has {len(text)} characters, and {most} is the most"
-    found = None if text.isprintable() else unusable.search(text)  # the first is quick, and nearly always enough
+    found = None if text.isprintable() else unusable.search(text)  # `isprintable` is fast, and true of most texts
     if found:
         return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}"
     return None
 
 
 def shown(value: object) -> str:
-    """`value` as its file spells it, more or less; short, on one line and fit for any terminal."""
+    """`value` for an error message, about as its file spells it: short, on one line, without control characters."""
     match value:
         case dict():
             return "an object"
@@ -58,23 +69,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
 
 
-HOUSEKEEPING = ".cloner"
-"""The folder under an output root that is ours."""
-
-OUTPUT_ENDINGS = (".wav", ".flac", ".ogg")
-
-MAX_NAME_BYTES = 255
-"""The longest name of a file or folder that the usual file systems take."""
-
-MAX_OUTPUT_BYTES = 1024
-"""The longest output with its folders: Linux takes 4,096 bytes, with those of the output root."""
-
-
 def output_flaw(output: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one line a flaw
-    """What is wrong with an output, if anything, and what would be right.
+    """The flaw of an output and what would be right, or None.
 
-    It is relative to the output root, with ``/`` and without detours. Held where a batch is read, and again wherever a
-    message names an output: it is all that a message can say about where a worker writes.
+    A right one is relative to the output root, with ``/`` and without ``.`` and ``..``. Checked where a batch is read,
+    and again where a message names an output: nothing else in a message decides where a worker writes.
     """
     parts = output.split("/")
     if parts[0] in {"", ".."}:
@@ -95,7 +94,7 @@ def output_flaw(output: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one l
 
 
 def leads_out(path: Path, roots: Sequence[Path]) -> str | None:
-    """Where `path` leads, all links followed, if that is in none of the `roots`."""
+    """Where `path` leads, all links followed, if that is in none of the `roots`; else None."""
     real = realpath(path)
     inside = any(Path(real).is_relative_to(realpath(root)) for root in roots)
     return None if inside else real

@@ -38,10 +38,10 @@ def submit(
         print(handle.id)
         return
     screen = Screen()
-    screen.say(Event.TOTAL_TASKS.line(total=loaded.total))
+    screen.log(Event.TOTAL_TASKS.line(total=loaded.total))
     for line in handle.lines(loaded):
-        screen.say(line)
-    screen.say(Event.BATCH_SUBMITTED.line(batch=handle.id))
+        screen.log(line)
+    screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
     _wait(handle)
 
 
@@ -81,7 +81,7 @@ def retry(batch_id: BatchId, wait: Wait = False) -> None:
     if not wait:
         print(handle.id)
         return
-    Screen().say(Event.BATCH_SUBMITTED.line(batch=handle.id))
+    Screen().log(Event.BATCH_SUBMITTED.line(batch=handle.id))
     _wait(handle)
 
 
@@ -107,9 +107,9 @@ def _wait(handle: BatchHandle) -> None:
 
     handle.progress()  # raises `UnknownBatch` before the command reports that it waits
     screen = Screen()
-    screen.say(Event.WAITING_FOR_WORKERS.line())
-    with screen.following(plain_lines=True) as show:
-        result = handle.wait(on_progress=show, say=screen.say)
-    screen.say(Event.COLLECTING_RESULTS.line())
-    screen.say(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    screen.log(Event.WAITING_FOR_WORKERS.line())
+    with screen.progress_display(plain_lines=True) as show:
+        result = handle.wait(on_progress=show, say=screen.log)
+    screen.log(Event.COLLECTING_RESULTS.line())
+    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     print_result(result)

@@ -49,9 +49,9 @@ def run_batch(
     """
     check_engine(settings)
     layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
-    screen.say(Event.TOTAL_TASKS.line(total=batch.total))
+    screen.log(Event.TOTAL_TASKS.line(total=batch.total))
     for line in [*layout.lines(), *layout.warnings()]:
-        screen.say(line)
+        screen.log(line)
     with ExitStack() as stack:
         # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
         fleet = f"run-{secrets.token_hex(4)}"
@@ -63,19 +63,19 @@ def run_batch(
         stack.callback(_remove_fleet, client, RedisKeys(fleet), screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
-        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.say)
+        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.log)
         with supervisor:
             supervisor.register()
             handle = client.submit(batch, strategy=strategy)
             for line in handle.lines(batch):
-                screen.say(line)
+                screen.log(line)
             result = _follow(handle, supervisor, screen)
         if isinstance(result, signal.Signals):
             # Only now: its workers have stopped, and no more is recorded.
             record = Record(settings.out_dir, handle.id)
             record.refresh()
             generated = sum(segment.generated for segment in record.results.values())
-            screen.say(Event.RUN_STOPPED.line(generated=generated, total=batch.total, folder=settings.out_dir))
+            screen.log(Event.RUN_STOPPED.line(generated=generated, total=batch.total, folder=settings.out_dir))
         return result
 
 
@@ -90,7 +90,7 @@ def plan_batch(batch: Batch, settings: Settings) -> Estimate:
 def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
     """Start the workers and follow the batch to its end."""
     supervisor.start()
-    with screen.following(plain_lines=False) as show:
+    with screen.progress_display(plain_lines=False) as show:
 
         def chunks_finished() -> bool:
             progress = handle.look()
@@ -101,13 +101,13 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
 
         if stopped := supervisor.run(until=chunks_finished):
             return stopped
-    screen.say(Event.WAITING_FOR_WORKERS.line())
-    screen.say(Event.COLLECTING_RESULTS.line())
+    screen.log(Event.WAITING_FOR_WORKERS.line())
+    screen.log(Event.COLLECTING_RESULTS.line())
     if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
         return stopped
     result = handle.result()
     supervisor.kill()
-    screen.say(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     return result
 
 
@@ -116,7 +116,7 @@ def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
     try:
         remove_fleet(client.blobs, keys)
     except RedisError as error:
-        screen.say(Event.REDIS_NOT_CLEANED.line(fleet=keys.fleet, error=error))
+        screen.log(Event.REDIS_NOT_CLEANED.line(fleet=keys.fleet, error=error))
 
 
 def _environment(settings: Settings) -> dict[str, str]:

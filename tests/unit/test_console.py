@@ -1,4 +1,4 @@
-"""What is said of a batch's progress where there is no terminal."""
+"""How a batch's progress is printed where there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ START = Progress("b", BatchState.RUNNING, 10, 2, 0, 0, 0, 0.0, 0, cancelled=Fals
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds, to be put forward."""
+    """The monotonic clock, in seconds, which the test sets."""
     now = [100.0]
     monkeypatch.setattr("cloner.console.time.monotonic", lambda: now[0])
     return now
 
 
-def test_a_batch_is_followed_from_its_first_segment_to_its_end(
+def test_progress_is_printed_from_the_first_segment_to_the_end(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Screen().following(plain_lines=True) as show:
+    with Screen().progress_display(plain_lines=True) as show:
         for generated in (0, 2, 4):
             show(replace(START, generated=generated, audio_s=generated * 3.0))
             clock[0] += 6
@@ -37,9 +37,9 @@ def test_a_batch_is_followed_from_its_first_segment_to_its_end(
 
 
 @pytest.mark.parametrize("generated", [0, 10])
-def test_of_a_batch_that_is_over_nothing_is_awaited(
+def test_a_closed_batch_waits_for_no_segment(
     clock: list[float], capsys: pytest.CaptureFixture[str], generated: int
 ) -> None:
-    with Screen().following(plain_lines=True) as show:
+    with Screen().progress_display(plain_lines=True) as show:
         show(replace(START, generated=generated, state=BatchState.DONE))
     assert capsys.readouterr().err == f"[Main] Progress: {generated}/10 segments\n"

@@ -101,7 +101,7 @@ def test_an_invalid_environment_gets_text_lines(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_screen_logs_json_lines(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
-    Screen().say(Event.SPEAKERS.line(speakers=6))
+    Screen().log(Event.SPEAKERS.line(speakers=6))
     entry = json.loads(capsys.readouterr().err)
     assert (entry["event"], entry["id"], entry["speakers"]) == ("[Main] Speakers: 6", "speakers", 6)
 

@@ -1,4 +1,4 @@
-"""A batch over a fleet: assignments as people read them, chunks as they travel."""
+"""A batch assigned to a fleet: the summaries that are printed and the chunks that are sent."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def batch(sizes: Sequence[int] = SEED_SIZES) -> Batch:
     return Batch(Path("batch.json"), tuple(speakers))
 
 
-def test_assignments_read_as_in_the_design() -> None:
-    _, assignments = assign(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, QUEUES)
-    assert [str(assignment) for assignment in assignments] == [
+def test_a_summary_names_worker_speakers_and_texts() -> None:
+    _, summaries = assign(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, QUEUES)
+    assert [str(summary) for summary in summaries] == [
         "Worker 0: 2 speakers (IDs: [0, 4]), 16 texts",
         "Worker 1: 2 speakers (IDs: [1, 5]), 15 texts",
         "Worker 2: 1 speakers (IDs: [2]), 8 texts",
@@ -37,9 +37,9 @@ def test_assignments_read_as_in_the_design() -> None:
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.LONGEST_FIRST])
-def test_a_worker_that_was_dealt_nothing_has_no_assignment_and_no_chunk(strategy: Strategy) -> None:
-    chunks, assignments = assign(batch([1, 1]), [worker(n) for n in range(4)], strategy, QUEUES)
-    assert len(assignments) == len(chunks) == 2
+def test_a_worker_that_gets_nothing_has_no_summary_and_no_chunk(strategy: Strategy) -> None:
+    chunks, summaries = assign(batch([1, 1]), [worker(n) for n in range(4)], strategy, QUEUES)
+    assert len(summaries) == len(chunks) == 2
 
 
 def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
@@ -60,15 +60,15 @@ def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
-    chunks, assignments = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, QUEUES)
-    assert [assignment.speakers for assignment in assignments] == [("0",), ("0",)]
+    chunks, summaries = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, QUEUES)
+    assert [summary.speakers for summary in summaries] == [("0",), ("0",)]
     assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
 def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
     workers = [replace(worker(0), slots=1), replace(worker(1), slots=2)]
-    chunks, assignments = assign(batch(), workers, Strategy.SHARED, QUEUES)
-    assert assignments == []
+    chunks, summaries = assign(batch(), workers, Strategy.SHARED, QUEUES)
+    assert summaries == []
     assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}
     assert [sum(part.stop - part.start for part in chunk.parts) for chunk in chunks] == [16, 23, 7]
     assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}

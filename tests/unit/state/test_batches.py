@@ -72,7 +72,7 @@ def test_without_a_terminal_progress_is_plain_lines_now_and_then(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("cloner.console.time.monotonic", lambda: now)
-    with Screen().following(plain_lines=True) as show:
+    with Screen().progress_display(plain_lines=True) as show:
         show(progress())
         show(progress(generated=1))
         now = 106.0
@@ -87,7 +87,7 @@ def test_without_a_terminal_progress_is_plain_lines_now_and_then(
 
 def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     line = "[Worker 0] ✅ Completed Speaker [bold]x[/bold]: 8 segments " + "x" * 300
-    Screen().say(line)
+    Screen().log(line)
     assert capsys.readouterr().err == line + "\n"
 
 
