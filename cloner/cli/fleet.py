@@ -39,7 +39,7 @@ def submit(
         return
     screen = Screen()
     screen.log(Event.TOTAL_TASKS.line(total=loaded.total))
-    for line in handle.lines(loaded):
+    for line in handle.assignment_lines(loaded):
         screen.log(line)
     screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
     _wait(handle)
@@ -109,7 +109,7 @@ def _wait(handle: BatchHandle) -> None:
     screen = Screen()
     screen.log(Event.WAITING_FOR_WORKERS.line())
     with screen.progress_display(plain_lines=True) as show:
-        result = handle.wait(on_progress=show, say=screen.log)
+        result = handle.wait(on_progress=show, on_warning=screen.log)
     screen.log(Event.COLLECTING_RESULTS.line())
     screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     print_result(result)

@@ -1,7 +1,7 @@
 """A batch on this box in one command: plan, register, assign, launch, wait, collect.
 
-The only module that knows both the client and the launcher. It deals over workers that are registered and not yet
-started, so each worker finds its assignment when it starts.
+The only module that knows both the client and the launcher. Speakers are assigned to workers that
+are registered and not yet started, so each worker finds its assignment when it starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.client import Client
 from cloner.client.estimate import Estimate, estimate
-from cloner.client.submit import packed
+from cloner.client.submit import pack_speaker
 from cloner.console import Screen
 from cloner.engine import check_engine
 from cloner.events import Event
@@ -43,7 +43,7 @@ from launcher.supervisor import Supervisor
 def run_batch(
     batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
 ) -> BatchResult | signal.Signals:
-    """Speak the batch with workers of its own; returns the signal that stopped it if one did.
+    """Generate the batch with workers of its own; returns its result, or the signal that stopped the run.
 
     Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder.
     """
@@ -53,7 +53,7 @@ def run_batch(
     for line in [*layout.lines(), *layout.warnings()]:
         screen.log(line)
     with ExitStack() as stack:
-        # A fleet of its own: on a Redis where another fleet runs, neither takes the other's work.
+        # A fleet of its own: the run may share a Redis with another fleet.
         fleet = f"run-{secrets.token_hex(4)}"
         stack.enter_context(output_lock(settings.out_dir, fleet))
         url = settings.redis_url or stack.enter_context(embedded_redis())
@@ -67,11 +67,11 @@ def run_batch(
         with supervisor:
             supervisor.register()
             handle = client.submit(batch, strategy=strategy)
-            for line in handle.lines(batch):
+            for line in handle.assignment_lines(batch):
                 screen.log(line)
             result = _follow(handle, supervisor, screen)
         if isinstance(result, signal.Signals):
-            # Only now: its workers have stopped, and no more is recorded.
+            # Read only now, when its workers have stopped and record no more.
             record = Record(settings.out_dir, handle.id)
             record.refresh()
             generated = sum(segment.generated for segment in record.results.values())
@@ -80,20 +80,20 @@ def run_batch(
 
 
 def plan_batch(batch: Batch, settings: Settings) -> Estimate:
-    """What `run_batch` would have spoken. It only reads, and knows no speed of workers that are yet to be started."""
-    rows = [packed(speaker)[0] for speaker in batch.speakers]
+    """What `run_batch` would generate, without a time: its workers are not started yet. Reads only."""
+    rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
     wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
     found = finished_outputs(OutputRoot(settings.out_dir), wanted)
     return estimate(batch, found.finished, found.changed)
 
 
 def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
-    """Start the workers and follow the batch to its end."""
+    """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run."""
     supervisor.start()
     with screen.progress_display(plain_lines=False) as show:
 
         def chunks_finished() -> bool:
-            progress = handle.look()
+            progress = handle.poll()
             if progress is None:
                 return False
             show(progress)
@@ -103,7 +103,7 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
             return stopped
     screen.log(Event.WAITING_FOR_WORKERS.line())
     screen.log(Event.COLLECTING_RESULTS.line())
-    if stopped := supervisor.run(until=lambda: (progress := handle.look()) is not None and progress.closed):
+    if stopped := supervisor.run(until=lambda: (progress := handle.poll()) is not None and progress.closed):
         return stopped
     result = handle.result()
     supervisor.kill()
@@ -112,7 +112,7 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
 
 
 def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
-    """Leave nothing in a Redis that is not the run's own; where it does not answer, the run's outcome stands."""
+    """Delete the run's keys, for Redis may not be its own; if it does not answer, the run's outcome stands."""
     try:
         remove_fleet(client.blobs, keys)
     except RedisError as error:
@@ -120,7 +120,7 @@ def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """These settings as the workers read them, with paths that hold wherever they start."""
+    """These settings as environment variables of the workers, with absolute paths."""
     return {
         "CLONER_REDIS_URL": settings.require_redis_url(),
         "CLONER_FLEET": settings.fleet,

@@ -1,1 +1,1 @@
-"""Submitting batches to a fleet and following them. `cloner.Client` is the entry."""
+"""Submitting batches to a fleet and waiting for them: `cloner.Client`."""

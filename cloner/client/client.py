@@ -1,4 +1,4 @@
-"""Submitting batches to a fleet and following them, from Python.
+"""Submitting batches to a fleet, from Python.
 
 client = Client("redis://:password@gpu-box:6379/0")
 batch = client.submit("batch.json")
@@ -18,7 +18,7 @@ from cloner.client.batch_handle import BatchHandle
 from cloner.client.connection import FleetConnection
 from cloner.client.estimate import Estimate, estimate
 from cloner.client.queries import ask_collector
-from cloner.client.submit import packed, send, upload
+from cloner.client.submit import pack_speaker, send, upload_reference
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
 from cloner.protocol.content_key import wanted_outputs
@@ -31,34 +31,35 @@ __all__ = ["BatchHandle", "Client"]
 
 
 class Client:
-    """A fleet, seen through its Redis; the address is that of `CLONER_REDIS_URL` unless given.
+    """A fleet, reached through its Redis. `redis_url` is by default that of the settings, `CLONER_REDIS_URL`.
 
-    Whatever asks Redis raises `BrokerUnreachable` if that cannot be used.
+    Raises `BadSetting` if there is no address or a setting is bad. Every method but `batch` raises `BrokerUnreachable`
+    if Redis cannot be used.
     """
 
     def __init__(self, redis_url: str | None = None, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         if redis_url is not None:
             self.settings = self.settings.model_copy(update={"redis_url": redis_url})
-        self._link = FleetConnection(self.settings)
-        self.redis = self._link.redis
-        self.blobs = self._link.blobs
-        self.queues = self._link.queues
-        self.keys = self._link.keys
+        self._connection = FleetConnection(self.settings)
+        self.redis = self._connection.redis
+        self.blobs = self._connection.blobs
+        self.queues = self._connection.queues
+        self.keys = self._connection.keys
 
     def fleet(self) -> list[WorkerInfo]:
-        """The workers that are alive, in the order in which they are dealt to."""
-        return self._link.workers()
+        """The workers that are alive, in the order of assignment."""
+        return self._connection.workers()
 
     def translate_redis_errors(self) -> AbstractContextManager[None]:
-        """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
-        return self._link.translate_redis_errors()
+        """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
+        return self._connection.translate_redis_errors()
 
     def batch(self, batch_id: str) -> BatchHandle:
-        """A batch that was submitted before. Raises `UnknownBatch` if no batch can be called so."""
+        """A batch that was submitted before, not looked up yet. Raises `UnknownBatch` if that cannot be an id."""
         if not is_batch_id(batch_id):
             raise UnknownBatch(f"{shown(batch_id)} is no batch's id: ids are printed by `cloner submit`")
-        return BatchHandle(self._link, batch_id)
+        return BatchHandle(self._connection, batch_id)
 
     def submit(
         self,
@@ -67,17 +68,18 @@ class Client:
         strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
     ) -> BatchHandle:
-        """Deal a batch over the fleet and send it. Segments that are there from earlier batches are not spoken again.
+        """Assign a batch, or the batch in a file, to the fleet's workers and send it.
 
-        Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`, `BadReference` or `OutputsTaken` before
-        anything is queued.
+        Segments that earlier batches have generated are not generated again. `references` is a folder of references,
+        ``<speaker_id>/*.wav`` with ``.lab``. Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`,
+        `BadReference` or `OutputsTaken` before anything is queued.
         """
         strategy = _strategy(strategy)
-        batch, workers = self._prepared(batch, references)
+        batch, workers = self._load(batch, references)
         with self.translate_redis_errors():
-            rows = [upload(self._link, speaker) for speaker in batch.speakers]
-            sent = send(self._link, batch, rows, workers, strategy)
-        return BatchHandle(self._link, *sent)
+            rows = [upload_reference(self._connection, speaker) for speaker in batch.speakers]
+            batch_id, assignments = send(self._connection, batch, rows, workers, strategy)
+        return BatchHandle(self._connection, batch_id, assignments)
 
     def plan(
         self,
@@ -86,21 +88,21 @@ class Client:
         strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
     ) -> Estimate:
-        """What `submit` would have spoken, and how long that would take. Nothing is queued or written.
+        """What `submit` would have the fleet generate, and how long that would take. Nothing is queued or written.
 
-        The fleet's collector looks into the output folder. Raises what `submit` raises, and `ClonerError` where it
-        does not answer.
+        The fleet's collector reads the output folder. Raises what `submit` raises but `OutputsTaken`, and `ClonerError`
+        if no collector answers.
         """
         strategy = _strategy(strategy)
-        batch, workers = self._prepared(batch, references)
-        rows = [packed(speaker)[0] for speaker in batch.speakers]
+        batch, workers = self._load(batch, references)
+        rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
         wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
-        there = ask_collector(self._link, wanted)
+        found = ask_collector(self._connection, wanted)
         chunks, _ = assign(batch, workers, strategy, self.queues)
-        return estimate(batch, there.finished, there.changed, chunks, workers)
+        return estimate(batch, found.finished, found.changed, chunks, workers)
 
-    def _prepared(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
-        """The batch as values, and the workers that can speak it."""
+    def _load(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
+        """The batch, and the workers that are to generate it."""
         batch = load_batch(batch, self.settings, references=references)
         workers = self.fleet()
         if not workers:
@@ -117,7 +119,10 @@ def _strategy(name: Strategy | str) -> Strategy:
 
 
 def _check_checkpoint(batch: Batch, workers: Sequence[WorkerInfo]) -> None:
-    """Host and container see the checkpoint under different paths: the folder's own name must agree."""
+    """Raise `WrongCheckpoint` if the batch names another checkpoint than a worker's.
+
+    Host and container see it under different paths, so only the folder's own name is compared.
+    """
     if batch.checkpoint_dir is None:
         return
     wanted = Path(batch.checkpoint_dir).name

@@ -1,4 +1,4 @@
-"""A fleet's Redis, as a client uses it: its connections, its names, its messages to the collector."""
+"""A client's connection to a fleet: its Redis, what is stored there, and messages to the collector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloner.state.registry import Registry, WorkerInfo
 
 
 class FleetConnection:
-    """`redis` speaks text, `blobs` bytes. Raises `BadSetting` where the settings name no Redis."""
+    """`redis` decodes responses to text, `blobs` does not. Raises `BadSetting` if the settings name no Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -35,11 +35,11 @@ class FleetConnection:
         self.app = make_app(settings)
 
     def translate_redis_errors(self) -> AbstractContextManager[None]:
-        """Inside it, a Redis that cannot be used is `BrokerUnreachable`."""
+        """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
         return translate_redis_errors(self.url)
 
     def workers(self) -> list[WorkerInfo]:
-        """The workers that are alive, in the order in which they are dealt to."""
+        """The workers that are alive, in the order of assignment. Raises `BrokerUnreachable`."""
         with self.translate_redis_errors():
             return self.registry.workers()
 

@@ -1,4 +1,4 @@
-"""What there is to speak of a batch before anything runs, and how long that will take."""
+"""What is left to generate of a batch before anything runs, and about how long that will take."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ COLUMNS = ("Speaker", "Done", "Changed", "Missing")
 
 @dataclass(frozen=True)
 class Counts:
-    """Segments that are finished, that were generated from something else, and that are not there."""
+    """Segments that are done, that were generated from other inputs (`changed`), and that are missing."""
 
     done: int = 0
     changed: int = 0
     missing: int = 0
 
     @property
-    def to_speak(self) -> int:
+    def left(self) -> int:
+        """Segments that are left to generate."""
         return self.changed + self.missing
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A batch as it would be spoken now."""
+    """What submitting a batch now would generate."""
 
     speakers: dict[str, Counts]
     """By speaker id, in the batch's order."""
     audio_s: float
-    """Seconds of audio that are still to be spoken, guessed from the texts' lengths."""
+    """Seconds of audio that are left to generate, estimated from the lengths of the texts."""
     seconds: float | None = None
-    """How long the fleet would take at its measured speed; None if no speed was measured yet."""
+    """Seconds that the fleet would take at its measured speed; None if no speed was measured yet."""
 
     @property
     def total(self) -> Counts:
@@ -45,15 +46,15 @@ class Estimate:
         return Counts(sum(c.done for c in counts), sum(c.changed for c in counts), sum(c.missing for c in counts))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """What `COLUMNS` say of each speaker, and of all of them together."""
-        everybody = [*self.speakers.items(), ("total", self.total)]
-        return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in everybody]
+        """The `COLUMNS` of each speaker, and of all speakers together."""
+        counts = [*self.speakers.items(), ("total", self.total)]
+        return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in counts]
 
     def __str__(self) -> str:
-        to_speak = self.total.to_speak
-        if not to_speak:
+        segments = self.total.left
+        if not segments:
             return "Nothing is left to speak"
-        left = f"{to_speak} segments are left to speak, about {_time(self.audio_s)} of audio"
+        left = f"{segments} segments are left to speak, about {_time(self.audio_s)} of audio"
         if self.seconds is None:
             return f"{left}; no speed was measured yet"
         return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
@@ -66,9 +67,9 @@ def estimate(
     chunks: Sequence[ChunkRow] = (),
     workers: Sequence[WorkerInfo] = (),
 ) -> Estimate:
-    """Count, and time the slowest of `workers`, to whom `chunks` were dealt.
+    """Count segments, and compute the time of the slowest of `workers`, to which `chunks` are assigned.
 
-    `finished` and `changed` are outputs. A worker that has not spoken yet is taken to be as fast as the others.
+    `finished` and `changed` are outputs. A worker whose speed was not measured yet counts as one of average speed.
     """
     finished, changed = set(finished), set(changed)
     speakers = {}
@@ -82,7 +83,7 @@ def estimate(
 
 
 def _time(seconds: float) -> str:
-    """As people say it: neither more exact than a guess, nor nothing."""
+    """A duration as text, rounded to the precision of an estimate and never zero."""
     if seconds < 100:
         return f"{max(1, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -96,16 +97,16 @@ def _audio_s(text: str, batch: Batch) -> float:
 def _seconds(
     left: Sequence[Sequence[float]], chunks: Sequence[ChunkRow], workers: Sequence[WorkerInfo]
 ) -> float | None:
-    """Seconds until the last worker is finished, with so much audio `left` to speak, a speaker and a segment."""
+    """Seconds until the last worker is finished; `left` has the seconds of audio to generate by speaker and segment."""
     measured = {
         worker.queue: worker.spoken_s / worker.busy_s for worker in workers if worker.busy_s and worker.spoken_s
     }
     if not measured:
         return None
-    usual = sum(measured.values()) / len(measured)
+    average = sum(measured.values()) / len(measured)
     loads: defaultdict[str, float] = defaultdict(float)
     for chunk in chunks:
         loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.parts)
     if all(chunk.shared for chunk in chunks):
-        return sum(loads.values()) / sum(measured.get(worker.queue, usual) for worker in workers)
-    return max(load / measured.get(queue, usual) for queue, load in loads.items())
+        return sum(loads.values()) / sum(measured.get(worker.queue, average) for worker in workers)
+    return max(load / measured.get(queue, average) for queue, load in loads.items())

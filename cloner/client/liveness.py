@@ -1,4 +1,4 @@
-"""Whether anybody is there to work at a batch: nobody should wait in silence for a fleet that is gone."""
+"""Whether workers and a collector are alive, so that `wait` does not block in silence when they are not."""
 
 from __future__ import annotations
 
@@ -11,68 +11,68 @@ from cloner.events import Event
 from cloner.names import CLOSE_BATCH
 from cloner.state.batches import Progress
 
-LOOK_S = 1.0
-"""Seconds between two looks."""
+CHECK_INTERVAL_S = 1.0
+"""Seconds between two checks."""
 
-NOBODY_S = 10.0
-"""Seconds without worker and collector, after an outage of Redis perhaps, before somebody is told to go home."""
+GIVE_UP_S = 10.0
+"""Seconds without any live worker or collector before `wait` gives up a cancelled batch; Redis may just be back."""
 
 CANCEL_S = 15.0
-"""Seconds that the workers get to give a cancelled batch back; they need two, unless they are gone, or have another
-batch in hand."""
+"""Seconds that the workers get to acknowledge the chunks of a cancelled batch, before the collector closes it without
+them. They need two, unless they are dead or busy with another batch."""
 
 
 class Liveness:
-    """Looks after the workers and the collector for one who waits for a batch."""
+    """Checks the workers and the collector for a client that waits for a batch."""
 
-    def __init__(self, link: FleetConnection) -> None:
-        self._link = link
+    def __init__(self, connection: FleetConnection) -> None:
+        self._connection = connection
         self._due = 0.0
-        self._said_workers = self._said_collector = False
-        self._collector_seen = self._anybody_seen = time.monotonic()
+        self._workers_missing = self._collector_missing = False
+        self._collector_seen = self._any_seen = time.monotonic()
         self._close_due: float | None = None
 
-    def look(self, progress: Progress) -> Iterator[str]:
-        """Lines to say of a batch that is not closed: who is missing, once, and who is back.
+    def check(self, progress: Progress) -> Iterator[str]:
+        """Lines about a batch that is not closed: that workers or collector are missing, once, and that they are back.
 
-        Has the collector close a cancelled batch that its workers do not give back. Raises `BatchBroken` where nothing
-        more will come of the batch, `BrokerUnreachable`.
+        Yields nothing within `CHECK_INTERVAL_S` of the last check. Has the collector close a cancelled batch whose
+        workers do not acknowledge it. Raises `BatchBroken` if no process is left to close it, `BrokerUnreachable`.
         """
         now = time.monotonic()
         if now < self._due:
             return
-        self._due = now + LOOK_S
-        workers = len(self._link.workers())
-        with self._link.translate_redis_errors():
-            collector = self._link.registry.collector_is_alive()
+        self._due = now + CHECK_INTERVAL_S
+        workers = len(self._connection.workers())
+        with self._connection.translate_redis_errors():
+            collector = self._connection.registry.collector_is_alive()
         if collector:
             self._collector_seen = now
         if collector or workers:
-            self._anybody_seen = now
+            self._any_seen = now
         if progress.cancelled:
-            self._end(progress.batch_id, now, workers)
-        yield from self._workers_said(workers)
-        yield from self._collector_said(now, workers, collector)
+            self._close_cancelled(progress.batch_id, now, workers)
+        yield from self._report_workers(workers)
+        yield from self._report_collector(now, workers, collector)
 
-    def _workers_said(self, workers: int) -> Iterator[str]:
-        if not workers and not self._said_workers:
+    def _report_workers(self, workers: int) -> Iterator[str]:
+        if not workers and not self._workers_missing:
             yield Event.NO_WORKER_ALIVE.line()
-        elif workers and self._said_workers:
+        elif workers and self._workers_missing:
             yield Event.WORKERS_ALIVE_AGAIN.line(workers=workers)
-        self._said_workers = not workers
+        self._workers_missing = not workers
 
-    def _collector_said(self, now: float, workers: int, collector: bool) -> Iterator[str]:
-        # One that has just been started takes its time; of a fleet that is gone altogether, one line is enough.
-        if workers and not self._said_collector and now - self._collector_seen > self._link.settings.alive_s:
+    def _report_collector(self, now: float, workers: int, collector: bool) -> Iterator[str]:
+        # A collector that was just started takes a while; for a fleet without workers, their line is enough.
+        if workers and not self._collector_missing and now - self._collector_seen > self._connection.settings.alive_s:
             yield Event.NO_COLLECTOR_ALIVE.line()
-            self._said_collector = True
-        elif collector and self._said_collector:
+            self._collector_missing = True
+        elif collector and self._collector_missing:
             yield Event.COLLECTOR_ALIVE_AGAIN.line()
-            self._said_collector = False
+            self._collector_missing = False
 
-    def _end(self, batch_id: str, now: float, workers: int) -> None:
-        """See to it that a cancelled batch is closed."""
-        if now - self._anybody_seen > NOBODY_S:
+    def _close_cancelled(self, batch_id: str, now: float, workers: int) -> None:
+        """Send the collector a message to close the batch, once its workers had `CANCEL_S` for it."""
+        if now - self._any_seen > GIVE_UP_S:
             raise BatchBroken(
                 f"batch {batch_id} is cancelled, and nobody is alive to gather what was spoken of it: its files stay,"
                 f" and once the fleet is up, `cloner wait {batch_id}` prints its result"
@@ -81,4 +81,4 @@ class Liveness:
             self._close_due = now + (CANCEL_S if workers else 0.0)
         if now >= self._close_due:
             self._close_due = now + CANCEL_S
-            self._link.tell_collector(CLOSE_BATCH, [[]], {"batch_id": batch_id})
+            self._connection.tell_collector(CLOSE_BATCH, [[]], {"batch_id": batch_id})

@@ -1,6 +1,6 @@
-"""Sending a batch: its references first, then the whole of it in one piece, then the one message that names it.
+"""Sending a batch: first its references, then its manifest, then one message to the collector that names it.
 
-Batches of a fleet share its output folder: two that are under way must not write the same files.
+All batches of a fleet share its output folder, so two open batches must not write the same files.
 """
 
 from __future__ import annotations
@@ -25,16 +25,22 @@ from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
 from cloner.state.registry import WorkerInfo
 
+SHOWN = 3
+"""Most outputs that an error message names."""
 
-def upload(link: FleetConnection, speaker: Speaker) -> SpeakerRow:
-    """Put the speaker's reference into Redis under its content hash. Raises `BadReference`, `RedisError`."""
-    row, data = packed(speaker)
-    link.references.put(row.reference.digest, data)
+
+def upload_reference(connection: FleetConnection, speaker: Speaker) -> SpeakerRow:
+    """Put the speaker's reference into Redis under its content hash; returns the speaker's row of the manifest.
+
+    Raises `BadReference`, `RedisError`.
+    """
+    row, data = pack_speaker(speaker)
+    connection.references.put(row.reference.digest, data)
     return row
 
 
-def packed(speaker: Speaker) -> tuple[SpeakerRow, bytes]:
-    """The speaker as it travels, and its reference's bytes. Raises `BadReference`."""
+def pack_speaker(speaker: Speaker) -> tuple[SpeakerRow, bytes]:
+    """The speaker's row of the manifest, and its reference's bytes. Raises `BadReference`."""
     data = load_reference(speaker.reference)
     row = SpeakerRow(
         id=speaker.id,
@@ -45,17 +51,21 @@ def packed(speaker: Speaker) -> tuple[SpeakerRow, bytes]:
 
 
 def send(
-    link: FleetConnection, batch: Batch, rows: Sequence[SpeakerRow], workers: Sequence[WorkerInfo], strategy: Strategy
+    connection: FleetConnection,
+    batch: Batch,
+    rows: Sequence[SpeakerRow],
+    workers: Sequence[WorkerInfo],
+    strategy: Strategy,
 ) -> tuple[str, list[AssignmentSummary]]:
-    """Deal a batch whose references are in Redis over the workers, and send it; returns its id, and who was dealt what.
+    """Assign a batch whose references are in Redis to workers, and send it; returns its id and what each worker gets.
 
-    `rows` are the batch's speakers. Raises `OutputsTaken`, `BrokerUnreachable`, `RedisError`.
+    `rows` are the batch's speakers as in the manifest. Raises `OutputsTaken`, `BrokerUnreachable`, `RedisError`.
     """
-    chunks, assignments = assign(batch, workers, strategy, link.queues)
+    chunks, summaries = assign(batch, workers, strategy, connection.queues)
     manifest = Manifest(
         batch_id=_new_id(),
         source=printable(batch.source.name),
-        submitted_at=server_time(link.redis),
+        submitted_at=server_time(connection.redis),
         generation=batch.generation,
         engine=workers[0].engine,
         fingerprint=workers[0].fingerprint,
@@ -63,42 +73,38 @@ def send(
         chunks=chunks,
     )
     batch_id = manifest.batch_id
-    link.batches.add(manifest, strategy, check=lambda: check_outputs(manifest, link.batches))
+    connection.batches.add(manifest, strategy, check=lambda: check_outputs(manifest, connection.batches))
     try:
-        for number, assignment in enumerate(assignments):
-            worker, speakers = assignment.worker.name, len(assignment.speakers)
-            link.registry.assign(worker, f"{batch_id}/{number}", speakers, assignment.texts)
-        link.tell_collector(OPEN_BATCH, [batch_id])
+        for number, summary in enumerate(summaries):
+            worker, speakers = summary.worker.name, len(summary.speakers)
+            connection.registry.assign(worker, f"{batch_id}/{number}", speakers, summary.texts)
+        connection.tell_collector(OPEN_BATCH, [batch_id])
     except Exception:
         with suppress(RedisError):  # where Redis is away, the batch stays, and expires
-            link.batches.remove(batch_id)
+            connection.batches.remove(batch_id)
         raise
     except BaseException:
-        # Stopped by a signal, when the message may be there already.
+        # A signal stopped this process; the message may be in the queue already.
         with suppress(RedisError):
-            link.batches.cancel(batch_id)
+            connection.batches.cancel(batch_id)
         raise
-    return batch_id, assignments
+    return batch_id, summaries
 
 
 def _new_id() -> str:
-    """A name that sorts by time and can be said aloud."""
+    """A short id that sorts by time."""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
-
-
-SHOWN = 3
-"""Outputs that a refusal names."""
 
 
 def check_outputs(manifest: Manifest, batches: BatchStore) -> None:
     """Raise `OutputsTaken` if a batch that is neither closed nor cancelled writes a file of this one's.
 
-    Only open batches are read, less than half a second for 100,000 segments.
+    Only open batches are read: less than half a second for 100,000 segments.
     """
     wanted = set(manifest.outputs())
     for batch_id in batches.open_ids(cancelled=False):
         if batch_id == manifest.batch_id:
-            continue  # an earlier attempt has added it, and its client did not hear so
+            continue  # an earlier attempt of this client has added it, but the reply was lost
         try:
             other = batches.manifest(batch_id)
         except Damaged:

@@ -196,7 +196,7 @@ def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=OperationalError))
+        patch.setattr(client._connection.app, "send_task", MagicMock(side_effect=OperationalError))
         with pytest.raises(BrokerUnreachable):
             client.submit(path)
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []
@@ -213,7 +213,7 @@ def test_a_batch_whose_client_is_stopped_while_it_sends_is_cancelled_and_in_nobo
     )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
+        patch.setattr(client._connection.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
     # Its message may be there, or not.

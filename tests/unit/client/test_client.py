@@ -1,4 +1,4 @@
-"""The client without a fleet: what it refuses, and what it says where Redis is of no use."""
+"""The client without a fleet: what it refuses, and its errors when Redis cannot be used."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CALLS: list[Callable[[Client, Path], object]] = [
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_redis_that_is_away_is_one_error_of_ours(call: Callable[[Client, Path], object], tmp_path: Path) -> None:
+def test_an_unreachable_redis_is_a_broker_error(call: Callable[[Client, Path], object], tmp_path: Path) -> None:
     client = Client("redis://:secret@127.0.0.1:1/0")
     with pytest.raises(BrokerUnreachable, match=r"Redis at redis://:\*\*\*@127.0.0.1:1/0 does not answer"):
         call(client, write_batch(tmp_path, [1]))
 
 
-def test_a_redis_that_refuses_is_an_error_of_ours(redis: Redis, valkey_url: str) -> None:
+def test_a_redis_that_refuses_a_command_is_a_broker_error(redis: Redis, valkey_url: str) -> None:
     client = Client(valkey_url)
     redis.set(client.keys.workers, "no sorted set")
     with pytest.raises(BrokerUnreachable, match="cannot be used: WRONGTYPE"):
@@ -47,7 +47,7 @@ def test_a_redis_that_refuses_is_an_error_of_ours(redis: Redis, valkey_url: str)
 
 @pytest.fixture
 def client(redis: Redis, valkey_url: str) -> Client:
-    """A client of a fleet whose one worker is only expected."""
+    """A client of a fleet with one worker, which is registered and not started."""
     settings = Settings(redis_url=valkey_url, fleet="test")
     worker = WorkerInfo("cpu.0@box", "box", 0, "queue", "cpu", "", "fake", "openaudio-s1-mini", 1)
     Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
@@ -85,20 +85,20 @@ def test_a_batch_is_cancelling_until_it_is_closed(
     assert states == ["submitting,", "cancelling,", "cancelled,"]
 
 
-def test_of_two_clients_at_the_very_same_moment_one_is_refused(
+def test_of_two_clients_that_submit_at_the_same_time_one_is_refused(
     client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Client(settings=client.settings)
     batch = write_batch(tmp_path, [2])
     first: list[BatchHandle] = []
 
-    def looked(*args: Any) -> None:
+    def check_then_lose(*args: Any) -> None:
         check_outputs(*args)
-        if not first:  # the other client has looked by now, too, and is faster
+        if not first:  # the other client has checked, too, and is the first to add its batch
             monkeypatch.undo()
             first.append(other.submit(batch))
 
-    monkeypatch.setattr(submit, "check_outputs", looked)
+    monkeypatch.setattr(submit, "check_outputs", check_then_lose)
     with pytest.raises(OutputsTaken) as refused:
         client.submit(batch)
     assert first[0].id in refused.value.message

@@ -1,4 +1,4 @@
-"""What there is to speak, and how long it takes."""
+"""What is left to generate, and how long it takes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch(sizes: dict[str, int]) -> Batch:
 
 
 def measured(*speeds: float) -> list[WorkerInfo]:
-    """Workers that have spoken at so many times real time; 0 for one that has not spoken."""
+    """Workers that have generated at so many times real time; 0 for one that has generated nothing yet."""
     return [
         replace(worker, spoken_s=100.0 * bool(speed), busy_s=100.0 / speed if speed else 0.0)
         for worker, speed in zip(WORKERS, speeds, strict=True)
@@ -50,17 +50,17 @@ def test_each_speakers_segments_are_counted() -> None:
     assert str(found) == "3 segments are left to speak, about 29 s of audio; no speed was measured yet"
 
 
-def test_a_finished_batch_says_so() -> None:
+def test_of_a_finished_batch_nothing_is_left() -> None:
     found = estimate(batch({"anna": 1}), ["anna/0.wav"], [])
     assert (found.audio_s, str(found)) == (0, "Nothing is left to speak")
 
 
-def test_the_last_worker_to_finish_decides() -> None:
+def test_the_time_is_that_of_the_last_worker_to_finish() -> None:
     assert seconds({"anna": 6, "bob": 1}, 10.0, 10.0) == pytest.approx(6, rel=0.03)
     assert seconds({"anna": 6, "bob": 1}, 10.0, 1.0) == pytest.approx(10, rel=0.03)
 
 
-def test_one_that_has_not_spoken_yet_is_as_fast_as_the_others() -> None:
+def test_a_worker_without_a_measured_speed_counts_as_average() -> None:
     assert seconds({"anna": 1, "bob": 4}, 5.0, 0.0) == pytest.approx(8, rel=0.03)
     assert seconds({"anna": 1}, 0.0, 0.0) is None
 
@@ -69,16 +69,16 @@ def test_a_shared_queue_is_emptied_together() -> None:
     assert seconds({"anna": 6, "bob": 3}, 6.0, 3.0, strategy=Strategy.SHARED) == pytest.approx(10, rel=0.03)
 
 
-def test_no_segment_is_longer_than_it_may_be() -> None:
+def test_no_segment_is_longer_than_its_limit() -> None:
     long = replace(batch({"anna": 1}), generation=Generation(max_new_tokens=43))
     assert estimate(long, [], []).audio_s == pytest.approx(2, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "98 min"), (9000.0, "2.5 h")]
+    ("seconds", "text"), [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "98 min"), (9000.0, "2.5 h")]
 )
-def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    forecast = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
-    assert str(forecast) == (
-        f"1 segments are left to speak, about {said} of audio; that takes about {said} at the measured speed"
+def test_times_are_rounded_as_estimates(seconds: float, text: str) -> None:
+    found = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
+    assert str(found) == (
+        f"1 segments are left to speak, about {text} of audio; that takes about {text} at the measured speed"
     )

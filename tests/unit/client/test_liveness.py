@@ -1,4 +1,4 @@
-"""What one who waits is told of a fleet that is not there."""
+"""What a waiting client logs when workers or collector are missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from redis import Redis
 
-from cloner.client import liveness as attendance
+from cloner.client import liveness
 from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
 from cloner.errors import BatchBroken
@@ -20,10 +20,10 @@ NO_COLLECTOR = "[Main] No collector is alive: the batch waits until one is; star
 
 
 @pytest.fixture
-def link(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> FleetConnection:
-    """The patience of a second, at most."""
-    monkeypatch.setattr(attendance, "LOOK_S", 0.0)
-    monkeypatch.setattr(attendance, "NOBODY_S", 0.0)
+def connection(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> FleetConnection:
+    """A connection whose checks are due at once."""
+    monkeypatch.setattr(liveness, "CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(liveness, "GIVE_UP_S", 0.0)
     return FleetConnection(Settings(redis_url=valkey_url, fleet="test", engine=EngineName.FAKE, alive_s=0.001))
 
 
@@ -31,66 +31,71 @@ def progress(state: BatchState = BatchState.RUNNING, cancelled: bool = False) ->
     return Progress("b", state, 2, 1, 0, 0, 0, 0.0, 0, cancelled)
 
 
-def come(link: FleetConnection, *, worker: bool = False, collector: bool = False) -> None:
-    """Let a worker or a collector be alive, for longer than the test takes."""
+def start(connection: FleetConnection, *, worker: bool = False, collector: bool = False) -> None:
+    """Make a worker or a collector count as alive for longer than the test takes."""
     if worker:
-        info = expected_worker(link.settings, WorkerSettings())
-        link.registry.register(info)
-        link.redis.zadd(link.keys.workers, {info.name: 2.0**40})
+        info = expected_worker(connection.settings, WorkerSettings())
+        connection.registry.register(info)
+        connection.redis.zadd(connection.keys.workers, {info.name: 2.0**40})
     if collector:
-        link.redis.set(link.keys.collector_heartbeat, "1")
+        connection.redis.set(connection.keys.collector_heartbeat, "1")
 
 
-def closing(link: FleetConnection) -> list[str]:
-    """The tasks that wait for the collector."""
-    return [json.loads(message)["headers"]["task"] for message in link.redis.lrange(link.queues.collector_queue, 0, -1)]
+def collector_tasks(connection: FleetConnection) -> list[str]:
+    """Names of the tasks in the collector's queue."""
+    return [
+        json.loads(message)["headers"]["task"]
+        for message in connection.redis.lrange(connection.queues.collector_queue, 0, -1)
+    ]
 
 
-def test_a_worker_that_is_missing_is_said_once_and_so_is_its_return(link: FleetConnection) -> None:
-    attending = Liveness(link)
-    assert [list(attending.look(progress())) for _ in range(3)] == [[NO_WORKER], [], []]
-    come(link, worker=True, collector=True)
-    assert [list(attending.look(progress())) for _ in range(2)] == [["[Main] 1 workers are alive again"], []]
-    link.redis.delete(link.keys.workers)
-    assert list(attending.look(progress())) == [NO_WORKER]
+def test_missing_workers_are_reported_once_and_so_is_their_return(connection: FleetConnection) -> None:
+    checks = Liveness(connection)
+    assert [list(checks.check(progress())) for _ in range(3)] == [[NO_WORKER], [], []]
+    start(connection, worker=True, collector=True)
+    assert [list(checks.check(progress())) for _ in range(2)] == [["[Main] 1 workers are alive again"], []]
+    connection.redis.delete(connection.keys.workers)
+    assert list(checks.check(progress())) == [NO_WORKER]
 
 
-def test_so_is_a_collector(link: FleetConnection) -> None:
-    come(link, worker=True)
-    attending = Liveness(link)
-    said: list[str] = []
-    while not said:  # one that has just been started takes its time: `alive_s`
-        said = list(attending.look(progress()))
-    assert said == [NO_COLLECTOR]
-    assert list(attending.look(progress())) == []
-    come(link, collector=True)
-    assert list(attending.look(progress())) == ["[Main] A collector is alive again"]
+def test_a_missing_collector_is_reported_once_and_so_is_its_return(connection: FleetConnection) -> None:
+    start(connection, worker=True)
+    checks = Liveness(connection)
+    lines: list[str] = []
+    while not lines:  # a collector counts as missing after `alive_s`
+        lines = list(checks.check(progress()))
+    assert lines == [NO_COLLECTOR]
+    assert list(checks.check(progress())) == []
+    start(connection, collector=True)
+    assert list(checks.check(progress())) == ["[Main] A collector is alive again"]
 
 
-def test_a_whole_fleet_says_nothing(link: FleetConnection) -> None:
-    come(link, worker=True, collector=True)
-    assert list(Liveness(link).look(progress())) == []
+def test_a_complete_fleet_is_not_reported(connection: FleetConnection) -> None:
+    start(connection, worker=True, collector=True)
+    assert list(Liveness(connection).check(progress())) == []
 
 
-def test_a_cancelled_batch_is_closed_by_the_collector_where_its_workers_are_gone(link: FleetConnection) -> None:
-    come(link, collector=True)
-    attending = Liveness(link)
+def test_without_workers_the_collector_closes_a_cancelled_batch_at_once(connection: FleetConnection) -> None:
+    start(connection, collector=True)
+    checks = Liveness(connection)
     for _ in range(3):
-        list(attending.look(progress(cancelled=True)))
-    assert closing(link) == ["cloner.close_batch"]
+        list(checks.check(progress(cancelled=True)))
+    assert collector_tasks(connection) == ["cloner.close_batch"]
 
 
-def test_or_do_not_give_it_back(link: FleetConnection, monkeypatch: pytest.MonkeyPatch) -> None:
-    come(link, worker=True, collector=True)
-    attending = Liveness(link)
-    list(attending.look(progress(cancelled=True)))
-    assert closing(link) == []
-    monkeypatch.setattr(attendance, "CANCEL_S", 0.0)
-    attending = Liveness(link)
-    list(attending.look(progress(cancelled=True)))
-    assert closing(link) == ["cloner.close_batch"]
+def test_with_workers_the_collector_closes_it_after_they_had_time(
+    connection: FleetConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(connection, worker=True, collector=True)
+    checks = Liveness(connection)
+    list(checks.check(progress(cancelled=True)))
+    assert collector_tasks(connection) == []
+    monkeypatch.setattr(liveness, "CANCEL_S", 0.0)
+    checks = Liveness(connection)
+    list(checks.check(progress(cancelled=True)))
+    assert collector_tasks(connection) == ["cloner.close_batch"]
 
 
-def test_a_cancelled_batch_that_nobody_can_gather_is_not_waited_for(link: FleetConnection) -> None:
+def test_a_cancelled_batch_is_given_up_without_any_process(connection: FleetConnection) -> None:
     with pytest.raises(BatchBroken, match=r"batch b is cancelled, and nobody is alive .* `cloner wait b` prints"):
-        list(Liveness(link).look(progress(cancelled=True)))
+        list(Liveness(connection).check(progress(cancelled=True)))

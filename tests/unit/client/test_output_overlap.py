@@ -1,4 +1,4 @@
-"""Batches that would write each other's files."""
+"""Batches with outputs in common."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
 
 @pytest.fixture
 def blobs(redis: Redis, valkey_url: str) -> Redis:
-    """One batch is under way."""
+    """A Redis with one open batch."""
     blobs = connect(valkey_url, decode=False)
     blobs.zadd(KEYS.batches, {"first": 1.0})
     blobs.hset(KEYS.batch("first"), "state", "running")
@@ -46,7 +46,7 @@ def blobs(redis: Redis, valkey_url: str) -> Redis:
     return blobs
 
 
-def test_a_batch_that_would_overwrite_one_under_way_is_refused_with_what_to_do(blobs: Redis) -> None:
+def test_a_batch_with_outputs_of_an_open_one_is_refused_with_what_to_do(blobs: Redis) -> None:
     with pytest.raises(OutputsTaken) as refused:
         check_outputs(manifest("second", ["new.wav", "4.wav", "3.wav", "0.wav", "1.wav"]), store(blobs))
     assert refused.value.message == (
@@ -55,28 +55,28 @@ def test_a_batch_that_would_overwrite_one_under_way_is_refused_with_what_to_do(b
     )
 
 
-def test_a_batch_with_files_of_its_own_is_taken(blobs: Redis) -> None:
+def test_a_batch_with_other_outputs_is_accepted(blobs: Redis) -> None:
     check_outputs(manifest("second", ["a/0.wav", "5.wav"]), store(blobs))
 
 
 @pytest.mark.parametrize(("field", "value"), [("state", "done"), ("state", "broken"), ("cancelled", "1")])
-def test_what_is_over_is_in_nobodys_way(blobs: Redis, field: str, value: str) -> None:
+def test_a_closed_or_cancelled_batch_does_not_count(blobs: Redis, field: str, value: str) -> None:
     blobs.hset(KEYS.batch("first"), field, value)
     check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
-def test_a_batch_that_is_written_down_and_not_opened_yet_is_in_the_way(blobs: Redis) -> None:
+def test_a_batch_that_is_not_opened_yet_counts(blobs: Redis) -> None:
     blobs.hset(KEYS.batch("first"), "state", "submitting")
     with pytest.raises(OutputsTaken):
         check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
-def test_a_manifest_that_has_expired_is_in_nobodys_way(blobs: Redis) -> None:
+def test_an_expired_manifest_does_not_count(blobs: Redis) -> None:
     blobs.delete(KEYS.manifest("first"))
     check_outputs(manifest("second", ["0.wav"]), store(blobs))
 
 
-def test_a_manifest_that_cannot_be_read_is_said(blobs: Redis, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_manifest_that_cannot_be_read_is_logged(blobs: Redis, capsys: pytest.CaptureFixture[str]) -> None:
     blobs.set(KEYS.manifest("first"), "not a manifest")
     check_outputs(manifest("second", ["0.wav"]), store(blobs))
     assert "batch first cannot be read here" in capsys.readouterr().err
