@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import cast
 
 from redis import Redis
 
@@ -14,7 +13,7 @@ from cloner.state.batches import BatchStore, Progress
 from cloner.state.connection import server_time
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
-from cloner.state.registry import WorkerInfo
+from cloner.state.registry import Registry, WorkerInfo
 
 GONE = "gone"
 """The state of a registered worker whose heartbeats have stopped."""
@@ -50,7 +49,9 @@ class FleetReader:
     def __init__(self, settings: Settings, redis: Redis, batches: BatchStore) -> None:
         self._redis = redis
         self._batches = batches
-        self._keys = RedisKeys(settings.fleet)
+        keys = RedisKeys(settings.fleet)
+        self._registry = Registry(redis, keys, settings.alive_s)
+        self._gpu_usage = GpuUsageTable(redis, keys)
         self._queues = settings.queues
         self._alive_s = settings.alive_s
 
@@ -60,20 +61,11 @@ class FleetReader:
 
     def workers(self) -> list[WorkerSnapshot]:
         """All registered workers, ordered by box and index."""
-        now = self.now()
-        beats = cast("list[tuple[str, float]]", self._redis.zrange(self._keys.workers, 0, -1, withscores=True))
-        with self._redis.pipeline(transaction=False) as pipe:
-            for name, _ in beats:
-                pipe.hgetall(self._keys.worker(name))
-            hashes = pipe.execute()
-        usage = GpuUsageTable(self._redis, self._keys).read(self._alive_s)
-        workers = []
-        for (_, beat), values in zip(beats, hashes, strict=True):
-            if info := WorkerInfo.from_hash(values):
-                silent_s = max(0.0, now - beat)
-                gpu_usage = usage.get((info.box, info.card))
-                workers.append(WorkerSnapshot(info, silent_s, silent_s > self._alive_s, gpu_usage))
-        return sorted(workers, key=lambda worker: (worker.info.box, worker.info.index))
+        usage = self._gpu_usage.read(self._alive_s)
+        return [
+            WorkerSnapshot(info, silent_s, silent_s > self._alive_s, usage.get((info.box, info.card)))
+            for info, silent_s in self._registry.all_workers()
+        ]
 
     def batches(self, newest: int) -> list[str]:
         """Ids of the newest batches, the last one submitted first."""
@@ -95,7 +87,7 @@ class FleetReader:
         """Queue -> number of messages that no process has taken."""
         queues = {worker.info.queue for worker in workers}
         # Queues of workers that were removed may still hold messages.
-        queues.update(str(queue) for queue in self._redis.hkeys(self._keys.worker_queues))
+        queues.update(self._registry.worker_queues())
         queues.update((self._queues.shared_queue(), self._queues.collector_queue))
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in sorted(queues):

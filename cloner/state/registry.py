@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from redis import Redis
 
@@ -231,10 +231,25 @@ class Registry:
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are assigned to them."""
-        names = self.redis.zrangebyscore(self.keys.workers, server_time(self.redis) - self._alive_s, "+inf")
+        return [worker for worker, silent_s in self.all_workers() if silent_s <= self._alive_s]
+
+    def all_workers(self) -> list[tuple[WorkerInfo, float]]:
+        """All registered workers, alive or not, with the seconds since their last heartbeat; ordered by box and
+        index."""
+        now = server_time(self.redis)
+        beats = cast("list[tuple[str, float]]", self.redis.zrange(self.keys.workers, 0, -1, withscores=True))
         with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hgetall(self.keys.worker(str(name)))
+            for name, _ in beats:
+                pipe.hgetall(self.keys.worker(name))
             hashes = pipe.execute()
-        workers = [worker for values in hashes if (worker := WorkerInfo.from_hash(values))]
-        return sorted(workers, key=lambda worker: (worker.box, worker.index))
+        workers = [
+            (worker, max(0.0, now - beat))
+            for (_, beat), values in zip(beats, hashes, strict=True)
+            if (worker := WorkerInfo.from_hash(values))
+        ]
+        return sorted(workers, key=lambda entry: (entry[0].box, entry[0].index))
+
+    def worker_queues(self) -> dict[str, str]:
+        """Queue -> name of its worker, of every worker that ever was: messages may be left in the queue of one that is
+        gone."""
+        return {str(queue): str(name) for queue, name in self.redis.hgetall(self.keys.worker_queues).items()}
