@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 
 from cloner.errors import BrokerUnreachable
-from cloner.queueing.app import make_app
+from cloner.queueing.app import make_client_app
 from cloner.settings import Settings, redacted
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, translate_redis_errors
@@ -32,7 +32,7 @@ class FleetConnection:
         self.registry = Registry(self.redis, keys, settings.alive_s)
         self.batches = BatchStore(self.blobs, keys, settings.batch_ttl_s)
         self.references = ReferenceStore(self.blobs, keys, settings.batch_ttl_s)
-        self.app = make_app(settings)
+        self.app = make_client_app(settings)
 
     def translate_redis_errors(self) -> AbstractContextManager[None]:
         """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""

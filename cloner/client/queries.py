@@ -1,52 +1,73 @@
-"""Asking the collector what is there of some outputs: a client does not see the fleet's output folder."""
+"""Requests to the collector about outputs: a client does not see the fleet's output folder."""
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's own
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from cloner.client.connection import FleetConnection
-from cloner.errors import ClonerError
+from cloner.errors import BrokerUnreachable, ClonerError, reason_of
 from cloner.names import FIND_FINISHED
-from cloner.protocol.messages import Answer, Question
+from cloner.protocol.messages import FinishedRequest, FinishedResponse
+from cloner.settings import redacted
+from cloner.state.connection import server_time
 
-ASK_S = 30.0
-"""Seconds that the collector gets to answer: it may have a batch in hand, and a million lines to read."""
-
-POLL_S = 0.1
-"""Seconds between two looks for the answer."""
+RESPONSE_S = 30.0
+"""Seconds in which the collector must respond: it may be working on a batch, and have a million lines to read."""
 
 
-def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> Answer:
+def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
     """What the fleet has of `wanted`, outputs with their content keys.
 
-    Question and answer expire, by the server's clock. Raises `ClonerError` where no collector answers, and takes the
-    message back.
+    The request expires, by the server's clock, when this gives up on a response. Raises `BrokerUnreachable`, and
+    `ClonerError` where no collector responds, or it cannot read the records.
     """
-    number = secrets.token_hex(8)
-    keep_s = int(2 * ASK_S)
+    request = FinishedRequest(wanted=dict(wanted)).pack()
     with link.translate_redis_errors():
-        link.blobs.set(link.keys.question(number), Question(wanted=dict(wanted)).pack(), ex=keep_s)
-        link.tell_collector(FIND_FINISHED, [number, keep_s], task_id=number)
-        deadline = time.monotonic() + ASK_S
-        while not isinstance(data := link.blobs.getdel(link.keys.answer(number)), bytes):
-            if time.monotonic() > deadline:
-                _take_back(link, number)
-                raise ClonerError(
-                    f"no collector has answered within {ASK_S:g} s, so nobody knows what is there: start the fleet with"
-                    " `launcher up`, or look into its output folder with --out where you see it"
-                )
-            time.sleep(POLL_S)
-    answer = Answer.unpack(data)
-    if answer.error:
-        raise ClonerError(f"the collector could not look: {answer.error}")
-    return answer
+        try:
+            data = _call(link, request, f"({len(wanted)} outputs)")
+        except OperationalError as error:
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(link.url)}: {error}") from error
+        except RuntimeError as error:
+            # Celery's, where it could not listen for the result again.
+            raise error.__cause__ if isinstance(error.__cause__, RedisError) else error from None
+    response = FinishedResponse.unpack(data)
+    if response.error:
+        raise ClonerError(f"the collector could not look: {response.error}")
+    return response
 
 
-def _take_back(link: FleetConnection, number: str) -> None:
-    link.redis.delete(link.keys.question(number))
+def _call(link: FleetConnection, request: bytes, summary: str) -> bytes:
+    """The result of the collector's task, removed from Redis."""
     queue = link.queues.collector_queue
+    expires = datetime.fromtimestamp(server_time(link.redis) + RESPONSE_S, UTC)
+    result = link.app.send_task(FIND_FINISHED, (request,), queue=queue, expires=expires, argsrepr=summary)
+    try:
+        data = result.get(timeout=RESPONSE_S, propagate=False)
+    except TimeoutError:
+        _remove_message(link, queue, result.id)
+        raise ClonerError(
+            f"no collector has answered within {RESPONSE_S:g} s, so nobody knows what is there: start the fleet with"
+            " `launcher up`, or look into its output folder with --out where you see it"
+        ) from None
+    finally:
+        result.forget()
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, TaskRevokedError):
+        raise ClonerError(
+            f"the collector took the request for one of more than {RESPONSE_S:g} s ago: set its clock and that of Redis"
+        )
+    reason = reason_of(data) if isinstance(data, Exception) else "what Redis holds as its response is damaged"
+    raise ClonerError(f"the collector could not look: {reason}")
+
+
+def _remove_message(link: FleetConnection, queue: str, task_id: str) -> None:
+    """Remove a message that no collector has taken: it may be large, and stay until there is a collector."""
     for message in map(str, link.redis.lrange(queue, 0, -1)):
-        if number in message:
+        if task_id in message:
             link.redis.lrem(queue, 1, message)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run until told to stop."""
+    """Run until stopped; returns the exit status."""
     from cloner.errors import ClonerError
     from cloner.events import Event
     from cloner.logs import configure, log_event
@@ -37,7 +37,7 @@ def main() -> int:
 
         with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
-            threading.Thread(target=watch_stalled_batches, args=(settings,), name="lost", daemon=True).start()
+            threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()
             return run_worker(settings, "cloner.collector.tasks", name, [settings.queues.collector_queue])
     except ClonerError as error:
         log_event(Event.FAILED, error=error.message)
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _beat(settings: Settings) -> None:
-    """Say that this collector is alive, again and again: who waits for a batch wants to know."""
+    """Send heartbeats as long as this process lives: clients that wait for a batch check for a live collector."""
     from redis import RedisError
 
     from cloner.state.connection import connect
@@ -53,7 +53,7 @@ def _beat(settings: Settings) -> None:
 
     registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
     while True:
-        with suppress(RedisError):  # Celery tells of an outage
+        with suppress(RedisError):  # Celery logs an outage
             registry.beat_collector(os.getpid())
         time.sleep(settings.heartbeat_s)
 

@@ -1,8 +1,8 @@
-"""Batches of which nothing is under way any more: noticed, and set going again.
+"""Recovery of stalled batches: open batches without a message that would go on with them.
 
-A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. A worker that
-dies between a chunk's result and the chord's count of it is not asked again: Celery takes the chunk for done. Opening
-and closing may both run twice, so nothing is lost by trying.
+A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. If a worker
+dies between storing a chunk's result and counting it in the chord, Celery does not run the chunk again, since it has a
+result. Opening and closing a batch may both run twice, so resuming one that is not stalled does no harm.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from cloner.state.connection import HASTE_S, connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 
-LOOK_S = 5.0
-"""Seconds between two looks. Lost is what seems so twice: a batch is written down before its message is sent."""
+SCAN_INTERVAL_S = 5.0
+"""Seconds between two scans. A batch is stalled if both find it so: it is stored before its message is sent."""
 
 
 def watch_stalled_batches(settings: Settings) -> None:
-    """Look again and again, for as long as this process lives."""
+    """Resume stalled batches for as long as this process lives."""
     redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
     text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
     app = make_app(settings)
     seen: set[str] = set()
     while True:
-        threading.Event().wait(LOOK_S)
-        lost: set[str] = set()
+        threading.Event().wait(SCAN_INTERVAL_S)
+        stalled: set[str] = set()
         try:
-            lost.update(stalled_batches(text, redis, settings))
-            for batch_id in lost & seen:
+            stalled.update(stalled_batches(text, redis, settings))
+            for batch_id in stalled & seen:
                 resume_batch(app, _batches(redis, settings), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
-            # Redis is away: whoever works on a batch says so.
+            # An outage of Redis: Celery logs it.
             log_event(Event.STALLED_BATCHES_NOT_READ, error=error)
-        seen = lost - seen
+        seen = stalled - seen
 
 
 def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
-    """The batches that are open, and of which no message is in anybody's hand, nor any message in a queue where one of
-    theirs might be. `text` decodes."""
+    """Ids of the open batches that have no unacknowledged message, and whose messages could only be in queues that are
+    empty. `text` decodes."""
     keys, queues, batches = RedisKeys(settings.fleet), settings.queues, _batches(redis, settings)
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
-    hands = _in_hand(text, keys)
-    everybodys = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
-    everybodys |= {queues.shared_queue(), queues.collector_queue}
-    if text.exists(*everybodys):
+    unacked = _unacked_messages(text, keys)
+    common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
+    common |= {queues.shared_queue(), queues.collector_queue}
+    if text.exists(*common):
         return
     for batch_id in open_ids:
-        if any(batch_id in message for message in hands):
+        if any(batch_id in message for message in unacked):
             continue
         try:
             manifest = batches.manifest(batch_id)
@@ -71,13 +71,13 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
         if manifest is None:
             continue
         own = {chunk.queue for chunk in manifest.chunks}
-        # Its own queues too: their workers may be gone, and their messages wait for whoever takes them over.
+        # Its own queues too: their workers may be gone, and their messages not yet moved by a launcher.
         if not own or not text.exists(*own):
             yield batch_id
 
 
 def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id: str) -> None:
-    """Have a lost batch opened again, or closed if all of its chunks are finished."""
+    """Send a message that opens a stalled batch again, or closes it if all of its chunks are finished."""
     try:
         progress = batches.progress(batch_id)
     except ClonerError as error:
@@ -98,9 +98,10 @@ def _batches(redis: Redis, settings: Settings) -> BatchStore:
     return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
 
 
-def _in_hand(text: Redis, keys: RedisKeys) -> list[str]:
-    """What everybody in the fleet, dead or alive, has in hand, as Celery packs it: a batch's id stands in it."""
-    held: list[str] = []
+def _unacked_messages(text: Redis, keys: RedisKeys) -> list[str]:
+    """The unacknowledged messages of all processes of the fleet, dead or alive, as kombu packs them: they contain their
+    batch's id."""
+    messages: list[str] = []
     for key in text.scan_iter(keys.unacked("*"), count=1000, _type="HASH"):
-        held += map(str, text.hvals(str(key)))
-    return held
+        messages += map(str, text.hvals(str(key)))
+    return messages

@@ -1,6 +1,7 @@
-"""The collector's tasks, on a CPU queue of their own: open a batch, and close it when its chord is complete.
+"""The collector's tasks, on a queue of their own: open a batch, close it when its chord is complete, and find finished
+outputs.
 
-Never imports torch: a box that only collects needs none.
+Never imports torch: a box with nothing but a collector needs none.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from celery import chord, current_app, shared_task
+from celery import Task, chord, current_app, shared_task
+from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
@@ -22,7 +25,7 @@ from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, co
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
 from cloner.output.reuse import finished_outputs, reuse_finished
-from cloner.protocol.messages import Answer, Manifest, Question, check_batch_id
+from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
 from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
@@ -33,8 +36,8 @@ from cloner.state.keys import RedisKeys
 
 
 @contextmanager
-def _telling_who_waits(batches: BatchStore, settings: Settings, batch_id: str) -> Iterator[None]:
-    """Whatever ends the task ends the batch: who waits for it is told why."""
+def _breaking_batch_on_error(batches: BatchStore, settings: Settings, batch_id: str) -> Iterator[None]:
+    """Inside it, an error that ends the task marks the batch as broken, so that clients do not wait for it."""
     try:
         with bound_contextvars(batch=batch_id, worker=collector_name(settings.box)):
             yield
@@ -47,43 +50,44 @@ def _telling_who_waits(batches: BatchStore, settings: Settings, batch_id: str) -
 def open_batch(batch_id: str) -> None:
     """Publish the batch's chunks as one chord.
 
-    The client sends one message, so a batch is whole or not there. Ids are made from the batch's own: were this run
-    twice, the chord would count each chunk once, and a chunk's second run would find everything spoken.
+    The client sends one message, so a batch is in Redis as a whole or not at all. The ids of chord and chunks derive
+    from the batch's: should this run twice, the chord counts each chunk once, and a chunk's second run finds all of its
+    segments finished.
     """
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _telling_who_waits(_batches(redis, settings), settings, batch_id):
+    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
         retry_on_outage(_open, redis, settings, batch_id)
 
 
 @shared_task(name=CLOSE_BATCH, ignore_result=True)
 def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
-    """The chord's body, and its errback: gather what the record says into one result.
+    """The chord's body, and its errback: gather the record's lines into one result.
 
-    May run again; it says the same. Celery hands the body the chunks' counts and an errback the body's id.
+    May run twice, with the same result. Celery passes the chunks' counts to the body, and the body's id to an errback.
     """
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _telling_who_waits(_batches(redis, settings), settings, batch_id):
+    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
         retry_on_outage(_close, redis, settings, batch_id)
 
 
-@shared_task(name=FIND_FINISHED, ignore_result=True)
-def find_finished(number: str, keep_s: int) -> None:
-    """Answer a client's question, if it still waits: its question expires when it has given up."""
-    settings = load_settings()
-    redis = connect(settings.require_redis_url(), decode=False)
-    data = retry_on_outage(redis.getdel, RedisKeys(settings.fleet).question(number))
-    if not isinstance(data, bytes):
-        return
+@shared_task(name=FIND_FINISHED, bind=True)
+def find_finished(self: Task, request: bytes) -> bytes:
+    """Return the packed `FinishedResponse` to a packed `FinishedRequest`.
+
+    Celery does not run an expired request; one that expires meanwhile leaves no result, for the client is gone.
+    """
     try:
-        found = finished_outputs(OutputRoot(settings.out_dir), Question.unpack(data).wanted)
-        answer = Answer(finished=list(found.finished), changed=list(found.changed))
-    except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
-        answer = Answer(finished=[], changed=[], error=reason_of(error))
-    retry_on_outage(redis.set, RedisKeys(settings.fleet).answer(number), answer.pack(), ex=keep_s)
+        found = finished_outputs(OutputRoot(load_settings().out_dir), FinishedRequest.unpack(request).wanted)
+        response = FinishedResponse(finished=list(found.finished), changed=list(found.changed)).pack()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
+        response = FinishedResponse(error=reason_of(error)).pack()
+    if self.request.expires and datetime.fromisoformat(self.request.expires) < datetime.now(UTC):
+        raise Ignore
+    return response
 
 
 def _batches(redis: Redis, settings: Settings) -> BatchStore:
@@ -96,19 +100,19 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     if batches.is_cancelled(batch_id):
         _close(redis, settings, batch_id)
         return
-    # Before its chunks are there: on a second box, another collector may close it as soon as they are.
+    # Before its chunks are sent: another box's collector may close it as soon as they are finished.
     batches.set_running(batch_id)
     _reuse_finished(batches, manifest, settings)
     _publish(manifest, settings)
 
 
 def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
-    """Note what earlier batches have generated, in the record for the workers and in the progress for who waits."""
+    """Add what earlier batches have generated to the record, for the workers, and to the progress, for clients."""
     batch_id = manifest.batch_id
     try:
         chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
-        # All that is lost is time: it is spoken again.
+        # It costs only time: the segments are generated again.
         log_event(Event.FAILED, error=error.message)
         return
     if not chunks:
@@ -131,7 +135,7 @@ def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
     batches = _batches(redis, settings)
     cancelled = batches.is_cancelled(batch_id)
     result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
-    # Before anybody is told that it is done: a run ends then, and its collector with it.
+    # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
     batches.close(result, len(manifest.chunks))
@@ -149,15 +153,15 @@ def _publish(manifest: Manifest, settings: Settings) -> None:
         )
     chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
     body = close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue, argsrepr=chunks)
-    # With Redis, a chord that has failed chunks says so only when all are back: then it is closed without them.
+    # With Redis, a chord with failed chunks calls its errback when all have ended: the batch is closed without them.
     body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue))
-    # Nobody waits for the chunks' results; Celery would keep each, and listen for it as long as this process lives.
+    # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
     current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
-    """The batch's result. A segment without a line in the record is an error too: none is passed over."""
+    """The batch's result, in which a segment without a line in the record is an error."""
     results: dict[int, str] = {}
     errors: dict[int, SegmentError] = {}
     workers: dict[str, int] = {}
@@ -175,7 +179,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
                 code, message = found.code, found.message
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
             else:
-                code, message = _unspoken(record, cancelled)
+                code, message = _error_without_line(record, cancelled)
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
         texts, own = len(speaker.segments), spoken[before:]
         speakers[speaker.id] = SpeakerResult(
@@ -194,7 +198,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
         reused=sum(segment.reused for segment in spoken),
         truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         submitted_at=manifest.submitted_at,
-        # A server whose clock was put back meanwhile cannot tell.
+        # 0 where the server's clock was put back meanwhile.
         elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
         audio_s=_audio_s(spoken),
         reused_audio_s=_audio_s(segment for segment in spoken if segment.reused),
@@ -210,7 +214,7 @@ def _audio_s(segments: Iterable[SegmentResult]) -> float:
     return round(sum(segment.audio_s for segment in segments), 3)
 
 
-def _unspoken(record: Record, cancelled: bool) -> tuple[str, str]:
+def _error_without_line(record: Record, cancelled: bool) -> tuple[str, str]:
     if cancelled:
         return "cancelled", "the batch was cancelled before this segment was spoken"
     return "missing", (
@@ -229,9 +233,9 @@ def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
 
 
 def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:
-    """Put a file for people and programs beside the record, whole or not at all. What is in the way is only said.
+    """Put a file for users beside the record, whole or not at all. Errors are only logged.
 
-    The result still goes to Redis: who waits for it must not wait for room on a disk, nor for a page to be mended.
+    The result goes to Redis in any case: clients do not wait for room on a disk, nor for a report that cannot be made.
     """
     path = batch_directory(settings.out_dir.resolve(), batch_id) / name
     part = path.with_name(f"{path.stem}-{os.getpid()}.part")
@@ -242,7 +246,7 @@ def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable
         with part.open("w", encoding="utf-8") as file:
             file.writelines(pieces)
         part.replace(path)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the batch is closed
+    except Exception as error:  # noqa: BLE001 - the batch is closed in any case
         with suppress(OSError):
             part.unlink(missing_ok=True)
         log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

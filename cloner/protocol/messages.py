@@ -42,7 +42,7 @@ class Packed(BaseModel):
             if inflating.eof:
                 return cls.model_validate_json(text)
             reason = f"it is cut off, or longer than {MAX_BYTES} bytes"
-        except (zlib.error, ValidationError) as error:
+        except (zlib.error, ValidationError, TypeError) as error:
             reason = str(error).splitlines()[0]
         raise Damaged(f"what Redis holds as a {cls.__name__} is damaged, or another version wrote it ({reason})")
 
@@ -231,21 +231,21 @@ class Manifest(_Wire, Packed):
         )
 
 
-class Question(_Wire, Packed):
-    """What a client asks the collector about outputs that only the fleet sees."""
+class FinishedRequest(_Wire, Packed):
+    """A client's request to the collector: which outputs exist already, since only the fleet sees them."""
 
     wanted: dict[str, str]
     """Output -> content key."""
 
 
-class Answer(_Wire, Packed):
-    """What the collector found in the records; the other outputs that were asked about are missing."""
+class FinishedResponse(_Wire, Packed):
+    """The collector's response, from the records; wanted outputs that are in neither list are missing."""
 
-    finished: list[str]
-    changed: list[str]
+    finished: list[str] = []
+    changed: list[str] = []
     """Outputs that were generated with another key."""
     error: str = ""
-    """Why it could not look, if it could not."""
+    """Why the collector could not read the records, if it could not."""
 
 
 def schema_of(message: object) -> int:

@@ -1,9 +1,9 @@
-"""Vitals of life of each process of a worker or collector, for the launcher to see.
+"""Heartbeats of both processes of a worker or collector, which the launcher checks.
 
-A thread beats in both, Celery's parent and the child: it stops where the process is frozen, and only there. A busy
-interpreter holds it up by less than a second; a parent that waits for Redis to come back goes on beating.
+A thread in Celery's parent process and one in its child send them. It stops only where the process is frozen: a busy
+interpreter delays it by less than a second, and it goes on while the parent waits for an outage of Redis to end.
 
-Celery imports this module in every process of a worker (`app.run_worker` tells it to).
+Celery imports this module in every process of a worker, as `app.run_worker` sets.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from cloner.settings import Settings, load_settings
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.keys import RedisKeys
 
-HOLDER = "CLONER_HOLDER"
-"""Environment variable in which the parent tells its child under what name the two hold messages."""
+CONSUMER = "CLONER_CONSUMER"
+"""Environment variable by which the child process gets the name under which its parent takes messages."""
 
 
-def start_heartbeat(settings: Settings, holder: str, part: str) -> None:
-    """Show signs of life until the process ends: its id and a count that grows.
+def start_heartbeat(settings: Settings, consumer: str, part: str) -> None:
+    """Send heartbeats until the process ends: its id and a count that grows.
 
-    And end it, with all that it started, when another launcher than its own has the box: that one starts another
-    process of the same name, and what both take would be in one hand.
+    Kills it, with all that it started, when another launcher than its own holds the box: that one starts another
+    process of the same name, and the unacknowledged messages of the two would be mixed.
     """
     redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
     keys = RedisKeys(settings.fleet)
-    field = keys.process_heartbeat(holder, part)
+    field = keys.process_heartbeat(consumer, part)
     lease = os.environ.get(LEASE)
 
     def beat() -> None:
@@ -51,11 +51,11 @@ def start_heartbeat(settings: Settings, holder: str, part: str) -> None:
                 log_event(Event.PROCESS_HEARTBEAT_MISSED, error=error)
             threading.Event().wait(settings.heartbeat_s)
 
-    threading.Thread(target=beat, name="pulse", daemon=True).start()
+    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
 
 
 @worker_process_init.connect
 def start(**_: Any) -> None:
-    """In the child: end with the parent, and beat before anything else is done."""
+    """In the child process: have it end with its parent, and start its heartbeat before it does anything else."""
     die_with_parent()
-    start_heartbeat(load_settings(), os.environ[HOLDER], CHILD)
+    start_heartbeat(load_settings(), os.environ[CONSUMER], CHILD)

@@ -1,13 +1,10 @@
-"""Taking a message out of a queue and into a hand in one step.
+"""kombu's Redis transport, changed where it loses messages.
 
-kombu pops a message and then notes, in a second command, that it is in this worker's hand. A worker that is killed, or
-frozen, in between loses it, and its batch would wait for ever. Here one script does both.
+Taking a message: kombu pops it and then, in a second command, notes it as unacknowledged. A worker that is killed, or
+frozen, in between loses it, and its batch never ends. `Channel` does both in one script.
 
-
-Messages that Celery drops when it loses its connection, given back to their queues when it has a new one.
-
-What was delivered and not begun, Celery forgets: another broker would deliver it again. Redis keeps it as in this
-worker's hand, and kombu would never give it back.
+Losing the connection: Celery forgets the messages that were delivered and not started, since another broker would
+deliver them again. Redis keeps them as unacknowledged, and kombu would never requeue them. `RequeueOnReconnect` does.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from kombu.transport import redis
 from kombu.utils.json import loads
 
 WAIT_S = 0.2
-"""Seconds between two looks into the shared queue while there is no work; a worker's own is watched all the time."""
+"""Seconds between two polls of the shared queue while there is no work; of a worker's own it hears at once."""
 
 TAKE = """
 for number = 3, #KEYS do
@@ -43,28 +40,28 @@ for number = 3, #KEYS do
 end
 return false
 """
-"""The next message of the first queue that has one, as `QoS.append` of kombu packs it. What nobody can read is left to
-kombu."""
+"""Takes the next message of the first queue that has one, and notes it as `QoS.append` of kombu does. A message that
+cannot be read is left to kombu."""
 
 
 class QoS(redis.QoS):
-    """One chunk in hand, and none in reserve, even after each lost connection, while the chunk in hand goes on: at the
-    next lost connection what is in reserve would be dropped.
+    """One chunk in flight and none prefetched, also after a lost connection, while the chunk in flight goes on: at the
+    next lost connection Celery would drop what it has prefetched.
 
-    Celery's own setting for that (``worker_disable_prefetch``, 5.7) asks the pool, which is gone already when a worker
+    Celery's own setting for that (``worker_disable_prefetch``, 5.7) asks the pool, which no longer exists when a worker
     stops, and ends in a traceback.
     """
 
     def can_consume(self) -> bool:
-        # The channel of remote control has no queue of work. Were it not read while a chunk is in hand, nobody's ping
-        # would be answered, and a lost connection of it would keep Celery's loop spinning until the chunk's end.
+        # The channel of remote control has no queue of work. Were it not read while a chunk is in flight, no ping would
+        # be answered, and a lost connection of it would keep Celery's loop spinning until the chunk's end.
         working = reserved_requests and self.channel.active_queues
         return not working and bool(super().can_consume())  # type: ignore[no-untyped-call]
 
 
 class Channel(redis.Channel):
-    """kombu's channel (5.7), which asks for one message by BRPOP whenever it may take one and reads the answer when it
-    comes. This one asks by the script, and where there is nothing, by a command that waits without taking.
+    """kombu's channel (5.7) sends BRPOP whenever it may take a message, and reads the answer when it comes. This one
+    sends the script, and where the queues are empty, a command that waits without taking a message.
     """
 
     QoS = QoS
@@ -77,7 +74,7 @@ class Channel(redis.Channel):
         if not queues:
             return
         if self._waits:
-            # A message of the worker's own queue is put back where it was; it is there for the script to take.
+            # It moves a message of the worker's own queue to where it was, for the script to take.
             command = ["BLMOVE", queues[0], queues[0], "RIGHT", "RIGHT", WAIT_S]
         else:
             command = ["EVAL", TAKE, 2 + len(queues), self.unacked_key, self.unacked_index_key, *queues, time()]
@@ -104,7 +101,7 @@ class Channel(redis.Channel):
 
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError)
-"""What comes of a message that kombu has not written."""
+"""Errors of reading a message that kombu has not written."""
 
 
 class RequeueOnReconnect(StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -113,16 +110,16 @@ class RequeueOnReconnect(StartStopStep):  # type: ignore[misc]  # Celery has no 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        """Give back what this process holds, by its own key, and does not work on."""
+        """Requeue the messages that this process has not acknowledged, and does not work on."""
         channel = consumer.task_consumer.channel
-        begun = {request.id for request in active_requests}
+        started = {request.id for request in active_requests}
         for tag, packed in channel.client.hgetall(channel.unacked_key).items():
-            if _task(packed) not in {None, *begun}:
+            if _task(packed) not in {None, *started}:
                 channel.qos.restore_by_tag(tag)
 
 
 def _task(packed: bytes) -> str | None:
-    """The id of a message's task, as kombu packs what somebody has in hand; None if nobody can tell."""
+    """The id of the task of an unacknowledged message, as kombu packs it; None if it cannot be read."""
     try:
         return str(json.loads(packed)[0]["headers"]["id"])
     except UNREADABLE:

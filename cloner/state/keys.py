@@ -97,13 +97,5 @@ class RedisKeys:
         """String: a reference's bytes, under their content hash."""
         return self._key(f"reference:{digest}")
 
-    def question(self, number: str) -> str:
-        """String: outputs that a client asks the collector about, compressed."""
-        return self._key(f"question:{number}")
-
-    def answer(self, number: str) -> str:
-        """String: what the collector found, compressed."""
-        return self._key(f"answer:{number}")
-
     def _key(self, rest: str) -> str:
         return f"cloner:{self.fleet}:{rest}"

@@ -18,9 +18,9 @@ from cloner.errors import BatchBroken, Damaged
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
 from cloner.protocol.messages import (
     MAX_BYTES,
-    Answer,
     ChunkMessage,
     ChunkRow,
+    FinishedResponse,
     Manifest,
     PartRow,
     ReferenceRow,
@@ -252,10 +252,8 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         blobs.set(keys.manifest(batch_id), data)
         blobs.hset(keys.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
         scene.send(OPEN_BATCH, batch_id, queue=queues.collector_queue)
-    questions = {"pickle": pickle.dumps(OpensDoor(scene.door)), "bomb": packed["bomb"], "empty": b""}
-    for number, data in questions.items():
-        blobs.set(keys.question(number), data)
-        scene.send(FIND_FINISHED, number, 600, queue=queues.collector_queue)
+    requests: list[object] = [pickle.dumps(OpensDoor(scene.door)), packed["bomb"], b"", "text", None]
+    responses = [scene.app.send_task(FIND_FINISHED, (data,), queue=queues.collector_queue) for data in requests]
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
         scene.send(OPEN_BATCH, name, queue=queues.collector_queue)
@@ -267,10 +265,9 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
             ignore_result=True,
         )
     scene.is_unharmed()
-    for number in questions:
-        answer = blobs.get(keys.answer(number))
-        assert isinstance(answer, bytes)
-        assert "what Redis holds as a Question is damaged" in Answer.unpack(answer).error
+    for response in responses:
+        error = FinishedResponse.unpack(response.get(timeout=60)).error
+        assert "what Redis holds as a FinishedRequest is damaged" in error
     for batch_id in packed:
         with pytest.raises(BatchBroken, match=f"batch {batch_id} is broken: what Redis holds as "):
             scene.client.batch(batch_id).result()

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
-from cloner.client import queries as asking
+from cloner.client import queries
 from cloner.client.estimate import Counts
 from cloner.errors import ClonerError, UnknownBatch, UsageError
 from cloner.settings import Settings, WorkerSettings
+from cloner.state.connection import server_time
 from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Start, environment, run_cloner, spoken
 from tests.integration.test_again import change
@@ -19,9 +20,9 @@ from tests.support.batches import write_batch
 
 
 def dump(client: Client) -> dict[str, object]:
-    """What lies in Redis of the fleet's batches, questions and messages."""
+    """What lies in Redis of the fleet's batches, its messages, and results of tasks."""
     redis, keys = client.redis, client.keys
-    kept = (keys.batch("*"), keys.batches, keys.reference("*"), keys.question("*"), keys.answer("*"))
+    kept = (keys.batch("*"), keys.batches, keys.reference("*"), "celery-task-meta-*")
     patterns = (*kept, f"cloner.{keys.fleet}.*")
     return {str(key): redis.dump(key) for pattern in patterns for key in redis.scan_iter(pattern)}
 
@@ -82,11 +83,21 @@ def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Registry(client.redis, client.keys, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
-    monkeypatch.setattr(asking, "ASK_S", 0.5)
+    monkeypatch.setattr(queries, "RESPONSE_S", 0.5)
     with pytest.raises(ClonerError, match=r"no collector has answered within 0.5 s.*--out"):
         client.plan(write_batch(tmp_path, [2]))
     assert client.redis.llen(client.queues.collector_queue) == 0
-    assert not list(client.redis.scan_iter(client.keys.question("*")))
+    assert not list(client.redis.scan_iter("celery-task-meta-*"))
+
+
+def test_an_expired_request_is_not_run(
+    launch: Start, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch("--workers", "1").wait_for("Models loaded!")
+    monkeypatch.setattr(queries, "server_time", lambda redis: server_time(redis) - 2 * queries.RESPONSE_S)
+    with pytest.raises(ClonerError, match="the collector took the request for one of more than 30 s ago"):
+        client.plan(write_batch(tmp_path, [2]))
+    assert not list(client.redis.scan_iter("celery-task-meta-*"))
 
 
 def blocked_batch(folder: Path, out: Path) -> Path:

@@ -30,11 +30,14 @@ def test_a_signal_is_one_line_and_the_shells_status(capfd: pytest.CaptureFixture
     assert signal.getsignal(number) is before
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with report_errors():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert capfd.readouterr().err == ""
     finally:
         signal.signal(signal.SIGHUP, before)
 

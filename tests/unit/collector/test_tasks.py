@@ -1,4 +1,4 @@
-"""Gathering a batch's result from its manifest and its record."""
+"""A batch's result, made from its manifest and its record."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     assert (result.source, result.submitted_at) == ("b.json", 1.0)
 
 
-def test_audio_of_earlier_batches_is_counted_and_told_apart(tmp_path: Path) -> None:
+def test_audio_of_earlier_batches_is_counted_separately_too(tmp_path: Path) -> None:
     result = gathered(tmp_path, spoken(0, reused=True), spoken(1))
     assert (result.reused, result.reused_audio_s, result.audio_s) == (1, 0.929, 1.858)
 
 
 def _pieces_of_a_page_that_breaks() -> Iterator[str]:
     yield "the first half"
-    raise ValueError("a name that nobody thought of")
+    raise ValueError("a name that the template cannot show")
 
 
 @pytest.mark.parametrize("in_the_way", ["a page that breaks", "a folder of its name"])
-def test_a_report_that_cannot_be_written_is_said_and_harms_nothing(
+def test_a_report_that_cannot_be_written_is_logged_and_leaves_no_file(
     tmp_path: Path, in_the_way: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(out_dir=tmp_path)
@@ -88,24 +88,24 @@ def test_a_report_that_cannot_be_written_is_said_and_harms_nothing(
     assert [path.name for path in kept.iterdir()] == ["report.html"]
 
 
-def test_a_batch_that_is_closed_twice_has_one_report_the_last(tmp_path: Path) -> None:
+def test_a_batch_that_is_closed_twice_keeps_the_last_report(tmp_path: Path) -> None:
     for words in ("first", "second"):
         _write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
     (written,) = (tmp_path / ".cloner/b").iterdir()
     assert written.read_text() == "second!"
 
 
-def test_a_segment_without_a_line_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_the_error_of_a_segment_without_a_line_names_the_record(tmp_path: Path) -> None:
     assert str(tmp_path / ".cloner" / "b") in gathered(tmp_path).errors[0].message
 
 
-def test_what_a_cancelled_batch_has_not_spoken_is_cancelled(tmp_path: Path) -> None:
+def test_segments_that_a_cancelled_batch_has_not_generated_are_cancelled(tmp_path: Path) -> None:
     result = gathered(tmp_path, spoken(0), cancelled=True)
     assert result.cancelled
     assert {error.code for error in result.errors.values()} == {"cancelled"}
 
 
-def test_a_result_survives_its_way(tmp_path: Path) -> None:
+def test_a_result_is_the_same_after_packing(tmp_path: Path) -> None:
     result = gathered(tmp_path, spoken(0))
     assert BatchResult.unpack(result.pack()) == result
     assert "\n" not in result.to_json()

@@ -1,4 +1,4 @@
-"""Every setting of Celery that we make. What each is for is seen at work in the integration tests, where it can be."""
+"""Every setting of Celery. The integration tests show the effect of each, where they can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloner.errors import BadSetting
-from cloner.queueing.app import make_app
+from cloner.queueing.app import make_app, make_client_app
 from cloner.settings import Settings
 
 SETTINGS = {
@@ -50,15 +50,22 @@ def conf() -> Any:
 @pytest.mark.parametrize(("name", "value"), SETTINGS.items())
 def test_celery_is_set_up(conf: Any, name: str, value: object) -> None:
     assert conf[name] == value
-    # By us: what is a default today may change.
+    # Set in app.py: Celery's defaults may change.
     assert conf.value_set_for(name)
 
 
 @pytest.mark.parametrize(("name", "value"), TRANSPORT_OPTIONS.items())
-def test_the_way_through_redis_is_set_up(conf: Any, name: str, value: object) -> None:
+def test_the_redis_transport_is_set_up(conf: Any, name: str, value: object) -> None:
     assert conf["broker_transport_options"][name] == value
 
 
 def test_no_app_without_a_redis() -> None:
     with pytest.raises(BadSetting, match="CLONER_REDIS_URL is not set"):
         make_app(Settings())
+
+
+def test_a_client_reports_an_outage_of_redis_where_a_worker_waits() -> None:
+    conf = make_client_app(Settings(redis_url="redis://localhost")).conf
+    assert not conf.result_backend_always_retry
+    assert conf.redis_socket_timeout == 15
+    assert conf.result_backend_transport_options["retry_policy"]["max_retries"] == 2
