@@ -43,12 +43,10 @@ class FleetConnection:
         with self.translate_redis_errors():
             return self.registry.workers()
 
-    def tell_collector(
-        self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, task_id: str | None = None
-    ) -> None:
+    def tell_collector(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> None:
         """Send the collector a message. Raises `BrokerUnreachable`."""
         queue = self.queues.collector_queue
         try:
-            self.app.send_task(task, args, kwargs, queue=queue, task_id=task_id, ignore_result=True)
+            self.app.send_task(task, args, kwargs, queue=queue, ignore_result=True)
         except OperationalError as error:
             raise BrokerUnreachable(f"nothing could be sent to {redacted(self.url)}: {error}") from error

@@ -20,18 +20,18 @@ RESPONSE_S = 30.0
 """Seconds in which the collector must respond: it may be working on a batch, and have a million lines to read."""
 
 
-def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
+def ask_collector(connection: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
     """What the fleet has of `wanted`, outputs with their content keys.
 
     The request expires, by the server's clock, when this gives up on a response. Raises `BrokerUnreachable`, and
     `ClonerError` where no collector responds, or it cannot read the records.
     """
     request = FinishedRequest(wanted=dict(wanted)).pack()
-    with link.translate_redis_errors():
+    with connection.translate_redis_errors():
         try:
-            data = _call(link, request, f"({len(wanted)} outputs)")
+            data = _call(connection, request, f"({len(wanted)} outputs)")
         except OperationalError as error:
-            raise BrokerUnreachable(f"nothing could be sent to {redacted(link.url)}: {error}") from error
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(connection.url)}: {error}") from error
         except RuntimeError as error:
             # Celery's, where it could not listen for the result again.
             raise error.__cause__ if isinstance(error.__cause__, RedisError) else error from None
@@ -41,15 +41,15 @@ def ask_collector(link: FleetConnection, wanted: Mapping[str, str]) -> FinishedR
     return response
 
 
-def _call(link: FleetConnection, request: bytes, summary: str) -> bytes:
+def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
     """The result of the collector's task, removed from Redis."""
-    queue = link.queues.collector_queue
-    expires = datetime.fromtimestamp(server_time(link.redis) + RESPONSE_S, UTC)
-    result = link.app.send_task(FIND_FINISHED, (request,), queue=queue, expires=expires, argsrepr=summary)
+    queue = connection.queues.collector_queue
+    expires = datetime.fromtimestamp(server_time(connection.redis) + RESPONSE_S, UTC)
+    result = connection.app.send_task(FIND_FINISHED, (request,), queue=queue, expires=expires, argsrepr=summary)
     try:
         data = result.get(timeout=RESPONSE_S, propagate=False)
     except TimeoutError:
-        _remove_message(link, queue, result.id)
+        _remove_message(connection, queue, result.id)
         raise ClonerError(
             f"no collector has answered within {RESPONSE_S:g} s, so nobody knows what is there: start the fleet with"
             " `launcher up`, or look into its output folder with --out where you see it"
@@ -66,8 +66,8 @@ def _call(link: FleetConnection, request: bytes, summary: str) -> bytes:
     raise ClonerError(f"the collector could not look: {reason}")
 
 
-def _remove_message(link: FleetConnection, queue: str, task_id: str) -> None:
+def _remove_message(connection: FleetConnection, queue: str, task_id: str) -> None:
     """Remove a message that no collector has taken: it may be large, and stay until there is a collector."""
-    for message in map(str, link.redis.lrange(queue, 0, -1)):
+    for message in map(str, connection.redis.lrange(queue, 0, -1)):
         if task_id in message:
-            link.redis.lrem(queue, 1, message)
+            connection.redis.lrem(queue, 1, message)
