@@ -25,7 +25,7 @@ class Generation(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, lt=2)] = 1.2
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 1024
     min_new_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
-    """Least frames of a segment. For tests: trained weights need none."""
+    """Frames before which a segment may not end. Trained weights do not need it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @field_validator("min_new_tokens")

@@ -1,1 +1,1 @@
-"""What users hand in: batch files, rows and references are read and checked here."""
+"""Reading and checking what users submit: batch files, their rows, and references."""

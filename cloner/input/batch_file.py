@@ -1,7 +1,7 @@
 """Reading a batch file: every row is checked, and all bad ones are listed at once.
 
-`batchrows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; here the rows are checked against each
-other and against the files that they name.
+`rows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; this module checks the rows against each other and
+against the files that they name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from cloner.settings import Settings
 from cloner.validation import name_flaw, shown
 
 _PLACES_SHOWN = 20
+"""Most rows that one problem names."""
 
 
 def load_batch(
     batch: Batch | Path | str, settings: Settings, *, references: Path | None = None, out_root: Path | None = None
 ) -> Batch:
-    """`batch` itself, or the batch file of that name, read and checked with the folder of references in `settings`.
+    """`batch` itself, or the batch file at that path. Client and command line both use it.
 
-    `references` and `out_root` are as in `read_batch`. Raises `BadBatch`.
+    References may lie in the folder that `settings` name; `references` and `out_root` are as in `read_batch`. Raises
+    `BadBatch`.
     """
     if isinstance(batch, Batch):
         return batch
@@ -48,7 +50,7 @@ def read_batch(
 
     `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
     folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
-    the file are relative to its folder. References lie, all links followed, in that folder, in `references` or in
+    the file are relative to its folder. References must lie, all links followed, in that folder, in `references` or in
     `references_root`. Raises `BadBatch`, which lists everything that is wrong.
     """
     document = read_document(path)
@@ -69,17 +71,17 @@ def read_batch(
 
 
 @dataclass
-class _Gathered:
-    """A speaker while its rows come in."""
+class _SpeakerRows:
+    """What the rows so far hold of a speaker."""
 
     first: Row
     segments: list[Segment] = field(default_factory=list)
     reference_places: dict[str, None] = field(default_factory=dict)
-    """In order; a dict for its quick look-up."""
+    """An ordered set: the rows, or groups, that name the speaker's reference."""
 
 
 class _Checker:
-    """Takes rows, gives speakers; `problems` grow on the way."""
+    """Turns rows into speakers, and collects `problems`."""
 
     def __init__(self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...]) -> None:
         self.problems: list[Problem] = []
@@ -87,13 +89,13 @@ class _Checker:
         self._outputs = outputs
         self._references = references
         self._roots = roots
-        self._speakers: dict[str, _Gathered] = {}
+        self._speakers: dict[str, _SpeakerRows] = {}
         self._places: dict[int, str] = {}
-        """Segment index -> where it is."""
-        self._flaw = cache(_file_flaw)
+        """Segment index -> the place of its row."""
+        self._file_problem = cache(_file_problem)
 
     def generation(self, values: object) -> Generation:
-        """How segments are sampled: as the batch says, or by default."""
+        """The batch's generation parameters, or the defaults."""
         found = checked(Generation, {} if values is None else values, "generation")
         if isinstance(found, Generation):
             return found
@@ -101,18 +103,18 @@ class _Checker:
         return Generation()
 
     def checkpoint_dir(self, value: object) -> str | None:
-        """The checkpoint's folder as the batch names it."""
+        """The checkpoint's folder as the batch spells it."""
         if value is None or (isinstance(value, str) and not name_flaw(value)):
             return value
         self.problems.append(Problem("checkpoint_dir", f"it is {shown(value)}", "give the name of a folder"))
         return None
 
     def add(self, row: Row) -> None:
-        """Check a row against those before it."""
+        """Add a row, and check it against those before it."""
         key = str(row.speaker_id)
         speaker = self._speakers.get(key)
         if speaker is None:
-            speaker = self._speakers[key] = _Gathered(row)
+            speaker = self._speakers[key] = _SpeakerRows(row)
         self._check_speaker(row, speaker)
         index = row.number if row.segment_index is None else row.segment_index
         place = self._places.setdefault(index, row.place)
@@ -125,7 +127,7 @@ class _Checker:
             speaker.segments.append(Segment(index, row.text, output))
 
     def speakers(self) -> tuple[Speaker, ...]:
-        """All speakers, in the order in which they appear, when all rows are in."""
+        """All speakers, in the order in which they appear. Call it once, after the last row."""
         if not self._speakers and not self.problems:
             self._problem("the file", "it has no segments", "give at least one")
         self.problems += self._outputs.nested()
@@ -139,8 +141,8 @@ class _Checker:
     def _problem(self, where: str, what: str, right: str) -> None:
         self.problems.append(Problem(where, what, right))
 
-    def _check_speaker(self, row: Row, speaker: _Gathered) -> None:
-        """One speaker has one id, spelt one way, and one reference."""
+    def _check_speaker(self, row: Row, speaker: _SpeakerRows) -> None:
+        """Check that the speaker's id is spelt as before, and that it has one reference."""
         first = speaker.first
         if type(row.speaker_id) is not type(first.speaker_id):
             what = f"speaker {shown(row.speaker_id)} is {shown(first.speaker_id)} at {first.place}"
@@ -162,8 +164,8 @@ class _Checker:
             return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
         return None if here.text == there.text else "another transcript of its reference here than at"
 
-    def _reference(self, key: str, speaker: _Gathered) -> Reference | None:
-        """The speaker's reference, its files checked."""
+    def _reference(self, key: str, speaker: _SpeakerRows) -> Reference | None:
+        """The speaker's reference, its files checked; None if it has none."""
         places = list(speaker.reference_places)
         where = ", ".join(places[:_PLACES_SHOWN])
         if len(places) > _PLACES_SHOWN:
@@ -174,7 +176,7 @@ class _Checker:
             if flaw := outside(path, self._roots):
                 right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
                 self._problem(where, flaw, right)
-            elif flaw := self._flaw(named.kind, path):
+            elif flaw := self._file_problem(named.kind, path):
                 self._problem(where, flaw, _right_file(named.kind, path))
             return Reference(named.kind, (path,), named.text)
         if not self._references:
@@ -199,7 +201,7 @@ def _right_file(kind: ReferenceKind, path: Path) -> str:
     return "give the .npy that fish-speech's codec wrote"
 
 
-def _file_flaw(kind: ReferenceKind, path: Path) -> str | None:
+def _file_problem(kind: ReferenceKind, path: Path) -> str | None:
     match kind:
         case ReferenceKind.CODES:
             return codes_file_problem(path)

@@ -1,4 +1,4 @@
-"""Names of a batch's audio files: inside the output root, and each taken once."""
+"""Names of a batch's audio files: each is inside the output root, and used once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names_folder(speaker_id: int | str) -> bool:
 
 
 class Outputs:
-    """The audio files of a batch, as its rows claim them. `root` is the output root where it is known."""
+    """The audio files of a batch, as its rows name them. `root` is the output root where it is known."""
 
     def __init__(self, root: Path | None) -> None:
         self._root = root and realpath(root)
@@ -56,16 +56,16 @@ class Outputs:
                     yield Problem(place, what, "rename one of them")
 
     def _relative(self, name: str) -> str:
-        """`name` without detours; one that leads out of the output root begins with ``/`` or ``..``."""
+        """`name` normalised; outside the output root, it begins with ``/`` or ``..``."""
         name = normpath(name)
         if not self._root or not name.startswith("/"):
             return name
-        # Links are followed, or a root behind a link would not be recognised.
+        # `self._root` is resolved, so the name's folder is resolved, too.
         folder, _, file = name.rpartition("/")
         return f"{_realpath(folder or '/')}/{file}".removeprefix(f"{self._root}/")
 
     def _flaw(self, output: str) -> tuple[str, str] | None:
-        """What is wrong with an output, and what would be right."""
+        """The flaw of an output and what would be right, or None."""
         inside = f"name a file inside {self._root}"
         if self._root and output.partition("/")[0] in {"", ".."}:
             return "is not inside the output root", inside

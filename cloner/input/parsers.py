@@ -1,7 +1,7 @@
-"""Bytes of a file to plain values: UTF-8, JSON, YAML and CSV, each refusal with its line.
+"""Parsing a file's bytes: UTF-8, JSON, YAML and CSV. Every error names its line.
 
-Stricter than the parsers beneath: keys that appear twice are kept in sight, and YAML goes without anchors, aliases
-and tags, so that a small file cannot stand for a huge one.
+Stricter than the parsers beneath: keys that appear twice are noted, and YAML anchors, aliases and tags are refused, so
+that a small file cannot expand to a huge one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 from cloner.errors import Problem
 
 _MAX_DEPTH = 20
-"""Nested levels of a YAML file. A batch has five; far deeper ones take the parser minutes."""
+"""Most nested levels of a YAML file. A batch has five; the parser takes minutes for a far deeper one."""
 
 
 class Unreadable(Exception):
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 class Repeated(dict[str, Any]):
-    """An object of which some keys appear more than once; the last value counts."""
+    """An object in which some keys appear more than once; it holds their last values."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -40,7 +40,7 @@ class Repeated(dict[str, Any]):
 
 
 class Misread:
-    """A value of a YAML file that means something else than it looks like, such as ``yes``, ``12:30`` or ``010``."""
+    """A YAML value that is not what it looks like, such as ``yes``, ``12:30`` or ``010``."""
 
     def __init__(self, written: str, meant: object) -> None:
         self._text = f"{written}, which YAML reads as {'a date' if isinstance(meant, date) else str(meant).lower()}"
@@ -50,7 +50,7 @@ class Misread:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8, with or without a byte order mark."""
+    """The text of UTF-8 bytes, with or without a byte order mark. Raises `Unreadable`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def decode(data: bytes) -> str:
 
 
 def parse_json(text: str, first_line: int = 1) -> Any:
-    """One JSON value; `first_line` is the number of the text's first line in its file."""
+    """One JSON value; `first_line` is the number of the text's first line in its file. Raises `Unreadable`."""
     try:
         return _JSON.decode(text)
     except json.JSONDecodeError as error:
@@ -69,12 +69,12 @@ def parse_json(text: str, first_line: int = 1) -> Any:
         raise Unreadable(where, f"this is not JSON ({error.msg})", right) from None
     except RecursionError:
         raise Unreadable(f"line {first_line}", "the JSON is nested too deeply", "give a batch") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a number with more digits than Python converts
         raise Unreadable(f"line {first_line}", f"this is not usable JSON ({error})", "give smaller numbers") from None
 
 
 def parse_yaml(text: str) -> Any:
-    """One YAML document of plain objects, lists, texts and numbers."""
+    """One YAML document of plain objects, lists, texts and numbers. Raises `Unreadable`."""
     try:
         for event, depth in _yaml_events(text):
             _check_yaml(event, depth)
@@ -87,12 +87,12 @@ def parse_yaml(text: str) -> Any:
         line = text.count("\n", 0, error.position) + 1
         what = f"a character that YAML does not allow ({error.reason})"
         raise Unreadable(f"line {line}", what, "remove the control characters") from None
-    except ValueError as error:  # a date or number that looks like one and is none
+    except ValueError as error:  # a value that looks like a date or a number, and is not a valid one
         raise Unreadable("the file", f"a YAML value has no meaning ({error})", "put texts in quotes") from None
 
 
 def parse_csv(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with anything in them, each with the number of its first line."""
+    """The rows that are not empty, each with the number of its first line. Raises `Unreadable`."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
@@ -118,14 +118,14 @@ _JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 class _Mark(Protocol):
-    """Where in the text; PyYAML has two types of it."""
+    """A position in the text; PyYAML has two types of it."""
 
     line: int
     column: int
 
 
 class _YamlLoader(yaml.CSafeLoader):
-    """Safe, and objects have texts as keys."""
+    """A safe loader whose objects have only texts as keys."""
 
 
 def _yaml_object(loader: _YamlLoader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _yaml_object(loader: _YamlLoader, node: yaml.MappingNode) -> dict[str, Any]:
 
 
 _PLAIN = {"bool": "(?i:true|false)", "int": "[-+]?(0|[1-9][0-9]*)", "float": "[^:_]*", "timestamp": "(?!)"}
-"""What looks like what it means, by YAML's types: no yes and no, no octal numbers, none to the base of 60, no dates."""
+"""Spellings that are accepted, by YAML's types: no ``yes`` and ``no``, no octal or sexagesimal numbers, no dates."""
 
 
 def _yaml_scalar(loader: _YamlLoader, node: yaml.ScalarNode) -> Any:

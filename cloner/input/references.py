@@ -1,6 +1,6 @@
-"""References: checking them when a batch is read, packing them for the way to the workers, unpacking them there.
+"""References as files: finding them, checking them when a batch is read, and loading them to be sent.
 
-Codes travel as a ``.npy`` of int32, recordings as 16-bit FLAC: mono, at 44,100 Hz, 30 s at most.
+Codes become a ``.npy`` of int32, recordings 16-bit FLAC: mono, at 44,100 Hz, 30 s at most.
 """
 
 from __future__ import annotations
@@ -32,35 +32,36 @@ from cloner.protocol.references import (
 from cloner.validation import leads_out, prose_flaw
 
 MIN_SECONDS = 0.5
+"""The shortest recording."""
 
 SILENCE_RMS = 1e-3
-"""-60 dB below full scale."""
+"""RMS below which a recording counts as silent: -60 dB of full scale."""
 
 RECORDING_ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
-"""What counts as a recording in a folder of references; a file named in a batch may be anything libsndfile reads."""
+"""Recordings in a folder of references. A file named in a batch may have any format that libsndfile reads."""
 
 SAMPLE_RATES = range(1_000, 768_001)
-"""Samples a second that a recording may have."""
+"""Accepted sample rates of a recording, Hz."""
 
 _BLOCK_SAMPLES = 65_536
-"""Samples of all channels that are read at once."""
+"""Samples of all channels together that are read at once."""
 
-_MOST_BYTES = 2**16 + len(CODEBOOK_SIZES) * MAX_FRAMES * 8
-"""The largest ``.npy`` of codes: its header, and the widest numbers."""
+_MAX_CODES_BYTES = 2**16 + len(CODEBOOK_SIZES) * MAX_FRAMES * 8
+"""The largest ``.npy`` of codes: its header, and `MAX_FRAMES` frames of 8-byte integers."""
 
 
 def codes_file_problem(path: Path) -> str | None:
-    """What is wrong with a file of codes, if anything. Reads no more than codes can be long."""
-    return _sentence(_read_codes, path)
+    """What is wrong with a file of codes, or None. Reads at most `_MAX_CODES_BYTES`."""
+    return _problem(_read_codes, path)
 
 
 def recording_file_problem(path: Path) -> str | None:
-    """What is wrong with a recording, if anything: it is decoded, for silence does not show in a header."""
-    return _sentence(_read_recording, path)
+    """What is wrong with a recording, or None. It is decoded, for a header does not show silence."""
+    return _problem(_read_recording, path)
 
 
 def outside(path: Path, roots: Sequence[Path]) -> str | None:
-    """What is wrong with where a file lies, if anything: all links followed, it must be in one of the `roots`."""
+    """What is wrong with a file's place, or None: all links followed, it must be in one of the `roots`."""
     real = leads_out(path, roots)
     if real is None:
         return None
@@ -69,10 +70,10 @@ def outside(path: Path, roots: Sequence[Path]) -> str | None:
 
 
 def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
-    """The reference in fish-speech's own layout: recordings, each with a ``.lab`` transcript of the same stem.
+    """The reference in a folder of fish-speech's layout: recordings, each with a ``.lab`` transcript of the same stem.
 
-    They are joined in the order of their names, as long as they stay within `MAX_SECONDS`; the first is always taken.
-    No link may lead out of all of the `roots`. Raises `BadReference`, which names every file that is wrong.
+    Recordings are joined in the order of their names while they fit in `MAX_SECONDS`; the first is always used. All
+    links must lead into one of the `roots`. Raises `BadReference`, which names every file that is wrong.
     """
     paths: list[Path] = []
     texts: list[str] = []
@@ -111,7 +112,7 @@ def load_reference(reference: Reference) -> ReferenceData:
     return ReferenceData(reference.kind, data, reference.text, reference_key(reference.kind, data))
 
 
-def _sentence(read: Callable[[Path], object], path: Path) -> str | None:
+def _problem(read: Callable[[Path], object], path: Path) -> str | None:
     try:
         read(path)
     except BadReference as error:
@@ -121,7 +122,7 @@ def _sentence(read: Callable[[Path], object], path: Path) -> str | None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with the file becomes a `BadReference` with its name."""
+    """Turn any error with the file into a `BadReference` that names it."""
     try:
         if not path.is_file():
             raise BadReference("it is not a file" if path.exists() else "there is no such file")
@@ -137,8 +138,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _read_codes(path: Path) -> Codes:
     with _reading(path), path.open("rb") as file:
-        # No further: a header may claim, and a file have, any number of bytes.
-        return parse_codes(io.BytesIO(file.read(_MOST_BYTES)))
+        # A limit, because the file may have any size, whatever its header says.
+        return parse_codes(io.BytesIO(file.read(_MAX_CODES_BYTES)))
 
 
 def _recordings(folder: Path) -> list[Path]:
@@ -165,7 +166,7 @@ def _read_transcript(path: Path) -> str:
 
 
 def _seconds(path: Path) -> float:
-    """Length by the header."""
+    """The recording's length by its header. Raises `BadReference`."""
     with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         seconds: float = sound.frames / sound.samplerate
         _check_length(seconds)
@@ -185,11 +186,11 @@ def _join(paths: tuple[Path, ...]) -> Audio:
         names = ", ".join(repr(str(path)) for path in paths)
         log_event(Event.REFERENCE_CUT, names=names, most_s=MAX_SECONDS, total_s=total)
     audio = np.concatenate([audio for audio, _ in recordings])[: MAX_SECONDS * SAMPLE_RATE]
-    return audio.clip(-1, 1)  # resampling overshoots
+    return audio.clip(-1, 1)  # resampling may overshoot
 
 
 def _read_recording(path: Path) -> tuple[Audio, float]:
-    """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and the seconds of all of it by its header."""
+    """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and its whole length in seconds by its header."""
     with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         rate = sound.samplerate
         if rate not in SAMPLE_RATES:
@@ -198,7 +199,7 @@ def _read_recording(path: Path) -> tuple[Audio, float]:
         audio = _read_mono(sound, MAX_SECONDS * rate)
         _check_length(audio.size / rate)
         check_recording(audio)
-        audio /= max(1.0, np.abs(audio).max())  # floating-point files may go beyond full scale
+        audio /= max(1.0, np.abs(audio).max())  # floating-point files may exceed full scale
         if np.sqrt(np.mean(np.square(audio))) < SILENCE_RMS:
             raise BadReference("the recording is silent")
         resampled: Audio = soxr.resample(audio, rate, SAMPLE_RATE)
@@ -206,7 +207,7 @@ def _read_recording(path: Path) -> tuple[Audio, float]:
 
 
 def _read_mono(sound: sf.SoundFile, limit: int) -> Audio:
-    """At most `limit` samples, the mean of the channels. Block by block: a header may claim more than there is."""
+    """At most `limit` samples, the mean of the channels. Read in blocks: a header may claim more than the file has."""
     blocks = [np.zeros(0, np.float32)]
     while limit > 0:
         block = sound.read(min(limit, max(1, _BLOCK_SAMPLES // sound.channels)), dtype="float32", always_2d=True)

@@ -1,7 +1,7 @@
 """The forms of a batch file, each turned into one stream of rows with their places.
 
-A row that is none becomes a `Problem` in the stream, so that all of them can be listed. What rows say about each
-other, and about files, is checked in `batchfile.py`.
+A bad row becomes a `Problem` in the stream, so that all of them can be listed. `batch_file.py` checks the rows against
+each other and against the files that they name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloner.input.schema import TASK_KEYS, Group, GroupReference, Task, checked,
 from cloner.validation import shown
 
 MAX_BYTES = 256 * 1024**2
-"""The largest batch file: a million segments and more."""
+"""The largest batch file, in bytes: more than a million segments."""
 
 _RIGHT = "give the path of a batch file"
 
@@ -34,12 +34,12 @@ class NamedReference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One text of a batch file; what the file leaves out is None."""
+    """One text of a batch file; None stands for a value that the file leaves out."""
 
     place: str
     reference_place: str
     number: int
-    """Place among the rows, from 0."""
+    """The row's number in the file, from 0."""
     speaker_id: int | str
     text: str
     segment_index: int | None = None
@@ -52,7 +52,7 @@ Rows = Iterator[Row | Problem]
 
 @dataclass(frozen=True)
 class Document:
-    """What a batch file holds; `generation` and `checkpoint_dir` are still unchecked."""
+    """The content of a batch file; `generation` and `checkpoint_dir` are not checked yet."""
 
     rows: Iterable[Row | Problem]
     generation: object = None
@@ -60,7 +60,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """The batch file at `path`, in the form that its ending names. Rows are read as they are drawn."""
+    """The batch file at `path`, in the form that its ending names. Its rows are parsed as they are iterated over."""
     ending = path.suffix.lower()
     if ending not in _FORMS:
         right = f"name it {', '.join(_FORMS)}"
@@ -77,7 +77,7 @@ def read_document(path: Path) -> Document:
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes; what may have no end, such as a device, is not opened."""
+    """The file's bytes. A device or pipe is not opened: reading it might never end. Raises `OSError`, `Unreadable`."""
     if path.exists() and not path.is_file():
         raise Unreadable("the file", "it is not a file", _RIGHT)
     size = path.stat().st_size
@@ -141,7 +141,7 @@ def _flat_rows(tasks: list[object]) -> Rows:
 
 
 def _json_line_rows(text: str) -> Rows:
-    # Not splitlines(): U+2028 and its like may stand in a JSON text.
+    # Not splitlines(), which also splits at U+2028 and the like: a JSON text may contain them.
     lines = ((line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip())
     for number, (line, content) in enumerate(lines):
         try:
@@ -158,7 +158,7 @@ def _csv_rows(text: str) -> Rows:
         missing = _missing_columns(header)
         right = "name the columns in the first line, with commas between them"
         yield from (Problem(f"line {line}", f"the column {name} is missing", right) for name in missing)
-        if missing:  # every row would say so again
+        if missing:  # every row would have the same problem
             return
         for number, (line, cells) in enumerate(rows):
             if len(cells) == len(header):
@@ -184,7 +184,7 @@ def _bad_columns(header: list[str], place: str) -> Iterator[Problem]:
 
 
 def _csv_task(header: list[str], cells: list[str]) -> dict[str, object]:
-    """A CSV row as a JSON one: empty cells and unknown columns are left out, an index is a number."""
+    """A CSV row as a JSON row: without empty cells and unknown columns, the index as a number."""
     values: dict[str, object] = {
         key: cell for key, cell in zip(header, cells, strict=True) if cell and key in TASK_KEYS
     }

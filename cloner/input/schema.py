@@ -1,4 +1,4 @@
-"""The shapes of a batch file's objects, and what is wrong with an object, in sentences of our own."""
+"""Schemas of a batch file's objects; validation errors become `Problem`s."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def _flaw(what: str) -> PydanticCustomError:
-    """`what` follows the key in the sentence: "is blank"."""
+    """A validation error; `what` follows the key in its message, as in "is blank"."""
     return PydanticCustomError("flaw", "{what}", {"what": what})
 
 
@@ -120,15 +120,15 @@ _RIGHT = {
     "text": "give what is said",
     "": "give both, or neither",
 }
-"""What would be right for a key, "" being a whole row. The bounds of `Generation` are worded by pydantic."""
+"""What would be right for a key, "" being a whole row. For `Generation`, pydantic's message is used."""
 
 
 _UNQUOTED = {"string_type": (Misread, bool, int, float), "flaw": (Misread,)}
-"""By pydantic's error: what a text is taken for that has no quotes."""
+"""Types that an unquoted text may be parsed as, by the type of pydantic's error."""
 
 
 def checked(model: type[M], values: object, place: str) -> M | list[Problem]:
-    """`values` as a `model`, or everything that is wrong with their shape."""
+    """`values` as a `model`, or all problems of their types and keys."""
     if not isinstance(values, dict):
         return [Problem(place, f"it is {shown(values)}", "give an object")]
     problems = [*repeated_keys(values, place), *repeated_keys(values.get("reference"), f"{place}.reference")]
@@ -146,18 +146,18 @@ def repeated_keys(values: object, place: str) -> list[Problem]:
 
 
 def unknown_key(key: str, known: Iterable[str], place: str) -> Problem:
-    """The problem of a key that is none of `known`."""
+    """The problem of a key that is not in `known`."""
     return Problem(place, f"the key {shown(key)} is not known", _known_keys(key, tuple(known)))
 
 
-@lru_cache(maxsize=1024)  # a misspelt key is usually so in every row
+@lru_cache(maxsize=1024)  # a misspelt key is usually misspelt in every row
 def _known_keys(key: str, known: tuple[str, ...]) -> str:
     nearest = difflib.get_close_matches(key, known, n=1)
     return f'did you mean "{nearest[0]}"?' if nearest else f"the keys are {', '.join(known)}"
 
 
 def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Problem:
-    """One of pydantic's errors as a sentence with its place, such as ``speakers[2].texts[0]``."""
+    """One of pydantic's errors as a problem with its place, such as ``speakers[2].texts[0]``."""
     *outer, key = details["loc"] or ("",)
     if isinstance(key, int):
         outer, key, subject = [*outer, key], str(outer[-1]), "it"

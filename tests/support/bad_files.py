@@ -1,4 +1,4 @@
-"""Files that are no references and no checkpoints: each maker damages or replaces what lies at a path."""
+"""Files that are neither references nor checkpoints: each `Make` damages or replaces the file at a path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[[Path], object]
 
 
 class OpensDoor:
-    """What runs when it is unpickled: it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, door: Path) -> None:
         self.door = door
@@ -42,14 +42,14 @@ def codes(values: object, **options: Any) -> Make:
     """A ``.npy`` of these values."""
 
     def make(path: Path) -> None:
-        with path.open("wb") as file:  # to a path, numpy puts an ending of its own
+        with path.open("wb") as file:  # given a path, numpy would append ".npy"
             np.save(file, np.asarray(values), **options)
 
     return make
 
 
 def pickled_array(path: Path) -> None:
-    """An object array: a program that is run by whoever allows pickles."""
+    """An object array: loading it with pickles allowed runs code."""
     codes(np.array([OpensDoor(path.parent / "door")], dtype=object), allow_pickle=True)(path)
 
 
@@ -63,21 +63,21 @@ def pickled(path: Path) -> None:
 
 
 def program_for_weights(path: Path) -> None:
-    """As torch saves weights, but a program that is run by whoever loads more than weights."""
+    """A file of torch's format: loading it with anything but ``weights_only`` runs code."""
     import torch
 
     torch.save({"a": OpensDoor(path.parent / "door")}, path)
 
 
 def npy_header(shape: tuple[int, ...], descr: str = "<i8") -> Make:
-    """The header of a ``.npy`` with nothing behind it."""
+    """The header of a ``.npy`` without data."""
     file = io.BytesIO()
     npy.write_array_header_2_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
     return content(file.getvalue())
 
 
 def long_npy_header(size: int, there: bool) -> Make:
-    """A ``.npy`` whose header says that it is that long; if it is `there`, so is the file, as a hole."""
+    """A ``.npy`` whose header claims a length of `size`; with `there`, the file has it, as a hole."""
 
     def make(path: Path) -> None:
         path.write_bytes(b"\x93NUMPY\x02\x00" + size.to_bytes(4, "little"))
@@ -88,12 +88,12 @@ def long_npy_header(size: int, there: bool) -> Make:
 
 
 def cut(size: int) -> Make:
-    """The first bytes of what is there; all but so many for a negative size."""
+    """The file truncated to `size` bytes, or by as many bytes if `size` is negative."""
     return lambda path: path.write_bytes(path.read_bytes()[:size])
 
 
 def both(*makers: Make) -> Make:
-    """One after another."""
+    """One maker after another."""
     return lambda path: [make(path) for make in makers]
 
 
@@ -109,7 +109,7 @@ def recording(samples: object, rate: int = 16_000, **options: Any) -> Make:
 
 
 def three_hours(path: Path) -> None:
-    """30 s of tone and a hole of three hours, at 44,100 samples a second."""
+    """Three hours at 44,100 Hz: 30 s of tone, and a hole."""
     soundfile.write(path, tone(30, 44_100), 44_100, format="WAV", subtype="PCM_16")
     size = 44 + 3 * 3600 * 44_100 * 2
     with path.open("r+b") as file:
@@ -120,7 +120,7 @@ def three_hours(path: Path) -> None:
 
 
 def hole(size: int) -> Make:
-    """A file of zeros that takes no room."""
+    """A sparse file of zeros."""
 
     def make(path: Path) -> None:
         path.touch()
@@ -130,7 +130,7 @@ def hole(size: int) -> Make:
 
 
 def link(target: str) -> Make:
-    """A link in the file's place."""
+    """A symbolic link in the file's place."""
 
     def make(path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def link(target: str) -> Make:
 
 
 def fifo(path: Path) -> None:
-    """A pipe that nobody writes to."""
+    """A named pipe without a writer."""
     path.unlink(missing_ok=True)
     os.mkfifo(path)
 

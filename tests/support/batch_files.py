@@ -1,4 +1,4 @@
-"""Batch files for tests, and what a reader says about them."""
+"""Batch files for tests, and the problems that the reader finds in them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def write_references(folder: Path) -> Path:
     return folder
 
 
-def save_recording(path: Path, said: str | None = None) -> Path:
+def save_recording(path: Path, transcript: str | None = None) -> Path:
+    """One second of tone, with a ``.lab`` if there is a transcript."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sf.write(path, 0.3 * np.sin(np.arange(16_000) / 10), 16_000)
-    if said is not None:
-        path.with_suffix(".lab").write_text(said, encoding="utf-8")
+    if transcript is not None:
+        path.with_suffix(".lab").write_text(transcript, encoding="utf-8")
     return path
 
 
 def task(index: int = 0, **changes: Any) -> dict[str, Any]:
-    """A row of the flat form; a key that is changed to `...` is left out."""
+    """A row of the flat form; a key with the value `...` is left out."""
     row = {
         "speaker_id": 0,
         "segment_index": index,

@@ -11,8 +11,8 @@ import numpy as np
 
 from cloner.batch import CODEBOOK_SIZES
 
-SEED_SIZES = (8, 8, 8, 7, 8, 7)
-"""Texts of each of the design's six speakers: 46 in all."""
+SIX_SPEAKERS = (8, 8, 8, 7, 8, 7)
+"""Texts of each of six speakers: 46 in all."""
 
 
 def write_codes(path: Path, frames: int = 20, seed: int = 0) -> Path:
@@ -26,14 +26,16 @@ def write_codes(path: Path, frames: int = 20, seed: int = 0) -> Path:
 
 def write_batch(
     folder: Path,
-    sizes: Sequence[int] = SEED_SIZES,
+    sizes: Sequence[int] = SIX_SPEAKERS,
     generation: Mapping[str, Any] | None = None,
     outputs: str = "audio",
     texts: Mapping[int, str] | None = None,
     **fields: Any,
 ) -> Path:
-    """The seed's own flat form, one reference a speaker, with outputs in one folder; returns the batch file. `texts`
-    are those of some segments, by their index."""
+    """Write a batch in the flat form, one row a segment, with one reference a speaker and outputs in one folder.
+
+    `texts` are those of some segments, by their index. Returns the batch file.
+    """
     tasks: list[dict[str, Any]] = []
     for speaker, size in enumerate(sizes):
         write_codes(folder / f"refs/spk{speaker}.npy", seed=speaker)

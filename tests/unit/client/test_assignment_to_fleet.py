@@ -11,13 +11,13 @@ import pytest
 from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
 from cloner.names import QueueNames
-from tests.support.batches import SEED_SIZES
+from tests.support.batches import SIX_SPEAKERS
 from tests.unit.state.test_registry import worker
 
 QUEUES = QueueNames("test")
 
 
-def batch(sizes: Sequence[int] = SEED_SIZES) -> Batch:
+def batch(sizes: Sequence[int] = SIX_SPEAKERS) -> Batch:
     reference = Reference(ReferenceKind.CODES, (Path("a.npy"),), "Hello.")
     speakers = [
         Speaker(str(n), reference, tuple(Segment(10 * n + m, "x" * 10, f"{n}/{m}.wav") for m in range(size)))

@@ -1,4 +1,4 @@
-"""Batch files: every form, and every problem of a batch at once."""
+"""Batch files: every form, and all problems of a batch at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.batches import write_batch
 
 
 class TestForms:
-    def test_flat_json_as_the_design_has_it(self, tmp_path: Path) -> None:
+    def test_flat_json(self, tmp_path: Path) -> None:
         path = write_batch(tmp_path, checkpoint_dir="checkpoints/openaudio-s1-mini", generation={"temperature": 1})
         batch = read(path)
         assert batch.source == path
@@ -72,7 +72,9 @@ class TestForms:
 
     @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
     @pytest.mark.parametrize("key", ["text", "target_text"])
-    def test_a_table_and_a_folder_are_enough(self, folder: Path, form: str, key: str) -> None:
+    def test_rows_with_speaker_and_text_and_a_folder_of_references_are_enough(
+        self, folder: Path, form: str, key: str
+    ) -> None:
         save_recording(folder / "voices/anna/a.wav", "I am Anna.")
         save_recording(folder / "voices/bob/a.wav", "I am Bob.")
         rows = [{"speaker_id": name, key: f"{name} speaks."} for name in ("anna", "bob", "anna")]
@@ -82,18 +84,18 @@ class TestForms:
         assert [(segment.index, segment.output) for segment in anna.segments] == [(0, "anna/0.wav"), (2, "anna/2.wav")]
         assert bob.segments == (Segment(1, "bob speaks.", "bob/1.wav"),)
 
-    def test_grouped_speakers_may_take_their_reference_from_the_folder(self, folder: Path) -> None:
+    def test_grouped_speakers_may_have_their_reference_in_the_folder(self, folder: Path) -> None:
         save_recording(folder / "voices/7/a.wav", "I am Seven.")
         path = write(folder / "b.json", {"speakers": [{"id": 7, "texts": ["One."]}]})
         (seven,) = read(path, references=folder / "voices").speakers
         assert seven.reference.text == "I am Seven."
 
-    def test_a_rows_own_reference_comes_before_the_folder(self, folder: Path) -> None:
+    def test_a_rows_own_reference_takes_precedence_over_the_folder(self, folder: Path) -> None:
         save_recording(folder / "voices/0/a.wav", "From the folder.")
         (speaker,) = read(write_rows(folder, "json", [task()]), references=folder / "voices").speakers
         assert speaker.reference.text == "Said."
 
-    def test_byte_order_mark_and_windows_line_ends_are_tolerated(self, folder: Path) -> None:
+    def test_byte_order_mark_and_windows_line_ends_are_accepted(self, folder: Path) -> None:
         rows = [task(0, target_text="a\r\nb"), task(1)]
         for form in ("jsonl", "csv"):
             path = write_rows(folder, form, rows)
@@ -149,7 +151,7 @@ class TestEveryProblemAtOnce:
         ]
         assert problems(write(folder / "b.json", content)) == expected
 
-    def test_a_recording_in_place_of_codes_is_told_how_to_become_them(self, folder: Path) -> None:
+    def test_a_recording_in_place_of_codes_is_refused_with_the_command_that_encodes_it(self, folder: Path) -> None:
         (found,) = problems_of_tasks(folder, task(npy_file="anna.wav"))
         assert found.endswith("; give the .npy of its codes, which `cloner encode` makes of a recording")
 
@@ -188,13 +190,13 @@ class TestEveryProblemAtOnce:
             ("speaker_id;text", ["speaker_id", "target_text"]),
         ],
     )
-    def test_csv_without_a_needed_column_says_so_once(self, folder: Path, header: str, missing: list[str]) -> None:
+    def test_a_missing_csv_column_is_one_problem(self, folder: Path, header: str, missing: list[str]) -> None:
         unknown, *found = problems(write(folder / "b.csv", f"{header}\na\nb\n"))
         assert "is not known" in unknown
         right = "name the columns in the first line, with commas between them"
         assert found == [f"line 1: the column {name} is missing; {right}" for name in missing]
 
-    def test_csv_rows_without_anything_are_passed_over(self, folder: Path) -> None:
+    def test_empty_csv_rows_are_skipped(self, folder: Path) -> None:
         content = (
             "speaker_id,text,npy_file,reference_text\na,One.,refs/0.npy,Said.\n,,,\na,Two.,refs/0.npy,Said.\n,,,\n"
         )

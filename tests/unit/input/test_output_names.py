@@ -1,4 +1,4 @@
-"""Names of audio files: normalised, inside the output root, each taken once."""
+"""Names of audio files: normalised, inside the output root, each used once."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_outputs_are_normalised(folder: Path, name: str, output: str) -> None:
         ("a\nb.wav", "has an unusable character (U+000A)"),
     ],
 )
-def test_outputs_that_cannot_be_are_refused(folder: Path, name: str, expected: str) -> None:
+def test_invalid_outputs_are_refused(folder: Path, name: str, expected: str) -> None:
     found = problems_of_tasks(folder, task(0, output_file="a.wav"), task(1, output_file=name))
     assert len(found) == 1
     assert found[0].startswith("tasks[1]: ")
     assert expected in found[0]
 
 
-def test_absolute_outputs_inside_the_root_are_taken(folder: Path) -> None:
+def test_absolute_outputs_inside_the_root_are_accepted(folder: Path) -> None:
     path = write_rows(folder, "json", [task(output_file=f"{folder}/out/x/../0.wav")])
     (speaker,) = read(path, out_root=folder).speakers
     assert speaker.segments[0].output == "out/0.wav"
@@ -91,6 +91,6 @@ def test_id_that_cannot_name_a_folder_needs_output_files(folder: Path, speaker_i
     assert found.startswith(f"tasks[1]: speaker '{speaker_id}' cannot name the folder of its outputs; ")
 
 
-def test_default_outputs_keep_out_of_our_folder(folder: Path) -> None:
+def test_default_outputs_may_not_lie_in_the_housekeeping_folder(folder: Path) -> None:
     (found,) = problems_of_tasks(folder, task(0, speaker_id=".cloner", output_file=...))
     assert "lies in .cloner" in found

@@ -1,4 +1,4 @@
-"""Files that are no batch at all: a sentence with the place."""
+"""Files that cannot be parsed: one problem with its place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.support.batch_files import problems, write, write_references
         ("b.yaml", "a: 2024-13-45", "the file: a YAML value has no meaning"),
     ],
 )
-def test_sentence_and_place(tmp_path: Path, name: str, content: str, expected: str) -> None:
+def test_problem_and_place(tmp_path: Path, name: str, content: str, expected: str) -> None:
     (found,) = problems(write(tmp_path / name, content))
     assert found.startswith(expected)
 
@@ -74,12 +74,12 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         ("true", ""),
     ],
 )
-def test_a_yaml_text_that_needs_quotes_says_so(tmp_path: Path, written: str, read_as: str) -> None:
+def test_an_unquoted_yaml_text_that_needs_quotes_is_refused(tmp_path: Path, written: str, read_as: str) -> None:
     path = write(tmp_path / "b.yaml", f"tasks:\n- {{speaker_id: a, text: {written}}}\n")
     assert f"tasks[0]: text is {written}{read_as}; give what is said, in quotes" in problems(path)
 
 
-def test_a_yaml_number_that_is_another_one_than_it_looks_like_is_not_taken(tmp_path: Path) -> None:
+def test_a_yaml_number_that_looks_like_another_is_refused(tmp_path: Path) -> None:
     write_references(tmp_path)
     row = "{speaker_id: a, text: b, segment_index: 010, npy_file: refs/0.npy, reference_text: c}"
     path = write(tmp_path / "b.yaml", f"tasks:\n- {row}\ngeneration: {{seed: 0x1f}}\n")
@@ -89,7 +89,7 @@ def test_a_yaml_number_that_is_another_one_than_it_looks_like_is_not_taken(tmp_p
     ]
 
 
-def test_a_yaml_id_that_needs_quotes_says_so(tmp_path: Path) -> None:
+def test_an_unquoted_yaml_id_that_needs_quotes_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "b.yaml", "speakers:\n- {id: no, texts: [a]}\n")
     assert problems(path) == [
         "speakers[0]: id is no, which YAML reads as false; give a whole number or a name, in quotes"

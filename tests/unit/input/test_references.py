@@ -1,4 +1,4 @@
-"""References: what is refused, and what arrives on the worker's side."""
+"""References: which files are refused, and what a worker receives of the others."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def save_codes(path: Path, codes: object) -> Path:
     return path
 
 
-def save_tone(path: Path, seconds: float, rate: int = 16_000, said: str | None = None) -> Path:
+def save_tone(path: Path, seconds: float, rate: int = 16_000, transcript: str | None = None) -> Path:
     sf.write(path, tone(seconds, rate), rate)
-    if said is not None:
-        path.with_suffix(".lab").write_text(said, encoding="utf-8")
+    if transcript is not None:
+        path.with_suffix(".lab").write_text(transcript, encoding="utf-8")
     return path
 
 
@@ -86,7 +86,7 @@ class TestCodes:
             (np.zeros((10, 5), bool), "bool"),
         ],
     )
-    def test_values_that_are_no_codes_are_refused(self, tmp_path: Path, codes: object, expected: str) -> None:
+    def test_values_that_are_not_codes_are_refused(self, tmp_path: Path, codes: object, expected: str) -> None:
         path = save_codes(tmp_path / "a.npy", codes)
         with pytest.raises(BadReference, match=expected):
             load_reference(codes_reference(path))
@@ -134,8 +134,8 @@ class TestRecordings:
         spectrum = np.abs(np.fft.rfft(audio))
         assert np.argmax(spectrum) * 44_100 / audio.size == pytest.approx(220, abs=2)
 
-    def test_a_name_that_is_not_utf_8_is_as_good_as_any(self, tmp_path: Path) -> None:
-        path = save_tone(tmp_path / "a.wav", 1, said="Said.").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    def test_a_file_name_that_is_not_utf_8_is_accepted(self, tmp_path: Path) -> None:
+        path = save_tone(tmp_path / "a.wav", 1, transcript="Said.").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
         (tmp_path / "a.lab").rename(path.with_suffix(".lab"))
         assert recording_file_problem(path) is None
         assert audio_from_bytes(load_reference(find_reference(tmp_path, [tmp_path])).data).size == 44_100
@@ -161,7 +161,7 @@ class TestRecordings:
         captured = capsys.readouterr()
         assert "only the first 30 of 31.0 s are used" in captured.out + captured.err
 
-    def test_recording_beyond_full_scale_is_turned_down_instead_of_clipped(self, tmp_path: Path) -> None:
+    def test_recording_beyond_full_scale_is_attenuated_instead_of_clipped(self, tmp_path: Path) -> None:
         sf.write(tmp_path / "a.wav", tone(1, 44_100, level=5), 44_100, subtype="FLOAT")
         audio = audio_from_bytes(load_reference(audio_reference(tmp_path / "a.wav")).data)
         np.testing.assert_allclose(audio, tone(1, 44_100, level=1), atol=1e-3)
@@ -181,16 +181,14 @@ class TestRecordings:
             (np.full(16_000, np.inf), "not numbers"),
         ],
     )
-    def test_recordings_without_use_are_refused(
-        self, tmp_path: Path, samples: NDArray[np.float64], expected: str
-    ) -> None:
+    def test_unusable_recordings_are_refused(self, tmp_path: Path, samples: NDArray[np.float64], expected: str) -> None:
         sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
         with pytest.raises(BadReference, match=expected) as caught:
             load_reference(audio_reference(tmp_path / "a.wav"))
         assert str(tmp_path / "a.wav") in caught.value.message
 
     @pytest.mark.parametrize("name", ["a.wav", "a.raw", "a.mp3"])
-    def test_files_that_are_no_recordings_are_refused(self, tmp_path: Path, name: str) -> None:
+    def test_files_that_are_not_recordings_are_refused(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"no sound at all " * 100)
         assert "cannot be read as audio" in (recording_file_problem(tmp_path / name) or "")
 
@@ -203,7 +201,7 @@ class TestRecordings:
             load_reference(audio_reference(path))
 
     @pytest.mark.parametrize("data", [b"", b"fLaC", b"nothing"])
-    def test_bytes_that_did_not_arrive_whole_are_refused(self, data: bytes) -> None:
+    def test_incomplete_bytes_are_refused(self, data: bytes) -> None:
         with pytest.raises(BadReference, match="did not arrive whole"):
             audio_from_bytes(data)
 
@@ -215,9 +213,9 @@ class TestRecordings:
 
 
 class TestFolder:
-    def test_recordings_are_taken_by_name_with_their_transcripts(self, tmp_path: Path) -> None:
-        save_tone(tmp_path / "b.wav", 2, said="Two.\r\n")
-        save_tone(tmp_path / "a.flac", 1, said="\ufeffOne.")
+    def test_recordings_are_ordered_by_name_and_have_transcripts(self, tmp_path: Path) -> None:
+        save_tone(tmp_path / "b.wav", 2, transcript="Two.\r\n")
+        save_tone(tmp_path / "a.flac", 1, transcript="\ufeffOne.")
         save_tone(tmp_path / ".hidden.wav", 1)
         (tmp_path / "notes.txt").write_text("not a recording")
         reference = find_reference(tmp_path, [tmp_path])
@@ -225,21 +223,21 @@ class TestFolder:
         assert reference.text == "One. Two."
         assert reference.kind is ReferenceKind.AUDIO
 
-    def test_recordings_are_taken_while_they_stay_within_30_seconds(self, tmp_path: Path) -> None:
+    def test_recordings_are_used_while_they_fit_in_30_seconds(self, tmp_path: Path) -> None:
         for name, seconds in [("a", 20), ("b", 10), ("c", 1)]:
-            save_tone(tmp_path / f"{name}.wav", seconds, rate=8_000, said=name)
+            save_tone(tmp_path / f"{name}.wav", seconds, rate=8_000, transcript=name)
         assert find_reference(tmp_path, [tmp_path]).text == "a b"
 
-    def test_first_recording_is_taken_however_long(self, tmp_path: Path) -> None:
-        save_tone(tmp_path / "a.wav", 31, rate=8_000, said="a")
-        save_tone(tmp_path / "b.wav", 1, rate=8_000, said="b")
+    def test_the_first_recording_is_used_at_any_length(self, tmp_path: Path) -> None:
+        save_tone(tmp_path / "a.wav", 31, rate=8_000, transcript="a")
+        save_tone(tmp_path / "b.wav", 1, rate=8_000, transcript="b")
         assert find_reference(tmp_path, [tmp_path]).text == "a"
 
     def test_every_wrong_file_is_named(self, tmp_path: Path) -> None:
         save_tone(tmp_path / "a.wav", 1)
-        save_tone(tmp_path / "b.wav", 1, said="  ")
-        save_tone(tmp_path / "c.wav", 1, said="a\x07")
-        save_tone(tmp_path / "d.wav", 0.1, said="short")
+        save_tone(tmp_path / "b.wav", 1, transcript="  ")
+        save_tone(tmp_path / "c.wav", 1, transcript="a\x07")
+        save_tone(tmp_path / "d.wav", 0.1, transcript="short")
         save_tone(tmp_path / "e.wav", 1).with_suffix(".lab").write_bytes(b"\xff\xfe")
         with pytest.raises(BadReference) as caught:
             find_reference(tmp_path, [tmp_path])

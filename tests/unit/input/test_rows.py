@@ -1,4 +1,4 @@
-"""Rows of a batch file that cannot be used, alone or beside each other."""
+"""Rows of a batch file that are invalid, alone or together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.input import batch_file as batchfile
+from cloner.input import batch_file
 from tests.support.batch_files import Row, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 
 
@@ -82,11 +82,11 @@ class TestRows:
         rows = [task(0), task(1, npy_file="./out/../refs/0.npy"), task(2, npy_file=str(folder / "refs/0.npy"))]
         assert read(write_rows(folder, "json", rows)).total == 3
 
-    def test_default_index_that_meets_a_given_one_is_refused(self, folder: Path) -> None:
+    def test_default_index_that_equals_a_given_one_is_refused(self, folder: Path) -> None:
         (found,) = problems_of_tasks(folder, task(1), task(9, segment_index=...), task(2))
         assert found.startswith("tasks[1]: segment_index 1 is also that of tasks[0]; ")
 
-    def test_folder_references_that_are_not_there_are_named(self, folder: Path) -> None:
+    def test_missing_references_in_the_folder_are_named(self, folder: Path) -> None:
         save_recording(folder / "voices/anna/a.wav")
         rows = [{"speaker_id": name, "text": "Text."} for name in ("anna", "bob", "anna")]
         rows.append({"speaker_id": "..", "text": "Text.", "output_file": "a.wav"})
@@ -98,7 +98,7 @@ class TestRows:
 
     def test_each_reference_file_is_checked_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checked: list[Path] = []
-        monkeypatch.setattr(batchfile, "codes_file_problem", checked.append)
+        monkeypatch.setattr(batch_file, "codes_file_problem", checked.append)
         rows = [task(i, speaker_id=i % 3, npy_file=f"refs/{i % 2}.npy") for i in (0, 1, 3, 4, 6, 7)]
         write_rows(folder, "json", [{**row, "npy_file": f"refs/{row['speaker_id'] % 2}.npy"} for row in rows])
         read(folder / "b.json")

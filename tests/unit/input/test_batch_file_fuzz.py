@@ -1,6 +1,6 @@
-"""The batch reader under arbitrary files: it gives a batch that can travel, or says what is wrong; never anything else.
+"""The batch reader on arbitrary files: it returns a batch that can be sent, or raises `BadBatch`; nothing else.
 
-``FUZZ_EXAMPLES=20000 pytest tests/unit/test_batchfile_fuzz.py`` searches for longer.
+``FUZZ_EXAMPLES=20000 pytest tests/unit/input/test_batch_file_fuzz.py`` searches for longer.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ KEYS = [*TASKS[0], "text", *GROUPED, "tasks", *GROUPED["speakers"][0], "audio", 
 
 
 def mutations(right: bytes) -> st.SearchStrategy[bytes]:
-    """`right` with a few places cut out, doubled, or overwritten by what is awkward."""
+    """`right` with a few places removed, doubled, or overwritten by awkward bytes."""
     place = st.integers(0, len(right))
     piece = st.one_of(st.sampled_from(PIECES), st.binary(max_size=6))
 
@@ -196,7 +196,7 @@ Read = Callable[[str, bytes], None]
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """Reads a file of these bytes, twice: as for a fleet, and as for a run with an output root and references."""
+    """Read a file of these bytes twice: as for a fleet, and as for a run with an output root and references."""
     folder = write_references(tmp_path_factory.mktemp("fuzz"))
     save_recording(folder / "voices/anna/a.wav", "I am Anna.")
     save_recording(folder / "voices/ben/a.wav", "I am Ben.")
@@ -208,21 +208,21 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
             try:
                 batch = read_batch(path, out_root=out_root, references=references)
             except BadBatch as error:
-                says_what_is_wrong(error)
+                check_problems(error)
             else:
-                travels(batch)
+                check_that_it_can_be_sent(batch)
 
     return read
 
 
-def says_what_is_wrong(error: BadBatch) -> None:
+def check_problems(error: BadBatch) -> None:
     assert error.problems
     assert all(problem.where and problem.what and problem.right for problem in error.problems)
     assert error.message.encode()
 
 
-def travels(batch: Batch) -> None:
-    """What the reader takes, the wire takes too."""
+def check_that_it_can_be_sent(batch: Batch) -> None:
+    """A batch that the reader accepts fits into a manifest."""
     speakers = [
         SpeakerRow(
             id=speaker.id,
@@ -246,12 +246,12 @@ def test_any_bytes(read: Read, ending: str, data: bytes) -> None:
 
 @fuzz
 @given(ending=st.sampled_from(ENDINGS), pieces=st.lists(st.sampled_from(PIECES), max_size=30))
-def test_any_string_of_awkward_pieces(read: Read, ending: str, pieces: list[bytes]) -> None:
+def test_any_sequence_of_awkward_pieces(read: Read, ending: str, pieces: list[bytes]) -> None:
     read(ending, b"".join(pieces))
 
 
 @pytest.mark.parametrize("ending", RIGHT)
-def test_a_right_file_with_wrong_places(read: Read, ending: str) -> None:
+def test_a_valid_file_with_mutations(read: Read, ending: str) -> None:
     @fuzz
     @given(data=mutations(RIGHT[ending].encode()))
     def search(data: bytes) -> None:
@@ -288,7 +288,7 @@ def test_any_cells_as_csv(read: Read, header: list[str], rows: list[list[str]]) 
     read(".csv", "\n".join(lines).encode("utf-8", "replace"))
 
 
-def test_the_right_files_are_right(read: Read, tmp_path: Path) -> None:
+def test_the_files_that_are_mutated_are_valid(read: Read, tmp_path: Path) -> None:
     folder = write_references(tmp_path)
     save_recording(folder / "voices/ben/a.wav", "I am Ben.")
     for ending, content in RIGHT.items():
