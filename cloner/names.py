@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the wire format. Raise it when a message changes in a way that an older worker cannot read."""
 
 SPEAK_CHUNK = "cloner.speak_chunk"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from cloner.batch import Batch
 from cloner.events import Event, LogLine
 from cloner.names import QueueNames
-from cloner.protocol.messages import ChunkRow, PartRow
+from cloner.protocol.messages import ChunkRow, SpeakerSliceRow
 from cloner.state.registry import WorkerInfo
 
 SEGMENTS_PER_SLOT = 8
@@ -156,12 +156,12 @@ def _chunks(assignments: Sequence[Assignment], workers: Sequence[WorkerInfo]) ->
             places.setdefault(piece.speaker, len(places) + 1)
             texts[piece.speaker] = texts.get(piece.speaker, 0) + len(piece)
         for chunk in split_into_chunks(assignment, worker.slots):
-            parts = [
-                PartRow(
+            slices = [
+                SpeakerSliceRow(
                     speaker=piece.speaker,
                     start=piece.start,
                     stop=piece.stop,
-                    place=places[piece.speaker],
+                    position=places[piece.speaker],
                     texts=texts[piece.speaker],
                 )
                 for piece in chunk
@@ -174,7 +174,7 @@ def _chunks(assignments: Sequence[Assignment], workers: Sequence[WorkerInfo]) ->
                     speakers=len(places),
                     texts=sum(texts.values()),
                     shared=False,
-                    parts=parts,
+                    slices=slices,
                 )
             )
     return rows
@@ -186,12 +186,12 @@ def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> l
     (assignment,) = round_robin(sizes, 1)
     rows: list[ChunkRow] = []
     for number, chunk in enumerate(split_into_chunks(assignment, max(worker.slots for worker in workers))):
-        parts = [
-            PartRow(
+        slices = [
+            SpeakerSliceRow(
                 speaker=piece.speaker,
                 start=piece.start,
                 stop=piece.stop,
-                place=piece.speaker + 1,
+                position=piece.speaker + 1,
                 texts=sizes[piece.speaker],
             )
             for piece in chunk
@@ -204,7 +204,7 @@ def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> l
                 speakers=len(sizes),
                 texts=sum(sizes),
                 shared=True,
-                parts=parts,
+                slices=slices,
             )
         )
     return rows

@@ -106,7 +106,7 @@ def _seconds(
     average = sum(measured.values()) / len(measured)
     loads: defaultdict[str, float] = defaultdict(float)
     for chunk in chunks:
-        loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.parts)
+        loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.slices)
     if all(chunk.shared for chunk in chunks):
         return sum(loads.values()) / sum(measured.get(worker.queue, average) for worker in workers)
     return max(load / measured.get(queue, average) for queue, load in loads.items())

@@ -125,9 +125,9 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
     """What is finished, as lines of this batch: it counts for the assignment that would have spoken it."""
     chunks: dict[int, list[SegmentResult]] = {}
     for chunk in manifest.chunks:
-        for part in chunk.parts:
-            speaker = manifest.speakers[part.speaker]
-            for index, _, output in speaker.segments[part.start : part.stop]:
+        for row in chunk.slices:
+            speaker = manifest.speakers[row.speaker]
+            for index, _, output in speaker.segments[row.start : row.stop]:
                 if line := finished.get(output):
                     own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "reused": True}
                     chunks.setdefault(chunk.number, []).append(line.model_copy(update=own))

@@ -1,1 +1,1 @@
-"""What travels between client, collector and workers, and what results look like."""
+"""What travels between the processes of a fleet: messages, results, references, content keys."""

@@ -1,6 +1,6 @@
-"""Content keys: what a segment's audio follows from, in one hash. Nowhere else are they made.
+"""Content keys: one hash of all that a segment's audio depends on.
 
-What a checkpoint holds, in a few letters: so that a segment is spoken again where the model is another one.
+The checkpoint is part of it by its fingerprint, so that a segment is generated again where the model is another one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from cloner.batch import Generation
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
 
 
-class Keys:
+class ContentKeys:
     """Makes the content keys of one batch's segments, for one engine and one checkpoint.
 
-    Two keys are equal exactly where the same audio would be generated: text, reference, parameters, engine and
-    checkpoint are the same, and so is the segment's index, from which its seed follows. Neither the speaker's name nor
-    the file's is part of it.
+    Two keys are equal if, and only if, the same audio would be generated: text, reference, parameters, engine and
+    checkpoint are the same, and so is the segment's index, which determines its seed. Neither the name of the speaker
+    nor that of the file is part of a key.
     """
 
     def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
-        """`engine` by its name in settings and registry; `fingerprint` as `fingerprint.py` makes it."""
+        """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
         common = [generation.model_dump(mode="json"), engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
 
@@ -38,40 +38,48 @@ class Keys:
 
 def wanted_outputs(rows: Iterable[SpeakerRow], generation: Generation, engine: str, fingerprint: str) -> dict[str, str]:
     """Output -> content key, of all segments of some speakers."""
-    keys = Keys(generation, engine, fingerprint)
+    keys = ContentKeys(generation, engine, fingerprint)
     return {row[2]: keys.of(speaker.reference, row) for speaker in rows for row in speaker.segments}
 
 
-FILES = ("config.json", "model.pth", "tokenizer.tiktoken", "special_tokens.json", "codec.pth", "codec.json")
-"""The files of a checkpoint from which its speech follows (`engine/checkpoint.py`)."""
+FINGERPRINTED_FILES = (
+    "config.json",
+    "model.pth",
+    "tokenizer.tiktoken",
+    "special_tokens.json",
+    "codec.pth",
+    "codec.json",
+)
+"""The files of a checkpoint that its speech depends on."""
 
 NONE = "none"
-"""The fingerprint of no checkpoint at all."""
+"""The fingerprint of a folder without a checkpoint, and of an engine that loads none."""
 
-BLOCK = 65_536
-BLOCKS = 64
-"""Bytes, and how many blocks of them, that are read of a file that is bigger than all of them together."""
+BLOCK_BYTES = 65_536
+
+SAMPLED_BLOCKS = 64
+"""Blocks that are read of a file with more than so many."""
 
 
 def fingerprint(directory: Path) -> str:
-    """A name for what is in a checkpoint folder, 32 hexadecimal digits; `NONE` where it has none of the files.
+    """Identify the content of a checkpoint folder: 32 hexadecimal digits; `NONE` if it has none of the files.
 
-    Small files are read whole. Weights are known by their size, their first and last block and more spread over the
-    file: 4 MiB of 3.6 GB, so that it takes milliseconds. That is enough to tell checkpoints apart: training moves all
-    weights, another architecture has another size, and the last block of a ``.pth`` is the directory of a zip file,
-    with a checksum of every tensor. It is no protection against somebody who wants two to look alike.
+    Small files are read whole. Of weights, the size, the first and the last block and others spread over the file are
+    read: 4 MiB of 3.6 GB, which takes milliseconds. That tells checkpoints apart: training changes all weights, another
+    architecture has another size, and the last block of a ``.pth`` is the directory of a zip file, with a checksum of
+    every tensor. It does not protect against a checkpoint that is made to look like another.
     """
     whole = hashlib.sha256()
     found = False
-    for name in FILES:
+    for name in FINGERPRINTED_FILES:
         path = directory / name
         if not path.is_file():
-            continue  # a pipe would be waited for, a device has no end
+            continue  # reading a pipe would block, and a device has no end
         try:
             status = path.stat()
             part = _sampled(path.resolve(), status.st_size, status.st_mtime_ns)
         except OSError:
-            continue  # not there, or not to be read: the engine will say so when it loads
+            continue  # missing or unreadable: the engine reports it when it loads
         whole.update(name.encode() + part)
         found = True
     return whole.hexdigest()[:32] if found else NONE
@@ -79,13 +87,13 @@ def fingerprint(directory: Path) -> str:
 
 @cache
 def _sampled(path: Path, size: int, _changed_ns: int) -> bytes:
-    """A hash of the file as it was at that time: a launcher asks once a worker."""
+    """A hash of the file as of its last change; cached, as a launcher computes it once for each worker."""
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        if size <= BLOCK * BLOCKS:
+        if size <= BLOCK_BYTES * SAMPLED_BLOCKS:
             digest.update(file.read())
         else:
-            for number in range(BLOCKS):
-                file.seek((size - BLOCK) * number // (BLOCKS - 1))
-                digest.update(file.read(BLOCK))
+            for number in range(SAMPLED_BLOCKS):
+                file.seek((size - BLOCK_BYTES) * number // (SAMPLED_BLOCKS - 1))
+                digest.update(file.read(BLOCK_BYTES))
     return digest.digest()

@@ -1,69 +1,41 @@
-"""What travels: the manifest of a batch and the message of a chunk, as JSON with a schema version.
+"""What travels between the processes of a fleet: the manifest of a batch, and the message of a chunk.
 
-The manifest is the whole batch as it was dealt. The submitter puts it into Redis and sends one message that names it,
-so a batch is either whole or not there; the collector makes the chunks' messages from it. References do not travel in
-messages: they lie in Redis under their content hash.
+Both are JSON with a schema version. The manifest is the whole batch with its assignment to workers. The client puts it
+into Redis and sends one message with the batch's id, so a batch is there as a whole or not at all; the collector makes
+the chunks' messages from the manifest. References do not travel in messages: Redis holds them under their content hash.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from cloner.batch import Generation, ReferenceKind
-from cloner.errors import Damaged, UsageError, WrongSchema
+from cloner.errors import WrongSchema
 from cloner.names import SCHEMA
+from cloner.protocol.packing import Packed
 from cloner.validation import name_flaw, output_flaw, prose_flaw, shown
-
-MAX_BYTES = 256 * 1024**2
-"""The longest JSON that is packed, and unpacked: what is a few KB in Redis may be made to fill a worker's memory."""
-
-
-class Packed(BaseModel):
-    """A model that can be packed."""
-
-    def pack(self) -> bytes:
-        """Compressed JSON. Raises `UsageError` if it is longer than `MAX_BYTES`."""
-        data = self.model_dump_json().encode()
-        if len(data) > MAX_BYTES:
-            raise UsageError(f"the batch is too large ({len(data)} bytes, and {MAX_BYTES} is the most): split it up")
-        return zlib.compress(data, level=1)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The value that `pack` made. Raises `Damaged`."""
-        inflating = zlib.decompressobj()
-        try:
-            text = inflating.decompress(data, MAX_BYTES)
-            if inflating.eof:
-                return cls.model_validate_json(text)
-            reason = f"it is cut off, or longer than {MAX_BYTES} bytes"
-        except (zlib.error, ValidationError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-        raise Damaged(f"what Redis holds as a {cls.__name__} is damaged, or another version wrote it ({reason})")
-
 
 _BATCH_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def is_batch_id(value: object) -> bool:
-    """Whether a batch may be called so: its id names keys in Redis and a folder beside the outputs."""
+    """Whether `value` can be a batch's id: part of the names of Redis keys, and of a folder beside the outputs."""
     return isinstance(value, str) and bool(_BATCH_ID.fullmatch(value))
 
 
 def check_batch_id(value: object) -> str:
-    """`value` as a batch's id. Raises `WrongSchema`."""
+    """Return `value` if it can be a batch's id. Raises `WrongSchema`."""
     if isinstance(value, str) and is_batch_id(value):
         return value
     raise WrongSchema(f"{shown(value)} is no batch's id")
 
 
 def _unless(flaw: Callable[[str], str | None]) -> AfterValidator:
-    """Lets a text through in which `flaw` finds nothing."""
+    """A validator of texts; `flaw` returns what is wrong with one, or None."""
 
     def check(text: str) -> str:
         if found := flaw(text):
@@ -82,12 +54,12 @@ BatchId = Annotated[str, _unless(lambda text: None if is_batch_id(text) else "is
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Queue = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
 Name = Annotated[str, _unless(name_flaw)]
-Prose = Annotated[str, _unless(prose_flaw)]
+Text = Annotated[str, _unless(prose_flaw)]
 Output = Annotated[str, _unless(_output_flaw)]
 Index = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
-SegmentRow = tuple[Index, Prose, Output]
+SegmentRow = tuple[Index, Text, Output]
 """Segment index, text, output relative to the output root."""
 
 
@@ -96,60 +68,62 @@ class _Wire(BaseModel):
 
 
 class ReferenceRow(_Wire):
-    """Where a speaker's reference lies, and what it says."""
+    """A speaker's reference: the content hash under which Redis has it, and its transcript."""
 
     kind: ReferenceKind
     digest: Digest
-    text: Prose
+    text: Text
 
 
 class SpeakerRow(_Wire):
-    """A speaker of a manifest with all of its segments."""
+    """A speaker of a manifest, with all of its segments."""
 
     id: Name
     reference: ReferenceRow
     segments: list[SegmentRow]
 
 
-class PartRow(_Wire):
+class SpeakerSliceRow(_Wire):
     """Segments ``start:stop`` of the `speaker`-th speaker of the manifest."""
 
     speaker: Count
     start: Count
     stop: Count
-    place: Count
-    """The speaker's place among those of the assignment, from 1."""
+    position: Count
+    """The speaker's position in the assignment, from 1."""
     texts: Count
     """Texts of this speaker in the whole assignment."""
 
 
 class ChunkRow(_Wire):
-    """A chunk as it was dealt."""
+    """A chunk, and the queue that it is sent to."""
 
     number: Count
     queue: Queue
     assignment: Count
-    """Chunks of one assignment are counted together in the log: a worker's share, or all of a shared queue's batch."""
+    """Number of the assignment: that of a worker, or one for all workers of a shared queue. Its chunks are counted
+    together in the log."""
     speakers: Count
     texts: Count
     """Speakers and texts in the whole assignment."""
     shared: bool
-    """Whether the assignment is that of all workers."""
-    parts: list[PartRow]
+    """Whether the assignment is one for all workers."""
+    slices: list[SpeakerSliceRow]
 
 
-class SpeakerPart(_Wire):
-    """One speaker's segments within a chunk's message."""
+class SpeakerSegments(_Wire):
+    """A speaker's segments in a chunk's message."""
 
     id: Name
     reference: ReferenceRow
     segments: list[SegmentRow]
-    place: Count
+    position: Count
+    """As in `SpeakerSliceRow`, and so is `texts`."""
     texts: Count
 
 
 class ChunkMessage(_Wire):
-    """All that a worker needs to speak a chunk, but for the references' bytes."""
+    """All that a worker needs to generate a chunk, except for the references' bytes."""
 
     schema_version: int = SCHEMA
     batch_id: BatchId
@@ -159,21 +133,21 @@ class ChunkMessage(_Wire):
     texts: Count
     shared: bool
     generation: Generation
-    parts: list[SpeakerPart]
+    slices: list[SpeakerSegments]
 
     @property
     def total(self) -> int:
         """Segments in this chunk."""
-        return sum(len(part.segments) for part in self.parts)
+        return sum(len(item.segments) for item in self.slices)
 
     def summary(self) -> str:
-        """What Flower shows for arguments, and shortens at the end: whose texts and how many, never the texts."""
-        speakers = ", ".join(part.id for part in self.parts[:8]) + (", ..." if len(self.parts) > 8 else "")
+        """What Flower shows as the task's arguments: speakers and counts, never texts. Flower cuts it at the end."""
+        speakers = ", ".join(item.id for item in self.slices[:8]) + (", ..." if len(self.slices) > 8 else "")
         return f"speakers [{speakers}], {self.total} texts, chunk {self.number} of batch {self.batch_id}"
 
 
 class Manifest(_Wire, Packed):
-    """A batch as it was dealt."""
+    """A batch, split into chunks that are assigned to queues."""
 
     schema_version: int = SCHEMA
     batch_id: BatchId
@@ -182,17 +156,17 @@ class Manifest(_Wire, Packed):
     generation: Generation
     engine: str = ""
     fingerprint: str = ""
-    """Engine and checkpoint of the workers that it was dealt to: what segments' content keys follow from."""
+    """Engine and checkpoint of the workers that it was assigned to; the segments' content keys depend on both."""
     speakers: list[SpeakerRow]
     chunks: list[ChunkRow]
 
     @model_validator(mode="after")
-    def _parts_are_there(self) -> Self:
-        """Each chunk is of these speakers' segments, and all chunks together are no more than they have."""
-        parts = [part for chunk in self.chunks for part in chunk.parts]
+    def _check_slices(self) -> Self:
+        """Each chunk is of these speakers' segments, and all chunks together have no more than the speakers."""
+        slices = [row for chunk in self.chunks for row in chunk.slices]
         sizes = [len(speaker.segments) for speaker in self.speakers]
-        inside = all(part.speaker < len(sizes) and part.start < part.stop <= sizes[part.speaker] for part in parts)
-        if not inside or sum(part.stop - part.start for part in parts) > sum(sizes):
+        inside = all(row.speaker < len(sizes) and row.start < row.stop <= sizes[row.speaker] for row in slices)
+        if not inside or sum(row.stop - row.start for row in slices) > sum(sizes):
             raise ValueError("its chunks are not of its speakers' segments")
         return self
 
@@ -207,16 +181,16 @@ class Manifest(_Wire, Packed):
 
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""
-        parts = []
-        for part in chunk.parts:
-            speaker = self.speakers[part.speaker]
-            parts.append(
-                SpeakerPart(
+        slices = []
+        for row in chunk.slices:
+            speaker = self.speakers[row.speaker]
+            slices.append(
+                SpeakerSegments(
                     id=speaker.id,
                     reference=speaker.reference,
-                    segments=speaker.segments[part.start : part.stop],
-                    place=part.place,
-                    texts=part.texts,
+                    segments=speaker.segments[row.start : row.stop],
+                    position=row.position,
+                    texts=row.texts,
                 )
             )
         return ChunkMessage(
@@ -227,7 +201,7 @@ class Manifest(_Wire, Packed):
             texts=chunk.texts,
             shared=chunk.shared,
             generation=self.generation,
-            parts=parts,
+            slices=slices,
         )
 
 
@@ -249,7 +223,7 @@ class FinishedResponse(_Wire, Packed):
 
 
 def schema_of(message: object) -> int:
-    """The version of the wire format that a chunk's message claims; `WrongSchema` if it claims none."""
+    """The version of the wire format that a chunk's message states. Raises `WrongSchema` if it states none."""
     version = message.get("schema_version") if isinstance(message, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1_000_000:
         raise WrongSchema(f"a chunk's message names no schema version (this worker reads version {SCHEMA})")
@@ -257,7 +231,7 @@ def schema_of(message: object) -> int:
 
 
 def read_chunk(message: dict[str, Any]) -> ChunkMessage:
-    """The message as values; `WrongSchema` where it is not what its version says."""
+    """The message as typed values. Raises `WrongSchema` if it is not of this version's form."""
     try:
         return ChunkMessage.model_validate(message)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""References on their way to the workers: codes as a ``.npy`` of int32, recordings as 16-bit FLAC.
+"""References as the workers get them: codes as a ``.npy`` of int32, recordings as 16-bit FLAC.
 
 Recordings are mono, at 44,100 Hz, 30 s at most.
 """
@@ -19,7 +19,7 @@ from cloner.batch import CODEBOOK_SIZES, ReferenceKind
 from cloner.errors import BadReference
 
 MAX_SECONDS = 30
-"""Recordings are used up to here."""
+"""Length at which recordings are cut."""
 
 MAX_FRAMES = 2600
 """Two minutes of codes; the model has 8,192 positions for reference, texts and speech."""
@@ -27,7 +27,7 @@ MAX_FRAMES = 2600
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """A reference on its way to the workers; `key` is the hash of kind and data."""
+    """A packed reference; `key` is the hash of kind and data."""
 
     kind: ReferenceKind
     data: bytes
@@ -36,17 +36,17 @@ class ReferenceData:
 
 
 def reference_key(kind: ReferenceKind, data: bytes) -> str:
-    """The hash under which a packed reference travels, and by which a worker knows that it came whole."""
+    """The hash that identifies a packed reference, and by which a worker checks its bytes: 64 hexadecimal digits."""
     return hashlib.sha256(kind.encode() + data).hexdigest()
 
 
 def codes_from_bytes(data: bytes) -> Codes:
-    """Codes ``[codebooks, frames]`` out of a `ReferenceData`. Raises `BadReference`."""
+    """Codes ``[codebooks, frames]`` of a packed reference. Raises `BadReference`."""
     return parse_codes(io.BytesIO(data))
 
 
 def audio_from_bytes(data: bytes) -> Audio:
-    """A recording ``[samples]`` at `SAMPLE_RATE` out of a `ReferenceData`. Raises `BadReference`."""
+    """The recording ``[samples]`` at `SAMPLE_RATE` of a packed reference. Raises `BadReference`."""
     try:
         with sf.SoundFile(io.BytesIO(data)) as sound:
             rate = sound.samplerate
@@ -60,12 +60,15 @@ def audio_from_bytes(data: bytes) -> Audio:
 
 
 def parse_codes(file: BinaryIO) -> Codes:
-    """Codes of a ``.npy``. The header is believed only within bounds, so a false one costs no memory."""
+    """Codes ``[codebooks, frames]`` of a ``.npy``. Raises `BadReference`.
+
+    The header's shape is checked before memory is allocated for it.
+    """
     try:
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
         shape, fortran, dtype = read_header(file)
     except Exception as error:
-        # A damaged header makes numpy raise whatever its tokenizer and parser do.
+        # For a damaged header, numpy raises any error of its tokenizer and parser.
         raise BadReference("the reference is not a .npy file of codes") from error
     if dtype.kind not in "iu":
         raise BadReference(f"the reference's codes are of type {dtype}, and whole numbers are needed")

@@ -1,14 +1,14 @@
-"""What came of a segment and of a batch, and the JSON that a run prints."""
+"""The result of a segment and of a batch, and the JSON that a run prints."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloner.protocol.messages import Packed
+from cloner.protocol.packing import Packed
 
 
 class SegmentResult(BaseModel):
-    """What came of one segment: a line of the record. `code` is empty for a generated one."""
+    """The result of one segment: a line of the record. `code` is empty if it was generated."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -26,13 +26,13 @@ class SegmentResult(BaseModel):
     size: int = 0
     """Bytes of the audio file."""
     mtime_ns: int = 0
-    """When it was last changed, nanoseconds since the epoch, as its file system says."""
+    """Time of its last change, nanoseconds since the epoch, by its file system's clock."""
     digest: str = ""
     """BLAKE2b of its bytes, 32 hexadecimal digits. Lines of version 0.1 have none."""
     code: str = ""
     message: str = ""
     reused: bool = False
-    """Whether an earlier batch generated it, and this one found it there."""
+    """Whether an earlier batch generated it."""
 
     @property
     def generated(self) -> bool:
@@ -51,19 +51,19 @@ class SegmentError(BaseModel):
 
 
 class SpeakerResult(BaseModel):
-    """What came of one speaker's texts."""
+    """The result of one speaker."""
 
     model_config = ConfigDict(frozen=True)
 
     texts: int
     generated: int
     failed: int
-    """Those that were never spoken, too."""
+    """Includes texts that were never generated, as after a cancellation."""
     audio_s: float
 
 
 class BatchResult(Packed):
-    """What came of a batch. `results` and `errors` together have every segment index once."""
+    """The result of a batch. `results` and `errors` together have every segment index once."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,14 +81,14 @@ class BatchResult(Packed):
     reused: int = 0
     """Segments in `results` that earlier batches had generated."""
     truncated: tuple[int, ...] = ()
-    """Segments in `results` that were cut at their greatest number of frames: the end of a text may be missing."""
+    """Segments in `results` that were cut at their greatest number of frames: the end of the text may be missing."""
     submitted_at: float = 0.0
     """Seconds since the epoch, by Redis's clock."""
     elapsed_s: float
-    """From submission to the collector's last stroke."""
+    """From submission until the collector made this result."""
     audio_s: float
     reused_audio_s: float = 0.0
-    """How much of `audio_s` earlier batches had generated."""
+    """Seconds of `audio_s` that earlier batches had generated."""
     frames: int
     workers: dict[str, int]
     """Segments that each worker generated."""
@@ -96,7 +96,7 @@ class BatchResult(Packed):
     """In the order of the batch."""
     engine: str = ""
     fingerprint: str = ""
-    """Engine and checkpoint (`fingerprint.py`) that it was dealt to."""
+    """Engine and checkpoint (`content_key.fingerprint`) of the workers that it was assigned to."""
 
     def to_json(self) -> str:
         """One line of JSON."""

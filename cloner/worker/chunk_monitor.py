@@ -31,7 +31,7 @@ class ChunkMonitor:
         self._journal = journal
         self._log = log
         self._meter = runtime.meter
-        self._speakers = {row[0]: part for part in message.parts for row in part.segments}
+        self._speakers = {row[0]: speaker for speaker in message.slices for row in speaker.segments}
         self._cancelled = threading.Event()
         if cancelled:
             self._cancelled.set()

@@ -42,7 +42,7 @@ class ChunkReport:
         few KB each.
         """
         runtime, message = self._runtime, self._message
-        wanted = {part.reference.digest for part in message.parts if part.reference.kind is ReferenceKind.CODES}
+        wanted = {row.reference.digest for row in message.slices if row.reference.kind is ReferenceKind.CODES}
         runtime.registry.set_busy(runtime.name)
         cancelled = runtime.batches.is_cancelled(message.batch_id)
         references = runtime.references.get_all(wanted)

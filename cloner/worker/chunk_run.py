@@ -12,7 +12,7 @@ from cloner.errors import EngineBroken, RecordFailed, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.journal import Journal
-from cloner.protocol.content_key import Keys
+from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.batches import ChunkProgress
 from cloner.worker.chunk_monitor import ChunkMonitor
@@ -72,7 +72,7 @@ class ChunkRun:
         self._message = message
         self._report = report
         record = runtime.record(message.batch_id)
-        keys = Keys(message.generation, runtime.engine.name, runtime.fingerprint)
+        keys = ContentKeys(message.generation, runtime.engine.name, runtime.fingerprint)
         finished, self._pending = split_by_record(message, record, runtime.outputs, keys)
         for result in finished:
             report.progress.add(result)

@@ -9,8 +9,8 @@ from cloner.batch import Generation, segment_seed
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
-from cloner.protocol.content_key import Keys
-from cloner.protocol.messages import ChunkMessage, ReferenceRow, SpeakerPart
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ChunkMessage, ReferenceRow, SpeakerSegments
 from cloner.protocol.results import SegmentResult
 
 
@@ -24,12 +24,12 @@ class PendingSegment:
     """Audio file, relative to the output root."""
     key: str
     """Content key."""
-    speaker: SpeakerPart
+    speaker: SpeakerSegments
     """Its speaker, with all of that speaker's segments in the chunk."""
 
 
 def split_by_record(
-    message: ChunkMessage, record: Record, outputs: OutputRoot, keys: Keys
+    message: ChunkMessage, record: Record, outputs: OutputRoot, keys: ContentKeys
 ) -> tuple[list[SegmentResult], dict[int, PendingSegment]]:
     """The chunk's finished segments, and its pending ones by segment index, in the order of the message.
 
@@ -37,7 +37,7 @@ def split_by_record(
     """
     finished: list[SegmentResult] = []
     pending: dict[int, PendingSegment] = {}
-    for speaker in message.parts:
+    for speaker in message.slices:
         for row in speaker.segments:
             index, text, output = row
             key = keys.of(speaker.reference, row)

@@ -7,7 +7,7 @@ import threading
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.record import Record
-from cloner.protocol.messages import ChunkMessage, SpeakerPart
+from cloner.protocol.messages import ChunkMessage, SpeakerSegments
 from cloner.worker.runtime import Runtime
 
 
@@ -26,38 +26,40 @@ class ProgressLog:
         self._counted: dict[str, int] = {}
         """Speaker -> texts that were finished when they were last counted."""
 
-    def speaker_started(self, part: SpeakerPart) -> None:
+    def speaker_started(self, speaker: SpeakerSegments) -> None:
         """Log that the speaker's first text is about to be generated; not again in later chunks, or after a crash.
 
         May be called from any thread, and for every text.
         """
         with self._lock:
-            if part.id in self._counted:
+            if speaker.id in self._counted:
                 return
             assignment = self._message.assignment
-            if not self._record.has_from(self._runtime.name, assignment, part.id):
+            if not self._record.has_from(self._runtime.name, assignment, speaker.id):
                 # An engine's threads have not the context of the chunk's task.
                 batch_id, speakers = self._message.batch_id, self._message.speakers
-                log_event(Event.SPEAKER_STARTED, batch=batch_id, speaker=part.id, place=part.place, speakers=speakers)
-                log_event(Event.SPEAKER_TEXTS, batch=batch_id, speaker=part.id, texts=part.texts)
-            self._counted[part.id] = self._record.finished(assignment, part.id)
+                log_event(
+                    Event.SPEAKER_STARTED, batch=batch_id, speaker=speaker.id, place=speaker.position, speakers=speakers
+                )
+                log_event(Event.SPEAKER_TEXTS, batch=batch_id, speaker=speaker.id, texts=speaker.texts)
+            self._counted[speaker.id] = self._record.finished(assignment, speaker.id)
 
-    def segment_finished(self, part: SpeakerPart) -> None:
+    def segment_finished(self, speaker: SpeakerSegments) -> None:
         """Log the speaker's progress, now that the record has another of its texts, generated or failed."""
-        split = self._message.shared and len(part.segments) < part.texts
+        split = self._message.shared and len(speaker.segments) < speaker.texts
         if split:
             self._record.refresh()
-        before = self._counted[part.id]
-        after = self._counted[part.id] = self._record.finished(self._message.assignment, part.id)
+        before = self._counted[speaker.id]
+        after = self._counted[speaker.id] = self._record.finished(self._message.assignment, speaker.id)
         for count in range(before + 1, after + 1):
-            if (count == 1 or count % 5 == 0) and not (split and self._is_said(f"{part.id}: {count}")):
-                log_event(Event.SPEAKER_PROGRESS, speaker=part.id, finished=count, texts=part.texts)
-        if before < after == part.texts and not (split and self._is_said(f"{part.id}: completed")):
-            generated = self._record.generated(self._message.assignment, part.id)
+            if (count == 1 or count % 5 == 0) and not (split and self._is_said(f"{speaker.id}: {count}")):
+                log_event(Event.SPEAKER_PROGRESS, speaker=speaker.id, finished=count, texts=speaker.texts)
+        if before < after == speaker.texts and not (split and self._is_said(f"{speaker.id}: completed")):
+            generated = self._record.generated(self._message.assignment, speaker.id)
             if generated:
-                log_event(Event.SPEAKER_COMPLETED, speaker=part.id, generated=generated)
+                log_event(Event.SPEAKER_COMPLETED, speaker=speaker.id, generated=generated)
             else:
-                log_event(Event.SPEAKER_FAILED, speaker=part.id, texts=part.texts)
+                log_event(Event.SPEAKER_FAILED, speaker=speaker.id, texts=speaker.texts)
 
     def assignment_finished(self) -> bool:
         """Whether nothing is left of the assignment; if so, that is logged, once."""

@@ -13,7 +13,7 @@ import pytest
 from cloner import Client
 from cloner.client.assignment import Strategy
 from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
-from cloner.names import OPEN_BATCH, SPEAK_CHUNK
+from cloner.names import OPEN_BATCH, SCHEMA, SPEAK_CHUNK
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
@@ -105,12 +105,14 @@ def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
     fleet.wait_for("Models loaded!")
     (worker,) = client.fleet()
     app = make_app(settings)
-    app.send_task(SPEAK_CHUNK, args=({"schema_version": 2, "novelty": True},), queue=worker.queue, task_id="from-v2")
-    fleet.wait_for("A chunk of wire version 2 came to a worker of version 1")
-    # The worker is none the worse, and the message waits where workers of version 2 look.
+    app.send_task(
+        SPEAK_CHUNK, args=({"schema_version": SCHEMA + 1, "novelty": True},), queue=worker.queue, task_id="from-next"
+    )
+    fleet.wait_for(f"A chunk of wire version {SCHEMA + 1} came to a worker of version {SCHEMA}")
+    # The worker is none the worse, and the message waits in the queue that workers of that version read.
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
-    waiting = client.redis.lrange(settings.queues.shared_queue(2), 0, -1)
-    assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-v2"]
+    waiting = client.redis.lrange(settings.queues.shared_queue(SCHEMA + 1), 0, -1)
+    assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-next"]
 
 
 def test_a_pickled_message_is_refused(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:

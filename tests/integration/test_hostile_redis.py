@@ -15,18 +15,18 @@ import pytest
 from cloner import Client
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import BatchBroken, Damaged
-from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SCHEMA, SPEAK_CHUNK
 from cloner.protocol.messages import (
-    MAX_BYTES,
     ChunkMessage,
     ChunkRow,
     FinishedResponse,
     Manifest,
-    PartRow,
     ReferenceRow,
-    SpeakerPart,
     SpeakerRow,
+    SpeakerSegments,
+    SpeakerSliceRow,
 )
+from cloner.protocol.packing import MAX_BYTES
 from cloner.protocol.references import reference_key
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
@@ -85,11 +85,11 @@ def scene(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> 
 
 def chunk(**changes: Any) -> dict[str, Any]:
     """A right message of one segment, with changes."""
-    part = SpeakerPart(
+    part = SpeakerSegments(
         id="anna",
         reference=ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said."),
         segments=[(0, "One.", "0.wav")],
-        place=1,
+        position=1,
         texts=1,
     )
     message = ChunkMessage(
@@ -100,11 +100,11 @@ def chunk(**changes: Any) -> dict[str, Any]:
         texts=1,
         shared=False,
         generation=Generation(),
-        parts=[part],
+        slices=[part],
     ).model_dump(mode="json")
     for key in changes.keys() & {"output", "digest", "id", "index"}:
         value: Any = changes.pop(key)
-        (part_of,) = message["parts"]
+        (part_of,) = message["slices"]
         if key == "id":
             part_of["id"] = value
         elif key == "digest":
@@ -117,14 +117,14 @@ def chunk(**changes: Any) -> dict[str, Any]:
 def manifest(batch_id: str) -> dict[str, Any]:
     """A right manifest of one segment."""
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said.")
-    part = PartRow(speaker=0, start=0, stop=1, place=1, texts=1)
+    part = SpeakerSliceRow(speaker=0, start=0, stop=1, position=1, texts=1)
     return Manifest(
         batch_id=batch_id,
         source="b.json",
         submitted_at=1.0,
         generation=Generation(),
         speakers=[SpeakerRow(id="anna", reference=reference, segments=[(0, "One.", "0.wav")])],
-        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, shared=False, parts=[part])],
+        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, shared=False, slices=[part])],
     ).model_dump(mode="json")
 
 
@@ -165,9 +165,9 @@ def test_chunks_that_would_lead_elsewhere_are_refused(scene: Scene) -> None:
         *(chunk(index=index) for index in (-1, 2**64, 10**300, "first")),
         chunk(id="anna\n[Worker 0] All done!"),
         chunk(generation={"max_new_tokens": 10**12}),
-        chunk(parts=[[]] * 1000),
+        chunk(slices=[[]] * 1000),
         chunk(schema_version=None),
-        *("junk", 7, None, [], [[[[]]]], {}, {"schema_version": 1}),
+        *("junk", 7, None, [], [[[[]]]], {}, {"schema_version": SCHEMA}),
     ]
     for message in hostile:
         scene.send(SPEAK_CHUNK, message)

@@ -47,22 +47,22 @@ def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
     chunks, _ = assign(batch(), workers, Strategy.ROUND_ROBIN, QUEUES)
     assert [chunk.number for chunk in chunks] == list(range(6))
     assert [(chunk.queue, chunk.assignment) for chunk in chunks] == [("queue-a-0", 0)] * 3 + [("queue-a-1", 1)] * 3
-    assert [[part.speaker for part in chunk.parts] for chunk in chunks] == [[0], [2], [4], [1], [3], [5]]
-    assert [chunk.parts[0].place for chunk in chunks] == [1, 2, 3] * 2
+    assert [[part.speaker for part in chunk.slices] for chunk in chunks] == [[0], [2], [4], [1], [3], [5]]
+    assert [chunk.slices[0].position for chunk in chunks] == [1, 2, 3] * 2
     assert {(chunk.speakers, chunk.texts) for chunk in chunks} == {(3, 24), (3, 22)}
 
 
 def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
     workers = [replace(worker(0), slots=2)]
     chunks, _ = assign(batch([40]), workers, Strategy.ROUND_ROBIN, QUEUES)
-    parts = [chunk.parts[0] for chunk in chunks]
+    parts = [chunk.slices[0] for chunk in chunks]
     assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
     chunks, summaries = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, QUEUES)
     assert [summary.speakers for summary in summaries] == [("0",), ("0",)]
-    assert [(chunk.texts, chunk.parts[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
+    assert [(chunk.texts, chunk.slices[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
 def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
@@ -70,6 +70,6 @@ def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() ->
     chunks, summaries = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert summaries == []
     assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}
-    assert [sum(part.stop - part.start for part in chunk.parts) for chunk in chunks] == [16, 23, 7]
+    assert [sum(part.stop - part.start for part in chunk.slices) for chunk in chunks] == [16, 23, 7]
     assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}
-    assert [(part.place, part.texts) for part in chunks[1].parts] == [(3, 8), (4, 7), (5, 8)]
+    assert [(part.position, part.texts) for part in chunks[1].slices] == [(3, 8), (4, 7), (5, 8)]

@@ -15,7 +15,7 @@ import pytest
 from cloner.errors import OutputsTaken
 from cloner.output.lock import output_lock
 
-HOLD = "import sys; from pathlib import Path; from cloner.output.lock import holding\n"
+HOLD = "import sys; from pathlib import Path; from cloner.output.lock import output_lock\n"
 HOLD += "with output_lock(Path(sys.argv[1]), sys.argv[2]): print('held', flush=True); sys.stdin.read()"
 
 

@@ -15,8 +15,8 @@ from cloner.output import reuse as carry
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, RecordWriter, batch_directory
 from cloner.output.reuse import CARRIED, finished_outputs, reuse_finished
-from cloner.protocol.content_key import Keys
-from cloner.protocol.messages import ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerRow
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
 
 REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
@@ -26,12 +26,14 @@ def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "an
     """A batch of one speaker; its two workers get one chunk each."""
     rows = [(n, text, f'{n} "ü".wav') for n, text in enumerate(texts)]
     half = len(rows) // 2
-    parts = [
-        PartRow(speaker=0, start=a, stop=b, place=1, texts=b - a) for a, b in ((0, half), (half, len(rows))) if b > a
+    slices = [
+        SpeakerSliceRow(speaker=0, start=a, stop=b, position=1, texts=b - a)
+        for a, b in ((0, half), (half, len(rows)))
+        if b > a
     ]
     chunks = [
-        ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=part.texts, shared=False, parts=[part])
-        for n, part in enumerate(parts)
+        ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=row.texts, shared=False, slices=[row])
+        for n, row in enumerate(slices)
     ]
     return Manifest(
         batch_id=batch_id,
@@ -48,7 +50,7 @@ def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "an
 def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, code: str = "") -> None:
     """Write audio and record as a worker does."""
     outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
-    keys = Keys(manifest.generation, manifest.engine, manifest.fingerprint)
+    keys = ContentKeys(manifest.generation, manifest.engine, manifest.fingerprint)
     with RecordWriter(record, "cpu.7@box") as writer:
         for row in manifest.speakers[0].segments:
             if only is not None and row[0] not in only:
@@ -136,7 +138,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     # An id tells by its client's clock when it was made; this one's was behind.
     speak(tmp_path, batch("a", ["a", "b"], seed=1), only=[1])
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
-    keys = Keys(manifest.generation, "fake", "none")
+    keys = ContentKeys(manifest.generation, "fake", "none")
     wanted = {row[2]: keys.of(REFERENCE, row) for row in manifest.speakers[0].segments}
     found = finished_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"})
     assert list(found.finished) == ['0 "ü".wav']

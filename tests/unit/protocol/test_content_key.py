@@ -7,11 +7,11 @@ import re
 import pytest
 
 from cloner.batch import Generation, ReferenceKind
-from cloner.protocol.content_key import Keys
+from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ReferenceRow
 
 ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
-KEYS = Keys(Generation(), "fake", "none")
+KEYS = ContentKeys(Generation(), "fake", "none")
 KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav"))
 
 OTHERS = {
@@ -19,10 +19,10 @@ OTHERS = {
     "index, and with it the seed": KEYS.of(ANNA, (4, "Good morning.", "a/3.wav")),
     "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav")),
     "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav")),
-    "seed": Keys(Generation(seed=1), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "parameters": Keys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "engine": Keys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "checkpoint": Keys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "seed": ContentKeys(Generation(seed=1), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "parameters": ContentKeys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "engine": ContentKeys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "checkpoint": ContentKeys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav")),
 }
 
 
@@ -38,7 +38,7 @@ def test_all_keys_differ_from_each_other() -> None:
 
 def test_the_files_name_does_not_change_the_key() -> None:
     assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac")) == KEY
-    assert Keys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")) == KEY
+    assert ContentKeys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")) == KEY
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:

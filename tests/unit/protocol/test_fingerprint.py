@@ -1,4 +1,4 @@
-"""What tells checkpoints apart."""
+"""The fingerprint of a checkpoint: what changes it, and what does not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from cloner.engine.checkpoint import CODEC_SIZES, FILES
-from cloner.protocol.content_key import BLOCK, BLOCKS, NONE, fingerprint
-from cloner.protocol.content_key import FILES as FINGERPRINTED
+from cloner.protocol.content_key import BLOCK_BYTES, FINGERPRINTED_FILES, NONE, SAMPLED_BLOCKS, fingerprint
 
-BIG = 3 * BLOCK * BLOCKS
+BIG = 3 * BLOCK_BYTES * SAMPLED_BLOCKS
 
 
 @pytest.fixture
@@ -19,8 +18,8 @@ def checkpoint(tmp_path: Path) -> Path:
     """Weights too big to be read whole."""
     (tmp_path / "config.json").write_text("{}")
     with (tmp_path / "model.pth").open("wb") as file:
-        for number in range(BIG // BLOCK):
-            file.write(bytes([number % 256]) * BLOCK)
+        for number in range(BIG // BLOCK_BYTES):
+            file.write(bytes([number % 256]) * BLOCK_BYTES)
     return tmp_path
 
 
@@ -31,7 +30,7 @@ def overwrite(path: Path, place: int, data: bytes) -> None:
 
 
 def test_all_that_a_checkpoint_is_made_of_counts() -> None:
-    assert set(FINGERPRINTED) == {*FILES, CODEC_SIZES}
+    assert set(FINGERPRINTED_FILES) == {*FILES, CODEC_SIZES}
 
 
 def test_a_copy_is_the_same_checkpoint_whatever_its_times_and_its_neighbours(checkpoint: Path, tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_another_configuration_is_another_checkpoint(checkpoint: Path) -> None:
 def test_weights_that_differ_at_one_end_or_all_over_are_others(checkpoint: Path, place: int) -> None:
     before = fingerprint(checkpoint)
     if place == BIG // 2:
-        for step in range(0, BIG, BLOCK):
+        for step in range(0, BIG, BLOCK_BYTES):
             overwrite(checkpoint / "model.pth", step, b"trained")
     else:
         overwrite(checkpoint / "model.pth", place, b"\xff")
@@ -79,7 +78,7 @@ def test_a_file_moved_under_another_name_is_another_checkpoint(checkpoint: Path)
     assert fingerprint(checkpoint) != before
 
 
-@pytest.mark.parametrize("name", FINGERPRINTED)
+@pytest.mark.parametrize("name", FINGERPRINTED_FILES)
 def test_what_is_no_file_is_not_read(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink(missing_ok=True)
     without = fingerprint(checkpoint)

@@ -1,4 +1,4 @@
-"""What travels."""
+"""Manifests and messages: they survive their way, and what could lead elsewhere is refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import WrongSchema
+from cloner.names import SCHEMA
 from cloner.protocol.messages import (
     ChunkRow,
     Manifest,
-    PartRow,
     ReferenceRow,
     SpeakerRow,
+    SpeakerSliceRow,
     check_batch_id,
     is_batch_id,
     read_chunk,
@@ -28,8 +29,8 @@ REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.
 
 def manifest() -> Manifest:
     speaker = SpeakerRow(id="anna", reference=REFERENCE, segments=[(n, f"text {n}", f"{n}.wav") for n in range(5)])
-    part = PartRow(speaker=0, start=1, stop=3, place=1, texts=5)
-    chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, shared=False, parts=[part])
+    row = SpeakerSliceRow(speaker=0, start=1, stop=3, position=1, texts=5)
+    chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, shared=False, slices=[row])
     return Manifest(
         batch_id="b", source="b.json", submitted_at=1.0, generation=Generation(), speakers=[speaker], chunks=[chunk]
     )
@@ -41,7 +42,7 @@ def test_a_manifest_survives_its_way() -> None:
 
 def test_a_chunks_message_holds_its_own_segments_and_survives_json() -> None:
     message = manifest().message(manifest().chunks[0])
-    assert [part.segments for part in message.parts] == [[(1, "text 1", "1.wav"), (2, "text 2", "2.wav")]]
+    assert [row.segments for row in message.slices] == [[(1, "text 1", "1.wav"), (2, "text 2", "2.wav")]]
     assert (message.number, message.assignment, message.total) == (7, 2, 2)
     assert read_chunk(json.loads(json.dumps(message.model_dump(mode="json")))) == message
 
@@ -59,8 +60,8 @@ def test_a_message_without_a_version_is_refused(message: dict[str, object]) -> N
 
 def test_a_message_that_is_not_what_its_version_says_is_refused_with_the_place() -> None:
     message = manifest().message(manifest().chunks[0]).model_dump(mode="json")
-    message["parts"][0]["reference"]["kind"] = "video"
-    with pytest.raises(WrongSchema, match=r"schema version 1: parts\.0\.reference\.kind: "):
+    message["slices"][0]["reference"]["kind"] = "video"
+    with pytest.raises(WrongSchema, match=rf"schema version {SCHEMA}: slices\.0\.reference\.kind: "):
         read_chunk(message)
 
 
@@ -91,29 +92,29 @@ HOSTILE: list[tuple[tuple[str | int, ...], object]] = [
     (("number",), 10**400),
     (("assignment",), float("nan")),
     (("texts",), 2**31),
-    (("parts",), {}),
-    (("parts", 0, "id"), "anna\n[Main] All done!"),
-    (("parts", 0, "id"), "a" * 5_000),
-    (("parts", 0, "reference", "digest"), "../../../etc/passwd"),
-    (("parts", 0, "reference", "digest"), "d" * 64 + "\n"),
-    (("parts", 0, "reference", "digest"), "D" * 64),
-    (("parts", 0, "reference", "text"), "a\0"),
-    (("parts", 0, "segments", 0, 0), -1),
-    (("parts", 0, "segments", 0, 0), 2**63),
-    (("parts", 0, "segments", 0, 1), "a" * 40_000),
-    (("parts", 0, "segments", 0, 2), "/etc/cron.d/1.wav"),
-    (("parts", 0, "segments", 0, 2), "../1.wav"),
-    (("parts", 0, "segments", 0, 2), "a/../../1.wav"),
-    (("parts", 0, "segments", 0, 2), "./.cloner/1.wav"),
-    (("parts", 0, "segments", 0, 2), ".cloner/1.wav"),
-    (("parts", 0, "segments", 0, 2), "a//1.wav"),
-    (("parts", 0, "segments", 0, 2), "1.py"),
-    (("parts", 0, "segments", 0, 2), "1.wav\n"),
-    (("parts", 0, "segments", 0, 2), "a\0.wav"),
-    (("parts", 0, "segments", 0, 2), "a\\1.wav"),
-    (("parts", 0, "segments", 0, 2), "\ud800.wav"),
-    (("parts", 0, "segments", 0, 2), "a" * 300 + ".wav"),
-    (("parts", 0, "segments", 0, 2), "a/" * 600 + "1.wav"),
+    (("slices",), {}),
+    (("slices", 0, "id"), "anna\n[Main] All done!"),
+    (("slices", 0, "id"), "a" * 5_000),
+    (("slices", 0, "reference", "digest"), "../../../etc/passwd"),
+    (("slices", 0, "reference", "digest"), "d" * 64 + "\n"),
+    (("slices", 0, "reference", "digest"), "D" * 64),
+    (("slices", 0, "reference", "text"), "a\0"),
+    (("slices", 0, "segments", 0, 0), -1),
+    (("slices", 0, "segments", 0, 0), 2**63),
+    (("slices", 0, "segments", 0, 1), "a" * 40_000),
+    (("slices", 0, "segments", 0, 2), "/etc/cron.d/1.wav"),
+    (("slices", 0, "segments", 0, 2), "../1.wav"),
+    (("slices", 0, "segments", 0, 2), "a/../../1.wav"),
+    (("slices", 0, "segments", 0, 2), "./.cloner/1.wav"),
+    (("slices", 0, "segments", 0, 2), ".cloner/1.wav"),
+    (("slices", 0, "segments", 0, 2), "a//1.wav"),
+    (("slices", 0, "segments", 0, 2), "1.py"),
+    (("slices", 0, "segments", 0, 2), "1.wav\n"),
+    (("slices", 0, "segments", 0, 2), "a\0.wav"),
+    (("slices", 0, "segments", 0, 2), "a\\1.wav"),
+    (("slices", 0, "segments", 0, 2), "\ud800.wav"),
+    (("slices", 0, "segments", 0, 2), "a" * 300 + ".wav"),
+    (("slices", 0, "segments", 0, 2), "a/" * 600 + "1.wav"),
     (("generation", "max_new_tokens"), 10**9),
     (("generation", "temperature"), float("inf")),
     (("extra",), 1),
@@ -127,7 +128,7 @@ def test_a_message_that_could_lead_elsewhere_is_refused(place: tuple[str | int, 
     for step in place[:-1]:
         inner = inner[step]
     inner[place[-1]] = value
-    with pytest.raises(WrongSchema, match=f"schema version 1: {re.escape('.'.join(map(str, place)))}"):
+    with pytest.raises(WrongSchema, match=f"schema version {SCHEMA}: {re.escape('.'.join(map(str, place)))}"):
         read_chunk(message)
 
 
@@ -144,7 +145,7 @@ def test_what_is_no_message_is_refused(message: object) -> None:
 )
 def test_a_manifest_whose_chunks_are_not_of_its_segments_is_refused(change: dict[str, int]) -> None:
     values = manifest().model_dump(mode="json")
-    values["chunks"][0]["parts"][0] |= change
+    values["chunks"][0]["slices"][0] |= change
     with pytest.raises(ValidationError):
         Manifest.model_validate(values)
 

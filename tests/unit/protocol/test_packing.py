@@ -1,4 +1,4 @@
-"""Packed values: what does not unpack is a sentence, and no bomb."""
+"""Packed values: damaged data is a clear error, and cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import zlib
 import pytest
 
 from cloner.errors import Damaged, UsageError
-from cloner.protocol import messages as packing
-from cloner.protocol.messages import Packed
+from cloner.protocol import packing
+from cloner.protocol.packing import Packed
 
 
 class Value(Packed):

@@ -147,7 +147,7 @@ def two(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
 def broken_chunks(two: Workers, folder: Path) -> list[ChunkMessage]:
     """Three of them: two of six segments, and between those, for the other worker, one of a segment."""
     path = write_batch(folder, [6, 1, 6], texts=dict.fromkeys(range(13), "All is broken."))
-    return sorted(two.submit(path), key=lambda chunk: chunk.parts[0].id)
+    return sorted(two.submit(path), key=lambda chunk: chunk.slices[0].id)
 
 
 def test_a_worker_passes_chunks_on_and_is_broken_when_another_could_speak_them(two: Workers, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Pat
 
 def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
-    for part in chunk.parts:
+    for part in chunk.slices:
         workers.redis.delete(RedisKeys(workers.settings.fleet).reference(part.reference.digest))
     assert run_chunk(workers.runtime(), chunk).failed == 3
     assert run_chunk(workers.runtime(), chunk).failed == 3
@@ -219,7 +219,7 @@ def test_what_failed_is_finished_too_when_the_chunk_comes_again(workers: Workers
 def test_a_file_that_another_batch_put_there_is_spoken_anew(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2]))
     run_chunk(workers.runtime(), chunk)
-    path = workers.settings.out_dir / chunk.parts[0].segments[0][2]
+    path = workers.settings.out_dir / chunk.slices[0].segments[0][2]
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"xx")
     assert run_chunk(workers.runtime(), chunk).generated == 2

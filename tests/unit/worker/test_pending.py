@@ -7,16 +7,16 @@ import pytest
 
 from cloner.batch import Generation, ReferenceKind, segment_seed
 from cloner.engine.base import Voice
-from cloner.protocol.messages import ReferenceRow, SpeakerPart
+from cloner.protocol.messages import ReferenceRow, SpeakerSegments
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests
 
 GENERATION = Generation()
 
 
-def speaker(name: str, *segments: int) -> SpeakerPart:
+def speaker(name: str, *segments: int) -> SpeakerSegments:
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest="0" * 64, text=f"reference of {name}")
     rows = [(segment, f"text {segment}", f"{segment}.wav") for segment in segments]
-    return SpeakerPart(id=name, reference=reference, segments=rows, place=1, texts=len(rows))
+    return SpeakerSegments(id=name, reference=reference, segments=rows, position=1, texts=len(rows))
 
 
 @pytest.fixture

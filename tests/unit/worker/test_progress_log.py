@@ -96,7 +96,7 @@ def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
 ) -> None:
     workers = Workers(redis, valkey_url, tmp_path / "out", slots=2)
     (chunk,) = workers.submit(write_batch(tmp_path, [3, 1]))
-    redis.delete(RedisKeys(workers.settings.fleet).reference(chunk.parts[0].reference.digest))
+    redis.delete(RedisKeys(workers.settings.fleet).reference(chunk.slices[0].reference.digest))
     run_chunk(workers.runtime(), chunk)
     said = [line for line in capsys.readouterr().err.splitlines() if "✅" in line or "❌ Speaker" in line]
     assert said == [

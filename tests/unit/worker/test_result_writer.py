@@ -39,7 +39,7 @@ def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
 
 @pytest.fixture
 def segment(chunk: ChunkMessage) -> PendingSegment:
-    speaker = chunk.parts[0]
+    speaker = chunk.slices[0]
     return PendingSegment(*speaker.segments[0], key="k", speaker=speaker)
 
 
