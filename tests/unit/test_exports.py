@@ -9,6 +9,31 @@ import pytest
 
 import cloner
 
+EXPORTS = [
+    "BadBatch",
+    "Batch",
+    "BatchHandle",
+    "BatchResult",
+    "Client",
+    "ClonerError",
+    "Estimate",
+    "Generation",
+    "Progress",
+    "Reference",
+    "ReferenceKind",
+    "Segment",
+    "SegmentError",
+    "Settings",
+    "Speaker",
+    "Strategy",
+    "read_batch",
+]
+"""The public API. A name that is removed or renamed here breaks its users' programs."""
+
+
+def test_the_exports_are_those_of_the_public_api() -> None:
+    assert cloner.__all__ == EXPORTS
+
 
 def test_every_exported_name_exists() -> None:
     assert set(cloner.__all__) == set(cloner._MODULES)
