@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import Settings
-from tests.integration.conftest import Start
 from tests.support.batches import write_batch
 from tests.support.chromium import Page
-from tests.support.servers import Server
-from tests.support.watching import LOGIN, running_flower
+from tests.support.processes import Launch
+from tests.support.redis_server import RedisServer
+from tests.support.web_services import LOGIN, running_flower
 
 EVIL = "<script>window.hacked = 1</script>"
 
 
 def test_names_that_are_programs_are_shown_and_not_run(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path, page: Page
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, page: Page
 ) -> None:
-    launch("--workers", "1", fake_slots=4).wait_for("Models loaded!")
+    launch("--workers", "1", fake_slots=4).wait_for(Event.MODELS_LOADED)
     batch = json.loads(write_batch(tmp_path, [2, 1]).read_text())
     for task in batch["tasks"]:
         task["speaker_id"] = f"{EVIL}{task['speaker_id']}"
@@ -42,7 +43,7 @@ def test_names_that_are_programs_are_shown_and_not_run(
 
 
 def test_what_was_seen_last_stays_and_is_marked_as_old_while_redis_is_away(tmp_path: Path, page: Page) -> None:
-    server = Server(tmp_path)
+    server = RedisServer(tmp_path)
     settings = Settings(redis_url=server.url, fleet="away", out_dir=tmp_path / "out")
     try:
         with running_flower(settings, tmp_path) as address:

@@ -7,11 +7,12 @@ from itertools import product
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import Settings
-from tests.integration.conftest import Start
 from tests.support.batches import write_batch
 from tests.support.chromium import Page
-from tests.support.watching import LOGIN, running_flower
+from tests.support.processes import Launch
+from tests.support.web_services import LOGIN, running_flower
 
 EVIL = "<script>window.hacked = 1</script>"
 
@@ -24,10 +25,10 @@ LOAD_ALL_AUDIO = """Promise.all([...document.querySelectorAll('audio')].map((pla
 
 
 def test_a_batchs_report_is_a_click_away_and_plays_its_audio(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path, page: Page, pictures: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, page: Page, pictures: Path
 ) -> None:
     (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # so that one segment fails
-    launch("--workers", "1", fake_slots=4).wait_for("Models loaded!")
+    launch("--workers", "1", fake_slots=4).wait_for(Event.MODELS_LOADED)
     path = write_batch(tmp_path, [5, 4])
     batch = json.loads(path.read_text())
     for task in batch["tasks"]:

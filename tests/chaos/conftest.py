@@ -1,4 +1,4 @@
-"""Faults done to real processes: the fixtures of the integration tests."""
+"""Chaos tests do faults to real processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import client, launch, settings, tiny_checkpoint  # noqa: F401
-from tests.support.crash_plugins import Plugin
+from tests.support.fixtures import client, launch, settings, tiny_checkpoint  # noqa: F401
+from tests.support.module_patches import ModulePatcher
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatcher:
     """Changes modules in the processes that the test starts."""
-    return Plugin(tmp_path / "plugin", monkeypatch)
+    return ModulePatcher(tmp_path / "patches", monkeypatch)

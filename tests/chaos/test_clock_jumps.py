@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import signal
 import sys
@@ -13,32 +12,46 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from cloner.state.keys import RedisKeys
-from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
 from tests.support.batches import write_batch
-from tests.support.clocks import HOUR_S, Clock
-from tests.support.servers import Server
+from tests.support.fake_clock import HOUR_S, FakeClock
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.records import recorded_segments
+from tests.support.redis_server import RedisServer
 
-UNTRUE = re.compile("killing it|starting it again|is gone|taken over|opened again|Traceback")
-"""What no launcher says of a clock."""
+FALSE_ALARMS = (
+    Event.KILLING_UNHEALTHY,
+    Event.RESTARTING,
+    Event.MESSAGES_TAKEN_OVER,
+    Event.BOX_TAKEN_OVER,
+    Event.STALLED_BATCH_REOPENED,
+)
+"""What a clock that jumps must not cause."""
+
+
+def check_no_false_alarm(fleet: LoggedProcess) -> None:
+    assert [line for event in FALSE_ALARMS for line in fleet.find(event)] == []
+    assert not [line for line in fleet.lines if "taken over" in line or "Traceback" in line]
 
 
 @pytest.fixture
-def servers_clock(tmp_path: Path) -> Clock:
-    return Clock(tmp_path / "servers-clock")
+def servers_clock(tmp_path: Path) -> FakeClock:
+    return FakeClock(tmp_path / "servers-clock")
 
 
 @pytest.fixture
-def fleets_clock(tmp_path: Path) -> Clock:
-    return Clock(tmp_path / "fleets-clock")
+def fleets_clock(tmp_path: Path) -> FakeClock:
+    return FakeClock(tmp_path / "fleets-clock")
 
 
 @pytest.fixture
-def settings(servers_clock: Clock, tmp_path: Path) -> Iterator[Settings]:
+def settings(servers_clock: FakeClock, tmp_path: Path) -> Iterator[Settings]:
     """A server with a clock of its own."""
     with servers_clock.shown():
-        server = Server(tmp_path)
+        server = RedisServer(tmp_path)
     fleet = f"test-{secrets.token_hex(4)}"
     yield Settings(
         redis_url=server.url,
@@ -56,9 +69,9 @@ def settings(servers_clock: Clock, tmp_path: Path) -> Iterator[Settings]:
 def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     whose: str,
     far_s: int,
-    fleets_clock: Clock,
-    servers_clock: Clock,
-    launch: Start,
+    fleets_clock: FakeClock,
+    servers_clock: FakeClock,
+    launch: Launch,
     client: Client,
     settings: Settings,
     tmp_path: Path,
@@ -66,50 +79,50 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     """A box's by as much as that of a machine which was suspended over a weekend: messages in hand seem that old."""
     with fleets_clock.shown():
         fleet = launch("--workers", "3", fake_segment_s=0.3)
-    fleet.wait_for("Models loaded!", 3)
+    fleet.wait_for(Event.MODELS_LOADED, 3)
     # The third worker would take what is given back by mistake.
     batch = client.submit(write_batch(tmp_path, [15, 15]), strategy="shared")
-    waiting = Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
+    waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
     clock = fleets_clock if whose == "fleet" else servers_clock
-    fleet.wait_for("progress: 5/15", 2)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=5, texts=15)
     clock.put(far_s)
-    fleet.wait_for("progress: 10/15", 2)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=10, texts=15)
     clock.put(-far_s)
 
     result = batch.wait(timeout=100)
     assert (result.generated, result.failed) == (30, 0)
     assert 0 <= result.elapsed_s < HOUR_S / 2
     assert waiting.wait() == 0
-    assert spoken(settings, batch.id) == list(range(30))
+    assert recorded_segments(settings, batch.id) == list(range(30))
     assert [worker.loads for worker in client.fleet()] == [1, 1, 1]
     eventually(lambda: client.redis.exists(RedisKeys(settings.fleet).collector_heartbeat) == 1)
     # The launcher has its box as before.
     assert launch("--workers", "1").wait() == 2
     assert fleet.stop() == 0
-    assert [line for line in fleet.lines if UNTRUE.search(line)] == []
+    check_no_false_alarm(fleet)
 
 
 def test_a_dead_launchers_box_is_free_soon_although_the_servers_clock_is_put_back(
-    servers_clock: Clock, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    servers_clock: FakeClock, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     """Its lease would last an hour longer."""
     fleet = launch("--workers", "1", fake_segment_s=0.3, stop_s=1)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [10]))
-    fleet.wait_for("Speaker 0 progress: 5/10")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=10)
     fleet.stop(signal.SIGKILL)
     servers_clock.put(-HOUR_S)
     key = RedisKeys(settings.fleet).box_lease(settings.box)
     assert client.redis.pttl(key) > 3_000_000
     second = launch("--workers", "1", stop_s=1)
-    second.wait_for("waiting whether it lives")
+    second.wait_for(Event.BOX_IS_HELD)
     assert client.redis.pttl(key) <= 11_000
     assert batch.wait(timeout=100).generated == 10
-    assert spoken(settings, batch.id) == list(range(10))
+    assert recorded_segments(settings, batch.id) == list(range(10))
 
 
 def test_boxes_and_clients_whose_clocks_differ_work_together(
-    fleets_clock: Clock, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    fleets_clock: FakeClock, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     """One box has the server's clock, one is an hour ahead, and so far behind is the client's."""
     fleets_clock.put(HOUR_S)
@@ -117,8 +130,8 @@ def test_boxes_and_clients_whose_clocks_differ_work_together(
         ahead = launch("--workers", "1", box="ahead", fake_segment_s=0.1)
     right = launch("--workers", "1", box="right", fake_segment_s=0.1)
     for fleet in (ahead, right):
-        fleet.wait_for("Models loaded!")
-    clients_clock = Clock(tmp_path / "clients-clock")
+        fleet.wait_for(Event.MODELS_LOADED)
+    clients_clock = FakeClock(tmp_path / "clients-clock")
     clients_clock.put(-HOUR_S)
     batch_file, env = str(write_batch(tmp_path, [8, 8])), environment(settings)
     with clients_clock.shown():
@@ -130,10 +143,10 @@ def test_boxes_and_clients_whose_clocks_differ_work_together(
     result = json.loads(submitted.stdout)
     assert (result["generated"], result["workers"]) == (16, {"cpu.0@ahead": 8, "cpu.0@right": 8})
     assert 0 < result["elapsed_s"] < HOUR_S / 2
-    assert spoken(settings, result["batch_id"]) == list(range(16))
+    assert recorded_segments(settings, result["batch_id"]) == list(range(16))
     assert after.stdout.splitlines()[-1] == "Nothing is left to speak", after.stderr
     assert "alive" not in submitted.stderr
     assert [worker.box for worker in client.fleet()] == ["ahead", "right"]
     for fleet in (ahead, right):
         assert fleet.stop() == 0
-        assert [line for line in fleet.lines if UNTRUE.search(line)] == []
+        check_no_false_alarm(fleet)

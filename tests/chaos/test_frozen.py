@@ -8,41 +8,44 @@ import psutil
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.names import collector_name
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from tests.chaos.test_processes_die import child, parents
 from tests.chaos.test_segments_kill import BATCHED, check_whole
-from tests.integration.conftest import Start, eventually, spoken
 from tests.support.batches import write_batch
-from tests.support.crash_plugins import Plugin
+from tests.support.module_patches import ModulePatcher
+from tests.support.polling import eventually
+from tests.support.processes import Launch
+from tests.support.records import recorded_segments
 
 ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
 
 
 @pytest.mark.parametrize("part", ["parent", "child"])
 def test_a_frozen_worker_is_replaced_and_its_chunk_goes_on(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path, part: str
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, part: str
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.25, **ALIVE)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [15, 15]))
-    fleet.wait_for("Speaker 0 progress: 5/15")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=15)
     (worker,) = parents(fleet, "cloner.worker")
     victim = worker if part == "parent" else child(worker)
     victim.suspend()
-    fleet.wait_for("[Main] Worker 0 has shown no sign of life for 6 s: killing it")
-    fleet.wait_for("[Main] Worker 0 was killed; starting it again in 1 s")
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Worker 0", reason="has shown no sign of life for 6 s")
+    fleet.wait_for(Event.RESTARTING, title="Worker 0", reason="was killed", delay_s=1)
     check_whole(batch.wait(timeout=100), settings)
-    assert len(fleet.wait_for("Models loaded!", 2)) == 2
+    assert len(fleet.wait_for(Event.MODELS_LOADED, 2)) == 2
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_frozen_collector_is_replaced_and_opens_the_batch(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", **ALIVE)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (collector,) = parents(fleet, "cloner.collector")
     holder = collector_name(settings.box)
     eventually(
@@ -55,15 +58,15 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
     )
     child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
-    fleet.wait_for("[Main] Collector has shown no sign of life for 6 s: killing it")
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Collector", reason="has shown no sign of life for 6 s")
     assert batch.wait(timeout=100).generated == 46
 
 
 def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
     """At its fifth segment, for ever, while its threads live."""
-    plugin(
+    patch_module(
         "cloner.engine.fake",
         """
         import threading
@@ -76,14 +79,14 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
         """,
     )
     fleet = launch("--workers", "1", hang_s=6.0, **ALIVE)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [10]))
-    fleet.wait_for("[Main] Worker 0 has been busy for 6 s without a step: killing it")
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Worker 0", reason="has been busy for 6 s without a step")
     check_whole(batch.wait(timeout=100), settings)
 
 
 @pytest.mark.parametrize(
-    ("what", "hang_s", "says"),
+    ("what", "hang_s", "reason"),
     [
         ("os.kill(os.getpid(), signal.SIGSTOP)", 300.0, "has shown no sign of life for 6 s"),
         ("threading.Event().wait()", 10.0, "has been busy for 10 s without a step"),
@@ -93,16 +96,16 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
 def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
     what: str,
     hang_s: float,
-    says: str,
-    launch: Start,
+    reason: str,
+    launch: Launch,
     client: Client,
     settings: Settings,
-    plugin: Plugin,
+    patch_module: ModulePatcher,
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
     """In the middle of the chunk, between two steps; the second engine of its name does not."""
-    plugin(
+    patch_module(
         "cloner.engine.scheduler",
         f"""
         import threading
@@ -115,10 +118,10 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, hang_s=hang_s, **BATCHED, **ALIVE)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 15, "max_new_tokens": 15}))
-    fleet.wait_for(f"[Main] Worker 0 {says}: killing it")
-    before = spoken(settings, batch.id)
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Worker 0", reason=reason)
+    before = recorded_segments(settings, batch.id)
     assert 0 < len(before) < 8
     check_whole(batch.wait(timeout=200), settings)
-    assert len(fleet.wait_for("Models loaded!", 2)) == 2
+    assert len(fleet.wait_for(Event.MODELS_LOADED, 2)) == 2

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.protocol.messages import Manifest
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.registry import Registry, expected_worker
-from tests.integration.conftest import PATIENCE_S, Said, Start, environment, run_cloner, spoken
 from tests.support.batches import write_batch
-from tests.support.middleman import Middleman, Moment
+from tests.support.log_lines import fields_of
+from tests.support.polling import TIMEOUT_S
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.records import recorded_segments
+from tests.support.redis_proxy import KillingProxy, Moment
 
 COMMANDS = (
     b"ZRANGEBYSCORE",  # which workers are alive
@@ -33,7 +37,7 @@ FOR_EVER = (":workers", ":worker:cpu.0@box", ":batches", ":queues")
 """What a fleet keeps without an expiry: it does not grow with the batches."""
 
 
-def submit(middleman: Middleman, settings: Settings, batch: Path, word: bytes, moment: Moment) -> int:
+def submit(middleman: KillingProxy, settings: Settings, batch: Path, word: bytes, moment: Moment) -> int:
     """Submit the batch by the command line, which dies when it says `word`; returns its exit status."""
     middleman.expect(word, moment)
     env = environment(settings.model_copy(update={"redis_url": middleman.url}))
@@ -46,7 +50,7 @@ def submit(middleman: Middleman, settings: Settings, batch: Path, word: bytes, m
         text=True,
     )
     middleman.let_in(process)
-    process.communicate(timeout=PATIENCE_S)
+    process.communicate(timeout=TIMEOUT_S)
     return process.returncode
 
 
@@ -65,13 +69,13 @@ def known(client: Client) -> list[str]:
 
 
 def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     # A worker that is expected, so that nobody but the client speaks to Redis.
     settings = settings.model_copy(update={"alive_s": 3600.0})
     registry = Registry(client.redis, client.keys, settings.alive_s)
     registry.register(expected_worker(settings, WorkerSettings()))
-    middleman = Middleman(settings.require_redis_url().removeprefix("unix://"), tmp_path / "redis.sock")
+    middleman = KillingProxy(settings.require_redis_url().removeprefix("unix://"), tmp_path / "redis.sock")
     assert submit(middleman, settings, write_batch(tmp_path / "whole", [2, 1], outputs="whole"), b"", Moment.DONE) == 0
     for number, word in enumerate(COMMANDS):
         for moment in Moment:
@@ -91,36 +95,38 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
     assert [key for key in kept if not key.endswith(FOR_EVER)] == []
 
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     for batch_id in whole:
-        assert client.batch(batch_id).wait(timeout=PATIENCE_S).generated == 3
-        assert spoken(settings, batch_id) == [0, 1, 2]
+        assert client.batch(batch_id).wait(timeout=TIMEOUT_S).generated == 3
+        assert recorded_segments(settings, batch_id) == [0, 1, 2]
     # The others are there as well, and the collector sees that nobody has opened them.
     for batch_id in lost:
-        assert client.batch(batch_id).wait(timeout=PATIENCE_S).generated == 3
-        assert spoken(settings, batch_id) == [0, 1, 2]
+        assert client.batch(batch_id).wait(timeout=TIMEOUT_S).generated == 3
+        assert recorded_segments(settings, batch_id) == [0, 1, 2]
     assert len(list(settings.out_dir.rglob("*.wav"))) == 3 * len(whole + lost)
     # None is in the way of who did not hear of it and submits it again.
     for folder in sorted(path.parent for path in tmp_path.glob("*/batch.json")):
-        assert client.submit(folder / "batch.json").wait(timeout=PATIENCE_S).generated == 3
+        assert client.submit(folder / "batch.json").wait(timeout=TIMEOUT_S).generated == 3
 
 
 def test_a_batch_whose_waiting_clients_are_killed_is_picked_up_by_another(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.6)  # three clients start and are killed meanwhile
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = str(write_batch(tmp_path, [20, 20]))
-    submitting = Said([sys.executable, "-m", "cloner", "submit", batch, "--wait"], environment(settings), tmp_path)
-    batch_id = submitting.wait_for("[Main] Batch: ")[0].rpartition(" ")[2]
+    submitting = LoggedProcess(
+        [sys.executable, "-m", "cloner", "submit", batch, "--wait"], environment(settings), tmp_path
+    )
+    batch_id = fields_of(submitting.wait_for(Event.BATCH_SUBMITTED)[0], Event.BATCH_SUBMITTED)["batch"]
     command = [sys.executable, "-m", "cloner", "wait", batch_id]
-    waiting = [Said(command, environment(settings), tmp_path) for _ in range(2)]
-    for said in waiting:
-        said.wait_for("[Main] Progress: ")
-    for said in (submitting, *waiting):
-        assert said.stop(signal.SIGKILL) == -signal.SIGKILL
+    waiting = [LoggedProcess(command, environment(settings), tmp_path) for _ in range(2)]
+    for client_process in waiting:
+        client_process.wait_for(Event.PROGRESS)
+    for client_process in (submitting, *waiting):
+        assert client_process.stop(signal.SIGKILL) == -signal.SIGKILL
 
     waited = run_cloner("wait", batch_id, cwd=tmp_path, env=environment(settings))
     assert waited.returncode == 0, waited.stderr
     assert json.loads(waited.stdout)["generated"] == 40
-    assert spoken(settings, batch_id) == list(range(40))
+    assert recorded_segments(settings, batch_id) == list(range(40))

@@ -8,39 +8,42 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
-from tests.integration.conftest import Start, eventually, spoken
 from tests.support.batches import write_batch
+from tests.support.polling import eventually
+from tests.support.processes import Launch
+from tests.support.records import recorded_segments
 
 
 def test_a_batch_whose_chunk_is_lost_is_finished_all_the_same(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.1)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     batch = client.submit(write_batch(tmp_path, [20, 3, 3]))
-    fleet.wait_for("Speaker 0 progress: 1/20")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=20)
     lost = json.loads(str(client.redis.rpop(worker.queue)))["headers"]["id"]
     assert lost == f"{batch.id}.1"
     assert batch.wait(timeout=100).generated == 26
-    assert spoken(settings, batch.id) == list(range(26))
-    assert fleet.wait_for(f"Batch {batch.id}: nothing of it is under way, so it is opened again")
+    assert recorded_segments(settings, batch.id) == list(range(26))
+    assert fleet.wait_for(Event.STALLED_BATCH_REOPENED, batch=batch.id)
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "event"),
     [
-        ("submitting", "nothing of it is under way, so it is opened again"),
-        ("running", "nobody closes it, so it is closed now"),
+        ("submitting", Event.STALLED_BATCH_REOPENED),
+        ("running", Event.STALLED_BATCH_CLOSED),
     ],
 )
 def test_a_batch_that_nobody_opens_or_closes_is_set_going(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path, state: str, says: str
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, state: str, event: Event
 ) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [3]))
     result = batch.wait(timeout=100)
     # As if the message that opens it, or that of the chord's body, had been lost.
@@ -48,5 +51,5 @@ def test_a_batch_that_nobody_opens_or_closes_is_set_going(
     client.redis.hset(RedisKeys(settings.fleet).batch(batch.id), "state", state)
     eventually(lambda: batch.progress().closed)
     assert batch.result().results == result.results
-    assert spoken(settings, batch.id) == [0, 1, 2]
-    assert fleet.wait_for(f"Batch {batch.id}: {says}")
+    assert recorded_segments(settings, batch.id) == [0, 1, 2]
+    assert fleet.wait_for(event, batch=batch.id)

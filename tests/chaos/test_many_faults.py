@@ -16,16 +16,19 @@ import pytest
 import soundfile
 
 from cloner import Client
+from cloner.events import Event
 from cloner.names import collector_name
 from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
 from cloner.state.keys import RedisKeys
 from cloner.validation import HOUSEKEEPING
-from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
 from tests.support.batches import write_batch
-from tests.support.faults import KINDS, Faults, RecordFiles
-from tests.support.members import Role, members
-from tests.support.servers import Server
+from tests.support.fault_injector import KINDS, FaultInjector
+from tests.support.fleet_processes import Role, fleet_processes
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.records import RecordFiles
+from tests.support.redis_server import RedisServer
 
 SEED = 20_261_125
 
@@ -34,24 +37,24 @@ LAST_LINES = 60
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
     yield server
     server.kill()
 
 
 @pytest.fixture
-def settings(server: Server, tmp_path: Path) -> Iterator[Settings]:
+def settings(server: RedisServer, tmp_path: Path) -> Iterator[Settings]:
     """A fleet that notices frozen workers soon; of its processes, none outlives the test."""
     fleet = f"test-{secrets.token_hex(4)}"
     yield Settings(redis_url=server.url, fleet=fleet, out_dir=tmp_path / "out", heartbeat_s=0.5, alive_s=10)
-    for member in members(fleet):
+    for member in fleet_processes(fleet):
         member.process.kill()
 
 
 @pytest.mark.timeout(1200)
 def test_two_thousand_segments_come_through_sixty_faults(
-    launch: Start, server: Server, settings: Settings, tmp_path: Path
+    launch: Launch, server: RedisServer, settings: Settings, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"engine": EngineName.FAKE, "fake_slots": 4, "fake_segment_s": 0.4})
     batch_file = write_batch(tmp_path, [100] * 20)
@@ -64,7 +67,7 @@ def test_two_thousand_segments_come_through_sixty_faults(
 
 @pytest.mark.timeout(600)
 def test_the_batched_engine_says_the_same_through_ten_faults(
-    launch: Start, server: Server, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+    launch: Launch, server: RedisServer, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     changes = {"checkpoint_dir": tiny_checkpoint, "slots": 4, "deterministic": True, "engine": EngineName.BATCHED}
     settings = settings.model_copy(update=changes)
@@ -84,8 +87,8 @@ def test_the_batched_engine_says_the_same_through_ten_faults(
 
 def _go_through(
     kinds: Sequence[str],
-    launch: Start,
-    server: Server,
+    launch: Launch,
+    server: RedisServer,
     settings: Settings,
     batch_file: Path,
     *,
@@ -98,21 +101,23 @@ def _go_through(
     """
     changes: dict[str, Any] = settings.model_dump()
 
-    fleets: list[Said] = []
+    fleets: list[LoggedProcess] = []
 
-    def start_fleet() -> Said:
+    def start_fleet() -> LoggedProcess:
         fleets.append(launch("--workers", str(workers), **changes))
         return fleets[-1]
 
-    start_fleet().wait_for("Models loaded!", workers)
+    start_fleet().wait_for(Event.MODELS_LOADED, workers)
     client = Client(settings=settings)
     batch = client.submit(batch_file)
 
-    def wait_for_batch() -> Said:
-        return Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), batch_file.parent)
+    def wait_for_batch() -> LoggedProcess:
+        return LoggedProcess(
+            [sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), batch_file.parent
+        )
 
     rng = random.Random(SEED)
-    faults = Faults(settings, server, rng, fleets[-1], start_fleet, wait_for_batch)
+    faults = FaultInjector(settings, server, rng, fleets[-1], start_fleet, wait_for_batch)
     total = batch.progress().total
     try:
         struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
@@ -167,7 +172,7 @@ def _assert_nothing_left(client: Client, settings: Settings) -> None:
     queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
     in_hand = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
     eventually(lambda: not client.redis.exists(*queues, *in_hand))
-    for member in members(settings.fleet):
+    for member in fleet_processes(settings.fleet):
         if member.role is Role.LAUNCHER:
             member.process.terminate()
-    eventually(lambda: not list(members(settings.fleet)))
+    eventually(lambda: not list(fleet_processes(settings.fleet)))

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName
-from tests.integration.conftest import Start
 from tests.support.batches import write_batch
-from tests.support.crash_plugins import Plugin
+from tests.support.module_patches import ModulePatcher
+from tests.support.processes import Launch
 
 BATCHED = {"engine": EngineName.BATCHED, "slots": 8}
 
 
 def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
-    launch: Start, client: Client, plugin: Plugin, tiny_checkpoint: Path, tmp_path: Path
+    launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.stepper",
         """
         step = module.Stepper.step
@@ -28,19 +29,19 @@ def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [7, 5])).wait(timeout=200)
     assert (result.generated, result.failed) == (12, 0)
-    fleet.wait_for("Out of memory with 8 slots: going on with 4")
-    fleet.wait_for("Out of memory with 4 slots: going on with 2")
+    fleet.wait_for(Event.OUT_OF_MEMORY, slots=8, fewer=4)
+    fleet.wait_for(Event.OUT_OF_MEMORY, slots=4, fewer=2)
     (worker,) = client.fleet()
     assert (worker.slots, worker.loads) == (2, 1)
 
 
 def test_a_segment_that_never_fits_fails_and_no_other(
-    launch: Start, client: Client, plugin: Plugin, tiny_checkpoint: Path, tmp_path: Path
+    launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.scheduler",
         """
         start = module.Scheduler._start
@@ -52,7 +53,7 @@ def test_a_segment_that_never_fits_fails_and_no_other(
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [6], texts={3: "An endless text."})).wait(timeout=200)
     assert sorted(result.results) == [0, 1, 2, 4, 5]
     assert result.errors[3].code == "out_of_memory"

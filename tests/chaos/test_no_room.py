@@ -11,9 +11,11 @@ import pytest
 import soundfile
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
-from tests.integration.conftest import Start, spoken
 from tests.support.batches import write_batch
+from tests.support.processes import Launch
+from tests.support.records import recorded_segments
 
 MIB = 2**20
 
@@ -46,7 +48,7 @@ def parts(disk: Path) -> list[Path]:
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_a_full_disk_fails_what_has_no_room_and_the_rest_waits_for_it(
-    disk: Path, engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+    disk: Path, engine: str, launch: Launch, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"out_dir": disk})
     changes: dict[str, object] = {}
@@ -54,21 +56,21 @@ def test_a_full_disk_fails_what_has_no_room_and_the_rest_waits_for_it(
         changes = {"engine": EngineName.BATCHED, "slots": 2, "checkpoint_dir": tiny_checkpoint}
     ballast = fill(disk, leave=MIB // 2)
     fleet = launch("--workers", "1", out_dir=disk, **changes)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     # Of 38 frames, 152 KiB each.
     batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 38, "max_new_tokens": 38}))
-    fleet.wait_for(f"No room in {disk}: waiting until there is")
+    fleet.wait_for(Event.DISK_FULL, folder=disk)
     assert parts(disk) == []
-    there = spoken(settings, batch.id)
+    there = recorded_segments(settings, batch.id)
     assert len(there) == len(set(there)) < 8
     ballast.unlink()
-    fleet.wait_for(f"There is room in {disk} again")
+    fleet.wait_for(Event.DISK_HAS_ROOM, folder=disk)
     result = batch.wait(timeout=200)
     ((failed, error),) = result.errors.items()
     assert error.code == "output"
     assert error.message.startswith(f"audio/{failed}.wav cannot be written under {disk}: ")
     assert "No space left on device" in error.message
-    assert spoken(settings, batch.id) == list(range(8))
+    assert recorded_segments(settings, batch.id) == list(range(8))
     for output in result.results.values():
         assert soundfile.info(disk / output).frames == 38 * 2048
     assert sorted(path.name for path in disk.glob("audio/*")) == sorted(Path(o).name for o in result.results.values())
@@ -77,47 +79,47 @@ def test_a_full_disk_fails_what_has_no_room_and_the_rest_waits_for_it(
 
 
 def test_where_not_even_a_line_has_room_nothing_is_failed(
-    disk: Path, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    disk: Path, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"out_dir": disk})
     fleet = launch("--workers", "1", out_dir=disk)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     ballast = fill(disk, leave=0)
     batch = client.submit(write_batch(tmp_path, [3]))
-    fleet.wait_for(f"No room in {disk}: waiting until there is")
-    assert spoken(settings, batch.id) == []
+    fleet.wait_for(Event.DISK_FULL, folder=disk)
+    assert recorded_segments(settings, batch.id) == []
     ballast.unlink()
     assert batch.wait(timeout=200).generated == 3
-    assert spoken(settings, batch.id) == [0, 1, 2]
+    assert recorded_segments(settings, batch.id) == [0, 1, 2]
     assert list(disk.rglob("*.hand")) == parts(disk) == []
 
 
 def test_a_batch_that_waits_for_room_can_be_cancelled_and_its_worker_stopped(
-    disk: Path, launch: Start, client: Client, tmp_path: Path
+    disk: Path, launch: Launch, client: Client, tmp_path: Path
 ) -> None:
     fill(disk, leave=MIB // 4)
     fleet = launch("--workers", "1", out_dir=disk)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [8]))
-    fleet.wait_for("No room in")
+    fleet.wait_for(Event.DISK_FULL)
     batch.cancel()
     result = batch.wait(timeout=100)
     assert result.cancelled
     # The disk is still full, and so it is for the next.
     again = client.submit(write_batch(tmp_path, [8], outputs="again"))
-    fleet.wait_for("No room in", 2)
+    fleet.wait_for(Event.DISK_FULL, 2)
     assert fleet.stop() == 0
     assert not client.batch(again.id).progress().closed
     assert parts(disk) == []
 
 
 def test_a_folder_that_cannot_be_written_fails_its_segments_and_no_others(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     settings.out_dir.mkdir()
     (settings.out_dir / "taken").write_text("a file where a folder should be")
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     path = write_batch(tmp_path, [4])
     path.write_text(path.read_text().replace("audio/2.wav", "taken/2.wav"))
     result = client.submit(path).wait(timeout=100)
@@ -125,4 +127,4 @@ def test_a_folder_that_cannot_be_written_fails_its_segments_and_no_others(
     assert result.errors[2].code == "output"
     assert result.errors[2].message.startswith(f"taken/2.wav cannot be written under {settings.out_dir}: ")
     assert parts(settings.out_dir) == []
-    assert not [line for line in fleet.lines if "No room" in line]
+    assert fleet.find(Event.DISK_FULL) == []

@@ -11,41 +11,44 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from cloner.state.keys import RedisKeys
-from tests.integration.conftest import Said, Start, environment, eventually, spoken
 from tests.integration.test_again import spoken_by_workers
 from tests.support.batches import write_batch
-from tests.support.servers import Server
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment
+from tests.support.records import recorded_segments
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
     yield server
     server.kill()
 
 
 @pytest.fixture
-def settings(server: Server, tmp_path: Path) -> Settings:
+def settings(server: RedisServer, tmp_path: Path) -> Settings:
     fleet = f"test-{secrets.token_hex(4)}"
     return Settings(redis_url=server.url, fleet=fleet, out_dir=tmp_path / "out", engine=EngineName.FAKE)
 
 
 @pytest.mark.parametrize("how", ["emptied", "started anew"])
 def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing(
-    how: str, server: Server, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    how: str, server: RedisServer, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.2, heartbeat_s=0.5)
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     # A first one, so that nothing is done for the first time when all is lost.
     assert client.submit(write_batch(tmp_path, [1, 1], outputs="first")).wait(timeout=100).generated == 2
     before = client.fleet()
     path = write_batch(tmp_path, [10, 10, 10, 10])
     lost = client.submit(path)
-    waiting = Said([sys.executable, "-m", "cloner", "wait", lost.id], environment(settings), tmp_path)
-    waiting.wait_for("[Main] Progress: ")
-    fleet.wait_for("progress: 5/10", 2)
+    waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", lost.id], environment(settings), tmp_path)
+    waiting.wait_for(Event.PROGRESS)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=5, texts=10)
     if how == "emptied":
         client.redis.flushall()
     else:
@@ -60,7 +63,7 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
         " has lost it, submit its file again: only what is missing is spoken"
     )
     eventually(lambda: [worker.name for worker in client.fleet()] == [worker.name for worker in before])
-    there = spoken(settings, lost.id)
+    there = recorded_segments(settings, lost.id)
     again = client.submit(path)
     result = again.wait(timeout=100)
     assert (result.generated, result.failed) == (40, 0)
@@ -73,4 +76,5 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     left = [str(key) for key in client.redis.scan_iter(f"*{lost.id}*")]
     assert [key for key in left if client.redis.ttl(key) < 0] == []
     assert fleet.stop() == 0
-    assert not [line for line in fleet.lines if "Traceback" in line or "starting it again" in line]
+    assert fleet.find(Event.RESTARTING) == []
+    assert not [line for line in fleet.lines if "Traceback" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import soundfile
 
 from cloner import Client
+from cloner.events import Event
 from cloner.protocol.results import BatchResult
 from cloner.settings import EngineName, Settings
-from tests.integration.conftest import Said, Start, eventually, spoken
 from tests.support.batches import write_batch
-from tests.support.crash_plugins import Plugin
+from tests.support.module_patches import ModulePatcher
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess
+from tests.support.records import recorded_segments
 
 KILLER = "A killer of processes."
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
@@ -25,7 +29,7 @@ def check_whole(result: BatchResult, settings: Settings, failed: set[int] = froz
     """Every segment was finished once, all but the `failed` have a whole file, and nothing else is left."""
     assert set(result.errors) == failed
     assert set(result.results) == set(range(result.total)) - failed
-    assert spoken(settings, result.batch_id) == list(range(result.total))
+    assert recorded_segments(settings, result.batch_id) == list(range(result.total))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
     strays = [path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".hand"]
@@ -38,13 +42,13 @@ def loads(client: Client) -> int:
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_a_child_that_is_killed_speaks_on_where_it_was(
-    engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+    engine: str, launch: Launch, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     changes = {"fake_segment_s": 0.2} if engine == "fake" else {**BATCHED, "checkpoint_dir": tiny_checkpoint}
     fleet = launch("--workers", "1", **changes)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [24], {"min_new_tokens": 20, "max_new_tokens": 20}))
-    fleet.wait_for("Speaker 0 progress: 5/24")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=24)
     (worker,) = client.fleet()
     before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
     os.kill(worker.pid, signal.SIGKILL)
@@ -58,15 +62,15 @@ def test_a_child_that_is_killed_speaks_on_where_it_was(
 @pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
     engine: str,
-    launch: Start,
+    launch: Launch,
     client: Client,
     settings: Settings,
-    plugin: Plugin,
+    patch_module: ModulePatcher,
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
     if engine == "fake":
-        plugin(
+        patch_module(
             "cloner.engine.fake",
             """
             answer = module._answer
@@ -77,7 +81,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
         changes: dict[str, object] = {"fake_slots": 3, "fake_load_s": 1.0, "heartbeat_s": 0.2}
     else:
         # The text goes into the prompt when the chunk comes; it kills when it is to speak.
-        plugin(
+        patch_module(
             "cloner.engine.scheduler",
             """
             step = module.Scheduler._step
@@ -90,7 +94,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
         )
         changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
     fleet = launch("--workers", "1", **changes)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     path = write_batch(tmp_path, [6, 4], {"min_new_tokens": 8, "max_new_tokens": 8}, texts={4: KILLER})
     result = client.submit(path).wait(timeout=280)
     check_whole(result, settings, failed={4})
@@ -98,13 +102,13 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
     assert "died 3 times while it spoke this segment and no other" in result.errors[4].message
     # Once among others, three times alone; the worker itself is not started again.
     assert loads(client) == 5
-    assert len(fleet.wait_for("Launching Worker 0")) == 1
+    assert len(fleet.wait_for(Event.LAUNCHING_WORKER, index=0)) == 1
 
 
 def test_a_segment_that_kills_only_in_company_is_spoken_alone(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.fake",
         """
         speak = module.FakeEngine.speak
@@ -119,31 +123,31 @@ def test_a_segment_that_kills_only_in_company_is_spoken_alone(
         """,
     )
     fleet = launch("--workers", "1", fake_slots=3)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [6], texts={1: KILLER})).wait(timeout=200)
     check_whole(result, settings)
     assert loads(client) == 2
 
 
 def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin("cloner.engine.fake", "module._answer = lambda line: die()")
+    patch_module("cloner.engine.fake", "module._answer = lambda line: die()")
     fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.4, heartbeat_s=0.2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
     check_whole(result, settings, failed=set(range(8)))
     assert {error.code for error in result.errors.values()} == {"engine_failed"}
     assert "died 10 times without a segment generated in between" in result.errors[0].message
     assert loads(client) == 11
-    assert len(fleet.wait_for("Launching Worker 0")) == 1
-    fleet.wait_for("is given up: the worker's process died 10 times")
+    assert len(fleet.wait_for(Event.LAUNCHING_WORKER, index=0)) == 1
+    fleet.wait_for(Event.CHUNK_GIVEN_UP, error=re.compile("the worker's process died 10 times"))
 
 
 def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_all(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.fake",
         """
         answer = module._answer
@@ -152,26 +156,26 @@ def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_al
         """,
     )
     fleet = launch("--workers", "2")
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = client.submit(write_batch(tmp_path, [2, 1, 2, 1]))
     assert [assignment.speakers for assignment in batch.assignments] == [("0", "2"), ("1", "3")]
-    line, *_ = fleet.wait_for("is passed on to cpu.0@")
-    assert "[Worker 1] Chunk " in line
+    fleet.wait_for(Event.CHUNK_PASSED_ON, child="Worker 1", to=re.compile("cpu.0@"))
+    assert fleet.find(Event.CHUNK_PASSED_ON, child="Worker 0") == []
     check_whole(batch.wait(timeout=280), settings)
     batch = client.submit(write_batch(tmp_path, [2, 2], outputs="again"))
-    line, *_ = fleet.wait_for("[Main] Worker 1 is broken: it could speak nothing of two chunks in a row")
-    assert line.endswith("; the others take over its queue")
+    reason = re.compile("is broken: it could speak nothing of two chunks in a row")
+    fleet.wait_for(Event.WORKER_GIVEN_UP, title="Worker 1", reason=reason)
     check_whole(batch.wait(timeout=280), settings)
     (worker,) = client.fleet()
     assert (worker.index, worker.loads) == (0, 1)
-    assert len(fleet.wait_for("Launching Worker 1")) == 1
+    assert len(fleet.wait_for(Event.LAUNCHING_WORKER, index=1)) == 1
     assert not [line for line in fleet.lines if "Traceback" in line]
 
 
 def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.fake",
         """
         answer = module._answer
@@ -179,7 +183,7 @@ def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
         """,
     )
     fleet = launch("--workers", "2")
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = client.submit(write_batch(tmp_path, [2, 1, 2, 3], texts={2: KILLER}))
     check_whole(batch.wait(timeout=280), settings, failed={2})
     assert batch.result().errors[2].code == "crashed"
@@ -187,9 +191,9 @@ def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
 
 
 def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin(
+    patch_module(
         "cloner.engine.fake",
         """
         answer = module._answer
@@ -201,25 +205,25 @@ def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
         """,
     )
     fleet = launch("--workers", "1", fake_slots=2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [9], texts={3: KILLER})).wait(timeout=200)
     check_whole(result, settings)
     assert loads(client) == 2
-    (line,) = fleet.wait_for("the engine broke: RuntimeError: CUDA error: an illegal memory access")
-    assert line.endswith("loading it anew")
-    fleet.wait_for("The process with the model died (exitcode 75): its chunk goes back to the queue")
+    error = re.compile("the engine broke: RuntimeError: CUDA error: an illegal memory access")
+    assert len(fleet.wait_for(Event.ENGINE_RELOADING, error=error)) == 1
+    fleet.wait_for(Event.CHILD_DIED, how="exitcode 75")
     assert not [line for line in fleet.lines if "Traceback" in line]
 
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
-    engine: str, launch: Start, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
+    engine: str, launch: Launch, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     changes: dict[str, object] = {"fake_segment_s": 0.5, "fake_slots": 2}
     if engine == "batched":
         changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
     fleet = launch("--workers", "1", **changes)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 100, "max_new_tokens": 100}))
     eventually(lambda: any('"segment"' in line for line in hands(settings)))
     assert fleet.stop() == 0
@@ -246,15 +250,15 @@ module._answer = answering
 
 
 def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin("cloner.engine.fake", STUCK)
+    patch_module("cloner.engine.fake", STUCK)
     fleet = launch("--workers", "1", fake_slots=3, stop_s=3.0)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
-    eventually((tmp_path / "plugin/stuck").exists)
+    eventually((tmp_path / "patch_module/stuck").exists)
     assert fleet.stop() == 0
-    fleet.wait_for("[Main] Killing Worker 0")
+    fleet.wait_for(Event.KILLING, processes=re.compile("Worker 0"))
     assert hands(settings)[-1].endswith('"ended":true}')
     (tmp_path / "free").touch()
     launch("--workers", "1")
@@ -262,13 +266,13 @@ def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
 
 
 def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    plugin("cloner.engine.fake", STUCK)
+    patch_module("cloner.engine.fake", STUCK)
     fleet = launch("--workers", "1", fake_slots=3, hang_s=3.0, heartbeat_s=0.2, stop_s=3.0)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
-    fleet.wait_for("[Main] Worker 0 has been busy for 3 s without a step: killing it")
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Worker 0", reason="has been busy for 3 s without a step")
     eventually(lambda: '{"run":2,"segment":4,"alone":true}' in hands(settings))
     assert not [line for line in hands(settings) if "ended" in line]
 
@@ -320,11 +324,17 @@ def hands(settings: Settings) -> list[str]:
     ids=["between the file and its line", "in the middle of the line", "in the middle of the file"],
 )
 def test_a_death_in_the_middle_of_writing_loses_nothing(
-    module: str, change: str, launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    module: str,
+    change: str,
+    launch: Launch,
+    client: Client,
+    settings: Settings,
+    patch_module: ModulePatcher,
+    tmp_path: Path,
 ) -> None:
-    plugin(module, change)
-    fleet: Said = launch("--workers", "1", fake_slots=2)
-    fleet.wait_for("Models loaded!")
+    patch_module(module, change)
+    fleet: LoggedProcess = launch("--workers", "1", fake_slots=2)
+    fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [5])).wait(timeout=200)
     assert set(result.results) == set(range(5))
     for output in result.results.values():
@@ -334,11 +344,11 @@ def test_a_death_in_the_middle_of_writing_loses_nothing(
 
 
 def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
-    launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
     """A text is changed, all is killed between the new file and its line, and the text is changed back: both files are
     of one size."""
-    plugin(
+    patch_module(
         "cloner.output.record",
         """
         import time
@@ -352,7 +362,7 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     )
     path = settings.out_dir / "audio/0.wav"
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     assert client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100).generated == 1
     first = path.read_bytes()
     (tmp_path / "hold").touch()
@@ -362,7 +372,7 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     batch.cancel()
     fleet.stop(signal.SIGKILL)
     (tmp_path / "hold").unlink()
-    launch("--workers", "1").wait_for("Models loaded!")
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
     batch.wait(timeout=100)
     result = client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100)
     assert (result.generated, result.reused) == (1, 0)

@@ -19,7 +19,7 @@ from cloner.client.client import BatchHandle
 from tests.compose.conftest import DASHBOARD, PATIENCE_S, ROOT, UID, Box, docker, eventually
 from tests.support.batches import write_batch
 from tests.support.chromium import Page, browser
-from tests.support.watching import get
+from tests.support.web_services import get
 
 FLOWER = "http://127.0.0.1:15555"
 GRAFANA = "http://127.0.0.1:13000"

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.output.record import batch_directory
 from cloner.settings import Settings
-from tests.integration.conftest import Start, run_cloner, spoken
 from tests.support.batches import write_batch
+from tests.support.processes import Launch, run_cloner
+from tests.support.records import recorded_segments
 
 
 def change(batch: Path, index: int, text: str) -> None:
@@ -27,10 +29,10 @@ def spoken_by_workers(settings: Settings, batch_id: str) -> list[int]:
 
 
 def test_only_what_is_missing_or_changed_is_spoken_again(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2")
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = write_batch(tmp_path, [20, 16, 10])
     first = client.submit(batch).wait(timeout=60)
     assert (first.generated, first.reused) == (46, 0)
@@ -45,42 +47,41 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     result = again.wait(timeout=60)
     assert (result.generated, result.reused, result.failed) == (46, 43, 0)
     assert spoken_by_workers(settings, again.id) == [3, 30, 40]
-    assert spoken(settings, again.id) == list(range(46))
+    assert recorded_segments(settings, again.id) == list(range(46))
     assert again.progress().generated == 46
-    fleet.wait_for(f"[Collector] Batch {again.id}: 43 of 46 segments are there from earlier batches")
+    fleet.wait_for(Event.SEGMENTS_REUSED, child="Collector", batch=again.id, reused=43, total=46)
     after = {output: (settings.out_dir / output).read_bytes() for output in result.results.values()}
     assert [output for output in after if after[output] != before[output]] == [first.results[3]]
 
     third = client.submit(batch)
     assert third.wait(timeout=60).reused == 46
     assert spoken_by_workers(settings, third.id) == []
-    done = [line for line in fleet.lines if "All done!" in line]
-    assert len(done) == 3 * 2
+    assert len(fleet.find(Event.WORKER_DONE)) == 3 * 2
 
 
 def test_other_parameters_are_another_audio_and_the_last_one_counts(
-    launch: Start, client: Client, tmp_path: Path
+    launch: Launch, client: Client, tmp_path: Path
 ) -> None:
-    launch("--workers", "1").wait_for("Models loaded!")
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
     for seed, reused in ((0, 0), (1, 0), (1, 4), (0, 0)):
         batch = write_batch(tmp_path, [2, 2], generation={"seed": seed})
         assert client.submit(batch).wait(timeout=60).reused == reused
 
 
 def test_a_redis_that_has_lost_everything_costs_only_what_is_missing(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.1)
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = write_batch(tmp_path, [30, 30])
     lost = client.submit(batch)
-    fleet.wait_for("progress: 10/30", 2)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=10, texts=30)
     fleet.stop()
     client.redis.flushall()
-    there = spoken(settings, lost.id)
+    there = recorded_segments(settings, lost.id)
     assert len(there) >= 20
 
-    launch("--workers", "2").wait_for("Models loaded!", 2)
+    launch("--workers", "2").wait_for(Event.MODELS_LOADED, 2)
     again = client.submit(batch)
     result = again.wait(timeout=60)
     assert (result.generated, result.reused) == (60, len(there))

@@ -15,24 +15,28 @@ import soundfile
 
 from cloner import Client
 from cloner.client.assignment import Strategy
+from cloner.events import Event
 from cloner.output.record import Record
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from tests.integration.conftest import Start, eventually, spoken
 from tests.support.batches import write_batch
+from tests.support.log_lines import fields_of
+from tests.support.polling import eventually
+from tests.support.processes import Launch
+from tests.support.records import recorded_segments
 
 SEGMENT_S = 0.05
 
 
 def test_a_batch_survives_its_worker_child_being_killed(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     # Celery would give a replaced child four seconds to load, and kill it, again and again.
     fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S, fake_load_s=5.0)
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
 
     batch = client.submit(write_batch(tmp_path))
-    fleet.wait_for("[Worker 0] Speaker 0 progress: 5/8")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, child="Worker 0", speaker=0, finished=5, texts=8)
     # Prefork answers while its child works; solo would not.
     names = {worker.name for worker in client.fleet()}
     pongs = make_app(settings).control.ping(timeout=5.0, destination=sorted(names))
@@ -48,7 +52,7 @@ def test_a_batch_survives_its_worker_child_being_killed(
     assert written == json.loads(result.to_json())
 
     # What the child had finished when it died was not spoken again.
-    assert spoken(settings, batch.id) == list(range(46))
+    assert recorded_segments(settings, batch.id) == list(range(46))
     # One load each, and one more for the child that was replaced.
     assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 1}
     record = Record(settings.out_dir, batch.id)
@@ -57,33 +61,32 @@ def test_a_batch_survives_its_worker_child_being_killed(
 
 
 def test_the_log_counts_a_speaker_over_its_chunks_and_over_a_crash(
-    launch: Start, client: Client, tmp_path: Path
+    launch: Launch, client: Client, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_slots=2, fake_segment_s=SEGMENT_S)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [40, 3]))
-    fleet.wait_for("Speaker 0 progress: 20/40")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=20, texts=40)
     # In the middle of the speaker's second chunk of three, which then comes back behind the third.
     _kill_child(client.fleet()[0].pid)
     assert batch.wait(timeout=60).generated == 43
-    said = [line.removeprefix("[Worker 0] ") for line in fleet.wait_for("[Worker 0]")]
-    assert [line for line in said if line.startswith("Processing")] == [
-        "Processing Speaker 0 (1/2)",
-        "Processing Speaker 1 (2/2)",
+    assert fleet.find(Event.SPEAKER_STARTED) == [
+        "[Worker 0] Processing Speaker 0 (1/2)",
+        "[Worker 0] Processing Speaker 1 (2/2)",
     ]
-    assert [line for line in said if "progress" in line and "Speaker 0" in line] == [
-        f"Speaker 0 progress: {count}/40" for count in (1, *range(5, 41, 5))
+    assert fleet.find(Event.SPEAKER_PROGRESS, speaker=0) == [
+        f"[Worker 0] Speaker 0 progress: {count}/40" for count in (1, *range(5, 41, 5))
     ]
-    assert [line for line in said if "Completed Speaker 0" in line] == ["✅ Completed Speaker 0: 40 segments"]
-    assert [line for line in said if "All done" in line] == ["✅ All done! Processed 43/43 segments"]
+    assert fleet.find(Event.SPEAKER_COMPLETED, speaker=0) == ["[Worker 0] ✅ Completed Speaker 0: 40 segments"]
+    assert fleet.find(Event.WORKER_DONE) == ["[Worker 0] ✅ All done! Processed 43/43 segments"]
 
 
-def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, client: Client, tmp_path: Path) -> None:
+def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Launch, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=SEGMENT_S)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     first = client.submit(write_batch(tmp_path / "a", [3, 3]), strategy=Strategy.SHARED)
-    fleet.wait_for("Speaker 0 progress: 1/3")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=3)
     # Nothing is finished until all is queued.
     psutil.Process(worker.pid).suspend()
     own = client.submit(write_batch(tmp_path / "b", [4, 5], outputs="own"))
@@ -92,8 +95,8 @@ def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Start, clie
     assert own.wait(timeout=60).generated == 9
     assert first.wait(timeout=60).generated == 6
     # The shared queue's second chunk was there first, and waited for both of the worker's own.
-    texts = [line.split("has ")[1] for line in fleet.wait_for("This speaker has", 4)]
-    assert texts == ["3 texts", "4 texts", "5 texts", "3 texts"]
+    texts = [fields_of(line, Event.SPEAKER_TEXTS)["texts"] for line in fleet.wait_for(Event.SPEAKER_TEXTS, 4)]
+    assert texts == ["3", "4", "5", "3"]
 
 
 def _kill_child(child: int) -> None:

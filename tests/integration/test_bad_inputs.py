@@ -31,9 +31,9 @@ from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 from cloner.worker.__main__ import main as worker_main
-from tests.integration.conftest import environment, run_cloner
 from tests.support import bad_files as bad
 from tests.support.batch_files import as_csv, save_recording, task, write_references
+from tests.support.processes import environment, run_cloner
 
 Call = Callable[..., tuple[int, str]]
 

@@ -13,20 +13,23 @@ import pytest
 from cloner import Client
 from cloner.client.assignment import Strategy
 from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
+from cloner.events import Event
 from cloner.names import OPEN_BATCH, SCHEMA, SPEAK_CHUNK
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
 from tests.support.batches import write_batch
+from tests.support.log_lines import fields_of
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 
 
 def test_a_batch_outlives_the_client_that_submitted_it(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    launch("--workers", "2", fake_segment_s=0.05).wait_for("Models loaded!", 2)
+    launch("--workers", "2", fake_segment_s=0.05).wait_for(Event.MODELS_LOADED, 2)
     command = [sys.executable, "-m", "cloner", "submit", str(write_batch(tmp_path)), "--wait"]
-    waiting = Said(command, environment(settings), tmp_path)
-    batch_id = waiting.wait_for("[Main] Batch: ")[0].rpartition(" ")[2]
+    waiting = LoggedProcess(command, environment(settings), tmp_path)
+    batch_id = fields_of(waiting.wait_for(Event.BATCH_SUBMITTED)[0], Event.BATCH_SUBMITTED)["batch"]
     assert waiting.stop(signal.SIGKILL) == -signal.SIGKILL
 
     waited = run_cloner("wait", batch_id, cwd=tmp_path, env=environment(settings))
@@ -43,9 +46,9 @@ def test_a_batch_outlives_the_client_that_submitted_it(
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 def test_every_strategy_speaks_every_segment_once(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path, strategy: Strategy
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, strategy: Strategy
 ) -> None:
-    launch("--workers", "3", fake_slots=2).wait_for("Models loaded!", 3)
+    launch("--workers", "3", fake_slots=2).wait_for(Event.MODELS_LOADED, 3)
     result = client.submit(write_batch(tmp_path, [40, 3, 1, 7]), strategy=strategy).wait(timeout=60)
     assert result.results == {index: f"audio/{index}.wav" for index in range(51)}
     lines = [
@@ -58,11 +61,11 @@ def test_every_strategy_speaks_every_segment_once(
         assert sorted(result.workers.values()) == [17, 17, 17]
 
 
-def test_cancel_stops_what_is_not_spoken_and_keeps_what_is(launch: Start, client: Client, tmp_path: Path) -> None:
+def test_cancel_stops_what_is_not_spoken_and_keeps_what_is(launch: Launch, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.3)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [200]))
-    fleet.wait_for("Speaker 0 progress: 1/200")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=200)
     batch.cancel()
     result = batch.wait(timeout=60)
     assert result.cancelled
@@ -71,9 +74,9 @@ def test_cancel_stops_what_is_not_spoken_and_keeps_what_is(launch: Start, client
     assert {error.code for error in result.errors.values()} == {"cancelled"}
 
 
-def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Start, client: Client, tmp_path: Path) -> None:
+def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Launch, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_load_s=2.0)
-    fleet.wait_for("Launching Worker 0")
+    fleet.wait_for(Event.LAUNCHING_WORKER, index=0)
     batch = client.submit(write_batch(tmp_path, [3, 3]))
     reference = next(iter(client.redis.scan_iter(client.keys.reference("*"))))
     client.redis.delete(reference)
@@ -84,9 +87,9 @@ def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Start, client: 
 
 
 def test_a_batch_for_another_checkpoint_is_refused_with_both_names(
-    launch: Start, client: Client, tmp_path: Path
+    launch: Launch, client: Client, tmp_path: Path
 ) -> None:
-    launch("--workers", "1").wait_for("Models loaded!")
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
     with pytest.raises(WrongCheckpoint, match=r"'other-model'.*'openaudio-s1-mini'"):
         client.submit(write_batch(tmp_path, checkpoint_dir="checkpoints/other-model"))
     own = write_batch(tmp_path, [1], checkpoint_dir="somewhere/openaudio-s1-mini")
@@ -99,25 +102,25 @@ def test_an_unknown_batch_is_a_sentence(client: Client) -> None:
 
 
 def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     app = make_app(settings)
     app.send_task(
         SPEAK_CHUNK, args=({"schema_version": SCHEMA + 1, "novelty": True},), queue=worker.queue, task_id="from-next"
     )
-    fleet.wait_for(f"A chunk of wire version {SCHEMA + 1} came to a worker of version {SCHEMA}")
+    fleet.wait_for(Event.CHUNK_OF_OTHER_SCHEMA, version=SCHEMA + 1, own_version=SCHEMA)
     # The worker is none the worse, and the message waits in the queue that workers of that version read.
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
     waiting = client.redis.lrange(settings.queues.shared_queue(SCHEMA + 1), 0, -1)
     assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-next"]
 
 
-def test_a_pickled_message_is_refused(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:
+def test_a_pickled_message_is_refused(launch: Launch, client: Client, settings: Settings, tmp_path: Path) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     app = make_app(settings)
     app.send_task(SPEAK_CHUNK, args=({"a": 1},), queue=worker.queue, serializer="pickle")
@@ -126,9 +129,9 @@ def test_a_pickled_message_is_refused(launch: Start, client: Client, settings: S
 
 
 def test_opening_a_batch_twice_speaks_it_once(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    launch("--workers", "2", fake_segment_s=0.02).wait_for("Models loaded!", 2)
+    launch("--workers", "2", fake_segment_s=0.02).wait_for(Event.MODELS_LOADED, 2)
     batch = client.submit(write_batch(tmp_path))
     make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.queues.collector_queue)
     assert batch.wait(timeout=60).generated == 46
@@ -137,12 +140,12 @@ def test_opening_a_batch_twice_speaks_it_once(
 
 
 def test_a_batch_with_revoked_chunks_is_closed_without_them(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.3)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [4, 2, 3, 1]))
-    fleet.wait_for("Speaker 0 progress: 1/4")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=4)
     # The worker hears of it while it speaks the first chunk, and drops two others when it comes to them.
     make_app(settings).control.revoke([f"{batch.id}.1", f"{batch.id}.3"])
     result = batch.wait(timeout=60)
@@ -151,27 +154,27 @@ def test_a_batch_with_revoked_chunks_is_closed_without_them(
 
 
 def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     settings.out_dir.write_text("a file where a folder should be")
     fleet = launch("--workers", "2")
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     result = client.submit(write_batch(tmp_path, [2, 2, 2])).wait(timeout=60)
     assert (result.generated, result.failed) == (0, 6)
     assert not any("Traceback" in line for line in fleet.lines)
 
 
-def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, client: Client, tmp_path: Path) -> None:
-    launch("--workers", "1", heartbeat_s=0.1).wait_for("Models loaded!")
+def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Launch, client: Client, tmp_path: Path) -> None:
+    launch("--workers", "1", heartbeat_s=0.1).wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     client.redis.delete(client.keys.workers, client.keys.worker(worker.name))
     eventually(lambda: [known.name for known in client.fleet()] == [worker.name])
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
 
 
-def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Start, client: Client, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Launch, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_load_s=2.0)
-    fleet.wait_for("Launching Worker 0")
+    fleet.wait_for(Event.LAUNCHING_WORKER, index=0)
     batch = client.submit(write_batch(tmp_path, [1]))
     client.redis.set(client.keys.manifest(batch.id), "not a manifest")
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is broken: "):

@@ -9,17 +9,19 @@ import sys
 from pathlib import Path
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import Settings
-from tests.integration.conftest import Start, environment, eventually, run_cloner
 from tests.support.batches import write_batch
-from tests.support.watching import LOGIN, get, running_flower
+from tests.support.polling import eventually
+from tests.support.processes import Launch, environment, run_cloner
+from tests.support.web_services import LOGIN, get, running_flower
 
 
 def test_flower_shows_the_fleet_to_who_logs_in(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_slots=4)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [3, 2]))
     assert batch.wait(timeout=60).generated == 5
     with running_flower(settings, tmp_path) as flower:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from cloner import Client
 from cloner.batch import Generation, ReferenceKind
 from cloner.errors import BatchBroken, Damaged
+from cloner.events import Event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SCHEMA, SPEAK_CHUNK
 from cloner.protocol.messages import (
     ChunkMessage,
@@ -33,9 +35,10 @@ from cloner.settings import Settings
 from cloner.state.batches import ChunkProgress
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo
-from tests.integration.conftest import Said, Start, eventually
 from tests.support.bad_files import OpensDoor
 from tests.support.batches import write_batch, write_codes
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess
 
 DIGEST = "d" * 64
 
@@ -43,7 +46,7 @@ DIGEST = "d" * 64
 class Scene:
     """A fleet of one worker, and all that lies around its output folder."""
 
-    def __init__(self, fleet: Said, client: Client, settings: Settings, folder: Path) -> None:
+    def __init__(self, fleet: LoggedProcess, client: Client, settings: Settings, folder: Path) -> None:
         self.fleet = fleet
         self.client = client
         self.keys, self.queues = RedisKeys(settings.fleet), settings.queues
@@ -77,9 +80,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> Scene:
+def scene(launch: Launch, client: Client, settings: Settings, tmp_path: Path) -> Scene:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     return Scene(fleet, client, settings, tmp_path)
 
 
@@ -172,7 +175,7 @@ def test_chunks_that_would_lead_elsewhere_are_refused(scene: Scene) -> None:
     for message in hostile:
         scene.send(SPEAK_CHUNK, message)
     scene.is_unharmed()
-    scene.fleet.wait_for("A message was refused: ", len(hostile))
+    scene.fleet.wait_for(Event.MESSAGE_REFUSED, len(hostile))
     assert not any("Traceback" in line for line in scene.fleet.lines)
 
 
@@ -197,8 +200,8 @@ def test_a_right_chunk_stays_within_the_output_folder_whatever_lies_there(scene:
     scene.send(SPEAK_CHUNK, chunk(batch_id="by-its-voice", digest=DIGEST, output="1.wav"))
     scene.is_unharmed()
     assert list(elsewhere.iterdir()) == []
-    scene.fleet.wait_for("leads out of the output folder")
-    scene.fleet.wait_for("did not arrive whole")
+    scene.fleet.wait_for(Event.SEGMENT_FAILED, error=re.compile("leads out of the output folder"))
+    scene.fleet.wait_for(Event.SEGMENT_FAILED, error=re.compile("did not arrive whole"))
 
 
 def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
@@ -225,7 +228,7 @@ def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
 def test_what_breaks_celery_itself_costs_a_load_and_no_work(scene: Scene, message: str | bytes) -> None:
     """Who writes past Celery's own format into a queue ends the worker; the launcher starts it again."""
     scene.client.redis.lpush(scene.worker.queue, message)
-    scene.fleet.wait_for("Models loaded!", 2)
+    scene.fleet.wait_for(Event.MODELS_LOADED, 2)
     scene.is_unharmed(same_process=False)
 
 

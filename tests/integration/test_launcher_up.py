@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import psutil
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
-from tests.integration.conftest import Start, environment, run_cloner
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
+from tests.support.processes import Launch, environment, run_cloner
 
 
 def gone(pid: int) -> bool:
@@ -58,13 +61,13 @@ CARD = ("--gpu", "NVIDIA GeForce RTX 4090:24")
     ids=["one card at 5.3 GB", "two cards at 8 GB"],
 )
 def test_the_designs_gpu_examples(
-    launch: Start, client: Client, cards: tuple[str, ...], memory_gb: float, lines: list[str], pins: list[str]
+    launch: Launch, client: Client, cards: tuple[str, ...], memory_gb: float, lines: list[str], pins: list[str]
 ) -> None:
     fleet = launch(*cards, model_memory_gb=memory_gb)
-    loaded = fleet.wait_for("Models loaded! Starting generation...", 4)
+    loaded = fleet.wait_for(Event.MODELS_LOADED, 4)
     assert fleet.lines[: len(lines)] == lines
 
-    starting = fleet.wait_for("Starting on cuda:", 4)
+    starting = fleet.wait_for(Event.STARTING, 4)
     assert sorted(starting) == [f"[Worker {n}] Starting on cuda:{pin}" for n, pin in enumerate(pins)]
     last_start = max(fleet.lines.index(line) for line in starting)
     assert last_start < min(fleet.lines.index(line) for line in loaded)
@@ -82,20 +85,20 @@ def test_the_designs_gpu_examples(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_costs_as_many_loads_as_workers(launch: Start, client: Client, tmp_path: Path, workers: int) -> None:
+def test_a_batch_costs_as_many_loads_as_workers(launch: Launch, client: Client, tmp_path: Path, workers: int) -> None:
     fleet = launch("--workers", str(workers))
-    fleet.wait_for(f"Launching Worker {workers - 1}")
+    fleet.wait_for(Event.LAUNCHING_WORKER, index=workers - 1)
     batch = client.submit(write_batch(tmp_path))
     assert batch.wait(timeout=60).generated == 46
     assert [worker.loads for worker in client.fleet()] == [1] * workers
-    assert len(fleet.wait_for("Loading Text2Semantic model...", workers)) == workers
+    assert len(fleet.wait_for(Event.LOADING_TEXT2SEMANTIC, workers)) == workers
 
 
 def test_a_batch_submitted_while_the_fleet_loads_is_dealt_over_all_of_it(
-    launch: Start, client: Client, tmp_path: Path
+    launch: Launch, client: Client, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "3", fake_load_s=3.0)
-    fleet.wait_for("Launching Worker 2")
+    fleet.wait_for(Event.LAUNCHING_WORKER, index=2)
     batch = client.submit(write_batch(tmp_path))
     assert {worker.state for worker in client.fleet()} == {"loading"}
     assert [assignment.speakers for assignment in batch.assignments] == [("0", "3"), ("1", "4"), ("2", "5")]
@@ -104,40 +107,39 @@ def test_a_batch_submitted_while_the_fleet_loads_is_dealt_over_all_of_it(
 
 
 def test_a_model_that_does_not_load_stops_the_launcher_with_its_own_status_and_one_line(
-    launch: Start, client: Client, tmp_path: Path
+    launch: Launch, client: Client, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", engine=EngineName.UPSTREAM, checkpoint_dir=tmp_path / "nothing-here")
     assert fleet.wait() == 78
-    assert "cannot load its model: " in fleet.lines[-1]
-    assert "nothing-here" in fleet.lines[-1]
+    assert find_lines(fleet.lines[-1:], Event.FAILED, error=re.compile("cannot load its model: .*nothing-here"))
     assert not any("Traceback" in line for line in fleet.lines)
     # The queue has nobody to read it, and the registry says so.
     assert client.fleet() == []
 
 
-def test_a_fleet_that_loads_stops_when_it_is_asked_to(launch: Start, client: Client) -> None:
+def test_a_fleet_that_loads_stops_when_it_is_asked_to(launch: Launch, client: Client) -> None:
     fleet = launch("--workers", "2", fake_load_s=600.0)
-    fleet.wait_for("Loading Text2Semantic model...", 2)
+    fleet.wait_for(Event.LOADING_TEXT2SEMANTIC, 2)
     assert fleet.stop() == 0
-    assert not any("Killing" in line for line in fleet.lines)
+    assert fleet.find(Event.KILLING) == []
     assert client.fleet() == []
 
 
-def test_the_second_signal_kills(launch: Start, client: Client, tmp_path: Path) -> None:
+def test_the_second_signal_kills(launch: Launch, client: Client, tmp_path: Path) -> None:
     fleet = launch("--workers", "1", fake_segment_s=600.0)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     client.submit(write_batch(tmp_path, [1]))
-    fleet.wait_for("This speaker has 1 texts")
+    fleet.wait_for(Event.SPEAKER_TEXTS, texts=1)
     # Frozen, it cannot stop when it is asked to.
     parent = psutil.Process(worker.pid).parent()
     assert parent is not None
     parent.send_signal(signal.SIGSTOP)
     fleet.process.send_signal(signal.SIGINT)
-    fleet.wait_for("SIGINT")
+    fleet.wait_for(Event.STOPPING, signal="SIGINT")
     fleet.process.send_signal(signal.SIGINT)
     fleet.wait()
-    fleet.wait_for("Killing Worker 0")
+    fleet.wait_for(Event.KILLING, processes=re.compile("Worker 0"))
     psutil.wait_procs([parent], timeout=10)
     assert gone(worker.pid)
 
@@ -154,8 +156,8 @@ def test_plan_says_what_up_would_do(settings: Settings, tmp_path: Path) -> None:
     assert "[Main] Using 3 parallel workers across 2 GPU(s)" in plan.stdout.splitlines()
 
 
-def test_status_and_fleet_list_the_workers(launch: Start, settings: Settings, tmp_path: Path) -> None:
-    launch(*CARD, "--workers", "2").wait_for("Models loaded!", 2)
+def test_status_and_fleet_list_the_workers(launch: Launch, settings: Settings, tmp_path: Path) -> None:
+    launch(*CARD, "--workers", "2").wait_for(Event.MODELS_LOADED, 2)
     listed = run_cloner("fleet", cwd=tmp_path, env=environment(settings))
     assert listed.returncode == 0
     assert listed.stdout.count("cuda:0") == 2

@@ -9,14 +9,18 @@ import pytest
 from redis import Redis
 
 from cloner import Client
+from cloner.events import Event
 from cloner.names import SPEAK_CHUNK
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from launcher.recovery import requeue
-from tests.integration.conftest import Start, eventually, spoken
 from tests.support.batches import write_batch
+from tests.support.log_lines import fields_of
+from tests.support.polling import eventually
+from tests.support.processes import Launch
+from tests.support.records import recorded_segments
 
 HOLDER = "cpu.0@box"
 """The one worker."""
@@ -49,31 +53,31 @@ def held(redis: Redis, hand: str) -> list[str]:
 
 
 def test_a_fleet_stopped_in_mid_chunk_gives_the_chunk_back_at_once_and_the_next_one_finishes_it(
-    launch: Start, client: Client, settings: Settings, redis: Redis, hand: str, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, redis: Redis, hand: str, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     batch = client.submit(write_batch(tmp_path, [30]))
-    fleet.wait_for("Speaker 0 progress: 5/30")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=30)
     assert fleet.stop() == 0
 
     # Not finished first, nor killed, nor left in the hand of a worker that is gone.
-    assert not any("Killing" in line or "Completed" in line for line in fleet.lines)
+    assert fleet.find(Event.KILLING) == fleet.find(Event.SPEAKER_COMPLETED) == []
     assert (redis.llen(worker.queue), held(redis, hand)) == (1, [])
 
     launch("--workers", "1")
     assert batch.wait(timeout=60).generated == 30
-    assert spoken(settings, batch.id) == list(range(30))
+    assert recorded_segments(settings, batch.id) == list(range(30))
 
 
 def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again(
-    launch: Start, client: Client, redis: Redis, hand: str, tmp_path: Path
+    launch: Launch, client: Client, redis: Redis, hand: str, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [5]))
-    fleet.wait_for("Speaker 0 progress: 1/5")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=5)
     (message,) = held(redis, hand)
     assert batch.wait(timeout=60).generated == 5
 
@@ -86,16 +90,17 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
 
     # The worker takes its messages in order: when the next batch is done, it has seen them all.
     assert client.submit(write_batch(tmp_path, [1], outputs="others")).wait(timeout=60).generated == 1
-    fleet.wait_for("All done!", 2)
-    assert [line.split("has ")[1] for line in fleet.wait_for("This speaker has")] == ["5 texts", "1 texts"]
-    assert len(fleet.wait_for("Assigned")) == len(fleet.wait_for("All done!")) == 2
+    fleet.wait_for(Event.WORKER_DONE, 2)
+    texts = [fields_of(line, Event.SPEAKER_TEXTS)["texts"] for line in fleet.find(Event.SPEAKER_TEXTS)]
+    assert texts == ["5", "1"]
+    assert len(fleet.find(Event.ASSIGNED)) == len(fleet.find(Event.WORKER_DONE)) == 2
 
 
 def test_a_pickled_message_is_refused_and_the_worker_lives_on(
-    launch: Start, client: Client, settings: Settings, redis: Redis, hand: str, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, redis: Redis, hand: str, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     door = tmp_path / "door"
     with make_app(settings).connection_for_write() as connection:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.integration.conftest import run_cloner
 from tests.support.batches import SIX_SPEAKERS, write_batch
+from tests.support.processes import run_cloner
 
 WORKER_0 = """\
 [Worker 0] Starting on cpu

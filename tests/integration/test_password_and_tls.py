@@ -19,10 +19,12 @@ from urllib.parse import quote
 
 import pytest
 
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from cloner.state.connection import connect
-from tests.integration.conftest import Said, environment, eventually, run_cloner
 from tests.support.batches import write_batch
+from tests.support.polling import eventually
+from tests.support.processes import LoggedProcess, environment, run_cloner
 
 PASSWORD = "t0p/s3cret@wo:rd"
 QUOTED = quote(PASSWORD, safe="")
@@ -121,16 +123,16 @@ def test_a_fleet_works_over_tls_and_nobody_sees_its_password(
     env = environment(secret_settings)
     batch = write_batch(tmp_path, [3, 2])
     port = free_port()
-    fleet = Said([sys.executable, "-m", "launcher", "up", "--workers", "1"], env, tmp_path)
+    fleet = LoggedProcess([sys.executable, "-m", "launcher", "up", "--workers", "1"], env, tmp_path)
     flower_env = env | {
         "CELERY_BROKER_URL": server.url,
         "FLOWER_UNAUTHENTICATED_API": "1",
         "FLOWER_ADDRESS": "127.0.0.1",
     }
-    flower = Said([sys.executable, "-m", "celery", "flower", f"--port={port}"], flower_env, tmp_path)
+    flower = LoggedProcess([sys.executable, "-m", "celery", "flower", f"--port={port}"], flower_env, tmp_path)
     seen: dict[str, str] = {}
     try:
-        fleet.wait_for("Models loaded!")
+        fleet.wait_for(Event.MODELS_LOADED)
         seen["command lines"] = command_lines()
         submitted = run_cloner("submit", str(batch), "--wait", cwd=tmp_path, env=env)
         batch_id = json.loads(submitted.stdout)["batch_id"]
@@ -143,7 +145,8 @@ def test_a_fleet_works_over_tls_and_nobody_sees_its_password(
         seen["command lines with Flower"] = command_lines()
         seen["Redis"] = redis_holds(server.url)
         server.process.kill()
-        fleet.wait_for("Redis does not answer", 2)
+        fleet.wait_for(Event.REGISTRY_UNREACHABLE)
+        fleet.wait_for(Event.REDIS_AWAY)
         seen["fleet without Redis"] = "".join(run_cloner("fleet", cwd=tmp_path, env=env).stderr)
     finally:
         fleet.stop()

@@ -11,12 +11,14 @@ from cloner import Client
 from cloner.client import queries
 from cloner.client.estimate import Counts
 from cloner.errors import ClonerError, UnknownBatch, UsageError
+from cloner.events import Event
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.connection import server_time
 from cloner.state.registry import Registry, expected_worker
-from tests.integration.conftest import Start, environment, run_cloner, spoken
 from tests.integration.test_again import change
 from tests.support.batches import write_batch
+from tests.support.processes import Launch, environment, run_cloner
+from tests.support.records import recorded_segments
 
 
 def dump(client: Client) -> dict[str, object]:
@@ -32,10 +34,10 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.05)
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = write_batch(tmp_path, [6, 4])
     before = client.plan(batch)
     assert (before.total, before.seconds) == (Counts(missing=10), None)
@@ -112,8 +114,8 @@ def blocked_batch(folder: Path, out: Path) -> Path:
     return batch
 
 
-def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:
-    launch("--workers", "2").wait_for("Models loaded!", 2)
+def test_a_retry_speaks_just_what_failed(launch: Launch, client: Client, settings: Settings, tmp_path: Path) -> None:
+    launch("--workers", "2").wait_for(Event.MODELS_LOADED, 2)
     first = client.submit(blocked_batch(tmp_path, settings.out_dir), strategy="longest-first")
     assert first.wait(timeout=60).failed == 3
     (settings.out_dir / "blocked").unlink()
@@ -123,7 +125,7 @@ def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings
     result = json.loads(ran.stdout)
     assert (result["total"], result["generated"], result["reused"]) == (3, 3, 0)
     assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
-    assert spoken(settings, result["batch_id"]) == [3, 4, 5]
+    assert recorded_segments(settings, result["batch_id"]) == [3, 4, 5]
     assert f"[Main] Batch: {result['batch_id']}" in ran.stderr
     # As if it had never failed: the same audio, and known to the whole batch.
     assert client.plan(tmp_path / "batch.json").total == Counts(done=6)
@@ -133,7 +135,7 @@ def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings
 
 
 def test_a_retry_that_makes_no_sense_is_a_sentence(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownBatch, match=r"no batch nonsense is known.* submit its file again"):
         client.batch("nonsense").retry()

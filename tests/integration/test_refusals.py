@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import Settings
-from tests.integration.conftest import Start, environment, run_cloner
 from tests.support.batches import write_batch
+from tests.support.processes import Launch, environment, run_cloner
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_a_run_lists_every_bad_row_and_writes_nothing(bad_batch: Path, tmp_path:
 
 
 def test_a_submit_queues_nothing(
-    launch: Start, client: Client, settings: Settings, bad_batch: Path, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, bad_batch: Path, tmp_path: Path
 ) -> None:
-    launch("--workers", "1").wait_for("Models loaded!")
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
     before = set(client.redis.scan_iter("*"))
     ran = run_cloner("submit", str(bad_batch), cwd=tmp_path, env=environment(settings))
     assert (ran.returncode, ran.stdout) == (2, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +9,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.integration.conftest import Said, run_cloner
+from cloner.events import Event
 from tests.support.batches import write_batch
+from tests.support.log_lines import fields_of
+from tests.support.processes import LoggedProcess, run_cloner
 
 KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
 """What kombu keeps for all workers of a Redis together."""
@@ -55,12 +56,12 @@ def test_a_stopped_run_counts_what_is_there_and_leaves_no_key(
 ) -> None:
     batch = write_batch(tmp_path, [8, 8, 8])
     command = [sys.executable, "-m", "cloner", "run", str(batch), "--engine", "fake", "--workers", "2"]
-    run = Said(command, {"CLONER_REDIS_URL": valkey_url, "CLONER_FAKE_SEGMENT_S": "0.05"}, tmp_path)
-    run.wait_for("progress: 5/8")
+    run = LoggedProcess(command, {"CLONER_REDIS_URL": valkey_url, "CLONER_FAKE_SEGMENT_S": "0.05"}, tmp_path)
+    run.wait_for(Event.SPEAKER_PROGRESS, finished=5, texts=8)
     assert run.stop(number) == 128 + number
-    stopped = re.fullmatch(r"\[Main\] Stopped: (\d+)/24 segments are in .*", run.lines[-1])
-    assert stopped, run.lines
-    counted, written = int(stopped[1]), len(list((tmp_path / "audio").glob("*.wav")))
+    stopped = fields_of(run.lines[-1], Event.RUN_STOPPED)
+    assert stopped["total"] == "24"
+    counted, written = int(stopped["generated"]), len(list((tmp_path / "audio").glob("*.wav")))
     # Each worker may have been stopped between an audio file and its line in the record.
     assert 5 <= counted <= written <= counted + 2
     assert "Traceback" not in "\n".join(run.lines)

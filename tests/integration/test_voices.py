@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from cloner.batch import CODEBOOK_SIZES
-from tests.integration.conftest import run_cloner
+from tests.support.processes import run_cloner
 from tests.support.voices import find_voices
 
 TEXTS = ("The first sentence.", "And the second one.")

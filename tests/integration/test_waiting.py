@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +12,25 @@ import pytest
 
 from cloner import Client
 from cloner.errors import BatchBroken
+from cloner.events import Event
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.registry import Registry, expected_worker
-from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
 from tests.support.batches import write_batch
+from tests.support.polling import eventually
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.records import recorded_segments
 
-Alone = Callable[..., Said]
+Alone = Callable[..., LoggedProcess]
 
 
 @pytest.fixture
 def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
-    """Start a worker or a collector without a launcher, as on a box that has only one of them."""
-    started: list[Said] = []
+    """Launch a worker or a collector without a launcher, as on a box that has only one of them."""
+    started: list[LoggedProcess] = []
 
-    def start(module: str, **changes: object) -> Said:
+    def start(module: str, **changes: object) -> LoggedProcess:
         env = environment(settings.model_copy(update=changes))
-        said = Said([sys.executable, "-m", module], env, tmp_path)
+        said = LoggedProcess([sys.executable, "-m", module], env, tmp_path)
         started.append(said)
         return said
 
@@ -36,8 +40,8 @@ def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
             said.stop()
 
 
-def waiting(settings: Settings, folder: Path, batch_id: str) -> Said:
-    return Said([sys.executable, "-m", "cloner", "wait", batch_id], environment(settings), folder)
+def waiting(settings: Settings, folder: Path, batch_id: str) -> LoggedProcess:
+    return LoggedProcess([sys.executable, "-m", "cloner", "wait", batch_id], environment(settings), folder)
 
 
 def expect_worker(client: Client, settings: Settings) -> str:
@@ -55,24 +59,24 @@ def test_who_waits_is_told_that_no_worker_is_there_and_that_one_is_back(
     batch = client.submit(write_batch(tmp_path, [5]))
     Registry(client.redis, client.keys, settings.alive_s).remove(name)
     wait = waiting(settings, tmp_path, batch.id)
-    wait.wait_for("[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`")
+    wait.wait_for(Event.NO_WORKER_ALIVE)
     alone("cloner.worker", fake_segment_s=2.0)  # so that whoever waits has time to look
-    wait.wait_for("[Main] 1 workers are alive again")
+    wait.wait_for(Event.WORKERS_ALIVE_AGAIN, workers=1)
     assert wait.wait() == 0
-    assert len([line for line in wait.lines if "No worker" in line]) == 1
+    assert len(wait.find(Event.NO_WORKER_ALIVE)) == 1
 
 
 def test_who_waits_is_told_that_no_collector_is_there(
     alone: Alone, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"alive_s": 3.0, "heartbeat_s": 0.2})
-    alone("cloner.worker", alive_s=3.0, heartbeat_s=0.2).wait_for("Models loaded!")
+    alone("cloner.worker", alive_s=3.0, heartbeat_s=0.2).wait_for(Event.MODELS_LOADED)
     batch = Client(settings=settings).submit(write_batch(tmp_path, [2]))
     wait = waiting(settings, tmp_path, batch.id)
-    wait.wait_for("[Main] No collector is alive: the batch waits until one is; start it with `launcher up`")
+    wait.wait_for(Event.NO_COLLECTOR_ALIVE)
     alone("cloner.collector", alive_s=3.0, heartbeat_s=0.2)
     assert wait.wait() == 0
-    assert any("All done! Generated 2/2" in line for line in wait.lines)
+    assert wait.find(Event.BATCH_FINISHED, generated=2, total=2)
 
 
 def test_a_cancelled_batch_whose_workers_are_gone_is_closed(
@@ -101,14 +105,14 @@ def test_a_batch_that_is_cancelled_before_it_is_opened_is_never_queued(
 
 
 def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2, alive_s=2.0, heartbeat_s=0.2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [100, 50]))
-    fleet.wait_for("Speaker 0 progress: 5/100")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=100)
     fleet.stop()
-    there = spoken(settings, batch.id)
+    there = recorded_segments(settings, batch.id)
     batch.cancel()
     # Nobody can say what was spoken, and nobody waits for ever.
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and nobody is alive"):
@@ -117,7 +121,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     launch("--workers", "1")
     result = batch.wait(timeout=100)
     assert result.cancelled
-    assert sorted(result.results) == there == spoken(settings, batch.id)
+    assert sorted(result.results) == there == recorded_segments(settings, batch.id)
     assert len(there) >= 5
     assert {error.code for error in result.errors.values()} == {"cancelled"}
     assert all((settings.out_dir / output).exists() for output in result.results.values())
@@ -126,9 +130,9 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     assert (again.generated, again.reused) == (150, len(there))
 
 
-def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Start, settings: Settings, tmp_path: Path) -> None:
+def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Launch, settings: Settings, tmp_path: Path) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     lock = settings.out_dir / ".cloner" / "fleets" / f"{settings.fleet}.lock"
     eventually(lock.exists)
     batch = str(write_batch(tmp_path, [2]))
@@ -142,19 +146,19 @@ def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Start, settin
 
 
 def test_a_second_run_and_a_fleet_are_refused_where_a_run_writes_until_it_is_gone(
-    launch: Start, settings: Settings, tmp_path: Path
+    launch: Launch, settings: Settings, tmp_path: Path
 ) -> None:
     batch = str(write_batch(tmp_path, [40]))
     command = [sys.executable, "-m", "cloner", "run", batch, "--engine", "fake", "--out", str(settings.out_dir)]
-    run = Said(command, {"CLONER_FAKE_SEGMENT_S": "30"}, tmp_path)
-    run.wait_for("Models loaded!")
+    run = LoggedProcess(command, {"CLONER_FAKE_SEGMENT_S": "30"}, tmp_path)
+    run.wait_for(Event.MODELS_LOADED)
     second = run_cloner(*command[3:], cwd=tmp_path)
     assert second.returncode == 2
     assert f"(process {run.process.pid} on " in second.stderr
     fleet = launch("--workers", "1")
-    (line,) = fleet.wait_for("[Collector] fleet run-")
+    (line,) = fleet.wait_for(Event.FAILED, child="Collector", error=re.compile("fleet run-"))
     assert f"writes under {settings.out_dir}" in line
-    fleet.wait_for("[Main] Collector ended with exit status 2; starting it again in ")
+    fleet.wait_for(Event.RESTARTING, title="Collector", reason="ended with exit status 2")
     run.process.kill()  # the kernel lets go of its lock
     fleet.stop()
     assert run.wait() < 0

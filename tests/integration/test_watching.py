@@ -9,10 +9,12 @@ from pathlib import Path
 import psutil
 
 from cloner.client.client import BatchHandle, Client
+from cloner.events import Event
 from cloner.queueing.app import make_app
 from cloner.settings import LogFormat, Settings
-from tests.integration.conftest import PATIENCE_S, Start
 from tests.support.batches import write_batch
+from tests.support.polling import TIMEOUT_S
+from tests.support.processes import Launch
 
 KINDS = {"task-sent", "task-received", "task-started", "task-succeeded"}
 
@@ -36,10 +38,10 @@ LINES = """\
 
 
 def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
 
     # Two parents and their spawned children; each is told how to stop before it imports Celery.
     processes = psutil.Process(fleet.process.pid).children(recursive=True)
@@ -48,7 +50,7 @@ def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     assert [process.environ()["REMAP_SIGTERM"] for process in children] == ["SIGQUIT", "SIGQUIT"]
 
     batch = client.submit(write_batch(tmp_path, [2, 5]))
-    fleet.wait_for("Speaker 1 progress: 1/5")
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=1, finished=1, texts=5)
     child.suspend()
     # One chunk is finished, one in hand.
     # The chord's members, its size and who is done: none may be gone before the batch is.
@@ -66,18 +68,18 @@ def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
 
 
 def test_who_listens_for_events_sees_a_chunk_sent_started_and_finished(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1")
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     app = make_app(settings)
     seen: list[tuple[str, str]] = []
     batch: BatchHandle | None = None
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, {"*": lambda e: seen.append((e.get("uuid", ""), e["type"]))})
         # It asks the workers for a sign of life, and by the first one it surely listens.
-        for _ in receiver.itercapture(timeout=PATIENCE_S):
+        for _ in receiver.itercapture(timeout=TIMEOUT_S):
             batch = batch or client.submit(write_batch(tmp_path, [1]))
             # The collector says that it has sent a chunk after it has, so a worker may be heard before it.
             if {kind for uuid, kind in seen if uuid == f"{batch.id}.0"} == KINDS:
@@ -86,14 +88,14 @@ def test_who_listens_for_events_sees_a_chunk_sent_started_and_finished(
 
 
 def test_a_program_that_reads_the_lines_finds_objects_that_say_whose_they_are(
-    launch: Start, client: Client, settings: Settings, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", log_format=LogFormat.JSON)
-    fleet.wait_for("Models loaded!")
+    fleet.wait_for(Event.MODELS_LOADED)
     (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # a file cannot take its place
     batch = client.submit(write_batch(tmp_path, [2, 1]))
     assert batch.wait(timeout=60).failed == 1
-    fleet.wait_for("All done!")
+    fleet.wait_for(Event.WORKER_DONE)
     assert fleet.stop() == 0
     lines = [json.loads(line) for line in fleet.lines]
     assert all({"time", "level", "event"} <= line.keys() for line in lines)

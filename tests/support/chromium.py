@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.integration.conftest import PATIENCE_S
+from tests.support.polling import TIMEOUT_S
 
 FLAGS = (
     "--headless=new",
@@ -70,7 +70,7 @@ class Page:
 
     def wait_for(self, script: str) -> Any:
         """Wait until a script gives something that is true; returns it."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             with suppress(LeavingError):
                 if value := self.eval(script):
@@ -93,7 +93,7 @@ class Page:
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
-        return self._loop.run_until_complete(asyncio.wait_for(self._ask(message), PATIENCE_S))
+        return self._loop.run_until_complete(asyncio.wait_for(self._ask(message), TIMEOUT_S))
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         await self._socket.write_message(json.dumps(message))

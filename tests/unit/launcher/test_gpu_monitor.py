@@ -15,7 +15,7 @@ from launcher.cpu import Cpu
 from launcher.gpu_monitor import monitor_gpus, read_usage
 from launcher.gpus import GB, Gpu, described_gpu
 from launcher.layout import Layout, Place
-from tests.integration.conftest import eventually
+from tests.support.polling import eventually
 
 CARD = Gpu(0, "RTX 4090", "GPU-aaaabbbbcccc", 24 * GB, 23 * GB)
 MIG = Gpu(1, "H100 MIG", "MIG-ddddeeeeffff", 10 * GB, 9 * GB)

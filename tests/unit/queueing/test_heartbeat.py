@@ -14,7 +14,7 @@ from redis import Redis
 
 from cloner.process import LEASE
 from cloner.state.keys import RedisKeys
-from tests.integration.conftest import eventually
+from tests.support.polling import eventually
 
 BEATS = """
 import signal

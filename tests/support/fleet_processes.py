@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
-class Member:
+class FleetProcess:
     """A living process of a fleet."""
 
     role: Role
@@ -34,7 +34,7 @@ class Member:
         return f"{self.role}{number} (process {self.process.pid})"
 
 
-def members(fleet: str) -> Iterator[Member]:
+def fleet_processes(fleet: str) -> Iterator[FleetProcess]:
     """The processes that were started with this fleet's name, except those that have ended."""
     for process in psutil.process_iter():
         try:
@@ -42,7 +42,7 @@ def members(fleet: str) -> Iterator[Member]:
             if environment.get("CLONER_FLEET") != fleet or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             worker = environment.get("CLONER_WORKER_INDEX", "")
-            yield Member(_role(process.cmdline(), worker), worker, process)
+            yield FleetProcess(_role(process.cmdline(), worker), worker, process)
         except psutil.Error:
             continue  # it has ended, or is not ours to look at
 

@@ -56,7 +56,7 @@ sys.meta_path.insert(0, Faults())
 '''
 
 
-class Plugin:
+class ModulePatcher:
     """Changes a module in every process that is started from now on, until the test ends."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

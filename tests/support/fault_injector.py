@@ -1,4 +1,4 @@
-"""Faults of every kind, for a fleet that runs: which one, whom it hits and when comes from one seed."""
+"""FaultInjector of every kind, for a fleet that runs: which one, whom it hits and when comes from one seed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import psutil
 
-from cloner.output.record import batch_directory
 from cloner.settings import Settings
-from tests.integration.conftest import Said
-from tests.support.members import Member, Role, members
-from tests.support.servers import Server
+from tests.support.fleet_processes import FleetProcess, Role, fleet_processes
+from tests.support.processes import LoggedProcess
+from tests.support.records import RecordFiles
+from tests.support.redis_server import RedisServer
 
 PAUSE_S = (2.0, 6.0)
 """Least and most seconds between two faults, where the fleet gets nothing done meanwhile."""
@@ -42,7 +41,7 @@ class NobodyThere(Exception):
     """Whom the fault is meant for does not run at the moment."""
 
 
-class Faults:
+class FaultInjector:
     """Does things to a fleet that speaks a batch, one after another, and prints what each was and when.
 
     `fleet` is its launcher, `start_fleet` starts another, `wait_for_batch` a client that waits for the batch.
@@ -51,11 +50,11 @@ class Faults:
     def __init__(
         self,
         settings: Settings,
-        server: Server,
+        server: RedisServer,
         rng: random.Random,
-        fleet: Said,
-        start_fleet: Callable[[], Said],
-        wait_for_batch: Callable[[], Said],
+        fleet: LoggedProcess,
+        start_fleet: Callable[[], LoggedProcess],
+        wait_for_batch: Callable[[], LoggedProcess],
     ) -> None:
         self._settings = settings
         self._server = server
@@ -147,9 +146,9 @@ class Faults:
         member.process.send_signal(number)
         return f"{number.name} to {member}"
 
-    def _running(self, role: Role) -> Member:
+    def _running(self, role: Role) -> FleetProcess:
         """One of the role that runs; rather not of the worker that was hit last. Raises `NobodyThere`."""
-        found = [member for member in members(self._settings.fleet) if member.role is role and _runs(member)]
+        found = [member for member in fleet_processes(self._settings.fleet) if member.role is role and _runs(member)]
         if not found:
             raise NobodyThere
         found.sort(key=lambda member: (member.worker, member.process.pid))
@@ -160,26 +159,8 @@ class Faults:
         return member
 
 
-def _runs(member: Member) -> bool:
+def _runs(member: FleetProcess) -> bool:
     try:
         return member.process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
     except psutil.Error:
         return False
-
-
-class RecordFiles:
-    """How far a batch is, by its record: what is there although everybody is dead."""
-
-    def __init__(self, out_dir: Path, batch_id: str) -> None:
-        self._directory = batch_directory(out_dir, batch_id)
-
-    def lines(self) -> int:
-        """Lines of all workers' files."""
-        return sum(path.read_bytes().count(b"\n") for path in self._directory.glob("*.jsonl"))
-
-    def wait_for(self, lines: int, seconds: float) -> int:
-        """Wait for so many lines, but no longer than that; returns how many there are."""
-        deadline = time.monotonic() + seconds
-        while (now := self.lines()) < lines and time.monotonic() < deadline:
-            threading.Event().wait(0.05)
-        return now

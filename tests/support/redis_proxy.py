@@ -17,7 +17,7 @@ class Moment(Enum):
     DONE = "Redis has done it, and the client has not heard"
 
 
-class Middleman:
+class KillingProxy:
     """Passes on what a client and Redis say to each other, until the client says the fatal word."""
 
     def __init__(self, server: str, path: Path) -> None:

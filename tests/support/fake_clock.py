@@ -38,7 +38,7 @@ def _library() -> Path:
     pytest.skip(message)
 
 
-class Clock:
+class FakeClock:
     """The wall clock of all processes that are started while it is `shown`. At first it is right."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Flower and the exporter, started as people start them; and what they answer."""
+"""Flower and the Prometheus exporter, started by their commands, and requests to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloner.settings import Settings
-from tests.integration.conftest import Said, environment, eventually
+from tests.support.polling import eventually
+from tests.support.processes import LoggedProcess, environment
 
 LOGIN = "anna:s3cret"
 
@@ -22,8 +23,8 @@ def running_flower(settings: Settings, folder: Path) -> Iterator[str]:
     """Flower's address, without a slash at its end."""
     port = free_port()
     env = {**environment(settings), "FLOWER_BASIC_AUTH": LOGIN, "FLOWER_PORT": str(port), "FLOWER_ADDRESS": "127.0.0.1"}
-    said = Said([sys.executable, "-m", "cloner", "flower"], env, folder)
-    with _answering(said, f"http://127.0.0.1:{port}", "/healthcheck") as address:
+    flower = LoggedProcess([sys.executable, "-m", "cloner", "flower"], env, folder)
+    with _answering(flower, f"http://127.0.0.1:{port}", "/healthcheck") as address:
         yield address
 
 
@@ -31,23 +32,24 @@ def running_flower(settings: Settings, folder: Path) -> Iterator[str]:
 def running_exporter(settings: Settings, folder: Path) -> Iterator[str]:
     """The exporter's address, without a slash at its end."""
     port = free_port()
-    said = Said([sys.executable, "-m", "cloner", "metrics", "--port", str(port)], environment(settings), folder)
-    with _answering(said, f"http://127.0.0.1:{port}", "/metrics") as address:
+    command = [sys.executable, "-m", "cloner", "metrics", "--port", str(port)]
+    exporter = LoggedProcess(command, environment(settings), folder)
+    with _answering(exporter, f"http://127.0.0.1:{port}", "/metrics") as address:
         yield address
 
 
 @contextmanager
-def _answering(said: Said, address: str, path: str) -> Iterator[str]:
+def _answering(server: LoggedProcess, address: str, path: str) -> Iterator[str]:
     try:
-        eventually(lambda: said.process.poll() is not None or get(address + path)[0] == 200)
-        assert said.process.poll() is None, said.lines
+        eventually(lambda: server.process.poll() is not None or get(address + path)[0] == 200)
+        assert server.process.poll() is None, server.lines
         yield address
     finally:
-        said.stop()
+        server.stop()
 
 
 def get(address: str, login: str | None = LOGIN) -> tuple[int, str]:
-    """Status and text of a page; status 0 if nobody answers."""
+    """Status and text of a page; status 0 if the server does not answer."""
     request = urllib.request.Request(address)
     if login:
         request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
@@ -61,6 +63,7 @@ def get(address: str, login: str | None = LOGIN) -> tuple[int, str]:
 
 
 def free_port() -> int:
+    """A TCP port that no process listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

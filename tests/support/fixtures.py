@@ -1,0 +1,53 @@
+"""Fixtures of tests that start real launchers, workers and collectors; a test waits for an event, never for a time."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloner import Client
+from cloner.settings import EngineName, Settings
+from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+
+
+@pytest.fixture
+def settings(valkey_url: str, tmp_path: Path) -> Settings:
+    """Settings of a fleet with the fake engine and a name of its own, on the session's one Redis."""
+    return Settings(
+        redis_url=valkey_url, fleet=f"test-{secrets.token_hex(4)}", out_dir=tmp_path / "out", engine=EngineName.FAKE
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> Client:
+    return Client(settings=settings)
+
+
+@pytest.fixture
+def launch(settings: Settings, tmp_path: Path) -> Iterator[Launch]:
+    """Start ``launcher up`` with some arguments and changed settings; it is stopped after the test."""
+    started: list[LoggedProcess] = []
+
+    def start(*arguments: str, **changes: object) -> LoggedProcess:
+        env = environment(settings.model_copy(update=changes))
+        process = LoggedProcess([sys.executable, "-m", "launcher", "up", *arguments], env, tmp_path)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, in fish-speech's layout, made by the command line."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made = run_cloner("checkpoint", "init", "tiny-random", "--preset", "tiny", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    return folder / "tiny-random"

@@ -1,0 +1,18 @@
+"""Waiting for a condition that nothing announces."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+TIMEOUT_S = 120.0
+"""Seconds until a wait fails its test."""
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Poll until the condition holds; fails after `TIMEOUT_S`."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition did not hold within {TIMEOUT_S:g} s"
+        threading.Event().wait(0.05)

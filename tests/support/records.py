@@ -1,0 +1,35 @@
+"""What a batch's record on the disk shows."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+from cloner.output.record import batch_directory
+from cloner.settings import Settings
+
+
+def recorded_segments(settings: Settings, batch_id: str) -> list[int]:
+    """The segments in the batch's record, sorted; a segment that was generated twice is there twice."""
+    files = batch_directory(settings.out_dir, batch_id).glob("*.jsonl")
+    return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
+
+
+class RecordFiles:
+    """A batch's progress by its record, which is there although all processes may be dead."""
+
+    def __init__(self, out_dir: Path, batch_id: str) -> None:
+        self._directory = batch_directory(out_dir, batch_id)
+
+    def lines(self) -> int:
+        """Lines of all workers' files."""
+        return sum(path.read_bytes().count(b"\n") for path in self._directory.glob("*.jsonl"))
+
+    def wait_for(self, lines: int, seconds: float) -> int:
+        """Wait for so many lines, at most `seconds`; returns how many there are."""
+        deadline = time.monotonic() + seconds
+        while (now := self.lines()) < lines and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        return now
