@@ -1,4 +1,4 @@
-"""Chaos tests do faults to real processes."""
+"""Chaos tests inject faults into real processes."""
 
 from __future__ import annotations
 

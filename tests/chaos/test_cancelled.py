@@ -1,4 +1,4 @@
-"""A batch is cancelled while its segments are spoken: they stop, what is finished stays, and the worker goes on."""
+"""A batch is cancelled while it is generated: it stops, finished segments stay, and the worker goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.records import recorded_segments
 def test_running_segments_stop_and_the_worker_takes_the_next_batch(
     engine: str, launch: Launch, client: Client, settings: Settings, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """A segment would take longer than the test may."""
+    """A segment would take longer than the test's limit."""
     changes: dict[str, object] = {"fake_slots": 2, "fake_segment_s": 3600}
     generation = {}
     if engine == "batched":

@@ -1,4 +1,4 @@
-"""Wall clocks that jump, or differ by an hour: nobody is killed for it, and nothing is lost."""
+"""Wall clocks that jump or differ by an hour: no process is killed, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fleets_clock(tmp_path: Path) -> FakeClock:
 
 @pytest.fixture
 def settings(servers_clock: FakeClock, tmp_path: Path) -> Iterator[Settings]:
-    """A server with a clock of its own."""
+    """Settings of a fleet whose server has a clock of its own."""
     with servers_clock.shown():
         server = RedisServer(tmp_path)
     fleet = f"test-{secrets.token_hex(4)}"
@@ -76,11 +76,11 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     settings: Settings,
     tmp_path: Path,
 ) -> None:
-    """A box's by as much as that of a machine which was suspended over a weekend: messages in hand seem that old."""
+    """A box's clock jumps as after a weekend in suspension: unacknowledged messages seem that old."""
     with fleets_clock.shown():
         fleet = launch("--workers", "3", fake_segment_s=0.3)
     fleet.wait_for(Event.MODELS_LOADED, 3)
-    # The third worker would take what is given back by mistake.
+    # The third worker would take messages that were requeued by mistake.
     batch = client.submit(write_batch(tmp_path, [15, 15]), strategy="shared")
     waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
     clock = fleets_clock if whose == "fleet" else servers_clock
@@ -96,7 +96,7 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     assert recorded_segments(settings, batch.id) == list(range(30))
     assert [worker.loads for worker in client.fleet()] == [1, 1, 1]
     eventually(lambda: client.redis.exists(RedisKeys(settings.fleet).collector_heartbeat) == 1)
-    # The launcher has its box as before.
+    # The launcher keeps its box.
     assert launch("--workers", "1").wait() == 2
     assert fleet.stop() == 0
     check_no_false_alarm(fleet)
@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
 def test_a_dead_launchers_box_is_free_soon_although_the_servers_clock_is_put_back(
     servers_clock: FakeClock, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    """Its lease would last an hour longer."""
+    """Without a cut, the lease would last an hour longer."""
     fleet = launch("--workers", "1", fake_segment_s=0.3, stop_s=1)
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [10]))
@@ -124,7 +124,7 @@ def test_a_dead_launchers_box_is_free_soon_although_the_servers_clock_is_put_bac
 def test_boxes_and_clients_whose_clocks_differ_work_together(
     fleets_clock: FakeClock, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    """One box has the server's clock, one is an hour ahead, and so far behind is the client's."""
+    """One box has the server's clock, one is an hour ahead, and the client is an hour behind."""
     fleets_clock.put(HOUR_S)
     with fleets_clock.shown():
         ahead = launch("--workers", "1", box="ahead", fake_segment_s=0.1)

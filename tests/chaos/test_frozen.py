@@ -1,4 +1,4 @@
-"""Workers that are there and do not work: frozen by SIGSTOP, or with an engine that hangs."""
+"""Workers that run and make no progress: frozen by SIGSTOP, or with an engine that hangs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
 def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
     launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    """At its fifth segment, for ever, while its threads live."""
+    """The engine hangs at its fifth segment for ever, while its threads live."""
     patch_module(
         "cloner.engine.fake",
         """
@@ -104,7 +104,7 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
     tiny_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    """In the middle of the chunk, between two steps; the second engine of its name does not."""
+    """The engine stops in the middle of the chunk, between two steps; its replacement does not."""
     patch_module(
         "cloner.engine.scheduler",
         f"""

@@ -1,4 +1,4 @@
-"""A client that is killed leaves a batch that is whole or not there; one that waits is missed by nobody."""
+"""A killed client leaves a batch that is whole or absent; a killed waiting client changes nothing."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ COMMANDS = (
     b":reference:",
     b"WATCH",
     b"HMGET",  # what other batches write
-    b"ZADD",  # the batch is written down, in one transaction
+    b"ZADD",  # the transaction that adds the batch
     b"assignment",
     b"_kombu.binding.",
     b"LPUSH",  # the message
-    b"task.sent",  # whoever watches hears of it
+    b"task.sent",  # the event for monitors
 )
-"""What a client says, in this order, when it submits a batch."""
+"""Parts of the commands that a client sends, in this order, when it submits a batch."""
 
 FOR_EVER = (":workers", ":worker:cpu.0@box", ":batches", ":queues")
-"""What a fleet keeps without an expiry: it does not grow with the batches."""
+"""Ends of the keys that have no expiry: they do not grow with the batches."""
 
 
-def submit(middleman: KillingProxy, settings: Settings, batch: Path, word: bytes, moment: Moment) -> int:
-    """Submit the batch by the command line, which dies when it says `word`; returns its exit status."""
-    middleman.expect(word, moment)
-    env = environment(settings.model_copy(update={"redis_url": middleman.url}))
+def submit(proxy: KillingProxy, settings: Settings, batch: Path, command: bytes, moment: Moment) -> int:
+    """Submit the batch by the command line, which is killed at `command`; returns its exit status."""
+    proxy.kill_at(command, moment)
+    env = environment(settings.model_copy(update={"redis_url": proxy.url}))
     process = subprocess.Popen(
         [sys.executable, "-m", "cloner", "submit", str(batch)],
         env={**env, "PATH": "/usr/bin:/bin"},
@@ -49,13 +49,13 @@ def submit(middleman: KillingProxy, settings: Settings, batch: Path, word: bytes
         stderr=subprocess.PIPE,
         text=True,
     )
-    middleman.let_in(process)
+    proxy.serve(process)
     process.communicate(timeout=TIMEOUT_S)
     return process.returncode
 
 
 def sent(client: Client) -> list[str]:
-    """The batches whose message waits for the collector."""
+    """The batches whose message is in the collector's queue."""
     messages = [json.loads(message) for message in client.redis.lrange(client.queues.collector_queue, 0, -1)]
     return sorted(str(batch.id) for batch in map(client.batch, known(client)) if _named(messages, batch.id))
 
@@ -71,21 +71,21 @@ def known(client: Client) -> list[str]:
 def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    # A worker that is expected, so that nobody but the client speaks to Redis.
+    # The worker is registered and not started, so that only the client sends commands.
     settings = settings.model_copy(update={"alive_s": 3600.0})
     registry = Registry(client.redis, client.keys, settings.alive_s)
     registry.register(expected_worker(settings, WorkerSettings()))
-    middleman = KillingProxy(settings.require_redis_url().removeprefix("unix://"), tmp_path / "redis.sock")
-    assert submit(middleman, settings, write_batch(tmp_path / "whole", [2, 1], outputs="whole"), b"", Moment.DONE) == 0
-    for number, word in enumerate(COMMANDS):
+    proxy = KillingProxy(settings.require_redis_url().removeprefix("unix://"), tmp_path / "redis.sock")
+    assert submit(proxy, settings, write_batch(tmp_path / "whole", [2, 1], outputs="whole"), b"", Moment.DONE) == 0
+    for number, command in enumerate(COMMANDS):
         for moment in Moment:
             name = f"{moment.name}{number}".lower()
-            status = submit(middleman, settings, write_batch(tmp_path / name, [2, 1], outputs=name), word, moment)
-            assert status == -signal.SIGKILL, (word, moment)
+            status = submit(proxy, settings, write_batch(tmp_path / name, [2, 1], outputs=name), command, moment)
+            assert status == -signal.SIGKILL, (command, moment)
 
     whole = sent(client)
     lost = sorted(set(known(client)) - set(whole))
-    # The first one and those that died once the message was there; those that died between the record and the message.
+    # Whole: the first batch and those killed after the message. Lost: those killed between the keys and the message.
     assert (len(whole), len(lost)) == (4, 6)
     for batch_id in whole:
         data = client.blobs.get(client.keys.manifest(batch_id))
@@ -99,12 +99,12 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
     for batch_id in whole:
         assert client.batch(batch_id).wait(timeout=TIMEOUT_S).generated == 3
         assert recorded_segments(settings, batch_id) == [0, 1, 2]
-    # The others are there as well, and the collector sees that nobody has opened them.
+    # The others are in Redis too, and the collector finds that they were never opened.
     for batch_id in lost:
         assert client.batch(batch_id).wait(timeout=TIMEOUT_S).generated == 3
         assert recorded_segments(settings, batch_id) == [0, 1, 2]
     assert len(list(settings.out_dir.rglob("*.wav"))) == 3 * len(whole + lost)
-    # None is in the way of who did not hear of it and submits it again.
+    # None blocks a client that submits it again.
     for folder in sorted(path.parent for path in tmp_path.glob("*/batch.json")):
         assert client.submit(folder / "batch.json").wait(timeout=TIMEOUT_S).generated == 3
 

@@ -1,4 +1,4 @@
-"""A message that is gone: taken out of its queue by somebody who died before he had noted that he has it."""
+"""A message is lost: taken out of its queue by a process that died before it noted the message as unacknowledged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_batch_that_nobody_opens_or_closes_is_set_going(
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [3]))
     result = batch.wait(timeout=100)
-    # As if the message that opens it, or that of the chord's body, had been lost.
+    # As if the message that opens the batch, or that of the chord's body, had been lost.
     client.redis.delete(RedisKeys(settings.fleet).result(batch.id))
     client.redis.hset(RedisKeys(settings.fleet).batch(batch.id), "state", state)
     eventually(lambda: batch.progress().closed)

@@ -33,7 +33,7 @@ from tests.support.redis_server import RedisServer
 SEED = 20_261_125
 
 LAST_LINES = 60
-"""Of what each launcher said, for whoever looks into a failure."""
+"""Lines of each launcher that are printed, to explain a failure."""
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def settings(server: RedisServer, tmp_path: Path) -> Iterator[Settings]:
-    """A fleet that notices frozen workers soon; of its processes, none outlives the test."""
+    """Settings of a fleet that detects frozen workers soon; its processes end with the test."""
     fleet = f"test-{secrets.token_hex(4)}"
     yield Settings(redis_url=server.url, fleet=fleet, out_dir=tmp_path / "out", heartbeat_s=0.5, alive_s=10)
-    for member in fleet_processes(fleet):
-        member.process.kill()
+    for found in fleet_processes(fleet):
+        found.process.kill()
 
 
 @pytest.mark.timeout(1200)
@@ -61,7 +61,7 @@ def test_two_thousand_segments_come_through_sixty_faults(
     undisturbed = _undisturbed(batch_file, settings.model_copy(update={"fake_segment_s": 0.0}), tmp_path)
     struck = _go_through(list(KINDS) * 6, launch, server, settings, batch_file, workers=3, step=(8, 36))
     assert struck >= 60
-    # Each once, each the same to the byte, and nothing half done beside them.
+    # Each segment once, equal to the byte, and no partial files beside them.
     assert _files(settings.out_dir) == undisturbed
 
 
@@ -77,7 +77,7 @@ def test_the_batched_engine_says_the_same_through_ten_faults(
     assert _go_through(kinds, launch, server, settings, batch_file, workers=2, step=(1, 6)) == len(kinds)
     spoken = _files(settings.out_dir)
     assert spoken.keys() == undisturbed.keys()
-    # Equal codes: other ones sound altogether different. The codec's last bits depend on what it decodes together.
+    # Equal codes: others would differ everywhere. The codec's last bits depend on what it decodes together.
     for name in spoken:
         ours, theirs = (_samples(root / name) for root in (settings.out_dir, tmp_path / "undisturbed"))
         assert ours.shape == theirs.shape, name
@@ -95,9 +95,9 @@ def _go_through(
     workers: int,
     step: tuple[int, int],
 ) -> int:
-    """Have a fleet speak the batch while these faults are done to it, in some order; returns how many were.
+    """Have a fleet generate the batch under these faults, in some order; returns how many were injected.
 
-    Checks that every segment is spoken and recorded once, that whoever waits for it is told, and that nothing is left.
+    Checks that every segment is generated and recorded once, that the waiting client ends, and that nothing is left.
     """
     changes: dict[str, Any] = settings.model_dump()
 
@@ -127,7 +127,7 @@ def _go_through(
             print("", *fleet.lines[-LAST_LINES:], sep="\n")
     assert (result.generated, result.errors) == (total, {})
     assert faults.waiting.wait() == 0
-    # SegmentAudio again is only what was in hand at a crash, and of that there was no line yet.
+    # Only what was in flight at a crash is generated again, and it had no line yet.
     assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
     assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))
     _assert_nothing_left(client, settings)
@@ -135,7 +135,7 @@ def _go_through(
 
 
 def _undisturbed(batch_file: Path, settings: Settings, folder: Path) -> dict[str, bytes]:
-    """The files that the batch makes where nothing happens."""
+    """The files that the batch makes without faults."""
     out = folder / "undisturbed"
     env = {name: value for name, value in environment(settings).items() if name != "CLONER_REDIS_URL"}
     ran = run_cloner("run", str(batch_file), "--out", str(out), "--workers", "1", cwd=folder, env=env)
@@ -144,7 +144,7 @@ def _undisturbed(batch_file: Path, settings: Settings, folder: Path) -> dict[str
 
 
 def _files(out: Path) -> dict[str, bytes]:
-    """Every file under an output root that is not ours."""
+    """Every file under an output root except the product's own."""
     paths = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
     return {str(path): (out / path).read_bytes() for path in paths if path.parts[0] != HOUSEKEEPING}
 
@@ -165,14 +165,14 @@ def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
 
 
 def _assert_nothing_left(client: Client, settings: Settings) -> None:
-    """No message waits or is in anybody's hand, and when the launcher has stopped, no process is there."""
+    """No message is queued or in flight, and after the launcher has stopped, no process is left."""
     workers = client.fleet()
     holders = [worker.name for worker in workers] + [collector_name(settings.box)]
     queues = [worker.queue for worker in workers]
     queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
     in_hand = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
     eventually(lambda: not client.redis.exists(*queues, *in_hand))
-    for member in fleet_processes(settings.fleet):
-        if member.role is Role.LAUNCHER:
-            member.process.terminate()
+    for found in fleet_processes(settings.fleet):
+        if found.role is Role.LAUNCHER:
+            found.process.terminate()
     eventually(lambda: not list(fleet_processes(settings.fleet)))

@@ -1,4 +1,4 @@
-"""A real worker's allocator refuses memory: fewer slots, and the batch goes on."""
+"""A real worker's allocator refuses memory: the batch goes on with fewer slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that can never load its model: the others do its work."""
+"""A worker cannot load its model, and the others do its work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, and a folder that cannot be written: real ones."""
+"""A full disk, and an output folder that cannot be written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 2**20
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB; with a ballast of everything that it holds."""
+    """A disk of 4 MiB, filled by a ballast file."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, text=True)
@@ -35,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Fill a disk up, but for so many bytes."""
+    """Fill a disk up, except for so many bytes."""
     room = os.statvfs(disk)
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(max(room.f_bavail * room.f_frsize - leave, 0)))
@@ -105,7 +105,7 @@ def test_a_batch_that_waits_for_room_can_be_cancelled_and_its_worker_stopped(
     batch.cancel()
     result = batch.wait(timeout=100)
     assert result.cancelled
-    # The disk is still full, and so it is for the next.
+    # The disk is still full for the next batch.
     again = client.submit(write_batch(tmp_path, [8], outputs="again"))
     fleet.wait_for(Event.DISK_FULL, 2)
     assert fleet.stop() == 0

@@ -1,4 +1,4 @@
-"""Queues whose worker does not come back: fewer workers, another card, a box that is gone."""
+"""Queues without a worker: after a restart with fewer workers, with another GPU, or when a box is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker, the collector or the launcher is killed by SIGKILL: the batch goes on, and nobody lingers."""
+"""A worker, the collector or the launcher is killed by SIGKILL: the batch goes on, and no process is left."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def redis(settings: Settings) -> Iterator[Redis]:
 
 
 def processes(fleet: LoggedProcess) -> list[psutil.Process]:
-    """All that a launcher has started, and what those have started."""
+    """All descendants of a launcher."""
     return psutil.Process(fleet.process.pid).children(recursive=True)
 
 
 def parents(fleet: LoggedProcess, module: str) -> list[psutil.Process]:
-    """Celery's parents: ``python -m module``, as the launcher has started them."""
+    """Celery's parent processes: ``python -m module``, as the launcher has started them."""
     return [child for child in psutil.Process(fleet.process.pid).children() if child.cmdline()[-1] == module]
 
 
 def child(parent: psutil.Process) -> psutil.Process:
-    """The process in which Celery's parent has the tasks run; its other child keeps track of semaphores."""
+    """The child process that runs the tasks; the parent's other child tracks semaphores."""
     (found,) = [process for process in parent.children() if "semaphore_tracker" not in " ".join(process.cmdline())]
     return found
 
@@ -62,10 +62,10 @@ def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
     victim = next(process for process in parents(fleet, "cloner.worker") if _index(process) == "0")
     victim.kill()
     given_back = fleet.wait_for(Event.MESSAGES_REQUEUED, title="Worker 0", count=1)[0]
-    # The chunk that the other worker speaks stays in its hand.
+    # The other worker's chunk stays unacknowledged.
     assert redis.hkeys(keys.unacked(other.name)) == [tag]
     fleet.wait_for(Event.SPEAKER_COMPLETED, child="Worker 0", speaker=0)
-    # Between the death and the work that goes on, nothing is waited for but this second and the load.
+    # Between the kill and the next segment, only the second and the load pass.
     killed = "was killed by SIGKILL (out of memory?)"
     since = fleet.lines[fleet.lines.index(given_back) :]
     steps = [
@@ -91,7 +91,7 @@ def test_a_killed_collectors_batch_is_opened_by_the_next(
     fleet.wait_for(Event.MODELS_LOADED)
     (collector,) = parents(fleet, "cloner.collector")
     holder = collector_name(settings.box)
-    # Frozen, the child takes nothing further: the message is in the parent's hand and stays there.
+    # With a frozen child, the message stays unacknowledged in the parent.
     eventually(
         lambda: redis.hexists(
             RedisKeys(settings.fleet).process_heartbeats, RedisKeys(settings.fleet).process_heartbeat(holder, "child")

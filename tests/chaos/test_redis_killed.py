@@ -1,4 +1,4 @@
-"""Redis is killed by SIGKILL for 15 s, and comes back with its append-only file: nobody restarts anything."""
+"""Redis is killed and comes back after 15 s with its append-only file: the fleet goes on without a restart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
 AWAY_S = 15.0
-"""The fault itself, not patience: longer than a launcher waits for a worker, and than its hold on the box lasts."""
+"""Length of the outage: longer than a worker may be silent, and than the box's lease."""
 
 
 def test_a_batch_goes_on_when_a_killed_redis_is_back(
@@ -51,7 +51,7 @@ def test_a_launcher_that_waits_for_its_box_waits_for_redis_too(
     settings: Settings,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """As after a kill -9 of the one before: its hold on the box lasts for ten seconds more."""
+    """As after a kill of the launcher before, whose lease lasts for ten more seconds."""
     client.redis.set(RedisKeys(settings.fleet).box_lease(settings.box), "process 1 on gone 0", px=10_000)
     fleet = launch("--workers", "1")
     fleet.wait_for(Event.BOX_IS_HELD, holder="process 1 on gone")

@@ -1,4 +1,4 @@
-"""Redis loses all that it held, under a fleet that runs and a batch in hand: nobody restarts anything."""
+"""Redis loses all data while a fleet generates a batch; the fleet goes on without a restart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.2, heartbeat_s=0.5)
     fleet.wait_for(Event.MODELS_LOADED, 2)
-    # A first one, so that nothing is done for the first time when all is lost.
+    # A first batch, so that all processes have done their work once before the loss.
     assert client.submit(write_batch(tmp_path, [1, 1], outputs="first")).wait(timeout=100).generated == 2
     before = client.fleet()
     path = write_batch(tmp_path, [10, 10, 10, 10])
@@ -67,11 +67,11 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     again = client.submit(path)
     result = again.wait(timeout=100)
     assert (result.generated, result.failed) == (40, 0)
-    # What was in hand is spoken to its end meanwhile.
+    # The chunks in flight are finished meanwhile.
     assert result.reused >= len(there) >= 10
     assert len(spoken_by_workers(settings, again.id)) == 40 - result.reused
     assert [worker.pid for worker in client.fleet()] == [worker.pid for worker in before]
-    # The launcher has its box as before, and nothing of the lost batch stays for ever.
+    # The launcher keeps its box, and every key of the lost batch expires.
     assert client.redis.exists(RedisKeys(settings.fleet).box_lease(settings.box))
     left = [str(key) for key in client.redis.scan_iter(f"*{lost.id}*")]
     assert [key for key in left if client.redis.ttl(key) < 0] == []

@@ -1,4 +1,4 @@
-"""The process that holds the model dies in the middle of a chunk, by a signal, by a segment or by its own engine."""
+"""The process with the model dies in the middle of a chunk: by a signal, by a segment or by its engine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.records import recorded_segments
 
 KILLER = "A killer of processes."
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
-"""With one thread and fixed shapes, what is spoken does not depend on who is beside it."""
+"""With one thread and fixed shapes, a segment's audio does not depend on the other slots."""
 
 
 def check_whole(result: BatchResult, settings: Settings, failed: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-    """Every segment was finished once, all but the `failed` have a whole file, and nothing else is left."""
+    """Check that each segment was finished once, all except `failed` have a whole file, and nothing else is left."""
     assert set(result.errors) == failed
     assert set(result.results) == set(range(result.total)) - failed
     assert recorded_segments(settings, result.batch_id) == list(range(result.total))
@@ -55,7 +55,7 @@ def test_a_child_that_is_killed_speaks_on_where_it_was(
     result = batch.wait(timeout=200)
     check_whole(result, settings)
     assert loads(client) == 2
-    # Two at most had their file, but not yet their line.
+    # At most two had a file and no line yet.
     assert sum(path.stat().st_mtime_ns != before[path] for path in before) <= 2
 
 
@@ -77,10 +77,10 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
             module._answer = lambda line: die() if "killer" in line.text else answer(line)
             """,
         )
-        # Loading lasts for several looks of the launcher, which must not take it for a worker that never loads.
+        # Loading lasts for several health checks, which must not count it as a worker that never loads.
         changes: dict[str, object] = {"fake_slots": 3, "fake_load_s": 1.0, "heartbeat_s": 0.2}
     else:
-        # The text goes into the prompt when the chunk comes; it kills when it is to speak.
+        # The text goes into the prompt when the chunk comes; it kills when it is decoded.
         patch_module(
             "cloner.engine.scheduler",
             """
@@ -100,7 +100,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
     check_whole(result, settings, failed={4})
     assert result.errors[4].code == "crashed"
     assert "died 3 times while it spoke this segment and no other" in result.errors[4].message
-    # Once among others, three times alone; the worker itself is not started again.
+    # Once with others, three times alone; the launcher does not restart the worker.
     assert loads(client) == 5
     assert len(fleet.wait_for(Event.LAUNCHING_WORKER, index=0)) == 1
 
@@ -227,7 +227,7 @@ def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
     batch = client.submit(write_batch(tmp_path, [8], {"min_new_tokens": 100, "max_new_tokens": 100}))
     eventually(lambda: any('"segment"' in line for line in hands(settings)))
     assert fleet.stop() == 0
-    # The run says that it has ended; none of its segments will be spoken alone.
+    # The journal's run has an end, so none of its segments is generated alone.
     assert hands(settings)[-1].endswith('"ended":true}')
     launch("--workers", "1", **changes)
     check_whole(batch.wait(timeout=200), settings)
@@ -239,7 +239,7 @@ answer = module._answer
 def answering(line):
     if "killer" in line.text and not os.path.exists("free"):
         once("stuck")
-        # A lock that this thread has already: it waits for ever, in one step that no signal interrupts.
+        # A lock that this thread holds: it waits for ever, in one step that no signal interrupts.
         lock = ctypes.create_string_buffer(64)
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_lock(lock)
@@ -278,7 +278,7 @@ def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
 
 
 def hands(settings: Settings) -> list[str]:
-    """The lines of the journals that are there."""
+    """The lines of all journals."""
     return [line for path in settings.out_dir.rglob("*.hand") for line in path.read_text().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""Two launchers of one box, by mistake or because one of them was not heard of."""
+"""Two launchers of one box, by mistake or because one of them was frozen."""
 
 from __future__ import annotations
 

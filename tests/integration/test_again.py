@@ -1,4 +1,4 @@
-"""The same batch again: only what is missing or changed is spoken, whatever Redis remembers."""
+"""The same batch again: only missing or changed segments are generated, whatever is in Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def change(batch: Path, index: int, text: str) -> None:
 
 
 def spoken_by_workers(settings: Settings, batch_id: str) -> list[int]:
-    """The segments that this batch's own workers spoke."""
+    """The segments that the workers generated for this batch."""
     files = batch_directory(settings.out_dir, batch_id).glob("*@*.jsonl")
     return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
@@ -40,7 +40,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
 
     change(batch, 3, "Another text.")
     (settings.out_dir / first.results[30]).unlink()
-    # As long as it was, but something else by now.
+    # Of the same age and another size.
     touched = settings.out_dir / first.results[40]
     touched.write_bytes(before[first.results[40]][:-1])
     again = client.submit(batch)

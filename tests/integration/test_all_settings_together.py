@@ -1,4 +1,4 @@
-"""Every setting of Celery at once, as the product uses them, in the middle of trouble.
+"""All of the product's Celery settings together, during faults.
 
 What single ones are for: test_messages.py, test_redis_away.py, test_watching.py; their values: unit/test_app.py.
 """
@@ -31,13 +31,13 @@ SEGMENT_S = 0.05
 def test_a_batch_survives_its_worker_child_being_killed(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    # Celery would give a replaced child four seconds to load, and kill it, again and again.
+    # Celery's default kills a replacement child that loads for more than four seconds, again and again.
     fleet = launch("--workers", "2", fake_segment_s=SEGMENT_S, fake_load_s=5.0)
     fleet.wait_for(Event.MODELS_LOADED, 2)
 
     batch = client.submit(write_batch(tmp_path))
     fleet.wait_for(Event.SPEAKER_PROGRESS, child="Worker 0", speaker=0, finished=5, texts=8)
-    # Prefork answers while its child works; solo would not.
+    # The prefork pool answers while its child works; the solo pool would not.
     names = {worker.name for worker in client.fleet()}
     pongs = make_app(settings).control.ping(timeout=5.0, destination=sorted(names))
     assert {name for pong in pongs for name in pong} == names
@@ -51,9 +51,9 @@ def test_a_batch_survives_its_worker_child_being_killed(
     written = json.loads((settings.out_dir / ".cloner" / batch.id / "result.json").read_text())
     assert written == json.loads(result.to_json())
 
-    # What the child had finished when it died was not spoken again.
+    # What the child had finished when it died was not generated again.
     assert recorded_segments(settings, batch.id) == list(range(46))
-    # One load each, and one more for the child that was replaced.
+    # One load for each worker, and one more for the replaced child.
     assert {worker.index: worker.loads for worker in client.fleet()} == {0: 2, 1: 1}
     record = Record(settings.out_dir, batch.id)
     record.refresh()
@@ -87,14 +87,14 @@ def test_a_worker_drains_its_own_queue_before_the_shared_one(launch: Launch, cli
     (worker,) = client.fleet()
     first = client.submit(write_batch(tmp_path / "a", [3, 3]), strategy=Strategy.SHARED)
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=3)
-    # Nothing is finished until all is queued.
+    # The worker finishes nothing until everything is queued.
     psutil.Process(worker.pid).suspend()
     own = client.submit(write_batch(tmp_path / "b", [4, 5], outputs="own"))
     eventually(lambda: client.redis.llen(worker.queue) == 2)
     psutil.Process(worker.pid).resume()
     assert own.wait(timeout=60).generated == 9
     assert first.wait(timeout=60).generated == 6
-    # The shared queue's second chunk was there first, and waited for both of the worker's own.
+    # The shared queue's second chunk was queued first, and came after both chunks of the worker's own queue.
     texts = [fields_of(line, Event.SPEAKER_TEXTS)["texts"] for line in fleet.wait_for(Event.SPEAKER_TEXTS, 4)]
     assert texts == ["3", "4", "5", "3"]
 

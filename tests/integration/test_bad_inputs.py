@@ -1,4 +1,4 @@
-"""Every kind of bad input, as tables: what is given, and the sentence that the user gets.
+"""Every kind of bad input, as tables: the input, and the error message.
 
 Each goes through the command line's own entry, in this process: an exit status, a sentence on standard error, never a
 traceback; and nothing is queued, and nothing written.
@@ -342,14 +342,14 @@ ADDRESSES = [
 
 NONSENSE = ["\n", " ", "\x1b[2J", "no such thing!", "-7.5 apples", "[]"]
 FREE = {"CLONER_REDIS_URL", "CLONER_WORKER_GPU"}
-"""Whose text may be anything; an address is checked where it is used."""
+"""Settings that accept any text; an address is checked at its first use."""
 
 FOLDERS = {"CLONER_CHECKPOINT_DIR", "CLONER_OUT_DIR", "CLONER_REFERENCES_DIR"}
-"""Only a control character, or nothing, is no name of a folder."""
+"""Folder settings: only an empty text or a control character is invalid."""
 
 
 def variables(kind: type[Settings | WorkerSettings]) -> list[str]:
-    """Every environment variable of the settings there are: a new one is covered by itself."""
+    """Every environment variable of the settings, new ones included."""
     prefix = str(kind.model_config.get("env_prefix", ""))
     fields = kind.model_fields.items()
     return [str(field.validation_alias or f"{prefix}{name}".upper()) for name, field in fields]
@@ -386,7 +386,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder to work in: two references of codes, a recording, a right batch."""
+    """A folder with two references of codes, a recording and a valid batch."""
     folder = write_references(tmp_path / "place")
     (folder / "b.json").write_text(RIGHT_JSON)
     monkeypatch.chdir(folder)
@@ -395,7 +395,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fleet(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A fleet with a worker that is expected and does not exist: what is queued for it would stay."""
+    """A fleet whose one registered worker does not run: messages for it stay queued."""
     Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
@@ -404,7 +404,7 @@ def fleet(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def cloner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """The command line, in this process: its exit status and what it says on standard error."""
+    """Run the command line in this process; returns its exit status and standard error."""
 
     def call(*arguments: str, entry: Callable[[], object] = main) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["cloner", *arguments])
@@ -422,7 +422,7 @@ def cloner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @contextmanager
 def nothing_done(folder: Path, redis: Redis) -> Iterator[None]:
-    """Nothing that is done inside may leave a trace: no key in Redis, no file."""
+    """Check that the block leaves no key in Redis and no file."""
 
     def traces() -> tuple[set[Any], set[Path]]:
         return set(redis.scan_iter("*")), {*folder.rglob("*")}
@@ -434,7 +434,7 @@ def nothing_done(folder: Path, redis: Redis) -> Iterator[None]:
 
 @pytest.fixture
 def refuse(place: Path, fleet: Settings, redis: Redis, cloner: Call) -> Callable[[str, str], None]:
-    """Have a batch refused by a fleet, by a run and by its plan, with a sentence."""
+    """Check that a fleet, a run and its plan refuse a batch, with this message."""
 
     def refuse(batch: str, sentence: str) -> None:
         with nothing_done(place.parent, redis):
@@ -610,7 +610,7 @@ def test_a_command_that_makes_no_sense(
 
 
 def test_a_dozen_of_them_as_processes_of_their_own(place: Path, fleet: Settings, redis: Redis) -> None:
-    """The same by the installed command, so that nothing above is owed to this process."""
+    """The same by the installed command, in a process of its own."""
     chosen = ["utf-16", "latin-1", "deep JSON", "a YAML bomb", "a CSV line of commas", "CSV with a long cell"]
     batches = {name: BATCH_FILES[name] for name in chosen}
     rows = ["a text of 10 MB", "an output above", "a reference that is a device", "a speaker with a line feed"]

@@ -1,4 +1,4 @@
-"""``ops/bench_gpu.py`` on its small scale, as somebody tries it before carrying it to a machine with a GPU."""
+"""``ops/bench_gpu.py`` on its small scale, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def bench(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
-    # Nothing of the project is installed there; a bare checkout is enough.
+    # It runs from a checkout, without an installed project.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(CHECKOUT / "ops" / "bench_gpu.py"), *options, "--out", str(out)]
     return subprocess.run(command, cwd=out.parent, env=env, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A fleet that is up, its clients, and what happens when they go away."""
+"""A running fleet and its clients, also when workers end."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_batch_with_revoked_chunks_is_closed_without_them(
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [4, 2, 3, 1]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=4)
-    # The worker hears of it while it speaks the first chunk, and drops two others when it comes to them.
+    # The worker stops in its first chunk, and drops the two others when it takes them.
     make_app(settings).control.revoke([f"{batch.id}.1", f"{batch.id}.3"])
     result = batch.wait(timeout=60)
     assert (result.generated, result.failed) == (7, 3)

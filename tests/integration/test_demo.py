@@ -1,4 +1,4 @@
-"""`make demo`, but for the setting up."""
+"""`make demo` without its setup."""
 
 from __future__ import annotations
 

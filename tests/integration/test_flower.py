@@ -1,4 +1,4 @@
-"""The pages in Flower, over a real fleet, without a browser."""
+"""Flower's pages for a real fleet, without a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_flower_shows_the_fleet_to_who_logs_in(
         for path in ("/fleet", "/fleet/now", f"/fleet/batch/{batch.id}", f"/fleet/batch/{batch.id}.json"):
             assert get(flower + path)[0] == 200
             assert [get(flower + path, login)[0] for login in (None, "anna:wrong", "s3cret")] == [401, 401, 401]
-        # Its other pages lead to it, and it is one of them.
+        # Flower's other pages link to it, and it has their layout.
         for path in ("/fleet", "/tasks"):
             assert 'href="/fleet"' in get(flower + path)[1]
         eventually(lambda: json.loads(get(f"{flower}/fleet/now")[1])["workers"][0]["memory_bytes"] > 0)
@@ -62,7 +62,7 @@ server.make_app = lambda settings: Mock(start=start)
 server.serve(load_settings())
 print("told to end")
 """
-"""Flower, one of whose threads asks a Redis that is away, for ever."""
+"""Flower with a thread that waits for an unreachable Redis for ever."""
 
 
 def test_flower_ends_though_a_thread_of_its_own_waits_for_redis(settings: Settings, tmp_path: Path) -> None:

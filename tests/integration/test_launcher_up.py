@@ -1,4 +1,4 @@
-"""`launcher up` with described cards: real processes, the fake engine."""
+"""`launcher up` with described GPUs: real processes, the fake engine."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_model_that_does_not_load_stops_the_launcher_with_its_own_status_and_o
     assert fleet.wait() == 78
     assert find_lines(fleet.lines[-1:], Event.FAILED, error=re.compile("cannot load its model: .*nothing-here"))
     assert not any("Traceback" in line for line in fleet.lines)
-    # The queue has nobody to read it, and the registry says so.
+    # No worker reads the queue, and the registry lists none.
     assert client.fleet() == []
 
 
@@ -131,7 +131,7 @@ def test_the_second_signal_kills(launch: Launch, client: Client, tmp_path: Path)
     (worker,) = client.fleet()
     client.submit(write_batch(tmp_path, [1]))
     fleet.wait_for(Event.SPEAKER_TEXTS, texts=1)
-    # Frozen, it cannot stop when it is asked to.
+    # A frozen process cannot act on SIGTERM.
     parent = psutil.Process(worker.pid).parent()
     assert parent is not None
     parent.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What becomes of a chunk's message: given back, delivered again, refused; and of the chunk, which is spoken once."""
+"""A chunk's message is requeued, redelivered or refused, and its segments are generated once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
 HOLDER = "cpu.0@box"
-"""The one worker."""
+"""The one worker's name."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def redis(settings: Settings) -> Redis:
 
 
 class OpensDoor:
-    """What runs when it is unpickled."""
+    """Runs when it is unpickled."""
 
     def __init__(self, door: Path) -> None:
         self.door = door
@@ -43,12 +43,12 @@ class OpensDoor:
 
 @pytest.fixture
 def hand(settings: Settings) -> str:
-    """Celery's key for the messages that the worker has in hand, by tag."""
+    """The key of the worker's unacknowledged messages, by delivery tag."""
     return RedisKeys(settings.fleet).unacked(HOLDER)
 
 
 def held(redis: Redis, hand: str) -> list[str]:
-    """The messages that the worker has in hand, as Celery keeps them."""
+    """The worker's unacknowledged messages, as kombu stores them."""
     return [str(message) for message in redis.hvals(hand)]
 
 
@@ -62,7 +62,7 @@ def test_a_fleet_stopped_in_mid_chunk_gives_the_chunk_back_at_once_and_the_next_
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=30)
     assert fleet.stop() == 0
 
-    # Not finished first, nor killed, nor left in the hand of a worker that is gone.
+    # The chunk was not finished first, the worker not killed, and no message is left unacknowledged.
     assert fleet.find(Event.KILLING) == fleet.find(Event.SPEAKER_COMPLETED) == []
     assert (redis.llen(worker.queue), held(redis, hand)) == (1, [])
 
@@ -81,14 +81,14 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
     (message,) = held(redis, hand)
     assert batch.wait(timeout=60).generated == 5
 
-    # As a worker leaves it that dies between finishing the chunk and acknowledging it, and its launcher gives it back.
+    # As after a worker has died between finishing the chunk and acknowledging it, and the launcher has requeued it.
     (worker,) = client.fleet()
     for tag in ("first", "second", "third"):
         _leave(redis, hand, tag, message)
         assert requeue(redis, client.keys, HOLDER) == 1
         eventually(lambda: not redis.exists(worker.queue, hand))
 
-    # The worker takes its messages in order: when the next batch is done, it has seen them all.
+    # The worker takes messages in order: when the next batch is done, it has taken all before.
     assert client.submit(write_batch(tmp_path, [1], outputs="others")).wait(timeout=60).generated == 1
     fleet.wait_for(Event.WORKER_DONE, 2)
     texts = [fields_of(line, Event.SPEAKER_TEXTS)["texts"] for line in fleet.find(Event.SPEAKER_TEXTS)]
@@ -116,6 +116,6 @@ def test_a_pickled_message_is_refused_and_the_worker_lives_on(
 
 
 def _leave(redis: Redis, hand: str, tag: str, message: str) -> None:
-    """Put a message into the worker's hand."""
+    """Make a message one that the worker has not acknowledged."""
     redis.hset(hand, tag, message)
     redis.zadd(f"{hand}:since", {tag: time.time()})

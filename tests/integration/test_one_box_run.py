@@ -1,4 +1,4 @@
-"""`cloner run` from end to end: real fish-speech code, the design's 6 speakers and 46 texts, four workers."""
+"""`cloner run` from end to end: real fish-speech code, 6 speakers with 46 texts, four workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from cloner.events import Event
 from tests.support.batches import SIX_SPEAKERS, write_batch
+from tests.support.log_lines import fields_of, find_lines
 from tests.support.processes import run_cloner
 
 WORKER_0 = """\
@@ -70,8 +72,6 @@ BEFORE = r"""
 \[Main\] Launching Worker 3 on CPU
 """.strip().splitlines()
 
-CUT = "was cut after 14 frames"
-
 AFTER = """\
 [Main] Waiting for all workers to complete...
 [Main] Collecting results...
@@ -109,9 +109,11 @@ def test_the_lines_of_the_design_come_in_its_order(run: Run) -> None:
     for line, pattern in zip(before, BEFORE, strict=True):
         assert re.fullmatch(pattern, line)
     assert after == AFTER
-    between = [line.partition(", 0.")[0] for line in run.lines[len(BEFORE) : -len(AFTER)] if CUT not in line]
+    between = run.lines[len(BEFORE) : -len(AFTER)]
+    cut = find_lines(between, Event.SEGMENT_CUT, frames=14)
+    between = [line.partition(", 0.")[0] for line in between if line not in cut]
     assert [line for line in between if line.startswith("[Worker 3]")] == WORKER_3
-    # Worker 0 speaks both of its speakers at the same time; each one's lines keep their order.
+    # Worker 0 generates both of its speakers at the same time; each speaker's lines keep their order.
     worker = [line for line in between if line.startswith("[Worker 0]")]
     assert [line for line in worker if "peaker " not in line] == WORKER_0
     for number, lines in SPEAKERS_OF_0.items():
@@ -123,12 +125,12 @@ def test_the_lines_of_the_design_come_in_its_order(run: Run) -> None:
 
 
 def test_all_workers_start_before_the_first_is_ready(run: Run) -> None:
-    places = {
-        words: [n for n, line in enumerate(run.lines) if words in line] for words in ("Starting", "Models loaded!")
-    }
-    starting = [place for place in places["Starting"] if "Models loaded!" not in run.lines[place]]
-    assert len(starting) == len(places["Models loaded!"]) == 4
-    assert max(starting) < min(places["Models loaded!"])
+    starting, loaded = (
+        [run.lines.index(line) for line in find_lines(run.lines, event)]
+        for event in (Event.STARTING, Event.MODELS_LOADED)
+    )
+    assert len(starting) == len(loaded) == 4
+    assert max(starting) < min(loaded)
 
 
 def test_standard_output_is_one_json_that_names_every_segment(run: Run) -> None:
@@ -144,7 +146,8 @@ def test_standard_output_is_one_json_that_names_every_segment(run: Run) -> None:
 
 def test_segments_that_were_cut_are_warned_of_and_listed(run: Run) -> None:
     # Random weights hardly ever end a segment.
-    warned = {int(line.split("Segment ")[1].split()[0]) for line in run.lines if CUT in line}
+    cut = find_lines(run.lines, Event.SEGMENT_CUT, frames=14)
+    warned = {int(fields_of(line, Event.SEGMENT_CUT)["segment"]) for line in cut}
     assert sorted(warned) == run.result["truncated"]
     assert warned
 

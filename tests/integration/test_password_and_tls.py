@@ -1,4 +1,4 @@
-"""A Redis with a password, over TLS: everything works end to end, and the password is nowhere to be seen."""
+"""A Redis with a password, over TLS: everything works end to end, and nothing shows the password."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.support.processes import LoggedProcess, environment, run_cloner
 PASSWORD = "t0p/s3cret@wo:rd"
 QUOTED = quote(PASSWORD, safe="")
 CORE = "s3cret"
-"""What every spelling of the password has in it."""
+"""The part that every encoding of the password contains."""
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 PAGES = ("/", "/workers", "/api/workers?refresh=1", "/broker", "/tasks", "/api/tasks", "/api/queues/length", "/metrics")
 
 
 class Server(NamedTuple):
-    """A Redis of a test's own, by its address."""
+    """A Redis for one test, and its address."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 def program(name: str) -> str:
-    """A program of the system. Skips where it is not installed; fails in CI."""
+    """A program's path. Skips if it is not installed; fails in CI."""
     found = shutil.which(name)
     if found:
         return found
@@ -62,14 +62,14 @@ def program(name: str) -> str:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Redis that takes TLS only, by a certificate of its own, and wants a password."""
+    """A Redis that accepts TLS only, with a certificate of its own, and requires a password."""
     redis, openssl = program("redis-server"), program("openssl")
     folder = tmp_path_factory.mktemp("redis")
     certificate = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
     key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "redis.key", "-out", "redis.crt"]
     subprocess.run([openssl, "req", "-x509", *key, *certificate], cwd=folder, check=True, capture_output=True)
     port = free_port()
-    # As SECURITY.md has it: nobody but one user, who may do what a fleet needs.
+    # As in SECURITY.md: one user, with the permissions that a fleet needs.
     (rights,) = re.findall(r"^user default off\nuser cloner .*", SECURITY.read_text(), re.MULTILINE)
     rights = rights.replace(">A-LONG-PASSWORD", f">{PASSWORD}")
     (folder / "redis.conf").write_text(
@@ -99,7 +99,7 @@ def secret_settings(server: Server, tmp_path: Path) -> Settings:
 
 
 def command_lines() -> str:
-    """Of all processes that this one started, and those started."""
+    """The command lines of all descendants of this process."""
     lines = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -156,9 +156,9 @@ def test_a_fleet_works_over_tls_and_nobody_sees_its_password(
         if path.is_file():
             seen[str(path)] = path.read_text(errors="replace")
     assert [where for where, text in seen.items() if CORE in text] == []
-    # Nor does Flower show what is spoken.
+    # Flower does not show the texts either.
     assert [where for where in PAGES if "Sentence 0" in seen[where]] == []
-    # They did say something.
+    # All outputs were captured.
     for where, words in {
         "submit": '"generated":5',
         f"status {batch_id}": "done, 5/5 segments generated",
@@ -175,7 +175,7 @@ def test_a_fleet_works_over_tls_and_nobody_sees_its_password(
 
 
 def redis_holds(url: str) -> str:
-    """All that lies in Redis: Celery's results, messages and bindings, and ours."""
+    """All keys and values in Redis, of Celery and of the product."""
     blobs = connect(url, decode=False)
     read: dict[bytes, Callable[[Any], object]] = {
         b"string": blobs.get,

@@ -1,4 +1,4 @@
-"""`cloner plan` before, `cloner retry` after."""
+"""`cloner plan` before a batch, `cloner retry` after it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from cloner.state.connection import server_time
 from cloner.state.registry import Registry, expected_worker
 from tests.integration.test_again import change
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
 from tests.support.processes import Launch, environment, run_cloner
 from tests.support.records import recorded_segments
 
 
 def dump(client: Client) -> dict[str, object]:
-    """What lies in Redis of the fleet's batches, its messages, and results of tasks."""
+    """The fleet's keys of batches, messages and results of tasks in Redis."""
     redis, keys = client.redis, client.keys
     kept = (keys.batch("*"), keys.batches, keys.reference("*"), "celery-task-meta-*")
     patterns = (*kept, f"cloner.{keys.fleet}.*")
@@ -57,7 +58,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     ]
     assert sentence.startswith("2 segments are left to speak, about 4 s of audio; that takes about ")
     plan = client.plan(batch)
-    # The tones are as long as is guessed; each takes 0.05 s and what it costs to write it.
+    # The tones are as long as estimated; each takes 0.05 s plus the time to write it.
     assert plan.seconds is not None
     assert 0.05 <= plan.seconds < 60
     assert (dump(client), files(settings.out_dir)) == (keys, written)
@@ -103,7 +104,7 @@ def test_an_expired_request_is_not_run(
 
 
 def blocked_batch(folder: Path, out: Path) -> Path:
-    """A batch of 3 + 3 segments; those of the second speaker cannot be written as long as a file is in their way."""
+    """A batch of 3 + 3 segments; a file blocks the output folder of the second speaker."""
     batch = write_batch(folder, [3, 3])
     whole = json.loads(batch.read_text())
     for task in whole["tasks"][3:]:
@@ -126,8 +127,8 @@ def test_a_retry_speaks_just_what_failed(launch: Launch, client: Client, setting
     assert (result["total"], result["generated"], result["reused"]) == (3, 3, 0)
     assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
     assert recorded_segments(settings, result["batch_id"]) == [3, 4, 5]
-    assert f"[Main] Batch: {result['batch_id']}" in ran.stderr
-    # As if it had never failed: the same audio, and known to the whole batch.
+    assert find_lines(ran.stderr.splitlines(), Event.BATCH_SUBMITTED, batch=result["batch_id"])
+    # As if nothing had failed: the same audio, and the whole batch finds it.
     assert client.plan(tmp_path / "batch.json").total == Counts(done=6)
     for retry in (client.batch(first.id), client.batch(result["batch_id"])):
         strategy = client.redis.hget(client.keys.batch(retry.id), "strategy")

@@ -1,4 +1,4 @@
-"""Redis goes away while a batch runs, and comes back with its append-only file."""
+"""Redis stops while a batch runs, and starts again with its append-only file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.processes import Launch, LoggedProcess, environment
 from tests.support.records import recorded_segments
 
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
-"""Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""
+"""Celery's Redis client retries for twenty seconds; here it fails at once, which leaves the retry to the product."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def settings(server: ValkeyServer, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server of this test's own, to stop and start."""
+    """A server for one test, to stop and start."""
     socket = tmp_path / "socket"
     server = ValkeyServer(data_dir=tmp_path / "valkey", port=0, persist=True, unix_socket_path=socket, appendonly="yes")
     server.start(timeout=30)
@@ -68,9 +68,9 @@ def test_a_batch_goes_on_when_redis_is_back(
     waiting.wait_for(Event.WAITING_FOR_WORKERS)
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=8)
     server.stop()
-    # The collector, which has nothing in hand, looks for a message; a worker that speaks does not miss Redis.
+    # The idle collector polls Redis; a worker does not need it while it generates.
     fleet.wait_for(Event.REDIS_AWAY)
-    # By then, whoever retries only briefly has given up.
+    # By then, clients with short retries have given up.
     with pytest.raises(BrokerUnreachable):
         Client(settings=settings).fleet()
     server.start(timeout=30)
@@ -78,14 +78,14 @@ def test_a_batch_goes_on_when_redis_is_back(
     result = batch.result()
     assert (result.generated, result.failed) == (46, 0)
     assert recorded_segments(settings, batch.id) == list(range(46))
-    # The chunks in hand went on: no child was ended for it, and no model loaded again.
+    # The chunks in flight went on: no child process ended, and no model was loaded again.
     assert [worker.loads for worker in client.fleet()] == [1, 1]
     fleet.wait_for(Event.REDIS_BACK)
     assert fleet.stop() == 0
-    # Of the outage, each process says two lines at most, the launcher one, and Celery nothing in its own words.
-    told = [line.split("Redis")[0] for line in fleet.lines if "Redis" in line and not line.startswith("[Main]")]
-    assert "[Collector] " in told
-    assert all(told.count(title) == 2 for title in told)
+    # Each process logs two lines about the outage at most, the launcher one, and Celery none of its own.
+    children = [line.split("Redis")[0] for line in fleet.lines if "Redis" in line and not line.startswith("[Main]")]
+    assert "[Collector] " in children
+    assert all(children.count(child) == 2 for child in children)
     assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
 
 
@@ -101,7 +101,7 @@ def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_ba
     )
     batch = client.submit(write_batch(tmp_path, [40, 2, 2]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=40)
-    # As where Redis dies just when the chunk has been taken out of its queue.
+    # As after an outage just when the chunk was taken out of its queue.
     message = str(client.redis.rpop(worker.queue))
     client.redis.hset(in_hand, "dropped", json.dumps([json.loads(message), "", worker.queue]))
     client.redis.zadd(since, {"dropped": time.time()})
@@ -132,7 +132,7 @@ def test_a_worker_that_speaks_answers_whoever_asks_after_an_outage_too(
     eventually(answers)
     server.stop()
     server.start(timeout=30)
-    # A lost connection that nobody reads would keep its loop spinning, too.
+    # A lost connection that is not read would also keep the worker's loop spinning.
     eventually(answers)
     assert not batch.progress().closed
     batch.cancel()
@@ -185,7 +185,7 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     monkeypatch.setattr(collect, "chord", going_away)
     with make_app(settings) as app:
         app.conf.result_backend_transport_options = GIVING_UP
-        # Results would ask the server something when they are thrown away, and then it may be gone.
+        # A result object queries the server when it is deleted, and the server may be gone by then.
         app.backend.remove_pending_result = lambda _result: None
         collect.open_batch(batch.id)
     assert client.redis.hget(RedisKeys(settings.fleet).batch(batch.id), "state") == "running"
@@ -205,7 +205,7 @@ def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
         with pytest.raises(BrokerUnreachable):
             client.submit(path)
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []
-    # Nor does it stand in the way of the next.
+    # It does not block the next batch either.
     batch = client.submit(path)
     assert client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1) == [batch.id]
 
@@ -221,7 +221,7 @@ def test_a_batch_whose_client_is_stopped_while_it_sends_is_cancelled_and_in_nobo
         patch.setattr(client._connection.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
-    # Its message may be there, or not.
+    # The message may have been sent or not.
     (stopped,) = map(str, client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1))
     assert client.batch(stopped).progress().cancelled
     assert client.submit(path).id != stopped

@@ -1,4 +1,4 @@
-"""What makes no sense is refused as a whole: sentences, an exit status, and nothing queued or written."""
+"""Invalid requests are refused as a whole: an error message, an exit status, and nothing queued or written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import Launch, environment, run_cloner
 
 @pytest.fixture
 def bad_batch(tmp_path: Path) -> Path:
-    """One good row and four bad ones."""
+    """One valid row and four invalid ones."""
     batch = write_batch(tmp_path, [5])
     document = json.loads(batch.read_text())
     rows = document["tasks"]

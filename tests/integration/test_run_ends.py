@@ -1,4 +1,4 @@
-"""However `cloner run` ends, a Redis that is not its own has nothing of it left, and what it says is so."""
+"""However `cloner run` ends, it leaves nothing in a shared Redis, and its last line is true."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.log_lines import fields_of
 from tests.support.processes import LoggedProcess, run_cloner
 
 KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
-"""What kombu keeps for all workers of a Redis together."""
+"""The keys that kombu shares among all workers of a Redis."""
 
 
 @pytest.fixture
 def neighbours(redis: Redis) -> Redis:
-    """A Redis that others use."""
+    """A Redis with other users' keys."""
     redis.set("cloner:main:batch:theirs", "x")
     redis.lpush("cloner.main.v2.shared", "x")
     return redis

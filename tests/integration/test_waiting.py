@@ -1,4 +1,4 @@
-"""Nobody waits in silence, or for ever: a fleet that is gone, a batch that is cancelled, a folder that is taken."""
+"""Waiting clients learn of a fleet that is gone, a cancelled batch, an output folder in use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Alone = Callable[..., LoggedProcess]
 
 @pytest.fixture
 def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
-    """Launch a worker or a collector without a launcher, as on a box that has only one of them."""
+    """Start a worker or a collector without a launcher."""
     started: list[LoggedProcess] = []
 
     def start(module: str, **changes: object) -> LoggedProcess:
@@ -45,7 +45,7 @@ def waiting(settings: Settings, folder: Path, batch_id: str) -> LoggedProcess:
 
 
 def expect_worker(client: Client, settings: Settings) -> str:
-    """A worker that is about to start, and dies before."""
+    """Register a worker that never starts; returns its name."""
     info = expected_worker(settings, WorkerSettings())
     Registry(client.redis, client.keys, settings.alive_s).register(info)
     return info.name
@@ -114,7 +114,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     fleet.stop()
     there = recorded_segments(settings, batch.id)
     batch.cancel()
-    # Nobody can say what was spoken, and nobody waits for ever.
+    # Without a collector there is no result, and the wait ends.
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and nobody is alive"):
         batch.wait(timeout=100)
 
@@ -125,7 +125,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     assert len(there) >= 5
     assert {error.code for error in result.errors.values()} == {"cancelled"}
     assert all((settings.out_dir / output).exists() for output in result.results.values())
-    # What was cancelled is in nobody's way, and what was finished is not spoken again.
+    # The cancelled batch does not block the next, and finished segments are not generated again.
     again = client.submit(write_batch(tmp_path, [100, 50])).wait(timeout=100)
     assert (again.generated, again.reused) == (150, len(there))
 

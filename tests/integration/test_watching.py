@@ -1,4 +1,4 @@
-"""What somebody who watches a fleet sees of it: its processes, its events, its keys in Redis, its lines."""
+"""A fleet from outside: its processes, its Celery events, its keys in Redis, its log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     fleet = launch("--workers", "1", fake_segment_s=0.2)
     fleet.wait_for(Event.MODELS_LOADED)
 
-    # Two parents and their spawned children; each is told how to stop before it imports Celery.
+    # Two parents and their spawned children; REMAP_SIGTERM is set before each imports Celery.
     processes = psutil.Process(fleet.process.pid).children(recursive=True)
     children = [process for process in processes if "billiard.spawn" in " ".join(process.cmdline())]
     (child,) = [child for child in children if child.pid == client.fleet()[0].pid]
@@ -52,8 +52,8 @@ def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     batch = client.submit(write_batch(tmp_path, [2, 5]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=1, finished=1, texts=5)
     child.suspend()
-    # One chunk is finished, one in hand.
-    # The chord's members, its size and who is done: none may be gone before the batch is.
+    # One chunk is finished, one in flight.
+    # The chord's counter and size: neither key may expire before the batch.
     patterns = f"celery-task-meta-{batch.id}.*", "celery-taskset-meta-*.[jsd]"
     ages = [client.redis.ttl(key) for pattern in patterns for key in client.redis.scan_iter(pattern)]
     assert len(ages) >= 4
@@ -78,10 +78,10 @@ def test_who_listens_for_events_sees_a_chunk_sent_started_and_finished(
     deadline = time.monotonic() + TIMEOUT_S
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, {"*": lambda e: seen.append((e.get("uuid", ""), e["type"]))})
-        # It asks the workers for a sign of life, and by the first one it surely listens.
+        # It asks the workers for a heartbeat; once the first has come, it listens.
         for _ in receiver.itercapture(timeout=TIMEOUT_S):
             batch = batch or client.submit(write_batch(tmp_path, [1]))
-            # The collector says that it has sent a chunk after it has, so a worker may be heard before it.
+            # The collector's sent event follows the message, so a worker's event may come first.
             if {kind for uuid, kind in seen if uuid == f"{batch.id}.0"} == KINDS:
                 break
             assert time.monotonic() < deadline, seen
@@ -99,12 +99,13 @@ def test_a_program_that_reads_the_lines_finds_objects_that_say_whose_they_are(
     assert fleet.stop() == 0
     lines = [json.loads(line) for line in fleet.lines]
     assert all({"time", "level", "event"} <= line.keys() for line in lines)
-    # The launcher's own lines, and the worker's with what is known.
+    # The launcher's own lines, and the worker's with its fields.
     assert {"[Main] Launching 1 workers..."} <= {line["event"] for line in lines}
     told = {line["event"]: {key: line.get(key) for key in ("worker", "batch", "speaker", "segment")} for line in lines}
     worker = {"worker": f"cpu.0@{settings.box}", "batch": None, "speaker": None, "segment": None}
     assert told["Starting on cpu"] == worker
     assert told["Models loaded! Starting generation..."] == worker
     assert told["Speaker 0 progress: 1/2"] == {**worker, "batch": batch.id, "speaker": "0"}
-    (failed,) = [line for line in lines if line["event"].startswith("❌ Segment 2")]
+    (failed,) = [line for line in lines if line.get("id") == "segment_failed"]
+    assert failed["event"].startswith("❌ Segment 2 of Speaker 1 failed: ")
     assert (failed["level"], failed["batch"], failed["speaker"], failed["segment"]) == ("warning", batch.id, "1", 2)

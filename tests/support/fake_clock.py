@@ -1,6 +1,6 @@
-"""Wall clocks of a test's own, to put forward and back under processes that run: Debian's libfaketime.
+"""A wall clock that a test moves under running processes, by Debian's libfaketime.
 
-Monotonic clocks, and the times of files, stay as they are, as where somebody sets a machine's clock.
+Monotonic clocks and the times of files stay as they are, as when an administrator sets a machine's clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ time.sleep = sleep
 
 
 def _library() -> Path:
-    """Skips where it is not installed; fails in CI."""
+    """The path of libfaketime. Skips the test if it is not installed; fails in CI."""
     for found in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"):
         return found
     message = "no libfaketime, to put clocks forward and back: apt-get install libfaketime"
@@ -39,7 +39,7 @@ def _library() -> Path:
 
 
 class FakeClock:
-    """The wall clock of all processes that are started while it is `shown`. At first it is right."""
+    """The wall clock of all processes that are started inside `shown`; correct at first."""
 
     def __init__(self, folder: Path) -> None:
         self._library = _library()
@@ -49,14 +49,14 @@ class FakeClock:
         self.put(0)
 
     def put(self, ahead_s: int) -> None:
-        """Have it jump: from now on it is so many seconds ahead of the machine's."""
+        """Set the clock to `ahead_s` seconds ahead of the machine's; negative is behind."""
         new = self._folder / "new"
         new.write_text(f"{ahead_s:+d}")
         new.replace(self._folder / "offset")
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Processes that are started inside go by this clock, for as long as they live."""
+        """Inside it, started processes get this clock, until they end."""
         paths = [str(self._folder), os.environ.get("PYTHONPATH", "")]
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("LD_PRELOAD", str(self._library))

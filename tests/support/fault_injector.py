@@ -1,4 +1,4 @@
-"""FaultInjector of every kind, for a fleet that runs: which one, whom it hits and when comes from one seed."""
+"""Faults of every kind in a running fleet; one seed decides which, in which process, and when."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.records import RecordFiles
 from tests.support.redis_server import RedisServer
 
 PAUSE_S = (2.0, 6.0)
-"""Least and most seconds between two faults, where the fleet gets nothing done meanwhile."""
+"""Least and most seconds between two faults if no segment is generated in between."""
 
 
 KINDS = (
@@ -37,14 +37,14 @@ KINDS = (
 )
 
 
-class NobodyThere(Exception):
-    """Whom the fault is meant for does not run at the moment."""
+class NoTarget(Exception):
+    """No process of the role is running at the moment."""
 
 
 class FaultInjector:
-    """Does things to a fleet that speaks a batch, one after another, and prints what each was and when.
+    """Injects faults into a fleet that generates a batch, and prints each with its time.
 
-    `fleet` is its launcher, `start_fleet` starts another, `wait_for_batch` a client that waits for the batch.
+    `fleet` is the launcher, `start_fleet` starts another, `wait_for_batch` starts a client that waits for the batch.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class FaultInjector:
         self.waiting = wait_for_batch()
 
     def strike(self, kinds: Sequence[str], record: RecordFiles, total: int, step: tuple[int, int]) -> int:
-        """Do these in turn, each when `step` more segments are spoken or some seconds are over; returns how many.
+        """Inject these in turn, each after `step` more segments or after some seconds; returns how many were injected.
 
-        So they come at every stage of the batch, on a slow machine too. Ends early when all is spoken.
+        So they come at every stage of the batch, on a slow machine too. Ends early when the batch is finished.
         """
         begin, waiting, struck = time.monotonic(), deque(kinds), 0
         now = record.lines()
@@ -78,17 +78,17 @@ class FaultInjector:
                 break
             self.keep_launcher()
             try:
-                said = getattr(self, waiting[0])()
-            except NobodyThere:
-                waiting.rotate(-1)  # whom it is meant for is starting again: later
+                description = getattr(self, waiting[0])()
+            except NoTarget:
+                waiting.rotate(-1)  # its process is being restarted: later
                 continue
-            print(f"{time.monotonic() - begin:6.1f} s, {now:4}/{total}: {said}")
+            print(f"{time.monotonic() - begin:6.1f} s, {now:4}/{total}: {description}")
             waiting.popleft()
             struck += 1
         return struck
 
     def keep_launcher(self) -> None:
-        """Start another one if it has ended, as systemd or compose would: a Redis that is away as it starts ends it."""
+        """Start another launcher if it has ended, as systemd or compose would: one that starts without Redis ends."""
         if self.fleet.process.poll() is not None:
             self.fleet.wait()
             print(f"   the launcher has ended: {self.fleet.lines[-1:]}")
@@ -101,10 +101,10 @@ class FaultInjector:
         return self._signal(Role.WORKER, signal.SIGKILL)
 
     def kill_whole_worker(self) -> str:
-        """The parent, its child and Celery's helper, in one blow: they are a process group."""
-        member = self._running(Role.WORKER)
-        os.killpg(member.process.pid, signal.SIGKILL)
-        return f"kill -9 of all of {member}"
+        """Kill the parent, its child and Celery's helper at once: they are a process group."""
+        target = self._running(Role.WORKER)
+        os.killpg(target.process.pid, signal.SIGKILL)
+        return f"kill -9 of all of {target}"
 
     def stop_worker(self) -> str:
         return self._signal(Role.WORKER, signal.SIGTERM)
@@ -122,7 +122,7 @@ class FaultInjector:
         return self._signal(Role.COLLECTOR_CHILD, signal.SIGKILL)
 
     def kill_launcher(self) -> str:
-        """Another one is started, as systemd or compose would."""
+        """Kill the launcher and start another, as systemd or compose would."""
         what = self._signal(Role.LAUNCHER, signal.SIGKILL)
         self.fleet.wait()
         self.fleet = self._start_fleet()
@@ -136,31 +136,31 @@ class FaultInjector:
         return f"kill -9 of Redis, away for {seconds:.1f} s"
 
     def kill_client(self) -> str:
-        """Of the one that waits for the batch; another takes its place."""
+        """Kill the client that waits for the batch, and start another."""
         self.waiting.stop(signal.SIGKILL)
         self.waiting = self._wait_for_batch()
         return "kill -9 of the client that waits, and a new one"
 
     def _signal(self, role: Role, number: signal.Signals) -> str:
-        member = self._running(role)
-        member.process.send_signal(number)
-        return f"{number.name} to {member}"
+        target = self._running(role)
+        target.process.send_signal(number)
+        return f"{number.name} to {target}"
 
     def _running(self, role: Role) -> FleetProcess:
-        """One of the role that runs; rather not of the worker that was hit last. Raises `NobodyThere`."""
-        found = [member for member in fleet_processes(self._settings.fleet) if member.role is role and _runs(member)]
+        """A running process of the role, of another worker than the last if possible. Raises `NoTarget`."""
+        found = [target for target in fleet_processes(self._settings.fleet) if target.role is role and _runs(target)]
         if not found:
-            raise NobodyThere
-        found.sort(key=lambda member: (member.worker, member.process.pid))
-        others = [member for member in found if member.worker != self._last_hit]
-        member = self._rng.choice(others or found)
-        if member.worker:
-            self._last_hit = member.worker
-        return member
+            raise NoTarget
+        found.sort(key=lambda target: (target.worker, target.process.pid))
+        others = [target for target in found if target.worker != self._last_hit]
+        target = self._rng.choice(others or found)
+        if target.worker:
+            self._last_hit = target.worker
+        return target
 
 
-def _runs(member: FleetProcess) -> bool:
+def _runs(target: FleetProcess) -> bool:
     try:
-        return member.process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+        return target.process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
     except psutil.Error:
         return False

@@ -1,4 +1,4 @@
-"""The processes of a fleet, as the system knows them, whoever is their parent by now."""
+"""The processes of a fleet, found in the process table, whatever their parents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 class Role(StrEnum):
-    """What a process of a fleet is. The child of a worker holds the model, and that of the collector does its tasks."""
+    """A process's role in its fleet. A worker's child holds the model; the collector's child runs its tasks."""
 
     LAUNCHER = "launcher"
     WORKER = "worker"
@@ -26,7 +26,7 @@ class FleetProcess:
 
     role: Role
     worker: str
-    """Number of the worker that it is, or is a part of; empty for others."""
+    """The number of the worker that the process belongs to; empty for others."""
     process: psutil.Process
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class FleetProcess:
 
 
 def fleet_processes(fleet: str) -> Iterator[FleetProcess]:
-    """The processes that were started with this fleet's name, except those that have ended."""
+    """The living processes that were started with this fleet's name."""
     for process in psutil.process_iter():
         try:
             environment = process.environ()
@@ -44,7 +44,7 @@ def fleet_processes(fleet: str) -> Iterator[FleetProcess]:
             worker = environment.get("CLONER_WORKER_INDEX", "")
             yield FleetProcess(_role(process.cmdline(), worker), worker, process)
         except psutil.Error:
-            continue  # it has ended, or is not ours to look at
+            continue  # it has ended, or another user owns it
 
 
 def _role(command: list[str], worker: str) -> Role:

@@ -1,7 +1,7 @@
-"""Faults from within: what a test puts into real worker processes, so that no hook for tests is in the product.
+"""Changes to the product's modules inside the processes that a test starts; the product needs no hooks for tests.
 
-Python imports ``sitecustomize`` in every process that it starts; the one made here waits until a worker imports a
-module, and then changes it.
+Python imports ``sitecustomize`` in every process that it starts; the one written here installs an import hook, which
+changes a module as soon as a process imports it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def die():
 
 
 def once(name):
-    """Whether nobody has asked for this name before, in any process."""
+    """True at the first call with this name in all processes."""
     try:
         os.close(os.open(os.path.join({folder!r}, name), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -57,14 +57,14 @@ sys.meta_path.insert(0, Faults())
 
 
 class ModulePatcher:
-    """Changes a module in every process that is started from now on, until the test ends."""
+    """Changes one module in every process that is started until the test ends."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder = folder
         self._monkeypatch = monkeypatch
 
     def __call__(self, module: str, change: str) -> None:
-        """`change` is Python, in which `module` is the imported module; `die()` and `once(name)` are at hand."""
+        """Run the Python code `change` after `module` is imported; it may use `module`, `die()` and `once(name)`."""
         self._folder.mkdir(exist_ok=True)
         body = "".join(f"    {line}\n" for line in dedent(change).splitlines())
         text = _SITECUSTOMIZE.format(module=module, folder=str(self._folder), change=body)

@@ -1,4 +1,4 @@
-"""A socket between a client and Redis that kills the client at the very command that a test names."""
+"""A proxy between a client and Redis that kills the client at a command that the test chooses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from subprocess import Popen
 
 
 class Moment(Enum):
-    """When a client dies."""
+    """When the client is killed."""
 
     TORN = "half of the command has reached Redis"
-    DONE = "Redis has done it, and the client has not heard"
+    DONE = "Redis has run it, and the client has no reply"
 
 
 class KillingProxy:
-    """Passes on what a client and Redis say to each other, until the client says the fatal word."""
+    """Forwards commands and replies until the client sends the fatal command."""
 
     def __init__(self, server: str, path: Path) -> None:
-        """`server` is a Unix socket, and so is `path`, where clients come."""
+        """`server` is the Unix socket of Redis; clients connect to the Unix socket `path`."""
         self.url = f"unix://{path}"
         self._server = server
         self._client: Popen[str] | None = None
@@ -32,12 +32,12 @@ class KillingProxy:
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def expect(self, word: bytes, moment: Moment) -> None:
-        """The next client is to die when it first says `word`, in a command or a pipeline of them."""
-        self._fatal = (word, moment)
+    def kill_at(self, command: bytes, moment: Moment) -> None:
+        """Kill the next client when it first sends `command`, alone or in a pipeline."""
+        self._fatal = (command, moment)
 
-    def let_in(self, client: Popen[str]) -> None:
-        """This is the client; until now, it waits at the door."""
+    def serve(self, client: Popen[str]) -> None:
+        """Set the process that is killed."""
         with self._lock:
             self._client = client
 
@@ -47,15 +47,15 @@ class KillingProxy:
             there = socket.socket(socket.AF_UNIX)
             there.connect(self._server)
             doomed = threading.Event()
-            threading.Thread(target=self._ask, args=(here, there, doomed), daemon=True).start()
-            threading.Thread(target=self._answer, args=(here, there, doomed), daemon=True).start()
+            threading.Thread(target=self._forward_commands, args=(here, there, doomed), daemon=True).start()
+            threading.Thread(target=self._forward_replies, args=(here, there, doomed), daemon=True).start()
 
-    def _ask(self, here: socket.socket, there: socket.socket, doomed: threading.Event) -> None:
+    def _forward_commands(self, here: socket.socket, there: socket.socket, doomed: threading.Event) -> None:
         with suppress(OSError), there:
             while data := here.recv(1 << 22):
                 with self._lock:
-                    word, moment = self._fatal
-                    fatal = bool(word) and word in data
+                    command, moment = self._fatal
+                    fatal = bool(command) and command in data
                     if fatal and moment is Moment.DONE:
                         doomed.set()
                     elif fatal:
@@ -64,7 +64,7 @@ class KillingProxy:
                         return
                 there.sendall(data)
 
-    def _answer(self, here: socket.socket, there: socket.socket, doomed: threading.Event) -> None:
+    def _forward_replies(self, here: socket.socket, there: socket.socket, doomed: threading.Event) -> None:
         with suppress(OSError), here:
             while data := there.recv(1 << 22):
                 if doomed.is_set():

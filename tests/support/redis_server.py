@@ -1,4 +1,4 @@
-"""A Redis of a test's own, to kill."""
+"""A Redis server that a test may kill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ START_S = 60.0
 
 
 class RedisServer:
-    """A real server behind a Unix socket. What it has answered is on the disk: it may be killed and started again."""
+    """A real server behind a Unix socket. It syncs every write to the disk, so it may be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._server = ValkeyServer(
@@ -28,5 +28,5 @@ class RedisServer:
         self._server.start(timeout=START_S)
 
     def kill(self) -> None:
-        """As by ``kill -9``."""
+        """Send SIGKILL."""
         self._server.terminate()
