@@ -1,4 +1,4 @@
-"""What all tests share: a real server, and no settings from outside."""
+"""Fixtures of all tests: a real Redis, and no settings from the environment."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
-    """A real server, behind a Unix socket."""
+    """A real Redis server behind a Unix socket."""
     with embedded_redis() as url:
         yield url
 
 
 @pytest.fixture
 def redis(valkey_url: str) -> Iterator[Redis]:
-    """A client of the server, which is empty."""
+    """A client of the server, emptied first."""
     client = connect(valkey_url)
     client.flushall()
     yield client
@@ -35,7 +35,7 @@ def redis(valkey_url: str) -> Iterator[Redis]:
 
 @pytest.fixture(autouse=True)
 def _plain_logging() -> Iterator[None]:
-    """What a test configures must not write to its captured streams when it is over."""
+    """Reset the logging that a test configures: it would write to captured streams after the test."""
     yield
     structlog.reset_defaults()
 

@@ -1,5 +1,4 @@
-"""A browser, and what is needed to have something to look at. It is Debian's, so these tests run with those of
-containers, by `make test-compose`."""
+"""Tests in a real browser. It is a Debian package, so they run with the tests of containers, by `make test-compose`."""
 
 from __future__ import annotations
 
@@ -29,5 +28,5 @@ def page(_browser: Page) -> Page:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Where photographs go; CLONER_PICTURES of the environment keeps them for people to look at."""
+    """The folder for screenshots; CLONER_PICTURES of the environment keeps them."""
     return Path(PICTURES or tmp_path)

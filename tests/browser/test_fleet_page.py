@@ -1,4 +1,4 @@
-"""The fleet's page where something is not as it should be. `tests/compose` watches a whole fleet through it."""
+"""The fleet page with hostile texts and without Redis. `tests/compose` has the page of a whole fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch's report: in Flower, and as a file that somebody opens and listens to."""
+"""A batch's report, in Flower and as a file in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of the files without starting anything."""
+"""The compose files and .env.example, checked without starting containers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cloner.settings import Settings
-from tests.compose.conftest import ON_CPU, ROOT, SHIPPED, recipe
+from tests.support.compose import ON_CPU, ROOT, SHIPPED, env_recipe
 
 SERVICES = {"redis", "out", "fleet", "collector", "flower"}
 TOOLS = {"checkpoint", "client"}
@@ -31,9 +31,9 @@ def configured(folder: Path, *files: str, **env: str) -> subprocess.CompletedPro
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkout's folder with a .env made as .env.example says."""
+    """A checkout's folder, with a .env made by the commands in .env.example."""
     (tmp_path / ".env.example").write_text((ROOT / ".env.example").read_text())
-    subprocess.run(["sh", "-c", recipe()], cwd=tmp_path, check=True)
+    subprocess.run(["sh", "-c", env_recipe()], cwd=tmp_path, check=True)
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def test_the_dockerfile_is_clean() -> None:
 
 
 def test_the_readme_makes_env_in_the_same_way() -> None:
-    assert re.sub("^   ", "", recipe(), flags=re.MULTILINE) in (ROOT / "README.md").read_text()
+    assert re.sub("^   ", "", env_recipe(), flags=re.MULTILINE) in (ROOT / "README.md").read_text()
 
 
 def test_env_can_say_once_what_each_command_is_to_mean(folder: Path) -> None:

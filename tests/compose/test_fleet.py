@@ -11,13 +11,13 @@ import pytest
 import soundfile
 from redis import AuthenticationError, Redis
 
-from tests.compose.conftest import ON_CPU, UID, Box, docker, write_batch
+from tests.support.compose import ON_CPU, UID, Box, docker, write_batch
 from tests.support.model_hub import running_hub
 
 
 @pytest.fixture(scope="module")
 def box(make_box: Callable[..., Box]) -> Box:
-    """A box that is up, with a checkpoint of random weights."""
+    """A running box with a checkpoint of random weights."""
     box = make_box(*ON_CPU, CLONER_CHECKPOINT_DIR="checkpoints/tiny-random", FISH_MODEL_MEMORY_GB="12")
     box.compose("run", "--rm", "checkpoint", "init", "checkpoints/tiny-random", "--preset", "tiny")
     box.up()
@@ -112,14 +112,14 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
     told = redis.config_get("append*") | redis.config_get("maxmemory-policy") | redis.config_get("save")
     assert (told["appendonly"], told["appendfsync"]) == ("yes", "always")
     assert (told["maxmemory-policy"], told["save"]) == ("noeviction", "")
-    # Everybody on the box may read these.
+    # Every user of the box may read these.
     seen = docker("top", str(box.inspect("redis")["Id"]))
     assert "valkey-server" in seen
     assert box.password not in seen
 
 
 def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:
-    # The same image: what it lacks here is only CUDA, and the stub of the runtime hook brings no GPU.
+    # The same image without CUDA; the stub of the runtime hook brings no GPU.
     docker("tag", "cloner-worker-cpu", "cloner-worker")
     box = make_box("docker-compose.yml", CLONER_ENGINE="fake", REDIS_PORT="26379", FLOWER_ADDRESS="127.0.0.1:25555")
     box.up()

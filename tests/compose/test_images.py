@@ -1,4 +1,4 @@
-"""The two images."""
+"""The two Docker images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.compose.conftest import ROOT, docker
+from tests.support.compose import ROOT, docker
 
 BASE_MB = 130
-"""What python:3.11-slim-bookworm takes; the tests' stand-in for it holds more."""
+"""Size of python:3.11-slim-bookworm; the tests' substitute for it is larger."""
 
 
 def megabytes(image: str) -> float:

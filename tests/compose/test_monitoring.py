@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana, at rest."""
+"""The files for Prometheus and Grafana, without running them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.compose.conftest import DASHBOARD, ROOT, docker
+from tests.support.compose import DASHBOARD, ROOT, docker
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROVISIONING = ROOT / "ops/monitoring/grafana/provisioning"

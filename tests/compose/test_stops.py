@@ -1,4 +1,4 @@
-"""A fleet in containers that is killed or stopped in the middle of a batch. The fake engine: its speed is known."""
+"""A fleet in containers is killed or stopped in the middle of a batch of the fake engine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.conftest import ON_CPU, PATIENCE_S, Box, eventually
 from tests.support.batches import write_batch
+from tests.support.compose import ON_CPU, TIMEOUT_S, Box, eventually
 
 GRACE_S = 60
 SEGMENTS = 46
@@ -30,8 +30,8 @@ def test_a_batch_that_was_killed_in_its_middle_completes_and_speaks_nothing_twic
     eventually(lambda: batch.progress().generated >= 3)
     box.compose("kill", *services)
     box.up()
-    assert batch.wait(timeout=PATIENCE_S).generated == SEGMENTS
-    assert box.spoken(batch.id) == list(range(SEGMENTS))
+    assert batch.wait(timeout=TIMEOUT_S).generated == SEGMENTS
+    assert box.recorded_segments(batch.id) == list(range(SEGMENTS))
 
 
 def test_a_stop_in_the_middle_of_a_batch_ends_in_time_and_strands_nothing(box: Box, tmp_path: Path) -> None:
@@ -44,5 +44,5 @@ def test_a_stop_in_the_middle_of_a_batch_ends_in_time_and_strands_nothing(box: B
     assert [box.inspect(name)["State"]["ExitCode"] for name in ("fleet", "collector", "redis")] == [0, 0, 0]
     assert "Killing" not in box.compose("logs", "fleet", "collector")
     box.up()
-    assert batch.wait(timeout=PATIENCE_S).generated == SEGMENTS
-    assert box.spoken(batch.id) == list(range(SEGMENTS))
+    assert batch.wait(timeout=TIMEOUT_S).generated == SEGMENTS
+    assert box.recorded_segments(batch.id) == list(range(SEGMENTS))

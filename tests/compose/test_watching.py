@@ -1,5 +1,5 @@
-"""What a person sees who watches a fleet in containers: Flower in a browser, Prometheus with our rules and dashboard,
-log lines for programs. The GPUs are told by a stand-in for NVML, the speech is the fake engine's."""
+"""Monitoring a fleet in containers: Flower in a browser, Prometheus with the alert rules, Grafana's dashboard, JSON
+logs. A substitute for NVML reports the GPUs, the fake engine generates the audio."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from cloner.client.client import BatchHandle
-from tests.compose.conftest import DASHBOARD, PATIENCE_S, ROOT, UID, Box, docker, eventually
 from tests.support.batches import write_batch
 from tests.support.chromium import Page, browser
+from tests.support.compose import DASHBOARD, ROOT, TIMEOUT_S, UID, Box, docker, eventually
 from tests.support.web_services import get
 
 FLOWER = "http://127.0.0.1:15555"
 GRAFANA = "http://127.0.0.1:13000"
 PICTURES = os.environ.get("CLONER_PICTURES")
-"""Where photographs are kept for people to look at."""
+"""The folder in which screenshots are kept."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def submit(box: Box, folder: Path, outputs: str) -> BatchHandle:
 
 
 def submit_with_one_that_fails(box: Box, folder: Path, outputs: str) -> BatchHandle:
-    """The third, whose place is taken by a folder."""
+    """Make the third segment fail: a folder is at its output's path."""
     (box.out / outputs / "2.wav").mkdir(parents=True)
     os.chown(box.out / outputs, UID, UID)
     return submit(box, folder, outputs)
@@ -83,7 +83,7 @@ def test_flower_shows_the_fleet_moving_and_whose_texts_a_task_has(box: Box, page
     page.wait_for("parseFloat(document.querySelector('#sum-frames').textContent) > 0")
     page.wait_for(f"{widths} > {first}")
     _take_pictures(page, pictures, "fleet")
-    assert batch.wait(timeout=PATIENCE_S).generated == 60
+    assert batch.wait(timeout=TIMEOUT_S).generated == 60
     page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
     page.wait_for("document.querySelectorAll('.worker .pill[data-state=ready]').length === 2")
     page.goto(page.wait_for("document.querySelector('#finished [data-is=report]').href"))
@@ -102,13 +102,13 @@ def test_flower_shows_the_fleet_moving_and_whose_texts_a_task_has(box: Box, page
     page.goto(f"{FLOWER}/workers")
     page.wait_for("document.body.innerText.includes('@box')")
     _take_pictures(page, pictures, "workers")
-    # Flower's own pages lead to ours.
+    # Flower's own pages link to the fleet page.
     page.eval("[...document.querySelectorAll('nav a')].find((link) => link.textContent === 'Fleet').click()")
     page.wait_for("location.pathname === '/fleet'")
 
 
 def _take_pictures(page: Page, folder: Path, name: str) -> None:
-    """As on a screen and on a telephone, by day and by night; Flower's pages follow the system."""
+    """Screenshots at desktop and phone width, in light and dark; Flower's pages follow the system's scheme."""
     for (width, height), scheme in product([(1280, 900), (390, 844)], ["light", "dark"]):
         page.look(width, height, scheme)
         page.wait_for(f"document.documentElement.dataset.bsTheme === '{scheme}'")
@@ -123,7 +123,7 @@ def test_flower_lets_nobody_in_without_the_password(box: Box) -> None:
         assert get(FLOWER + path, f"cloner:{box.password}")[0] == 200
         for login in (None, "cloner:wrong", f"somebody:{box.password}"):
             assert get(FLOWER + path, login)[0] == 401
-    # A browser of its own, for that of the other tests has logged in.
+    # A browser of its own: the other tests' browser has logged in.
     with browser() as page:
         page.goto(f"{FLOWER.replace('//', '//cloner:wrong@')}/fleet")
         assert page.eval("document.getElementById('fleet')") is None
@@ -138,7 +138,7 @@ def test_prometheus_own_parser_finds_no_fault_with_the_metrics(box: Box) -> None
 
 
 def test_grafana_has_its_files_and_does_not_start_without_a_password(box: Box) -> None:
-    # A stand-in that hands them out, as the user that Grafana has.
+    # A container that serves them, as Grafana's user.
     for name in ("datasources/prometheus.yml", "dashboards/cloner.yml"):
         served = get(f"{GRAFANA}/grafana/provisioning/{name}")
         assert served == (200, (ROOT / "ops/monitoring/grafana/provisioning" / name).read_text())
@@ -151,7 +151,7 @@ def test_grafana_has_its_files_and_does_not_start_without_a_password(box: Box) -
 
 def test_log_lines_for_programs_say_whose_they_are(box: Box, tmp_path: Path) -> None:
     batch = submit_with_one_that_fails(box, tmp_path, "said")
-    assert batch.wait(timeout=PATIENCE_S).failed == 1
+    assert batch.wait(timeout=TIMEOUT_S).failed == 1
     said = box.compose("logs", "--no-log-prefix", "fleet", "collector", "metrics")
     everything = [json.loads(line) for line in said.splitlines()]
     assert all({"time", "level", "event"} <= line.keys() for line in everything)
@@ -186,7 +186,7 @@ def test_every_query_of_the_dashboard_has_an_answer_and_an_alert_comes(box: Box,
         eventually(partial(has_numbers, target["expr"]))
         named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
         assert all(named <= sample["metric"].keys() for sample in samples(target["expr"])), target
-    assert batch.wait(timeout=PATIENCE_S).failed == 1
+    assert batch.wait(timeout=TIMEOUT_S).failed == 1
     eventually(lambda: ask('sum(cloner_segments_total{outcome="failed"})') in (["1"], ["2"]))  # another test's
     eventually(lambda: ask('ALERTS{alertname="GpuMemoryNearFull", card="GPU-22222222"}') == ["1"])
     assert ask('ALERTS{alertname="WorkerGone"}') == []

@@ -1,4 +1,4 @@
-"""Headless Chromium, told what to do over its own protocol (CDP) by the websocket client that Flower brings along."""
+"""Headless Chromium, controlled over its protocol (CDP) by the websocket client that Flower depends on."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ FLAGS = (
 
 
 class LeavingError(AssertionError):
-    """The page was asked something while it made room for another."""
+    """A script was evaluated while the page was being replaced by the next."""
 
 
 class Page:
-    """One page of a browser. Everything waits for its answer."""
+    """One page of a browser. Every method waits for its result."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket: WebSocketClientConnection) -> None:
         self._loop = loop
@@ -52,7 +52,7 @@ class Page:
         self._call("Page.enable")
 
     def look(self, width: int, height: int, scheme: str) -> None:
-        """Size of the window in pixels, and "light" or "dark"."""
+        """Set the window's size in pixels, and the scheme, "light" or "dark"."""
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -69,7 +69,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, script: str) -> Any:
-        """Wait until a script gives something that is true; returns it."""
+        """Wait until a script's value is truthy; returns it."""
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             with suppress(LeavingError):
@@ -79,11 +79,11 @@ class Page:
             self._loop.run_until_complete(asyncio.sleep(0.1))
 
     def text(self) -> str:
-        """What a person reads on it."""
+        """The page's visible text."""
         return str(self.eval("document.body ? document.body.innerText : ''"))
 
     def shoot(self, path: Path) -> None:
-        """A picture of the whole page."""
+        """Save a screenshot of the whole page."""
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(picture["data"]))
@@ -111,7 +111,7 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """A fresh browser with one page."""
+    """A new browser with one page."""
     program = shutil.which("chromium")
     assert program, "Chromium is not installed: apt-get install chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

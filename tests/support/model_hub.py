@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: it has one model, for who has the token."""
+"""A local server with the API of the Hugging Face hub and one model, which requires a token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def running_hub(model: str, files: Mapping[str, bytes], token: str) -> Iterator[int]:
-    """The port on which it answers, on all of this host's addresses."""
+    """Run the server; yields its port, on all of this host's addresses."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

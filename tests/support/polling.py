@@ -10,9 +10,9 @@ TIMEOUT_S = 120.0
 """Seconds until a wait fails its test."""
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Poll until the condition holds; fails after `TIMEOUT_S`."""
-    deadline = time.monotonic() + TIMEOUT_S
+def eventually(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+    """Poll until the condition holds; fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {TIMEOUT_S:g} s"
+        assert time.monotonic() < deadline, f"the condition did not hold within {timeout_s:g} s"
         threading.Event().wait(0.05)

@@ -1,4 +1,4 @@
-"""Stands in for NVML in a container without a driver: two cards of 24 GB, the second of which is nearly full."""
+"""A substitute for NVML in a container without a driver: two GPUs of 24 GB, the second nearly full."""
 
 from types import SimpleNamespace
 
