@@ -21,7 +21,7 @@ from tests.support.records import recorded_segments
 from tests.support.redis_proxy import KillingProxy, Moment
 
 COMMANDS = (
-    b"ZRANGEBYSCORE",  # which workers are alive
+    b"WITHSCORES",  # the workers and their heartbeats
     b":reference:",
     b"WATCH",
     b"HMGET",  # what other batches write

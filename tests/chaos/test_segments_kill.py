@@ -256,7 +256,7 @@ def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
     fleet = launch("--workers", "1", fake_slots=3, stop_s=3.0)
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [6], texts={4: KILLER}))
-    eventually((tmp_path / "patch_module/stuck").exists)
+    eventually((tmp_path / "patches/stuck").exists)
     assert fleet.stop() == 0
     fleet.wait_for(Event.KILLING, processes=re.compile("Worker 0"))
     assert hands(settings)[-1].endswith('"ended":true}')

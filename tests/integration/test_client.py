@@ -112,7 +112,7 @@ def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
         SPEAK_CHUNK, args=({"schema_version": SCHEMA + 1, "novelty": True},), queue=worker.queue, task_id="from-next"
     )
     fleet.wait_for(Event.CHUNK_OF_OTHER_SCHEMA, version=SCHEMA + 1, own_version=SCHEMA)
-    # The worker is none the worse, and the message waits in the queue that workers of that version read.
+    # The worker goes on, and the message is in the queue of workers of that version.
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
     waiting = client.redis.lrange(settings.queues.shared_queue(SCHEMA + 1), 0, -1)
     assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-next"]

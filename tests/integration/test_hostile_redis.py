@@ -87,7 +87,7 @@ def scene(launch: Launch, client: Client, settings: Settings, tmp_path: Path) ->
 
 
 def chunk(**changes: Any) -> dict[str, Any]:
-    """A right message of one segment, with changes."""
+    """A valid message of one segment, with changes."""
     part = SpeakerSegments(
         id="anna",
         reference=ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said."),
@@ -118,7 +118,7 @@ def chunk(**changes: Any) -> dict[str, Any]:
 
 
 def manifest(batch_id: str) -> dict[str, Any]:
-    """A right manifest of one segment."""
+    """A valid manifest of one segment."""
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said.")
     part = SpeakerSliceRow(speaker=0, start=0, stop=1, position=1, texts=1)
     return Manifest(

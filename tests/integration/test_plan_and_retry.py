@@ -94,9 +94,9 @@ def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
 
 
 def test_an_expired_request_is_not_run(
-    launch: Start, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Launch, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch("--workers", "1").wait_for("Models loaded!")
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
     monkeypatch.setattr(queries, "server_time", lambda redis: server_time(redis) - 2 * queries.RESPONSE_S)
     with pytest.raises(ClonerError, match="the collector took the request for one of more than 30 s ago"):
         client.plan(write_batch(tmp_path, [2]))
