@@ -33,7 +33,7 @@ COMMANDS = (
 )
 """Parts of the commands that a client sends, in this order, when it submits a batch."""
 
-FOR_EVER = (":workers", ":worker:cpu.0@box", ":batches", ":queues")
+FOR_EVER = (":workers", ":worker:cpu.0@box", ":batches", ":worker_queues")
 """Ends of the keys that have no expiry: they do not grow with the batches."""
 
 
