@@ -17,7 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KEEP_BYTES = str(2**32)
-"""Memory that the allocator may keep instead of handing it back to the system after each layer."""
+"""MemoryBudget that the allocator may keep instead of handing it back to the system after each layer."""
 
 
 def settle(threads: int) -> None:
@@ -60,7 +60,8 @@ def checkpoints() -> Iterator[Checkpoints]:
 
 def make_checkpoint(directory: Path, size: str) -> None:
     """Write it."""
-    from cloner.engine.checkpoint import Preset, init_checkpoint
+    from cloner.engine.checkpoint import init_checkpoint
+    from cloner.engine.presets import Preset
 
     init_checkpoint(directory, Preset(size))
 

@@ -12,7 +12,7 @@ import torch
 from ops.engine_bench import ours, roofline, upstream
 from ops.engine_bench.children import multiplies
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import FRAMES_PER_SECOND, make_lines, make_voice
+from ops.engine_bench.workload import FRAMES_PER_SECOND, make_requests, make_voice
 
 SPEAKERS = 4
 
@@ -41,8 +41,8 @@ def rows(directory: Path, race: Race) -> list[Row]:
     voices = [make_voice(speaker) for speaker in range(SPEAKERS)]
     theirs = upstream.load_model(directory, device, precision)
     model, prompts = ours.load_model(directory, device, computed)
-    (one,) = make_lines([race.upstream_frames], voices[:1])
-    (warm_up,) = make_lines([2], voices[:1])
+    (one,) = make_requests([race.upstream_frames], voices[:1])
+    (warm_up,) = make_requests([2], voices[:1])
     upstream.decoding_rate(theirs, warm_up)
     prompt = len(prompts.prefix(one.voice)) + len(prompts.text(one))
     rates: dict[int, list[float]] = {slots: [] for slots in race.slots}
@@ -52,8 +52,8 @@ def rows(directory: Path, race: Race) -> list[Row]:
         for slots in race.slots:
             scheduler = ours.make_scheduler(model, prompts, slots, prompt + race.frames)
             if run == 0:
-                ours.decoding_rate(scheduler, make_lines([2] * slots, voices))
-            rates[slots].append(ours.decoding_rate(scheduler, make_lines([race.frames] * slots, voices)))
+                ours.decoding_rate(scheduler, make_requests([2] * slots, voices))
+            rates[slots].append(ours.decoding_rate(scheduler, make_requests([race.frames] * slots, voices)))
             del scheduler
             _give_memory_back()
     what = f"decoding, {race.size}, {race.precision}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cloner.engine import fish, fish_inference
 from cloner.engine.base import SpeechRequest
-from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS
+from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS
 
 
 def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> fish.Text2Semantic:
@@ -41,8 +41,8 @@ def load_codec(directory: Path, device: torch.device) -> fish.Codec:
     return codec.eval().to(device)
 
 
-def speak(model: fish.Text2Semantic, line: SpeechRequest) -> tuple[Tensor, float]:
-    """Codes ``[codebooks, frames]`` of one line, and the seconds that the frames after the first took: the first one
+def speak(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, float]:
+    """Codes ``[codebooks, frames]`` of one request, and the seconds that the frames after the first took: the first one
     comes from reading the prompt."""
     began: list[float] = []
 
@@ -60,22 +60,22 @@ def speak(model: fish.Text2Semantic, line: SpeechRequest) -> tuple[Tensor, float
         model=model,
         device=device,
         decode_one_token=decode_one_token,
-        text=line.text,
-        max_new_tokens=line.generation.max_new_tokens + 1,  # it takes the last one for the end token, and drops it
-        temperature=line.generation.temperature,
-        top_p=line.generation.top_p,
-        repetition_penalty=line.generation.repetition_penalty,
-        prompt_text=line.voice.text,
-        prompt_tokens=torch.tensor(line.voice.codes),
+        text=request.text,
+        max_new_tokens=request.generation.max_new_tokens + 1,  # it takes the last one for the end token, and drops it
+        temperature=request.generation.temperature,
+        top_p=request.generation.top_p,
+        repetition_penalty=request.generation.repetition_penalty,
+        prompt_text=request.voice.text,
+        prompt_tokens=torch.tensor(request.voice.codes),
     )
     codes: Tensor = next(responses).codes
     wait_for(device)
     return codes, time.perf_counter() - began[0]
 
 
-def decoding_rate(model: fish.Text2Semantic, line: SpeechRequest) -> float:
-    """Frames a second while one line is decoded, its prompt left out."""
-    codes, seconds = speak(model, line)
+def decoding_rate(model: fish.Text2Semantic, request: SpeechRequest) -> float:
+    """Frames a second while one request is decoded, its prompt left out."""
+    codes, seconds = speak(model, request)
     return codes.shape[1] / seconds  # one came with the prompt, and one more than these was decoded and dropped
 
 

@@ -23,11 +23,12 @@ import torch
 
 from cloner.audio import SAMPLE_RATE
 from cloner.engine.base import Voice
-from cloner.engine.batched import BatchedEngine, Options
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
 from cloner.settings import Settings
 from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import TEXT, audio_of, make_lines, make_voice
+from ops.engine_bench.workload import TEXT, audio_of, make_requests, make_voice
 
 Speak = Callable[[Path, list[Voice], Path], None]
 
@@ -121,10 +122,10 @@ def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> Non
     codec = upstream.load_codec(directory, CPU)
     folder.mkdir(parents=True)
     for speaker, voice in enumerate(voices):
-        for line in make_lines([FRAMES] * TEXTS, [voice]):
-            codes, _seconds = upstream.speak(model, line)
+        for request in make_requests([FRAMES] * TEXTS, [voice]):
+            codes, _seconds = upstream.speak(model, request)
             audio = upstream.decode(codec, codes)
-            soundfile.write(folder / f"{speaker}-{line.segment}.wav", audio.numpy(), SAMPLE_RATE)
+            soundfile.write(folder / f"{speaker}-{request.segment}.wav", audio.numpy(), SAMPLE_RATE)
 
 
 def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
@@ -133,8 +134,8 @@ def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
     engine = BatchedEngine(directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots))
     engine.load(lambda _line: None)
     folder.mkdir(parents=True)
-    for answer in engine.speak(make_lines([FRAMES] * TEXTS * len(voices), voices)):
-        soundfile.write(folder / f"{answer.segment}.wav", audio_of(answer), SAMPLE_RATE)
+    for result in engine.speak(make_requests([FRAMES] * TEXTS * len(voices), voices)):
+        soundfile.write(folder / f"{result.segment}.wav", audio_of(result), SAMPLE_RATE)
     engine.close()
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from cloner.audio import SAMPLE_RATE
-from cloner.engine.batched import BatchedEngine, Options
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
 from cloner.output.audio_files import OutputRoot
-from ops.engine_bench.workload import audio_of, make_lines, make_voice
+from ops.engine_bench.workload import audio_of, make_requests, make_voice
 
 PATIENCE_S = 300
 """How long workers wait for each other to load."""
@@ -70,10 +71,10 @@ class Worked:
 
 @dataclass(frozen=True)
 class Meeting:
-    """What workers share: a place to start together, and one for their answers."""
+    """What workers share: a place to start together, and one for their results."""
 
     together: Barrier
-    answers: SimpleQueue[Worker]
+    results: SimpleQueue[Worker]
 
 
 def work(directory: Path, share: Assignment, workers: int) -> Worked:
@@ -92,7 +93,7 @@ def work(directory: Path, share: Assignment, workers: int) -> Worked:
             process.join()
         if any(process.exitcode for process in processes):
             raise RuntimeError(f"of {workers} worker(s), one failed or more")
-    told = [meeting.answers.get() for _ in range(workers)]
+    told = [meeting.results.get() for _ in range(workers)]
     return Worked(
         ready_s=max(worker.ready for worker in told) - started,
         slots=min(worker.slots for worker in told),
@@ -101,7 +102,7 @@ def work(directory: Path, share: Assignment, workers: int) -> Worked:
 
 
 def speak(directory: Path, share: Assignment, workers: int, folder: Path, meeting: Meeting) -> None:
-    """What one worker does; the last thing is its answer."""
+    """What one worker does; the last thing is its result."""
     try:
         precision = getattr(torch, share.precision)
         engine = BatchedEngine(directory, torch.device(share.device), precision, _options(share, workers))
@@ -116,7 +117,7 @@ def speak(directory: Path, share: Assignment, workers: int, folder: Path, meetin
     except BaseException:
         meeting.together.abort()  # or the others would wait for this one
         raise
-    meeting.answers.put(
+    meeting.results.put(
         Worker(ready, engine.slots, spells[1:])
     )  # in the first run the engine met its shapes for the first time
 
@@ -133,9 +134,9 @@ def _spell(engine: BatchedEngine, share: Assignment, outputs: OutputRoot) -> Spe
     lengths = np.linspace(share.shortest, share.longest, share.segments).round().astype(int)
     voices = [make_voice(speaker) for speaker in range(share.voices)]
     began, durations = time.monotonic(), []
-    for answer in engine.speak(make_lines([int(n) for n in lengths], voices)):
-        audio = audio_of(answer)
-        outputs.write_audio(f"{answer.segment}.wav", audio, SAMPLE_RATE)
+    for result in engine.speak(make_requests([int(n) for n in lengths], voices)):
+        audio = audio_of(result)
+        outputs.write_audio(f"{result.segment}.wav", audio, SAMPLE_RATE)
         durations.append(len(audio) / SAMPLE_RATE)
     if len(durations) != share.segments:
         raise RuntimeError(f"{len(durations)} of {share.segments} segments were spoken")

@@ -49,13 +49,13 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
         """
         import time
         speak = module.FakeEngine.speak
-        def speaking(self, lines, watch=module.UNWATCHED):
-            for line in lines:
-                if "endless" in line.text and once("endless"):
-                    while not watch.stopped():
+        def speaking(self, requests, observer=module.NULL_OBSERVER):
+            for request in requests:
+                if "endless" in request.text and once("endless"):
+                    while not observer.stopped():
                         time.sleep(0.01)
                     return
-                yield from speak(self, [line], watch)
+                yield from speak(self, [request], observer)
         module.FakeEngine.speak = speaking
         """,
     )

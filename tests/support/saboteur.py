@@ -14,10 +14,10 @@ from cloner.errors import LoadFailed
 
 load = FakeEngine.load
 
-def fail(self, say):
+def fail(self, log):
     if os.environ.get("CLONER_WORKER_INDEX") == "1":
         raise LoadFailed("the GPU has fallen off the bus")
-    load(self, say)
+    load(self, log)
 
 FakeEngine.load = fail
 """
@@ -28,10 +28,10 @@ from cloner.engine.fake import FakeEngine
 
 load = FakeEngine.load
 
-def die(self, say):
+def die(self, log):
     if os.environ.get("CLONER_WORKER_INDEX") == "1":
         os.kill(os.getpid(), 9)
-    load(self, say)
+    load(self, log)
 
 FakeEngine.load = die
 """
@@ -43,7 +43,7 @@ from cloner.errors import LoadFailed
 
 load = FakeEngine.load
 
-def fail_twice(self, say):
+def fail_twice(self, log):
     for number in range(4):
         try:
             pathlib.Path(__file__).with_name(f"load-{number}").touch(exist_ok=False)
@@ -52,7 +52,7 @@ def fail_twice(self, say):
         if number in (1, 2):
             raise LoadFailed("CUDA out of memory")
         break
-    load(self, say)
+    load(self, log)
 
 FakeEngine.load = fail_twice
 """

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cloner.engine.base import Voice
-from cloner.engine.checkpoint import Preset, init_checkpoint
+from cloner.engine.checkpoint import init_checkpoint
+from cloner.engine.presets import Preset
 from cloner.engine.upstream import UpstreamEngine
 from tests.support.engine_requests import CPU, make_voice
 

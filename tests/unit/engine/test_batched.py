@@ -18,9 +18,10 @@ from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
-from cloner.engine.batched import BatchedEngine, Options
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
 from cloner.errors import BadReference, LoadFailed
-from tests.support.engine_requests import CPU, Until, make_line, make_voice
+from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
@@ -35,11 +36,11 @@ def engine(tiny: Path) -> Iterator[BatchedEngine]:
     engine.close()
 
 
-def spoken(engine: BatchedEngine, lines: list[SpeechRequest]) -> dict[int, SegmentAudio]:
-    answers = list(engine.speak(lines))
-    assert all(isinstance(answer, SegmentAudio) for answer in answers), answers
-    assert len(answers) == len(lines)
-    return {answer.segment: answer for answer in answers if isinstance(answer, SegmentAudio)}
+def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
+    results = list(engine.speak(requests))
+    assert all(isinstance(result, SegmentAudio) for result in results), results
+    assert len(results) == len(requests)
+    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
 
 
 def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
@@ -54,34 +55,34 @@ def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> Non
 
 
 def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloner.engine.batched.work_bytes", lambda _device: 0)
-    monkeypatch.setattr("cloner.engine.batched.used_bytes", lambda _device: 0)
-    monkeypatch.setattr("cloner.engine.batched.free_bytes", lambda _device: 2**33)
+    monkeypatch.setattr("cloner.engine.pipeline.workspace_bytes", lambda _device: 0)
+    monkeypatch.setattr("cloner.engine.pipeline.used_bytes", lambda _device: 0)
+    monkeypatch.setattr("cloner.engine.pipeline.free_bytes", lambda _device: 2**33)
     slot_gb = 2048 * 512 / 2**30  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
     engine = make_engine(tiny, 4.5 * slot_gb / 0.8, slots=64, deterministic=False)
     engine.load(lambda _line: None)
     assert engine.slots == 4
-    assert engine.scheduler.decoder.cache.slots == 4
-    assert engine.scheduler.prefixes.room == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
-    spoken(engine, [make_line(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
+    assert engine.pipeline.scheduler.decoder.cache.slots == 4
+    assert engine.pipeline.scheduler.prefixes.capacity_bytes == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
+    spoken(engine, [make_request(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
     assert engine.slots == 4
     engine.close()
 
 
 def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
-    lines = [make_line(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
-    lines[3] = make_line(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
-    answers = {answer.segment: answer for answer in engine.speak(iter(lines))}
-    assert answers.keys() == set(range(7))
-    failed = answers.pop(3)
+    requests = [make_request(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
+    requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
+    results = {result.segment: result for result in engine.speak(iter(requests))}
+    assert results.keys() == set(range(7))
+    failed = results.pop(3)
     assert isinstance(failed, SegmentFailure)
     assert failed.code == "bad_reference"
-    for segment, answer in answers.items():
-        assert isinstance(answer, SegmentAudio)
-        assert answer.frames == 1 + segment
-        assert answer.audio.dtype == np.float32
-        assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)
-        assert np.abs(answer.audio).max() > 0.01
+    for segment, result in results.items():
+        assert isinstance(result, SegmentAudio)
+        assert result.frames == 1 + segment
+        assert result.audio.dtype == np.float32
+        assert result.audio.shape == (result.frames * FRAME_SAMPLES,)
+        assert np.abs(result.audio).max() > 0.01
 
 
 def test_a_chunk_of_no_lines_is_over_at_once(engine: BatchedEngine) -> None:
@@ -94,7 +95,7 @@ def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> No
     assert codes.shape == (10, 10)
     assert (codes >= 0).all()
     assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
-    spoken(engine, [make_line(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
+    spoken(engine, [make_request(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
     with pytest.raises(BadReference, match="one at least"):
         engine.encode([noise[:0]])
 
@@ -102,7 +103,8 @@ def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> No
 def test_neither_torchs_compiler_nor_transformers_are_imported_by_a_load(tiny: Path) -> None:
     """They would take three seconds of every worker's start, for nothing."""
     script = (
-        "import sys, torch; from pathlib import Path; from cloner.engine.batched import BatchedEngine, Options\n"
+        "import sys, torch; from pathlib import Path\n"
+        "from cloner.engine.batched import BatchedEngine; from cloner.engine.pipeline import Options\n"
         f"engine = BatchedEngine(Path({str(tiny)!r}), torch.device('cpu'), torch.float32, Options(4, 2))\n"
         "engine.load(lambda line: None); engine.close()\n"
         "print({'torch._dynamo', 'transformers', 'tensorboard'} & sys.modules.keys())"
@@ -124,9 +126,9 @@ def test_the_codecs_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> 
 def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
     engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [make_line(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
-    before = spoken(engine, lines)
-    use, step = engine.scheduler.use, engine.scheduler.stepper.step
+    requests = [make_request(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
+    before = spoken(engine, requests)
+    use, step = engine.pipeline.scheduler.usage, engine.pipeline.scheduler.step_runner.step
     stopped, waiting = Event(), Event()
     begin = use.steps
 
@@ -138,41 +140,43 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
 
     with monkeypatch.context() as patch:
         patch.setattr("cloner.engine.batched.Event", lambda: stopped)
-        patch.setattr(engine.scheduler.stepper, "step", waiting_step)
-        answers = engine.speak(lines)
-        next(answers)
+        patch.setattr(engine.pipeline.scheduler.step_runner, "step", waiting_step)
+        results = engine.speak(requests)
+        next(results)
         assert waiting.wait(30)
-        answers.close()
+        results.close()
     assert use.steps == begin + 6, "the step under way was the last"
-    after = spoken(engine, lines)
+    after = spoken(engine, requests)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
 
 
 def test_what_is_in_hand_is_said_and_a_watch_stops_within_a_step(engine: BatchedEngine) -> None:
-    lines = [make_line(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
+    requests = [make_request(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
     begin = engine.steps
-    watch = Until(lambda: engine.steps >= begin + 3)
-    assert list(engine.speak(lines, watch)) == []
-    assert watch.hand == [4, 3, 2], "three slots, longest first"
+    observer = StopWhen(lambda: engine.steps >= begin + 3)
+    assert list(engine.speak(requests, observer)) == []
+    assert observer.started_segments == [4, 3, 2], "three slots, longest first"
     assert engine.steps == begin + 3
 
 
 def test_what_goes_wrong_while_decoding_reaches_the_caller(
     engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = engine.scheduler.stepper.step
-    begin = engine.scheduler.use.steps
+    step = engine.pipeline.scheduler.step_runner.step
+    begin = engine.pipeline.scheduler.usage.steps
 
     def breaking_step(active: int, longest: int) -> Any:
-        if engine.scheduler.use.steps == begin + 3:
+        if engine.pipeline.scheduler.usage.steps == begin + 3:
             raise RuntimeError("the device is gone")
         return step(active, longest)
 
-    monkeypatch.setattr(engine.scheduler.stepper, "step", breaking_step)
-    answers = engine.speak([make_line(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)])
-    assert next(answers).segment == 0
+    monkeypatch.setattr(engine.pipeline.scheduler.step_runner, "step", breaking_step)
+    results = engine.speak(
+        [make_request(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)]
+    )
+    assert next(results).segment == 0
     with pytest.raises(RuntimeError, match="the device is gone"):
-        next(answers)
+        next(results)
 
 
 def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -210,10 +214,13 @@ def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pyte
 def test_closing_lets_the_models_go(tiny: Path) -> None:
     engine = make_engine(tiny)
     engine.load(lambda _line: None)
-    spoken(engine, [make_line(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
+    spoken(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
     engine.encode([np.zeros(100, dtype=np.float32)])
-    decoder = engine.scheduler.decoder
-    gone = [weakref.ref(item) for item in (decoder.model, decoder.cache, engine._stage._codec, engine._encoder)]
+    decoder = engine.pipeline.scheduler.decoder
+    gone = [
+        weakref.ref(item)
+        for item in (decoder.model, decoder.cache, engine.pipeline.codec_stage._codec, engine._encoder)
+    ]
     del decoder
     engine.close()
     gc.collect()

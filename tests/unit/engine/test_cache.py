@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.cache import Cache, position_bytes
+from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.transformer import Stack
-from tests.support.engine_requests import CPU, codes_of, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import CPU, codes_of, make_request, make_scheduler, make_voice
 
 pytestmark = pytest.mark.usefixtures("_inference")
 
@@ -29,9 +29,9 @@ def stack(layers: int, kv_heads: int, head_dim: int) -> Stack:
     return sizes
 
 
-def make_cache(positions: int, total: int = 40) -> Cache:
-    cache = Cache(stack(2, 2, 4), total, torch.float32, CPU)
-    cache.shape(positions)
+def make_cache(positions: int, total: int = 40) -> KVCache:
+    cache = KVCache(stack(2, 2, 4), 1, total, torch.float32, CPU)
+    cache.partition(positions)
     return cache
 
 
@@ -86,8 +86,8 @@ def test_a_move_copies_what_is_filled_and_no_more() -> None:
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_what_a_slot_held_before_is_never_seen(deterministic: bool, tiny: Path) -> None:
     scheduler: Scheduler = make_scheduler(tiny, 2, deterministic=deterministic)
-    lines = [make_line(make_voice(n), n) for n in range(3)]
-    clean = codes_of(scheduler, lines)
+    requests = [make_request(make_voice(n), n) for n in range(3)]
+    clean = codes_of(scheduler, requests)
     scheduler.decoder.cache._memory.normal_(0, 100)
-    again = codes_of(scheduler, lines)
+    again = codes_of(scheduler, requests)
     assert all(np.array_equal(again[n], clean[n]) for n in range(3))

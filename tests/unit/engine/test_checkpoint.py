@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cloner.engine import fish, random_weights
-from cloner.engine.checkpoint import FILES, PARTIAL, Preset, check_checkpoint, init_checkpoint
-from cloner.engine.presets import CONFIGS, vocabulary
+from cloner.engine.checkpoint import PARTIAL, check_checkpoint, init_checkpoint
+from cloner.engine.checkpoint_files import FILES
+from cloner.engine.presets import CONFIGS, Preset, vocabulary
 from cloner.errors import ClonerError, LoadFailed, UsageError
 
 

@@ -13,7 +13,7 @@ from fish_speech.models.dac import modded_dac
 from fish_speech.models.text2semantic import llama
 
 from cloner.engine import fish
-from cloner.engine.checkpoint import FILES
+from cloner.engine.checkpoint_files import FILES
 from cloner.errors import LoadFailed
 from tests.support.engine_requests import CPU
 

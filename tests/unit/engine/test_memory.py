@@ -5,15 +5,24 @@ import itertools
 import pytest
 import torch
 
-from cloner.engine.memory import GB, CacheSize, Memory, free_bytes, plan_cache, ran_out, used_bytes, work_bytes
+from cloner.engine.memory import (
+    GB,
+    CacheSize,
+    MemoryBudget,
+    free_bytes,
+    is_out_of_memory,
+    plan_cache,
+    used_bytes,
+    workspace_bytes,
+)
 from cloner.errors import LoadFailed
 
 S1_MINI_POSITION = 112 * 1024
-WORK_BYTES = work_bytes(torch.device("cpu"))
+WORKSPACE = workspace_bytes(torch.device("cpu"))
 
 
-def memory(may_use: float, used: float, free: float) -> Memory:
-    return Memory(int(may_use * GB), int(used * GB), int(free * GB), work=WORK_BYTES)
+def memory(may_use: float, used: float, free: float) -> MemoryBudget:
+    return MemoryBudget(int(may_use * GB), int(used * GB), int(free * GB), workspace=WORKSPACE)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +47,8 @@ def test_no_cache_is_larger_than_what_is_left() -> None:
         size = plan_cache(given, S1_MINI_POSITION, 2048, most, exactly=False)
         taken = size.slots * size.slot_bytes + size.prefix_bytes
         assert 1 <= size.slots <= most
-        assert taken + WORK_BYTES <= given.free
-        assert taken + WORK_BYTES + given.used <= given.may_use
+        assert taken + WORKSPACE <= given.free
+        assert taken + WORKSPACE + given.used <= given.limit
         assert size.prefix_bytes >= 0.19 * taken, "a fifth is kept for references"
 
 
@@ -62,7 +71,7 @@ def test_without_room_for_one_slot_the_worker_does_not_start(sizes: tuple[float,
 
 def test_the_line_says_what_the_cache_takes() -> None:
     size = CacheSize(slots=12, positions=2048, prefix_bytes=int(0.7761 * GB), slot_bytes=2048 * S1_MINI_POSITION)
-    assert size.line() == "Cache: 12 slots of 2048 positions, 2.62 GB, and 0.78 GB for references"
+    assert size.log_line() == "Cache: 12 slots of 2048 positions, 2.62 GB, and 0.78 GB for references"
 
 
 def test_free_memory_of_this_machine_is_a_plausible_number() -> None:
@@ -79,9 +88,9 @@ def test_used_is_what_this_process_has_taken() -> None:
 def test_the_allocators_own_words_are_understood() -> None:
     with pytest.raises(RuntimeError) as told:
         torch.empty(2**50)
-    assert ran_out(told.value)
-    assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
-    assert ran_out(MemoryError())
-    assert ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    assert not ran_out(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert not ran_out(OSError(12, "Cannot allocate memory"))
+    assert is_out_of_memory(told.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_out_of_memory(OSError(12, "Cannot allocate memory"))

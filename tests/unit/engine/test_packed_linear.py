@@ -51,7 +51,7 @@ def test_a_row_gets_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> None
 def test_layers_lose_the_weights_that_are_taken_from_them(dtype: torch.dtype) -> None:
     one, other = Linear(8, 4, bias=False, dtype=dtype), Linear(8, 6, bias=False, dtype=dtype)
     weight = torch.cat([one.weight, other.weight])
-    product = PackedLinear.taking(one, other)
+    product = PackedLinear.from_linears(one, other)
     assert torch.equal(weight_of(product), weight)
     assert not [*one.parameters(), *other.parameters()]
 
@@ -59,7 +59,7 @@ def test_layers_lose_the_weights_that_are_taken_from_them(dtype: torch.dtype) ->
 def test_a_layer_s_bias_is_taken_along() -> None:
     layer, x = Linear(8, 4), random(3, 8)
     expected = layer(x)
-    assert torch.allclose(PackedLinear.taking(layer)(x), expected)
+    assert torch.allclose(PackedLinear.from_linears(layer)(x), expected)
 
 
 def test_what_cannot_be_laid_out_is_left_as_it_is() -> None:

@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from cloner.engine.checkpoint import FILES, pull_checkpoint
+from cloner.engine.checkpoint import pull_checkpoint
+from cloner.engine.checkpoint_files import FILES
 from cloner.errors import BadSetting, ClonerError, MissingPackage, UsageError
 
 Hub = Callable[..., None]

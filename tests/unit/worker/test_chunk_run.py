@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.engine.base import UNWATCHED, SpeechRequest, SpeechResult, Watch
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SpeechRequest, SpeechResult
 from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken, WorkerBroken
 from cloner.output.audio_files import codes_part
@@ -42,10 +42,10 @@ def progress(workers: Workers) -> ChunkProgress:
 def test_a_worker_is_busy_while_it_speaks_and_then_ready(workers: Workers, tmp_path: Path) -> None:
     class Watching(FakeEngine):
         def speak(
-            self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
         ) -> Generator[SpeechResult, None, None]:
             assert state(workers) == "busy"
-            yield from super().speak(lines, watch)
+            yield from super().speak(requests, observer)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     tally = run_chunk(workers.runtime(engine=Watching()), chunk)
@@ -74,12 +74,14 @@ def test_a_segment_that_was_cut_is_marked_and_warned_of_once(
 class Broken(FakeEngine):
     """Breaks at a text with "broken" in it, as where the GPU's context is dead; not in words that anybody knows."""
 
-    def speak(self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Generator[SpeechResult, None, None]:
-        for line in lines:
-            watch.started(line.segment)
-            if "broken" in line.text:
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Generator[SpeechResult, None, None]:
+        for request in requests:
+            observer.started(request.segment)
+            if "broken" in request.text:
                 raise FileNotFoundError("kernels.bin")
-            yield from super().speak([line])
+            yield from super().speak([request])
 
 
 def test_an_engine_that_breaks_leaves_its_segment_under_suspicion_and_the_rest_to_a_fresh_one(
@@ -196,9 +198,9 @@ def test_a_worker_that_speaks_again_is_not_broken(two: Workers, tmp_path: Path) 
 def test_a_segment_without_an_answer_is_not_lost(workers: Workers, tmp_path: Path) -> None:
     class Forgetful(FakeEngine):
         def speak(
-            self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
         ) -> Generator[SpeechResult, None, None]:
-            yield from super().speak(list(lines)[:2], watch)
+            yield from super().speak(list(requests)[:2], observer)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     with pytest.raises(EngineBroken, match="it gave 1 segments no answer"):
@@ -229,12 +231,12 @@ def test_a_file_that_another_batch_put_there_is_spoken_anew(workers: Workers, tm
 def test_a_batch_that_is_cancelled_stops_in_the_middle_of_a_segment(workers: Workers, tmp_path: Path) -> None:
     class Cancelling(FakeEngine):
         def speak(
-            self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
         ) -> Generator[SpeechResult, None, None]:
-            yield from super().speak(islice(lines, 1), watch)
+            yield from super().speak(islice(requests, 1), observer)
             workers.redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
             self._segment_s = 1e6
-            yield from super().speak(lines, watch)
+            yield from super().speak(requests, observer)
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     tally = run_chunk(workers.runtime(engine=Cancelling()), chunk)
@@ -257,9 +259,9 @@ def test_a_record_that_cannot_be_written_ends_the_chunk_with_a_sentence(
 def test_a_chunk_that_is_cut_short_is_not_finished(workers: Workers, tmp_path: Path) -> None:
     class Stopped(FakeEngine):
         def speak(
-            self, lines: Iterable[SpeechRequest], watch: Watch = UNWATCHED
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
         ) -> Generator[SpeechResult, None, None]:
-            yield next(super().speak(lines, watch))
+            yield next(super().speak(requests, observer))
             raise SystemExit
 
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
