@@ -1,4 +1,4 @@
-"""The batched engine's decoder alone, and how fast it is."""
+"""The batched engine's scheduler without the codec, and its speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREFIX_BYTES = 2**30
 
 @torch.inference_mode()
 def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[Model, PromptBuilder]:
-    """As `BatchedEngine` loads it."""
+    """The model and its prompts, as in `load_pipeline`."""
     upstream = fish.load_text2semantic(directory, device, precision)
     model = Model(upstream)
     return model, PromptBuilder(upstream.tokenizer, model.positions)
@@ -33,7 +33,7 @@ def load_model(directory: Path, device: torch.device, precision: torch.dtype) ->
 
 @torch.inference_mode()
 def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: int) -> Scheduler:
-    """As `BatchedEngine` makes it, but with `slots` of `positions` whatever the memory."""
+    """A scheduler as in `load_pipeline`, but with `slots` of `positions`, whatever the memory."""
     cache = KVCache(model.slow, slots, positions, model.dtype, model.device)
     decoder = Decoder(model, cache, positions)
     step_runner = StepRunner(decoder, deterministic=False)
@@ -44,22 +44,22 @@ def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: 
 
 
 def decoding_rate(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
-    """Frames a second from the first step, when all prompts are read, until the last request is finished. There are no
-    more requests than slots."""
+    """Frames a second from the first step, when all prompts are read, until the last request is finished. `requests`
+    must not be more than the slots."""
     began: list[float] = []
     device = scheduler.decoder.model.device
     step = scheduler.step_runner.step
 
-    def noted_step(active: int, longest: int) -> PendingStatuses:
+    def timed_step(active: int, max_position: int) -> PendingStatuses:
         if not began:
             wait_for(device)
             began.append(time.perf_counter())
-        return step(active, longest)
+        return step(active, max_position)
 
-    with patch.object(scheduler.step_runner, "step", noted_step):
+    with patch.object(scheduler.step_runner, "step", timed_step):
         codes = [codes_of(result) for result in scheduler.run(requests)]
     wait_for(device)
     seconds = time.perf_counter() - began[0]
     if len(codes) != len(requests):
-        raise RuntimeError(f"{len(codes)} of {len(requests)} segments were spoken")
+        raise RuntimeError(f"{len(codes)} of {len(requests)} segments were decoded")
     return sum(item.shape[1] for item in codes) / seconds

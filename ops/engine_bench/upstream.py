@@ -1,4 +1,4 @@
-"""fish-speech 0.1.0 as it comes: its own loading, its `generate_long`, its codec, one text at a time."""
+"""fish-speech 0.1.0 unchanged: its own loading, its `generate_long`, its codec, one text at a time."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def load_codec(directory: Path, device: torch.device) -> fish.Codec:
 
 
 def speak(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, float]:
-    """Codes ``[codebooks, frames]`` of one request, and the seconds that the frames after the first took: the first one
-    comes from reading the prompt."""
+    """Codes ``[codebooks, frames]`` of one request, and the seconds for the frames after the first, which belongs to
+    reading the prompt."""
     began: list[float] = []
 
     device = next(model.parameters()).device
@@ -55,13 +55,13 @@ def speak(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, fl
         frame: Tensor = fish_inference.decode_one_token(**arguments)
         return frame
 
-    _hold_back_the_end(model)
+    _suppress_end(model)
     responses = fish_inference.generate_long(
         model=model,
         device=device,
         decode_one_token=decode_one_token,
         text=request.text,
-        max_new_tokens=request.generation.max_new_tokens + 1,  # it takes the last one for the end token, and drops it
+        max_new_tokens=request.generation.max_new_tokens + 1,  # it drops the last one, as if it were the end token
         temperature=request.generation.temperature,
         top_p=request.generation.top_p,
         repetition_penalty=request.generation.repetition_penalty,
@@ -74,9 +74,9 @@ def speak(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, fl
 
 
 def decoding_rate(model: fish.Text2Semantic, request: SpeechRequest) -> float:
-    """Frames a second while one request is decoded, its prompt left out."""
+    """Frames a second of one request, without its prompt."""
     codes, seconds = speak(model, request)
-    return codes.shape[1] / seconds  # one came with the prompt, and one more than these was decoded and dropped
+    return codes.shape[1] / seconds  # the first came with the prompt, and one more was decoded and dropped
 
 
 @torch.inference_mode()
@@ -89,13 +89,13 @@ def decode(codec: fish.Codec, codes: Tensor) -> Tensor:
 
 
 def wait_for(device: torch.device) -> None:
-    """Let a GPU finish what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _hold_back_the_end(model: fish.Text2Semantic) -> None:
-    """Make every segment as long as it may be."""
+def _suppress_end(model: fish.Text2Semantic) -> None:
+    """Suppress the end token, so that every segment reaches its maximum length."""
     if "forward_generate" in vars(model):
         return
     forward, end = model.forward_generate, fish.end_token(model)

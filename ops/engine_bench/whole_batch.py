@@ -1,7 +1,8 @@
-"""A whole batch, from nothing to WAV files, against the design that it grew from: one process a worker, which loads
-upstream's models once and speaks its speakers' texts one by one.
+"""A whole batch to WAV files, loading included, against a plain design: one process a worker, which loads upstream's
+models once and generates its speakers' texts one by one.
 
-Ours is measured twice: the engine in as many processes, and `cloner run` with its Redis, launcher and collector.
+Ours is measured twice: the engine in the same number of processes, and `cloner run` with its Redis, launcher and
+collector.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WORKERS = 2
 
 
 def rows(directory: Path, size: str, goal: str) -> list[Row]:
-    """Once: upstream takes minutes. Both sides get the same threads: the cores divided by the workers."""
+    """One run, since upstream takes minutes. Both sides get the same threads: the cores divided by the workers."""
     threads = max(1, len(os.sched_getaffinity(0)) // WORKERS)
     with (
         tempfile.TemporaryDirectory(prefix="cloner-bench-batch-") as folder,
@@ -66,7 +67,7 @@ def rows(directory: Path, size: str, goal: str) -> list[Row]:
 
 
 def _product_s(directory: Path, voices: list[Voice], folder: Path) -> float:
-    """Everything that `cloner run` does."""
+    """Seconds that `cloner run` takes."""
     folder.mkdir()
     for speaker, voice in enumerate(voices):
         np.save(folder / f"{speaker}.npy", voice.codes)
@@ -98,7 +99,7 @@ def _product_s(directory: Path, voices: list[Voice], folder: Path) -> float:
 
 
 def _processes_s(speak: Speak, directory: Path, voices: list[Voice], folder: Path) -> float:
-    """Speakers dealt round-robin to a process each worker."""
+    """Seconds for one process a worker, to which the speakers are assigned round-robin."""
     context = get_context("spawn")
     began = time.perf_counter()
     workers = [
@@ -117,7 +118,7 @@ def _processes_s(speak: Speak, directory: Path, voices: list[Voice], folder: Pat
 
 
 def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> None:
-    """What one worker of the old design does."""
+    """The work of one process with upstream's code."""
     model = upstream.load_model(directory, CPU, torch.float32)
     codec = upstream.load_codec(directory, CPU)
     folder.mkdir(parents=True)
@@ -129,7 +130,7 @@ def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> Non
 
 
 def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
-    """The same with the batched engine, with a worker's default settings."""
+    """The same with the batched engine and a worker's default settings."""
     settings = Settings()
     engine = BatchedEngine(directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots))
     engine.load(lambda _line: None)
@@ -140,7 +141,7 @@ def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """Whether all is there, and as long as it should be: a figure for less work is no figure."""
+    """Raise `RuntimeError` unless all files exist and have the same length: otherwise the times are not comparable."""
     durations = [soundfile.info(path).frames for path in folder.rglob("*.wav")]
     if len(durations) != SPEAKERS * TEXTS or len(set(durations)) != 1:
         raise RuntimeError(f"{folder} holds {len(durations)} files of {set(durations)} samples")

@@ -1,4 +1,4 @@
-"""What is spoken: voices, requests of a fixed number of frames, codes for the codec."""
+"""Inputs of the benchmarks: voices, requests of a fixed number of frames, codes for the codec."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_voice(seed: int, frames: int = REFERENCE_FRAMES) -> Voice:
 def make_requests(
     frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None
 ) -> list[SpeechRequest]:
-    """A request for each of `frames`, which it has exactly: the end token is held back so long, and comes too late."""
+    """A request for each of `frames`, with exactly that number: its minimum and its maximum are the same."""
     lengths = list(frames)
     return [
         SpeechRequest(
@@ -45,17 +45,17 @@ def make_requests(
 
 
 def codes_of(result: SegmentCodes | SegmentFailure) -> Tensor:
-    """The codes of an result. Raises `RuntimeError` if there are none: a figure without the work is no figure."""
+    """The codes of a result. Raises `RuntimeError` if the segment failed: its time would not count."""
     if isinstance(result, SegmentCodes):
         return result.codes
-    raise RuntimeError(f"segment {result.segment} was not spoken: {result.message}")
+    raise RuntimeError(f"segment {result.segment} was not generated: {result.message}")
 
 
 def audio_of(result: SegmentAudio | SegmentFailure) -> Audio:
-    """The audio of an result. Raises `RuntimeError` if there is none."""
+    """The audio of a result. Raises `RuntimeError` if the segment failed."""
     if isinstance(result, SegmentAudio):
         return result.audio
-    raise RuntimeError(f"segment {result.segment} was not spoken: {result.message}")
+    raise RuntimeError(f"segment {result.segment} was not generated: {result.message}")
 
 
 def make_codes(segments: int, frames: int) -> list[Tensor]:

@@ -43,7 +43,7 @@ def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, Se
     return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
 
 
-def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
+def test_loading_logs_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
     engine = make_engine(tiny, slots=5, deterministic=False)
     said: list[str] = []
     engine.load(said.append)
@@ -69,7 +69,7 @@ def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkey
     engine.close()
 
 
-def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
+def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
     requests = [make_request(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
     requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
     results = {result.segment: result for result in engine.speak(iter(requests))}
@@ -85,11 +85,11 @@ def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
         assert np.abs(result.audio).max() > 0.01
 
 
-def test_a_chunk_of_no_lines_is_over_at_once(engine: BatchedEngine) -> None:
+def test_a_chunk_without_requests_ends_at_once(engine: BatchedEngine) -> None:
     assert list(engine.speak([])) == []
 
 
-def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> None:
+def test_recordings_become_codes_that_can_be_a_voice(engine: BatchedEngine) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * FRAME_SAMPLES).astype(np.float32)
     (codes,) = engine.encode([noise])
     assert codes.shape == (10, 10)
@@ -101,7 +101,7 @@ def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> No
 
 
 def test_neither_torchs_compiler_nor_transformers_are_imported_by_a_load(tiny: Path) -> None:
-    """They would take three seconds of every worker's start, for nothing."""
+    """They would take three seconds of every worker's start."""
     script = (
         "import sys, torch; from pathlib import Path\n"
         "from cloner.engine.batched import BatchedEngine; from cloner.engine.pipeline import Options\n"
@@ -123,7 +123,7 @@ def test_the_codecs_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> 
     assert [call.args[2] for call in load.call_args_list] == [fish.CodecPart.DECODER, fish.CodecPart.ENCODER]
 
 
-def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
+def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_generated(
     engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [make_request(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
@@ -133,7 +133,7 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
     begin = use.steps
 
     def waiting_step(active: int, longest: int) -> Any:
-        if use.steps == begin + 5:  # the shortest of the first three is over: wait until nobody listens
+        if use.steps == begin + 5:  # the shortest of the first three is finished: wait until the generator is closed
             waiting.set()
             assert stopped.wait(30)
         return step(active, longest)
@@ -145,12 +145,12 @@ def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
         next(results)
         assert waiting.wait(30)
         results.close()
-    assert use.steps == begin + 6, "the step under way was the last"
+    assert use.steps == begin + 6, "the step in progress was the last"
     after = spoken(engine, requests)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
 
 
-def test_what_is_in_hand_is_said_and_a_watch_stops_within_a_step(engine: BatchedEngine) -> None:
+def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: BatchedEngine) -> None:
     requests = [make_request(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
     begin = engine.steps
     observer = StopWhen(lambda: engine.steps >= begin + 3)
@@ -159,9 +159,7 @@ def test_what_is_in_hand_is_said_and_a_watch_stops_within_a_step(engine: Batched
     assert engine.steps == begin + 3
 
 
-def test_what_goes_wrong_while_decoding_reaches_the_caller(
-    engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_while_decoding_reaches_the_caller(engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     step = engine.pipeline.scheduler.step_runner.step
     begin = engine.pipeline.scheduler.usage.steps
 
@@ -179,7 +177,7 @@ def test_what_goes_wrong_while_decoding_reaches_the_caller(
         next(results)
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
         make_engine(tmp_path / "nothing").load(said.append)
@@ -187,7 +185,7 @@ def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_too_little_memory_for_a_slot_is_told(tiny: Path, deterministic: bool) -> None:
+def test_too_little_memory_for_a_slot_is_reported(tiny: Path, deterministic: bool) -> None:
     engine = make_engine(tiny, memory_gb=0.5, deterministic=deterministic)
     least = 3 if deterministic else 1
     with pytest.raises(LoadFailed, match=rf"^{least} slot\(s\) need 1\.0 GB.*of the 0\.5 GB that the worker may use"):
@@ -195,14 +193,14 @@ def test_too_little_memory_for_a_slot_is_told(tiny: Path, deterministic: bool) -
     engine.close()
 
 
-def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_does_not_find_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
     with pytest.raises(LoadFailed, match="finds no GPU"):
         engine.load(lambda _line: None)
 
 
-def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to(*_args: Any, **_options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -211,7 +209,7 @@ def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pyte
         make_engine(tiny).load(lambda _line: None)
 
 
-def test_closing_lets_the_models_go(tiny: Path) -> None:
+def test_closing_releases_the_models(tiny: Path) -> None:
     engine = make_engine(tiny)
     engine.load(lambda _line: None)
     spoken(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])

@@ -23,8 +23,8 @@ def finished(segment: int, frames: int) -> SegmentCodes:
     return SegmentCodes(make_request(make_voice(0), segment), codes, truncated=False)
 
 
-class Sounding:
-    """A codec whose samples are the segment's number; 13 is no number to it."""
+class StubCodec:
+    """A codec whose samples are the segment's number; for segment 13, one of them is NaN."""
 
     device = CPU
 
@@ -39,10 +39,10 @@ class Sounding:
 
 @pytest.fixture
 def stage() -> CodecStage:
-    return CodecStage(cast(CodecDecoder, Sounding()))
+    return CodecStage(cast(CodecDecoder, StubCodec()))
 
 
-def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
+def test_on_a_cpu_the_result_comes_at_once(tiny: Path) -> None:
     stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
     results: list[SegmentAudio | SegmentFailure] = []
     for segment, frames in ((5, 3), (2, 1)):
@@ -54,7 +54,7 @@ def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
     assert len(results) == 2
 
 
-def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_is_heard(tiny: Path) -> None:
+def test_a_stopped_chunk_ends_within_a_piece_and_the_next_one_is_decoded(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, 1024)
     codec._piece_frames = 4
     stage, results, asked = CodecStage(codec), list[SegmentAudio | SegmentFailure](), []
@@ -72,7 +72,7 @@ def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_
     assert stage.pieces == 3 + 10
 
 
-def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
+def test_audio_that_is_not_finite_fails_its_segment_alone(stage: CodecStage) -> None:
     results: list[SegmentAudio | SegmentFailure] = []
     # Waiting together, as on a GPU.
     stage._waiting.extend((finished(segment, 2 + segment % 2), results.append, None) for segment in (12, 13, 14))
@@ -90,7 +90,7 @@ def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
 
 
 def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
-    whole = Sounding()
+    whole = StubCodec()
 
     def decode(codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
@@ -110,7 +110,7 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
     assert (results[1].code, results[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
 
 
-def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
+def test_a_lost_device_is_no_segments_fault(stage: CodecStage) -> None:
     def decode(_codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 

@@ -48,7 +48,7 @@ def eight_requests(**generation: Any) -> list[SpeechRequest]:
 
 @contextmanager
 def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """All slow and fast logits that are made within it."""
+    """Collects all slow and fast logits that are computed in the context."""
     slow: list[Tensor] = []
     fast: list[Tensor] = []
     make_slow, make_fast = Model.logits, Model.fast_logits
@@ -66,7 +66,7 @@ def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
 
 @torch.inference_mode()
 def upstream_logits(model: fish.Text2Semantic, request: SpeechRequest, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """What upstream makes of the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
+    """Upstream's logits for the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
     prompt = torch.cat(
         [
             fish.reference_prompt(model.tokenizer, request.voice.text, request.voice.codes),
@@ -77,9 +77,9 @@ def upstream_logits(model: fish.Text2Semantic, request: SpeechRequest, codes: Te
     begin = model.tokenizer.semantic_begin_id
     frames = torch.cat([codes[:1] + begin, codes])
     whole = torch.cat([prompt, frames[:, :-1]], dim=1)[None]
-    model.max_seq_len = -1  # caches anew
+    model.max_seq_len = -1  # makes upstream allocate new caches
     model.setup_caches(1, model.config.max_seq_len, torch.float32)
-    # The base class's, for the derived one cannot return all positions; it adds only the projection.
+    # The method of the base class returns all positions; that of the derived class cannot, and adds only a projection.
     out = super(type(model), model).forward_generate(whole, torch.arange(whole.shape[2]), return_all=True)
     hidden = model.fast_project_in(out.hidden_states)
     ours = [*range(begin, begin + END), fish.end_token(model)]
@@ -105,9 +105,9 @@ def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
     requests = eight_requests(max_new_tokens=24, min_new_tokens=24)
     with recorded_logits() as (slow, fast):
         results = [result for result in scheduler.run(requests) if isinstance(result, SegmentCodes)]
-    assert len(slow) == 25, "one step more tells whether a segment would have gone on"
+    assert len(slow) == 25, "one step more shows whether a segment would have continued"
     upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
-    # All begin and end together, so they come in the order of their slots.
+    # All start and end together, so they come in the order of their slots.
     for slot, result in enumerate(results):
         expected_slow, expected_fast = upstream_logits(upstream, result.request, result.codes)
         for frame in range(24):
@@ -117,8 +117,8 @@ def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
 
 
 def greedy_upstream(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, int]:
-    """Upstream's greedy codes with its logits masked as ours are, and how many frames it was sure of: there the two
-    best logits never come closer than 1e-4."""
+    """Upstream's greedy codes with its logits masked as ours are, and the number of frames before the two best logits
+    first come closer than 1e-4."""
     forward, forward_fast = model.forward_generate, model.forward_generate_fast
     mask = torch.full((model.config.vocab_size,), -torch.inf)
     begin = model.tokenizer.semantic_begin_id
@@ -173,7 +173,7 @@ def test_greedy_codes_are_those_of_upstream_in_every_slot_whatever_the_neighbour
     scheduler = make_scheduler(checkpoint, 4, resampling=False)
     seen = set()
     for turn in range(4):
-        # All are as long, so they keep their order, and each turn moves every segment to another slot.
+        # All have the same length, so they keep their order, and each turn moves every segment to another slot.
         with patch.object(scheduler.decoder, "generated_codes", wraps=scheduler.decoder.generated_codes) as take:
             spoken = codes_of(scheduler, requests[turn:] + requests[:turn])
         seen |= {(segment, call.args[0]) for segment, call in zip(spoken, take.call_args_list, strict=True)}

@@ -1,4 +1,4 @@
-"""What a segment's codes depend on: its request, and with `deterministic` nothing else."""
+"""A segment's codes depend on its request, and with `deterministic` on nothing else."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def deterministic(tiny: Path) -> Scheduler:
     return make_scheduler(tiny, 3, deterministic=True)
 
 
-def test_a_segment_that_moves_to_another_slot_goes_on_as_it_was(deterministic: Scheduler) -> None:
-    # The first two look longer and are not, so the third moves up twice.
+def test_a_segment_that_moves_to_another_slot_continues_unchanged(deterministic: Scheduler) -> None:
+    # The first two are estimated to be longer and are not, so the third moves twice.
     mover = fixed_request(make_voice(2), 2, 30, text="Hm.", temperature=1.0, repetition_penalty=1.5)
     requests = [fixed_request(make_voice(n), n, 6 + 6 * n) for n in range(2)]
     with patch.object(deterministic.decoder, "move", wraps=deterministic.decoder.move) as move:
@@ -34,8 +34,8 @@ def test_a_segment_that_moves_to_another_slot_goes_on_as_it_was(deterministic: S
 
 @contextmanager
 def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
-    """Within it, each finished segment's slot, and all keys and values that are in it: a difference in their last bits
-    would sooner or later choose another code."""
+    """Collects each finished segment's slot, and the keys and values in it: a difference in their last bits would
+    sooner or later select another code."""
     states = []
     decoder = scheduler.decoder
     take = decoder.generated_codes
@@ -49,7 +49,7 @@ def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(seed: int, deterministic: Scheduler) -> None:
+def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int, deterministic: Scheduler) -> None:
     random = np.random.default_rng(seed)
     requests = [
         make_request(
@@ -99,10 +99,8 @@ def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(t
 
 
 @pytest.mark.parametrize(("fixed", "together"), [(True, {1}), (False, {1, 3})])
-def test_several_texts_are_read_at_once_unless_their_figures_may_not_depend_on_each_other(
-    fixed: bool, together: set[int], tiny: Path
-) -> None:
-    # Too small a difference to be seen at this size, so the calls are counted. A reference is always read alone.
+def test_several_texts_are_read_at_once_unless_deterministic(fixed: bool, together: set[int], tiny: Path) -> None:
+    # At this size the difference in values is too small, so the calls are counted. A reference is always read alone.
     scheduler = make_scheduler(tiny, 3, deterministic=fixed)
     with patch.object(scheduler.decoder, "prefill", wraps=scheduler.decoder.prefill) as fill:
         codes_of(scheduler, [fixed_request(make_voice(n), n, 1) for n in range(3)])

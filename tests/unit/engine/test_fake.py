@@ -28,7 +28,7 @@ def spoken(one: SpeechRequest) -> SegmentAudio:
     return result
 
 
-def test_the_same_line_sounds_the_same_whatever_its_number() -> None:
+def test_the_same_request_gives_the_same_audio_whatever_its_number() -> None:
     assert np.array_equal(spoken(fake_request(segment=3)).audio, spoken(fake_request(segment=4)).audio)
 
 
@@ -42,7 +42,7 @@ def test_the_same_line_sounds_the_same_whatever_its_number() -> None:
     ],
     ids=["text", "voice", "seed", "generation"],
 )
-def test_each_thing_that_a_segment_is_made_of_changes_its_sound(other: SpeechRequest) -> None:
+def test_text_voice_seed_and_parameters_each_change_the_audio(other: SpeechRequest) -> None:
     one = spoken(fake_request())
     assert one.frames == spoken(other).frames
     assert not np.array_equal(one.audio, spoken(other).audio)
@@ -53,7 +53,7 @@ def test_length_grows_with_the_text_from_half_a_second_on() -> None:
     assert 0.5 <= lengths[0] == lengths[1] < lengths[2] < lengths[3]
 
 
-def test_a_segment_keeps_to_its_least_and_greatest_number_of_frames() -> None:
+def test_a_segment_keeps_to_its_minimum_and_maximum_number_of_frames() -> None:
     assert spoken(fake_request(text="a" * 500, max_new_tokens=30)).frames == 30
     assert spoken(fake_request(text="a" * 500, max_new_tokens=30)).truncated
     assert not spoken(fake_request(text="a" * 20, max_new_tokens=28)).truncated
@@ -61,7 +61,7 @@ def test_a_segment_keeps_to_its_least_and_greatest_number_of_frames() -> None:
     assert spoken(fake_request(text="a", max_new_tokens=2)).audio.size == 2 * 2048
 
 
-def test_sound_is_audible_without_clipping() -> None:
+def test_audio_is_audible_without_clipping() -> None:
     audio = spoken(fake_request()).audio
     assert audio.dtype == np.float32
     assert 0.1 < np.sqrt(np.mean(audio**2)) < np.abs(audio).max() < 1
@@ -73,14 +73,14 @@ def test_frames_follow_each_other_without_a_click() -> None:
     assert steps[2047::2048].max() <= steps[:2047].max() * 1.01
 
 
-def test_half_a_second_of_sound_is_cheap() -> None:
+def test_half_a_second_of_audio_is_cheap() -> None:
     requests = [fake_request(segment=segment, seed=segment) for segment in range(200)]
     begin = time.process_time()
     assert len(list(FakeEngine().speak(requests))) == 200
     assert time.process_time() - begin < 200 * 0.002  # ten times what it takes
 
 
-def test_a_line_with_unusable_codes_fails_alone() -> None:
+def test_a_request_with_unusable_codes_fails_alone() -> None:
     bad = Voice(np.zeros((9, 5), dtype=np.int32), "reference")
     first, second = FakeEngine().speak([fake_request(0, voice=bad), fake_request(1)])
     assert isinstance(first, SegmentFailure)
@@ -88,7 +88,7 @@ def test_a_line_with_unusable_codes_fails_alone() -> None:
     assert isinstance(second, SegmentAudio)
 
 
-def test_slots_decide_how_many_lines_are_drawn_and_wait_together() -> None:
+def test_as_many_requests_as_slots_are_drawn_at_once() -> None:
     drawn = []
 
     def requests() -> Iterator[SpeechRequest]:
@@ -111,7 +111,7 @@ def test_slots_take_the_time_of_one_segment(monkeypatch: pytest.MonkeyPatch) -> 
     assert waits == [0.5, 0.5, 0.25, 0.25, 0.25]
 
 
-def test_what_is_in_hand_is_said_and_dropped_when_it_is_stopped() -> None:
+def test_the_observer_gets_started_segments_and_they_are_dropped_when_it_stops() -> None:
     engine = FakeEngine(slots=2, segment_s=0.01)
     observer = StopWhen(lambda: len(observer.started_segments) > 2)
     assert [result.segment for result in engine.speak([fake_request(segment) for segment in range(5)], observer)] == [
@@ -122,7 +122,7 @@ def test_what_is_in_hand_is_said_and_dropped_when_it_is_stopped() -> None:
     assert engine.steps > 2
 
 
-def test_loading_takes_its_time_and_says_both_models() -> None:
+def test_loading_takes_its_time_and_logs_both_models() -> None:
     said: list[str] = []
     begin = time.monotonic()
     FakeEngine(load_s=0.05).load(said.append)

@@ -26,7 +26,7 @@ def scheduler(tiny: Path) -> Scheduler:
 
 @contextmanager
 def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[PrefixCache]:
-    """Within it, the scheduler knows no reference yet."""
+    """Gives the scheduler an empty prefix cache within the context."""
     kept = scheduler.prefixes
     scheduler.prefixes = PrefixCache(scheduler.decoder, scheduler.prompts, room)
     yield scheduler.prefixes
@@ -54,7 +54,7 @@ def test_another_transcript_of_the_same_recording_is_another_reference(scheduler
 
 
 @pytest.mark.parametrize("book", range(10))
-def test_a_voice_that_differs_in_one_codebook_is_spoken_as_if_it_were_alone(book: int, scheduler: Scheduler) -> None:
+def test_a_voice_that_differs_in_one_codebook_is_a_voice_of_its_own(book: int, scheduler: Scheduler) -> None:
     voice = make_voice(0)
     codes = voice.codes.copy()
     codes[book] = np.random.default_rng(1).permutation(codes[book])
@@ -66,7 +66,7 @@ def test_a_voice_that_differs_in_one_codebook_is_spoken_as_if_it_were_alone(book
         with fresh_prefixes(scheduler):
             together = codes_of(scheduler, order)
         assert np.array_equal(together[1], alone)
-        assert not np.array_equal(together[0], alone), "the other voice should be heard to be another"
+        assert not np.array_equal(together[0], alone), "the voices should differ"
 
 
 def prefix_bytes(scheduler: Scheduler, voice: Voice) -> int:
@@ -76,7 +76,7 @@ def prefix_bytes(scheduler: Scheduler, voice: Voice) -> int:
 
 
 @pytest.mark.parametrize(("room", "kept"), [(0, 0), (1, 1), (2, 2), (5, 3)])
-def test_no_reference_is_read_twice_for_a_chunk_and_those_with_room_stay_for_the_next(
+def test_no_reference_is_read_twice_for_a_chunk_and_those_within_capacity_are_kept(
     room: int, kept: int, scheduler: Scheduler
 ) -> None:
     voices = [make_voice(n) for n in range(3)]
@@ -84,7 +84,9 @@ def test_no_reference_is_read_twice_for_a_chunk_and_those_with_room_stay_for_the
     with fresh_prefixes(scheduler, room * prefix_bytes(scheduler, voices[0])) as prefixes:
         codes_of(scheduler, requests)
         assert prefixes.computed == 3
-        assert list(prefixes._entries) == [voice.key for voice in voices[3 - kept :]], "the longest unused goes first"
+        assert list(prefixes._entries) == [voice.key for voice in voices[3 - kept :]], (
+            "the least recently used is evicted first"
+        )
         assert not prefixes._tokens
         codes_of(scheduler, requests)
         assert prefixes.computed == 3 + (3 - kept)
@@ -104,7 +106,7 @@ class Stored:
         return Stored(device)
 
 
-def test_what_has_no_room_on_the_device_waits_on_the_host_until_the_chunk_ends() -> None:
+def test_entries_beyond_the_capacity_are_in_host_memory_until_the_chunk_ends() -> None:
     decoder = MagicMock(model=SimpleNamespace(device="gpu"))
     decoder.cache.read.side_effect = lambda *_: Stored("gpu")
     prompts = MagicMock()

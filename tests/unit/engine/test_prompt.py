@@ -29,7 +29,7 @@ def prompts(model: fish.Text2Semantic) -> PromptBuilder:
 
 
 class Seen(Exception):
-    """Carries the prompt that upstream made."""
+    """Carries the prompt that upstream has made."""
 
 
 def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tensor:
@@ -71,7 +71,7 @@ def test_prefix_and_text_are_the_prompt_that_upstream_makes(
     assert torch.equal(torch.cat([prefix.codes, rest.codes]), expected.codes)
 
 
-def test_tokens_know_their_codes_where_they_are_frames(prompts: PromptBuilder, model: fish.Text2Semantic) -> None:
+def test_tokens_that_are_frames_have_their_codes(prompts: PromptBuilder, model: fish.Text2Semantic) -> None:
     voice = make_voice(0, frames=7)
     prefix = prompts.prefix(voice)
     assert prefix.codes.shape == (len(prefix), 10)

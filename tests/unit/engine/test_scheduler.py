@@ -32,7 +32,7 @@ from tests.support.engine_requests import (
 
 @pytest.fixture(scope="module")
 def scheduler(tiny: Path) -> Scheduler:
-    """Four slots. A test that changes its model changes it back."""
+    """Four slots. A test that changes its model restores it."""
     return make_scheduler(tiny, 4)
 
 
@@ -43,7 +43,7 @@ def voice() -> Voice:
 
 @contextmanager
 def changed(product: PackedLinear, change: Callable[[Tensor], object]) -> Iterator[None]:
-    """Within it, the product's weight is what `change` made of it."""
+    """Applies `change` to the product's weight within the context."""
     weight = weight_of(product)
     change(weight)
     with patch.object(product, "_weight", PackedLinear(weight)._weight):
@@ -51,7 +51,7 @@ def changed(product: PackedLinear, change: Callable[[Tensor], object]) -> Iterat
 
 
 def changed_end(scheduler: Scheduler, change: Callable[[Tensor], object]) -> AbstractContextManager[None]:
-    """Within it, the weights that decide on the end are changed. The first one alone matters after a frame."""
+    """Changes the weights of the end token within the context. After a frame, only the first one has an effect."""
     return changed(scheduler.decoder.model._head, lambda weight: change(weight[END]))
 
 
@@ -68,7 +68,7 @@ def one_spoken(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes:
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
-def test_every_line_gets_exactly_one_answer(slots: int, count: int, tiny: Path) -> None:
+def test_every_request_gets_exactly_one_result(slots: int, count: int, tiny: Path) -> None:
     scheduler = make_scheduler(tiny, slots)
     requests = [fixed_request(make_voice(n % 3), n, 1 + n % 4) for n in range(count)]
     results = list(scheduler.run(requests))
@@ -81,7 +81,7 @@ def test_every_line_gets_exactly_one_answer(slots: int, count: int, tiny: Path) 
         assert result.codes.shape == (10, result.request.generation.max_new_tokens)
 
 
-def test_a_free_slot_is_filled_at_once_with_the_longest_that_waits(tiny: Path, voice: Voice) -> None:
+def test_a_free_slot_is_filled_at_once_with_the_longest_waiting_segment(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     starts, rows = [], []
     start, step = scheduler.decoder.start, scheduler.step_runner.step
@@ -96,26 +96,26 @@ def test_a_free_slot_is_filled_at_once_with_the_longest_that_waits(tiny: Path, v
 
     with patch.object(scheduler.decoder, "start", started), patch.object(scheduler.step_runner, "step", stepped):
         codes_of(scheduler, [fixed_request(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
-    # Each takes a step more than it has frames, for its end.
+    # Each takes one step more than it has frames, for its end.
     assert starts == [(0, 0, 10), (0, 1, 8), (8, 1, 6), (10, 0, 5), (14, 1, 4), (15, 0, 2)]
     assert rows == [2] * 17 + [1], "the last one moves to the first slot"
     assert (scheduler.usage.steps, scheduler.usage.frames) == (18, 29)
     assert scheduler.usage.occupancy == 29 / 36
 
 
-def test_the_longest_text_is_guessed_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
-    # All are cut at the same step, so they come in the order of their slots.
+def test_the_longest_text_is_estimated_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
+    # All are truncated at the same step, so they come in the order of their slots.
     texts = ["Short.", "The longest text of all three.", "A longer text."]
     results = list(scheduler.run(fixed_request(voice, n, 50, text) for n, text in enumerate(texts)))
     assert [result.request.segment for result in results if isinstance(result, SegmentCodes)] == [1, 2, 0]
 
 
-def test_occupancy_is_nothing_before_the_first_step(tiny: Path) -> None:
+def test_occupancy_is_zero_before_the_first_step(tiny: Path) -> None:
     assert make_scheduler(tiny, 1).usage.occupancy == 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_an_end_that_always_wants_to_come_waits_for_the_least_frames(
+def test_the_end_token_is_suppressed_until_the_minimum_number_of_frames(
     frames: int, scheduler: Scheduler, voice: Voice
 ) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(1e6)):
@@ -131,7 +131,7 @@ def test_a_segment_does_not_begin_with_its_end(sign: int, scheduler: Scheduler, 
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_a_segment_that_never_ends_is_cut_and_says_so(frames: int, scheduler: Scheduler, voice: Voice) -> None:
+def test_a_segment_that_never_ends_is_truncated(frames: int, scheduler: Scheduler, voice: Voice) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(-1e6)):
         result = one_spoken(scheduler, make_request(voice, min_new_tokens=0, max_new_tokens=frames))
     assert result.codes.shape == (10, frames)
@@ -154,7 +154,7 @@ def test_segments_are_never_longer_than_the_codec_takes(
     ],
     ids=["too long", "outside the codebook", "nine codebooks"],
 )
-def test_a_line_that_cannot_be_spoken_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
+def test_a_request_that_cannot_be_generated_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
     requests = [make_request(make_voice(1), n) for n in range(3)]
     requests[1] = make_request(voice, 1)
     results = list(scheduler.run(requests))
@@ -163,7 +163,9 @@ def test_a_line_that_cannot_be_spoken_fails_alone(voice: Voice, code: str, sched
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
-def test_a_long_segment_gets_a_longer_slot_and_the_usual_ones_come_back(fixed: bool, tiny: Path, voice: Voice) -> None:
+def test_a_long_segment_gets_a_longer_slot_and_the_usual_slots_are_restored(
+    fixed: bool, tiny: Path, voice: Voice
+) -> None:
     scheduler = make_scheduler(tiny, 3, positions=128, deterministic=fixed)
     usual = [fixed_request(voice, n, 3, "Hello.") for n in range(4)]
     before = codes_of(scheduler, usual)
@@ -187,7 +189,7 @@ def test_a_segment_longer_than_all_slots_together_is_refused(tiny: Path, voice: 
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
-def test_a_token_whose_weights_are_no_numbers_fails_its_segments_alone(fixed: bool, tiny: Path, voice: Voice) -> None:
+def test_a_token_with_weights_of_nan_fails_its_segments_alone(fixed: bool, tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2, deterministic=fixed)
     fine = [fixed_request(voice, n, 4, "Nothing wrong here.") for n in range(4)]
     before = codes_of(scheduler, fine)
@@ -219,7 +221,7 @@ def no_numbers(weight: Tensor) -> None:
     ],
     ids=["slow layer", "end token", "fast layer", "fast embeddings", "fast head"],
 )
-def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
+def test_nan_in_any_weights_is_detected(
     broken: Callable[[Model], AbstractContextManager[object]], tiny: Path, voice: Voice
 ) -> None:
     scheduler = make_scheduler(tiny, 1)
@@ -229,18 +231,18 @@ def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
     assert result.code == "generation_failed"
 
 
-def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Scheduler, voice: Voice) -> None:
+def test_a_stopped_chunk_is_dropped_and_the_next_one_is_decoded(scheduler: Scheduler, voice: Voice) -> None:
     requests = [fixed_request(voice, n, 5) for n in range(6)]
     before = codes_of(scheduler, requests)
     steps = scheduler.usage.steps
     results = list(scheduler.run(requests, StopWhen(lambda: scheduler.usage.steps >= steps + 7)))
-    assert len(results) == 4, "the first round alone was finished"
+    assert len(results) == 4, "only the first four were finished"
     assert scheduler.usage.steps == steps + 7
     after = codes_of(scheduler, requests)
     assert all(np.array_equal(after[n], before[n]) for n in range(6))
 
 
-def test_told_to_stop_while_it_reads_a_long_prompt_it_reads_no_further_and_begins_anew_next_time(
+def test_a_prefill_that_is_stopped_ends_within_a_piece_and_starts_again_next_time(
     scheduler: Scheduler, voice: Voice
 ) -> None:
     request = make_request(voice)
@@ -256,12 +258,12 @@ def test_told_to_stop_while_it_reads_a_long_prompt_it_reads_no_further_and_begin
     with patch("cloner.engine.decoder.PIECE_TOKENS", 8), patch.object(scheduler.decoder, "_prefill_together", counted):
         assert list(scheduler.run([make_request(other, 1)], StopWhen(lambda: len(pieces) == 3))) == []
         assert pieces == [8, 8, 8]
-        one_spoken(scheduler, make_request(other, 1))  # its reference was read in part, and so not kept
+        one_spoken(scheduler, make_request(other, 1))  # its reference was read in part, and so not cached
         assert sum(pieces[3:]) > len(scheduler.prompts.prefix(other))
     assert torch.equal(one_spoken(scheduler, request).codes, spoken.codes)
 
 
-def test_a_prompt_that_is_read_in_pieces_is_spoken_as_one_that_is_not(tiny: Path, voice: Voice) -> None:
+def test_a_prompt_that_is_read_in_pieces_gives_the_same_codes(tiny: Path, voice: Voice) -> None:
     request = make_request(voice)
     whole = one_spoken(make_scheduler(tiny, 4, deterministic=True), request)
     with patch("cloner.engine.decoder.PIECE_TOKENS", 7):
@@ -269,7 +271,7 @@ def test_a_prompt_that_is_read_in_pieces_is_spoken_as_one_that_is_not(tiny: Path
     assert torch.equal(whole.codes, in_pieces.codes)
 
 
-def test_pieces_have_all_tokens_in_their_order_and_no_more_at_once() -> None:
+def test_split_prefills_have_all_tokens_in_order_within_the_limit() -> None:
     prefills = [
         Prefill(slot, 10 * slot, Tokens(torch.arange(size), torch.zeros(size, 10)))
         for slot, size in enumerate((5, 1, 9))

@@ -1,4 +1,4 @@
-"""Where memory runs out: fewer slots, all that fits is spoken, and the slots come back."""
+"""When memory runs out: fewer slots, all segments that fit are decoded, and the slots come back."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def voice() -> Voice:
 
 
 def ask_for_too_much() -> None:
-    """Make the allocator say what it says where there is no memory."""
+    """Make the allocator raise its error for missing memory."""
     torch.empty(2**50)
 
 
 def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[object]:
-    """Within it, the cache cannot be larger than this part of what it is now."""
+    """Limits the cache to one `share`th of its present size within the context."""
     most = scheduler.decoder.cache.nbytes // share
 
     def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -43,7 +43,7 @@ def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[obje
     return patch("cloner.engine.cache._zeros", zeros)
 
 
-def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
+def test_when_memory_runs_out_slots_are_halved_and_all_segments_are_decoded(
     tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = make_scheduler(tiny, 4)
@@ -67,7 +67,7 @@ def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
     assert codes_of(scheduler, requests[:1])[0].shape == (10, 3), "and so are later chunks"
 
 
-def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Path, voice: Voice) -> None:
+def test_when_memory_runs_out_while_a_reference_is_read_all_segments_are_decoded(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     prefill, calls = scheduler.decoder._prefill_together, []
 
@@ -83,7 +83,7 @@ def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Pat
     assert scheduler.step_runner.slots == 1
 
 
-def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
+def test_a_segment_that_does_not_fit_alone_fails_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 1)
     requests = [fixed_request(voice, n, 5) for n in range(3)]
     step = scheduler.step_runner.step
@@ -100,7 +100,7 @@ def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny:
     assert len(results) == 3
 
 
-def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: Path, voice: Voice) -> None:
+def test_without_any_memory_all_segments_fail_after_a_bounded_number_of_tries(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
     with patch.object(scheduler.step_runner, "step", lambda _active, _longest: ask_for_too_much()):
         results = list(scheduler.run([fixed_request(voice, n, 5) for n in range(9)]))
@@ -109,7 +109,7 @@ def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: P
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_segment_that_half_the_memory_does_not_hold_is_spoken_where_the_other_half_comes_back(
+def test_a_segment_larger_than_half_the_memory_is_decoded_if_the_other_half_comes_back(
     comes_back: bool, tiny: Path, voice: Voice
 ) -> None:
     scheduler = make_scheduler(tiny, 2)
@@ -132,7 +132,7 @@ def test_a_segment_that_half_the_memory_does_not_hold_is_spoken_where_the_other_
         assert results[1].code == "out_of_memory"
 
 
-def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tiny: Path, voice: Voice) -> None:
+def test_memory_that_ran_out_in_attention_is_released_before_half_of_it_is_allocated(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     cache, attention = scheduler.decoder.cache, functional.scaled_dot_product_attention
     storage = cache._memory.untyped_storage()._weak_ref()
@@ -158,7 +158,7 @@ def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tin
 
 
 def never_fits(scheduler: Scheduler, *segments: int) -> AbstractContextManager[object]:
-    """Within it, a step in which one of these segments takes part runs out of memory."""
+    """Makes every step with one of these segments run out of memory within the context."""
     step = scheduler.step_runner.step
 
     def scarce_step(active: int, longest: int) -> Any:
@@ -207,7 +207,7 @@ def test_the_slots_of_a_chunk_that_ended_come_back_with_the_next(tiny: Path, voi
     assert scheduler.step_runner.slots == 2
 
 
-def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny: Path, voice: Voice) -> None:
+def test_while_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
     step, failures = scheduler.step_runner.step, 0
 
@@ -225,7 +225,7 @@ def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny
     assert failures == 4
 
 
-def test_where_there_is_no_memory_for_more_slots_those_that_are_there_go_on(
+def test_without_memory_for_more_slots_the_current_number_goes_on(
     tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = make_scheduler(tiny, 4)

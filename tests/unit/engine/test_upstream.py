@@ -38,14 +38,14 @@ def not_spoken(engine: UpstreamEngine, one: SpeechRequest) -> SegmentFailure:
 
 @contextmanager
 def changed(weight: torch.Tensor, value: float) -> Iterator[None]:
-    """Within it, `weight` is filled with `value`."""
+    """Fills `weight` with `value` within the context."""
     kept = weight.clone()
     weight.fill_(value)
     yield
     weight.copy_(kept)
 
 
-def test_half_a_second_is_heard_without_clipping(engine: UpstreamEngine, voice: Voice) -> None:
+def test_half_a_second_is_audible_without_clipping(engine: UpstreamEngine, voice: Voice) -> None:
     result = spoken(engine, make_request(voice, segment=7))
     assert result.segment == 7
     assert result.audio.dtype == np.float32
@@ -55,7 +55,7 @@ def test_half_a_second_is_heard_without_clipping(engine: UpstreamEngine, voice: 
     assert np.abs(result.audio).max() < 0.99
 
 
-def test_a_segment_does_not_depend_on_what_was_spoken_before(engine: UpstreamEngine, voice: Voice) -> None:
+def test_a_segment_does_not_depend_on_segments_before_it(engine: UpstreamEngine, voice: Voice) -> None:
     first = spoken(engine, make_request(voice))
     spoken(engine, make_request(make_voice(1, frames=50), text="Something longer than that.", seed=5))
     assert np.array_equal(spoken(engine, make_request(voice, segment=1)).audio, first.audio)
@@ -102,13 +102,15 @@ def test_codes_are_those_of_upstream(engine: UpstreamEngine, tiny: Path, voice: 
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_a_segment_has_at_most_and_at_least_so_many_frames(engine: UpstreamEngine, voice: Voice, frames: int) -> None:
+def test_a_segment_has_at_least_the_minimum_and_at_most_the_maximum_of_frames(
+    engine: UpstreamEngine, voice: Voice, frames: int
+) -> None:
     head = engine._model.embeddings.weight
     end = fish.end_token(engine._model)
-    with changed(head[end, 0], 1e6):  # the end comes as soon as it may
+    with changed(head[end, 0], 1e6):  # the end comes as soon as it is allowed
         ended = spoken(engine, make_request(voice, min_new_tokens=frames))
         assert (ended.frames, ended.truncated) == (frames, False)
-        # Its end may stand right behind its greatest number of frames.
+        # Its end may come right after its maximum number of frames.
         whole = spoken(engine, make_request(voice, min_new_tokens=frames, max_new_tokens=frames))
         assert (whole.frames, whole.truncated) == (frames, False)
     with changed(head[end, 0], -1e6):  # it never comes
@@ -135,7 +137,7 @@ def test_segments_are_never_longer_than_the_codec_takes(
     assert spoken(engine, make_request(voice)).frames == 5
 
 
-def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
+def test_requests_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
     drawn = []
 
     def requests() -> Iterator[SpeechRequest]:
@@ -166,7 +168,7 @@ def test_kv_caches_are_made_at_load_and_kept_from_segment_to_segment(tiny: Path,
     assert [cache.k_cache.shape for cache in caches] == [(1, 2, 4096, 16)] * 2
 
 
-def test_nothing_but_the_models_is_said(
+def test_generating_logs_and_prints_nothing(
     engine: UpstreamEngine, voice: Voice, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logged: list[str] = []
@@ -182,7 +184,7 @@ def test_nothing_but_the_models_is_said(
     [np.zeros((9, 4)), np.zeros((10, 0)), np.full((10, 4), 1024), np.full((10, 4), -1)],
     ids=["nine codebooks", "no frames", "too high", "negative"],
 )
-def test_unusable_codes_fail_their_line_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
+def test_unusable_codes_fail_their_request_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
     bad = make_request(Voice(codes.astype(np.int32), "reference"), segment=0)
     results = list(engine.speak([bad, make_request(voice, segment=1, max_new_tokens=1)]))
     assert isinstance(results[0], SegmentFailure)
@@ -190,16 +192,14 @@ def test_unusable_codes_fail_their_line_alone(engine: UpstreamEngine, voice: Voi
     assert isinstance(results[1], SegmentAudio)
 
 
-def test_a_prompt_that_does_not_fit_fails_its_line_alone(engine: UpstreamEngine, voice: Voice) -> None:
+def test_a_prompt_that_does_not_fit_fails_its_request_alone(engine: UpstreamEngine, voice: Voice) -> None:
     result = not_spoken(engine, make_request(make_voice(0, frames=2100)))
     assert result.code == "prompt_too_long"
     assert "> 2048" in result.message
     spoken(engine, make_request(voice, max_new_tokens=1))
 
 
-def test_a_model_that_computes_no_numbers_fails_its_line_and_spoils_no_other(
-    engine: UpstreamEngine, voice: Voice
-) -> None:
+def test_a_model_that_computes_nan_fails_its_request_and_no_other(engine: UpstreamEngine, voice: Voice) -> None:
     before = spoken(engine, make_request(voice))
     with changed(engine._model.layers[0].attention_norm.weight, torch.nan):
         result = not_spoken(engine, make_request(make_voice(1, frames=50)))
@@ -208,7 +208,7 @@ def test_a_model_that_computes_no_numbers_fails_its_line_and_spoils_no_other(
     assert np.array_equal(spoken(engine, make_request(voice)).audio, before.audio)
 
 
-def test_a_codec_that_computes_no_numbers_fails_its_line(engine: UpstreamEngine, voice: Voice) -> None:
+def test_a_codec_that_computes_nan_fails_its_request(engine: UpstreamEngine, voice: Voice) -> None:
     with changed(engine._codec.decoder.model[0].conv.bias, torch.nan):
         result = not_spoken(engine, make_request(voice, max_new_tokens=1))
     assert "the codec's output is not a number" in result.message
@@ -264,14 +264,14 @@ def test_unusable_recordings_are_refused(engine: UpstreamEngine, recording: Any,
         engine.encode([recording])
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
         UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(said.append)
     assert said == []
 
 
-def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to(*_args: Any, **_options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -280,7 +280,7 @@ def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pyte
         UpstreamEngine(tiny, CPU, torch.float32).load(lambda _line: None)
 
 
-def test_closing_lets_the_models_go(tiny: Path, voice: Voice) -> None:
+def test_closing_releases_the_models(tiny: Path, voice: Voice) -> None:
     engine = UpstreamEngine(tiny, CPU, torch.float32)
     engine.load(lambda _line: None)
     spoken(engine, make_request(voice, max_new_tokens=1))
