@@ -5,8 +5,7 @@ The records of all batches are looked through, old ones included: they are the t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pydantic_core import to_json
 from cloner.errors import RecordFailed
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import batch_directory
 from cloner.protocol.content_key import wanted_outputs
@@ -23,7 +23,7 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
-CARRIED = "reused.jsonl"
+REUSED = "reused.jsonl"
 """The file of a batch's record that holds lines of earlier batches. No worker has that name."""
 
 _OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
@@ -68,7 +68,7 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     Returns the new lines by chunk number. May run again: it finds all that it wrote before, or nothing. Raises
     `RecordFailed`.
     """
-    path = batch_directory(outputs.root, manifest.batch_id) / CARRIED
+    path = batch_directory(outputs.root, manifest.batch_id) / REUSED
     try:
         with path.open("rb") as file:
             lines = [line for line in map(_parse, file) if line]
@@ -81,7 +81,11 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     found = finished_outputs(outputs, wanted, except_batch=manifest.batch_id)
     chunks = _by_chunk(manifest, found.finished)
     if chunks:
-        _write(path, (line for chunk in chunks.values() for line in chunk))
+        pieces = (line.model_dump_json().encode() + b"\n" for chunk in chunks.values() for line in chunk)
+        try:
+            write_atomically(path, pieces, sync=True)
+        except OSError as error:
+            raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error
     return chunks
 
 
@@ -132,20 +136,3 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
                     own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "reused": True}
                     chunks.setdefault(chunk.number, []).append(line.model_copy(update=own))
     return chunks
-
-
-def _write(path: Path, lines: Iterable[SegmentResult]) -> None:
-    """Write the file whole or not at all."""
-    part = path.with_name(f"reused-{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob("reused-*.part"):  # by a collector that was killed
-            left.unlink(missing_ok=True)
-        with part.open("wb") as file:
-            file.writelines(line.model_dump_json().encode() + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ReferenceRow
-from cloner.protocol.references import audio_from_bytes, codes_from_bytes, reference_key
+from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
 from cloner.validation import HOUSEKEEPING
 from cloner.worker.runtime import Runtime
 
@@ -128,17 +126,9 @@ class VoiceLoader:
     def _keep(self, digest: str, codes: Codes) -> None:
         self._loaded[digest] = codes
         path = self._path(digest)
-        outputs = self._runtime.outputs
-        # Named after this process, so that whoever goes on after its death can remove it.
-        part = outputs.root / HOUSEKEEPING / codes_part(outputs.part)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                np.save(file, codes, allow_pickle=False)
-            part.replace(path)
+            self._runtime.outputs.write_codes(path, pack_codes(codes))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             log_event(Event.CODES_NOT_KEPT, path=path, error=error)
 
     def _path(self, digest: str) -> Path:

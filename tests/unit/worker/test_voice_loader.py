@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -136,11 +136,13 @@ def test_a_folder_that_cannot_be_written_costs_only_time(workers: Workers, capsy
 def test_what_a_process_had_not_finished_writing_is_known_by_its_name(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(file: BinaryIO, *_: object, **__: object) -> None:
-        file.write(b"half")
+    write = os.write
+
+    def dies(file: int, data: memoryview) -> int:
+        write(file, data[:4])
         raise SystemExit
 
-    monkeypatch.setattr("numpy.save", dies)
+    monkeypatch.setattr(os, "write", dies)
     runtime, row = workers.runtime(engine=Counting()), recording(workers, 0)
     with pytest.raises(SystemExit):
         load(VoiceLoader(runtime, {}), [row])
