@@ -30,9 +30,10 @@ from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, Sp
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
-from cloner.state.batches import BatchStore, ChunkProgress
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, server_time
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from redis import RedisError
 from cloner.batch import ReferenceKind
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
-from cloner.state.batches import ChunkProgress
+from cloner.state.progress import ChunkProgress
 from cloner.worker.runtime import Runtime
 
 REPORT_INTERVAL_S = 0.25

@@ -14,7 +14,7 @@ from cloner.logs import log_event
 from cloner.output.journal import Journal
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
-from cloner.state.batches import ChunkProgress
+from cloner.state.progress import ChunkProgress
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.chunk_report import ChunkReport
 from cloner.worker.chunk_results import ChunkResults

@@ -14,8 +14,8 @@ from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken, WorkerBroken
 from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ChunkMessage
-from cloner.state.batches import ChunkProgress
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 from cloner.worker.chunk_run import run_chunk
 from cloner.worker.crash_plan import DEATHS, LONE_CRASHES
 from cloner.worker.crash_recovery import PassedOn
