@@ -29,7 +29,7 @@ def test_running_segments_stop_and_the_worker_takes_the_next_batch(
     assert (client.fleet()[0].cache_gb > 0) == (engine == "batched")
     for number in (1, 2):
         batch = client.submit(write_batch(tmp_path, [32], generation, outputs=f"audio{number}"))
-        eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.hand")))
+        eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.journal")))
         batch.cancel()
         began = time.monotonic()
         result = batch.wait(timeout=100)
@@ -37,7 +37,7 @@ def test_running_segments_stop_and_the_worker_takes_the_next_batch(
         assert result.cancelled
         assert result.generated == len(spoken(settings, batch.id)) < 32
         assert {error.code for error in result.errors.values()} == {"cancelled"}
-        assert [path.name for path in settings.out_dir.rglob("*.hand")] == []
+        assert [path.name for path in settings.out_dir.rglob("*.journal")] == []
     assert [worker.loads for worker in client.fleet()] == [1]
 
 

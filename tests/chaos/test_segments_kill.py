@@ -28,7 +28,9 @@ def check_whole(result: BatchResult, settings: Settings, failed: set[int] = froz
     assert spoken(settings, result.batch_id) == list(range(result.total))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
-    strays = [path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".hand"]
+    strays = [
+        path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".journal"
+    ]
     assert strays == []
 
 
@@ -275,7 +277,7 @@ def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
 
 def hands(settings: Settings) -> list[str]:
     """The lines of the journals that are there."""
-    return [line for path in settings.out_dir.rglob("*.hand") for line in path.read_text().splitlines()]
+    return [line for path in settings.out_dir.rglob("*.journal") for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_a_death_in_the_middle_of_writing_loses_nothing(
     assert set(result.results) == set(range(5))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
-    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".hand"] == []
+    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".journal"] == []
     assert loads(client) == 2
 
 
