@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloner.input.batch_file import read_batch
     from cloner.protocol.results import BatchResult, SegmentError
     from cloner.settings import Settings
-    from cloner.state.batches import Progress
+    from cloner.state.progress import Progress
 
 # Modules are imported at the first use of a name, so that `import cloner` is fast and loads nothing else.
 _MODULES = {
@@ -32,7 +32,7 @@ _MODULES = {
     "ClonerError": "errors",
     "Estimate": "client.estimate",
     "Generation": "batch",
-    "Progress": "state.batches",
+    "Progress": "state.progress",
     "Reference": "batch",
     "ReferenceKind": "batch",
     "Segment": "batch",

@@ -1,4 +1,4 @@
-"""Audio and codec tokens: their types, rates, and the checks that every engine makes before it uses them."""
+"""Audio and codec tokens: their types, rates, and the checks before an engine uses them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLE_RATE = 44_100
 """Sample rate of fish-speech's codec, Hz."""
 
 FRAMES_PER_CHARACTER = 1.4
-"""About 15 characters a second, as people speak."""
+"""About 15 characters a second, the rate of speech."""
 
 FRAME_SAMPLES = 2048
 """Samples in a frame: 44100 / 2048 = 21.53 frames a second."""
@@ -24,11 +24,12 @@ Audio = NDArray[np.float32]
 """Mono samples in -1..1, ``[samples]``, at `SAMPLE_RATE`."""
 
 NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
-"""Said of the model, or of the codec."""
+"""Follows the name of what computed it: the model or the codec."""
 
 
 def check_codes(codes: Codes) -> None:
-    """Raise `BadReference` unless `codes` are ``[codebooks, frames]``, each within its codebook."""
+    """Raise `BadReference` unless `codes` are ``[codebooks, frames]`` with at least one frame, each code within its
+    codebook."""
     if codes.ndim != 2 or codes.shape[0] != len(CODEBOOK_SIZES) or codes.shape[1] == 0:
         raise BadReference(
             f"the reference's codes have shape {list(codes.shape)}, and [{len(CODEBOOK_SIZES)}, frames] is needed"
@@ -43,7 +44,7 @@ def check_codes(codes: Codes) -> None:
 
 
 def check_recording(recording: Audio) -> None:
-    """Raise `BadReference` unless `recording` is mono, has samples and has no NaN or infinity among them."""
+    """Raise `BadReference` unless `recording` is mono ``[samples]``, not empty, and all samples are finite."""
     if recording.ndim != 1 or recording.size == 0:
         raise BadReference(
             f"the reference's recording has shape {list(recording.shape)}, and mono samples are needed, one at least"
@@ -53,7 +54,7 @@ def check_recording(recording: Audio) -> None:
 
 
 def check_length(recording: Audio, frames: int) -> None:
-    """Raise `BadReference` if `recording` is longer than a codec's `frames`."""
+    """Raise `BadReference` if `recording` is longer than `frames`, the maximum of a codec."""
     longest = frames * FRAME_SAMPLES
     if recording.size > longest:
         raise BadReference(

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cloner.events import Event
 from cloner.logs import in_json, log_line
-from cloner.state.batches import Progress
+from cloner.state.progress import Progress
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import RateMeter
 

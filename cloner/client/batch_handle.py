@@ -17,7 +17,7 @@ from cloner.events import Event
 from cloner.logs import log_line
 from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.results import BatchResult
-from cloner.state.batches import Progress
+from cloner.state.progress import Progress
 
 MAX_OUTAGE_S = 600.0
 """Seconds that `wait` and `poll` tolerate an outage of Redis; the workers tolerate one, too."""

@@ -9,7 +9,7 @@ from cloner.client.connection import FleetConnection
 from cloner.errors import BatchBroken
 from cloner.events import Event
 from cloner.names import CLOSE_BATCH
-from cloner.state.batches import Progress
+from cloner.state.progress import Progress
 
 CHECK_INTERVAL_S = 1.0
 """Seconds between two checks."""

@@ -20,9 +20,10 @@ from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from cloner.state.batches import BatchState, BatchStore
+from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState
 from cloner.state.registry import Registry
 
 SCAN_INTERVAL_S = 5.0

@@ -6,9 +6,8 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
+from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
 from cloner.output.reuse import finished_outputs, reuse_finished
@@ -30,9 +30,10 @@ from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, Sp
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
-from cloner.state.batches import BatchStore, ChunkProgress
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, server_time
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 
 
 @contextmanager
@@ -238,15 +239,7 @@ def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable
     The result goes to Redis in any case: clients do not wait for room on a disk, nor for a report that cannot be made.
     """
     path = batch_directory(settings.out_dir.resolve(), batch_id) / name
-    part = path.with_name(f"{path.stem}-{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.stem}-*.part"):  # by a collector that was killed
-            left.unlink(missing_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        part.replace(path)
+        write_atomically(path, (piece.encode() for piece in pieces))
     except Exception as error:  # noqa: BLE001 - the batch is closed in any case
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

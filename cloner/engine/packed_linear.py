@@ -1,4 +1,4 @@
-"""Products with weights, nearly all of a step's arithmetic, each device's fastest way."""
+"""Products with weights, nearly all of a step's arithmetic, in the layout that is fastest on each device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS = 32
-"""Rows that a CPU's weights are laid out for; other numbers of rows take them as well."""
+"""Number of rows that a CPU's weights are laid out for; other numbers of rows work as well."""
 
 
 class PackedLinear:
-    """As `functional.linear` with `weight` ``[outputs, inputs]``, over and over.
+    """As `functional.linear` with `weight` ``[outputs, inputs]``.
 
-    On a CPU the weight is a copy, laid out once as oneDNN reads it: left as it is, each call would lay it out anew, and
-    in float32 torch would ask MKL, which is slower at a batch's few rows (measured in ops/BENCHMARKS.md).
+    On a CPU the weight is a copy, laid out once as oneDNN reads it: otherwise each call would lay it out again, and in
+    float32 torch would use MKL, which is slower for the few rows of a batch (measured in ops/BENCHMARKS.md).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -31,10 +31,10 @@ class PackedLinear:
         return functional.linear(x, self._weight, self._bias)
 
     @classmethod
-    def taking(cls, *linears: Any) -> PackedLinear:
-        """That of one of upstream's `Linear`s, or of several without bias, whose outputs stand one behind another.
+    def from_linears(cls, *linears: Any) -> PackedLinear:
+        """The product of one of upstream's `Linear`s, or of several without bias, their outputs concatenated.
 
-        They lose their weights, so that a model is not in memory twice while it is taken over.
+        Their weights are removed, so that a model is not in memory twice while it is converted.
         """
         weights = [linear.weight for linear in linears]
         product = cls(weights[0] if len(weights) == 1 else torch.cat(weights), linears[0].bias)

@@ -3,72 +3,74 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from cloner.engine.base import Voice
+from cloner.engine.base import NULL_OBSERVER, StopCheck, Voice
 from cloner.engine.decoder import Decoder
-from cloner.engine.memory import ran_out
-from cloner.engine.prompt import Prompts, Tokens
+from cloner.engine.memory import is_out_of_memory
+from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
 
 
-@dataclass
 class PrefixCache:
-    """Kept by `Voice.key`, which covers all codebooks and the text; the longest unused goes first.
+    """Entries by `Voice.key`, which covers all codebooks and the text; the least recently used is evicted first.
 
-    What does not fit into `room` bytes on the device waits in the host's memory until the chunk ends, so that no
-    reference is read twice for one chunk.
+    Entries beyond `capacity_bytes` on the device are held in host memory until the chunk ends, so that no reference is
+    read twice for one chunk.
     """
 
-    decoder: Decoder
-    prompts: Prompts
-    room: int
-    computed: int = 0
-    _kept: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
-    _tokens: dict[str, Tokens] = field(default_factory=dict)
+    def __init__(self, decoder: Decoder, prompts: PromptBuilder, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.computed = 0
+        """References read so far."""
+        self._decoder = decoder
+        self._prompts = prompts
+        self._entries: OrderedDict[str, Tensor] = OrderedDict()
+        self._tokens: dict[str, Tokens] = {}
 
     def tokens(self, voice: Voice) -> Tokens:
         """The voice's part of a prompt."""
         if voice.key not in self._tokens:
-            self._tokens[voice.key] = self.prompts.prefix(voice)
+            self._tokens[voice.key] = self._prompts.prefix(voice)
         return self._tokens[voice.key]
 
-    def put(self, voice: Voice, slot: int, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Let a slot know the voice's reference. False if it was told to stop meanwhile: then it does not."""
-        kept = self._kept.get(voice.key)
-        if kept is not None:
-            self._kept.move_to_end(voice.key)
-            self.decoder.cache.write(slot, kept)
+    def copy_to_slot(self, voice: Voice, slot: int, stopped: StopCheck = NULL_OBSERVER.stopped) -> bool:
+        """Write the voice's keys and values to a slot's first positions. Returns False if it was stopped before they
+        were complete."""
+        cached = self._entries.get(voice.key)
+        if cached is not None:
+            self._entries.move_to_end(voice.key)
+            self._decoder.cache.write(slot, cached)
             return True
         tokens = self.tokens(voice)
-        if not self.decoder.fill([(slot, 0, tokens)], stopped):
+        if not self._decoder.prefill([Prefill(slot, 0, tokens)], stopped):
             return False
         self.computed += 1
-        prefix = self.decoder.cache.read(slot, len(tokens))
-        self._kept[voice.key] = prefix if self._used() + prefix.nbytes <= self.room else prefix.cpu()
+        prefix = self._decoder.cache.read(slot, len(tokens))
+        fits = self.device_bytes() + prefix.nbytes <= self.capacity_bytes
+        self._entries[voice.key] = prefix if fits else prefix.cpu()
         return True
 
-    def make_room(self) -> None:
-        """Where memory ran out: until the chunk ends, all wait in the host's memory."""
-        for key, prefix in self._kept.items():
-            self._kept[key] = prefix.cpu()
+    def offload(self) -> None:
+        """Move all entries to host memory until the chunk ends, after the device's memory ran out."""
+        for key, prefix in self._entries.items():
+            self._entries[key] = prefix.cpu()
 
-    def shrink(self) -> None:
-        """At the end of a chunk: forget what the device has no room for, and the tokens."""
+    def end_chunk(self) -> None:
+        """Evict what exceeds the device's capacity, move the rest to the device, and drop the tokens."""
         self._tokens.clear()
-        on_device = self.decoder.model.device
-        while self._kept and sum(prefix.nbytes for prefix in self._kept.values()) > self.room:
-            self._kept.popitem(last=False)
+        device = self._decoder.model.device
+        while self._entries and sum(prefix.nbytes for prefix in self._entries.values()) > self.capacity_bytes:
+            self._entries.popitem(last=False)
         try:
-            for key, prefix in self._kept.items():
-                self._kept[key] = prefix.to(on_device)
+            for key, prefix in self._entries.items():
+                self._entries[key] = prefix.to(device)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
-            self._kept.clear()  # each is read again when its voice comes again
+            self._entries.clear()  # each is computed again when its voice comes again
 
-    def _used(self) -> int:
-        device = self.decoder.model.device
-        return sum(prefix.nbytes for prefix in self._kept.values() if prefix.device == device)
+    def device_bytes(self) -> int:
+        """Bytes of the entries that are on the device."""
+        device = self._decoder.model.device
+        return sum(prefix.nbytes for prefix in self._entries.values() if prefix.device == device)

@@ -16,10 +16,11 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
-from cloner.state.batches import BatchState, BatchStore, Progress
+from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.counters import Count, Counters
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState, Progress
 from cloner.state.registry import WorkerState
 
 try:

@@ -9,10 +9,11 @@ from redis import Redis
 
 from cloner.errors import Damaged, UnknownBatch
 from cloner.settings import Settings
-from cloner.state.batches import BatchStore, Progress
+from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import Progress
 from cloner.state.registry import Registry, WorkerInfo
 
 GONE = "gone"

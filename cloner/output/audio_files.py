@@ -1,4 +1,4 @@
-"""Writing audio where it belongs: under the output root, whole or not at all."""
+"""The audio files under the output root."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ import soundfile
 from numpy.typing import NDArray
 
 from cloner.errors import NoRoom, SegmentFailed
+from cloner.output.atomic_file import FileAt, open_part, write_and_rename
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Errors of a disk that is full, or of a user who has used up a share of it: they may pass."""
+"""Errors of a full disk or an exhausted quota: they may pass."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a line of the record notes of a file, to know it again."""
+    """What a line of the record holds of a file, to identify it later."""
 
     size: int
     mtime_ns: int
@@ -35,7 +36,7 @@ class Written:
 
 
 def codes_part(part: str) -> str:
-    """Name of the codes that a process of that `OutputRoot.part` has not finished writing, in the same folder."""
+    """Name of the temporary file for codes of the process whose `OutputRoot.part` is `part`, in the same folder."""
     return f"{part}-codes"
 
 
@@ -46,36 +47,38 @@ class OutputRoot:
         self.root = root.resolve()
         self._parts = self.root / HOUSEKEEPING
         self.part = f"part-{uuid.uuid4().hex}"
-        """Name of what this process has not finished writing, in our own folder."""
+        """Name of this process's temporary file, in our own folder. Other processes remove it after a crash."""
 
     def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> Written:
-        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio.
+        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio, as a whole or not at all.
 
-        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full. The
-        file appears under its name only when it is whole: it is written beside, under a name that no output has, and
-        renamed.
+        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full.
         """
         path = self.root / output
         try:
-            # Encoded first: where a disk is full, libsndfile says so by an assertion of its own.
-            data = io.BytesIO()
-            soundfile.write(data, audio, sample_rate, format=path.suffix[1:].upper())
+            # Encoded in memory: on a full disk, libsndfile fails by an assertion of its own.
+            encoded = io.BytesIO()
+            soundfile.write(encoded, audio, sample_rate, format=path.suffix[1:].upper())
+            data = encoded.getbuffer()
             with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
-                written = self._write(data.getbuffer(), parts)
-                os.replace(self.part, path.name, src_dir_fd=parts, dst_dir_fd=folder)
+                status = write_and_rename([data], FileAt(self.part, parts), FileAt(path.name, folder))
         except (OSError, soundfile.LibsndfileError) as error:
-            self.discard(self.part)
             message = f"{output} cannot be written under {self.root}: {error}"
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise NoRoom(message) from error
             raise SegmentFailed(message, code="output") from error
-        return written
+        return Written(status.st_size, status.st_mtime_ns, _digest(data))
+
+    def write_codes(self, path: Path, data: bytes) -> None:
+        """Write the codes of a reference to a file in our own folder, which is made if needed. Raises `OSError`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_and_rename([data], FileAt(self._parts / codes_part(self.part)), FileAt(path))
 
     def has_result(self, result: SegmentResult) -> bool:
-        """Whether the file that a line of the record tells of is there, and is that very file.
+        """Whether the file of a line of the record exists, with the same content.
 
-        Its bytes are read only where it was touched since, or copied: another batch may have written a file of the same
-        size there, and died before it could note it.
+        Its bytes are read only if its time differs, as after a copy: another batch may have written a file of the same
+        size there, and crashed before it could record it.
         """
         path = self.root / result.output
         try:
@@ -88,9 +91,9 @@ class OutputRoot:
             return False
 
     def has_room(self, size: int) -> bool:
-        """Whether a file of so many bytes could be written now. True, too, where something else is in the way."""
+        """Whether a file of `size` bytes fits on the disk. True, too, if it cannot be written for another reason."""
         try:
-            with self._opened(self._parts) as parts, self._new_part(parts) as file:
+            with self._opened(self._parts) as parts, open_part(FileAt(self.part, parts)) as file:
                 os.posix_fallocate(file, 0, max(size, 1))
         except OSError as error:
             return error.errno not in NO_ROOM
@@ -99,33 +102,16 @@ class OutputRoot:
         return True
 
     def discard(self, part: str) -> None:
-        """Remove what a process has not finished writing, this one or one that died."""
+        """Remove the temporary file of a process, this one or a crashed one."""
         with suppress(OSError):
             (self._parts / part).unlink()
 
-    def _write(self, data: memoryview, parts: int) -> Written:
-        """Write our part into the open folder."""
-        left = data
-        with self._new_part(parts) as file:
-            while left:
-                left = left[os.write(file, left) :]
-            written = os.fstat(file)
-        return Written(written.st_size, written.st_mtime_ns, _digest(data))
-
-    @contextmanager
-    def _new_part(self, parts: int) -> Iterator[int]:
-        file = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=parts)
-        try:
-            yield file
-        finally:
-            os.close(file)
-
     @contextmanager
     def _opened(self, folder: Path) -> Iterator[int]:
-        """A descriptor of the folder, made if needed. Where links lead out of the root, it is refused.
+        """A descriptor of the folder, which is made if needed. Raises `SegmentFailed` if links lead out of the root.
 
-        Links are followed once, before. From the root on, each folder is then opened by its name within the one
-        before and may not be a link, so one that is put there meanwhile leads nowhere.
+        Links are resolved first. Then each folder below the root is opened by its name within its parent, and may not
+        be a link, so a link that is put there meanwhile is not followed.
         """
         real = Path(realpath(folder))
         if not real.is_relative_to(self.root):

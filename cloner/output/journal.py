@@ -1,7 +1,7 @@
-"""What a worker has in hand of a chunk, noted before it is spoken: after a crash it is known whose fault it may be.
+"""The journal of a chunk: which segments were in flight when a worker's process crashed.
 
-``OUT/.cloner/BATCH_ID/<chunk>.<worker>.hand`` is appended to by one worker only, while it speaks the chunk, and removed
-when the chunk is finished. A run that ends without a line of its own has died.
+``OUT/.cloner/BATCH_ID/<chunk>.<worker>.journal`` is appended to by one worker only, before its engine starts a segment,
+and removed when the chunk is finished. A run without a line for its end has crashed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloner.errors import EngineBroken
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.record import append_line, batch_directory, keeping, open_to_append
+from cloner.output.record import append_line, batch_directory, open_to_append, translate_disk_errors
 
 
 class _Note(BaseModel):
-    """A line: a run begins, a segment is taken in hand, or the run ends."""
+    """A line: a run begins, a segment starts, or the run ends."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,69 +37,69 @@ class _Note(BaseModel):
 
 @dataclass
 class Run:
-    """One run of a chunk, as its journal tells of it."""
+    """One run of a chunk, as read from its journal."""
 
     number: int
-    """Its place among the chunk's runs, whichever workers they were on; from 1."""
+    """Its position among the chunk's runs on all workers, from 1."""
     worker: str = ""
-    """Name of the worker that it was on."""
+    """Name of its worker."""
     part: str = ""
-    """Name of what its process had not finished writing, see `OutputRoot.part`."""
+    """Name of its process's temporary file (`OutputRoot.part`)."""
     generated: int = 0
-    """Segments of the chunk that were generated when it began."""
+    """Segments of the chunk that were generated when the run began."""
     started: dict[int, bool] = field(default_factory=dict)
-    """Segment that was taken in hand -> whether it was alone in the engine."""
+    """Segment that was started -> whether it was alone in the engine."""
     ended: bool = False
-    """Whether it came to an end, or was told to stop, before its process did, though it may have been killed then."""
+    """Whether it ended, or its process was asked to stop; the process may have been killed after that."""
 
 
 class Journal:
     """The runs of one chunk. Raises `RecordFailed`, and `RecordFull` where it may pass.
 
-    A context manager around a run: a chunk that is finished needs no journal any more, one that is left for another
-    reason has ended. Only after a broken engine, as after a death, what was in hand is still under suspicion.
+    A context manager around a run. At its end without an error, the chunk's journals are removed. After an error, the
+    run is noted as ended, so that no segment is suspected; except after `EngineBroken`, which counts as a crash.
     """
 
     def __init__(self, root: Path, batch_id: str, chunk: int, worker: str) -> None:
         self._directory = batch_directory(root, batch_id)
         self._chunk = chunk
-        self._path = self._directory / f"{chunk}.{worker}.hand"
+        self._path = self._directory / f"{chunk}.{worker}.journal"
         self._file: int | None = None
         self._lock = threading.Lock()
         self._number = 0
         self._is_torn = False
-        with keeping(self._directory):
+        with translate_disk_errors(self._directory):
             self.runs = self._read()
 
     @property
-    def dead(self) -> list[Run]:
-        """Runs whose process died in the middle, in their order."""
+    def crashed(self) -> list[Run]:
+        """Runs whose process crashed before their end, in their order."""
         return [run for run in self.runs if not run.ended]
 
     def begin(self, part: str, generated: int) -> None:
-        """A run begins, `generated` segments of the chunk being there already."""
+        """Note that a run begins, with `generated` segments of the chunk generated already."""
         number = 1 + max((run.number for run in self.runs), default=0)
-        with keeping(self._directory):
+        with translate_disk_errors(self._directory):
             self._file = self._file or open_to_append(self._path)
             append_line(self._file, _line(_Note(run=number, part=part, generated=generated)))
         self._number = number
 
     def started(self, segment: int, *, alone: bool) -> None:
-        """A segment is taken in hand. May be called from any thread, and never fails."""
+        """Note that a segment starts. May be called from any thread. Errors are only logged."""
         with self._lock:
             if self._number:
                 self._note(_Note(run=self._number, segment=segment, alone=alone))
 
     def end(self) -> None:
-        """The run ends by itself, or because it was told to: nobody is to blame. As `started`, from any thread."""
+        """Note that the run ends, so that its segments are not suspected. As `started`, from any thread."""
         with self._lock:
             if self._number:
                 self._note(_Note(run=self._number, ended=True))
                 self._number = 0
 
     def remove(self) -> None:
-        """The chunk is finished: no run of it will come, on whatever worker."""
-        with keeping(self._directory):
+        """Remove the chunk's journals, those of other workers too: no other run of it will come."""
+        with translate_disk_errors(self._directory):
             for path in self._files():
                 path.unlink(missing_ok=True)
 
@@ -125,18 +125,18 @@ class Journal:
         try:
             append_line(self._file, _line(note))
         except OSError as error:
-            # Where the disk is full nothing is written either, and that is said; work must not end for a journal.
+            # A chunk must not fail for its journal.
             if not self._is_torn:
                 log_event(Event.JOURNAL_NOT_KEPT, path=self._path, error=error)
             self._is_torn = True
 
     def _files(self) -> Iterator[Path]:
-        return self._directory.glob(f"{self._chunk}.*.hand")
+        return self._directory.glob(f"{self._chunk}.*.journal")
 
     def _read(self) -> list[Run]:
         runs: dict[tuple[Path, int], Run] = {}
         for path in self._files():
-            worker = path.name.removeprefix(f"{self._chunk}.").removesuffix(".hand")
+            worker = path.name.removeprefix(f"{self._chunk}.").removesuffix(".journal")
             for line in path.read_bytes().splitlines():
                 try:
                     note = _Note.model_validate_json(line)

@@ -1,7 +1,7 @@
-"""One fleet at a time writes under an output root: two would overwrite each other's files, and not know.
+"""The lock of an output root: two fleets that write there would overwrite each other's files.
 
-Each fleet holds a lock on a file of its own, ``OUT/.cloner/fleets/<fleet>.lock``: `cloner run` for as long as it runs,
-a fleet that is up by its collectors. It is the kernel's lock (``flock``), so a killed process holds none.
+Each fleet holds a lock on a file of its own, ``OUT/.cloner/fleets/<fleet>.lock``: `cloner run` while it runs, a
+standing fleet by its collectors. It is the kernel's lock (``flock``), so that of a killed process is released.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.validation import HOUSEKEEPING
 
-TRIES = 5
-"""Looks for another fleet. Of two that start at the same moment one goes back, and comes again a moment later."""
+MAX_ATTEMPTS = 5
+"""Attempts to get the lock. Of two fleets that start at the same moment, one or both release it and try again."""
 
 
 @contextmanager
 def output_lock(root: Path, fleet: str) -> Iterator[None]:
-    """Be the only fleet that writes under `root`; further processes of the same fleet are welcome.
+    """Hold the lock of the output root `root` for a fleet; its processes share the lock.
 
-    Raises `OutputsTaken`. A folder in which nothing can be locked, as on some network file systems, is warned of.
+    Raises `OutputsTaken` if another fleet holds it. If the folder's file system supports no locks, a warning is logged.
     """
     folder = root.resolve() / HOUSEKEEPING / "fleets"
     own = folder / f"{fleet}.lock"
     file = None
     try:
-        file = _enter(folder, own)
+        file = _acquire(folder, own)
     except OSError as error:
         log_event(Event.FOLDER_NOT_LOCKED, folder=folder, error=error)
     try:
         yield
     finally:
         if file is not None:
-            _leave(own, file)
+            _release(own, file)
 
 
-def _enter(folder: Path, own: Path) -> int:
+def _acquire(folder: Path, own: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         file = _lock(own)
         others = [path for path in folder.glob("*.lock") if path != own and _is_held(path)]
         if not others:
             return file
-        _leave(own, file)
-        time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - two should not keep step
+        _release(own, file)
+        time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - so that two fleets do not retry at the same moment
     raise OutputsTaken(
-        f"fleet {others[0].stem} ({_who(others[0])}) writes under {folder.parent.parent}: wait until it has ended, or"
-        " take another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
+        f"fleet {others[0].stem} ({_holder(others[0])}) writes under {folder.parent.parent}: wait until it has ended,"
+        " or take another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
     )
 
 
 def _lock(path: Path) -> int:
-    """Take a fleet's lock together with its other processes; waits for those that only look at it.
+    """Get the fleet's lock, shared with its other processes; returns the descriptor.
 
-    The first of them puts down who it is.
+    Blocks while another process checks the lock. The first process of the fleet writes its id and host to the file.
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -74,7 +74,7 @@ def _lock(path: Path) -> int:
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(file).st_ino:
                 return file
-        os.close(file)  # another process of the fleet has just removed it
+        os.close(file)  # another process of the fleet has removed it meanwhile
 
 
 def _is_held(path: Path) -> bool:
@@ -93,16 +93,16 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _leave(path: Path, file: int) -> None:
-    """Let go, and remove the file if no other process of the fleet holds it."""
+def _release(path: Path, file: int) -> None:
+    """Release the lock, and remove its file if no other process of the fleet holds it."""
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
     os.close(file)
 
 
-def _who(path: Path) -> str:
+def _holder(path: Path) -> str:
     with suppress(OSError):
-        if who := path.read_text(errors="replace"):
-            return who
+        if holder := path.read_text(errors="replace"):
+            return holder
     return "somewhere"

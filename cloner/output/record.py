@@ -1,7 +1,7 @@
-"""The record beside the outputs: what is finished, one line a segment. The truth, whatever becomes of Redis.
+"""The record of a batch, beside its outputs: one line for each finished segment. It does not depend on Redis.
 
-``OUT/.cloner/BATCH_ID/<worker>.jsonl`` is appended to by one worker only, so no two writers ever share a file; together
-the files of a batch say which segments are finished. The collector puts ``result.json`` beside them.
+``OUT/.cloner/BATCH_ID/<worker>.jsonl`` is appended to by one worker only, so no two processes write the same file; the
+files of a batch together list its finished segments. The collector writes ``result.json`` beside them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from cloner.validation import HOUSEKEEPING
 
 
 def batch_directory(root: Path, batch_id: str) -> Path:
-    """Where the record of a batch lies."""
+    """The folder of a batch's record."""
     return root / HOUSEKEEPING / batch_id
 
 
 @contextmanager
-def keeping(directory: Path) -> Iterator[None]:
-    """Whatever the file system refuses becomes a `RecordFailed`, and a `RecordFull` if it may pass."""
+def translate_disk_errors(directory: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `RecordFailed`, or a `RecordFull` if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -40,9 +40,9 @@ def keeping(directory: Path) -> Iterator[None]:
 
 
 def open_to_append(path: Path) -> int:
-    """A descriptor of a file of lines, made if needed. A line that a crash has torn is ended.
+    """A descriptor of a file of lines, which is made if needed. A line that a crash left incomplete is ended.
 
-    What is written to it is safe from the death of this process at once: it need not be flushed for that.
+    Lines are written without a buffer in this process, so they survive its crash. Raises `OSError`.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     try:
@@ -64,13 +64,13 @@ def append_line(file: int, line: bytes) -> None:
     """Append a line in one piece, or nothing of it. Raises `OSError`."""
     data = line + b"\n"
     written = os.write(file, data)
-    if written < len(data):  # so it is where there was room for a part only
+    if written < len(data):  # the disk had room for a part only
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Record:
-    """The record of one batch, read as it grows: each line is read once, however many workers write."""
+    """The record of one batch, read as it grows: each line is read once."""
 
     def __init__(self, root: Path, batch_id: str) -> None:
         self.directory = batch_directory(root, batch_id)
@@ -81,8 +81,8 @@ class Record:
         self._from: set[tuple[str, int, str]] = set()
 
     def refresh(self) -> None:
-        """Read what has been written since the last time. Raises `RecordFailed`."""
-        with keeping(self.directory):
+        """Read the lines that were written since the last call. Raises `RecordFailed`."""
+        with translate_disk_errors(self.directory):
             self._refresh()
 
     def _refresh(self) -> None:
@@ -93,7 +93,7 @@ class Record:
             with path.open("rb") as file:
                 file.seek(start)
                 data = file.read()
-            # A line without its end is still being written, or was torn by a crash.
+            # A line without its end is still being written, or a crash left it incomplete.
             whole = data.rfind(b"\n") + 1
             self._read_to[path] = start + whole
             for line in data[:whole].splitlines():
@@ -101,7 +101,7 @@ class Record:
                     self._take(path, line)
 
     def add(self, result: SegmentResult) -> None:
-        """Count a result. A segment that was generated stays so, whatever a later line says."""
+        """Count a result. A generated segment stays generated, even if a later line says that it failed."""
         known = self.results.get(result.segment)
         if not result.reused:
             self._from.add((result.worker, result.assignment, result.speaker))
@@ -109,7 +109,7 @@ class Record:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
         elif known.generated:
-            # SegmentAudio anew, as where a worker's checkpoint is not the one that earlier batches were spoken with.
+            # Generated again, as with another checkpoint than that of the earlier batches.
             if result.generated and not result.reused:
                 self.results[result.segment] = result
             return
@@ -147,14 +147,14 @@ class RecordWriter:
 
     def open(self) -> None:
         """Open the file, and create it if needed."""
-        with keeping(self._record.directory):
+        with translate_disk_errors(self._record.directory):
             self._file = open_to_append(self._path)
 
     def append(self, result: SegmentResult) -> None:
         """Write one line, whole or not at all, after the audio file has its final name."""
         if self._file is None:
             raise ValueError(f"{self._path} is not open")
-        with keeping(self._record.directory):
+        with translate_disk_errors(self._record.directory):
             append_line(self._file, result.model_dump_json().encode())
         self._record.add(result)
 
@@ -163,7 +163,7 @@ class RecordWriter:
         if self._file is None:
             return
         file, self._file = self._file, None
-        with keeping(self._record.directory):
+        with translate_disk_errors(self._record.directory):
             try:
                 os.fsync(file)
             finally:

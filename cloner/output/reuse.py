@@ -1,12 +1,11 @@
-"""What earlier batches have generated under the same output root, and a new batch need not speak again.
+"""Segments that earlier batches have generated under the same output root, and that a new batch reuses.
 
-The records of all batches are looked through, old ones included: they are the truth, whatever Redis has lost.
+The records of all earlier batches are searched, so this does not depend on what Redis still holds.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pydantic_core import to_json
 from cloner.errors import RecordFailed
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import batch_directory
 from cloner.protocol.content_key import wanted_outputs
@@ -23,30 +23,30 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
-CARRIED = "reused.jsonl"
-"""The file of a batch's record that holds lines of earlier batches. No worker has that name."""
+REUSED = "reused.jsonl"
+"""The file of a batch's record with the lines of earlier batches. No worker has that name."""
 
 _OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
-"""Marks in a line of a record, which is a `SegmentResult` as JSON: within a string, their quotes would be escaped."""
+"""Parts of a line of a record, a `SegmentResult` as JSON. They cannot occur in a string: its quotes are escaped."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the records say of wanted outputs."""
+    """The state of wanted outputs, according to the records."""
 
     finished: Mapping[str, SegmentResult]
-    """Output -> its line: generated with the wanted content key, and the file is there as it was written."""
+    """Output -> its line: generated with the wanted content key, and its file is as it was written."""
     changed: frozenset[str]
     """Outputs that were last generated with another key."""
 
 
 def finished_outputs(outputs: OutputRoot, wanted: Mapping[str, str], except_batch: str = "") -> Found:
-    """Look for `wanted` outputs, each with its content key, in the records of all batches but one.
+    """Search the records of all batches but one for the `wanted` outputs (output -> content key).
 
-    A million lines about other outputs take about half a second, and no memory: what is remembered is a line for each
-    of `wanted`. A record that cannot be read is said, and passed over.
+    A million lines about other outputs take about half a second, and no memory: one line is kept for each of `wanted`.
+    Records that cannot be read are logged and skipped.
     """
-    # As they stand in a line, so that no line need be parsed to be passed over.
+    # Names as a line has them, so that lines about other outputs are skipped without parsing.
     written = {to_json(output)[1:-1]: output for output in wanted}
     last: dict[str, bytes] = {}
     for path in _record_files(outputs.root, except_batch):
@@ -63,12 +63,11 @@ def finished_outputs(outputs: OutputRoot, wanted: Mapping[str, str], except_batc
 
 
 def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[SegmentResult]]:
-    """Take what is there of a batch's segments into its own record, where its workers find it as finished.
+    """Add the segments that earlier batches have generated to a batch's own record, so that its workers skip them.
 
-    Returns the new lines by chunk number. May run again: it finds all that it wrote before, or nothing. Raises
-    `RecordFailed`.
+    Returns the added lines by chunk number. It may run again: then it returns the same lines. Raises `RecordFailed`.
     """
-    path = batch_directory(outputs.root, manifest.batch_id) / CARRIED
+    path = batch_directory(outputs.root, manifest.batch_id) / REUSED
     try:
         with path.open("rb") as file:
             lines = [line for line in map(_parse, file) if line]
@@ -81,36 +80,40 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     found = finished_outputs(outputs, wanted, except_batch=manifest.batch_id)
     chunks = _by_chunk(manifest, found.finished)
     if chunks:
-        _write(path, (line for chunk in chunks.values() for line in chunk))
+        pieces = (line.model_dump_json().encode() + b"\n" for chunk in chunks.values() for line in chunk)
+        try:
+            write_atomically(path, pieces, sync=True)
+        except OSError as error:
+            raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error
     return chunks
 
 
 def _record_files(root: Path, except_batch: str) -> list[Path]:
-    """The files of all records but one batch's, by the time of their last line, by the file system's one clock."""
+    """The files of all records but one batch's, in the order of their last change, by the file system's clock."""
     times = []
     for path in (root / HOUSEKEEPING).glob("*/*.jsonl"):
         if path.parent.name != except_batch:
             try:
                 times.append((path.stat().st_mtime_ns, path))
             except OSError as error:
-                _passed_over(path, error)
+                _log_skipped(path, error)
     return [path for _, path in sorted(times)]
 
 
 def _lines_about(path: Path, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The lines that tell of a generated file with one of these names, each after the name."""
+    """The lines about generated files with one of these names: (name, line)."""
     try:
         with path.open("rb") as file:
             for line in file:
                 name = line.partition(_OUTPUT)[2].partition(_KEY)[0]
-                # A line without its end was torn by a crash.
+                # A crash may have left a line without its end.
                 if name in names and _GENERATED in line and line.endswith(b"\n"):
                     yield name, line
     except OSError as error:
-        _passed_over(path, error)
+        _log_skipped(path, error)
 
 
-def _passed_over(path: Path, error: OSError) -> None:
+def _log_skipped(path: Path, error: OSError) -> None:
     log_event(Event.RECORD_UNREADABLE, path=path, error=error)
 
 
@@ -122,7 +125,7 @@ def _parse(line: bytes) -> SegmentResult | None:
 
 
 def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict[int, list[SegmentResult]]:
-    """What is finished, as lines of this batch: it counts for the assignment that would have spoken it."""
+    """The finished segments as lines of this batch, each with the assignment of its chunk, by chunk number."""
     chunks: dict[int, list[SegmentResult]] = {}
     for chunk in manifest.chunks:
         for row in chunk.slices:
@@ -132,20 +135,3 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
                     own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "reused": True}
                     chunks.setdefault(chunk.number, []).append(line.model_copy(update=own))
     return chunks
-
-
-def _write(path: Path, lines: Iterable[SegmentResult]) -> None:
-    """Write the file whole or not at all."""
-    part = path.with_name(f"reused-{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob("reused-*.part"):  # by a collector that was killed
-            left.unlink(missing_ok=True)
-        with part.open("wb") as file:
-            file.writelines(line.model_dump_json().encode() + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error

@@ -6,105 +6,22 @@ chunk that runs twice counts once. The record beside the outputs, not this, says
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis, WatchError
 
-from cloner.audio import SAMPLE_RATE
 from cloner.errors import ClonerError, Damaged, UnknownBatch, reason_of
 from cloner.protocol.messages import Manifest
-from cloner.protocol.results import BatchResult, SegmentResult
+from cloner.protocol.results import BatchResult
 from cloner.state.cleanup import celery_results
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState, ChunkProgress, Progress
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
-
-
-class BatchState(StrEnum):
-    """How far a batch has come."""
-
-    SUBMITTING = "submitting"
-    """It is in Redis; the collector has not opened it yet."""
-    RUNNING = "running"
-    DONE = "done"
-    """Its result is there."""
-    BROKEN = "broken"
-    """It could not be opened or closed."""
-
-    @property
-    def is_open(self) -> bool:
-        return self in (BatchState.SUBMITTING, BatchState.RUNNING)
-
-
-@dataclass(slots=True)
-class ChunkProgress:
-    """What is finished of a chunk."""
-
-    generated: int = 0
-    failed: int = 0
-    frames: int = 0
-    samples: int = 0
-    finished: bool = False
-
-    @property
-    def audio_s(self) -> float:
-        """Seconds of audio."""
-        return self.samples / SAMPLE_RATE
-
-    def add(self, result: SegmentResult) -> None:
-        """Count a segment."""
-        self.generated += result.generated
-        self.failed += not result.generated
-        self.frames += result.frames
-        self.samples += round(result.audio_s * SAMPLE_RATE)
-
-    def pack(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The value that `pack` made. Raises `ValueError` or `TypeError`."""
-        values = json.loads(data)
-        counts = {name: int(values[name]) for name in ("generated", "failed", "frames", "samples")}
-        return cls(**counts, finished=bool(values["finished"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Counts of a batch."""
-
-    batch_id: str
-    state: BatchState
-    total: int
-    chunks: int
-    generated: int
-    failed: int
-    frames: int
-    audio_s: float
-    chunks_finished: int
-    cancelled: bool
-    error: str = ""
-    """Why the batch is broken, if it is."""
-
-    @property
-    def finished(self) -> int:
-        """Segments that were generated or failed."""
-        return self.generated + self.failed
-
-    @property
-    def all_chunks_finished(self) -> bool:
-        return self.chunks_finished >= self.chunks
-
-    @property
-    def closed(self) -> bool:
-        """Whether the batch has reached its end: its result is there, or never will be."""
-        return not self.state.is_open
 
 
 @dataclass(frozen=True, slots=True)

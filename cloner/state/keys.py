@@ -31,9 +31,9 @@ class RedisKeys:
         return self._key("process_heartbeats")
 
     @staticmethod
-    def process_heartbeat(holder: str, part: str) -> str:
+    def process_heartbeat(consumer: str, part: str) -> str:
         """Field of `process_heartbeats`; `part` is `names.PARENT` or `names.CHILD`."""
-        return f"{holder} {part}"
+        return f"{consumer} {part}"
 
     @property
     def collector_heartbeat(self) -> str:
@@ -44,18 +44,18 @@ class RedisKeys:
         """String: the launcher that owns the box; expires unless renewed."""
         return self._key(f"box:{box}")
 
-    def unacked(self, holder: str) -> str:
-        """Hash: delivery tag -> a message that the holder (a worker or collector) has not acknowledged, as kombu
+    def unacked(self, consumer: str) -> str:
+        """Hash: delivery tag -> a message that the consumer (a worker or collector) has not acknowledged, as kombu
         packs it."""
-        return self._key(f"unacked:{holder}")
+        return self._key(f"unacked:{consumer}")
 
-    def unacked_since(self, holder: str) -> str:
-        """Sorted set: delivery tag -> time at which the holder fetched the message (kombu's "index")."""
-        return f"{self.unacked(holder)}:since"
+    def unacked_since(self, consumer: str) -> str:
+        """Sorted set: delivery tag -> time at which the consumer fetched the message (kombu's "index")."""
+        return f"{self.unacked(consumer)}:since"
 
-    def unacked_mutex(self, holder: str) -> str:
-        """String: kombu's lock while it looks for messages that the holder has had for too long."""
-        return f"{self.unacked(holder)}:mutex"
+    def unacked_mutex(self, consumer: str) -> str:
+        """String: kombu's lock while it looks for messages that the consumer has had for too long."""
+        return f"{self.unacked(consumer)}:mutex"
 
     @property
     def counters(self) -> str:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from cloner.state.batches import Progress
+from cloner.state.progress import Progress
 
 WINDOW_S = 30.0
 """Seconds over which a batch's throughput is computed; longer if no segment finished in them."""

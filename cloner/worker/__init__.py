@@ -1,1 +1,1 @@
-"""The worker: one Celery process that loads its model once and speaks chunks."""
+"""The worker: one Celery process that loads its model once and generates chunks."""

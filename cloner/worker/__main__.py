@@ -1,4 +1,4 @@
-"""``python -m cloner.worker``: one Celery worker with one model on one device. The launcher starts it by this line."""
+"""``python -m cloner.worker``: one Celery worker with one model on one device. The launcher starts it so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> int:
-    """Run until told to stop; the exit status is 78 if the model does not load, 2 if a setting is wrong."""
+    """Run until stopped. Returns the exit status: 78 if the model does not load, 2 if a setting is wrong."""
     from cloner.engine import check_engine
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
     from cloner.events import Event
@@ -27,15 +27,15 @@ def main() -> int:
             check_engine(settings)
         except MissingPackage as error:
             raise LoadFailed(error.message) from None
-        # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
+        # A worker that is stopped requeues its chunk at once; the segments in the record are not generated again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.queueing.app import run_worker
         from cloner.state.connection import translate_redis_errors
-        from cloner.worker.lifecycle import register_if_alone, stop_when_useless
+        from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
 
         with translate_redis_errors(settings.require_redis_url()):
-            register_if_alone(settings, worker)
-        stop_when_useless()
+            register_if_unknown(settings, worker)
+        exit_on_give_up()
         return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.queues.shared_queue()])
     except ClonerError as error:
         log_event(Event.FAILED, error=error.message)

@@ -10,7 +10,7 @@ from redis import RedisError
 from cloner.output.journal import Journal
 from cloner.protocol.messages import ChunkMessage
 from cloner.worker.progress_log import ProgressLog
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 CANCEL_INTERVAL_S = 0.25
 """Seconds between two checks whether the batch was cancelled."""
@@ -24,13 +24,19 @@ class ChunkMonitor:
     """
 
     def __init__(
-        self, runtime: Runtime, message: ChunkMessage, journal: Journal, log: ProgressLog, *, cancelled: bool = False
+        self,
+        worker: WorkerProcess,
+        message: ChunkMessage,
+        journal: Journal,
+        log: ProgressLog,
+        *,
+        cancelled: bool = False,
     ) -> None:
-        self._batches = runtime.batches
+        self._batches = worker.batches
         self._batch_id = message.batch_id
         self._journal = journal
         self._log = log
-        self._meter = runtime.meter
+        self._metrics = worker.metrics
         self._speakers = {row[0]: speaker for speaker in message.slices for row in speaker.segments}
         self._cancelled = threading.Event()
         if cancelled:
@@ -42,7 +48,7 @@ class ChunkMonitor:
     def started(self, segment: int) -> None:
         """Note that the engine starts a segment. Called from any of the engine's threads."""
         self._journal.started(segment, alone=self.alone)
-        self._meter.started(segment)
+        self._metrics.started(segment)
         self._log.speaker_started(self._speakers[segment])
 
     def stopped(self) -> bool:

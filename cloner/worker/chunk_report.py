@@ -11,8 +11,8 @@ from redis import RedisError
 from cloner.batch import ReferenceKind
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
-from cloner.state.batches import ChunkProgress
-from cloner.worker.runtime import Runtime
+from cloner.state.progress import ChunkProgress
+from cloner.worker.worker_process import WorkerProcess
 
 REPORT_INTERVAL_S = 0.25
 """Seconds between two reports of a chunk's progress."""
@@ -21,8 +21,8 @@ REPORT_INTERVAL_S = 0.25
 class ChunkReport:
     """The progress of one run of a chunk. `begin` is called before the others, and `end` whatever happens."""
 
-    def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
-        self._runtime = runtime
+    def __init__(self, worker: WorkerProcess, message: ChunkMessage) -> None:
+        self._worker = worker
         self._message = message
         self.progress = ChunkProgress()
         """Counts of the whole chunk, earlier runs included."""
@@ -33,7 +33,7 @@ class ChunkReport:
 
     def is_batch_closed(self) -> bool:
         """Whether the batch's result is there already."""
-        return self._runtime.batches.is_done(self._message.batch_id)
+        return self._worker.batches.is_done(self._message.batch_id)
 
     def begin(self) -> tuple[bool, dict[str, bytes]]:
         """Report that this worker is busy.
@@ -41,11 +41,11 @@ class ChunkReport:
         Returns whether the batch was cancelled, and the bytes of the references that are codes, by digest: they are a
         few KB each.
         """
-        runtime, message = self._runtime, self._message
+        worker, message = self._worker, self._message
         wanted = {row.reference.digest for row in message.slices if row.reference.kind is ReferenceKind.CODES}
-        runtime.registry.set_busy(runtime.name)
-        cancelled = runtime.batches.is_cancelled(message.batch_id)
-        references = runtime.references.get_all(wanted)
+        worker.registry.set_busy(worker.name)
+        cancelled = worker.batches.is_cancelled(message.batch_id)
+        references = worker.references.get_all(wanted)
         self._began = self._reported = time.monotonic()
         return cancelled, references
 
@@ -55,7 +55,7 @@ class ChunkReport:
 
     def add(self, result: SegmentResult) -> None:
         """Count a segment of this run; report, if the last report is `REPORT_INTERVAL_S` old."""
-        self._runtime.meter.finished(result)
+        self._worker.metrics.finished(result)
         self._audio_s += result.audio_s
         self.progress.add(result)
         if time.monotonic() - self._reported > REPORT_INTERVAL_S:
@@ -63,16 +63,16 @@ class ChunkReport:
 
     def end(self) -> None:
         """Report the chunk's counts, and that this worker is ready for the next chunk."""
-        runtime, message = self._runtime, self._message
-        runtime.batches.report(message.batch_id, {message.number: self.progress})
+        worker, message = self._worker, self._message
+        worker.batches.report(message.batch_id, {message.number: self.progress})
         busy_s = time.monotonic() - self._began
-        runtime.registry.finish_chunk(runtime.name, runtime.capacity(), self._audio_s, busy_s)
+        worker.registry.finish_chunk(worker.name, worker.capacity(), self._audio_s, busy_s)
         if self._audio_s:
             for name in self._unable:
-                if runtime.registry.get(name):
-                    runtime.registry.update(name, suspected_faulty=f"{message.batch_id}/{message.number}")
+                if worker.registry.get(name):
+                    worker.registry.update(name, suspected_faulty=f"{message.batch_id}/{message.number}")
 
     def _report(self) -> None:
         self._reported = time.monotonic()
         with suppress(RedisError):  # the next report, or the end, has the same counts and more
-            self._runtime.batches.report(self._message.batch_id, {self._message.number: self.progress})
+            self._worker.batches.report(self._message.batch_id, {self._message.number: self.progress})

@@ -14,7 +14,7 @@ from cloner.logs import log_event
 from cloner.output.journal import Journal
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
-from cloner.state.batches import ChunkProgress
+from cloner.state.progress import ChunkProgress
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.chunk_report import ChunkReport
 from cloner.worker.chunk_results import ChunkResults
@@ -23,27 +23,27 @@ from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import FullDiskWait, ResultWriter
-from cloner.worker.runtime import Runtime
 from cloner.worker.voice_loader import VoiceLoader
+from cloner.worker.worker_process import WorkerProcess
 
 
-def run_chunk(runtime: Runtime, message: ChunkMessage) -> ChunkProgress:
+def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
     """Generate the segments of a chunk that the record does not have; returns the counts of the whole chunk.
 
     Does nothing if the batch is closed: the message was delivered again after a crash, and its files may be another
     batch's by now. Raises, with nothing lost, `EngineBroken` if this process should end, `WorkerBroken` if the whole
     worker should, and `PassedOn` if another worker should take the chunk.
     """
-    report = ChunkReport(runtime, message)
+    report = ChunkReport(worker, message)
     if report.is_batch_closed():
         return report.progress
     cancelled, references = report.begin()
     assignment = f"{message.batch_id}/{message.assignment}"
     try:
-        runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
+        worker.log_assignment(assignment, message.speakers, message.texts, message.shared)
         try:
-            if ChunkRun(runtime, message, report, references, cancelled=cancelled).run():
-                runtime.forget_assignment(assignment)
+            if ChunkRun(worker, message, report, references, cancelled=cancelled).run():
+                worker.forget_assignment(assignment)
         except RecordFailed as error:
             # A segment without a line in the record counts as not generated; the batch's result lists each.
             log_event(Event.FAILED, error=error.message)
@@ -61,29 +61,29 @@ class ChunkRun:
 
     def __init__(
         self,
-        runtime: Runtime,
+        worker: WorkerProcess,
         message: ChunkMessage,
         report: ChunkReport,
         references: dict[str, bytes],
         *,
         cancelled: bool,
     ) -> None:
-        self._runtime = runtime
+        self._worker = worker
         self._message = message
         self._report = report
-        record = runtime.record(message.batch_id)
-        keys = ContentKeys(message.generation, runtime.engine.name, runtime.fingerprint)
-        finished, self._pending = split_by_record(message, record, runtime.outputs, keys)
+        record = worker.record(message.batch_id)
+        keys = ContentKeys(message.generation, worker.engine.name, worker.fingerprint)
+        finished, self._pending = split_by_record(message, record, worker.outputs, keys)
         for result in finished:
             report.progress.add(result)
-        self._log = ProgressLog(runtime, message, record)
-        self._journal = runtime.in_hand = Journal(runtime.outputs.root, message.batch_id, message.number, runtime.name)
-        self._monitor = ChunkMonitor(runtime, message, self._journal, self._log, cancelled=cancelled)
-        self._full_disk = FullDiskWait(runtime, self._monitor)
-        self._writer = ResultWriter(runtime, message, record, self._full_disk)
+        self._log = ProgressLog(worker, message, record)
+        self._journal = worker.journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
+        self._monitor = ChunkMonitor(worker, message, self._journal, self._log, cancelled=cancelled)
+        self._full_disk = FullDiskWait(worker, self._monitor)
+        self._writer = ResultWriter(worker, message, record, self._full_disk)
         self._results = ChunkResults(self._pending, self._writer, self._log, report)
-        self._recovery = CrashRecovery(runtime, message, self._journal)
-        self._voices = VoiceLoader(runtime, references)
+        self._recovery = CrashRecovery(worker, message, self._journal)
+        self._voices = VoiceLoader(worker, references)
 
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
@@ -106,7 +106,7 @@ class ChunkRun:
             log_event(Event.CHUNK_GIVEN_UP, chunk=number, batch=batch_id, error=HOPELESS)
             self._results.fail(list(self._pending), "engine_failed", HOPELESS)
             return
-        self._full_disk.retry(lambda: self._journal.begin(self._runtime.outputs.part, generated))
+        self._full_disk.retry(lambda: self._journal.begin(self._worker.outputs.part, generated))
         for turn in plan.turns:
             self._run_turn(turn)
             if self._monitor.stopped():
@@ -144,7 +144,7 @@ class ChunkRun:
     def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult, None, None]:
         """The engine's answers. Raises `EngineBroken`."""
         requests = speech_requests(groups, self._message.generation, self._voices.get, self._monitor.stopped)
-        with _as_engine_error(), closing(self._runtime.engine.speak(requests, self._monitor)) as answers:
+        with _as_engine_error(), closing(self._worker.engine.speak(requests, self._monitor)) as answers:
             yield from answers
 
 

@@ -1,4 +1,4 @@
-"""In which order a chunk's segments are spoken after a crash, and which are given up: pure."""
+"""In which order a chunk's segments are generated after crashes, and which are given up. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from cloner.output.journal import Run
 
-LONE_CRASHES = 3
-"""Crashes that a segment may be alone at, before it is given up."""
+MAX_LONE_CRASHES = 3
+"""Crashes with a segment alone in the engine, after which the segment is given up."""
 
-DEATHS = 10
-"""Deaths in a row, no segment being generated between them, after which it is the engine and not a segment. Each costs
-a load of the model."""
+MAX_FRUITLESS_CRASHES = 10
+"""Crashes in a row without a segment generated in between, after which the engine is at fault and not a segment. Each
+costs a load of the model."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the engine is given at once."""
+    """Segments that the engine gets at once."""
 
     segments: Sequence[int]
     alone: bool
@@ -26,34 +26,38 @@ class Turn:
 
 @dataclass(frozen=True)
 class CrashPlan:
-    """The segments still to be spoken, each in one of these."""
+    """How the pending segments of a chunk are generated."""
 
     turns: Sequence[Turn]
-    """First, one at a time, those that were in hand at a crash; then, together, those that were never. After them, the
-    same of speakers of whom a segment has been alone at a crash: it may be their reference. Last, one at a time, those
-    segments themselves: nobody else need wait for one more crash."""
+    """First, one at a time, the segments that were in flight at a crash; then the others together. After them, the same
+    for speakers with a segment that was alone at a crash, as their reference may be the cause. Last, one at a time,
+    those segments themselves, so that no other segment waits for one more crash."""
     crashed: Sequence[int]
-    """Given up: alone at `LONE_CRASHES` crashes."""
+    """Segments that are given up, after `MAX_LONE_CRASHES` crashes with each alone."""
     is_hopeless: bool
-    """Whether the engine itself seems to be broken: then none of the others is spoken."""
+    """Whether the engine itself seems to be broken: then all segments are given up."""
     needs_second_opinion: bool
-    """Whether something would be given up on this worker's word alone, which has not shown since that it can speak:
-    another one should try first."""
+    """True if only this worker saw the crashes and it has generated nothing since: another one should try first."""
 
 
 def plan_after_crashes(
-    dead: Iterable[Run], todo: Mapping[int, str], generated: int, worker: str = "", *, has_others: bool = False
+    crashed_runs: Iterable[Run],
+    pending: Mapping[int, str],
+    generated: int,
+    worker: str = "",
+    *,
+    has_others: bool = False,
 ) -> CrashPlan:
-    """Order what is `todo` of a chunk, segments with their speakers, `generated` segments being there, after the `dead`
-    runs.
+    """Plan how to generate the `pending` segments of a chunk (segment -> speaker) after its `crashed_runs`.
 
-    A worker gives up only what it has seen crash itself, and `has_others` says whether there are others to ask: what
-    rests on one worker's word, which has generated nothing since, may be that worker's own fault.
+    `generated` is the number of segments of the chunk that are generated. A worker gives up only segments that crashed
+    on it as well. `has_others` tells whether other workers are alive: crashes that only one worker saw, which has
+    generated nothing since, may be that worker's own fault.
     """
     fruitless: list[Run] = []
     alone: defaultdict[int, list[Run]] = defaultdict(list)
     suspects: set[int] = set()
-    for run in dead:
+    for run in crashed_runs:
         suspects.update(run.started)
         for segment, was_alone in run.started.items():
             if was_alone:
@@ -67,16 +71,18 @@ def plan_after_crashes(
     def only_this_worker(runs: Sequence[Run]) -> bool:
         return has_others and all(run.worker == worker and run.generated == generated for run in runs)
 
-    lone = {segment: alone[segment] for segment in todo if alone[segment]}
-    crashed = [s for s, runs in lone.items() if len(runs) >= LONE_CRASHES and own(runs) and not only_this_worker(runs)]
-    # The last of them is the other worker's.
-    needs_second_opinion = any(len(runs) >= LONE_CRASHES - 1 and only_this_worker(runs) for runs in lone.values())
-    is_fruitless = len(fruitless) >= DEATHS and own(fruitless) >= LONE_CRASHES
+    lone = {segment: alone[segment] for segment in pending if alone[segment]}
+    crashed = [
+        s for s, runs in lone.items() if len(runs) >= MAX_LONE_CRASHES and own(runs) and not only_this_worker(runs)
+    ]
+    # The last of these crashes is left to the other worker.
+    needs_second_opinion = any(len(runs) >= MAX_LONE_CRASHES - 1 and only_this_worker(runs) for runs in lone.values())
+    is_fruitless = len(fruitless) >= MAX_FRUITLESS_CRASHES and own(fruitless) >= MAX_LONE_CRASHES
     last = sorted((segment for segment in lone if segment not in crashed), key=lambda segment: -len(lone[segment]))
-    doubtful = {todo[segment] for segment in lone}
+    doubtful = {pending[segment] for segment in lone}
     turns: list[Turn] = []
     for later in (False, True):
-        some = [segment for segment, speaker in todo.items() if (speaker in doubtful) is later]
+        some = [segment for segment, speaker in pending.items() if (speaker in doubtful) is later]
         turns += [Turn([segment], alone=True) for segment in some if segment in suspects and not alone[segment]]
         if fresh := [segment for segment in some if segment not in suspects]:
             turns.append(Turn(fresh, alone=False))

@@ -8,7 +8,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkMessage, SpeakerSegments
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 
 class ProgressLog:
@@ -18,8 +18,8 @@ class ProgressLog:
     is logged once, by the first worker that reaches it.
     """
 
-    def __init__(self, runtime: Runtime, message: ChunkMessage, record: Record) -> None:
-        self._runtime = runtime
+    def __init__(self, worker: WorkerProcess, message: ChunkMessage, record: Record) -> None:
+        self._worker = worker
         self._message = message
         self._record = record
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class ProgressLog:
             if speaker.id in self._counted:
                 return
             assignment = self._message.assignment
-            if not self._record.has_from(self._runtime.name, assignment, speaker.id):
+            if not self._record.has_from(self._worker.name, assignment, speaker.id):
                 # An engine's threads have not the context of the chunk's task.
                 batch_id, speakers = self._message.batch_id, self._message.speakers
                 log_event(
@@ -52,9 +52,9 @@ class ProgressLog:
         before = self._counted[speaker.id]
         after = self._counted[speaker.id] = self._record.finished(self._message.assignment, speaker.id)
         for count in range(before + 1, after + 1):
-            if (count == 1 or count % 5 == 0) and not (split and self._is_said(f"{speaker.id}: {count}")):
+            if (count == 1 or count % 5 == 0) and not (split and self._is_logged(f"{speaker.id}: {count}")):
                 log_event(Event.SPEAKER_PROGRESS, speaker=speaker.id, finished=count, texts=speaker.texts)
-        if before < after == speaker.texts and not (split and self._is_said(f"{speaker.id}: completed")):
+        if before < after == speaker.texts and not (split and self._is_logged(f"{speaker.id}: completed")):
             generated = self._record.generated(self._message.assignment, speaker.id)
             if generated:
                 log_event(Event.SPEAKER_COMPLETED, speaker=speaker.id, generated=generated)
@@ -70,12 +70,12 @@ class ProgressLog:
         if self._record.finished(assignment) < texts:
             return False
         # If earlier batches have generated them, each of the assignment's chunks finds all of it finished.
-        news = self._runtime.is_news(f"{self._message.batch_id}/{assignment}: all done")
-        if news and not (shared and self._is_said("all done")):
+        news = self._worker.is_first_time(f"{self._message.batch_id}/{assignment}: all done")
+        if news and not (shared and self._is_logged("all done")):
             done = Event.SHARED_QUEUE_DONE if shared else Event.WORKER_DONE
             log_event(done, generated=self._record.generated(assignment), texts=texts)
         return True
 
-    def _is_said(self, what: str) -> bool:
+    def _is_logged(self, what: str) -> bool:
         """Whether another worker has logged it; if not, this one is about to."""
-        return not self._runtime.first_to_say(self._message.batch_id, what)
+        return not self._worker.is_first_to_log(self._message.batch_id, what)

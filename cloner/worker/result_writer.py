@@ -16,7 +16,7 @@ from cloner.output.record import Record, RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.worker.pending import PendingSegment
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 T = TypeVar("T")
 
@@ -38,8 +38,8 @@ class Waiting(Protocol):
 class FullDiskWait:
     """Waits while the disk under the outputs is full."""
 
-    def __init__(self, runtime: Runtime, waiting: Waiting) -> None:
-        self._runtime = runtime
+    def __init__(self, worker: WorkerProcess, waiting: Waiting) -> None:
+        self._worker = worker
         self._waiting = waiting
 
     def retry(self, write: Callable[[], T]) -> T:
@@ -56,11 +56,11 @@ class FullDiskWait:
 
     def wait_for_room(self, size: int) -> bool:
         """Wait until a file of `size` bytes fits; returns false if the batch is cancelled meanwhile."""
-        outputs = self._runtime.outputs
+        outputs = self._worker.outputs
         log_event(Event.DISK_FULL, folder=outputs.root)
         while not self._waiting.wait(ROOM_INTERVAL_S):
             # Counted as progress, so that the hang check does not fire.
-            self._runtime.note_step()
+            self._worker.note_step()
             if outputs.has_room(size):
                 log_event(Event.DISK_HAS_ROOM, folder=outputs.root)
                 return True
@@ -73,11 +73,11 @@ class ResultWriter:
     Raises `RecordFailed`.
     """
 
-    def __init__(self, runtime: Runtime, message: ChunkMessage, record: Record, full_disk: FullDiskWait) -> None:
-        self._worker = runtime.name
+    def __init__(self, worker: WorkerProcess, message: ChunkMessage, record: Record, full_disk: FullDiskWait) -> None:
+        self._worker_name = worker.name
         self._assignment = message.assignment
-        self._outputs = runtime.outputs
-        self._lines = RecordWriter(record, runtime.name)
+        self._outputs = worker.outputs
+        self._lines = RecordWriter(record, worker.name)
         self._full_disk = full_disk
 
     def __enter__(self) -> ResultWriter:
@@ -100,7 +100,7 @@ class ResultWriter:
             output=segment.output,
             key=segment.key,
             assignment=self._assignment,
-            worker=self._worker,
+            worker=self._worker_name,
         )
         needed = 0
         try:

@@ -1,4 +1,4 @@
-"""The worker's one task: speak a chunk."""
+"""The worker's only task: generate a chunk."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from cloner.queueing.retry import retry_on_outage
 from cloner.worker import lifecycle
 from cloner.worker.chunk_run import run_chunk
 from cloner.worker.crash_recovery import PassedOn
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 
 @shared_task(bind=True, name=SPEAK_CHUNK, throws=(WrongSchema,))
 def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
-    """Speak a chunk. What came of each segment stands in the record; the chord gets the counts."""
-    runtime = lifecycle.current()
+    """Generate a chunk. The results of its segments are in the record; the chord gets the chunk's number only.
+
+    Raises `WrongSchema` if the message is not of this version's form.
+    """
+    worker = lifecycle.current()
     try:
         version = schema_of(message)
         if version != SCHEMA:
-            queue = runtime.settings.queues.shared_queue(version)
+            queue = worker.settings.queues.shared_queue(version)
             log_event(Event.CHUNK_OF_OTHER_SCHEMA, version=version, own_version=SCHEMA, queue=queue)
             _leave_in(queue, self)
         chunk = read_chunk(message)
@@ -36,25 +39,24 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
         log_event(Event.MESSAGE_REFUSED, error=error.message)
         raise
     try:
-        retry_on_outage(_speak, runtime, chunk)
+        retry_on_outage(_speak, worker, chunk)
     except EngineBroken as error:
-        lifecycle.end_broken(error)
+        lifecycle.end_process(error)
     except WorkerBroken as error:
-        lifecycle.end_worker(runtime, error)
-    except PassedOn as chance:
-        retry_on_outage(_leave_in, chance.queue, self)
-    # No counts: were the chunk run twice, different answers would count as two chunks of the chord.
+        lifecycle.end_worker(worker, error)
+    except PassedOn as passed:
+        retry_on_outage(_leave_in, passed.queue, self)
+    # Without counts: if a chunk runs twice, the chord takes two different return values for two chunks.
     return {"chunk": message["number"]}
 
 
-def _speak(runtime: Runtime, chunk: ChunkMessage) -> None:
-    """A run of the chunk; what an earlier one has finished, it finds."""
-    with bound_contextvars(batch=chunk.batch_id), runtime.meter.chunk(chunk.batch_id):
-        run_chunk(runtime, chunk)
+def _speak(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+    """Run the chunk; segments that earlier runs have finished are not generated again."""
+    with bound_contextvars(batch=chunk.batch_id), worker.metrics.chunk(chunk.batch_id):
+        run_chunk(worker, chunk)
 
 
 def _leave_in(queue: str, task: Task) -> NoReturn:
-    """Hand the message on to another queue, and forget it. Its chord still waits for it, and whoever takes it there
-    answers."""
+    """Send the message to another queue, and ignore it here: the chord counts the chunk when it has run there."""
     task.signature_from_request(queue=queue).apply_async()
     raise Ignore

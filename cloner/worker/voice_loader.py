@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ReferenceRow
-from cloner.protocol.references import audio_from_bytes, codes_from_bytes, reference_key
+from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
 from cloner.validation import HOUSEKEEPING
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 TOGETHER = 8
 """Recordings that are encoded at once: 30 s each, a batch that any GPU holds."""
@@ -32,13 +30,13 @@ class VoiceLoader:
     codec, so that a recording is encoded once for all chunks, batches and workers that see the folder.
     """
 
-    def __init__(self, runtime: Runtime, fetched: dict[str, bytes]) -> None:
+    def __init__(self, worker: WorkerProcess, fetched: dict[str, bytes]) -> None:
         """`fetched` are references whose bytes are here already, by digest."""
-        self._runtime = runtime
+        self._worker = worker
         self._fetched = fetched
         self._loaded: dict[str, Codes | BadReference] = {}
         """By digest: codes ``[codebooks, frames]``, or why the reference cannot be used."""
-        self._folder = runtime.outputs.root / HOUSEKEEPING / "references" / runtime.codec_identity
+        self._folder = worker.outputs.root / HOUSEKEEPING / "references" / worker.codec_identity
 
     def prepare(self, references: Sequence[ReferenceRow]) -> BadReference | None:
         """Load the first of some references; returns why it cannot be used, if it cannot.
@@ -85,7 +83,7 @@ class VoiceLoader:
         if not audios:
             return
         try:
-            together = self._runtime.engine.encode(list(audios.values()))
+            together = self._worker.engine.encode(list(audios.values()))
         except EngineBroken:
             raise
         except Exception:  # noqa: BLE001 - one recording's fault; encoding each alone finds out whose
@@ -94,7 +92,7 @@ class VoiceLoader:
             self._keep(digest, codes)
         for digest in audios.keys() - self._loaded.keys():
             try:
-                (codes,) = self._runtime.engine.encode([audios[digest]])
+                (codes,) = self._worker.engine.encode([audios[digest]])
                 self._keep(digest, codes)
             except EngineBroken:
                 raise
@@ -106,7 +104,7 @@ class VoiceLoader:
     def _data(self, reference: ReferenceRow) -> bytes:
         """The reference's bytes. Raises `BadReference` if they are gone or damaged."""
         digest = reference.digest
-        data = self._fetched.pop(digest, None) or self._runtime.references.get(digest)
+        data = self._fetched.pop(digest, None) or self._worker.references.get(digest)
         if not isinstance(data, bytes):
             raise BadReference("the speaker's reference is no longer in Redis; submit the batch again")
         if reference_key(reference.kind, data) != digest:
@@ -128,17 +126,9 @@ class VoiceLoader:
     def _keep(self, digest: str, codes: Codes) -> None:
         self._loaded[digest] = codes
         path = self._path(digest)
-        outputs = self._runtime.outputs
-        # Named after this process, so that whoever goes on after its death can remove it.
-        part = outputs.root / HOUSEKEEPING / codes_part(outputs.part)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                np.save(file, codes, allow_pickle=False)
-            part.replace(path)
+            self._worker.outputs.write_codes(path, pack_codes(codes))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             log_event(Event.CODES_NOT_KEPT, path=path, error=error)
 
     def _path(self, digest: str) -> Path:

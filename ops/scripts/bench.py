@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner import Client, read_batch
 from cloner.state.embedded import embedded_redis
-from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, settle
+from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, set_environment
 from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
@@ -35,7 +35,7 @@ ROWS = 100_000
 
 def main() -> int:
     """Measure and print the table; return 1 if a measurement failed."""
-    settle(threads=len(os.sched_getaffinity(0)))
+    set_environment(threads=len(os.sched_getaffinity(0)))
     report = Report(f"`make bench`, {machine()}")
     for measure in (fleet_overhead, reading, importing):
         report.add(measure)
@@ -50,7 +50,7 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
     """Yield measurements of the batched engine against upstream's code; also on a GPU, if there is one."""
     from ops.engine_bench import codec, decoding, gpu, loading, occupancy, whole_batch
 
-    small = decoding.Race(
+    small = decoding.Comparison(
         size="small",
         device="cpu",
         precision="float32",
@@ -60,7 +60,7 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
         runs=RUNS,
         goals=dict.fromkeys((32, 64), ">= 25x with one of 32 and 64"),
     )
-    full = decoding.Race(
+    full = decoding.Comparison(
         size="s1-mini",
         device="cpu",
         precision="bfloat16",
@@ -70,10 +70,10 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
         runs=1,
         goals={32: ">= 120x"},
     )
-    small_codec = codec.Race(
+    small_codec = codec.Comparison(
         "small", "cpu", ("float32",), segments=16, frames=100, runs=RUNS, goals={"float32": ">= 1.5x"}
     )
-    full_codec = codec.Race(
+    full_codec = codec.Comparison(
         "full",
         "cpu",
         # Where bfloat16 is emulated, it takes hours.

@@ -32,7 +32,7 @@ def test_running_segments_stop_and_the_worker_takes_the_next_batch(
     assert (client.fleet()[0].cache_gb > 0) == (engine == "batched")
     for number in (1, 2):
         batch = client.submit(write_batch(tmp_path, [32], generation, outputs=f"audio{number}"))
-        eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.hand")))
+        eventually(lambda: any('"segment"' in path.read_text() for path in settings.out_dir.rglob("*.journal")))
         batch.cancel()
         began = time.monotonic()
         result = batch.wait(timeout=100)
@@ -40,7 +40,7 @@ def test_running_segments_stop_and_the_worker_takes_the_next_batch(
         assert result.cancelled
         assert result.generated == len(recorded_segments(settings, batch.id)) < 32
         assert {error.code for error in result.errors.values()} == {"cancelled"}
-        assert [path.name for path in settings.out_dir.rglob("*.hand")] == []
+        assert [path.name for path in settings.out_dir.rglob("*.journal")] == []
     assert [worker.loads for worker in client.fleet()] == [1]
 
 
@@ -52,13 +52,13 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
         """
         import time
         speak = module.FakeEngine.speak
-        def speaking(self, lines, watch=module.UNWATCHED):
-            for line in lines:
-                if "endless" in line.text and once("endless"):
-                    while not watch.stopped():
+        def speaking(self, requests, observer=module.NULL_OBSERVER):
+            for request in requests:
+                if "endless" in request.text and once("endless"):
+                    while not observer.stopped():
                         time.sleep(0.01)
                     return
-                yield from speak(self, [line], watch)
+                yield from speak(self, [request], observer)
         module.FakeEngine.speak = speaking
         """,
     )

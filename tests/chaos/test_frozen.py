@@ -70,12 +70,12 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
         "cloner.engine.fake",
         """
         import threading
-        answer = module._answer
-        def hanging(line):
-            if line.segment == 4 and once("hung"):
+        generate = module._generate
+        def hanging(request):
+            if request.segment == 4 and once("hung"):
                 threading.Event().wait()
-            return answer(line)
-        module._answer = hanging
+            return generate(request)
+        module._generate = hanging
         """,
     )
     fleet = launch("--workers", "1", hang_s=6.0, **ALIVE)
@@ -111,7 +111,7 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
         import threading
         step = module.Scheduler._step
         def standing_still(self, running):
-            if self.use.frames > 60 and once("stood still"):
+            if self.usage.frames > 60 and once("stood still"):
                 {what}
             return step(self, running)
         module.Scheduler._step = standing_still

@@ -18,14 +18,14 @@ def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
     launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     patch_module(
-        "cloner.engine.stepper",
+        "cloner.engine.step_runner",
         """
-        step = module.Stepper.step
-        def scarce(self, active, longest):
+        step = module.StepRunner.step
+        def scarce(self, active, max_position):
             if active > 2:
                 module.torch.empty(2**50)  # the allocator's own words
-            return step(self, active, longest)
-        module.Stepper.step = scarce
+            return step(self, active, max_position)
+        module.StepRunner.step = scarce
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
@@ -45,10 +45,10 @@ def test_a_segment_that_never_fits_fails_and_no_other(
         "cloner.engine.scheduler",
         """
         start = module.Scheduler._start
-        def scarce(self, fills, *rest):
-            if any("endless" in segment.line.text for _, segment in fills):
+        def scarce(self, admitted, *rest):
+            if any("endless" in segment.request.text for _, segment in admitted):
                 module.torch.empty(2**50)
-            return start(self, fills, *rest)
+            return start(self, admitted, *rest)
         module.Scheduler._start = scarce
         """,
     )

@@ -91,7 +91,7 @@ def test_where_not_even_a_line_has_room_nothing_is_failed(
     ballast.unlink()
     assert batch.wait(timeout=200).generated == 3
     assert recorded_segments(settings, batch.id) == [0, 1, 2]
-    assert list(disk.rglob("*.hand")) == parts(disk) == []
+    assert list(disk.rglob("*.journal")) == parts(disk) == []
 
 
 def test_a_batch_that_waits_for_room_can_be_cancelled_and_its_worker_stopped(

@@ -32,7 +32,9 @@ def check_whole(result: BatchResult, settings: Settings, failed: set[int] = froz
     assert recorded_segments(settings, result.batch_id) == list(range(result.total))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
-    strays = [path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".hand"]
+    strays = [
+        path for path in settings.out_dir.rglob("*") if path.name.startswith("part-") or path.suffix == ".journal"
+    ]
     assert strays == []
 
 
@@ -73,8 +75,8 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
         patch_module(
             "cloner.engine.fake",
             """
-            answer = module._answer
-            module._answer = lambda line: die() if "killer" in line.text else answer(line)
+            generate = module._generate
+            module._generate = lambda request: die() if "killer" in request.text else generate(request)
             """,
         )
         # Loading lasts for several health checks, which must not count it as a worker that never loads.
@@ -86,7 +88,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
             """
             step = module.Scheduler._step
             def stepping(self, running):
-                if any("killer" in segment.line.text and segment.frames == 3 for segment in running):
+                if any("killer" in segment.request.text and segment.frames == 3 for segment in running):
                     die()
                 return step(self, running)
             module.Scheduler._step = stepping
@@ -112,13 +114,13 @@ def test_a_segment_that_kills_only_in_company_is_spoken_alone(
         "cloner.engine.fake",
         """
         speak = module.FakeEngine.speak
-        def speaking(self, lines, watch=module.UNWATCHED):
-            lines = list(lines)
-            if len(lines) > 1 and any("killer" in line.text for line in lines):
-                for line in lines[:3]:
-                    watch.started(line.segment)
+        def speaking(self, requests, observer=module.NULL_OBSERVER):
+            requests = list(requests)
+            if len(requests) > 1 and any("killer" in request.text for request in requests):
+                for request in requests[:3]:
+                    observer.started(request.segment)
                 die()
-            return speak(self, lines, watch)
+            return speak(self, requests, observer)
         module.FakeEngine.speak = speaking
         """,
     )
@@ -132,7 +134,7 @@ def test_a_segment_that_kills_only_in_company_is_spoken_alone(
 def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
     launch: Launch, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
-    patch_module("cloner.engine.fake", "module._answer = lambda line: die()")
+    patch_module("cloner.engine.fake", "module._generate = lambda request: die()")
     fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.4, heartbeat_s=0.2)
     fleet.wait_for(Event.MODELS_LOADED)
     result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
@@ -150,9 +152,9 @@ def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_al
     patch_module(
         "cloner.engine.fake",
         """
-        answer = module._answer
+        generate = module._generate
         is_broken = os.environ.get("CLONER_WORKER_INDEX") == "1"
-        module._answer = lambda line: die() if is_broken else answer(line)
+        module._generate = lambda request: die() if is_broken else generate(request)
         """,
     )
     fleet = launch("--workers", "2")
@@ -178,8 +180,8 @@ def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
     patch_module(
         "cloner.engine.fake",
         """
-        answer = module._answer
-        module._answer = lambda line: die() if "killer" in line.text else answer(line)
+        generate = module._generate
+        module._generate = lambda request: die() if "killer" in request.text else generate(request)
         """,
     )
     fleet = launch("--workers", "2")
@@ -196,12 +198,12 @@ def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
     patch_module(
         "cloner.engine.fake",
         """
-        answer = module._answer
-        def answering(line):
-            if "killer" in line.text and once("broken"):
+        generate = module._generate
+        def generating(request):
+            if "killer" in request.text and once("broken"):
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return answer(line)
-        module._answer = answering
+            return generate(request)
+        module._generate = generating
         """,
     )
     fleet = launch("--workers", "1", fake_slots=2)
@@ -235,17 +237,17 @@ def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
 
 STUCK = """
 import ctypes
-answer = module._answer
-def answering(line):
-    if "killer" in line.text and not os.path.exists("free"):
+generate = module._generate
+def generating(request):
+    if "killer" in request.text and not os.path.exists("free"):
         once("stuck")
         # A lock that this thread holds: it waits for ever, in one step that no signal interrupts.
         lock = ctypes.create_string_buffer(64)
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_lock(lock)
         libc.pthread_mutex_lock(lock)
-    return answer(line)
-module._answer = answering
+    return generate(request)
+module._generate = generating
 """
 
 
@@ -279,7 +281,7 @@ def test_a_worker_that_is_killed_because_it_hangs_leaves_suspects(
 
 def hands(settings: Settings) -> list[str]:
     """The lines of all journals."""
-    return [line for path in settings.out_dir.rglob("*.hand") for line in path.read_text().splitlines()]
+    return [line for path in settings.out_dir.rglob("*.journal") for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +341,7 @@ def test_a_death_in_the_middle_of_writing_loses_nothing(
     assert set(result.results) == set(range(5))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
-    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".hand"] == []
+    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".journal"] == []
     assert loads(client) == 2
 
 

@@ -32,8 +32,8 @@ from cloner.protocol.packing import MAX_BYTES
 from cloner.protocol.references import reference_key
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from cloner.state.batches import ChunkProgress
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 from cloner.state.registry import WorkerInfo
 from tests.support.bad_files import OpensDoor
 from tests.support.batches import write_batch, write_codes

@@ -7,10 +7,10 @@ from cloner.errors import LoadFailed
 
 load = module.FakeEngine.load
 
-def fail(self, say):
+def fail(self, log):
     if os.environ.get("CLONER_WORKER_INDEX") == "1":
         raise LoadFailed("the GPU has fallen off the bus")
-    load(self, say)
+    load(self, log)
 
 module.FakeEngine.load = fail
 """
@@ -18,10 +18,10 @@ module.FakeEngine.load = fail
 WORKER_1_DIES_LOADING = """
 load = module.FakeEngine.load
 
-def die_in_worker_1(self, say):
+def die_in_worker_1(self, log):
     if os.environ.get("CLONER_WORKER_INDEX") == "1":
         die()
-    load(self, say)
+    load(self, log)
 
 module.FakeEngine.load = die_in_worker_1
 """
@@ -31,11 +31,11 @@ from cloner.errors import LoadFailed
 
 load = module.FakeEngine.load
 
-def fail_twice(self, say):
+def fail_twice(self, log):
     number = next(number for number in range(4) if once(f"load-{number}"))
     if number in (1, 2):
         raise LoadFailed("CUDA out of memory")
-    load(self, say)
+    load(self, log)
 
 module.FakeEngine.load = fail_twice
 """

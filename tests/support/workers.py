@@ -1,4 +1,4 @@
-"""Workers inside a test's own process: the real runtime and the fake engine, on the test's Redis."""
+"""Workers inside a test's own process: the real worker and the fake engine, on the test's Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo, expected_worker
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 
 BATCH_ID = "b"
 
@@ -31,11 +31,11 @@ class Workers:
         self.blobs = connect(url, decode=False)
         self.infos = [expected_worker(self.settings, WorkerSettings(index=n, number=n)) for n in range(count)]
 
-    def runtime(self, number: int = 0, engine: Engine | None = None) -> Runtime:
+    def start(self, number: int = 0, engine: Engine | None = None) -> WorkerProcess:
         """A worker's process, as it is when it has just started."""
         info: WorkerInfo = self.infos[number]
         engine = engine or FakeEngine(self.settings.fake_slots)
-        return Runtime(self.settings, info, engine, self.redis, self.blobs)
+        return WorkerProcess(self.settings, info, engine, self.redis, self.blobs)
 
     def submit(self, path: Path, strategy: Strategy = Strategy.ROUND_ROBIN) -> list[ChunkMessage]:
         """The chunks of a batch file, its references in Redis."""

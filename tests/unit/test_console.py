@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cloner.console import Screen
-from cloner.state.batches import BatchState, Progress
+from cloner.state.progress import BatchState, Progress
 
 START = Progress("b", BatchState.RUNNING, 10, 2, 0, 0, 0, 0.0, 0, cancelled=False)
 

@@ -13,9 +13,10 @@ from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
 from cloner.settings import Settings
-from cloner.state.batches import BatchState, BatchStore, Progress, Submission
+from cloner.state.batches import BatchStore, Submission
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState, Progress
 from cloner.state.throughput import ThroughputMeter
 
 SHOWN_BATCHES = 50

@@ -12,7 +12,7 @@ from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
 from cloner.errors import BatchBroken
 from cloner.settings import EngineName, Settings, WorkerSettings
-from cloner.state.batches import BatchState, Progress
+from cloner.state.progress import BatchState, Progress
 from cloner.state.registry import expected_worker
 
 NO_WORKER = "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`"

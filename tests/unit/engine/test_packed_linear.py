@@ -35,34 +35,34 @@ def test_it_is_a_linear_layer_for_any_number_of_rows(shape: tuple[int, ...], bia
     assert (y.float() - expected).abs().max() < expected.abs().max() * torch.finfo(dtype).eps
 
 
-def test_rows_need_not_lie_one_after_another() -> None:
+def test_rows_need_not_be_contiguous() -> None:
     product, x = PackedLinear(random(16, 8)), random(5, 3, 8)
     assert torch.equal(product(x[:, -1]), product(x[:, -1].contiguous()))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_gets_the_same_bits_wherever_it_stands(dtype: torch.dtype) -> None:
+def test_a_row_gets_the_same_bits_at_any_position(dtype: torch.dtype) -> None:
     product, row = PackedLinear(random(97, 48, dtype=dtype)), random(1, 48, dtype=dtype)
     y = product(row.repeat(33, 1))
     assert torch.equal(y, y[:1].expand_as(y))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layers_lose_the_weights_that_are_taken_from_them(dtype: torch.dtype) -> None:
+def test_weights_are_removed_from_the_layers_they_come_from(dtype: torch.dtype) -> None:
     one, other = Linear(8, 4, bias=False, dtype=dtype), Linear(8, 6, bias=False, dtype=dtype)
     weight = torch.cat([one.weight, other.weight])
-    product = PackedLinear.taking(one, other)
+    product = PackedLinear.from_linears(one, other)
     assert torch.equal(weight_of(product), weight)
     assert not [*one.parameters(), *other.parameters()]
 
 
-def test_a_layer_s_bias_is_taken_along() -> None:
+def test_a_layers_bias_is_used() -> None:
     layer, x = Linear(8, 4), random(3, 8)
     expected = layer(x)
-    assert torch.allclose(PackedLinear.taking(layer)(x), expected)
+    assert torch.allclose(PackedLinear.from_linears(layer)(x), expected)
 
 
-def test_what_cannot_be_laid_out_is_left_as_it_is() -> None:
+def test_a_weight_that_cannot_be_packed_is_used_as_it_is() -> None:
     weight = random(4, 8).half()
     x = random(3, 8).half()
     assert torch.equal(PackedLinear(weight)(x), functional.linear(x, weight))

@@ -9,9 +9,9 @@ from redis import Redis
 
 from cloner.monitoring.flower.data import FleetData
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.batches import ChunkProgress
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 from cloner.state.registry import Registry, expected_worker
 
 

@@ -10,10 +10,10 @@ from redis import Redis
 
 from cloner.monitoring.prometheus import FleetMetrics
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.batches import ChunkProgress
 from cloner.state.counters import Count, Counters
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import ChunkProgress
 from cloner.state.registry import Registry, WorkerState, expected_worker
 
 Samples = dict[tuple[str, tuple[str, ...]], float]

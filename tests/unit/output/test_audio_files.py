@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from cloner.errors import NoRoom, SegmentFailed
-from cloner.output import audio_files as store
+from cloner.output import audio_files
 from cloner.output.audio_files import OutputRoot
 from cloner.protocol.results import SegmentResult
 
@@ -38,7 +38,7 @@ def test_a_wav_holds_the_samples_in_16_bits(tmp_path: Path) -> None:
     assert np.abs(audio - TONE).max() < 1 / 32_000
 
 
-def test_no_part_is_left_beside_the_outputs(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     outputs = OutputRoot(tmp_path)
     outputs.write_audio("a.wav", TONE, 44_100)
     outputs.write_audio("a.wav", TONE[:100], 44_100)
@@ -56,7 +56,7 @@ def test_a_link_that_leads_out_of_the_root_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_says_which_and_why(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file where a folder should be")
     with pytest.raises(SegmentFailed, match=r"a/b\.wav cannot be written under .*: "):
         OutputRoot(tmp_path).write_audio("a/b.wav", TONE, 44_100)
@@ -70,14 +70,14 @@ def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["a/b/c.wav", "a/c.wav"])
-def test_a_link_that_is_planted_after_the_look_leads_nowhere(
+def test_a_link_that_is_put_there_after_the_check_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     (root / "a/b").mkdir(parents=True)
     (elsewhere / "b").mkdir(parents=True)
 
-    def look_and_be_overtaken(path: Path) -> str:
+    def resolve_and_be_overtaken(path: Path) -> str:
         seen = realpath(path)
         if path != root / ".cloner":
             (root / "a").rename(root / "away")
@@ -85,7 +85,7 @@ def test_a_link_that_is_planted_after_the_look_leads_nowhere(
         return seen
 
     outputs = OutputRoot(root)
-    monkeypatch.setattr(store, "realpath", look_and_be_overtaken)
+    monkeypatch.setattr(audio_files, "realpath", resolve_and_be_overtaken)
     with pytest.raises(SegmentFailed, match="cannot be written"):
         outputs.write_audio(output, TONE, 44_100)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -114,14 +114,14 @@ def line_of(outputs: OutputRoot, audio: np.ndarray[Any, Any]) -> SegmentResult:
     return SegmentResult(segment=0, speaker="a", output="a.wav", key="k", assignment=0, worker="w", **asdict(written))
 
 
-def test_a_line_of_the_record_knows_its_file_again(tmp_path: Path) -> None:
+def test_a_line_of_the_record_identifies_its_file(tmp_path: Path) -> None:
     outputs = OutputRoot(tmp_path)
     first = line_of(outputs, TONE)
     assert outputs.has_result(first)
     # Copied without its time, it is the same file.
     os.utime(tmp_path / "a.wav", ns=(0, 0))
     assert outputs.has_result(first)
-    # Another batch has written a file of the same size there, and died before it could note it.
+    # Another batch has written a file of the same size there, and crashed before it could record it.
     second = line_of(outputs, -TONE)
     os.utime(tmp_path / "a.wav", ns=(0, second.mtime_ns + 10**9))
     assert second.size == first.size
@@ -138,7 +138,7 @@ def test_a_line_of_the_record_knows_its_file_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, NoRoom), (errno.EDQUOT, NoRoom), (errno.EIO, SegmentFailed)]
 )
-def test_what_cannot_be_written_leaves_no_part(
+def test_a_failed_write_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SegmentFailed]
 ) -> None:
     def failing(_file: int, _data: object) -> int:
@@ -153,7 +153,7 @@ def test_what_cannot_be_written_leaves_no_part(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_folder_in_the_place_of_an_output_leaves_no_part(tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_an_output_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "a.wav").mkdir()
     with pytest.raises(SegmentFailed, match="cannot be written"):
         OutputRoot(tmp_path).write_audio("a.wav", TONE, 44_100)
@@ -161,7 +161,7 @@ def test_a_folder_in_the_place_of_an_output_leaves_no_part(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "room"), [(None, True), (errno.ENOSPC, False), (errno.EACCES, True)])
-def test_room_is_looked_for_and_nothing_is_left(
+def test_checking_for_room_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, room: bool
 ) -> None:
     def allocate(_file: int, _start: int, size: int) -> None:
@@ -174,10 +174,10 @@ def test_room_is_looked_for_and_nothing_is_left(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_another_process_has_not_finished_is_removed(tmp_path: Path) -> None:
-    dead, outputs = OutputRoot(tmp_path), OutputRoot(tmp_path)
+def test_the_temporary_file_of_another_process_can_be_removed(tmp_path: Path) -> None:
+    crashed, outputs = OutputRoot(tmp_path), OutputRoot(tmp_path)
     (tmp_path / ".cloner").mkdir()
-    (tmp_path / ".cloner" / dead.part).write_text("RIFF")
-    outputs.discard(dead.part)
-    outputs.discard(dead.part)
+    (tmp_path / ".cloner" / crashed.part).write_text("RIFF")
+    outputs.discard(crashed.part)
+    outputs.discard(crashed.part)
     assert list((tmp_path / ".cloner").iterdir()) == []

@@ -14,7 +14,7 @@ from cloner.batch import Generation, ReferenceKind
 from cloner.output import reuse as carry
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, RecordWriter, batch_directory
-from cloner.output.reuse import CARRIED, finished_outputs, reuse_finished
+from cloner.output.reuse import REUSED, finished_outputs, reuse_finished
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
@@ -96,9 +96,9 @@ def test_it_may_run_twice(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a", "b"]))
     again = batch("again", ["a", "b"])
     first = reuse_finished(again, OutputRoot(tmp_path))
-    before = (batch_directory(tmp_path, "again") / CARRIED).read_bytes()
+    before = (batch_directory(tmp_path, "again") / REUSED).read_bytes()
     assert reuse_finished(again, OutputRoot(tmp_path)) == first
-    assert (batch_directory(tmp_path, "again") / CARRIED).read_bytes() == before
+    assert (batch_directory(tmp_path, "again") / REUSED).read_bytes() == before
 
 
 def test_what_was_carried_over_is_carried_on_when_the_first_record_is_gone(tmp_path: Path) -> None:

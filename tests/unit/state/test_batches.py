@@ -7,9 +7,10 @@ from redis import Redis
 
 from cloner.console import Rate, Screen
 from cloner.errors import UnknownBatch
-from cloner.state.batches import BatchState, BatchStore, ChunkProgress, Progress
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState, ChunkProgress, Progress
 
 KEYS = RedisKeys("test")
 

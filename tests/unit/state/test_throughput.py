@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cloner.state.batches import BatchState, Progress
+from cloner.state.progress import BatchState, Progress
 from cloner.state.throughput import RateMeter, Throughput, ThroughputMeter
 
 START = Progress("b", BatchState.RUNNING, 100, 4, 0, 0, 0, 0.0, 0, cancelled=False)

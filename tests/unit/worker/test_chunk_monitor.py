@@ -14,7 +14,7 @@ from cloner.protocol.messages import ChunkMessage
 from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.progress_log import ProgressLog
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 from tests.support.batches import write_batch
 from tests.support.workers import BATCH_ID, Workers
 
@@ -25,8 +25,8 @@ def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
 
 
 @pytest.fixture
-def runtime(workers: Workers) -> Runtime:
-    return workers.runtime()
+def worker(workers: Workers) -> WorkerProcess:
+    return workers.start()
 
 
 @pytest.fixture
@@ -35,46 +35,46 @@ def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
     return chunk
 
 
-def make_journal(runtime: Runtime) -> Journal:
-    return Journal(runtime.outputs.root, BATCH_ID, 0, runtime.name)
+def make_journal(worker: WorkerProcess) -> Journal:
+    return Journal(worker.outputs.root, BATCH_ID, 0, worker.name)
 
 
-def make_monitor(runtime: Runtime, chunk: ChunkMessage, journal: Journal | None = None) -> ChunkMonitor:
-    log = ProgressLog(runtime, chunk, runtime.record(BATCH_ID))
-    return ChunkMonitor(runtime, chunk, journal or make_journal(runtime), log)
+def make_monitor(worker: WorkerProcess, chunk: ChunkMessage, journal: Journal | None = None) -> ChunkMonitor:
+    log = ProgressLog(worker, chunk, worker.record(BATCH_ID))
+    return ChunkMonitor(worker, chunk, journal or make_journal(worker), log)
 
 
-def test_it_stops_when_the_batch_is_cancelled(runtime: Runtime, chunk: ChunkMessage) -> None:
-    with make_monitor(runtime, chunk) as monitor:
+def test_it_stops_when_the_batch_is_cancelled(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+    with make_monitor(worker, chunk) as monitor:
         assert not monitor.stopped()
-        runtime.redis.hset(RedisKeys(runtime.settings.fleet).batch(BATCH_ID), "cancelled", "1")
+        worker.redis.hset(RedisKeys(worker.settings.fleet).batch(BATCH_ID), "cancelled", "1")
         assert monitor.wait(60)
         assert monitor.stopped()
 
 
-def test_it_checks_again_after_an_outage_of_redis(runtime: Runtime, chunk: ChunkMessage) -> None:
-    runtime.batches = MagicMock()
-    runtime.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
-    with make_monitor(runtime, chunk) as monitor:
+def test_it_checks_again_after_an_outage_of_redis(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+    worker.batches = MagicMock()
+    worker.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
+    with make_monitor(worker, chunk) as monitor:
         assert monitor.wait(60)
-    assert runtime.batches.is_cancelled.call_count == 3
+    assert worker.batches.is_cancelled.call_count == 3
 
 
-def test_a_started_segment_is_noted_in_the_journal(runtime: Runtime, chunk: ChunkMessage) -> None:
-    journal = make_journal(runtime)
-    monitor = make_monitor(runtime, chunk, journal)
+def test_a_started_segment_is_noted_in_the_journal(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+    journal = make_journal(worker)
+    monitor = make_monitor(worker, chunk, journal)
     journal.begin("part-" + "0" * 32, 0)
     monitor.started(1)
     monitor.alone = True
     monitor.started(2)
-    (run,) = make_journal(runtime).runs
+    (run,) = make_journal(worker).runs
     assert run.started == {1: False, 2: True}
 
 
 def test_a_speaker_is_logged_when_its_first_segment_starts(
-    runtime: Runtime, chunk: ChunkMessage, capsys: pytest.CaptureFixture[str]
+    worker: WorkerProcess, chunk: ChunkMessage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monitor = make_monitor(runtime, chunk)
+    monitor = make_monitor(worker, chunk)
     assert capsys.readouterr().err == ""
     monitor.started(0)
     monitor.started(1)

@@ -19,7 +19,7 @@ from cloner.protocol.results import SegmentResult
 from cloner.worker import result_writer
 from cloner.worker.pending import PendingSegment
 from cloner.worker.result_writer import FullDiskWait, ResultWriter
-from cloner.worker.runtime import Runtime
+from cloner.worker.worker_process import WorkerProcess
 from tests.support.batches import write_batch
 from tests.support.workers import BATCH_ID, Workers
 
@@ -44,9 +44,9 @@ def segment(chunk: ChunkMessage) -> PendingSegment:
 
 
 @pytest.fixture
-def runtime(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+def worker(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
     monkeypatch.setattr(result_writer, "ROOM_INTERVAL_S", 0.01)
-    return workers.runtime()
+    return workers.start()
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def cancelled() -> threading.Event:
 
 
 @pytest.fixture
-def writer(runtime: Runtime, chunk: ChunkMessage, cancelled: threading.Event) -> ResultWriter:
-    return ResultWriter(runtime, chunk, runtime.record(BATCH_ID), FullDiskWait(runtime, cancelled))
+def writer(worker: WorkerProcess, chunk: ChunkMessage, cancelled: threading.Event) -> ResultWriter:
+    return ResultWriter(worker, chunk, worker.record(BATCH_ID), FullDiskWait(worker, cancelled))
 
 
 def test_audio_without_room_fails_and_the_next_waits(
     writer: ResultWriter,
     segment: PendingSegment,
-    runtime: Runtime,
+    worker: WorkerProcess,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -76,20 +76,20 @@ def test_audio_without_room_fails_and_the_next_waits(
         asked.append(size)
         return len(asked) == 3
 
-    monkeypatch.setattr(runtime.outputs, "write_audio", no_room)
-    monkeypatch.setattr(runtime.outputs, "has_room", has_room)
-    before = runtime.steps
+    monkeypatch.setattr(worker.outputs, "write_audio", no_room)
+    monkeypatch.setattr(worker.outputs, "has_room", has_room)
+    before = worker.steps
     with writer:
         result = writer.write(segment, SPOKEN)
     assert (result.code, result.message, result.size) == ("output", "0.wav cannot be written: full", 0)
     assert asked == [8192] * 3
-    assert runtime.steps == before + 3, "waiting counts as progress"
+    assert worker.steps == before + 3, "waiting counts as progress"
     assert [line.partition(" in ")[0] for line in capsys.readouterr().err.splitlines()] == ["No room", "There is room"]
-    assert runtime.record(BATCH_ID).results[0].code == "output"
+    assert worker.record(BATCH_ID).results[0].code == "output"
 
 
 def test_a_line_without_room_is_written_when_there_is(
-    writer: ResultWriter, segment: PendingSegment, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    writer: ResultWriter, segment: PendingSegment, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with writer:
         append, tries = RecordWriter.append, []
@@ -103,20 +103,20 @@ def test_a_line_without_room_is_written_when_there_is(
         monkeypatch.setattr(RecordWriter, "append", full_at_first)
         assert writer.write(segment, SPOKEN).generated
     assert len(tries) == 3
-    assert runtime.outputs.has_result(runtime.record(BATCH_ID).results[0])
+    assert worker.outputs.has_result(worker.record(BATCH_ID).results[0])
 
 
 def test_a_cancellation_ends_the_wait_for_room(
     writer: ResultWriter,
     segment: PendingSegment,
     cancelled: threading.Event,
-    runtime: Runtime,
+    worker: WorkerProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise RecordFull
 
-    monkeypatch.setattr(runtime.outputs, "has_room", lambda _size: cancelled.set())
+    monkeypatch.setattr(worker.outputs, "has_room", lambda _size: cancelled.set())
     with writer:
         monkeypatch.setattr(RecordWriter, "append", full)
         with pytest.raises(RecordFull):
@@ -126,7 +126,7 @@ def test_a_cancellation_ends_the_wait_for_room(
 def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
     writer: ResultWriter,
     segment: PendingSegment,
-    runtime: Runtime,
+    worker: WorkerProcess,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -139,4 +139,4 @@ def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
             assert writer.write(segment, SPOKEN).code == "output"
         assert writer.write(segment, SPOKEN).generated
     assert "No room" not in capsys.readouterr().err
-    assert [path.name for path in runtime.outputs.root.rglob("*") if "part" in path.name] == []
+    assert [path.name for path in worker.outputs.root.rglob("*") if "part" in path.name] == []

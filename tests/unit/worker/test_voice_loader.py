@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -64,21 +64,21 @@ def load(voices: VoiceLoader, rows: Sequence[ReferenceRow]) -> Voice:
 def test_recordings_are_encoded_together_and_once(workers: Workers) -> None:
     rows = [recording(workers, seed) for seed in range(TOGETHER + 2)]
     engine = Counting()
-    voices = VoiceLoader(workers.runtime(engine=engine), {})
+    voices = VoiceLoader(workers.start(engine=engine), {})
     wanted = [*rows, rows[0]]
     first = [load(voices, wanted[place:]) for place in range(len(wanted))]
     assert engine.calls == [TOGETHER, 2]
     assert [voice.text for voice in first[:-1]] == [f"text {seed}" for seed in range(TOGETHER + 2)]
     # Another worker that sees the folder, in another batch.
     other = Counting()
-    again = [load(VoiceLoader(workers.runtime(engine=other), {}), [row]) for row in rows]
+    again = [load(VoiceLoader(workers.start(engine=other), {}), [row]) for row in rows]
     assert other.calls == []
     assert [voice.key for voice in again] == [voice.key for voice in first[:-1]]
 
 
 def test_a_recording_that_breaks_the_engine_fails_alone(workers: Workers) -> None:
     rows = [recording(workers, 0), recording(workers, 1, seconds=0.5), recording(workers, 2)]
-    voices = VoiceLoader(workers.runtime(engine=Counting()), {})
+    voices = VoiceLoader(workers.start(engine=Counting()), {})
     assert load(voices, rows).codes.shape[0] == 10
     with pytest.raises(BadReference, match="could not be encoded: RuntimeError: half a second"):
         load(voices, rows[1:])
@@ -89,7 +89,7 @@ def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> No
     rows = [recording(workers, 0), recording(workers, 1), recording(workers, 2)]
     workers.blobs.delete(RedisKeys(workers.settings.fleet).reference(rows[0].digest))
     workers.blobs.set(RedisKeys(workers.settings.fleet).reference(rows[1].digest), b"no sound")
-    voices = VoiceLoader(workers.runtime(engine=Counting()), {})
+    voices = VoiceLoader(workers.start(engine=Counting()), {})
     for place, reason in enumerate(("no longer in Redis", "did not arrive whole")):
         with pytest.raises(BadReference, match=reason):
             load(voices, rows[place:])
@@ -98,7 +98,7 @@ def test_a_recording_that_is_gone_or_damaged_fails_alone(workers: Workers) -> No
 
 @pytest.mark.parametrize("kind", ReferenceKind)
 def test_bytes_under_another_references_name_are_refused(workers: Workers, tmp_path: Path, kind: ReferenceKind) -> None:
-    """Whole and right in themselves: somebody has put another voice in the speaker's place."""
+    """Valid in themselves, but they are another speaker's."""
     other = recording(workers, 1)
     data = workers.blobs.get(RedisKeys(workers.settings.fleet).reference(other.digest))
     assert isinstance(data, bytes)
@@ -108,41 +108,43 @@ def test_bytes_under_another_references_name_are_refused(workers: Workers, tmp_p
     row = ReferenceRow(kind=kind, digest="0" * 64, text="text 0")
     workers.blobs.set(RedisKeys(workers.settings.fleet).reference(row.digest), data)
     with pytest.raises(BadReference, match="did not arrive whole"):
-        load(VoiceLoader(workers.runtime(engine=Counting()), {}), [row])
+        load(VoiceLoader(workers.start(engine=Counting()), {}), [row])
     with pytest.raises(BadReference, match="did not arrive whole"):
-        load(VoiceLoader(workers.runtime(engine=Counting()), {row.digest: data}), [row])
+        load(VoiceLoader(workers.start(engine=Counting()), {row.digest: data}), [row])
 
 
-def test_kept_codes_that_are_damaged_are_made_anew(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_kept_codes_are_replaced(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
     row = recording(workers, 0)
-    codes = load(VoiceLoader(workers.runtime(engine=Counting()), {}), [row]).codes
+    codes = load(VoiceLoader(workers.start(engine=Counting()), {}), [row]).codes
     (kept,) = (workers.settings.out_dir / ".cloner").rglob("*.npy")
     kept.write_bytes(kept.read_bytes()[:-100])
     engine = Counting()
-    assert np.array_equal(load(VoiceLoader(workers.runtime(engine=engine), {}), [row]).codes, codes)
+    assert np.array_equal(load(VoiceLoader(workers.start(engine=engine), {}), [row]).codes, codes)
     assert engine.calls == [1]
     assert f"{kept} is made anew" in capsys.readouterr().err
     assert np.array_equal(np.load(kept, allow_pickle=False), codes)
 
 
-def test_a_folder_that_cannot_be_written_costs_only_time(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_that_cannot_be_kept_are_used_all_the_same(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
     (workers.settings.out_dir / ".cloner").mkdir(parents=True)
     (workers.settings.out_dir / ".cloner" / "references").write_text("in the way")
     row = recording(workers, 0)
-    assert load(VoiceLoader(workers.runtime(engine=Counting()), {}), [row]).text == "text 0"
+    assert load(VoiceLoader(workers.start(engine=Counting()), {}), [row]).text == "text 0"
     assert "cannot be written, so the recording may be encoded again" in capsys.readouterr().err
 
 
-def test_what_a_process_had_not_finished_writing_is_known_by_its_name(
+def test_the_temporary_file_of_a_process_is_identified_by_its_name(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(file: BinaryIO, *_: object, **__: object) -> None:
-        file.write(b"half")
+    write = os.write
+
+    def dies(file: int, data: memoryview) -> int:
+        write(file, data[:4])
         raise SystemExit
 
-    monkeypatch.setattr("numpy.save", dies)
-    runtime, row = workers.runtime(engine=Counting()), recording(workers, 0)
+    monkeypatch.setattr(os, "write", dies)
+    worker, row = workers.start(engine=Counting()), recording(workers, 0)
     with pytest.raises(SystemExit):
-        load(VoiceLoader(runtime, {}), [row])
+        load(VoiceLoader(worker, {}), [row])
     left = [path for path in workers.settings.out_dir.rglob("*") if path.is_file()]
-    assert left == [runtime.outputs.root / ".cloner" / codes_part(runtime.outputs.part)]
+    assert left == [worker.outputs.root / ".cloner" / codes_part(worker.outputs.part)]

@@ -1,4 +1,4 @@
-"""A worker's process between chunks."""
+"""A worker's child process between chunks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class TestAssignmentsWhileLoading:
             registry.assign(workers.infos[0].name, f"{batch_id}/0", speakers, texts)
         return workers
 
-    def test_the_first_of_two_is_said_before_the_models_and_the_second_with_its_work(
+    def test_the_first_of_two_is_logged_before_the_models_and_the_second_with_its_work(
         self, workers: Workers, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        runtime = workers.runtime()
-        runtime.load()
-        runtime.say_assignment("one/0", 2, 16)
-        runtime.say_assignment("two/0", 3, 9)
-        runtime.say_assignment("two/0", 3, 9)
+        worker = workers.start()
+        worker.load()
+        worker.log_assignment("one/0", 2, 16)
+        worker.log_assignment("two/0", 3, 9)
+        worker.log_assignment("two/0", 3, 9)
         assert capsys.readouterr().err.splitlines() == [
             "Assigned 2 speakers, 16 texts total",
             "Loading Text2Semantic model...",
@@ -40,23 +40,23 @@ class TestAssignmentsWhileLoading:
         ]
 
     @pytest.mark.parametrize(("field", "value"), [("state", "done"), ("state", "broken"), ("cancelled", "1")])
-    def test_one_whose_batch_is_over_is_not_said_and_makes_room(
+    def test_one_whose_batch_is_over_is_not_logged_and_makes_room(
         self, field: str, value: str, workers: Workers, capsys: pytest.CaptureFixture[str]
     ) -> None:
         workers.redis.hset(RedisKeys(workers.settings.fleet).batch("one"), field, value)
-        runtime = workers.runtime()
-        runtime.load()
+        worker = workers.start()
+        worker.load()
         assert "Assigned" not in capsys.readouterr().err
-        runtime.registry.assign(runtime.name, "two/0", 3, 9)
-        known = runtime.registry.get(runtime.name)
+        worker.registry.assign(worker.name, "two/0", 3, 9)
+        known = worker.registry.get(worker.name)
         assert known
         assert (known.assignment, known.assigned_speakers, known.assigned_texts) == ("two/0", 3, 9)
 
 
-def test_a_workers_steps_are_its_engines_and_those_that_were_noted(
+def test_a_workers_steps_are_those_of_its_engine_and_the_noted_ones(
     redis: Redis, valkey_url: str, tmp_path: Path
 ) -> None:
-    runtime = Workers(redis, valkey_url, tmp_path).runtime()
-    runtime.note_step()
-    runtime.note_step()
-    assert runtime.steps == runtime.engine.steps + 2
+    worker = Workers(redis, valkey_url, tmp_path).start()
+    worker.note_step()
+    worker.note_step()
+    assert worker.steps == worker.engine.steps + 2

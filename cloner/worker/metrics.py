@@ -1,4 +1,4 @@
-"""What a worker counts of its own work, and tells with its heartbeats."""
+"""A worker's counters and rates, which are reported with its heartbeats."""
 
 from __future__ import annotations
 
@@ -22,37 +22,34 @@ WINDOW_S = 15.0
 """Seconds over which frames a second are computed: long enough for some segments to end in them."""
 
 
-class Meter:
-    """One per child process.
-
-    The engine's threads, the one that runs chunks and the one that sends heartbeats meet here.
-    """
+class WorkerMetrics:
+    """One per child process. Thread-safe: the engine's threads, the main thread and the heartbeats' thread use it."""
 
     def __init__(self, name: str, batches: BatchStore, counters: Counters) -> None:
         self._name = name
         self._batches = batches
         self._counters = counters
         self._lock = threading.Lock()
-        self._untold: dict[Count, float] = defaultdict(float)
-        self._in_hand: set[int] = set()
+        self._unreported: dict[Count, float] = defaultdict(float)
+        self._in_flight: set[int] = set()
         self._began_loading = 0.0
         self._load_s = 0.0
         self._frames = 0
         self._frame_rate = RateMeter(WINDOW_S)
 
     def loading(self, *, again: bool) -> None:
-        """The models are about to be loaded; `again` if a process has done so here before."""
+        """Count a load that begins; `again` if an earlier process of this worker has loaded."""
         self._began_loading = time.monotonic()
         self._count(Count.RESTARTS, int(again))
 
     def loaded(self) -> None:
-        """The models are loaded."""
+        """Count a load that has succeeded."""
         self._load_s = time.monotonic() - self._began_loading
         self._count(Count.LOADS)
 
     @contextmanager
     def chunk(self, batch_id: str) -> Iterator[None]:
-        """Inside it, a chunk of the batch is spoken."""
+        """A context manager around the run of a chunk. Raises `RedisError` at its start."""
         queued_s = self._batches.age_s(batch_id)
         if queued_s is not None:  # else the batch has expired
             self._count(Count.CHUNKS_TAKEN)
@@ -62,34 +59,34 @@ class Meter:
         except BaseException:
             self._count(Count.CHUNKS_FAILED)
             with suppress(RedisError):
-                self._tell_counts()  # it may be the last word of this process
+                self._report_counts()  # the process may end now
             raise
         else:
             self._count(Count.CHUNKS_FINISHED)
         finally:
             with self._lock:
-                self._in_hand.clear()
+                self._in_flight.clear()
 
     def started(self, segment: int) -> None:
-        """The engine has taken a segment in hand."""
+        """Count a segment that the engine starts."""
         with self._lock:
-            self._in_hand.add(segment)
+            self._in_flight.add(segment)
 
     def finished(self, result: SegmentResult) -> None:
-        """A segment was generated, or failed."""
+        """Count a segment that was generated or failed."""
         with self._lock:
-            self._in_hand.discard(result.segment)
+            self._in_flight.discard(result.segment)
             self._frames += result.frames
-            self._untold[Count.SEGMENTS_GENERATED if result.generated else Count.SEGMENTS_FAILED] += 1
-            self._untold[Count.FRAMES] += result.frames
-            self._untold[Count.AUDIO_S] += result.audio_s
+            self._unreported[Count.SEGMENTS_GENERATED if result.generated else Count.SEGMENTS_FAILED] += 1
+            self._unreported[Count.FRAMES] += result.frames
+            self._unreported[Count.AUDIO_S] += result.audio_s
 
     def report(self, registry: Registry) -> None:
-        """Tell what has changed. Raises `RedisError`; then it is told the next time."""
-        self._tell_counts()
+        """Report the changes since the last report. Raises `RedisError`; the next report has them then."""
+        self._report_counts()
         with self._lock:
-            used = len(self._in_hand)
-            frames_s = self._frames_a_second()
+            used = len(self._in_flight)
+            frames_s = self._frames_per_second()
         registry.update(
             self._name,
             slots_used=used,
@@ -98,20 +95,20 @@ class Meter:
             memory_bytes=_resident_bytes(),
         )
 
-    def _tell_counts(self) -> None:
+    def _report_counts(self) -> None:
         with self._lock:
-            untold, self._untold = self._untold, defaultdict(float)
+            unreported, self._unreported = self._unreported, defaultdict(float)
         try:
-            if untold:
-                self._counters.add(self._name, untold)
+            if unreported:
+                self._counters.add(self._name, unreported)
         except BaseException:
-            for what, much in untold.items():
+            for what, much in unreported.items():
                 self._count(what, much)
             raise
 
-    def _frames_a_second(self) -> float:
+    def _frames_per_second(self) -> float:
         now = time.monotonic()
-        if not self._in_hand:  # idle time does not count
+        if not self._in_flight:  # idle time does not count
             self._frame_rate.clear()
         self._frame_rate.add(now, self._frames)
         (frames_s,) = self._frame_rate.rates(now, self._frames)
@@ -119,11 +116,11 @@ class Meter:
 
     def _count(self, what: Count, much: float = 1) -> None:
         with self._lock:
-            self._untold[what] += much
+            self._unreported[what] += much
 
 
 def _resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not tell (it is not Linux)."""
+    """Memory of this process in bytes; 0 where ``/proc`` does not exist (not Linux)."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
