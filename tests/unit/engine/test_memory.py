@@ -88,9 +88,9 @@ def test_used_bytes_are_those_of_this_process() -> None:
 
 
 def test_errors_of_the_allocators_are_recognised() -> None:
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
-    assert is_out_of_memory(told.value)
+    assert is_out_of_memory(raised.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
