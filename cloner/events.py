@@ -28,7 +28,7 @@ class Event(Enum):
         WARNING,
     )
     NVML_FAILED = "[Main] No GPU can be used, NVML says: {error}", WARNING
-    GPU_READING_MISSED = "reading of cards missed: {error}", DEBUG
+    GPU_READING_MISSED = "GPU reading missed: {error}", DEBUG
     WORKERS_PLANNED = "[Main] Using {workers} parallel workers across {gpus} GPU(s)"
     WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"
 
@@ -74,11 +74,9 @@ class Event(Enum):
     STOPPING = "[Main] {signal}: stopping within {stop_s:g} s; a second signal kills at once"
     KILLING = "[Main] Killing {processes}"
     KILLED_BUT_ALIVE = "[Main] Killed, but still there: {processes}"
-    MESSAGES_REQUEUED = "[Main] What {title} had in hand is back in its queue: {count} unfinished"
+    MESSAGES_REQUEUED = "[Main] The messages of {title} are back in their queues: {count} unacknowledged"
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
-    REGISTRY_UNREACHABLE = (
-        "[Main] Redis does not answer: {error}; until it does, the registry hears nothing of this box"
-    )
+    REGISTRY_UNREACHABLE = "[Main] Redis does not answer: {error}; until it does, the registry has no news of this box"
     METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"
 
     # A worker, or a collector.
@@ -90,7 +88,7 @@ class Event(Enum):
     )
     MODELS_LOADED = "Models loaded! Starting generation..."
     LOAD_FAILED = "Load failed: {error}", ERROR
-    ENGINE_RELOADING = "{error}: loading it anew", ERROR
+    ENGINE_RELOADING = "{error}: loading it again", ERROR
     WORKER_BROKEN = "This worker is given up: {error}", ERROR
     OUT_OF_MEMORY = "Out of memory with {slots} slots: going on with {fewer}", WARNING
     MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
@@ -102,7 +100,7 @@ class Event(Enum):
     REDIS_BACK = "Redis answers again"
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
     HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG
-    PROCESS_HEARTBEAT_MISSED = "pulse missed: {error}", DEBUG
+    PROCESS_HEARTBEAT_MISSED = "process heartbeat missed: {error}", DEBUG
 
     # A chunk in a worker.
     ASSIGNED = "Assigned {speakers} speakers, {texts} texts total"
@@ -134,16 +132,22 @@ class Event(Enum):
     MESSAGE_REFUSED = "A message was refused: {error}", ERROR
     DISK_FULL = "No room in {folder}: waiting until there is", ERROR
     DISK_HAS_ROOM = "There is room in {folder} again"
-    CODES_UNUSABLE = "{path} is made anew, it cannot be used: {error}", WARNING
+    CODES_UNUSABLE = "{path} cannot be used, and is made again: {error}", WARNING
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 
     # Batches in the collector.
     SEGMENTS_REUSED = "Batch {batch}: {reused} of {total} segments are there from earlier batches"
-    STALLED_BATCH_CLOSED = "Batch {batch}: nobody closes it, so it is closed now", WARNING
-    STALLED_BATCH_REOPENED = "Batch {batch}: nothing of it is under way, so it is opened again", WARNING
-    STALLED_BATCHES_NOT_READ = "not looked for lost batches: {error}", DEBUG
+    STALLED_BATCH_CLOSED = (
+        "Batch {batch}: all of its chunks are finished and no message would close it, so it is closed now",
+        WARNING,
+    )
+    STALLED_BATCH_REOPENED = (
+        "Batch {batch}: no message of it is in a queue or unacknowledged, so it is opened again",
+        WARNING,
+    )
+    STALLED_BATCHES_NOT_READ = "stalled batches were not looked for: {error}", DEBUG
     STALLED_BATCH_UNREADABLE = "batch {batch} cannot be read here: {error}", DEBUG
-    STALLED_BATCH_NOT_RESUMED = "batch {batch} is not set going: {error}", DEBUG
+    STALLED_BATCH_NOT_RESUMED = "batch {batch} is not resumed: {error}", DEBUG
     FILE_NOT_WRITTEN = "{file} of batch {batch} cannot be written: {error}", ERROR
 
     # Files.

@@ -74,8 +74,8 @@ class Liveness:
         """Send the collector a message to close the batch, once its workers had `CANCEL_S` for it."""
         if now - self._any_seen > GIVE_UP_S:
             raise BatchBroken(
-                f"batch {batch_id} is cancelled, and nobody is alive to gather what was spoken of it: its files stay,"
-                f" and once the fleet is up, `cloner wait {batch_id}` prints its result"
+                f"batch {batch_id} is cancelled, and no process is alive to collect what was generated of it:"
+                f" its files stay, and once the fleet is up, `cloner wait {batch_id}` prints its result"
             )
         if self._close_due is None:
             self._close_due = now + (CANCEL_S if workers else 0.0)

@@ -51,8 +51,8 @@ def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
     except TimeoutError:
         _remove_message(connection, queue, result.id)
         raise ClonerError(
-            f"no collector has answered within {RESPONSE_S:g} s, so nobody knows what is there: start the fleet with"
-            " `launcher up`, or look into its output folder with --out where you see it"
+            f"no collector has answered within {RESPONSE_S:g} s, so it is not known what is finished: start the fleet"
+            " with `launcher up`, or look into its output folder with --out where you see it"
         ) from None
     finally:
         result.forget()

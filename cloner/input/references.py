@@ -103,7 +103,7 @@ def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
 
 
 def load_reference(reference: Reference) -> ReferenceData:
-    """Read, check and pack a reference. Raises `BadReference`; says so in the log where a recording is cut."""
+    """Read, check and pack a reference. Raises `BadReference`; logs a warning where a recording is cut."""
     match reference.kind:
         case ReferenceKind.CODES:
             data = pack_codes(_read_codes(reference.paths[0]))

@@ -20,7 +20,8 @@ from kombu.transport import redis
 from kombu.utils.json import loads
 
 WAIT_S = 0.2
-"""Seconds between two polls of the shared queue while there is no work; of a worker's own it hears at once."""
+"""Seconds between two polls of the shared queue while there is no work; a message in a worker's own queue is fetched
+at once."""
 
 TAKE = """
 for number = 3, #KEYS do

@@ -80,7 +80,7 @@ def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Ou
 
     server.start(timeout=30)
     assert box.prepare_start(WORKER)
-    assert lines[1:] == ["[Main] What Worker 0 had in hand is back in its queue: 1 unfinished"]
+    assert lines[1:] == ["[Main] The messages of Worker 0 are back in their queues: 1 unacknowledged"]
     assert bodies(redis, QUEUE) == ["1"]
     box.beat([WORKER], 5.0)
     box.close()

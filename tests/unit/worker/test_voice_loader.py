@@ -121,7 +121,7 @@ def test_damaged_kept_codes_are_replaced(workers: Workers, capsys: pytest.Captur
     engine = Counting()
     assert np.array_equal(load(VoiceLoader(workers.start(engine=engine), {}), [row]).codes, codes)
     assert engine.calls == [1]
-    assert f"{kept} is made anew" in capsys.readouterr().err
+    assert f"{kept} cannot be used, and is made again" in capsys.readouterr().err
     assert np.array_equal(np.load(kept, allow_pickle=False), codes)
 
 
