@@ -87,20 +87,27 @@ def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
 ) -> None:
     Registry(client.redis, client.keys, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     monkeypatch.setattr(queries, "RESPONSE_S", 0.5)
+    before = task_results(client)
     with pytest.raises(ClonerError, match=r"no collector has answered within 0.5 s.*--out"):
         client.plan(write_batch(tmp_path, [2]))
     assert client.redis.llen(client.queues.collector_queue) == 0
-    assert not list(client.redis.scan_iter("celery-task-meta-*"))
+    assert task_results(client) == before
 
 
 def test_an_expired_request_is_not_run(
     launch: Launch, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch("--workers", "1").wait_for(Event.MODELS_LOADED)
+    before = task_results(client)
     monkeypatch.setattr(queries, "server_time", lambda redis: server_time(redis) - 2 * queries.RESPONSE_S)
     with pytest.raises(ClonerError, match="the collector took the request for one of more than 30 s ago"):
         client.plan(write_batch(tmp_path, [2]))
-    assert not list(client.redis.scan_iter("celery-task-meta-*"))
+    assert task_results(client) == before
+
+
+def task_results(client: Client) -> set[str]:
+    """The keys of tasks' results of all fleets of this Redis."""
+    return set(map(str, client.redis.scan_iter("celery-task-meta-*")))
 
 
 def blocked_batch(folder: Path, out: Path) -> Path:
