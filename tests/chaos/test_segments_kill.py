@@ -311,15 +311,15 @@ def hands(settings: Settings) -> list[str]:
             """,
         ),
         (
-            "cloner.output.audio_files",
+            "cloner.output.atomic_file",
             """
-            write = module.OutputRoot._write
-            def dying(self, data, parts):
+            write = module._write_all
+            def dying(file, data):
                 if once("dead"):
-                    write(self, data[:100], parts)
+                    write(file, data[:100])
                     die()
-                return write(self, data, parts)
-            module.OutputRoot._write = dying
+                write(file, data)
+            module._write_all = dying
             """,
         ),
     ],
