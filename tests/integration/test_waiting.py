@@ -115,7 +115,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     there = recorded_segments(settings, batch.id)
     batch.cancel()
     # Without a collector there is no result, and the wait ends.
-    with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and nobody is alive"):
+    with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and no process is alive"):
         batch.wait(timeout=100)
 
     launch("--workers", "1")

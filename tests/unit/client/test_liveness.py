@@ -97,5 +97,5 @@ def test_with_workers_the_collector_closes_it_after_they_had_time(
 
 
 def test_a_cancelled_batch_is_given_up_without_any_process(connection: FleetConnection) -> None:
-    with pytest.raises(BatchBroken, match=r"batch b is cancelled, and nobody is alive .* `cloner wait b` prints"):
+    with pytest.raises(BatchBroken, match=r"batch b is cancelled, and no process is alive .* `cloner wait b` prints"):
         list(Liveness(connection).check(progress(cancelled=True)))
