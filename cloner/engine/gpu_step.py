@@ -47,11 +47,12 @@ class StepRows:
 
 @dataclass(frozen=True)
 class StepOptions:
-    """`pages` in all for `slots`; a segment has `frames` at most. With `deterministic`, all steps have one shape, and a
-    segment's codes do not depend on its neighbours."""
+    """`pages` in all for `slots`; a segment has at most `positions`, of which `frames` are its own. With `deterministic`,
+    all steps have one shape, and a segment's codes do not depend on its neighbours."""
 
     slots: int
     pages: int
+    positions: int
     frames: int
     deterministic: bool = False
     resampling: bool = True
@@ -112,6 +113,8 @@ class GpuStep:
     weights: StepWeights
     options: StepOptions
     kernels: KernelSet = field(default=TRITON)
+    gpu: Architecture | None = None
+    """That of the weights' device, unless kernels are compiled for another."""
     pipeline_depth: int = field(init=False)
     slots: int = field(init=False)
     pages: int = field(init=False)
@@ -120,7 +123,7 @@ class GpuStep:
     def __post_init__(self) -> None:
         self._device = self.weights.head.device
         self._on_gpu = self._device.type == "cuda"
-        self._gpu = Architecture.of(self._device)
+        self._gpu = self.gpu or Architecture.of(self._device)
         self.pipeline_depth = 1 if self._on_gpu else 0
         self.prompt_rows = DETERMINISTIC_PROMPTS if self.options.deterministic else PROMPT_BUCKETS[-1]
         if self._on_gpu:
@@ -218,8 +221,8 @@ class GpuStep:
         weights, options = self.weights, self.options
         self.slots = slots
         self.pages = RESERVED + (options.pages - RESERVED) * slots // options.slots
-        # Prefix and own positions both may end in the middle of a page; one entry is the prefix's length.
-        width = 1 + pages_of(weights.positions) + 2
+        # Prefix and own positions may both end within a page, and a step may be taken beyond the last position.
+        width = 1 + pages_of(options.positions) + 2
         rows = TokenRows(slots, self.prompt_rows, options.frames + 1, width, self._device)
         heads = weights.slow[0].attention.heads
         cache = PagedCache(len(weights.slow), heads, self.pages, weights.head.dtype, self._device)

@@ -17,16 +17,13 @@ from cloner.engine.base import Line as SpeechRequest
 from cloner.engine.base import NotSpoken as SegmentFailure
 from cloner.engine.checks import NOT_NUMBERS
 from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
-from cloner.engine.kernels.layout import CONTINUES, DRAWS, NOT_FINITE
+from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import ran_out
-from cloner.engine.paged_cache import PageAllocator, PrefixCache
-from cloner.engine.prompt import Tokens
 from cloner.engine.scheduler import OUT_OF_MEMORY, SegmentCodes, Use
 from cloner.engine.segments import Inbox, ReadingQueue, Segment, SegmentFactory, WaitingSegments
-from cloner.engine.slot_backoff import SlotBackoff
-from cloner.engine.token_rows import PromptPiece, SlotStart
+from cloner.engine.slot_pool import Placed, SlotPool
+from cloner.engine.token_rows import PromptPiece, some
 from cloner.errors import SegmentFailed
-from cloner.logs import get_logger
 
 Answer = SegmentCodes | SegmentFailure
 
@@ -49,10 +46,11 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self.inbox = Inbox()
-        self.backoff = SlotBackoff(self.device.slots)
-        self._waiting = WaitingSegments()
+        self.pool = SlotPool(self.device)
+        self._waiting, self._reading = WaitingSegments(), ReadingQueue()
+        self._running: list[Segment] = []
+        self._decoding: list[Segment] = []
         self._answers: deque[Answer] = deque()
-        self._empty()
 
     @torch.inference_mode()
     def run(self, requests: Iterable[SpeechRequest], watch: Watch = UNWATCHED) -> Iterator[Answer]:
@@ -90,52 +88,34 @@ class Scheduler:
                 self._waiting.push(self.factory.make(request))
             except SegmentFailed as failure:
                 self._answers.append(SegmentFailure(request.segment, failure.code, failure.message))
-        while self._free and self._waiting:
-            if self.backoff.wants_more():  # what runs is finished first, because growing loses the slots
-                if self._running or not self._grow():
-                    break
-            segment = self._waiting.first()
-            room = self._prefixes.acquire(segment.request.voice.key, len(segment.prefix_tokens), segment.own_pages)
-            if room is not None:
-                self._waiting.pop()
-                watch.started(segment.request.segment)
-                segment.prefix, segment.pages, is_new = room
-                self._admit(segment, read_prefix=is_new)
-            elif self._running:
-                break
-            elif not self._grow():  # fewer slots have fewer pages
-                self._waiting.pop()
-                self._answers.append(SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY))
+        while self._waiting and self._admit(self._waiting.first(), watch):
+            self._waiting.pop()
         prompts, read = self._reading.take(self.device.prompt_rows)
         self._decoding += read
         return _Plan(list(self._decoding), prompts) if self._decoding or prompts else None
 
-    def _admit(self, segment: Segment, *, read_prefix: bool) -> None:
-        """Give a free slot to a segment, and put its prompt on the reading queue; the last token is decoded, not read."""
-        assert segment.prefix is not None  # noqa: S101 - for the type checker
-        slot = segment.slot = self._free.pop()
+    def _admit(self, segment: Segment, watch: Watch) -> bool:
+        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be. False
+        if it has to wait."""
+        match self.pool.place(segment, idle=not self._running):
+            case Placed.LATER:
+                return False
+            case Placed.NEVER:
+                self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
+                return True
+            case Placed.WITH_NEW_PREFIX:
+                owner = self.device.set_prefix(segment.slot, segment.held_prefix.pages)
+                self._reading.add(PromptPiece(owner, 0, segment.prefix_tokens))
+        watch.started(segment.request.segment)
         self._running.append(segment)
-        text, prefix = segment.text, segment.prefix
-        seed, steps = segment.request.seed, segment.limit + 1
-        start = SlotStart(
-            last=Tokens(text.ids[-1:], text.codes[-1:]),
-            position=segment.position,
-            prefix=prefix.length,
-            prefix_pages=prefix.pages,
-            own_pages=segment.pages,
-            generation=segment.request.generation,
-            noise=torch.rand(steps, DRAWS, generator=torch.Generator().manual_seed(seed)),
-        )
-        self.device.admit(slot, start)
-        if read_prefix:
-            self._reading.add(PromptPiece(self.device.set_prefix(slot, prefix.pages), 0, segment.prefix_tokens))
-        rest = Tokens(text.ids[:-1], text.codes[:-1])
-        self._reading.add(PromptPiece(slot, prefix.length, rest), segment)
+        self.device.admit(segment.slot, segment.start())
+        self._reading.add(PromptPiece(segment.slot, segment.held_prefix.length, some(segment.text, slice(-1))), segment)
+        return True
 
     def _run(self, plan: _Plan) -> Statuses:
         rows = StepRows(
             tuple(segment.slot for segment in plan.decode),
-            tuple(id(segment.prefix) for segment in plan.decode),
+            tuple(id(segment.held_prefix) for segment in plan.decode),
             plan.prompts,
         )
         statuses = self.device.launch(rows)
@@ -156,80 +136,42 @@ class Scheduler:
             # A segment with all of its frames has taken one more step, which told whether it would have gone on.
             done = segment.finished = True
             if status == NOT_FINITE:
-                message = f"the model's {NOT_NUMBERS}"
-                self._answers.append(SegmentFailure(segment.request.segment, "generation_failed", message))
+                self._fail(segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
                 codes = self.device.codes(segment.slot, segment.frames)
                 self._answers.append(SegmentCodes(segment.request, codes, truncated=status == CONTINUES))
-                self.backoff.finished()
-            self._release(segment, not_finite=status == NOT_FINITE)
+                self.pool.backoff.finished()
+            self.pool.release(segment, not_finite=status == NOT_FINITE)
         if done:
             self._decoding = [segment for segment in self._decoding if not segment.finished]
             self._running = [segment for segment in self._running if not segment.finished]
 
-    def _release(self, segment: Segment, *, not_finite: bool) -> None:
-        """Free a segment's slot and pages. Those that may hold NaN are cleared, and nobody else gets its prefix."""
-        assert segment.prefix is not None  # noqa: S101 - for the type checker
-        if not_finite:
-            self._prefixes.forget(segment.prefix)
-            self.device.clear_pages(segment.pages)
-        self.device.clear_pages(self._prefixes.release(segment.prefix))
-        self._allocator.release(segment.pages)
-        self._free.append(segment.slot)
-
     def _make_room(self) -> None:
         """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
         already is given up. Nothing is lost but time: a segment's random numbers are its own."""
-        running, slots = self._running, self.backoff.slots
-        if slots == 1:
-            self.backoff.blame_segment()
-            self.device.reset()
-            self._empty()
-            for segment in running:
-                self._answers.append(SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY))
-            return
-        self._resize(self.backoff.shrink(max(1, slots // 2)))
+        running, alone = list(self._running), self.pool.slots == 1
+        self._forget_rows()
+        self.pool.shrink()
         for segment in running:
-            segment.frames = 0
-            self._waiting.push(segment)
-        get_logger().warning(f"Out of memory with {slots} slots: going on with {self.backoff.slots}")
+            if alone:
+                self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
+            else:
+                segment.frames = 0
+                self._waiting.push(segment)
 
-    def _grow(self) -> bool:
-        """Try twice as many slots, while none runs. False where there is no memory for them, or they are all there."""
-        few = self.backoff.slots
-        if few == self.backoff.full:
-            return False
-        more = self.backoff.grow()
-        try:
-            self._resize(more)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-        else:
-            get_logger().info(f"There may be memory again: going on with {more} slots instead of {few}")
-            return True
-        self._resize(self.backoff.shrink(few))
-        get_logger().info(f"There is no memory for {more} slots yet: going on with {few}")
-        return False
-
-    def _resize(self, slots: int) -> None:
-        self.device.resize(slots)
-        self._empty()
+    def _fail(self, segment: Segment, code: str, message: str) -> None:
+        self._answers.append(SegmentFailure(segment.request.segment, code, message))
 
     def _begin(self, requests: Iterable[SpeechRequest]) -> None:
         if self._running or self._waiting:  # the chunk before was stopped
-            self.device.reset()
+            self.pool.reset()
+            self._forget_rows()
             self._waiting = WaitingSegments()
             self._answers.clear()
-            self._empty()
         self.factory.forget_prefixes()
         self.inbox.open(requests)
 
-    def _empty(self) -> None:
-        """No slot runs, and no page is anybody's."""
-        self._allocator = PageAllocator(self.device.pages)
-        self._prefixes = PrefixCache(self._allocator)
-        self._reading = ReadingQueue()
-        self._free = list(range(self.device.slots))[::-1]
-        self._running: list[Segment] = []
-        self._decoding: list[Segment] = []
+    def _forget_rows(self) -> None:
+        self._reading.clear()
+        self._running.clear()
+        self._decoding.clear()

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from threading import Lock
 
+import torch
+
 from cloner.engine.base import FRAMES_PER_CHARACTER, Voice
 from cloner.engine.base import Line as SpeechRequest
 from cloner.engine.checks import check_codes
+from cloner.engine.kernels.layout import DRAWS
 from cloner.engine.paged_cache import Prefix, pages_of
 from cloner.engine.prompt import Prompts, Tokens
-from cloner.engine.token_rows import PromptPiece
+from cloner.engine.token_rows import PromptPiece, SlotStart, some
 from cloner.errors import SegmentFailed
 
 
@@ -37,6 +40,13 @@ class Segment:
     pages: list[int] = field(default_factory=list)
 
     @property
+    def held_prefix(self) -> Prefix:
+        """Its voice's prefix. Raises `RuntimeError` for a segment that does not run."""
+        if self.prefix is None:
+            raise RuntimeError("the segment has no slot")
+        return self.prefix
+
+    @property
     def own_pages(self) -> int:
         """Pages for its text and its frames: own positions begin on a page of their own."""
         return pages_of(len(self.text) + self.limit)
@@ -51,10 +61,18 @@ class Segment:
         """Frames that it will probably have."""
         return min(round(len(self.request.text) * FRAMES_PER_CHARACTER), self.limit)
 
-    @property
-    def position(self) -> int:
-        """Where the last token of its prompt goes."""
-        return len(self.prefix_tokens) + len(self.text) - 1
+    def start(self) -> SlotStart:
+        """How it begins in its slot: the last token of its text is decoded, the others are read before."""
+        generator = torch.Generator().manual_seed(self.request.seed)
+        return SlotStart(
+            last=some(self.text, slice(-1, None)),
+            position=len(self.prefix_tokens) + len(self.text) - 1,
+            prefix=self.held_prefix.length,
+            prefix_pages=self.held_prefix.pages,
+            own_pages=self.pages,
+            generation=self.request.generation,
+            noise=torch.rand(self.limit + 1, DRAWS, generator=generator),
+        )
 
 
 @dataclass

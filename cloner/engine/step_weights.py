@@ -49,7 +49,7 @@ class ModelSizes:
                 return int(config.get(prefix + name, config[name]))
 
             heads = Heads(size("n_head"), size("n_local_heads"), size("head_dim"))
-            qk_norm = not prefix and bool(config["attention_qk_norm"])
+            qk_norm = bool(config.get(f"{prefix}attention_qk_norm", config["attention_qk_norm"]))
             return StackSizes(config[layers], heads, size("intermediate_size"), qk_norm)
 
         return cls(
@@ -199,6 +199,6 @@ def _check(upstream: Any) -> None:
     if any(linear.bias is not None for some in linears for linear in some):
         raise LoadFailed("this model's attention or feed-forward has biases, and the GPU's kernels know none")
     if not isinstance(upstream.fast_project_in, torch.nn.Identity):
-        raise LoadFailed("this model's two transformers have different sizes (fast_dim), and the GPU's kernels want one")
-    if any(block.attention.attention_qk_norm for block in upstream.fast_layers):
-        raise LoadFailed("this model's fast transformer norms queries and keys, and the GPU's kernels do not")
+        raise LoadFailed(
+            "this model's two transformers have different sizes (fast_dim), and the GPU's kernels want one"
+        )

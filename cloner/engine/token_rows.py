@@ -65,11 +65,8 @@ class PromptPiece:
 
     def cut(self, count: int) -> tuple[PromptPiece, PromptPiece]:
         """The first `count` tokens, and the others."""
-        ids, codes = self.tokens.ids, self.tokens.codes
-        return (
-            PromptPiece(self.owner, self.position, Tokens(ids[:count], codes[:count])),
-            PromptPiece(self.owner, self.position + count, Tokens(ids[count:], codes[count:])),
-        )
+        head, rest = some(self.tokens, slice(count)), some(self.tokens, slice(count, None))
+        return PromptPiece(self.owner, self.position, head), PromptPiece(self.owner, self.position + count, rest)
 
 
 class TokenRows:
@@ -166,6 +163,11 @@ class TokenRows:
     def codes(self, slot: int, frames: int) -> Tensor:
         """A copy of the codes that a slot has generated, ``[codebooks, frames]`` int32, on the device."""
         return self.sampler.generated[slot, :frames].T.to(torch.int32)
+
+
+def some(tokens: Tokens, part: slice) -> Tokens:
+    """Part of the tokens."""
+    return Tokens(tokens.ids[part], tokens.codes[part])
 
 
 def grouped(voices: Sequence[Hashable]) -> list[list[int]]:

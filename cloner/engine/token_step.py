@@ -29,6 +29,7 @@ MOST_PARTS = 16
 
 
 def padded(rows: int) -> int:
+    """The next multiple of `PADDING`."""
     return -(-rows // PADDING) * PADDING
 
 

@@ -1,7 +1,7 @@
 """Attention of the fast transformer, which makes a frame's codes one codebook after another: at most ten positions.
 
 At the token of codebook b a row sees its positions 0 to b. The first pass of a frame has two tokens a row, at positions 0
-(the slow transformer's hidden state) and 1 (the first code). There is no norm of queries and keys here.
+(the slow transformer's hidden state) and 1 (the first code).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _POSITIONS = tl.constexpr(FAST_POSITIONS)
 
 @triton.jit(do_not_specialize=["book"])
 def attend_fast_kernel(
-    qkv, out, rotation, keys, values, book, scale,
-    HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, FIRST: tl.constexpr,
+    qkv, out, qk_norm, rotation, keys, values, book, eps, scale,
+    HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, FIRST: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
     """Grid ``(decode, KV)``: one row for one key head. FIRST: its tokens are rows 2r and 2r + 1 of `qkv`."""
     row, kv_head = tl.program_id(0), tl.program_id(1)
@@ -36,11 +36,11 @@ def attend_fast_kernel(
     turn = rotation + book * HEAD + 2 * half
     cos, sin = tl.load(turn), tl.load(turn + 1)
     head = kv_head * GROUP + member
-    spot = source + head * HEAD + 2 * half
-    query, query_odd = rotated(spot, (member >= 0) & (half >= 0), rotation, cos, sin, 0.0, False, HEAD, dtype)
+    spot = head * HEAD + 2 * half
+    query, query_odd = rotated(source + spot, spot >= 0, qk_norm + spot, cos, sin, eps, NORMED, HEAD, dtype)
     query, query_odd = query.to(tl.float32), query_odd.to(tl.float32)
-    key = source + (HEADS + kv_head) * HEAD + 2 * half
-    k, k_odd = rotated(key, half >= 0, rotation, cos, sin, 0.0, False, HEAD, dtype)
+    key = (HEADS + kv_head) * HEAD + 2 * half
+    k, k_odd = rotated(source + key, half >= 0, qk_norm + key, cos, sin, eps, NORMED, HEAD, dtype)
     v = tl.load(source + (HEADS + KV + kv_head) * HEAD + dim)
     base = (row * KV + kv_head) * (_POSITIONS * HEAD)
     tl.store(keys + base + book * HEAD + 2 * half, k)
@@ -49,8 +49,7 @@ def attend_fast_kernel(
     own = tl.sum(query * k.to(tl.float32) + query_odd * k_odd.to(tl.float32), 1) * scale
     if FIRST:
         # Position 0 is not rotated, and sees itself alone: its output is its value.
-        k0 = tl.load(key - WIDTH)
-        k0_odd = tl.load(key - WIDTH + 1)
+        k0, k0_odd = rotated(source + key - WIDTH, half >= 0, qk_norm + key, 1.0, 0.0, eps, NORMED, HEAD, dtype)
         v0 = tl.load(source - WIDTH + (HEADS + KV + kv_head) * HEAD + dim)
         tl.store(keys + base + 2 * half, k0)
         tl.store(keys + base + 2 * half + 1, k0_odd)
@@ -91,15 +90,18 @@ def attend_fast(
         (decode, sizes.kv_heads),
         qkv,
         out,
+        qkv if attention.qk_norm is None else attention.qk_norm,
         attention.rotation,
         cache.keys,
         cache.values,
         book,
+        attention.eps,
         sizes.head_dim**-0.5 * LOG2E,
         HEADS=sizes.heads,
         KV=sizes.kv_heads,
         HEAD=sizes.head_dim,
         FIRST=first,
+        NORMED=attention.qk_norm is not None,
         num_warps=1,
     )
 

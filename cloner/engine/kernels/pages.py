@@ -89,7 +89,7 @@ def _attend_chunk(queries: Tensor, cache: LayerCache, page_table: Tensor, place:
     def gathered(stored: Tensor) -> Tensor:
         """``[rows, kv_heads, pages * size, head_dim]``, zero where nothing is seen: there may be NaN."""
         some = stored[pages].transpose(1, 2).flatten(2, 3)
-        return torch.where(seen[:, None, :, None], some, 0.0).float()
+        return some.masked_fill_(~seen[:, None, :, None], 0.0).float()
 
     grouped = queries.view(rows, kv_heads, heads // kv_heads, head_dim).float()
     scores = grouped @ gathered(cache.keys).transpose(2, 3) * head_dim**-0.5

@@ -86,7 +86,8 @@ class Architecture:
         if device.type != "cuda":
             return cls.named(90)
         properties = torch.cuda.get_device_properties(device)
-        return cls(10 * properties.major + properties.minor, properties.shared_memory_per_block_optin)
+        shared: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
+        return cls(10 * properties.major + properties.minor, shared)
 
     @classmethod
     def named(cls, capability: int) -> Architecture:
