@@ -1,8 +1,8 @@
 """Compile kernels for a GPU that is not there, and tell what each needs.
 
-    python -m cloner.engine.kernels.offline sm_89
+    python -m cloner.engine.kernels.offline sm_89 [--largest]
 
-One process a target: Triton keeps compiled kernels by device number, so that a second target would get the first one's.
+With ``--largest`` one launch of each kernel, the one that takes most shared memory. One process a target: Triton keeps compiled kernels by device number, so that a second target would get the first one's.
 Exit status 1 if a kernel does not compile, takes more shared memory than a block may have, or reads the inputs of its
 matrix products by neither TMA nor asynchronous copies of 16 bytes.
 """
@@ -101,11 +101,27 @@ def step_launches(gpu: Architecture, shapes: tuple[tuple[int, int], ...]) -> lis
     return distinct(found)
 
 
-def compiled(target: str, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Iterator[Compiled]:
-    """Every kernel of the step for a target such as ``sm_89``."""
+def largest(launches: list[Launch]) -> list[Launch]:
+    """Of each kernel the launch with the largest tile and the deepest pipeline."""
+
+    def size(launch: Launch) -> int:
+        options = launch.options
+        rows = options.get("BM", 1) + options.get("BN", 1) * (2 if options.get("GATED") else 1)
+        return int(rows * options.get("BK", 1) * options.get("num_stages", 1))
+
+    found: dict[str, Launch] = {}
+    for launch in launches:
+        if launch.name not in found or size(launch) > size(found[launch.name]):
+            found[launch.name] = launch
+    return list(found.values())
+
+
+def compiled(target: str, *, all_of_them: bool) -> Iterator[Compiled]:
+    """Kernels of the step for a target such as ``sm_89``."""
     gpu = Architecture.named(int(target.removeprefix("sm_")))
     use_target(gpu.capability)
-    for launch in step_launches(gpu, shapes):
+    launches = step_launches(gpu, SHAPES)
+    for launch in launches if all_of_them else largest(launches):
         yield compile_launch(launch, gpu)
 
 
@@ -113,7 +129,7 @@ def main() -> int:
     """Print a line a kernel; 1 if one is wrong."""
     began, target = time.monotonic(), sys.argv[1]
     found = []
-    for kernel in compiled(target):
+    for kernel in compiled(target, all_of_them="--largest" not in sys.argv):
         print(f"{kernel.name} {kernel.shared} {kernel.wrong or 'ok'}", flush=True)
         found.append(kernel)
     bad = sum(bool(kernel.wrong) for kernel in found)

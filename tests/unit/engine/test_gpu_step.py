@@ -1,0 +1,161 @@
+"""The step over token rows, with the kernels' twins on a CPU, against the decoder over slots: the same weights in fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cloner.engine.base import NotSpoken as SegmentFailure
+from cloner.engine.base import Voice
+from cloner.engine.gpu_step import GpuStep
+from cloner.engine.kernels.kernel_set import TRITON
+from cloner.engine.kernels.layout import END
+from cloner.engine.model import Model
+from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.scheduler import SegmentCodes
+
+from .lines import codes_of as codes_over_slots
+from .lines import frames_line, greedy, make_line, make_scheduler, make_voice
+from .rows import make_row_scheduler
+
+
+@pytest.fixture(scope="module")
+def scheduler(tiny: Path) -> Scheduler:
+    """Three slots. A test that changes its weights changes them back."""
+    return make_row_scheduler(tiny, 3)
+
+
+@pytest.fixture
+def voice() -> Voice:
+    return make_voice(0)
+
+
+def codes_of(scheduler: Scheduler, lines: Any) -> dict[int, np.ndarray[Any, Any]]:
+    return codes_over_slots(scheduler, lines)  # type: ignore[arg-type]
+
+
+def step_of(scheduler: Scheduler) -> GpuStep:
+    assert isinstance(scheduler.device, GpuStep)
+    return scheduler.device
+
+
+def test_greedy_codes_are_those_of_the_decoder_over_slots(tiny: Path) -> None:
+    lines = [greedy(frames_line(make_voice(n % 2, frames=12 + 40 * (n % 2)), n, 2 + n)) for n in range(5)]
+    expected = codes_over_slots(make_scheduler(tiny, 3, resampling=False), lines)
+    found = codes_of(make_row_scheduler(tiny, 3, resampling=False), lines)
+    for segment, codes in expected.items():
+        assert np.array_equal(found[segment], codes), segment
+
+
+def test_logits_are_those_of_the_decoder_over_slots(tiny: Path, voice: Voice) -> None:
+    lines = [greedy(frames_line(voice, n, 3)) for n in range(2)]
+    theirs: list[Tensor] = []
+    logits = Model.logits
+
+    def recorded(model: Model, hidden: Tensor) -> Tensor:
+        made = logits(model, hidden)
+        theirs.append(made.clone())
+        return made
+
+    with patch.object(Model, "logits", recorded):
+        codes_over_slots(make_scheduler(tiny, 2, resampling=False), lines)
+    scheduler = make_row_scheduler(tiny, 2, resampling=False)
+    ours: list[Tensor] = []
+    launch = step_of(scheduler).launch
+
+    def launched(rows: Any) -> Any:
+        statuses = launch(rows)
+        if rows.slots:
+            ours.append(step_of(scheduler).built.step.logits[:2, : END + 1].clone())
+        return statuses
+
+    with patch.object(scheduler.device, "launch", launched):
+        codes_of(scheduler, lines)
+    assert len(ours) == len(theirs) == 4
+    for one, other in zip(ours, theirs, strict=True):
+        assert ((one - other).abs().max() / other.abs().max()).item() < 1e-5
+
+
+def test_the_kernels_make_a_whole_step_as_their_twins_do(tiny: Path) -> None:
+    """In Triton's interpreter, which takes seconds for a frame."""
+    lines = [greedy(frames_line(make_voice(0, frames=4), n, 1, "Hi.")) for n in range(2)]
+    found = [
+        codes_of(make_row_scheduler(tiny, 2, resampling=False, **kernels), lines)
+        for kernels in ({}, {"kernels": TRITON})
+    ]
+    assert all(np.array_equal(found[0][n], found[1][n]) for n in range(2))
+
+
+def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler: Scheduler, voice: Voice) -> None:
+    fine = [frames_line(voice, n, 3, "Nothing wrong here.") for n in range(3)]
+    before = codes_of(scheduler, fine)
+    tokens = step_of(scheduler).weights.embeddings.tokens
+    kept = tokens[ord("~")].clone()
+    with torch.inference_mode():
+        tokens[ord("~")] = torch.nan
+        answers: list[Any] = list(scheduler.run([fine[0], make_line(voice, 9, "So ~ it is."), *fine[1:]]))
+        tokens[ord("~")] = kept
+    assert [(a.segment, a.code) for a in answers if isinstance(a, SegmentFailure)] == [(9, "generation_failed")]
+    found = {a.line.segment: a.codes for a in answers if isinstance(a, SegmentCodes)}
+    assert not step_of(scheduler).built.cache.memory[:, :, 1:].isnan().any(), "its pages are cleared"
+    for codes in (found, codes_of(scheduler, fine)):
+        assert codes.keys() == before.keys()
+        assert all(np.array_equal(codes[n], before[n]) for n in before)
+
+
+@pytest.mark.parametrize("part", ["slow layer", "end token", "fast layer", "fast head"])
+def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
+    part: str, scheduler: Scheduler, voice: Voice
+) -> None:
+    weights = step_of(scheduler).weights
+    weight = {
+        "slow layer": weights.slow[1].down,
+        "end token": weights.head[END],
+        "fast layer": weights.fast[0].qkv,
+        "fast head": weights.fast_head[7],
+    }[part]
+    kept = weight.clone()
+    with torch.inference_mode():
+        weight.fill_(torch.nan)
+        (answer,) = scheduler.run([make_line(voice, max_new_tokens=2)])
+        weight.copy_(kept)
+    assert isinstance(answer, SegmentFailure)
+    assert answer.code == "generation_failed"
+
+
+def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(tiny: Path) -> None:
+    scheduler = make_row_scheduler(tiny, 3, positions=256, deterministic=True)
+    texts = ["A somewhat longer text, in another voice.", "Hm, and", "Hello you.", "One more of them."]
+    lines = [make_line(make_voice(n % 2, frames=9 + 20 * (n % 2)), n, texts[n], seed=n, max_new_tokens=4) for n in range(4)]
+    alone = {line.segment: codes_of(scheduler, [line])[line.segment] for line in lines}
+    for order in (lines, [lines[2], lines[0], lines[3]]):
+        together = codes_of(scheduler, order)
+        assert all(np.array_equal(codes, alone[segment]) for segment, codes in together.items())
+
+
+def test_fewer_slots_take_the_old_memory_back_before_the_new_is_taken(tiny: Path, voice: Voice) -> None:
+    scheduler = make_row_scheduler(tiny, 4)
+    device = step_of(scheduler)
+    pages = device.pages
+    storage = device.built.cache.memory.untyped_storage()._weak_ref()
+    with patch("cloner.engine.gpu_step.PagedCache", wraps=None) as cache:
+        freed: list[bool] = []
+
+        def made(*_: Any) -> None:
+            freed.append(bool(torch.UntypedStorage._expired(storage)))
+            raise MemoryError
+
+        cache.side_effect = made
+        with pytest.raises(MemoryError):
+            device.resize(2)
+    torch.UntypedStorage._free_weak_ref(storage)  # type: ignore[no-untyped-call]
+    assert freed == [True]
+    scheduler.pool._resize(2)
+    assert (device.slots, device.pages) == (2, 1 + (pages - 1) // 2)
+    assert codes_of(scheduler, [frames_line(voice, 0, 2)])[0].shape == (10, 2)
