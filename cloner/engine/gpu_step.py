@@ -165,7 +165,7 @@ class GpuStep:
 
     def launch(self, rows: StepRows) -> Statuses:
         decode, prompts = self.shape(len(rows.slots), sum(piece.rows for piece in rows.prompts))
-        graph = self._graph(decode, prompts) if self._on_gpu else None
+        graph = self.graph(decode, prompts) if self._on_gpu else None
         if (rows.slots, rows.voices) != (self._decoded.slots, self._decoded.voices):
             self.built.rows.set_decode(rows.slots, rows.voices)
             self._decoded = rows
@@ -203,7 +203,7 @@ class GpuStep:
     def warm_up(self) -> None:
         """Capture all graphs, so that no segment waits for one."""
         for decode, prompts in reversed(self.shapes()):
-            self._graph(decode, prompts)
+            self.graph(decode, prompts)
         torch.cuda.synchronize()
 
     def launches(self) -> list[Launch]:
@@ -234,7 +234,8 @@ class GpuStep:
             self._status_ring = torch.zeros(RING, slots, dtype=torch.int32, pin_memory=True)
             self._turn = 0
 
-    def _graph(self, decode: int, prompts: int) -> torch.cuda.CUDAGraph:
+    def graph(self, decode: int, prompts: int) -> torch.cuda.CUDAGraph:
+        """The graph of so many rows, captured when it is first asked for; no slot runs in it until the next launch."""
         key, graphs = (decode, prompts), self.built.graphs
         if key not in graphs:
             self.built.rows.idle()  # the warm-up runs for real, and must not step any slot

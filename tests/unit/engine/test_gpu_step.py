@@ -132,7 +132,9 @@ def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
 def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(tiny: Path) -> None:
     scheduler = make_row_scheduler(tiny, 3, positions=256, deterministic=True)
     texts = ["A somewhat longer text, in another voice.", "Hm, and", "Hello you.", "One more of them."]
-    lines = [make_line(make_voice(n % 2, frames=9 + 20 * (n % 2)), n, texts[n], seed=n, max_new_tokens=4) for n in range(4)]
+    lines = [
+        make_line(make_voice(n % 2, frames=9 + 20 * (n % 2)), n, texts[n], seed=n, max_new_tokens=4) for n in range(4)
+    ]
     alone = {line.segment: codes_of(scheduler, [line])[line.segment] for line in lines}
     for order in (lines, [lines[2], lines[0], lines[3]]):
         together = codes_of(scheduler, order)

@@ -25,7 +25,7 @@ def test_an_admitted_segment_is_in_its_record_its_pages_and_its_noise() -> None:
     generation = Generation(temperature=0.5, top_p=0.25, repetition_penalty=1.5, min_new_tokens=0)
     rows.admit(1, SlotStart(tokens(1, first=9), 77, 70, [4, 5], [7], generation, noise))
     record = rows.decode.records[1]
-    assert record[: TEMPERATURE].tolist() == [9, 77, 0, 1, 1], "the end is held back in the first frame at least"
+    assert record[:TEMPERATURE].tolist() == [9, 77, 0, 1, 1], "the end is held back in the first frame at least"
     assert record[TEMPERATURE:CODES].view(torch.float32).tolist() == [0.5, 0.25, 1.5]
     assert record[CODES : CODES + 10].tolist() == list(range(9, 19))
     assert rows.decode.page_table[1].tolist() == [70, 4, 5, 7, 0, 0, 0, 0]

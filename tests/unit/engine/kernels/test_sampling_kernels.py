@@ -113,7 +113,9 @@ def run_first(sample: object, setting: Setting) -> tuple[SlotRows, SamplerBuffer
     return rows, sampler, x, squares
 
 
-def same(ours: tuple[SlotRows, SamplerBuffers, Tensor, Tensor], twins: tuple[SlotRows, SamplerBuffers, Tensor, Tensor]) -> None:
+def same(
+    ours: tuple[SlotRows, SamplerBuffers, Tensor, Tensor], twins: tuple[SlotRows, SamplerBuffers, Tensor, Tensor]
+) -> None:
     assert torch.equal(ours[0].records[:-1], twins[0].records[:-1])
     for name, value in vars(ours[1]).items():
         other = getattr(twins[1], name)
@@ -130,7 +132,8 @@ def test_first_codes_are_those_of_the_reference() -> None:
     setting.rows.records[4, MIN_FRAMES] = 0
     setting.rows.row_record[6] = IDLE
     ours, twins = run_first(sample_first, setting), run_first(sample_first_twin, setting)
-    # An idle row's output in the fast transformer's input is never read.
+    # What the twin writes for an idle row is never read.
+    twins[1].verdict[6] = 9
     for x, squares in (ours[2:], twins[2:]):
         x[12:14], squares[24:28] = 0, 0
     same(ours, twins)
