@@ -1,9 +1,9 @@
 """The decoding step over token rows on one GPU: checked, timed, and through the scheduler.
 
-    python ops/bench_gpu_step.py [check] [steps] [decode] --out bench_step.md
+    python ops/bench_gpu_step.py [check] [steps] [decode] [tune] --out bench_step.md
 
-Parts that are not named are left out; none named means all. Needs what ``ops/bench_gpu.py`` needs. ``--device cpu --preset
-tiny`` runs the same on a small scale, with the kernels' twins.
+Parts that are not named are left out; none named means all but `tune`. Needs what ``ops/bench_gpu.py`` needs.
+``--device cpu --preset tiny`` runs the same on a small scale, with the kernels' twins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ stand_in_for_scipy()  # here, because every process that is started from here im
 
 def main() -> int:
     """Run the parts, print their rows and write them as they come; 1 if one failed."""
-    from ops.engine_bench import check_part, decode_part, steps_part
+    from ops.engine_bench import check_part, decode_part, steps_part, tune_part
     from ops.engine_bench.gpu import card
 
     parts = {
@@ -33,6 +33,7 @@ def main() -> int:
             Part("check", "logits, sampler, determinism, memory", check_part.measure, 110),
             Part("steps", "milliseconds by rows", steps_part.measure, 60),
             Part("decode", "through the scheduler", decode_part.measure, 60),
+            Part("tune", "other choices than the tables', only if it is named", tune_part.measure, 60),
         )
     }
     parser = argparse.ArgumentParser(description="Check and measure the decoding step on one GPU.")
@@ -49,12 +50,13 @@ def main() -> int:
     arguments = {
         "check": ((1, 8, 16, 32, 64, 128) if large else (1, 4),),
         "steps": (128 if large else 8,),
+        "tune": (128 if large else 8,),
         "decode": ((64, 128) if large else (2,), 256 if large else 6),
     }
     report = Report(f"`python ops/bench_gpu_step.py`, {options.preset}, {machine()}, {card(options.device)}")
     with checkpoints() as made:
         directory = made.get(options.preset)
-        for name in options.parts or parts:
+        for name in options.parts or [name for name in parts if name != "tune"]:
             rows = run_part(parts[name], directory, options.preset, options.device, *arguments[name])
             while report.add_next(rows):
                 options.out.write_text(report.markdown(), encoding="utf-8")

@@ -47,8 +47,8 @@ class StepRows:
 
 @dataclass(frozen=True)
 class StepOptions:
-    """`pages` in all for `slots`; a segment has at most `positions`, of which `frames` are its own. With `deterministic`,
-    all steps have one shape, and a segment's codes do not depend on its neighbours."""
+    """`pages` in all for `slots`; a segment has at most `positions`, of which `frames` are its own. With
+    `deterministic`, all steps have one shape, and a segment's codes do not depend on its neighbours."""
 
     slots: int
     pages: int

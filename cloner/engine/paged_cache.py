@@ -111,8 +111,8 @@ class PrefixCache:
         return prefix, self._allocator.allocate(own_pages), is_new
 
     def release(self, prefix: Prefix) -> list[int]:
-        """One user less. An unused prefix stays until its room is needed; of one that was forgotten, the last user gives
-        back the pages, which are returned to be cleared."""
+        """One user less. An unused prefix stays until its room is needed; of one that was forgotten, the last user
+        gives back the pages, which are returned to be cleared."""
         prefix.users -= 1
         if prefix.users or self._kept.get(prefix.key) is prefix:
             return []

@@ -95,8 +95,8 @@ class Scheduler:
         return _Plan(list(self._decoding), prompts) if self._decoding or prompts else None
 
     def _admit(self, segment: Segment, watch: Watch) -> bool:
-        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be. False
-        if it has to wait."""
+        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be.
+        False if it has to wait."""
         match self.pool.place(segment, idle=not self._running):
             case Placed.LATER:
                 return False

@@ -25,8 +25,8 @@ from cloner.errors import SegmentFailed
 
 @dataclass(eq=False)
 class Segment:
-    """A request on its way: `limit` is how many frames it may have. It has a slot, pages and its voice's prefix while it
-    runs."""
+    """A request on its way: `limit` is how many frames it may have. It has a slot, pages and its voice's prefix while
+    it runs."""
 
     request: SpeechRequest
     prefix_tokens: Tokens
@@ -193,7 +193,8 @@ class ReadingQueue:
         self._queue.append((piece, decodes))
 
     def take(self, rows: int) -> tuple[list[PromptPiece], list[Segment]]:
-        """Pieces that fill at most so many rows (a multiple of `GROUP_ROWS`), and the segments whose prompts end there."""
+        """Pieces that fill at most so many rows (a multiple of `GROUP_ROWS`), and the segments whose prompts end
+        there."""
         pieces: list[PromptPiece] = []
         read: list[Segment] = []
         while self._queue and rows:

@@ -51,7 +51,8 @@ class SlotPool:
         return Placed.WITH_NEW_PREFIX if is_new else Placed.WITH_KNOWN_PREFIX
 
     def release(self, segment: Segment, *, not_finite: bool) -> None:
-        """Free a segment's slot and pages. Those that may hold NaN are cleared, and no other segment gets its prefix."""
+        """Free a segment's slot and pages. Those that may hold NaN are cleared, and no other segment gets its
+        prefix."""
         prefix = segment.held_prefix
         if not_finite:
             self.prefixes.forget(prefix)
@@ -66,8 +67,8 @@ class SlotPool:
         self._empty()
 
     def shrink(self) -> None:
-        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment was
-        too much, and the others may not be."""
+        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
+        was too much, and the others may not be."""
         slots = self.slots
         if slots == 1:
             self.backoff.blame_segment()

@@ -1,4 +1,5 @@
-"""Weights as the GPU's decoding step wants them: few, large products, the norms folded into the products behind them."""
+"""Weights as the GPU's decoding step wants them: few, large products, the norms folded into the products behind
+them."""
 
 from __future__ import annotations
 
@@ -64,8 +65,8 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer: `qkv` ``[qkv_width, dim]``, `out` ``[dim, heads * head_dim]``, `gate_up` ``[2 * intermediate, dim]``, `down`
-    ``[dim, intermediate]``. The norms before attention and feed-forward are folded into `qkv` and `gate_up`."""
+    """One layer: `qkv` ``[qkv_width, dim]``, `out` ``[dim, heads * head_dim]``, `gate_up` ``[2 * intermediate, dim]``,
+    `down` ``[dim, intermediate]``. The norms before attention and feed-forward are folded into `qkv` and `gate_up`."""
 
     attention: AttentionWeights
     qkv: Tensor

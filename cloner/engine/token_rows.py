@@ -35,8 +35,8 @@ RING = 8
 
 @dataclass(frozen=True)
 class SlotStart:
-    """How a segment begins in its slot: the prompt's `last` token, which is decoded and not read, at `position`; `prefix`
-    positions are the voice's, in `prefix_pages`, the others in `own_pages`; `noise` ``[steps, DRAWS]``."""
+    """How a segment begins in its slot: the prompt's `last` token, which is decoded and not read, at `position`;
+    `prefix` positions are the voice's, in `prefix_pages`, the others in `own_pages`; `noise` ``[steps, DRAWS]``."""
 
     last: Tokens
     position: int
@@ -70,8 +70,8 @@ class PromptPiece:
 
 
 class TokenRows:
-    """Buffers for `slots` decode rows and `prompts` prompt rows. Owner s of the page table is slot s; owner ``slots + s``
-    is the prefix that is read for it."""
+    """Buffers for `slots` decode rows and `prompts` prompt rows. Owner s of the page table is slot s; owner ``slots +
+    s`` is the prefix that is read for it."""
 
     def __init__(self, slots: int, prompts: int, frames: int, table_width: int, device: torch.device) -> None:
         self.slots = slots

@@ -1,4 +1,5 @@
-"""The sampler's kernels on this device: picks against a reference in double, and draws against the CPU sampler's rule."""
+"""The sampler's kernels on this device: picks against a reference in double, and draws against the CPU sampler's
+rule."""
 
 from __future__ import annotations
 

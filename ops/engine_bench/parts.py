@@ -40,11 +40,13 @@ def run_part(part: Part, *arguments: Any) -> Iterator[Row]:
             except EOFError:
                 process.join()
                 raise RuntimeError(f"part {part.name} ended with status {process.exitcode}") from None
-            if row is None:
-                return
-            if isinstance(row, str):
-                raise RuntimeError(f"part {part.name}: {row}")
-            yield row
+            match row:
+                case None:
+                    return
+                case Row():
+                    yield row
+                case reason:
+                    raise RuntimeError(f"part {part.name}: {reason}")
         raise RuntimeError(f"part {part.name} was stopped after {part.limit_s:.0f} s")
     finally:
         process.kill()

@@ -1,4 +1,5 @@
-"""The decoding step over token rows as the benchmark needs it: loaded, compiled in parallel, and placed at a position."""
+"""The decoding step over token rows as the benchmark needs it: loaded, compiled in parallel, and placed at a
+position."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
     shapes = [(decode, prompts) for decode, prompts in SHAPES if decode <= slots]
     for decode, prompts in shapes:
         for filled, shared in PLACES:
-            values = [_ms(step, decode, prompts, filled, shared) for _ in range(RUNS)]
+            values = [step_ms(step, decode, prompts, filled, shared) for _ in range(RUNS)]
             cost = roofline.step_cost(size, decode, filled, precision)
             floor = (cost.weight_bytes + cost.cache_bytes) / ceiling.bandwidth * 1e3
             what = f"step, {decode} + {prompts} rows, {filled} positions, {'shared' if shared else 'alone'}"
@@ -52,7 +52,7 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
                 yield from _profiled(step, decode)
 
 
-def _ms(step: GpuStep, decode: int, prompts: int, filled: int, shared: int) -> float:
+def step_ms(step: GpuStep, decode: int, prompts: int, filled: int, shared: int) -> float:
     """A step's milliseconds, over so many replays of its graph."""
     if not step.weights.head.is_cuda:
         place(step, decode, filled, shared)

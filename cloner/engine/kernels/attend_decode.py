@@ -1,4 +1,5 @@
-"""Attention of the decode rows in one layer of the slow transformer: one launch for norm, rotation, cache and attention.
+"""Attention of the decode rows in one layer of the slow transformer: one launch for norm, rotation, cache and
+attention.
 
 Keys and values of a voice's prefix are read once for up to `GROUP_ROWS` rows: these rows times the query heads of one
 key head fill a tile of tensor cores (Hydragen, Juravsky et al., 2024, splits shared prefixes off in the same way).
@@ -38,8 +39,8 @@ def attend_decode_kernel(
     TABLE: tl.constexpr, TOGETHER: tl.constexpr, PREFIX_PARTS: tl.constexpr, OWN_PARTS: tl.constexpr,
     NORMED: tl.constexpr,
 ):  # fmt: skip
-    """Grid ``(ROWS * (PREFIX_PARTS + OWN_PARTS), KV)``. The first ``ROWS * PREFIX_PARTS`` programs attend to a prefix, for
-    one group of rows each; the others to one row's own pages, and the first of a row's also writes its new key and
+    """Grid ``(ROWS * (PREFIX_PARTS + OWN_PARTS), KV)``. The first ``ROWS * PREFIX_PARTS`` programs attend to a prefix,
+    for one group of rows each; the others to one row's own pages, and the first of a row's also writes its new key and
     value. Each leaves its part of the softmax; the last to arrive at a row's head merges all parts in their order."""
     job, kv_head = tl.program_id(0), tl.program_id(1)
     GROUP: tl.constexpr = HEADS // KV
@@ -149,8 +150,8 @@ def attend_decode(
     parts: tuple[int, int],
     stages: int,
 ) -> None:
-    """Attention of the first `decode` rows of `qkv` ``[.., qkv_width]`` into `out` ``[.., heads * head_dim]``; stores the
-    rows' keys and values. `parts`: programs that share a prefix, and programs that share a row's own pages."""
+    """Attention of the first `decode` rows of `qkv` ``[.., qkv_width]`` into `out` ``[.., heads * head_dim]``; stores
+    the rows' keys and values. `parts`: programs that share a prefix, and programs that share a row's own pages."""
     sizes = attention.heads
     prefix_parts, own_parts = parts
     launch(

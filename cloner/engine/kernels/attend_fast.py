@@ -1,7 +1,7 @@
 """Attention of the fast transformer, which makes a frame's codes one codebook after another: at most ten positions.
 
-At the token of codebook b a row sees its positions 0 to b. The first pass of a frame has two tokens a row, at positions 0
-(the slow transformer's hidden state) and 1 (the first code).
+At the token of codebook b a row sees its positions 0 to b. The first pass of a frame has two tokens a row, at positions
+0 (the slow transformer's hidden state) and 1 (the first code).
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def attend_fast_kernel(
 def attend_fast(
     qkv: Tensor, out: Tensor, attention: AttentionWeights, cache: LayerCache, decode: int, book: int, *, first: bool
 ) -> None:
-    """Attention of `decode` rows at position `book`, or with `first` at positions 0 and 1 (`book`), as rows 2r and 2r + 1
-    of `qkv` ``[.., qkv_width]`` and `out` ``[.., heads * head_dim]``. `cache`: ``[rows, kv_heads, FAST_POSITIONS,
+    """Attention of `decode` rows at position `book`, or with `first` at positions 0 and 1 (`book`), as rows 2r and 2r +
+    1 of `qkv` ``[.., qkv_width]`` and `out` ``[.., heads * head_dim]``. `cache`: ``[rows, kv_heads, FAST_POSITIONS,
     head_dim]``."""
     sizes = attention.heads
     launch(

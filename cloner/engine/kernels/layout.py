@@ -79,8 +79,8 @@ class EmbeddingTables:
 
 @dataclass(frozen=True)
 class AttentionWeights:
-    """Per layer: `qk_norm` ``[heads + kv_heads, head_dim]`` or None. `rotation` is ``[positions, head_dim / 2, 2]``, the
-    cosines and sines of rotary embedding, fp32."""
+    """Per layer: `qk_norm` ``[heads + kv_heads, head_dim]`` or None. `rotation` is ``[positions, head_dim / 2, 2]``,
+    the cosines and sines of rotary embedding, fp32."""
 
     heads: Heads
     qk_norm: Tensor | None
@@ -120,9 +120,9 @@ class PromptRows:
 
 @dataclass(frozen=True)
 class SamplerBuffers:
-    """`noise` ``[slots + 1, frames, DRAWS]`` fp32, uniform in 0..1; `window` ``[slots + 1, codebooks, window]`` int32, the
-    latest codes; `generated` ``[slots + 1, frames, codebooks]`` int16; `verdict` (of the first code) and `status` (of the
-    whole frame), both ``[slots]`` int32, by row."""
+    """`noise` ``[slots + 1, frames, DRAWS]`` fp32, uniform in 0..1; `window` ``[slots + 1, codebooks, window]`` int32,
+    the latest codes; `generated` ``[slots + 1, frames, codebooks]`` int16; `verdict` (of the first code) and `status`
+    (of the whole frame), both ``[slots]`` int32, by row."""
 
     noise: Tensor
     window: Tensor

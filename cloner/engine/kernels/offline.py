@@ -2,9 +2,10 @@
 
     python -m cloner.engine.kernels.offline sm_89 [--largest]
 
-With ``--largest`` one launch of each kernel, the one that takes most shared memory. One process a target: Triton keeps compiled kernels by device number, so that a second target would get the first one's.
-Exit status 1 if a kernel does not compile, takes more shared memory than a block may have, or reads the inputs of its
-matrix products by neither TMA nor asynchronous copies of 16 bytes.
+With ``--largest`` one launch of each kernel, the one that takes most shared memory. One process a target: Triton keeps
+compiled kernels by device number, so that a second target would get the first one's. Exit status 1 if a kernel does not
+compile, takes more shared memory than a block may have, or reads the inputs of its matrix products by neither TMA nor
+asynchronous copies of 16 bytes.
 """
 
 from __future__ import annotations

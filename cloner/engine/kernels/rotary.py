@@ -39,8 +39,8 @@ def rotated(base, mask, weight, cos, sin, eps, NORMED: tl.constexpr, HEAD: tl.co
 
 
 def project_twin(qkv: Tensor, position: Tensor, attention: AttentionWeights) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries ``[rows, heads, head_dim]``, keys and values ``[rows, kv_heads, head_dim]`` of `qkv` ``[rows, qkv_width]``,
-    whose rows are at `position` ``[rows]``."""
+    """Queries ``[rows, heads, head_dim]``, keys and values ``[rows, kv_heads, head_dim]`` of `qkv` ``[rows,
+    qkv_width]``, whose rows are at `position` ``[rows]``."""
     sizes = attention.heads
     split = qkv.view(len(qkv), -1, sizes.head_dim)
     turned, values = split.tensor_split((sizes.heads + sizes.kv_heads,), dim=1)

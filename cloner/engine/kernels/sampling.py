@@ -56,9 +56,9 @@ FIRST_WARPS, NEXT_WARPS = 16, 4
 
 @triton.jit
 def _pick(logits, index, top_p, temperature, noise, WAYS: tl.constexpr, ROUNDS: tl.constexpr):
-    """A token by the rule above. The lowest kept logit is found by bisection on the bits of its distance to the greatest:
-    a distance is never negative, so its bits are in its order, and the result is exact. WAYS places are tried at once:
-    fewer rounds, each with a reduction over all threads."""
+    """A token by the rule above. The lowest kept logit is found by bisection on the bits of its distance to the
+    greatest: a distance is never negative, so its bits are in its order, and the result is exact. WAYS places are tried
+    at once: fewer rounds, each with a reduction over all threads."""
     top = tl.max(logits, 0)
     distance = top - logits
     key = distance.to(tl.int32, bitcast=True)
@@ -179,8 +179,8 @@ def sample_next_kernel(
     FIRST: tl.constexpr, LAST: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One program a row: its code of codebook `book`, and the fast transformer's next token; after the LAST codebook the
-    record steps on. The logits of row r are in row r, of the FIRST pass in row 2r + 1."""
+    """One program a row: its code of codebook `book`, and the fast transformer's next token; after the LAST codebook
+    the record steps on. The logits of row r are in row r, of the FIRST pass in row 2r + 1."""
     row = tl.program_id(0)
     record = tl.load(row_record + row)
     if record < 0:
@@ -225,8 +225,9 @@ def sample_first(
     first_semantic: int,
     resampling: bool,
 ) -> None:
-    """First codes of `decode` rows from `logits` ``[.., at least END + 1]`` fp32, into records, window and `generated`; to
-    `x` ``[.., dim]`` rows 2r and 2r + 1 go `hidden[r]` and the code's embedding, to `squares` their sums of squares."""
+    """First codes of `decode` rows from `logits` ``[.., at least END + 1]`` fp32, into records, window and `generated`;
+    to `x` ``[.., dim]`` rows 2r and 2r + 1 go `hidden[r]` and the code's embedding, to `squares` their sums of
+    squares."""
     launch(
         sample_first_kernel,
         (decode,),
@@ -266,8 +267,8 @@ def sample_next(
     *,
     last_position: int,
 ) -> None:
-    """Codes of codebook `book` (1 to 9) of `decode` rows from `logits` ``[.., 1024]`` fp32; to `x` row r goes the code's
-    embedding. After the last codebook `status` is written, and positions and frames step on."""
+    """Codes of codebook `book` (1 to 9) of `decode` rows from `logits` ``[.., 1024]`` fp32; to `x` row r goes the
+    code's embedding. After the last codebook `status` is written, and positions and frames step on."""
     launch(
         sample_next_kernel,
         (decode,),

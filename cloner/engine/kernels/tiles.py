@@ -16,8 +16,8 @@ import torch
 
 @dataclass(frozen=True)
 class Tile:
-    """A program of `linear` makes `bm` rows by `bn` columns, `bk` of k at a time, in one of `split` parts of k; `stages`
-    is the depth of Triton's software pipeline."""
+    """A program of `linear` makes `bm` rows by `bn` columns, `bk` of k at a time, in one of `split` parts of k;
+    `stages` is the depth of Triton's software pipeline."""
 
     bm: int
     bn: int
@@ -102,7 +102,8 @@ class Architecture:
 
 
 def tile_of(product: Product, rows: int, n: int, k: int, gpu: Architecture) -> Tile:
-    """The tile for a product of `rows` with a weight of `n` output columns (of each half, if gated) and inner size `k`."""
+    """The tile for a product of `rows` with a weight of `n` output columns (of each half, if gated) and inner size
+    `k`."""
     bucket = next((place for place, most in enumerate(BUCKETS) if rows <= most), len(BUCKETS) - 1)
     return shrunk(_table(gpu)[product][bucket], n, k)
 
@@ -120,8 +121,8 @@ def _table(gpu: Architecture) -> dict[Product, tuple[Tile, ...]]:
 
 
 def shared_bytes(tile: Tile, gpu: Architecture, *, gated: bool) -> int:
-    """Shared memory that Triton takes for `linear` in 16-bit precision: with wgmma (sm_90, 64 rows or more) all stages of
-    both inputs, with mma.sync one less."""
+    """Shared memory that Triton takes for `linear` in 16-bit precision: with wgmma (sm_90, 64 rows or more) all stages
+    of both inputs, with mma.sync one less."""
     wgmma = gpu.capability // 10 == 9 and tile.bm >= 64
     stage = (tile.bm + tile.bn * (2 if gated else 1)) * tile.bk * 2
     return stage * (tile.stages if wgmma else tile.stages - 1)

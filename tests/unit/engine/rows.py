@@ -1,4 +1,5 @@
-"""The step over token rows for tests: with the kernels' twins on a CPU, beside the slots' decoder of the same weights."""
+"""The step over token rows for tests: with the kernels' twins on a CPU, beside the slots' decoder of the same
+weights."""
 
 from __future__ import annotations
 

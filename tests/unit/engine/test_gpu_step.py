@@ -1,4 +1,5 @@
-"""The step over token rows, with the kernels' twins on a CPU, against the decoder over slots: the same weights in fp32."""
+"""The step over token rows, with the kernels' twins on a CPU, against the decoder over slots: the same weights in
+fp32."""
 
 from __future__ import annotations
 
