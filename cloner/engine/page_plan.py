@@ -46,8 +46,9 @@ class PagePlan:
 def plan_pages(memory: Memory, page_bytes: int, slots: int) -> PagePlan:
     """Pages for `slots` usual segments that share nothing, and for the prefixes of `VOICES`; fewer where memory is, and
     then fewer slots too, once less than a usual segment's own pages are left for each. Raises `LoadFailed`."""
-    most = RESERVED + slots * (pages_of(OWN_POSITIONS) + pages_of(PREFIX_POSITIONS)) + VOICES *
-    pages_of(PREFIX_POSITIONS) pages = min(most, memory.left // page_bytes)
+    slot_pages, prefix_pages = pages_of(OWN_POSITIONS), pages_of(PREFIX_POSITIONS)
+    most = RESERVED + slots * (slot_pages + prefix_pages) + VOICES * prefix_pages
+    pages = min(most, memory.left // page_bytes)
     least = RESERVED + pages_of(LEAST_POSITIONS) + 1
     if pages < least:
         needed = memory.work + least * page_bytes
@@ -56,4 +57,4 @@ def plan_pages(memory: Memory, page_bytes: int, slots: int) -> PagePlan:
             f" ({memory.used / GB:.1f} GB); of the {memory.may_use / GB:.1f} GB that the worker may use,"
             f" {memory.free / GB:.1f} GB are free: start fewer workers on the card, or raise FISH_MODEL_MEMORY_GB"
         )
-    return PagePlan(max(1, min(slots, (pages - RESERVED) // pages_of(OWN_POSITIONS))), pages, page_bytes)
+    return PagePlan(max(1, min(slots, (pages - RESERVED) // slot_pages)), pages, page_bytes)
