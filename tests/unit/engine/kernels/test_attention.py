@@ -39,7 +39,8 @@ def plainly(qkv: Tensor, row: int, owner: int, case: Case, weights: AttentionWei
     seen_values = torch.stack([*(case.cache.values[page, :, at] for page, at in places), values[0]]).double()
     group = torch.arange(SIZES.heads) // SIZES.group
     scores = (seen_keys[:, group] * queries[0].double()).sum(-1) * SIZES.head_dim**-0.5
-    return (scores.softmax(0)[..., None] * seen_values[:, group]).sum(0).flatten().float()
+    attended: Tensor = (scores.softmax(0)[..., None] * seen_values[:, group]).sum(0)
+    return attended.flatten().float()
 
 
 @pytest.mark.parametrize("normed", [True, False])
