@@ -16,6 +16,9 @@ from cloner.redisconn import connect
 # spin on a core that those need. For the processes that tests start, too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Kernels are run by Triton's interpreter, on a CPU. Triton reads this when it is imported, and torch may import it.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:

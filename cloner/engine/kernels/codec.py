@@ -1,0 +1,47 @@
+"""The kernels of the codec as a set, so that each can be replaced by its plain torch function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from cloner.engine.kernels import conv, quantizer, residual_unit
+
+
+@dataclass(frozen=True)
+class CodecKernels:
+    """The functions that the codec is computed with. What they compute is said where they are defined."""
+
+    convolve: Callable[..., None]
+    apply_unit: Callable[..., None]
+    sum_taps: Callable[..., None]
+    rotate: Callable[[Tensor, Tensor, Tensor, int], None]
+    gate: Callable[[Tensor], Tensor]
+    depthwise_norm: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, Tensor], Tensor]
+
+    def without(self, names: Collection[str]) -> CodecKernels:
+        """The same with plain torch in place of the kernels of these names."""
+        return CodecKernels(
+            **{each.name: getattr(TORCH if each.name in names else self, each.name) for each in fields(self)}
+        )
+
+
+TRITON = CodecKernels(
+    conv.convolve,
+    residual_unit.apply_unit,
+    residual_unit.sum_taps,
+    quantizer.rotate,
+    quantizer.gate,
+    quantizer.depthwise_norm,
+)
+
+TORCH = CodecKernels(
+    conv.convolve_torch,
+    residual_unit.apply_unit_torch,
+    residual_unit.sum_taps_torch,
+    quantizer.rotate_torch,
+    quantizer.gate_torch,
+    quantizer.depthwise_norm_torch,
+)
