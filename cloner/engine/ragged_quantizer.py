@@ -70,7 +70,8 @@ class RaggedQuantizer:
         books = [*quantizer.semantic_quantizer.quantizers, *quantizer.quantizer.quantizers]
         tables = [book.codebook.weight @ book.out_proj.weight[:, :, 0].T + book.out_proj.bias for book in books]
         self._table = cast(torch.cat(tables))
-        sizes = torch.tensor([len(table) for table in tables], device=self._table.device)
+        self.codebook_sizes = [len(table) for table in tables]
+        sizes = torch.tensor(self.codebook_sizes, device=self._table.device)
         self._greatest = (sizes - 1)[:, None]
         self._begin = (sizes.cumsum(0) - sizes)[:, None]
         self._layers = [_layer(layer, cast) for layer in post.layers]
