@@ -98,7 +98,7 @@ class Batch:
             raise RuntimeError("the batch was not launched")
         self.buffers.wait()
         samples = self.buffers.samples.numpy()
-        finite = self.buffers.finite.numpy().reshape(-1, FRAME_SAMPLES // SUM_ROWS).all(axis=1)
+        finite = self.buffers.finite.view(-1, FRAME_SAMPLES // SUM_ROWS).all(dim=1)
         finished, broken = [], []
         for place, begin, length in zip(self.places, self.begins, self.lengths, strict=True):
             end = begin + length

@@ -12,7 +12,7 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
 from cloner.engine.codec import LEAST_SNR_DB, CodecDecoder, snr_db
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TRITON, CodecKernels
+from cloner.engine.kernels.codec import TRITON, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec_tiles import PUBLISHED_CHANNELS, CodecTiles, codec_tiles
 from cloner.logs import get_logger
 
@@ -29,7 +29,7 @@ def load_codec_decoder(
     if has_published_size(upstream):
         exact = [exact_audio(upstream, codes) for codes in trial_codes(device)]
         for dtype in (torch.float16, torch.bfloat16):
-            codec = _built(upstream, device, batch_frames, dtype, kernels)
+            codec = _built(upstream, device, batch_frames, CodecPlan(dtype, card_tiles(device), kernels))
             if codec is None:
                 break
             found = least_snr_db(codec, exact)
@@ -44,7 +44,8 @@ def load_codec_decoder(
 def card_tiles(device: torch.device) -> CodecTiles:
     """The tiles of this GPU."""
     card = torch.cuda.get_device_properties(device)
-    return codec_tiles((card.major, card.minor), card.shared_memory_per_block_optin)
+    shared_bytes: int = card.shared_memory_per_block_optin  # type: ignore[attr-defined] # torch's stubs lack it
+    return codec_tiles((card.major, card.minor), shared_bytes)
 
 
 def has_published_size(upstream: fish.Codec) -> bool:
@@ -77,12 +78,10 @@ def least_snr_db(codec: GpuCodec, exact: Sequence[Tensor]) -> float:
     return float(torch.tensor(found).min())  # which is NaN if one is
 
 
-def _built(
-    upstream: fish.Codec, device: torch.device, batch_frames: int, dtype: torch.dtype, kernels: CodecKernels
-) -> GpuCodec | None:
+def _built(upstream: fish.Codec, device: torch.device, batch_frames: int, plan: CodecPlan) -> GpuCodec | None:
     """A warm decoder; None for a quantizer of another kind."""
     try:
-        codec = GpuCodec(upstream, device, batch_frames, dtype, card_tiles(device), kernels)
+        codec = GpuCodec(upstream, device, batch_frames, plan)
     except ValueError:
         return None
     codec.warm_up()

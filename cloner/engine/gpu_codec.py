@@ -1,8 +1,8 @@
 """The codec's decoder for a GPU: codes of many segments to audio, packed behind one another instead of padded.
 
-A batch is one CUDA graph, of as many frames as the segments and the gaps between them need, rounded up. Its samples come
-back through pinned memory while the next batch is computed; the host waits for events only, on a stream of its own, so
-that decoding goes on beside it.
+A batch is one CUDA graph, of as many frames as the segments and the gaps between them need, rounded up. Its samples
+come back through pinned memory while the next batch is computed; the host waits for events only, on a stream of its own,
+so that decoding goes on beside it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor
 from cloner.engine import fish
 from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio
 from cloner.engine.codec_batch import Batch, HostBuffers, pack
-from cloner.engine.kernels.codec import CodecKernels
-from cloner.engine.kernels.codec_tiles import CodecTiles
+from cloner.engine.kernels.codec import CodecPlan
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
 from cloner.engine.memory import ran_out
@@ -40,27 +39,19 @@ Stopped = Callable[[], bool]
 
 
 class GpuCodec:
-    """Codes to audio on one device. On a CPU it computes the same, with plain torch in place of the kernels; for tests."""
+    """Codes to audio on one device. On a CPU it computes the same, with plain torch functions as kernels; for tests."""
 
-    def __init__(
-        self,
-        upstream: fish.Codec,
-        device: torch.device,
-        batch_frames: int,
-        dtype: torch.dtype,
-        tiles: CodecTiles,
-        kernels: CodecKernels,
-    ) -> None:
+    def __init__(self, upstream: fish.Codec, device: torch.device, batch_frames: int, plan: CodecPlan) -> None:
         """`upstream` is the codec with its decoder, in fp32 on `device`, and not changed; at most `batch_frames`, gaps
         included, are decoded together. Raises `ValueError` for a codec of another kind than the published one."""
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype = device, plan.dtype
         self.longest_frames = fish.codec_frames(upstream)
         self._is_cuda = device.type == "cuda"
         self._round = ROUND_FRAMES if self._is_cuda else 1
         self._batch_frames = batch_frames
         with torch.inference_mode():
-            self._quantizer = RaggedQuantizer(upstream.quantizer, dtype, kernels)
-            self._waveform = RaggedWaveform(upstream.decoder, dtype, tiles, kernels)
+            self._quantizer = RaggedQuantizer(upstream.quantizer, plan)
+            self._waveform = RaggedWaveform(upstream.decoder, plan)
             books = len(self._quantizer.codebook_sizes)
             self._codes = torch.zeros(books * batch_frames, dtype=torch.int32, device=device)
             self._gap = torch.zeros(books, batch_frames, dtype=torch.int32, device=device)
@@ -83,7 +74,8 @@ class GpuCodec:
                     self._compute(self._batch_frames)  # kernels are compiled and loaded here, not while capturing
                     self.stream.synchronize()
                     torch.cuda.empty_cache()  # its activations: the graphs have a pool of their own
-                    for frames in range(self._batch_frames, 0, -ROUND_FRAMES):  # the largest first: all fit into its memory
+                    # The largest first: the memory that it takes is enough for all.
+                    for frames in range(self._batch_frames, 0, -ROUND_FRAMES):
                         self._graph(frames)
                 return
             except RuntimeError as error:
@@ -192,7 +184,7 @@ class GpuCodec:
         return self._codes[: books * frames].view(books, frames)
 
     def _graph(self, frames: int) -> torch.cuda.CUDAGraph:
-        """The graph of so many frames, captured if it is the first time. One runs at a time, so all share their memory."""
+        """The graph of so many frames, captured the first time. One runs at a time, so all share their memory."""
         if frames not in self._graphs:
             graph = torch.cuda.CUDAGraph()
             # Only this thread is held to what may be captured: another one may be decoding.

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.kernels.codec import CodecKernels
+from cloner.engine.kernels.codec import CodecPlan
 from cloner.engine.kernels.rows import cleared_torch
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One of the transformer: what its attention and its feed-forward read, layer scales folded into the last of each."""
+    """One of the transformer: the weights of its attention and its feed-forward, layer scales folded in."""
 
     attention_norm: Tensor
     qkv: Tensor
@@ -48,10 +48,10 @@ class _Upsampling:
 
 
 class RaggedQuantizer:
-    """An upstream quantizer whose weight norm is baked in, its weights in `dtype`. Raises `ValueError` if it is of
+    """An upstream quantizer whose weight norm is baked in, computed as `plan` says. Raises `ValueError` if it is of
     another kind than the published one."""
 
-    def __init__(self, quantizer: Any, dtype: torch.dtype, kernels: CodecKernels) -> None:
+    def __init__(self, quantizer: Any, plan: CodecPlan) -> None:
         post = quantizer.post_module
         config = post.config
         if config.n_local_heads != config.n_head or config.n_head * config.head_dim != config.dim:
@@ -60,9 +60,9 @@ class RaggedQuantizer:
             raise ValueError("a quantizer with projections around its transformer")
 
         def cast(weight: Tensor) -> Tensor:
-            return weight.detach().to(dtype).contiguous()
+            return weight.detach().to(plan.dtype).contiguous()
 
-        self._kernels = kernels
+        self._kernels = plan.kernels
         self._heads, self._window = int(config.n_head), int(post.window_size)
         self._epsilon, self._norm = float(config.norm_eps), cast(post.norm.weight)
         self._turns = post.freqs_cis.detach().float().contiguous()
@@ -75,7 +75,7 @@ class RaggedQuantizer:
         self._greatest = (sizes - 1)[:, None]
         self._begin = (sizes.cumsum(0) - sizes)[:, None]
         self._layers = [_layer(layer, cast) for layer in post.layers]
-        self._upsamplings = [_upsampling(*part, cast) for part in quantizer.upsample]
+        self._upsamplings = [_upsampling(up, block, cast) for up, block in quantizer.upsample]
 
     @property
     def columns(self) -> int:

@@ -6,26 +6,45 @@ which waits for the GPU, so all of it can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import LAST_TAPS, Block, Snake, WaveformLayers
-from cloner.engine.kernels.codec import CodecKernels
-from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
-from cloner.engine.kernels.residual_unit import SUM_ROWS
+from cloner.engine.codec_layers import LAST_TAPS, Block, ResidualUnit, Snake, WaveformLayers
+from cloner.engine.kernels.codec import CodecPlan
+from cloner.engine.kernels.codec_tiles import ConvTile, UnitTile
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The residual units of a block, the activation `following` the last, and which frames are `valid`."""
+
+    block: Block
+    following: Snake
+    valid: Tensor
+
+    def __iter__(self) -> Iterator[tuple[ResidualUnit, Snake, bool]]:
+        """Each unit, the activation behind it, and whether another unit needs its residual stream."""
+        units = self.block.units
+        for place, unit in enumerate(units):
+            last = place + 1 == len(units)
+            yield unit, self.following if last else units[place + 1].before, not last
 
 
 class RaggedWaveform:
-    """An upstream `Decoder` whose weight norm is baked in, its weights in `dtype`."""
+    """An upstream `Decoder` whose weight norm is baked in, computed as `plan` says."""
 
-    def __init__(self, decoder: Any, dtype: torch.dtype, tiles: CodecTiles, kernels: CodecKernels) -> None:
-        if len(tiles.wide) != len(decoder.model) - 4 or not isinstance(tiles.wide[-1], UnitTile):
+    def __init__(self, decoder: Any, plan: CodecPlan) -> None:
+        self.layers = WaveformLayers.of(decoder, plan.dtype)
+        self._tiles = plan.tiles
+        self._kernels = plan.kernels
+        last = plan.tiles.wide[-1]
+        if len(plan.tiles.wide) != len(self.layers.blocks) or not isinstance(last, UnitTile):
             raise ValueError("a tile for each block is needed, and a `UnitTile` for the last")
-        self.layers = WaveformLayers.of(decoder, dtype)
-        self._tiles = tiles
-        self._kernels = kernels
+        self._last_tile = last
 
     def __call__(self, latents: Tensor, valid: Tensor, *, samples: Tensor, finite: Tensor) -> None:
         """Write the samples of `latents` ``[columns, channels]``, which are zero in gaps.
@@ -33,20 +52,19 @@ class RaggedWaveform:
         `valid` ``[frames]`` is 0 for the frames of gaps. `samples` is ``[columns * hop]`` in fp32, gaps included;
         `finite` has a number for each `SUM_ROWS` of them, 0 where one is NaN or was infinite.
         """
-        layers, tiles = self.layers, self._tiles
+        layers = self.layers
         act = latents.new_empty(len(latents), layers.first.outputs)
-        self._kernels.convolve(latents, layers.first, layers.blocks[0].before, valid, tiles.first, act=act)
-        behind = [*(block.before for block in layers.blocks[1:]), layers.after]
-        for number, (block, following) in enumerate(zip(layers.blocks, behind, strict=True)):
-            x, act = self._raise(act, block, valid, tiles.up[number])
-            wide = tiles.wide[number]
-            if number + 1 == len(layers.blocks):
-                part = self._last_units(x, act, block, valid, wide)
-            elif isinstance(wide, UnitTile):
-                act = self._fused_units(x, act, block, following, valid, wide)
+        self._kernels.convolve(latents, layers.first, layers.blocks[0].before, valid, self._tiles.first, act=act)
+        for number, block in enumerate(layers.blocks[:-1]):
+            x, act = self._raise(act, block, valid, self._tiles.up[number])
+            units, wide = _Units(block, layers.blocks[number + 1].before, valid), self._tiles.wide[number]
+            if isinstance(wide, UnitTile):
+                act = self._fused_units(x, act, units, wide)
             else:
-                self._units(x, act, block, following, valid, (wide, tiles.narrow[number]))
+                self._units(x, act, units, (wide, self._tiles.narrow[number]))
             del x  # the next block takes its memory
+        x, act = self._raise(act, layers.blocks[-1], valid, self._tiles.up[-1])
+        part = self._last_units(x, act, _Units(layers.blocks[-1], layers.after, valid))
         self._kernels.sum_taps(part, layers.last_bias, layers.last_taps, samples=samples, finite=finite)
 
     def _raise(self, act: Tensor, block: Block, valid: Tensor, tile: ConvTile) -> tuple[Tensor, Tensor]:
@@ -57,40 +75,28 @@ class RaggedWaveform:
         channels = block.units[0].wide.inputs
         return x.view(-1, channels), raised.view(-1, channels)
 
-    def _units(
-        self, x: Tensor, act: Tensor, block: Block, following: Snake, valid: Tensor, tiles: tuple[ConvTile, ConvTile]
-    ) -> None:
+    def _units(self, x: Tensor, act: Tensor, units: _Units, tiles: tuple[ConvTile, ConvTile]) -> None:
         """Residual units of two launches each; the activation takes the place of `act`."""
         hidden = torch.empty_like(act)
-        for unit, snake, keep in _with_next(block, following):
-            self._kernels.convolve(act, unit.wide, unit.between, valid, tiles[0], act=hidden)
+        for unit, snake, keep in units:
+            self._kernels.convolve(act, unit.wide, unit.between, units.valid, tiles[0], act=hidden)
             kept = x if keep else None
-            self._kernels.convolve(hidden, unit.narrow, snake, valid, tiles[1], act=act, x=kept, residual=x)
+            self._kernels.convolve(hidden, unit.narrow, snake, units.valid, tiles[1], act=act, x=kept, residual=x)
 
-    def _fused_units(
-        self, x: Tensor, act: Tensor, block: Block, following: Snake, valid: Tensor, tile: UnitTile
-    ) -> Tensor:
+    def _fused_units(self, x: Tensor, act: Tensor, units: _Units, tile: UnitTile) -> Tensor:
         """Residual units of one launch each, and the activation behind them."""
         other = torch.empty_like(act)
-        for unit, snake, keep in _with_next(block, following):
-            self._kernels.apply_unit(act, x, unit, snake, valid, tile, keep=keep, act=other)
+        for unit, snake, keep in units:
+            self._kernels.apply_unit(act, x, unit, snake, units.valid, tile, keep=keep, act=other)
             act, other = other, act
         return act
 
-    def _last_units(self, x: Tensor, act: Tensor, block: Block, valid: Tensor, tile: Any) -> Tensor:
+    def _last_units(self, x: Tensor, act: Tensor, units: _Units) -> Tensor:
         """Those of the last block, and the products of the last convolution, ``[rows, 8]``."""
-        layers = self.layers
         other = torch.empty_like(act)
         part = torch.empty(len(act), LAST_TAPS, dtype=torch.float32, device=act.device)
-        for unit, snake, keep in _with_next(block, layers.after):
-            into = {"act": other} if keep else {"last_weight": layers.last_weight, "part": part}
-            self._kernels.apply_unit(act, x, unit, snake, valid, tile, keep=keep, **into)
+        for unit, snake, keep in units:
+            into = {"act": other} if keep else {"last_weight": self.layers.last_weight, "part": part}
+            self._kernels.apply_unit(act, x, unit, snake, units.valid, self._last_tile, keep=keep, **into)
             act, other = other, act
         return part
-
-
-def _with_next(block: Block, following: Snake) -> list[tuple[Any, Snake, bool]]:
-    """Each unit of a block, the activation behind it, and whether another unit needs its residual stream."""
-    after = [*(unit.before for unit in block.units[1:]), following]
-    last = len(block.units) - 1
-    return [(unit, snake, place < last) for place, (unit, snake) in enumerate(zip(block.units, after, strict=True))]

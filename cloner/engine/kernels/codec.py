@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from cloner.engine.kernels import conv, quantizer, residual_unit
+from cloner.engine.kernels.codec_tiles import CodecTiles, untiled
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,17 @@ TORCH = CodecKernels(
     quantizer.gate_torch,
     quantizer.depthwise_norm_torch,
 )
+
+
+@dataclass(frozen=True)
+class CodecPlan:
+    """How the codec is computed: in which precision, with which tiles and kernels."""
+
+    dtype: torch.dtype
+    tiles: CodecTiles
+    kernels: CodecKernels
+
+    @classmethod
+    def plain(cls, dtype: torch.dtype, blocks: int) -> CodecPlan:
+        """Without kernels, for a waveform decoder of so many blocks."""
+        return cls(dtype, untiled(blocks), TORCH)

@@ -1,5 +1,5 @@
 # ruff: noqa: N803, PLR0913, PLR0917
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
 """What lies between the matrix products of the codec's quantizer: rotary positions, gates, depthwise convolutions.
 
 Rows as in `rows.py`. `first` ``[frames]`` has, for each frame, the frame at which its segment begins, and -1 in gaps,

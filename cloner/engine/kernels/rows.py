@@ -1,11 +1,11 @@
 # ruff: noqa: N803, PLR0913, PLR0917
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
 """Rows of channels, and what the codec's kernels do with them all: loading tiles, activations, epilogues.
 
 Segments of any lengths lie one behind the other in one matrix ``[rows, channels]``, each followed by a gap of
-`GAP_FRAMES` frames, in which *activations* are zero. A causal convolution that reads across a segment's start then reads
-the zeros that it is padded with, so no kernel knows where segments begin, and nothing is padded to the longest one.
-Before the first row, tiles are zero too. After each transposed convolution a frame has more rows: ``rows per frame``.
+`GAP_FRAMES` frames, in which *activations* are zero. A causal convolution that reads across a segment's start then
+reads the zeros that it is padded with, so no kernel knows where segments begin, and nothing is padded to the longest
+one. Before the first row, tiles are zero too. After each transposed convolution a frame has more rows.
 
 Between two layers there are up to two matrices: `x`, the residual stream, which may hold anything in a gap, and `act`,
 the Snake activation of it, which the next convolution reads. The activation is applied once, by the kernel that makes

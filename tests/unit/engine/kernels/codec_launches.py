@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cloner.engine.codec_layers import Convolution, ResidualUnit, Snake
 from cloner.engine.kernels import conv, quantizer, residual_unit
-from cloner.engine.kernels.codec import TRITON
+from cloner.engine.kernels.codec import TRITON, CodecPlan
 from cloner.engine.kernels.codec_tiles import PUBLISHED_CHANNELS, ConvTile, UnitTile, codec_tiles
 from cloner.engine.ragged_waveform import RaggedWaveform
 
@@ -27,7 +27,7 @@ def empty(*shape: int, dtype: torch.dtype = HALF) -> Tensor:
 def launch_all(capability: int, shared_bytes: int) -> None:
     """Each layer, with its tile."""
     tiles = codec_tiles(divmod(capability, 10), shared_bytes)
-    waveform = RaggedWaveform(_decoder(), HALF, tiles, TRITON)
+    waveform = RaggedWaveform(_decoder(), CodecPlan(HALF, tiles, TRITON))
     columns = FRAMES * 4
     samples = empty(columns * waveform.layers.hop, dtype=torch.float32)
     finite = empty(-(-len(samples) // residual_unit.SUM_ROWS), dtype=torch.int8)

@@ -93,7 +93,7 @@ def _described(name: str, constants: dict[str, Any], kernel: Any, capability: in
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        command = [assembler, "-v", "--gpu-name", target, file.name, "-o", "/dev/null"]
+        command = [str(assembler), "-v", "--gpu-name", target, file.name, "-o", "/dev/null"]
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     copies = re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)[,;\s]", ptx)
     return Compiled(

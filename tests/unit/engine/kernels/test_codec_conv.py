@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import Convolution
+from cloner.engine.codec_layers import Convolution, ResidualUnit, WaveformLayers
 from cloner.engine.kernels.codec_tiles import ConvTile, UnitTile
 from cloner.engine.kernels.conv import convolve, convolve_torch
 from cloner.engine.kernels.residual_unit import SUM_ROWS, apply_unit, apply_unit_torch, sum_taps, sum_taps_torch
@@ -106,7 +106,5 @@ def test_the_sum_of_shifted_columns_is_that_of_torch(length: int) -> None:
     assert finite.tolist() == [[0, 1], [0, 1]]
 
 
-def _unit(decoder: object) -> object:
-    from cloner.engine.codec_layers import WaveformLayers
-
+def _unit(decoder: object) -> ResidualUnit:
     return WaveformLayers.of(decoder, torch.float32).blocks[0].units[1]

@@ -19,8 +19,8 @@ from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TORCH, TRITON
-from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile, untiled
+from cloner.engine.kernels.codec import TORCH, TRITON, CodecPlan
+from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
 from cloner.engine.ragged_waveform import RaggedWaveform
@@ -58,7 +58,7 @@ def upstream(small: Path) -> fish.Codec:
 
 
 def made(upstream: fish.Codec, batch_frames: int) -> GpuCodec:
-    return GpuCodec(upstream, CPU, batch_frames, torch.float32, untiled(4), TORCH)
+    return GpuCodec(upstream, CPU, batch_frames, CodecPlan.plain(torch.float32, 4))
 
 
 def some_codes(frames: int) -> Tensor:
@@ -196,7 +196,7 @@ def test_the_kernels_together_make_the_samples_of_every_segment(
 ) -> None:
     decoder = Random().decoder(32, (64, 64, 48), (8, 2))
     ragged = Ragged((2, 1))
-    waveform = RaggedWaveform(decoder, dtype, TILES[tiles], TRITON)
+    waveform = RaggedWaveform(decoder, CodecPlan(dtype, TILES[tiles], TRITON))
     latents = ragged.rows(Random(1), 32, COLUMNS)
     hop = waveform.layers.hop
     samples = torch.full((len(latents) * hop,), torch.nan)
@@ -212,7 +212,7 @@ def test_the_kernels_together_make_the_samples_of_every_segment(
 
 
 def test_gaps_are_as_long_as_every_convolution_looks_back(upstream: fish.Codec) -> None:
-    layers = RaggedWaveform(upstream.decoder, torch.float32, untiled(4), TORCH).layers
+    layers = RaggedWaveform(upstream.decoder, CodecPlan.plain(torch.float32, 4)).layers
     rows = GAP_FRAMES * COLUMNS
     assert rows >= layers.first.taps - 1
     for block in layers.blocks:
