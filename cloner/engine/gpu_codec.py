@@ -1,8 +1,8 @@
 """The codec's decoder for a GPU: codes of many segments to audio, packed behind one another instead of padded.
 
 A batch is one CUDA graph, of as many frames as the segments and the gaps between them need, rounded up. Its samples
-come back through pinned memory while the next batch is computed; the host waits for events only, on a stream of its own,
-so that decoding goes on beside it.
+come back through pinned memory while the next batch is computed. The host waits for events only, on a stream of its
+own, so that decoding goes on beside it.
 """
 
 from __future__ import annotations

@@ -141,10 +141,13 @@ def codec_tiles(capability: tuple[int, int], shared_bytes: int) -> CodecTiles:
     def conv(tile: ConvTile) -> ConvTile:
         return _fitted(replace(tile, tma=tma), shared_bytes)
 
+    def unit(tile: UnitTile) -> UnitTile:
+        return _fitted(replace(tile, tma=tma), shared_bytes)
+
     return CodecTiles(
         first=conv(table.first),
         up=tuple(conv(tile) for tile in table.up),
-        wide=tuple(_fitted(replace(tile, tma=tma), shared_bytes) for tile in table.wide),
+        wide=tuple(unit(tile) if isinstance(tile, UnitTile) else conv(tile) for tile in table.wide),
         narrow=tuple(conv(tile) for tile in table.narrow),
     )
 
