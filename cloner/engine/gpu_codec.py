@@ -157,8 +157,9 @@ class GpuCodec:
         frames = codes.shape[1]
         padded = torch.nn.functional.pad(codes.to(self.device, torch.int32), (0, -frames % self._round))
         first = torch.zeros(padded.shape[1], dtype=torch.int32, device=self.device)
-        latents = self._quantizer(padded, first)
+        # Read from its start by each piece: for an address that 16 does not divide Triton would compile anew.
         valid = torch.ones_like(first, dtype=torch.int8)
+        latents = self._quantizer(padded, first)
         columns = self._quantizer.columns
         for begin in range(0, frames, self._batch_frames - self._lead_frames):
             lead = min(begin, self._lead_frames)
@@ -166,7 +167,7 @@ class GpuCodec:
             samples = self._samples[: (end - begin + lead) * FRAME_SAMPLES]
             finite = self._finite[: len(samples) // SUM_ROWS]
             piece = latents[(begin - lead) * columns : end * columns]
-            self._waveform(piece, valid[begin - lead : end], samples=samples, finite=finite)
+            self._waveform(piece, valid[: end - begin + lead], samples=samples, finite=finite)
             own = lead * FRAME_SAMPLES
             buffers.take(begin * FRAME_SAMPLES, samples[own:], finite[own // SUM_ROWS :])
 

@@ -61,6 +61,9 @@ class UnitTile:
         return self.stages * (self.rows + self.left + self.right) * self.depth * HALF_BYTES
 
 
+Tile = TypeVar("Tile", ConvTile, UnitTile)
+
+
 @dataclass(frozen=True)
 class CodecTiles:
     """The tiles of all layers of the waveform decoder."""
@@ -73,6 +76,27 @@ class CodecTiles:
     a `ConvTile` for the convolution of seven taps."""
     narrow: tuple[ConvTile, ...]
     """Of the convolutions of one tap, where they are not part of a `UnitTile`'s kernel."""
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that the greatest of them needs."""
+        return max(tile.shared_bytes for tile in (self.first, *self.up, *self.wide, *self.narrow))
+
+    def on_card(self, shared_bytes: int, *, tma: bool) -> CodecTiles:
+        """The same with as many stages as fit into so much shared memory, two at least."""
+
+        def conv(tile: ConvTile) -> ConvTile:
+            return _fitted(replace(tile, tma=tma), shared_bytes)
+
+        def unit(tile: UnitTile) -> UnitTile:
+            return _fitted(replace(tile, tma=tma), shared_bytes)
+
+        return CodecTiles(
+            first=conv(self.first),
+            up=tuple(conv(tile) for tile in self.up),
+            wide=tuple(unit(tile) if isinstance(tile, UnitTile) else conv(tile) for tile in self.wide),
+            narrow=tuple(conv(tile) for tile in self.narrow),
+        )
 
 
 PUBLISHED_CHANNELS = (1536, 768, 384, 192, 96)
@@ -127,29 +151,15 @@ A100 = CodecTiles(
 )
 """sm_80. Compiled, not measured."""
 
-Tile = TypeVar("Tile", ConvTile, UnitTile)
-
 _TABLES = {(8, 0): A100, (8, 7): A100, (9, 0): HOPPER}
 
 
 def codec_tiles(capability: tuple[int, int], shared_bytes: int) -> CodecTiles:
     """The table of a card of this compute `capability`, whose blocks may have `shared_bytes` of shared memory
-    (``shared_memory_per_block_optin``); where a tile needs more, it is made smaller."""
-    table = _TABLES.get(capability, ADA)
+    (``shared_memory_per_block_optin``). Where that is not enough for it, it is `ADA`, with fewer stages if need be."""
     tma = capability >= (9, 0)
-
-    def conv(tile: ConvTile) -> ConvTile:
-        return _fitted(replace(tile, tma=tma), shared_bytes)
-
-    def unit(tile: UnitTile) -> UnitTile:
-        return _fitted(replace(tile, tma=tma), shared_bytes)
-
-    return CodecTiles(
-        first=conv(table.first),
-        up=tuple(conv(tile) for tile in table.up),
-        wide=tuple(unit(tile) if isinstance(tile, UnitTile) else conv(tile) for tile in table.wide),
-        narrow=tuple(conv(tile) for tile in table.narrow),
-    )
+    chosen = _TABLES.get(capability, ADA).on_card(shared_bytes, tma=tma)
+    return chosen if chosen.shared_bytes <= shared_bytes else ADA.on_card(shared_bytes, tma=tma)
 
 
 def untiled(blocks: int) -> CodecTiles:
@@ -158,9 +168,7 @@ def untiled(blocks: int) -> CodecTiles:
 
 
 def _fitted(tile: Tile, shared_bytes: int) -> Tile:
-    """The tile with as many stages as fit, and if that is not enough, with fewer rows."""
+    """The tile with as many stages as fit."""
     while tile.shared_bytes > shared_bytes and tile.stages > LEAST_STAGES:
         tile = replace(tile, stages=tile.stages - 1)
-    while tile.shared_bytes > shared_bytes and tile.rows > 16:
-        tile = replace(tile, rows=tile.rows // 2)
     return tile
