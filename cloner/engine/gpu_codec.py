@@ -97,29 +97,33 @@ class GpuCodec:
                 if waiting and len(running) < IN_FLIGHT:
                     if stopped():
                         return
-                    try:
-                        running.append(self._launch(waiting[0], codes))
+                    launched = self._launch(waiting[0], codes, may_halve=not running)
+                    if launched is not None:
+                        running.append(launched)
                         waiting.popleft()
                         continue
-                    except (RuntimeError, MemoryError) as error:
-                        if not ran_out(error):
-                            raise
-                        if not running:  # else what runs gives its memory back first
-                            if not self._halve():
-                                raise
-                            left = [place for places in waiting for place in places]
-                            waiting = deque(pack(lengths, left, self._batch_frames))
-                            continue
-                batch = running.popleft()
-                finished, broken = batch.finish()
-                waiting.extend([place] for place in broken)
-                yield from finished
+                    left = [place for places in waiting for place in places]
+                    waiting = deque(pack(lengths, left, self._batch_frames))
+                if running:
+                    finished, broken = running.popleft().finish()
+                    waiting.extend([place] for place in broken)
+                    yield from finished
         finally:
             for batch in running:
                 batch.wait()
 
+    def _launch(self, places: list[int], codes: Sequence[Tensor], *, may_halve: bool) -> Batch | None:
+        """Launch these segments; None where there was not enough memory, and there is more now: batches are half as
+        large, or what runs is to give its memory back first."""
+        try:
+            return self._launched(places, codes)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or (may_halve and not self._halve()):
+                raise
+            return None
+
     @torch.inference_mode()
-    def _launch(self, places: list[int], codes: Sequence[Tensor]) -> Batch:
+    def _launched(self, places: list[int], codes: Sequence[Tensor]) -> Batch:
         """Have the device decode these segments, and copy their samples to the host."""
         batch = Batch(places, [codes[place].shape[1] for place in places])
         with self._on_stream():
