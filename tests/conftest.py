@@ -16,7 +16,7 @@ from cloner.redisconn import connect
 # spin on a core that those need. For the processes that tests start, too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Kernels are run by Triton's interpreter, on a CPU. Triton reads this when it is imported, and torch may import it.
+# Triton decides when it is imported whether its kernels are compiled or interpreted: no test has a GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 

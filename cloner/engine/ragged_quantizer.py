@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine.kernels.codec import CodecPlan
-from cloner.engine.kernels.rows import cleared_torch
+from cloner.engine.kernels.rows import cleared_twin
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RaggedQuantizer:
         x = functional.rms_norm(x, x.shape[1:], self._norm, self._epsilon)
         for upsampling in self._upsamplings:
             x = self._upsampled(x, upsampling, first)
-        return cleared_torch(x, first >= 0)
+        return cleared_twin(x, first >= 0)
 
     def _mask(self, first: Tensor) -> Tensor:
         """``[frames, frames]``: a frame sees itself and those before it within the window, of its own segment; one in

@@ -26,7 +26,7 @@ class CodecKernels:
     def without(self, names: Collection[str]) -> CodecKernels:
         """The same with plain torch in place of the kernels of these names."""
         return CodecKernels(
-            **{each.name: getattr(TORCH if each.name in names else self, each.name) for each in fields(self)}
+            **{each.name: getattr(TWINS if each.name in names else self, each.name) for each in fields(self)}
         )
 
 
@@ -39,13 +39,13 @@ TRITON = CodecKernels(
     quantizer.depthwise_norm,
 )
 
-TORCH = CodecKernels(
-    conv.convolve_torch,
-    residual_unit.apply_unit_torch,
-    residual_unit.sum_taps_torch,
-    quantizer.rotate_torch,
-    quantizer.gate_torch,
-    quantizer.depthwise_norm_torch,
+TWINS = CodecKernels(
+    conv.convolve_twin,
+    residual_unit.apply_unit_twin,
+    residual_unit.sum_taps_twin,
+    quantizer.rotate_twin,
+    quantizer.gate_twin,
+    quantizer.depthwise_norm_twin,
 )
 
 
@@ -60,4 +60,4 @@ class CodecPlan:
     @classmethod
     def plain(cls, dtype: torch.dtype, blocks: int) -> CodecPlan:
         """Without kernels, for a waveform decoder of so many blocks."""
-        return cls(dtype, untiled(blocks), TORCH)
+        return cls(dtype, untiled(blocks), TWINS)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine.codec_layers import Convolution, ResidualUnit, Snake
-from cloner.engine.kernels.codec import TORCH, CodecKernels, CodecPlan
+from cloner.engine.kernels.codec import TWINS, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec_tiles import PUBLISHED_CHANNELS, UnitTile
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
@@ -42,7 +42,7 @@ class Case:
 
     def error(self, kernels: CodecKernels) -> float:
         """The greatest relative error of its results against plain torch; infinite where one is not a number."""
-        pairs = zip(self.run(kernels), self.run(TORCH), strict=True)
+        pairs = zip(self.run(kernels), self.run(TWINS), strict=True)
         errors = [((got.float() - plain.float()).norm() / plain.float().norm()).item() for got, plain in pairs]
         return max(error if error == error else float("inf") for error in errors)  # noqa: PLR0124 - NaN
 

@@ -1,5 +1,3 @@
-# ruff: noqa: N803, N806, PLR0913, PLR0917
-# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
 """Causal convolutions over rows of channels, as matrix products, with activation and residual in the epilogue.
 
     y[m, n]   = bias[n] + sum over taps t and channels c of rows[m - (taps - 1 - t) * dilation, c] * weight[n, t, c]
@@ -18,7 +16,7 @@ from torch.nn import functional
 
 from cloner.engine.codec_layers import Convolution, Snake
 from cloner.engine.kernels.codec_tiles import ConvTile
-from cloner.engine.kernels.rows import add_bias, box, boxed, finish, finish_torch
+from cloner.engine.kernels.rows import add_bias, box, boxed, finish, finish_twin
 
 
 @triton.jit(do_not_specialize=["m", "dilation"])  # or each length and each dilation would be compiled anew
@@ -116,7 +114,7 @@ def convolve(
     )
 
 
-def convolve_torch(
+def convolve_twin(
     rows: Tensor,
     layer: Convolution,
     snake: Snake,
@@ -128,10 +126,10 @@ def convolve_torch(
     residual: Tensor | None = None,
 ) -> None:
     """What `convolve` does, in plain torch."""
-    finish_torch(convolution_torch(rows, layer), residual, x, act, snake, valid)
+    finish_twin(convolution_twin(rows, layer), residual, x, act, snake, valid)
 
 
-def convolution_torch(rows: Tensor, layer: Convolution) -> Tensor:
+def convolution_twin(rows: Tensor, layer: Convolution) -> Tensor:
     """The convolution of ``[m, inputs]`` with its bias alone, ``[m, outputs]`` in fp32."""
     weight = layer.weight.view(layer.outputs, layer.taps, layer.inputs).permute(0, 2, 1)
     padded = functional.pad(rows.T[None], ((layer.taps - 1) * layer.dilation, 0))

@@ -1,5 +1,3 @@
-# ruff: noqa: N803, PLR0913, PLR0917
-# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
 """What lies between the matrix products of the codec's quantizer: rotary positions, gates, depthwise convolutions.
 
 Rows as in `rows.py`. `first` ``[frames]`` has, for each frame, the frame at which its segment begins, and -1 in gaps,
@@ -49,7 +47,7 @@ def rotate(qkv: Tensor, table: Tensor, first: Tensor, heads: int) -> None:
     )
 
 
-def rotate_torch(qkv: Tensor, table: Tensor, first: Tensor, heads: int) -> None:
+def rotate_twin(qkv: Tensor, table: Tensor, first: Tensor, heads: int) -> None:
     """What `rotate` does, in plain torch."""
     rows = torch.arange(len(qkv), device=qkv.device)
     turns = table[torch.where(first < 0, 0, rows - first)][:, None]  # [frames, 1, half, 2]
@@ -78,7 +76,7 @@ def gate(x: Tensor) -> Tensor:
     return out
 
 
-def gate_torch(x: Tensor) -> Tensor:
+def gate_twin(x: Tensor) -> Tensor:
     """What `gate` does, in plain torch."""
     a, b = x.float().chunk(2, dim=1)
     return (functional.silu(a) * b).to(x.dtype)
@@ -133,7 +131,7 @@ def depthwise_norm(
     return out
 
 
-def depthwise_norm_torch(
+def depthwise_norm_twin(
     x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, eps: float, first: Tensor
 ) -> Tensor:
     """What `depthwise_norm` does, in plain torch."""

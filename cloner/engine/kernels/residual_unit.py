@@ -1,5 +1,4 @@
-# ruff: noqa: N803, N806, PLR0912, PLR0913, PLR0915, PLR0917
-# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
+# ruff: noqa: PLR0912 - what a constant switches off is a branch, too
 """Residual units in one kernel, for few channels: what is between their two convolutions never leaves the registers.
 
     h   = snake(between, wide(rows))         seven taps, dilated
@@ -22,17 +21,17 @@ from torch.nn import functional
 
 from cloner.engine.codec_layers import LAST_TAPS, ResidualUnit, Snake
 from cloner.engine.kernels.codec_tiles import UnitTile
-from cloner.engine.kernels.conv import convolution_torch
+from cloner.engine.kernels.conv import convolution_twin
 from cloner.engine.kernels.rows import (
     activate,
     add_bias,
     box,
     boxed,
     cleared,
-    cleared_torch,
+    cleared_twin,
     finish,
-    finish_torch,
-    snake_torch,
+    finish_twin,
+    snake_twin,
 )
 
 SUM_ROWS = 1024
@@ -181,7 +180,7 @@ def apply_unit(
     )
 
 
-def apply_unit_torch(
+def apply_unit_twin(
     rows: Tensor,
     x: Tensor,
     unit: ResidualUnit,
@@ -195,12 +194,12 @@ def apply_unit_torch(
     part: Tensor | None = None,
 ) -> None:
     """What `apply_unit` does, in plain torch."""
-    hidden = snake_torch(convolution_torch(rows, unit.wide), unit.between).to(rows.dtype)
+    hidden = snake_twin(convolution_twin(rows, unit.wide), unit.between).to(rows.dtype)
     y = functional.linear(hidden, unit.narrow.weight).float() + unit.narrow.bias
     if act is not None:
-        finish_torch(y, x, x if keep else None, act, following, valid)
+        finish_twin(y, x, x if keep else None, act, following, valid)
     if last_weight is not None and part is not None:
-        last = cleared_torch(snake_torch(y + x, following), valid).to(rows.dtype)
+        last = cleared_twin(snake_twin(y + x, following), valid).to(rows.dtype)
         part.copy_(functional.linear(last, last_weight[:LAST_TAPS]))
 
 
@@ -225,7 +224,7 @@ def sum_taps(part: Tensor, bias: Tensor, taps: int, *, samples: Tensor, finite: 
     sum_kernel[grid](part, bias, samples, finite, len(part), TAPS=taps, BM=SUM_ROWS, num_warps=4)
 
 
-def sum_taps_torch(part: Tensor, bias: Tensor, taps: int, *, samples: Tensor, finite: Tensor) -> None:
+def sum_taps_twin(part: Tensor, bias: Tensor, taps: int, *, samples: Tensor, finite: Tensor) -> None:
     """What `sum_taps` does, in plain torch."""
     padded = functional.pad(part, (0, 0, taps - 1, 0))
     y = bias + sum(padded[tap : tap + len(part), tap] for tap in range(taps))

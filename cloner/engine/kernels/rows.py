@@ -1,5 +1,3 @@
-# ruff: noqa: N803, PLR0913, PLR0917
-# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,no-untyped-call"
 """Rows of channels, and what the codec's kernels do with them all: loading tiles, activations, epilogues.
 
 Segments of any lengths lie one behind the other in one matrix ``[rows, channels]``, each followed by a gap of
@@ -106,24 +104,22 @@ def finish(
     act.store([row, column], cleared(y, valid_ptr, row, m, BM, PER_FRAME).to(DTYPE))
 
 
-def finish_torch(
-    y: Tensor, residual: Tensor | None, x: Tensor | None, act: Tensor, snake: Snake, valid: Tensor
-) -> None:
+def finish_twin(y: Tensor, residual: Tensor | None, x: Tensor | None, act: Tensor, snake: Snake, valid: Tensor) -> None:
     """What `finish` does, for all rows at once: y ``[rows, channels]`` in fp32."""
     if residual is not None:
         y = y + residual
     if x is not None:
         x.copy_(y)
-    act.copy_(cleared_torch(snake_torch(y, snake), valid))
+    act.copy_(cleared_twin(snake_twin(y, snake), valid))
 
 
-def snake_torch(x: Tensor, snake: Snake) -> Tensor:
+def snake_twin(x: Tensor, snake: Snake) -> Tensor:
     """x + sin(alpha x)^2 / alpha of ``[rows, channels]``."""
     wave = torch.sin(x * snake.alpha)
     return x + wave * wave * snake.reciprocal
 
 
-def cleared_torch(y: Tensor, valid: Tensor) -> Tensor:
+def cleared_twin(y: Tensor, valid: Tensor) -> Tensor:
     """y ``[rows, channels]`` with zeros in the rows of gaps."""
     rows = valid.ne(0).repeat_interleave(len(y) // len(valid), output_size=len(y))
     return torch.where(rows[:, None], y, 0.0)

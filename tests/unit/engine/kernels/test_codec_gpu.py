@@ -19,7 +19,7 @@ from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TORCH, TRITON, CodecPlan
+from cloner.engine.kernels.codec import TRITON, TWINS, CodecPlan
 from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
@@ -226,5 +226,5 @@ def test_gaps_are_as_long_as_every_convolution_looks_back(upstream: fish.Codec) 
 def test_a_kernel_can_be_replaced_by_its_plain_function(name: str) -> None:
     mixed: Any = TRITON.without([name])
     replaced: Callable[..., object] = getattr(mixed, name)
-    assert replaced is getattr(TORCH, name)
+    assert replaced is getattr(TWINS, name)
     assert mixed.apply_unit is TRITON.apply_unit

@@ -19,7 +19,7 @@ from cloner.engine.codec_precision import (
     trial_codes,
 )
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TORCH, CodecKernels, CodecPlan
+from cloner.engine.kernels.codec import TWINS, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec_check import CodecCases
 from cloner.engine.kernels.codec_tiles import codec_tiles
 
@@ -36,7 +36,7 @@ def load(checkpoint: Path, kernels: CodecKernels) -> GpuCodec | CodecDecoder:
 
 
 def test_what_sounds_like_upstream_is_taken(tiny: Path) -> None:
-    codec = load(tiny, TORCH)
+    codec = load(tiny, TWINS)
     assert isinstance(codec, GpuCodec)
     assert codec.dtype is torch.float16
     exact = [exact_audio(fish.load_codec(tiny, CPU, fish.CodecPart.DECODER), codes) for codes in trial_codes(CPU)]
@@ -52,14 +52,14 @@ def broken(x: Tensor) -> Tensor:
 
 
 def loud(x: Tensor) -> Tensor:
-    return 1000 * TORCH.gate(x)
+    return 1000 * TWINS.gate(x)
 
 
 @pytest.mark.parametrize("gate", [loud, broken])
 def test_what_does_not_is_replaced_and_said(
     gate: Callable[[Tensor], Tensor], tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    codec = load(tiny, replace(TORCH, gate=gate))
+    codec = load(tiny, replace(TWINS, gate=gate))
     assert isinstance(codec, CodecDecoder)
     said = capsys.readouterr().err
     assert "The codec in torch.float16 is" in said
@@ -72,10 +72,10 @@ def test_a_codec_of_another_size_gets_no_kernels(tiny: Path) -> None:
 
 
 def test_a_wrong_kernel_is_found() -> None:
-    plan = CodecPlan(torch.float32, codec_tiles((8, 9), 99 * 1024), TORCH)
+    plan = CodecPlan(torch.float32, codec_tiles((8, 9), 99 * 1024), TWINS)
     cases = CodecCases(CPU, 5, plan).all()
     assert {case.kernel for case in cases} == {each.name for each in fields(CodecKernels)}
     small = [case for case in cases if not case.products]
     for gate in (silent, broken):
-        wrong = {case.kernel for case in small if not case.error(replace(TORCH, gate=gate)) < 0.01}
+        wrong = {case.kernel for case in small if not case.error(replace(TWINS, gate=gate)) < 0.01}
         assert wrong == {"gate"}

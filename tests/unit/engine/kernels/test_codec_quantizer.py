@@ -5,11 +5,11 @@ import torch
 
 from cloner.engine.kernels.quantizer import (
     depthwise_norm,
-    depthwise_norm_torch,
+    depthwise_norm_twin,
     gate,
-    gate_torch,
+    gate_twin,
     rotate,
-    rotate_torch,
+    rotate_twin,
 )
 
 from .codec_parts import Ragged, Random
@@ -25,19 +25,19 @@ def test_positions_turn_queries_and_keys_and_leave_values(heads: int) -> None:
     before = random.normal(RAGGED.frames, 3 * heads * 32)
     turned, expected = before.clone(), before.clone()
     rotate(turned, table, RAGGED.first, heads)
-    rotate_torch(expected, table, RAGGED.first, heads)
+    rotate_twin(expected, table, RAGGED.first, heads)
     assert (turned - expected).abs().max() < EXACT
     assert torch.equal(turned[:, 2 * heads * 32 :], before[:, 2 * heads * 32 :])
     begin = RAGGED.begins[2]
     alone = before[begin:].clone()
-    rotate_torch(alone, table, torch.zeros(3, dtype=torch.int32), heads)
+    rotate_twin(alone, table, torch.zeros(3, dtype=torch.int32), heads)
     assert torch.equal(alone, expected[begin:]), "positions begin anew in each segment"
 
 
 @pytest.mark.parametrize("width", [5, 1030])
 def test_a_gate_is_that_of_torch(width: int) -> None:
     x = Random().normal(3, 2 * width)
-    assert (gate(x) - gate_torch(x)).abs().max() < EXACT
+    assert (gate(x) - gate_twin(x)).abs().max() < EXACT
 
 
 @pytest.mark.parametrize("per_frame", [1, 2, 4])
@@ -48,9 +48,9 @@ def test_a_depthwise_convolution_reads_its_own_segment_alone(channels: int, per_
     weight, bias = random.normal(7, channels), random.normal(channels)
     scale, shift = random.normal(channels), random.normal(channels)
     rest = (weight, bias, scale, shift, 1e-6)
-    got, expected = depthwise_norm(x, *rest, RAGGED.first), depthwise_norm_torch(x, *rest, RAGGED.first)
+    got, expected = depthwise_norm(x, *rest, RAGGED.first), depthwise_norm_twin(x, *rest, RAGGED.first)
     assert (got - expected).abs().max() < EXACT
     for begin, length in zip(RAGGED.begins, RAGGED.lengths, strict=True):
         own = slice(begin * per_frame, (begin + length) * per_frame)
-        alone = depthwise_norm_torch(x[own], *rest, torch.zeros(length, dtype=torch.int32))
+        alone = depthwise_norm_twin(x[own], *rest, torch.zeros(length, dtype=torch.int32))
         assert (alone - expected[own]).abs().max() < EXACT
