@@ -22,7 +22,7 @@ from cloner.engine.kernels.layout import (
     SamplerBuffers,
     SlotRows,
 )
-from cloner.engine.sampling import PENALTY_WINDOW, Sampling, _ranked, penalised, sample
+from cloner.engine.sampling import PENALTY_WINDOW, Sampling, penalised, sample
 from ops.engine_bench.table import Row
 
 CASES, EXACT, CHUNK = 4096, 65_536, 512
@@ -89,8 +89,8 @@ def _same(book: int, tokens: int, stride: int, random: torch.Generator, device: 
     chosen = _run(book, logits, parameters, window, noise)
     temperature, top_p, penalty = (parameters[:, n : n + 1] for n in range(3))
     scores = penalised(logits[:, :tokens], window, penalty)
-    ranked, order, cumulated = _ranked(scores, top_p)
-    kept = cumulated <= top_p
+    ranked, order = scores.sort(dim=1, descending=True, stable=True)
+    kept = (ranked - scores.logsumexp(1, keepdim=True)).exp().cumsum(1) <= top_p
     kept[:, 0] = True
     mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, kept)
     weight = ((scores - ranked[:, :1]) / temperature).double().exp() * mask

@@ -111,9 +111,8 @@ def test_the_kernels_make_a_whole_step_as_their_twins_do(tiny: Path) -> None:
     """In Triton's interpreter, which takes seconds for a frame."""
     kernels, twins = one_step(tiny, TRITON), one_step(tiny, TWINS)
     for name, value in twins.items():
-        torch.testing.assert_close(
-            kernels[name], value, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        difference = (kernels[name].float() - value.float()).abs().max().item()
+        assert difference < 1e-4 * max(1.0, value.float().abs().max().item()), name
 
 
 def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler: Scheduler, voice: Voice) -> None:

@@ -30,7 +30,7 @@ from cloner.engine.kernels.layout import (
 )
 from cloner.engine.kernels.sampling import sample_first, sample_next
 from cloner.engine.kernels.sampling_twins import pick_twin, sample_first_twin, sample_next_twin
-from cloner.engine.sampling import PENALTY_WINDOW, RESAMPLE_TOP_P, RESAMPLE_WINDOW, _ranked, penalised
+from cloner.engine.sampling import PENALTY_WINDOW, RESAMPLE_TOP_P, RESAMPLE_WINDOW, penalised
 
 DIM, FRAMES, FIRST = 16, 3, 100
 
@@ -40,9 +40,9 @@ def rand(*shape: int, seed: int) -> Tensor:
 
 
 def picked(logits: Tensor, top_p: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
-    """The kept set by the CPU sampler's own ranking, drawn from by index, in double."""
-    ranked, order, cumulated = _ranked(logits, top_p[:, None])
-    kept = cumulated <= top_p[:, None]
+    """The kept set by ranking, of equal ones the first by index, drawn from by index, in double."""
+    ranked, order = logits.sort(dim=1, descending=True, stable=True)
+    kept = (ranked - logits.logsumexp(1, keepdim=True)).exp().cumsum(1) <= top_p[:, None]
     kept[:, 0] = True
     mask = torch.zeros(logits.shape, dtype=torch.bool).scatter(1, order, kept)
     weight = ((logits - ranked[:, :1]) / temperature[:, None]).double().exp() * mask
