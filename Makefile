@@ -1,8 +1,8 @@
-# Thin: each target names a script or a module.
+# Each target runs one script or module. CONTRIBUTING.md describes them.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-compose check bench soak
+.PHONY: setup demo test test-fast test-compose check docs bench soak
 setup: .venv/ready
 
 .venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
@@ -15,8 +15,16 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
+# Without the tests that are marked as slow.
+test-fast: setup
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not slow"
+
 check: setup
 	ops/scripts/check
+
+# What is generated in the documents.
+docs: setup
+	$(BIN)/python ops/scripts/layers.py
 
 bench: setup
 	$(BIN)/python ops/scripts/bench.py

@@ -1,4 +1,4 @@
-"""Batch voice cloning on people's own GPU boxes.
+"""Batch voice cloning on your own GPU boxes.
 
 from cloner import Client
 
@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
-    from cloner.batchfile import read_batch
-    from cloner.client import Client
+    from cloner.client.assignment import Strategy
+    from cloner.client.batch_handle import BatchHandle
+    from cloner.client.client import Client
+    from cloner.client.estimate import Estimate
     from cloner.errors import BadBatch, ClonerError
-    from cloner.forecast import Forecast
-    from cloner.handle import BatchHandle
-    from cloner.plan import Strategy
-    from cloner.progress import Progress
-    from cloner.results import BatchResult, SegmentError
+    from cloner.input.batch_file import read_batch
+    from cloner.protocol.results import BatchResult, SegmentError
     from cloner.settings import Settings
+    from cloner.state.batches import Progress
 
-# Imported when first asked for: `import cloner` costs nothing, and no more than what is used is loaded.
-_HOMES = {
+# Modules are imported at the first use of a name, so that `import cloner` is fast and loads nothing else.
+_MODULES = {
     "BadBatch": "errors",
     "Batch": "batch",
-    "BatchHandle": "handle",
-    "BatchResult": "results",
-    "Client": "client",
+    "BatchHandle": "client.batch_handle",
+    "BatchResult": "protocol.results",
+    "Client": "client.client",
     "ClonerError": "errors",
-    "Forecast": "forecast",
+    "Estimate": "client.estimate",
     "Generation": "batch",
-    "Progress": "progress",
+    "Progress": "state.batches",
     "Reference": "batch",
     "ReferenceKind": "batch",
     "Segment": "batch",
-    "SegmentError": "results",
+    "SegmentError": "protocol.results",
     "Settings": "settings",
     "Speaker": "batch",
-    "Strategy": "plan",
-    "read_batch": "batchfile",
+    "Strategy": "client.assignment",
+    "read_batch": "input.batch_file",
 }
 
 __all__ = [
@@ -50,7 +50,7 @@ __all__ = [
     "BatchResult",
     "Client",
     "ClonerError",
-    "Forecast",
+    "Estimate",
     "Generation",
     "Progress",
     "Reference",
@@ -65,6 +65,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,20 +1,21 @@
-"""``python -m cloner``, and the command `cloner`."""
+"""``python -m cloner``, which is also the command `cloner`."""
 
 from __future__ import annotations
 
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 
 
-def _say(sentence: str) -> None:
-    from cloner.logs import get_logger
+def _log_error(message: str) -> None:
+    from cloner.events import Event
+    from cloner.logs import log_event
 
-    get_logger().error(sentence)
+    log_event(Event.FAILED, error=message)
 
 
 def main() -> None:
-    """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
-    with sentences(_say):
-        from cloner.cli import app
+    """Run the command line. It is imported inside `report_errors`, so that Ctrl-C during the import is handled, too."""
+    with report_errors(_log_error):
+        from cloner.cli.main import app
 
         app()
 

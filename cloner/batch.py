@@ -1,4 +1,4 @@
-"""What a user submits: speakers, each with a reference and segments. Values only; `batchfile.py` reads them."""
+"""What a user submits: speakers, each with a reference and segments. Values only; `input/batch_file.py` reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CODEBOOK_SIZES = (4096, *[1024] * 9)
 
 
 class Generation(BaseModel):
-    """How segments are sampled. Bounds are those that fish-speech's `generate_long` accepts."""
+    """How segments are sampled. The bounds are those of fish-speech's `generate_long`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -25,7 +25,7 @@ class Generation(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, lt=2)] = 1.2
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 1024
     min_new_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
-    """Frames before which a segment may not end. Nobody needs it with trained weights."""
+    """Frames before which a segment may not end. Trained weights do not need it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @field_validator("min_new_tokens")
@@ -40,7 +40,7 @@ class Generation(BaseModel):
 
 
 class ReferenceKind(StrEnum):
-    """What a reference is made of."""
+    """What a reference consists of."""
 
     CODES = "codes"
     AUDIO = "audio"
@@ -66,7 +66,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One voice and what it says. Ids compare as strings."""
+    """One voice and its texts. Ids compare as strings."""
 
     id: str
     reference: Reference
@@ -75,7 +75,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Speakers in the order in which they appear; `source` is the file they came from."""
+    """Speakers in the order of the file; `source` is that file."""
 
     source: Path
     speakers: tuple[Speaker, ...]
@@ -89,6 +89,6 @@ class Batch:
 
 
 def segment_seed(seed: int, segment_index: int) -> int:
-    """The segment's own seed (63 bits): the same whichever worker, slot or neighbours it has."""
+    """The segment's own seed, 63 bits: it does not depend on worker, slot, or the other segments."""
     digest = hashlib.sha256(f"{seed}:{segment_index}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""What both command lines do around their commands. Imports next to nothing, so that it is there first."""
+"""Errors and signals of both command lines. Imports little, so that it is in place before the slow imports."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from types import FrameType
 
 from cloner.errors import ClonerError
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _to_stderr(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 @contextmanager
-def sentences(say: Callable[[str], object] = _to_stderr) -> Iterator[None]:
-    """Inside it, an error of ours is one sentence and its exit status; Ctrl-C, SIGTERM and a closed terminal end with a
-    line, too.
+def report_errors(report: Callable[[str], object] = _to_stderr) -> Iterator[None]:
+    """Turn a `ClonerError` into a call of `report` with its message, and its exit status.
 
-    What the signals interrupt is left in order, and the exit status is the shell's own for them: 130, 143, 129.
-    Signals that are ignored, as under nohup, stay so. `say` takes the sentence.
+    SIGINT, SIGTERM and SIGHUP raise `SystemExit` with the shell's status for them (130, 143, 129), after one line on
+    standard error, so that ``finally`` blocks run. Signals that are ignored, as under nohup, stay so.
     """
-    stops = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    stops = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _stop) for number in stops}
     try:
         yield
     except ClonerError as error:
-        say(error.message)
+        report(error.message)
         sys.exit(error.exit_code)
     finally:
         for number, handler in before.items():
@@ -39,6 +38,6 @@ def sentences(say: Callable[[str], object] = _to_stderr) -> Iterator[None]:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    # Not print: the signal may have come in the middle of one.
+    # Not print: the signal may have interrupted one.
     os.write(2, f"Stopped by {signal.Signals(number).name}\n".encode())
     sys.exit(128 + number)

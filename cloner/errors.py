@@ -1,31 +1,32 @@
-"""Every error that a person can meet, in one tree.
+"""Every error that a user can meet, in one tree.
 
 ::
 
-    ClonerError                    exit 1   something went wrong; the message says what and what to do
+    ClonerError                    exit 1   the message says what is wrong and what to do
     ├── UsageError                 exit 2   nothing was queued, nothing was written
     │   ├── BadBatch                        the batch has bad rows; all of them are listed
-    │   ├── BadSetting                      an option or environment variable makes no sense
+    │   ├── BadSetting                      an option or environment variable has a bad value
     │   ├── BoxTaken                        another launcher runs the workers of this box
-    │   ├── NoWorkers                       nobody is registered to do the work
+    │   ├── NoWorkers                       no worker is registered
     │   ├── OutputsTaken                    another batch that is not finished writes the same files
-    │   ├── UnknownBatch                    no batch of that name is known
+    │   ├── UnknownBatch                    Redis holds no batch of that id, or no result of it yet
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
-    ├── LoadFailed                 exit 78  a worker cannot load its model; trying again will not help
-    ├── RecordFailed                        the record of what is finished cannot be read or written
-    │   └── RecordFull                      there is no room on the disk for its next line
-    ├── EngineBroken               exit 75  the engine raised an error; a fresh process may do better
-    ├── WorkerBroken               exit 78  a worker whose engine breaks whatever it speaks
-    ├── BatchBroken                exit 1   a batch could not be opened or closed
-    ├── BrokerUnreachable          exit 1   Redis does not answer, or not as it should
-    ├── MissingPackage             exit 1   an extra is not installed
-    ├── WrongSchema                         a message of another version of the wire format
+    ├── LoadFailed                 exit 78  the model cannot be loaded; a restart will not help
+    ├── BatchBroken                exit 1   the batch could not be opened or closed
+    ├── BrokerUnreachable          exit 1   Redis does not answer, or not as expected
+    ├── MissingPackage             exit 1   an optional package is not installed
+    ├── RecordFailed               exit 1   the record of what is finished cannot be read or written
+    │   └── RecordFull             exit 1   the disk has no room for the record's next line
+    ├── EngineBroken               exit 75  the engine raised an error; a new process may succeed
+    ├── WorkerBroken               exit 78  the worker's engine fails on every chunk
+    ├── WrongSchema                exit 1   a message has another version of the wire format
     ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
-    └── SegmentFailed                       one segment could not be spoken; carries a short `code`
-        ├── BadReference                    a speaker's reference cannot be used (`code` "bad_reference")
-        └── NoRoom                          there is no room on the disk for its audio (`code` "output")
+    └── SegmentFailed              exit 1   one segment could not be generated; has a short `code`
+        ├── BadReference           exit 1   a speaker's reference cannot be used (`code` "bad_reference")
+        └── NoRoom                 exit 1   the disk has no room for the segment's audio (`code` "output")
 
-The docstring of each class is its message when none is given.
+`UsageError` and all below it have exit status 2. The first line of a class's docstring is its message when none is
+given.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 EXIT_LOAD_FAILED = 78
-"""Exit status of a worker whose model does not load, or breaks whatever it speaks (``EX_CONFIG`` of sysexits.h): it is
-not restarted. Only one that has loaded before, and does not load again, is; five times."""
+"""Exit status of a worker whose model does not load or whose engine fails on every chunk (``EX_CONFIG`` of sysexits.h).
+The launcher does not restart it, unless its model has loaded before: then up to five times."""
 
 EXIT_ENGINE_BROKEN = 75
-"""Exit status of a model's process whose engine broke (``EX_TEMPFAIL`` of sysexits.h): Celery starts another."""
+"""Exit status of a worker's child process whose engine broke (``EX_TEMPFAIL`` of sysexits.h). Celery replaces it."""
 
 
 def printable(text: object) -> str:
-    """`text` fit to be written as UTF-8: a file's name may have bytes in it that are none, and Python keeps those."""
+    """`text` with what UTF-8 cannot encode escaped: Python keeps a file name's invalid bytes as half surrogates."""
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 class ClonerError(Exception):
-    """Something went wrong."""
+    """An error occurred."""
 
     exit_code = 1
 
@@ -60,14 +61,14 @@ class ClonerError(Exception):
 
 
 class UsageError(ClonerError):
-    """That cannot be done as asked."""
+    """The request is invalid."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a batch: where it is, what is wrong, what would be right."""
+    """One thing wrong in a batch: `where` it is, `what` is wrong, what would be `right`."""
 
     where: str
     what: str
@@ -89,7 +90,7 @@ class BadBatch(UsageError):
 
 
 class BadSetting(UsageError):
-    """A setting makes no sense."""
+    """A setting has a bad value."""
 
 
 class BoxTaken(UsageError):
@@ -127,7 +128,7 @@ class BrokerUnreachable(ClonerError):
 
 
 class MissingPackage(ClonerError):
-    """A package that this needs is not installed."""
+    """A package that this command needs is not installed."""
 
 
 class RecordFailed(ClonerError):
@@ -139,13 +140,13 @@ class RecordFull(RecordFailed):
 
 
 class EngineBroken(ClonerError):
-    """The engine broke."""
+    """The engine raised an error."""
 
     exit_code = EXIT_ENGINE_BROKEN
 
 
 class WorkerBroken(ClonerError):
-    """The worker's model breaks whatever it speaks."""
+    """The worker's engine fails on every chunk."""
 
     exit_code = EXIT_LOAD_FAILED
 
@@ -159,7 +160,7 @@ class Damaged(ClonerError):
 
 
 class SegmentFailed(ClonerError):
-    """The segment could not be spoken."""
+    """The segment could not be generated."""
 
     def __init__(self, message: str | None = None, *, code: str = "generation_failed") -> None:
         self.code = code
@@ -181,5 +182,5 @@ class NoRoom(SegmentFailed):
 
 
 def reason_of(error: Exception) -> str:
-    """What to tell people of any error: its sentence if it is ours, else its type and words."""
+    """The message of a `ClonerError`; the type and message of any other error."""
     return error.message if isinstance(error, ClonerError) else printable(f"{type(error).__name__}: {error}")

@@ -1,9 +1,9 @@
-"""Log lines, on standard error: sentences in the words that people grep for, or, for programs, one JSON object a line.
+"""Log lines, on standard error: plain text for people, or, for programs, one JSON object a line.
 
-A line is a sentence; its prefix (``[Main]``, ``[Worker 3]``) is put before it by whoever owns the screen. A JSON line
-has ``time`` (UTC), ``level``, ``event`` (the same sentence) and, where they are known, ``worker``, ``batch``,
-``speaker`` and ``segment``: what a process knows of itself is given to `configure`, what holds for a while is bound by
-structlog's contextvars, the rest is said with the line.
+A text line is the event's text; the process that prints it puts a prefix (``[Worker 3]``) before it. A JSON line has
+``time`` (UTC), ``level``, ``event`` (the same text), ``id`` (the event's), the event's fields and, where they are
+known, ``worker``, ``batch``, ``speaker`` and ``segment``: `configure` takes what is fixed for a process, structlog's
+contextvars hold what is fixed for a while.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ import json
 import re
 import sys
 from collections.abc import MutableMapping
+from logging import INFO
 from typing import Any
 
 import structlog
 
 from cloner.errors import BadSetting
+from cloner.events import Event, LogLine
 from cloner.settings import LogFormat, load_settings
 
-Log = structlog.typing.FilteringBoundLogger
-Event = MutableMapping[str, Any]
+Entry = MutableMapping[str, Any]
 
 
 def configure(**fields: str) -> None:
-    """Send log lines to standard error, as `CLONER_LOG_FORMAT` says; `fields` go with every JSON line.
+    """Send log lines to standard error in the format of `CLONER_LOG_FORMAT`; every JSON line gets `fields`.
 
-    An environment that makes no sense gets sentences: it is complained of by whoever reads it next.
+    An invalid environment gets text lines: the next reader of the settings reports it.
     """
     try:
         wanted = load_settings().log_format
     except BadSetting:
         wanted = LogFormat.TEXT
 
-    def with_fields(_logger: Any, _method: str, event: Event) -> Event:
-        return {**fields, **event}
+    def with_fields(_logger: Any, _method: str, entry: Entry) -> Entry:
+        return {**fields, **entry}
 
     structlog.configure(
         processors=[
@@ -42,48 +43,62 @@ def configure(**fields: str) -> None:
             with_fields,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            _as_json if wanted is LogFormat.JSON else _sentence,
+            _as_json if wanted is LogFormat.JSON else _as_text,
         ],
-        # What is said as "debug" is for who looks into the program itself.
+        # Lines of level DEBUG are for developers.
         wrapper_class=structlog.make_filtering_bound_logger("info"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
 
 
-def get_logger() -> Log:
-    """A logger. Where nobody has configured one, lines go to standard error: standard output is for results."""
+def log_event(event: Event, **fields: object) -> None:
+    """Log the event's line with these fields."""
+    log_line(event.line(**fields))
+
+
+def log_line(line: str) -> None:
+    """Log a finished line: a `LogLine` at its event's level, any other text at INFO."""
     if not structlog.is_configured():
         configure()
-    log: Log = structlog.get_logger()
-    return log
+    level = line.event.level if isinstance(line, LogLine) else INFO
+    structlog.get_logger().log(level, line)
 
 
 def in_json() -> bool:
-    """Whether log lines are for programs."""
-    get_logger()
+    """Whether log lines are JSON."""
+    if not structlog.is_configured():
+        configure()
     return structlog.get_config()["processors"][-1] is _as_json
 
 
 def passed_on(title: str, text: str) -> str:
-    """A line of a child process as its launcher says it: under the child's title, or as it is if it is JSON already."""
-    return text if in_json() and _is_whole(text) else f"[{title}] {text}".rstrip()
+    """A child process's line as its launcher logs it: with the child's title, or unchanged if it is a JSON line."""
+    return text if in_json() and _is_json_line(text) else f"[{title}] {text}".rstrip()
 
 
-def _sentence(_logger: Any, _method: str, event: Event) -> str:
-    return _without_passwords(str(event["event"]))
+def _as_text(_logger: Any, _method: str, entry: Entry) -> str:
+    return _without_passwords(str(entry["event"]))
 
 
-def _as_json(_logger: Any, _method: str, event: Event) -> str:
-    sentence = _without_passwords(str(event.pop("event")))
-    if _is_whole(sentence):
-        return sentence
-    head = {"time": event.pop("time"), "level": event.pop("level"), "event": sentence}
-    return json.dumps({**head, **event}, ensure_ascii=False, default=str)
+def _as_json(_logger: Any, _method: str, entry: Entry) -> str:
+    line = entry.pop("event")
+    text = _without_passwords(str(line))
+    if _is_json_line(text):
+        return text
+    head = {"time": entry.pop("time"), "level": entry.pop("level"), "event": text}
+    if isinstance(line, LogLine):
+        head["id"] = line.event.id
+        entry.update({name: _json_value(value) for name, value in line.fields.items()})
+    return json.dumps({**head, **entry}, ensure_ascii=False, default=str)
 
 
-def _is_whole(text: str) -> bool:
-    """Whether it is such a line already: a child's."""
+def _json_value(value: object) -> object:
+    return value if isinstance(value, int | float) else _without_passwords(str(value))
+
+
+def _is_json_line(text: str) -> bool:
+    """Whether the text is a JSON log line, as a child process writes it."""
     if not text.startswith('{"time": '):
         return False
     try:
@@ -93,5 +108,5 @@ def _is_whole(text: str) -> bool:
 
 
 def _without_passwords(text: str) -> str:
-    """Without those in addresses: ours are hidden where they are written, but other people's errors may tell them."""
+    """The text without passwords in addresses: the product's own errors hide them, those of libraries may not."""
     return re.sub(r"(\b[a-z+]+://[^\s:/@]*:)[^\s/@]+@", r"\1***@", text)

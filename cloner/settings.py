@@ -1,4 +1,4 @@
-"""Every knob, with its unit and default, in one place. All are environment variables."""
+"""Every setting, with its unit and default. All are environment variables."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloner.errors import BadSetting, printable
-from cloner.queues import Names
-from cloner.texts import name_flaw, shown
+from cloner.names import QueueNames
+from cloner.validation import name_flaw, shown
 
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
@@ -30,7 +30,7 @@ Folder = Annotated[Path, BeforeValidator(_folder)]
 
 
 class EngineName(StrEnum):
-    """The engines there are."""
+    """The engines."""
 
     BATCHED = "batched"
     UPSTREAM = "upstream"
@@ -38,14 +38,14 @@ class EngineName(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """For whom log lines are."""
+    """Formats of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Settings(BaseSettings):
-    """Settings of a client, a launcher or a worker; each reads what concerns it."""
+    """Settings of clients, launchers, workers and collectors; each process uses those that concern it."""
 
     model_config = SettingsConfigDict(env_prefix="CLONER_", frozen=True, extra="ignore", populate_by_name=True)
 
@@ -102,16 +102,16 @@ class Settings(BaseSettings):
 
     @property
     def fixed_workers_per_gpu(self) -> int | None:
-        """Workers on each GPU, whatever its memory; None if what fits at `model_memory_gb` decides."""
+        """Workers on each GPU, whatever its memory; None if `model_memory_gb` decides."""
         if self.workers_per_gpu != "auto":
             return self.workers_per_gpu
-        # One batched worker fills a card; more of them read the same weights once more each for their own steps.
+        # One batched worker fills a GPU; each further one reads the same weights again for its own steps.
         return 1 if self.engine is EngineName.BATCHED and "model_memory_gb" not in self.model_fields_set else None
 
     @property
-    def names(self) -> Names:
-        """The fleet's names of queues and keys."""
-        return Names(self.fleet)
+    def queues(self) -> QueueNames:
+        """The names of the fleet's queues."""
+        return QueueNames(self.fleet)
 
     def require_redis_url(self) -> str:
         """The Redis address, or `BadSetting` if there is none."""
@@ -121,7 +121,7 @@ class Settings(BaseSettings):
 
 
 class WorkerSettings(BaseSettings):
-    """What the launcher tells one worker about itself. By hand, the defaults start worker 0 on the CPU."""
+    """What the launcher sets for one worker. Started by hand, the defaults give worker 0 on the CPU."""
 
     model_config = SettingsConfigDict(env_prefix="CLONER_WORKER_", frozen=True, extra="ignore")
 
@@ -174,7 +174,7 @@ _RIGHT = {
     "CLONER_WORKER_DEVICE": "give cpu, or cuda:N with the number of a GPU",
     "CLONER_WORKER_MEMORY_GB": _GB,
 }
-"""What would be right for each variable that can be wrong; the others take any text."""
+"""What is right for each variable that can be wrong; the others take any text."""
 
 
 def load_settings() -> Settings:
@@ -183,7 +183,7 @@ def load_settings() -> Settings:
 
 
 def load_worker_settings() -> WorkerSettings:
-    """The launcher's word to this worker."""
+    """What the launcher has set for this worker; `BadSetting` names every variable that makes no sense."""
     return _from_environment(WorkerSettings)
 
 
@@ -207,5 +207,5 @@ def redacted(url: str) -> str:
     user, at, host = rest.rpartition("@")
     if not at or ":" not in user:
         return url
-    # Up to the last "@": a password may hold "@" and "/" that somebody forgot to escape.
+    # Up to the last "@": a password may contain "@" and "/" that the user did not escape.
     return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"

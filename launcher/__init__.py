@@ -1,1 +1,1 @@
-"""Inspects a box's GPUs and keeps its pinned workers running."""
+"""The launcher: reads a box's GPUs, starts a worker pinned to each part of them, and keeps the workers running."""

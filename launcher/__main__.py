@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 
 
-def _say(sentence: str) -> None:
-    from cloner.logs import get_logger
+def _log_error(sentence: str) -> None:
+    from cloner.events import Event
+    from cloner.logs import log_event
 
-    get_logger().error(sentence)
+    log_event(Event.FAILED, error=sentence)
 
 
 def main() -> None:
-    """Run the command line, importing it where Ctrl-C is answered already; an error of ours is one sentence."""
-    with sentences(_say):
+    """Run the command line, importing it inside `report_errors`: Ctrl-C during the import is one line, too."""
+    with report_errors(_log_error):
         from cloner.logs import configure
         from launcher.cli import app
 

@@ -1,4 +1,4 @@
-"""``launcher up | collect | plan | status``: a thin skin over layout, supervisor and registry."""
+"""``launcher up | collect | plan | status``: the command line over layout, supervisor and registry."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from cloner.console import print_fleet
 from cloner.errors import ClonerError
-from cloner.fleet import Registry, WorkerInfo, WorkerState, expected_worker
-from cloner.logs import get_logger
-from cloner.redisconn import HASTE_S, connect, reaching
+from cloner.events import Event
+from cloner.logs import log_event, log_line
 from cloner.settings import EngineName, Settings, load_settings
-from cloner.tables import print_fleet
-from launcher.cardwatch import watching_cards
+from cloner.state.connection import HASTE_S, connect, translate_redis_errors
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.cpu import find_cpu
+from launcher.gpu_monitor import monitor_gpus
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor
@@ -32,7 +34,7 @@ GpuOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(help="Workers on this box, instead of what the memory allows.")]
 SpeakersOption = Annotated[int | None, typer.Option(help="Speakers to come: no more workers than that.")]
-EngineOption = Annotated[EngineName | None, typer.Option(help="What speaks, instead of CLONER_ENGINE.")]
+EngineOption = Annotated[EngineName | None, typer.Option(help="The engine, instead of CLONER_ENGINE.")]
 CollectorOption = Annotated[
     bool, typer.Option(help="Start a collector too; a fleet needs one, on this box or another.")
 ]
@@ -53,9 +55,8 @@ def up(
     settings = _settings(engine)
     settings.require_redis_url()
     layout = _layout(settings, gpu, workers, speakers)
-    log = get_logger()
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
-        log.info(line)
+        log_line(line)
     _keep_running(settings, layout, collector)
 
 
@@ -64,7 +65,7 @@ def collect() -> None:
     """Start a collector alone and keep it running, for boxes whose `up` has --no-collector."""
     settings = load_settings()
     settings.require_redis_url()
-    get_logger().info("[Main] Launching the collector...")
+    log_event(Event.LAUNCHING_COLLECTOR)
     _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
 
 
@@ -72,7 +73,7 @@ def collect() -> None:
 def plan(
     gpu: GpuOption = None, workers: WorkersOption = None, speakers: SpeakersOption = None, engine: EngineOption = None
 ) -> None:
-    """Say what `up` would start, and start nothing."""
+    """Print what `up` would start, and start nothing."""
     layout = _layout(_settings(engine), gpu, workers, speakers)
     for line in _plan_lines(layout, speakers):
         typer.echo(line)
@@ -81,7 +82,7 @@ def plan(
         threads = f"{spec.threads} thread" + ("s" if spec.threads != 1 else "")
         typer.echo(f'  Worker {spec.index}: {spec.device}, CUDA_VISIBLE_DEVICES="{spec.pin}", {threads}')
     for line in layout.warnings():
-        get_logger().warning(line)
+        log_line(line)
 
 
 @app.command()
@@ -89,8 +90,8 @@ def status(ready: ReadyOption = False) -> None:
     """List this box's workers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
-    with reaching(url):
-        alive = Registry(connect(url), settings.names, settings.alive_s).workers()
+    with translate_redis_errors(url):
+        alive = Registry(connect(url), RedisKeys(settings.fleet), settings.alive_s).workers()
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
@@ -102,7 +103,7 @@ def status(ready: ReadyOption = False) -> None:
 def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
     """Raise `ClonerError` unless each worker that `up` without options starts on this box has loaded its model.
 
-    Planned anew, for a worker that has fallen silent is not among the living.
+    The layout is planned again, since `workers` lacks those whose heartbeats have stopped.
     """
     loaded = {worker.name for worker in workers if worker.state is not WorkerState.LOADING}
     expected = [expected_worker(settings, spec).name for spec in _layout(settings, None, None, None).specs]
@@ -111,14 +112,14 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
 
 
 def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
-    """Until a signal stops it."""
+    """Run a supervisor until a signal stops it."""
     url = settings.require_redis_url()
-    with reaching(url):
-        hasty = connect(url, retries=0, answer_s=HASTE_S)
-        registry = Registry(hasty, settings.names, settings.alive_s)
+    with translate_redis_errors(url):
+        redis = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}
         supervisor = Supervisor(settings, layout, registry, environment=environment, collector=collector)
-        with supervisor, watching_cards(settings, layout):
+        with supervisor, monitor_gpus(settings, layout):
             supervisor.start()
             supervisor.run()
 
@@ -134,4 +135,4 @@ def _layout(settings: Settings, gpu: list[str] | None, workers: int | None, spea
 
 
 def _plan_lines(layout: Layout, speakers: int | None) -> list[str]:
-    return layout.lines() + ([f"[Main] Speakers: {speakers}"] if speakers is not None else [])
+    return layout.lines() + ([Event.SPEAKERS.line(speakers=speakers)] if speakers is not None else [])

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, as affinity and control groups limit them."""
+"""Cores and memory that this process may use, as affinity and control groups limit them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Cpu:
-    """Cores and memory for workers without a GPU, and cores for those with one."""
+    """A machine's cores, for all workers, and its memory, for workers without a GPU."""
 
     cores: int
     total_bytes: int
 
 
 def find_cpu(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> Cpu:
-    """The machine, or the container's share of it if that is less. A quota of 1.5 cores counts as one."""
+    """The machine's, or what the container may use of it if that is less. A quota of 1.5 cores counts as one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for folder in _own_groups(membership, cgroups):
@@ -35,7 +35,7 @@ def find_cpu(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> Cpu:
 
 
 def _own_groups(membership: Path, cgroups: Path) -> list[Path]:
-    """The folders of this process's groups and of all above them: the tightest limit on the way up holds."""
+    """The folders of this process's groups and of all their parents: the smallest limit among them holds."""
     folders: list[Path] = []
     for line in _read(membership).splitlines():
         _, controllers, own = line.split(":", 2)
@@ -50,7 +50,7 @@ def _own_groups(membership: Path, cgroups: Path) -> list[Path]:
 
 
 def _cpu_quota(folder: Path) -> float | None:
-    """Cores' worth of time that a group gets; None if it has no limit."""
+    """CPU time that a group gets, in cores; None if it has no limit."""
     v2 = _read(folder / "cpu.max").split()
     quota, period = v2 if len(v2) == 2 else (_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
     # "max" in v2 and -1 in v1 mean no limit.
@@ -61,4 +61,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:
-        return ""  # not Linux, or a controller that is not there
+        return ""  # not Linux, or the controller does not exist

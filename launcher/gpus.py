@@ -9,34 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloner.errors import BadSetting
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 try:
     import pynvml
-except ImportError:  # a box that will have no GPU need not install it
+except ImportError:  # need not be installed on a box without a GPU
     pynvml = None
 
 GB = 1024**3
 
 LARGEST_GB = 2048
-"""More is no card: somebody meant MB."""
+"""Largest memory of a GPU that is accepted in a description; more is a size in MB by mistake."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Something that workers can be pinned to: a card, or one MIG instance of a card."""
+    """A device that workers can be pinned to: a card, or one MIG instance of a card."""
 
     index: int
-    """The box's own number, as in ``nvidia-smi``; each MIG instance takes one, which moves later cards up."""
+    """Its number on the box, as in ``nvidia-smi``; each MIG instance takes one, so later cards get higher ones."""
     name: str
     uuid: str
-    """Empty if the GPU was only described."""
+    """Empty for a GPU that was described on the command line."""
     total_bytes: int
     free_bytes: int
 
     @property
     def card(self) -> str:
-        """Its part of queue and worker names: the start of the UUID, for indices may change at a restart."""
+        """Its part of queue and worker names: the start of the UUID, since indices may change at a restart."""
         return self.uuid[:12] or f"gpu{self.index}"
 
     @property
@@ -47,7 +48,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class _Card:
-    """A physical card: `number` and `uuid` as in ``nvidia-smi``, and itself or its MIG instances, or nothing usable."""
+    """A physical card: `number` and `uuid` as in ``nvidia-smi``; `gpus` is the card, its MIG instances, or empty if it
+    cannot be used."""
 
     number: int
     uuid: str
@@ -57,24 +59,24 @@ class _Card:
 def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
     """The GPUs that NVML lists and CUDA_VISIBLE_DEVICES allows, in that variable's order.
 
-    Empty without NVML's Python package or the driver. A card that NVML cannot read is left out, with a line that says
-    so. Indices in CUDA_VISIBLE_DEVICES count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of
-    its instances. Raises `BadSetting` if it names what the box does not have.
+    Empty without NVML's Python package or the driver. A card that NVML cannot read is left out, with a warning. Indices
+    in CUDA_VISIBLE_DEVICES count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of its
+    instances. Raises `BadSetting` if it names what the box does not have.
     """
     if pynvml is None:
-        get_logger().warning("[Main] No GPU was looked for: nvidia-ml-py is not installed; `pip install nvidia-ml-py`")
+        log_event(Event.NVML_MISSING)
         return []
     try:
         pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return []
     except pynvml.NVMLError as error:
-        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        log_event(Event.NVML_FAILED, error=error)
         return []
     try:
         cards = _read_cards()
     except pynvml.NVMLError as error:
-        get_logger().warning(f"[Main] No GPU can be used, NVML says: {error}")
+        log_event(Event.NVML_FAILED, error=error)
         return []
     finally:
         pynvml.nvmlShutdown()
@@ -83,7 +85,7 @@ def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
 
 
 def described_gpu(text: str, index: int) -> Gpu:
-    """A GPU that a person described as ``NAME:GB`` (GB of 1024**3 bytes), for where NVML cannot be asked."""
+    """The GPU described as ``NAME:GB`` (GB of 1024**3 bytes), for where NVML cannot be asked. Raises `BadSetting`."""
     name, _, size = text.rpartition(":")
     try:
         total_gb = float(size)
@@ -109,9 +111,9 @@ def _read_cards() -> list[_Card]:
             parts = list(_mig_instances(handle)) if _has_mig(handle) else [handle]
             gpus = tuple(_read_gpu(part, index + offset) for offset, part in enumerate(parts))
             if not gpus:
-                get_logger().warning(f"[GPU {index}] is left out: MIG is on, but the card has no MIG instance")
+                log_event(Event.GPU_WITHOUT_MIG_INSTANCE, index=index)
         except pynvml.NVMLError as error:
-            get_logger().warning(f"[GPU {index}] is left out, NVML says: {error}")
+            log_event(Event.GPU_UNREADABLE, index=index, error=error)
         cards.append(_Card(number, uuid, gpus))
         index += max(1, len(gpus))
     return cards
@@ -151,10 +153,10 @@ def _visible(cards: list[_Card], wanted: str) -> list[Gpu]:
             break  # as CUDA does: nothing after it is visible
         known = False
         for card in cards:
-            whole = str(card.number) == name or _abbreviates(name, card.uuid)
-            parts = [gpu for gpu in card.gpus if whole or _abbreviates(name, gpu.uuid)]
-            chosen |= {gpu.index: gpu for gpu in parts}
-            known = known or whole or bool(parts)
+            is_card = str(card.number) == name or _abbreviates(name, card.uuid)
+            gpus = [gpu for gpu in card.gpus if is_card or _abbreviates(name, gpu.uuid)]
+            chosen |= {gpu.index: gpu for gpu in gpus}
+            known = known or is_card or bool(gpus)
         if not known:
             raise BadSetting(
                 f"CUDA_VISIBLE_DEVICES={wanted} names {name}, which this box does not have: "

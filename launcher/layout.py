@@ -1,4 +1,4 @@
-"""Which workers a box runs, and on what: pure arithmetic over what `gpus` and `cpu` found."""
+"""Which workers a box runs, and on which devices: pure arithmetic over the results of `gpus` and `cpu`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from cloner.errors import BadSetting
+from cloner.events import Event
 from cloner.settings import Settings
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu
@@ -16,12 +17,12 @@ USABLE = Fraction(9, 10)
 """Part of a card's memory that workers may take."""
 
 KEPT_BYTES = 4 * 1024**3
-"""Freed memory that a worker keeps for its next use."""
+"""Bytes of freed memory that a worker keeps for its next allocation."""
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """One worker of a box, with the words of `WorkerSettings`."""
+    """One worker of a box, with the names of `WorkerSettings`."""
 
     index: int
     card: str
@@ -32,7 +33,7 @@ class WorkerSpec:
     """CUDA_VISIBLE_DEVICES for it; empty on CPU, so that it sees no GPU."""
     threads: int
     memory_gb: float
-    """What the worker may use of its card's memory, or of the machine's."""
+    """GB that the worker may use of its card's memory, or of the machine's."""
 
     @property
     def place(self) -> str:
@@ -40,13 +41,13 @@ class WorkerSpec:
         return "GPU " + self.device.removeprefix("cuda:") if self.pin else "CPU"
 
     def environment(self) -> dict[str, str]:
-        """What the worker's process needs to know about itself."""
+        """Environment variables of the worker's process."""
         return {
             "CUDA_VISIBLE_DEVICES": self.pin,
             # A pin that is a number counts as nvidia-smi counts, not fastest card first.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            # The codec on a CPU takes and returns large pieces all the time; handed back to the kernel each time, they
-            # cost more than the arithmetic in them.
+            # The codec on a CPU allocates and frees large blocks all the time; returned to the kernel each time, they
+            # cost more than the arithmetic on them.
             "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
             "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
             "OMP_NUM_THREADS": str(self.threads),
@@ -62,7 +63,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class Place:
-    """A GPU (or the CPU, where `gpu` is None), how many workers it has room for and how many it gets."""
+    """A GPU (or the CPU, where `gpu` is None), how many workers fit on it and how many it gets."""
 
     gpu: Gpu | None
     room: int
@@ -76,39 +77,43 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a box runs. `places` holds every card, those that get no worker included."""
+    """The workers of a box. `places` holds every card, those without a worker included."""
 
     cpu: Cpu
     places: tuple[Place, ...]
     specs: tuple[WorkerSpec, ...]
 
     def lines(self) -> list[str]:
-        """What was found and what it is used for, in the words that people grep for."""
+        """Log lines: what was found and what it is used for. Users grep for them, so their wording is fixed."""
         lines: list[str] = []
         for place in self.places:
             if place.gpu is None:
                 what, total = f"{self.cpu.cores} cores", self.cpu.total_bytes
             else:
                 what, total = place.gpu.name, place.gpu.total_bytes
-            lines.append(f"[{place.title}] {what}, Total Memory: {total / GB:.2f} GB")
-            lines.append(
-                f"[{place.title}] Can run {place.room} workers (Available: {float(total * USABLE) / GB:.2f} GB)"
-            )
+            lines.append(Event.GPU_FOUND.line(place=place.title, name=what, total_gb=total / GB))
+            available_gb = float(total * USABLE) / GB
+            lines.append(Event.GPU_ROOM.line(place=place.title, room=place.room, available_gb=available_gb))
         used = [place for place in self.places if place.workers]
         gpus = sum(place.gpu is not None for place in used)
-        lines.append(f"[Main] Using {len(self.specs)} parallel workers across {gpus} GPU(s)")
-        lines += [f"[Main] {place.title}: {place.workers} workers" for place in used]
+        lines.append(Event.WORKERS_PLANNED.line(workers=len(self.specs), gpus=gpus))
+        lines += [Event.WORKERS_ON_PLACE.line(place=place.title, workers=place.workers) for place in used]
         return lines
 
     def warnings(self) -> list[str]:
-        """Cards on which the workers may not fit: they are small, or something else has taken their memory."""
-        lines = []
+        """Log lines about cards on which the workers may not fit: too small, or used by other processes."""
+        lines: list[str] = []
         for place in self.places:
             needed = sum(spec.memory_gb for spec in self.specs if place.gpu and spec.card == place.gpu.card)
             if place.gpu is not None and place.gpu.free_bytes / GB < needed:
                 lines.append(
-                    f"[{place.title}] {place.workers} workers take about {needed:.2f} GB, and only "
-                    f"{place.gpu.free_bytes / GB:.2f} of {place.gpu.total_bytes / GB:.2f} GB are free: they may not fit"
+                    Event.GPU_MAY_NOT_FIT.line(
+                        place=place.title,
+                        workers=place.workers,
+                        needed_gb=needed,
+                        free_gb=place.gpu.free_bytes / GB,
+                        total_gb=place.gpu.total_bytes / GB,
+                    )
                 )
         return lines
 
@@ -129,7 +134,7 @@ class Rule:
         return cls(settings.model_memory_gb, settings.fixed_workers_per_gpu, most_gb)
 
     def room(self, card: Gpu | None, cpu: Cpu) -> int:
-        """Workers that there is room for on a card, or on the machine."""
+        """Workers that fit on a card, or on the machine."""
         if card is None:
             return min(_room(cpu.total_bytes, self.memory_gb), cpu.cores)
         return self.per_gpu or _room(card.total_bytes, self.memory_gb)
@@ -144,8 +149,8 @@ class Rule:
 def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None, workers: int | None) -> Layout:
     """The workers of a box, numbered card by card.
 
-    By memory, a card has room for ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without
-    GPUs the machine's memory counts so, with at most one worker a core. `workers` overrides the rule, spread evenly;
+    By memory, a card holds ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without
+    GPUs the machine's memory holds as many, but at most one a core. `workers` overrides the rule, spread evenly;
     `speakers` limits the sum, filling the cards evenly. Raises `BadSetting` if either is below one.
     """
     for option, value in (("--workers", workers), ("--speakers", speakers)):
@@ -166,12 +171,12 @@ def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None,
 
 
 def _room(total_bytes: int, memory_gb: float) -> int:
-    # Exact: 3.3 * 0.9 / 0.33 is 9, and floating point makes it 8.99.
+    # Exact: 3.3 * 0.9 / 0.33 is 9, and 8.99 in floating point.
     return max(1, math.floor(Fraction(total_bytes, GB) * USABLE / Fraction(str(memory_gb))))
 
 
 def _spread(total: int, rooms: list[int]) -> list[int]:
-    """`total` things over places with so much room each, as evenly as it allows, earlier places first."""
+    """`total` workers over places with `rooms`, as evenly as these allow, earlier places first."""
     counts = [0] * len(rooms)
     for _ in range(total):
         open_places = [place for place, room in enumerate(rooms) if counts[place] < room]

@@ -11,20 +11,21 @@ from collections.abc import Callable
 from redis import Redis
 
 from cloner.errors import BoxTaken
-from cloner.fleet import Registry
+from cloner.events import Event
 from cloner.settings import Settings
+from cloner.state.registry import Registry
 
 LEASE_S = 10.0
-"""Seconds after which a launcher that has died without a word is not waited for any more."""
+"""Seconds after which the lease of a launcher that was killed expires."""
 
 RENEW_S = LEASE_S / 4
 """Seconds between renewals, at most."""
 
-LOOK_S = 0.2
-"""Seconds between looks whether another launcher's lease has lapsed."""
+POLL_S = 0.2
+"""Seconds between checks whether another launcher's lease has expired."""
 
 MOVED_S = 1.0
-"""Seconds by which a lease lapses later if it was renewed; a renewal comes every two seconds or so."""
+"""Seconds by which a renewal puts the expiry off, at least; a renewal comes every two seconds or so."""
 
 RENEW = """
 local holder = redis.call('GET', KEYS[1])
@@ -37,55 +38,55 @@ RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[
 
 
 def longest_lease_s(settings: Settings) -> float:
-    """Seconds for which no launcher asks for its box at once: one that stops asks for a little more than `stop_s`."""
+    """Seconds of the longest lease that a launcher takes: one that stops takes it for a little more than `stop_s`."""
     return settings.stop_s + LEASE_S
 
 
-def cut(redis: Redis, key: str, left_ms: int, longest_s: float) -> None:
-    """Shorten a lease that has more left than a launcher asks for: the server's clock was put back, and where the
-    launcher is dead, nobody should wait an hour for it. One that lives renews it. Raises `RedisError`."""
+def shorten(redis: Redis, key: str, left_ms: int, longest_s: float) -> None:
+    """Shorten a lease that has more left than a launcher takes: the server's clock was put back, and where the launcher
+    is dead, its successor would wait for an hour. A launcher that lives renews it. Raises `RedisError`."""
     if left_ms > longest_s * 1000:
         redis.pexpire(key, int(longest_s * 1000))
 
 
 class Lease:
-    """A key in Redis that expires, for as long as nobody renews it."""
+    """A key in Redis that names the launcher of a box, and expires unless it is renewed."""
 
     def __init__(self, registry: Registry, box: str, say: Callable[[str], object]) -> None:
         self._redis = registry.redis
-        self._key = registry.names.box(box)
+        self._key = registry.keys.box_lease(box)
         self._box = box
         self._say = say
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
-        """What stands in the key while this launcher has the box."""
+        """The key's value while this launcher has the box."""
 
     def acquire(self, longest_s: float = LEASE_S) -> None:
-        """Take the box; one whose launcher has died is free within `LEASE_S`, or what that asked for, at most
-        `longest_s`, if it was about to stop.
+        """Take the box. Waits for the lease of a launcher that has died to expire: `LEASE_S`, or up to `longest_s` if
+        it was about to stop.
 
         Raises `BoxTaken` if another launcher renews its lease meanwhile, `RedisError`.
         """
-        lapses: float | None = None
+        expiry: float | None = None
         while not self.renew():
-            before, lapses = lapses, self._lapses(longest_s)
+            before, expiry = expiry, self._expiry(longest_s)
             if before is None:
-                self._say(f'[Main] Box "{self._box}" is held by {self._holder()}: waiting whether it lives')
-            elif lapses > before + MOVED_S:
+                self._say(Event.BOX_IS_HELD.line(box=self._box, holder=self._holder()))
+            elif expiry > before + MOVED_S:
                 raise BoxTaken(
                     f'another launcher runs the workers of box "{self._box}" ({self._holder()}): stop it, or give this '
                     "box a name of its own with CLONER_BOX"
                 )
             else:
-                lapses = min(lapses, before)
-            time.sleep(LOOK_S)
+                expiry = min(expiry, before)
+            time.sleep(POLL_S)
 
     def renew(self, seconds: float = LEASE_S) -> bool:
-        """Keep the box for so long from now; one that Redis has forgotten is taken again. False if another launcher
-        has it. Raises `RedisError`."""
+        """Hold the box for `seconds` from now, also where Redis has lost the lease. False if another launcher has the
+        box. Raises `RedisError`."""
         return bool(self._redis.eval(RENEW, 1, self._key, self.name, int(seconds * 1000)))
 
     def require(self) -> None:
-        """Keep the box. Raises `BoxTaken` if another launcher has it, `RedisError`."""
+        """Renew the lease. Raises `BoxTaken` if another launcher has the box, `RedisError`."""
         if not self.renew():
             raise BoxTaken(
                 f'another launcher has taken over box "{self._box}" ({self._holder()}) while this one was not heard '
@@ -93,17 +94,17 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Let go of the box. Raises `RedisError`."""
+        """Give the box free. Raises `RedisError`."""
         self._redis.eval(RELEASE, 1, self._key, self.name)
 
-    def _lapses(self, longest_s: float) -> float:
-        """When the lease in the key lapses, by the server's clock: only a renewal puts that off, not a clock that
+    def _expiry(self, longest_s: float) -> float:
+        """When the lease in the key expires, by the server's clock: only a renewal puts that off, not a clock that
         jumps."""
         with self._redis.pipeline() as pipe:
             pipe.time()
             pipe.pttl(self._key)
             (seconds, microseconds), left_ms = pipe.execute()
-        cut(self._redis, self._key, left_ms, longest_s)
+        shorten(self._redis, self._key, left_ms, longest_s)
         return float(seconds) + float(microseconds) / 1e6 + min(float(left_ms) / 1000, longest_s)
 
     def _holder(self) -> str:

@@ -1,4 +1,4 @@
-"""One child process: start it, pump its lines, stop it."""
+"""One child process: start it, read its lines, stop it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import IO, TypeAlias, cast
 
-from cloner.orphan import PARENT_PID
+from cloner.process import PARENT_PID
 
 LONGEST_LINE = 8192
 """Bytes of a line that are passed on."""
 
 LAST_LINES_S = 2.0
-"""Seconds that a dead child's last lines may take to arrive."""
+"""Seconds that the last lines of a child process may take to arrive after its end."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A child has written a line, on standard output or standard error."""
+    """A child process has written a line, on standard output or standard error."""
 
     child: Child
     text: str
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Ended:
-    """A child has ended; all its lines came before. `status` is negative for a signal, as in `subprocess`."""
+    """A child process has ended; all its lines came before. `status` is negative for a signal, as in `subprocess`."""
 
     child: Child
     status: int
@@ -46,19 +46,20 @@ class Ended:
         return f"was killed by {name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
 
 
-Event: TypeAlias = "Line | Ended | signal.Signals"
+ProcessEvent: TypeAlias = "Line | Ended | signal.Signals"
 """What a supervisor waits for."""
 
 
 class Child:
     """A running process, in a session of its own so that Ctrl-C does not reach it.
 
-    Its lines, and at last its end, arrive on `events`. Make it in the main thread: the kernel ties its life to the
-    thread that started it, if its program calls `die_with_parent`. Raises `OSError` if it cannot be started.
+    Its lines, and at last its end, are put on `events`. Make it in the main thread: if its program calls
+    `die_with_parent`, the kernel kills it when the thread that started it ends. Raises `OSError` if it cannot be
+    started.
     """
 
     def __init__(
-        self, title: str, command: Sequence[str], environment: Mapping[str, str], events: SimpleQueue[Event]
+        self, title: str, command: Sequence[str], environment: Mapping[str, str], events: SimpleQueue[ProcessEvent]
     ) -> None:
         self.title = title
         self.last_line = ""
@@ -76,7 +77,7 @@ class Child:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        reader = threading.Thread(target=self._pump, args=(cast(IO[bytes], self._process.stdout),), daemon=True)
+        reader = threading.Thread(target=self._read, args=(cast(IO[bytes], self._process.stdout),), daemon=True)
         reader.start()
         threading.Thread(target=self._wait, args=(reader,), daemon=True).start()
 
@@ -86,15 +87,15 @@ class Child:
         return self._process.pid
 
     def stop(self) -> None:
-        """Ask it to end (SIGTERM); what it started is its own affair."""
+        """Send it SIGTERM; its own child processes get none."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and all that it started (SIGKILL)."""
-        with suppress(ProcessLookupError):  # it was faster
+        """Send SIGKILL to it and all that it started."""
+        with suppress(ProcessLookupError):  # it has ended already
             os.killpg(self.pid, signal.SIGKILL)
 
-    def _pump(self, pipe: IO[bytes]) -> None:
+    def _read(self, pipe: IO[bytes]) -> None:
         with pipe:
             while raw := pipe.readline(LONGEST_LINE):
                 text = _text(raw)
@@ -105,19 +106,19 @@ class Child:
 
     def _wait(self, reader: threading.Thread) -> None:
         status = self._process.wait()
-        # What it started must not hold on to the card's memory, nor to the pipe.
+        # Processes that it started must not keep the card's memory, nor the pipe.
         self.kill()
         reader.join(LAST_LINES_S)
         self._events.put(Ended(self, status))
 
 
 def _text(raw: bytes) -> str:
-    # A progress bar rewrites its line; what a terminal would show in the end is what comes after the last "\r".
+    # A progress bar rewrites its line; a terminal shows what follows the last "\r".
     return raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2].rstrip()
 
 
 def _skip_rest(pipe: IO[bytes]) -> str:
-    """Read on to the end of a long line; returns what to put in its place."""
+    """Read on to the end of a long line; returns the text that replaces the rest."""
     cut = False
     while rest := pipe.readline(LONGEST_LINE):
         cut = cut or bool(rest.strip())

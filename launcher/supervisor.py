@@ -1,6 +1,7 @@
-"""Keeps a box's workers running: what should run against what does, in one loop over one queue of events.
+"""Keeps a box's workers running: compares what should run with what does, in one loop over one queue of events.
 
-Signal handlers and the children's threads only put events on the queue; all else happens in the main thread.
+Signal handlers and the threads that read the child processes' output only put events on the queue; everything else
+happens in the main thread.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed, UsageError
-from cloner.fleet import Registry, WorkerInfo
-from cloner.logs import get_logger, passed_on
-from cloner.orphan import LEASE
+from cloner.events import Event
+from cloner.logs import log_line, passed_on
+from cloner.process import LEASE
 from cloner.settings import Settings
-from launcher.desk import Desk
+from cloner.state.registry import Registry, WorkerInfo
+from launcher.box import Box
+from launcher.health import MAX_FAILED_LOADS, Unhealthy
 from launcher.layout import Layout
-from launcher.post import COLLECTOR, WORKER, Post, make_posts
-from launcher.process import Child, Ended, Event, Line
-from launcher.watch import HOPELESS, Finding
+from launcher.managed_process import COLLECTOR, WORKER, ManagedProcess, make_processes
+from launcher.process import Child, Ended, Line, ProcessEvent
 
-AGAIN_S = 1.0
-"""Seconds between two tries to start somebody where Redis does not answer."""
+RETRY_START_S = 1.0
+"""Seconds between two tries to start a process where Redis does not answer."""
 
 POLL_S = 0.25
-"""Seconds between looks at `until`."""
+"""Seconds between calls of `until`."""
 
-BEHIND_S = 0.05
-"""Seconds without a line after which there is none on its way."""
+DRAIN_S = 0.05
+"""Seconds without a line after which no more lines are expected."""
 
 KILLED_S = 5.0
-"""Seconds that killed processes get to vanish."""
+"""Seconds that killed processes get to end."""
 
-CANNOT = frozenset({EXIT_LOAD_FAILED, UsageError.exit_code})
-"""Exit statuses of a worker that would fare no better a second time: its model does not load, or a setting is wrong."""
+CANNOT_LOAD = frozenset({EXIT_LOAD_FAILED, UsageError.exit_code})
+"""Exit statuses of a worker that would fail again: its model does not load, or a setting is wrong."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -44,9 +46,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Supervisor:
     """Starts a layout's workers and one collector, and keeps them running until told to stop.
 
-    A context manager: leaving it stops everything. `environment` is what the children get on top of this process's
-    own environment; without `collector` there is none, for it runs elsewhere; `say` takes finished log lines; `clock`
-    counts seconds. Use it in the main thread.
+    A context manager: leaving it stops everything. The child processes get `environment` on top of this process's own;
+    without `collector` no collector is started, for one runs elsewhere; `say` takes finished log lines; `clock` counts
+    seconds. Use it in the main thread.
     """
 
     def __init__(  # noqa: PLR0913 - three things to supervise, the rest have defaults
@@ -63,15 +65,15 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._say = say or get_logger().info
+        self._say = say or log_line
         self._clock = clock
-        self._desk = Desk(settings, layout, registry, self._say)
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._box = Box(settings, layout, registry, self._say)
+        self._events: SimpleQueue[ProcessEvent] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
         commands = worker_command, collector_command if collector else None
-        told = {**(environment or {}), LEASE: self._desk.lease_name}
-        self._posts = make_posts(settings, layout, self._desk.roster.workers, told, commands)
+        environment = {**(environment or {}), LEASE: self._box.lease_name}
+        self._processes = make_processes(settings, layout, self._box.workers, environment, commands)
 
     def __enter__(self) -> Supervisor:
         return self
@@ -82,12 +84,12 @@ class Supervisor:
         self.stop()
 
     def register(self) -> list[WorkerInfo]:
-        """Enter all workers into the registry as "loading": a batch can be dealt to them before they are ready.
+        """Enter all workers into the registry as "loading": a batch can be assigned to them before they are ready.
 
         Raises `BoxTaken` if another launcher runs this box's workers.
         """
-        self._desk.open()
-        return self._desk.roster.workers
+        self._box.open()
+        return self._box.workers
 
     def start(self) -> None:
         """Start everything at once; registers the workers if that was not done."""
@@ -95,15 +97,15 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
-        if self._desk.roster.workers:
-            self._say(f"[Main] Launching {len(self._desk.roster.workers)} workers...")
-        for post in self._posts:
-            self._launch(post)
+        if self._box.workers:
+            self._say(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
+        for process in self._processes:
+            self._launch(process)
 
     def run(self, until: Callable[[], bool] | None = None) -> signal.Signals | None:
-        """Keep everything running until `until()` is true, or until a signal says to stop, which is then returned.
+        """Keep everything running until `until()` is true, or until a stop signal arrives, which is then returned.
 
-        `until` is asked four times a second. Raises, with everything stopped, `LoadFailed` if no worker can load its
+        `until` is called four times a second. Raises, with everything stopped, `LoadFailed` if no worker can load its
         model, and `BoxTaken` if another launcher has taken the box.
         """
         until_due = self._clock()
@@ -113,7 +115,7 @@ class Supervisor:
             if until is not None:
                 if now >= until_due:
                     if until():
-                        self._pass_on_the_rest()
+                        self._drain_lines()
                         return None
                     until_due = now + POLL_S
                 dues.append(until_due)
@@ -123,48 +125,47 @@ class Supervisor:
                 case Ended() as end:
                     self._replace(end)
                 case signal.Signals() as number:
-                    patience = f"{self._settings.stop_s:g} s"
-                    self._say(f"[Main] {number.name}: stopping within {patience}; a second signal kills at once")
+                    self._say(Event.STOPPING.line(signal=number.name, stop_s=self._settings.stop_s))
                     return number
 
     def kill(self) -> None:
-        """Kill all children: for when there is no work left to lose, since Celery takes two seconds to stop."""
-        for post in self._posts:
-            if post.child:
-                post.child.kill()
+        """Kill all child processes: for when there is no work left to lose, since Celery takes two seconds to stop."""
+        for process in self._processes:
+            if process.child:
+                process.child.kill()
         self.stop()
 
     def stop(self) -> None:
-        """Stop all children, kill those that take too long, and take the workers out of the registry.
+        """Stop all child processes, kill those that take too long, and take the workers out of the registry.
 
         A signal that arrives meanwhile kills at once.
         """
-        for post in self._posts:
-            post.due = None
-            if not post.child:
+        for process in self._processes:
+            process.due = None
+            if not process.child:
                 continue
-            if post.is_worker and self._desk.roster.is_loading(post.holder):
-                post.child.kill()  # Celery would wait for the model; there is no work to lose
+            if process.is_worker and self._box.is_loading(process.name):
+                process.child.kill()  # Celery would wait for the model; there is no work to lose
             else:
-                post.child.stop()
-        self._desk.keep(self._settings.stop_s + KILLED_S)
+                process.child.stop()
+        self._box.hold(self._settings.stop_s + KILLED_S)
         deadline, killed = self._clock() + self._settings.stop_s, False
-        while running := [post.child for post in self._posts if post.child]:
+        while running := [process.child for process in self._processes if process.child]:
             names = ", ".join(f"{child.title} (process {child.pid})" for child in running)
             match self._next(deadline):
                 case Line() as line:
                     self._pass_on(line)
                 case Ended() as end:
-                    self._desk.ended(self._vacate(end).holder)
+                    self._box.ended(self._clear_child(end).name)
                 case _ if not killed:
-                    self._say(f"[Main] Killing {names}")
+                    self._say(Event.KILLING.line(processes=names))
                     for child in running:
                         child.kill()
                     deadline, killed = self._clock() + KILLED_S, True
                 case None:
-                    self._say(f"[Main] Killed, but still there: {names}")
+                    self._say(Event.KILLED_BUT_ALIVE.line(processes=names))
                     break
-        self._desk.close()
+        self._box.close()
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -172,7 +173,7 @@ class Supervisor:
         # SimpleQueue.put, unlike Queue.put, may be entered again while the interrupted code is in it.
         self._events.put(signal.Signals(number))
 
-    def _next(self, due: float) -> Event | None:
+    def _next(self, due: float) -> ProcessEvent | None:
         """The next event; None if none comes before `due`."""
         try:
             return self._events.get(timeout=max(0.0, due - self._clock()))
@@ -182,96 +183,96 @@ class Supervisor:
     def _pass_on(self, line: Line) -> None:
         self._say(passed_on(line.child.title, line.text))
 
-    def _pass_on_the_rest(self) -> None:
-        """Pass on what was said before `until` came true: the children's reader threads may be a moment behind."""
-        while isinstance(event := self._next(self._clock() + BEHIND_S), Line):
+    def _drain_lines(self) -> None:
+        """Pass on lines that were written before `until` came true: the reader threads may be a moment behind."""
+        while isinstance(event := self._next(self._clock() + DRAIN_S), Line):
             self._pass_on(event)
         if event is not None:
             self._events.put(event)
 
-    def _launch(self, post: Post) -> None:
-        if not self._desk.make_ready(post.holder):
-            post.due = self._clock() + AGAIN_S
+    def _launch(self, process: ManagedProcess) -> None:
+        if not self._box.prepare_start(process.name):
+            process.due = self._clock() + RETRY_START_S
             return
-        if post.announcement:
-            self._say(post.announcement)
-        post.due, post.started, post.finding = None, self._clock(), None
+        if process.announcement:
+            self._say(process.announcement)
+        process.due, process.started, process.unhealthy = None, self._clock(), None
         try:
-            post.child = Child(post.title, post.command, post.environment, self._events)
+            process.child = Child(process.title, process.command, process.environment, self._events)
         except OSError as error:
-            self._launch_later(post, f"could not be started: {error}")
+            self._launch_later(process, f"could not be started: {error}")
 
-    def _launch_later(self, post: Post, what: str) -> None:
+    def _launch_later(self, process: ManagedProcess, what: str) -> None:
         now = self._clock()
-        delay = post.backoff.delay_s(ran_s=now - post.started)
-        post.due = now + delay
-        self._desk.ended(post.holder)
-        self._say(f"[Main] {post.title} {what}; starting it again in {delay:g} s")
+        delay = process.backoff.delay_s(ran_s=now - process.started)
+        process.due = now + delay
+        self._box.ended(process.name)
+        self._say(Event.RESTARTING.line(title=process.title, reason=what, delay_s=delay))
 
     def _launch_due(self, now: float) -> float:
-        """Start what is due; returns when the next start is."""
-        for post in self._posts:
-            if post.due is not None and now >= post.due:
-                self._launch(post)
-        return min((post.due for post in self._posts if post.due is not None), default=float("inf"))
+        """Start the processes that are due; returns when the next start is due."""
+        for process in self._processes:
+            if process.due is not None and now >= process.due:
+                self._launch(process)
+        return min((process.due for process in self._processes if process.due is not None), default=float("inf"))
 
     def _beat(self, now: float) -> float:
-        """Send heartbeats and look for signs of life if that is due; returns when it is next."""
+        """Call `Box.beat` if it is due, and kill unhealthy processes; returns when it is due next."""
         if now >= self._beat_due:
             try:
-                found = self._desk.beat([post.holder for post in self._posts], now)
+                unhealthy = self._box.beat([process.name for process in self._processes], now)
             except BoxTaken:
-                self._desk.abandon()
+                self._box.abandon()
                 self.kill()
                 raise
-            for post in self._posts:
-                if post.holder in found and post.child and not post.finding:
-                    self._kill_for(post, post.child, found[post.holder])
-            self._beat_due = now + self._desk.beat_s
+            for process in self._processes:
+                if process.name in unhealthy and process.child and not process.unhealthy:
+                    self._kill_unhealthy(process, process.child, unhealthy[process.name])
+            self._beat_due = now + self._box.beat_s
         return self._beat_due
 
-    def _kill_for(self, post: Post, child: Child, finding: Finding) -> None:
-        self._say(f"[Main] {post.title} {finding.reason}: killing it")
-        post.finding = finding
+    def _kill_unhealthy(self, process: ManagedProcess, child: Child, unhealthy: Unhealthy) -> None:
+        self._say(Event.KILLING_UNHEALTHY.line(title=process.title, reason=unhealthy.reason))
+        process.unhealthy = unhealthy
         child.kill()
 
-    def _vacate(self, end: Ended) -> Post:
-        post = next(post for post in self._posts if post.child is end.child)
-        post.child = None
-        return post
+    def _clear_child(self, end: Ended) -> ManagedProcess:
+        process = next(process for process in self._processes if process.child is end.child)
+        process.child = None
+        return process
 
     def _replace(self, end: Ended) -> None:
-        post = self._vacate(end)
-        how = "was killed" if post.finding else end.how
-        if post.is_worker:
-            post.failed_loads = post.failed_loads + 1 if self._desk.roster.never_loaded(post.holder) else 0
+        process = self._clear_child(end)
+        how = "was killed" if process.unhealthy else end.how
+        if process.is_worker:
+            process.failed_loads = process.failed_loads + 1 if self._box.never_loaded(process.name) else 0
             reason = ""
-            if end.status in CANNOT:
-                said = self._desk.roster.error(post.holder) or end.child.last_line or "it did not say why"
-                if self._desk.roster.is_broken(post.holder):
-                    self._give_up(post, f"is broken: {' '.join(said.split())}")
+            if end.status in CANNOT_LOAD:
+                error = self._box.error(process.name) or end.child.last_line or "it did not say why"
+                if self._box.is_broken(process.name):
+                    self._give_up(process, f"is broken: {' '.join(error.split())}")
                     return
-                if self._desk.roster.has_loaded(post.holder) and post.failed_loads < HOPELESS:
-                    # What was killed may hold the card's memory for a while.
-                    how = f"did not load its model again: {' '.join(said.split())}"
+                if self._box.has_loaded(process.name) and process.failed_loads < MAX_FAILED_LOADS:
+                    # A killed process may hold the card's memory for a while.
+                    how = f"did not load its model again: {' '.join(error.split())}"
                 else:
-                    reason = said
-            elif post.finding and post.finding.is_hopeless:
-                reason = f"it {post.finding.reason}"
-            elif post.failed_loads >= HOPELESS:
-                reason = f"it died {HOPELESS} times before it had loaded; at last it {how}"
+                    reason = error
+            elif process.unhealthy and process.unhealthy.is_permanent:
+                reason = f"it {process.unhealthy.reason}"
+            elif process.failed_loads >= MAX_FAILED_LOADS:
+                reason = f"it died {MAX_FAILED_LOADS} times before it had loaded; at last it {how}"
             if reason:
-                self._give_up(post, f"cannot load its model: {' '.join(reason.split())}")
+                self._give_up(process, f"cannot load its model: {' '.join(reason.split())}")
                 return
-        self._launch_later(post, how)
+        self._launch_later(process, how)
 
-    def _give_up(self, post: Post, why: str) -> None:
-        """Go on without a worker that will never work, as long as there are others."""
-        self._desk.ended(post.holder)
-        self._posts.remove(post)
-        what = f"{post.title} {why}"
-        if not any(other.is_worker for other in self._posts):
+    def _give_up(self, process: ManagedProcess, why: str) -> None:
+        """Go on without a worker that cannot work, as long as there are others."""
+        self._box.ended(process.name)
+        self._processes.remove(process)
+        what = f"{process.title} {why}"
+        if not any(other.is_worker for other in self._processes):
             self.stop()
             raise LoadFailed(what)
-        self._desk.give_up(post.holder, why)
-        self._say(f"[Main] {what}; the others take over its queue")
+        self._box.give_up(process.name, why)
+        self._say(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))

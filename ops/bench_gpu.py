@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.engine_bench.children import checkpoints, in_child, settle
+from ops.engine_bench.children import checkpoints, in_child, set_environment
 from ops.engine_bench.table import Report, machine
 
 
@@ -51,7 +51,7 @@ def main() -> int:
         print("error: torch finds no GPU; to try the measurements, give --device cpu --preset tiny", file=sys.stderr)
         return 1
     plan = PLANS[options.preset].on(options.device)
-    settle(threads=max(1, len(os.sched_getaffinity(0)) // max(plan.workers)))
+    set_environment(threads=max(1, len(os.sched_getaffinity(0)) // max(plan.workers)))
     report = Report(f"`python ops/bench_gpu.py --preset {options.preset}`, {machine()}, {card(options.device)}")
     with checkpoints() as made:
         for measure in measurements(plan, made):

@@ -9,8 +9,8 @@ import pytest
 import structlog
 from redis import Redis
 
-from cloner.embedded import embedded_redis
-from cloner.redisconn import connect
+from cloner.state.connection import connect
+from cloner.state.embedded import embedded_redis
 
 # Several tests at once have more threads than there are cores: one that waits for the others of its product must not
 # spin on a core that those need. For the processes that tests start, too.

@@ -1,20 +1,20 @@
-"""What speaks: engines behind one protocol. Only here is torch imported, and only when a real engine is made."""
+"""Engines behind one protocol. Only this package imports torch, and only when a real engine is made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloner.errors import MissingPackage
+from cloner.engine.packages import worker_packages
 from cloner.settings import EngineName, Settings
 
 if TYPE_CHECKING:
-    from cloner.engine.base import Audio, Codes, Engine  # they import numpy
+    from cloner.audio import Audio, Codes  # these modules import numpy
+    from cloner.engine.base import Engine
 
 
 def check_engine(settings: Settings) -> None:
-    """Look whether the files that the engine will load are there, before the long imports. Raises `LoadFailed`."""
+    """Check that the files that the engine will load exist, before the long imports. Raises `LoadFailed`."""
     if settings.engine is not EngineName.FAKE:
         from cloner.engine.checkpoint import check_checkpoint
 
@@ -25,8 +25,8 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
     """The engine that the settings name, not loaded yet.
 
     `device` is the worker's label, "cpu" or "cuda:N" with the box's own number of the GPU; a worker is pinned to
-    its GPU and sees no other, so the number does not matter here. It may use `memory_gb` of its memory, or what the
-    settings say. Raises `MissingPackage`.
+    its GPU and sees no other, so the number is ignored. `memory_gb` limits the memory that the engine may use, by
+    default to the setting. Raises `MissingPackage`.
     """
     if settings.engine is EngineName.FAKE:
         from cloner.engine.fake import FakeEngine
@@ -38,14 +38,15 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
         if settings.engine is EngineName.UPSTREAM:
             from cloner.engine.upstream import UpstreamEngine
         else:
-            from cloner.engine.batched import BatchedEngine, Options
-    on, precision = torch.device("cpu"), torch.float32
+            from cloner.engine.batched import BatchedEngine
+            from cloner.engine.pipeline import Options
+    torch_device, precision = torch.device("cpu"), torch.float32
     if device.startswith("cuda"):
-        on, precision = torch.device("cuda"), torch.bfloat16
+        torch_device, precision = torch.device("cuda"), torch.bfloat16
     if settings.engine is EngineName.UPSTREAM:
-        return UpstreamEngine(settings.checkpoint_dir, on, precision)
+        return UpstreamEngine(settings.checkpoint_dir, torch_device, precision)
     options = Options(memory_gb or settings.model_memory_gb, settings.slots, settings.deterministic)
-    return BatchedEngine(settings.checkpoint_dir, on, precision, options)
+    return BatchedEngine(settings.checkpoint_dir, torch_device, precision, options)
 
 
 def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[Codes]:
@@ -59,29 +60,16 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
     with worker_packages():
         import torch
 
-        from cloner.engine.batched import CODEC_FRAMES
-        from cloner.engine.codec import CodecEncoder
+        from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return CodecEncoder(settings.checkpoint_dir, device, CODEC_FRAMES).encode(recordings)
 
 
 def codec_identity(settings: Settings) -> str:
-    """A name for what makes codes of recordings: the fake engine, or the checkpoint's codec."""
+    """Identifies the codec that encodes recordings: the fake engine, or the checkpoint's codec by size and time."""
     if settings.engine is EngineName.FAKE:
         return str(EngineName.FAKE)
-    from cloner.engine.checkpoint import CODEC_WEIGHTS
+    from cloner.engine.checkpoint_files import CODEC_WEIGHTS
 
     weights = (settings.checkpoint_dir / CODEC_WEIGHTS).stat()
     return f"{settings.checkpoint_dir.resolve().name}-{weights.st_size:x}-{weights.st_mtime_ns:x}"
-
-
-@contextmanager
-def worker_packages() -> Iterator[None]:
-    """Turn a failed import of torch, fish-speech or what they need into a `MissingPackage` that says how to install."""
-    try:
-        yield
-    except ImportError as error:
-        raise MissingPackage(
-            f"a package that a worker needs is missing or does not fit ({error}): run `make setup`, or"
-            " `pip install '.[worker]'` and `pip install --no-deps -r ops/fish-speech.txt`"
-        ) from error

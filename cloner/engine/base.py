@@ -1,8 +1,7 @@
-"""What a worker asks of a model: the `Engine` protocol and the values that cross it.
+"""The interface between a worker and a model: the `Engine` protocol and the values that cross it.
 
-An engine gets a whole chunk at a time, of one or several speakers, and gives the segments back in whatever
-order they finish. So an engine that speaks one text after another and one that decodes 64 at once stand
-behind the same four methods.
+An engine gets a whole chunk at a time, of one or several speakers, and yields each segment as it finishes. So an engine
+that generates one text after another and one that decodes 64 at once have the same four methods.
 """
 
 from __future__ import annotations
@@ -14,29 +13,14 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cloner.audio import Audio, Codes
 from cloner.batch import Generation
-
-SAMPLE_RATE = 44_100
-"""Sample rate of fish-speech's codec, Hz."""
-
-FRAMES_PER_CHARACTER = 1.4
-"""About 15 characters a second, as people speak."""
-
-FRAME_SAMPLES = 2048
-"""Samples in a frame: 44100 / 2048 = 21.53 frames a second."""
-
-Codes = NDArray[np.int32]
-"""Codec tokens, ``[codebooks, frames]``."""
-
-Audio = NDArray[np.float32]
-"""Mono samples in -1..1, ``[samples]``, at `SAMPLE_RATE`."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker's reference as an engine uses it: codes ``[codebooks, frames]`` and what they say."""
+    """A speaker's reference as an engine uses it: codes ``[codebooks, frames]`` and their transcript."""
 
     codes: Codes
     text: str
@@ -54,8 +38,8 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One segment to speak. `seed` is the segment's own, whichever worker or slot speaks it."""
+class SpeechRequest:
+    """One segment to generate. `seed` belongs to the segment: it does not depend on the worker or the slot."""
 
     segment: int
     text: str
@@ -65,18 +49,18 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SegmentAudio:
     """A segment's audio, ``[samples]`` at `SAMPLE_RATE`, and the number of frames it was decoded from."""
 
     segment: int
     audio: Audio
     frames: int
     truncated: bool = False
-    """Whether it was cut at its greatest number of frames, before the model ended it."""
+    """True if the segment reached its maximum number of frames before the model ended it."""
 
 
 @dataclass(frozen=True)
-class NotSpoken:
+class SegmentFailure:
     """A segment that failed: a short code for programs and a sentence for people."""
 
     segment: int
@@ -84,24 +68,30 @@ class NotSpoken:
     message: str
 
 
-Say = Callable[[str], None]
-"""Takes one log line, without prefix."""
+SpeechResult = SegmentAudio | SegmentFailure
 
 
-class Watch(Protocol):
-    """Who looks after a chunk while an engine speaks it. An engine calls it from any of its threads."""
+LogFunction = Callable[[str], None]
+"""Logs one line, given without prefix."""
+
+StopCheck = Callable[[], bool]
+"""Returns True if the work is to be abandoned. Called at every step, so it must return at once."""
+
+
+class ChunkObserver(Protocol):
+    """Follows the progress of a chunk and can stop it. An engine calls it from any of its threads."""
 
     def started(self, segment: int) -> None:
-        """The segment is taken in hand: should the process die now, it may have been this one's fault."""
+        """The segment is in flight from now on: if the process dies, the segment may be the cause."""
         ...
 
     def stopped(self) -> bool:
-        """Whether to drop what is not finished and to end. Asked at every step, so it must answer at once."""
+        """Whether to drop unfinished segments and return. Called at every step, so it must return at once."""
         ...
 
 
-class Unwatched:
-    """Nobody looks: a chunk that is spoken to its end."""
+class NullObserver:
+    """Ignores progress and never stops the chunk."""
 
     def started(self, segment: int) -> None: ...
 
@@ -109,7 +99,7 @@ class Unwatched:
         return False
 
 
-UNWATCHED = Unwatched()
+NULL_OBSERVER = NullObserver()
 
 
 class Engine(Protocol):
@@ -119,7 +109,7 @@ class Engine(Protocol):
     """Name in settings and registry."""
 
     slots: int
-    """Segments decoded at the same time; after `load` it only changes where memory runs out."""
+    """Segments decoded at the same time. After `load` it changes only if memory runs out."""
 
     @property
     def cache_gb(self) -> float:
@@ -128,26 +118,28 @@ class Engine(Protocol):
 
     @property
     def steps(self) -> int:
-        """Grows with every sign of work; that of an engine which hangs stands still. Read from another thread."""
+        """Number of units of work done. It stands still while the engine hangs. Read from another thread."""
         ...
 
-    def load(self, say: Say) -> None:
-        """Load the models, saying each one's line before it. Raises `LoadFailed` with a one-line reason."""
+    def load(self, log: LogFunction) -> None:
+        """Load the models, logging one line before each. Raises `LoadFailed` with a one-line reason."""
         ...
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
-        """Codes of reference recordings. Raises `BadReference` where one cannot be used."""
+        """Codes of reference recordings. Raises `BadReference` if a recording cannot be used."""
         ...
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
-        """Speak a chunk; exactly one answer a line, in any order, unless it is stopped: then what is not finished is
-        dropped.
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Generator[SpeechResult, None, None]:
+        """Generate a chunk: exactly one result a request, in any order. If `observer` stops it, unfinished segments
+        are dropped.
 
-        Lines may be drawn one by one, when their turn comes: an engine with one slot holds one speaker's
-        voice at a time. A line that fails is a `NotSpoken`; an exception means that the engine is broken.
+        Requests may be drawn one by one, when a slot is free for them: an engine with one slot holds one speaker's
+        voice at a time. A request that fails yields a `SegmentFailure`; an exception means that the engine is broken.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the models."""
+        """Release the models."""
         ...

@@ -1,8 +1,8 @@
-"""The engine: many segments at once through one model, on slots that are never empty while a text waits.
+"""The batched engine: many segments at once through one model, in slots that are never empty while a text waits.
 
-Three stages, each with its file: references and texts become prompts (`prompt.py`, `prefixes.py`), the scheduler
-decodes them together (`scheduler.py`), the codec makes audio (`codec.py`). Decoding has a thread of its own, so it does
-not wait while the caller writes files.
+Three stages: references and texts become prompts (`prompt.py`, `prefix_cache.py`), the scheduler decodes them together
+(`scheduler.py`), the codec makes audio (`codec_stage.py`). Decoding has a thread of its own, so it does not wait while
+the caller writes files.
 """
 
 from __future__ import annotations
@@ -16,41 +16,21 @@ from threading import Event
 
 import torch
 
-from cloner.engine import fish
-from cloner.engine.base import UNWATCHED, Audio, Codes, Line, NotSpoken, Say, Spoken, Watch
-from cloner.engine.cache import Cache, position_bytes
+from cloner.audio import Audio, Codes
+from cloner.engine.base import (
+    NULL_OBSERVER,
+    ChunkObserver,
+    LogFunction,
+    SegmentFailure,
+    SpeechRequest,
+    SpeechResult,
+)
 from cloner.engine.checkpoint import check_checkpoint
-from cloner.engine.codec import CodecDecoder, CodecEncoder
-from cloner.engine.codec_stage import CodecStage
-from cloner.engine.decoder import Decoder
-from cloner.engine.memory import GB, Memory, free_bytes, plan_cache, used_bytes, work_bytes
-from cloner.engine.model import Model
-from cloner.engine.prefixes import Prefixes
-from cloner.engine.prompt import Prompts
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.stepper import Stepper
+from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
+from cloner.engine.memory import GB
+from cloner.engine.pipeline import Options, Pipeline, load_pipeline
 from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
-
-Answer = Spoken | NotSpoken
-
-SLOT_POSITIONS = 2048
-"""Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
-
-CODEC_FRAMES = 512
-"""Frames, padding included, that the codec takes at once: 1.6 MB each in half precision, at the published size."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """At most `slots`, as many as `memory_gb` holds beside the models. With `deterministic`, exactly so many, and a
-    segment's codes do not depend on its neighbours. `resampling` is off only to compare with an upstream that does
-    not draw repeated tokens again."""
-
-    memory_gb: float
-    slots: int
-    deterministic: bool = False
-    resampling: bool = True
 
 
 class BatchedEngine:
@@ -64,29 +44,35 @@ class BatchedEngine:
         self._device = device
         self._precision = precision
         self._options = options
+        self._pipeline: Pipeline | None = None
         self._encoder: CodecEncoder | None = None
-        self._answers = self._encoded = 0
-        # A captured graph belongs to the thread that made it, so everything on the device happens here.
+        self._results = 0
+        self._encoded = 0
+        # A captured graph belongs to the thread that captured it, so this thread does all work on the device.
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
 
     @property
+    def pipeline(self) -> Pipeline:
+        """The loaded models. Raises `RuntimeError` before `load` and after `close`."""
+        if self._pipeline is None:
+            raise RuntimeError("the engine is not loaded")
+        return self._pipeline
+
+    @property
     def cache_gb(self) -> float:
-        scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        return (scheduler.decoder.cache.nbytes + scheduler.prefixes.room) / GB if scheduler else 0.0
+        pipeline = self._pipeline
+        return pipeline.cache_bytes / GB if pipeline else 0.0
 
     @property
     def steps(self) -> int:
-        scheduler: Scheduler | None = self.__dict__.get("scheduler")
-        if scheduler is None:
-            return 0
-        read = scheduler.prefixes.computed + self._encoded
-        return scheduler.use.steps + read + self._stage.pieces + self._answers
+        pipeline = self._pipeline  # read once: another thread may close the engine
+        return (pipeline.steps if pipeline else 0) + self._encoded + self._results
 
-    def load(self, say: Say) -> None:
+    def load(self, log: LogFunction) -> None:
         check_checkpoint(self._checkpoint_dir)
         check_device(self._device)
         try:
-            self._decoding.submit(self._load, say).result()
+            self._decoding.submit(self._load, log).result()
         except torch.OutOfMemoryError:
             raise LoadFailed("the models do not fit into the GPU's memory: start fewer workers on it") from None
 
@@ -96,98 +82,72 @@ class BatchedEngine:
         except torch.AcceleratorError as error:
             raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Answer, None, None]:
-        """All lines are drawn at once: the longest are spoken first. Closing the iterator stops within a step."""
-        drawn = list(lines)
-        answers: SimpleQueue[Answer | None] = SimpleQueue()
-        stopped = Event()
-        work = self._decoding.submit(self._speak, drawn, answers.put, _Ended(watch, stopped))
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Generator[SpeechResult, None, None]:
+        """All requests are drawn at once, since the longest are decoded first. Closing the generator stops the chunk
+        within a step."""
+        drawn = list(requests)
+        results: SimpleQueue[SpeechResult | None] = SimpleQueue()
+        closed = Event()
+        work = self._decoding.submit(self._speak, drawn, results.put, _ClosableObserver(observer, closed))
         try:
-            while (answer := answers.get()) is not None:
-                self._answers += 1
-                yield answer
+            while (result := results.get()) is not None:
+                self._results += 1
+                yield result
         finally:
-            stopped.set()
+            closed.set()
             work.result()
 
     def close(self) -> None:
         self._decoding.shutdown(wait=True)
-        self._encoder = None
-        for name in ("scheduler", "_stage"):
-            self.__dict__.pop(name, None)
+        self._encoder = self._pipeline = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _load(self, say: Say) -> None:
-        options = self._options
-        before = used_bytes(self._device)
-        # It plans anew for each shape, and prompts hardly ever have the same; the other ways of attention do not.
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        say("Loading Text2Semantic model...")
-        upstream = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
-        model = Model(upstream)
-        prompts = Prompts(upstream.tokenizer, model.positions)
-        del upstream
-        say("Loading DAC model...")
-        codec = CodecDecoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
-        self._stage = CodecStage(codec)
-        size = plan_cache(
-            Memory(
-                int(options.memory_gb * GB),
-                used=used_bytes(self._device) - before,
-                free=free_bytes(self._device),
-                work=work_bytes(self._device),
-            ),
-            position_bytes(model.slow, self._precision),
-            min(SLOT_POSITIONS, model.positions),
-            options.slots,
-            exactly=options.deterministic,
-        )
-        say(size.line())
-        self.slots = size.slots
-        cache = Cache(model.slow, size.slots * size.positions, self._precision, self._device)
-        cache.shape(size.positions)
-        longest = min(codec.longest_frames, model.positions)
-        decoder = Decoder(model, cache, size.slots, longest, resampling=options.resampling)
-        stepper = Stepper(decoder, size.slots, deterministic=options.deterministic)
-        prefixes = Prefixes(decoder, prompts, size.prefix_bytes)
-        self.scheduler = Scheduler(decoder, stepper, prompts, prefixes, size.positions, longest, options.deterministic)
-        stepper.warm_up()
+    def _load(self, log: LogFunction) -> None:
+        self._pipeline = load_pipeline(self._checkpoint_dir, self._device, self._precision, self._options, log)
+        self.slots = self._pipeline.scheduler.step_runner.slots
 
     def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
-        if self._encoder is None:  # most batches bring codes, and never need it
+        if self._encoder is None:  # most batches bring codes, and do not need it
             self._encoder = CodecEncoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
         codes = self._encoder.encode(recordings)
         self._encoded += len(recordings)
         return codes
 
-    def _speak(self, lines: list[Line], answer: Callable[[Answer | None], None], watch: Watch) -> None:
-        """In the decoding thread: answer every line, then None."""
-        self._stage.begin(watch.stopped)
+    def _speak(
+        self,
+        requests: list[SpeechRequest],
+        on_result: Callable[[SpeechResult | None], None],
+        observer: ChunkObserver,
+    ) -> None:
+        """In the decoding thread: call `on_result` with each result, then with None."""
+        scheduler, codec_stage = self.pipeline.scheduler, self.pipeline.codec_stage
+        codec_stage.begin(observer.stopped)
         try:
-            for item in self.scheduler.run(lines, watch):
-                if isinstance(item, NotSpoken):
-                    answer(item)
+            for result in scheduler.run(requests, observer):
+                if isinstance(result, SegmentFailure):
+                    on_result(result)
                 else:
-                    self._stage.add(item, answer)
+                    codec_stage.add(result, on_result)
         finally:
-            self.slots = self.scheduler.stepper.most_slots
+            self.slots = scheduler.step_runner.current_slots
             try:
-                self._stage.finish()
+                codec_stage.finish()
             finally:
-                answer(None)
+                on_result(None)
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """A watch that also stops when nobody takes answers any more."""
+class _ClosableObserver:
+    """Also stops the chunk when the caller has closed the generator of results."""
 
-    watch: Watch
-    nobody: Event
+    observer: ChunkObserver
+    closed: Event
 
     def started(self, segment: int) -> None:
-        self.watch.started(segment)
+        self.observer.started(segment)
 
     def stopped(self) -> bool:
-        return self.nobody.is_set() or self.watch.stopped()
+        return self.closed.is_set() or self.observer.stopped()

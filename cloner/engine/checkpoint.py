@@ -12,32 +12,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cloner.engine import worker_packages
+from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG, FILES, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.packages import worker_packages
 from cloner.engine.presets import CONFIGS, SMALL_CODEC, Preset, vocabulary
 from cloner.errors import BadSetting, ClonerError, LoadFailed, MissingPackage, UsageError
 
-__all__ = ["Preset", "check_checkpoint", "init_checkpoint", "pull_checkpoint"]
-
-CONFIG = "config.json"
-MODEL_WEIGHTS = "model.pth"
-TOKENIZER = "tokenizer.tiktoken"
-SPECIAL_TOKENS = "special_tokens.json"
-CODEC_WEIGHTS = "codec.pth"
-FILES = (CONFIG, MODEL_WEIGHTS, TOKENIZER, SPECIAL_TOKENS, CODEC_WEIGHTS)
-"""What fish-speech publishes, and loads."""
-
-CODEC_SIZES = "codec.json"
-"""Beside `FILES` where the codec is not upstream's: the sizes in which it differs from ``modded_dac_vq.yaml``."""
-
 PUBLISHED = {"openaudio-s1-mini": "fishaudio/openaudio-s1-mini"}
-"""Checkpoints that are fetched by a short name."""
+"""Checkpoints that have a short name."""
 
 PARTIAL = ".partial"
-"""Where `init_checkpoint` writes before it moves the files up."""
+"""Subfolder where `init_checkpoint` writes before it moves the files up."""
 
 
 def check_checkpoint(directory: Path) -> None:
-    """Raise `LoadFailed` unless all files of a checkpoint are in `directory`; it does not look into them."""
+    """Raise `LoadFailed` unless all files of a checkpoint are in `directory`. Their contents are not checked."""
     missing = _missing(directory)
     if not missing:
         return
@@ -51,8 +39,8 @@ def check_checkpoint(directory: Path) -> None:
 def pull_checkpoint(name: str, directory: Path) -> Path:
     """Fetch the checkpoint `name` from Hugging Face into `directory`, and return `directory`.
 
-    `name` is one of `PUBLISHED` or a full "owner/model". A pull that was interrupted goes on where it stopped.
-    Raises `UsageError`, `MissingPackage` or another `ClonerError` that says what to do.
+    `name` is one of `PUBLISHED` or a full "owner/model". An interrupted pull is resumed.
+    Raises `UsageError`, `MissingPackage` or another `ClonerError`, whose message says what to do.
     """
     repo = name if "/" in name else PUBLISHED.get(name)
     if repo is None:
@@ -60,13 +48,13 @@ def pull_checkpoint(name: str, directory: Path) -> Path:
     page = f"https://huggingface.co/{repo}"
     by_hand = f"or copy its folder by hand to {directory.absolute()}"
     try:
-        import huggingface_hub  # only this function needs it
+        import huggingface_hub  # imported here because only this function needs it
         from huggingface_hub import errors
     except ModuleNotFoundError:
         raise MissingPackage(
             f"huggingface-hub is not installed: run `pip install huggingface-hub`, {by_hand}"
         ) from None
-    if not (directory / ".cache" / "huggingface").is_dir():  # what an interrupted pull leaves
+    if not (directory / ".cache" / "huggingface").is_dir():  # an interrupted pull leaves it
         _check_empty(directory)
     try:
         huggingface_hub.snapshot_download(repo, local_dir=directory, allow_patterns=list(FILES))
@@ -81,13 +69,13 @@ def pull_checkpoint(name: str, directory: Path) -> Path:
         ) from None
     except errors.HFValidationError:
         raise BadSetting(f"{name!r} is not the name of a model: give it as owner/model") from None
-    except Exception as error:  # the hub lets through what its network library raises, and that changes
+    except Exception as error:  # the hub raises errors of its network library, and that library changes
         raise ClonerError(
             f"{repo} could not be fetched ({_first_line(error)}): check the network and the disk, and pull again;"
             f" {by_hand}"
         ) from error
     missing = _missing(directory)
-    if missing:  # the hub is content with what is there when it cannot be reached
+    if missing:  # without network, the hub accepts an incomplete folder
         raise ClonerError(
             f"{directory.absolute()} has no {', '.join(missing)} after the pull: check that the network is up and"
             f" that {page} is a checkpoint of fish-speech, and pull again"
@@ -98,9 +86,9 @@ def pull_checkpoint(name: str, directory: Path) -> Path:
 def init_checkpoint(directory: Path, preset: Preset, seed: int = 0) -> None:
     """Make a checkpoint of random weights in `directory`, which must be empty or absent.
 
-    It loads and runs like a published one, at the speed of its size, and speaks noise. The same preset and seed
-    give the same weights. What a killed init leaves behind is not taken for a checkpoint, and the next init
-    clears it. Raises `UsageError`, `MissingPackage` or another `ClonerError`.
+    It loads and runs like a published one, at the speed of its size, and generates noise. The same preset and seed
+    give the same weights. The files that a killed init leaves are not accepted as a checkpoint, and the next init
+    removes them. Raises `UsageError`, `MissingPackage` or another `ClonerError`.
     """
     _check_empty(directory)
     with worker_packages():
@@ -112,15 +100,15 @@ def init_checkpoint(directory: Path, preset: Preset, seed: int = 0) -> None:
         _describe(partial, preset, fish.special_tokens())
         random_weights.write(partial, seed)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):
-            path.rename(directory / path.name)  # the configuration last: without it, it is no checkpoint
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
+            path.rename(directory / path.name)  # the configuration last: the folder is no checkpoint without it
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         raise ClonerError(f"no checkpoint could be written to {directory.absolute()}: {_first_line(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _missing(directory: Path) -> list[str]:
-    paths = [directory / name for name in FILES]  # a pipe would be waited for, a device has no end
+    paths = [directory / name for name in FILES]  # no pipes and devices: reading them would block
     return [path.name for path in paths if not (path.is_file() and os.access(path, os.R_OK))]
 
 
@@ -139,7 +127,7 @@ def _check_empty(directory: Path) -> None:
 
 
 def _describe(directory: Path, preset: Preset, special_tokens: list[str]) -> None:
-    """Write all but the weights."""
+    """Write all files other than the weights."""
     words = list(vocabulary(preset))
     lines = [f"{base64.b64encode(word).decode()} {rank}\n" for rank, word in enumerate(words)]
     (directory / TOKENIZER).write_text("".join(lines), encoding="ascii")

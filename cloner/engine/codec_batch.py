@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cloner.engine.base import FRAME_SAMPLES, Audio
+from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
 
@@ -52,7 +52,7 @@ class HostBuffers:
         self.finite[begin : begin + len(finite)].copy_(finite, non_blocking=True)
 
     def wait(self) -> None:
-        """Until the copies are there."""
+        """StopWhen the copies are there."""
         if self.copied is not None:
             self.copied.synchronize()
 
@@ -88,7 +88,7 @@ class Batch:
         return first
 
     def wait(self) -> None:
-        """Until the samples are on the host."""
+        """StopWhen the samples are on the host."""
         if self.buffers is not None:
             self.buffers.wait()
 

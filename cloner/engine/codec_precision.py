@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.codec import LEAST_SNR_DB, CodecDecoder, snr_db
+from cloner.engine.codec import MIN_SNR_DB, CodecDecoder, snr_db
 from cloner.engine.gpu_codec import GpuCodec
 from cloner.engine.kernels.codec import TRITON, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec_tiles import PUBLISHED_CHANNELS, CodecTiles, codec_tiles
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 TRIAL_FRAMES = (40, 24)
 """Frames of the segments that are decoded together at load, and compared with upstream's."""
@@ -33,9 +34,9 @@ def load_codec_decoder(
             if codec is None:
                 break
             found = least_snr_db(codec, exact)
-            if found >= LEAST_SNR_DB:  # NaN is not
+            if found >= MIN_SNR_DB:  # NaN is not
                 return codec
-            get_logger().warning(f"The codec in {dtype} is {found:.0f} dB from fp32, less than {LEAST_SNR_DB:.0f}")
+            log_event(Event.CODEC_INEXACT, dtype=dtype, found_db=found, min_db=MIN_SNR_DB)
             del codec
     del upstream
     return CodecDecoder(checkpoint_dir, device, batch_frames)

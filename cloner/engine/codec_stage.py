@@ -9,93 +9,92 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from cloner.engine.base import UNWATCHED, NotSpoken, Spoken
-from cloner.engine.checks import NOT_NUMBERS
+from cloner.audio import NOT_NUMBERS
+from cloner.engine.base import NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.codec import CodecDecoder
-from cloner.engine.memory import ran_out
-from cloner.engine.scheduler import SegmentCodes
+from cloner.engine.memory import is_out_of_memory
+from cloner.engine.segment import SegmentCodes
 from cloner.errors import reason_of
 
-Take = Callable[[Spoken | NotSpoken], None]
-Stopped = Callable[[], bool]
+OnResult = Callable[[SegmentAudio | SegmentFailure], None]
 
 
 class CodecStage:
-    """On a GPU, a thread and a stream of its own, which take together whatever has been finished meanwhile. On a CPU
-    there are no idle cores to gain, so it runs where it is called."""
+    """On a GPU, a thread and a stream of its own, which decode together all segments that have finished since. A CPU
+    has no idle cores for a thread, so there the caller's thread decodes."""
 
     def __init__(self, codec: CodecDecoder) -> None:
         self._codec = codec
         self.pieces = 0
-        """Pieces of sound that were begun: grows with the work."""
-        self._waiting: deque[tuple[SegmentCodes, Take, torch.cuda.Event | None]] = deque()
-        self._stopped: Stopped = UNWATCHED.stopped
+        """Pieces of audio begun."""
+        self._waiting: deque[tuple[SegmentCodes, OnResult, torch.cuda.Event | None]] = deque()
+        self._stopped: StopCheck = NULL_OBSERVER.stopped
         self._thread: ThreadPoolExecutor | None = None
-        self._work: list[Future[None]] = []
+        self._futures: list[Future[None]] = []
         if codec.device.type == "cuda":
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
             self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
 
-    def begin(self, stopped: Stopped) -> None:
-        """A chunk begins; when it is `stopped`, what is not decoded is dropped within a piece of sound."""
+    def begin(self, stopped: StopCheck) -> None:
+        """Begin a chunk. When it is `stopped`, segments not decoded yet are dropped within a piece of audio."""
         self._stopped = stopped
 
-    def add(self, segment: SegmentCodes, take: Take) -> None:
-        """Decode a segment, now or soon, and hand the answer to `take`."""
+    def add(self, segment: SegmentCodes, on_result: OnResult) -> None:
+        """Decode a segment, now or soon, and call `on_result` with its result."""
         if self._thread is None:
-            self._waiting.append((segment, take, None))
+            self._waiting.append((segment, on_result, None))
             self._decode()
         else:
-            self._waiting.append((segment, take, torch.cuda.current_stream().record_event()))
-            self._work.append(self._thread.submit(self._decode_beside))
+            self._waiting.append((segment, on_result, torch.cuda.current_stream().record_event()))
+            self._futures.append(self._thread.submit(self._decode_on_stream))
 
     def finish(self) -> None:
-        """Wait until all that was added is answered. Raises what went wrong."""
-        work, self._work = self._work, []
-        for item in work:
-            item.result()
+        """Wait until every added segment has its result. Raises what went wrong in the thread."""
+        futures, self._futures = self._futures, []
+        for future in futures:
+            future.result()
 
-    def _decode_beside(self) -> None:
+    def _decode_on_stream(self) -> None:
         with torch.cuda.stream(self._stream):
             self._decode()
 
     def _decode(self) -> None:
-        """Decode what waits; nothing, if an earlier call has taken it along."""
+        """Decode all waiting segments. There are none if an earlier call has taken them."""
         batch = []
         while self._waiting:
-            segment, take, ready = self._waiting.popleft()
+            segment, on_result, ready = self._waiting.popleft()
             if ready is not None:
                 self._stream.wait_event(ready)
                 segment.codes.record_stream(self._stream)
-            batch.append((segment, take))
+            batch.append((segment, on_result))
         try:
-            self._answer(batch)
-        except torch.AcceleratorError:  # the device is gone, and with it whatever else would be tried on it
+            self._decode_batch(batch)
+        except torch.AcceleratorError:  # the device is lost: decoding one by one would fail as well
             raise
-        except (RuntimeError, MemoryError):  # what else torch raises, memory that ran out included
-            for one in batch:
-                self._answer_alone(one)
+        except (RuntimeError, MemoryError):  # whatever else torch raises, memory that ran out included
+            for item in batch:
+                self._decode_alone(item)
 
-    def _answer_alone(self, one: tuple[SegmentCodes, Take]) -> None:
+    def _decode_alone(self, item: tuple[SegmentCodes, OnResult]) -> None:
         """Decode a segment without the others, which may have been too much together."""
         try:
-            self._answer([one])
+            self._decode_batch([item])
         except torch.AcceleratorError:
             raise
         except (RuntimeError, MemoryError) as error:
-            segment, take = one
-            code = "out_of_memory" if ran_out(error) else "generation_failed"
-            take(NotSpoken(segment.line.segment, code, f"the codec broke: {reason_of(error)}"))
+            segment, on_result = item
+            code = "out_of_memory" if is_out_of_memory(error) else "generation_failed"
+            on_result(SegmentFailure(segment.request.segment, code, f"the codec broke: {reason_of(error)}"))
 
-    def _answer(self, batch: list[tuple[SegmentCodes, Take]]) -> None:
+    def _decode_batch(self, batch: list[tuple[SegmentCodes, OnResult]]) -> None:
         decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._before_piece))
         for place, audio in decoded:
-            segment, take = batch[place]
-            number = segment.line.segment
+            segment, on_result = batch[place]
+            number = segment.request.segment
             if np.isfinite(audio).all():
-                take(Spoken(number, audio, segment.codes.shape[1], segment.truncated))
+                on_result(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated))
             else:
-                take(NotSpoken(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+                on_result(SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
 
     def _before_piece(self) -> bool:
         self.pieces += 1

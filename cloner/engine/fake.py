@@ -1,4 +1,4 @@
-"""An engine without a model: it answers every text with tones. For tests, and for trying a fleet out."""
+"""An engine without a model: it generates tones for every text. For tests, and for trying a fleet out."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from time import monotonic, sleep
 
 import numpy as np
 
+from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, check_codes, check_recording
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.base import (
-    FRAME_SAMPLES,
-    FRAMES_PER_CHARACTER,
-    UNWATCHED,
-    Audio,
-    Codes,
-    Line,
-    NotSpoken,
-    Say,
-    Spoken,
-    Watch,
+    NULL_OBSERVER,
+    ChunkObserver,
+    LogFunction,
+    SegmentAudio,
+    SegmentFailure,
+    SpeechRequest,
+    SpeechResult,
 )
-from cloner.engine.checks import check_codes, check_recording
 from cloner.errors import SegmentFailed
+from cloner.events import Event
 
 SHORTEST_FRAMES = 11
 """Just over half a second."""
 
 STEP_S = 0.05
-"""Seconds that pass between two steps: a fake engine works in steps, too."""
+"""Seconds between two steps."""
 
 PARTIALS = 3
 POSITIONS = np.arange(FRAME_SAMPLES, dtype=np.int32)
@@ -42,7 +40,7 @@ class FakeEngine:
 
     A segment's audio depends on its voice, text, generation parameters and seed, and on nothing else. Its length
     grows with the text. Loading takes `load_s` seconds; up to `slots` segments take `segment_s` seconds together.
-    References are checked as a real engine checks them.
+    References are checked as in a real engine.
     """
 
     name = "fake"
@@ -54,34 +52,36 @@ class FakeEngine:
         self._load_s = load_s
         self._segment_s = segment_s
 
-    def load(self, say: Say) -> None:
-        say("Loading Text2Semantic model...")
-        self._work(self._load_s / 2, UNWATCHED)
-        say("Loading DAC model...")
-        self._work(self._load_s / 2, UNWATCHED)
+    def load(self, log: LogFunction) -> None:
+        log(Event.LOADING_TEXT2SEMANTIC.line())
+        self._work(self._load_s / 2, NULL_OBSERVER)
+        log(Event.LOADING_DAC.line())
+        self._work(self._load_s / 2, NULL_OBSERVER)
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         """Codes ``[10, ceil(samples / 2048)]`` that depend on the recording alone."""
         return [_codes(recording) for recording in recordings]
 
-    def speak(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Generator[Spoken | NotSpoken, None, None]:
-        waiting = iter(lines)
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Generator[SpeechResult, None, None]:
+        waiting = iter(requests)
         while together := list(islice(waiting, self.slots)):
-            for line in together:
-                watch.started(line.segment)
-            self._work(self._segment_s, watch)
-            for line in together:
-                if watch.stopped():
+            for request in together:
+                observer.started(request.segment)
+            self._work(self._segment_s, observer)
+            for request in together:
+                if observer.stopped():
                     return
                 self.steps += 1
-                yield _answer(line)
+                yield _generate(request)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
-    def _work(self, seconds: float, watch: Watch) -> None:
+    def _work(self, seconds: float, observer: ChunkObserver) -> None:
         end = monotonic() + seconds
-        while (left := end - monotonic()) > 0 and not watch.stopped():
+        while (left := end - monotonic()) > 0 and not observer.stopped():
             sleep(min(left, STEP_S))
             self.steps += 1
 
@@ -94,21 +94,21 @@ def _codes(recording: Audio) -> Codes:
     return random.integers(0, np.array(CODEBOOK_SIZES)[:, None], (len(CODEBOOK_SIZES), frames), dtype=np.int32)
 
 
-def _answer(line: Line) -> Spoken | NotSpoken:
+def _generate(request: SpeechRequest) -> SegmentAudio | SegmentFailure:
     try:
-        check_codes(line.voice.codes)
+        check_codes(request.voice.codes)
     except SegmentFailed as failure:
-        return NotSpoken(line.segment, failure.code, failure.message)
-    generation = line.generation
-    wanted = math.ceil(len(line.text) * FRAMES_PER_CHARACTER)
+        return SegmentFailure(request.segment, failure.code, failure.message)
+    generation = request.generation
+    wanted = math.ceil(len(request.text) * FRAMES_PER_CHARACTER)
     whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
     frames = min(whole, generation.max_new_tokens)
-    identity = "\n".join((line.voice.key, generation.model_dump_json(), str(line.seed), line.text))
-    return Spoken(line.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
+    identity = "\n".join((request.voice.key, generation.model_dump_json(), str(request.seed), request.text))
+    return SegmentAudio(request.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 
 
 def _frame(identity: str) -> Audio:
-    """One frame of sound. Each partial fits into it a whole number of times, so frames follow without a click."""
+    """One frame of audio. Each partial has a whole number of periods in it, so frames follow without a click."""
     draws = np.frombuffer(hashlib.sha256(identity.encode()).digest(), dtype="<u2").astype(np.int32)[:, None]
     cycles = 5 + draws[:PARTIALS] % 100  # 108 to 2240 Hz
     offsets = draws[PARTIALS : 2 * PARTIALS]

@@ -1,7 +1,6 @@
-"""fish-speech 0.1.0, loaded from a checkpoint folder: with `fish_inference.py` the only file that imports it.
+"""fish-speech 0.1.0, loaded from a checkpoint folder. Only this module and `fish_inference.py` import it.
 
-Importing fish-speech logs, wants a torchaudio that may not load, and takes seconds for packages that are never used.
-All of that is dealt with here; other modules import this one lazily.
+It takes seconds to import, so other modules import this one lazily.
 
 Upstream's loaders fill every weight with random numbers and then overwrite it. Here the models are built on
 torch's ``meta`` device, which allocates nothing, and take the tensors of the file as they are.
@@ -9,103 +8,27 @@ torch's ``meta`` device, which allocates nothing, and take the tensors of the fi
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
 import importlib.resources
 import json
-import sys
-import types
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from loguru import logger
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Codes
-from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
-from cloner.engine.weights import fill, moved, read_as, without_weights
+from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.fish_imports import importing_fish_speech, no_warnings
+from cloner.engine.weights import load_weights, place, reading, without_weights
 from cloner.errors import LoadFailed
 
-Text2Semantic: TypeAlias = Any
-"""Upstream's `DualARTransformer`, which has no types: sizes in `.config`, its tokenizer in `.tokenizer`."""
-
-Codec: TypeAlias = Any
-"""Upstream's `DAC`, which has no types."""
-
-Tokenizer: TypeAlias = Any
-"""Upstream's `FishTokenizer`, which has no types."""
-
-
-class CodecPart(Enum):
-    """What of the codec is loaded. The parts compute what the whole computes, faster."""
-
-    WHOLE = "whole"
-    ENCODER = "encoder"
-    DECODER = "decoder"
-
-
-REBUILT = ("causal_mask", "freqs_cis")
-"""Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
-
-
-MAX_POSITIONS = 65_536
-"""Eight times those of S1-mini. Tables of this length, and of its square in bits, are made when a model is loaded."""
-
-UNUSED = {"transformers": "AutoTokenizer", "torch.utils.tensorboard": "SummaryWriter"}
-"""Modules of which the code that runs here only names a member."""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the deprecation warnings of upstream's dependencies from people who can do nothing about them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _stand_in(name: str, **members: object) -> None:
-    """Let ``import name`` succeed without the package."""
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
-    module.__dict__.update(members)
-    sys.modules[name] = module
-
-
-def _stand_in_for_torchaudio() -> None:
-    """Let audiotools import where torchaudio does not load: it wants it for effects that nothing here uses."""
-    try:
-        importlib.import_module("torchaudio")
-    except (ImportError, OSError):  # OSError: its wheel is linked against CUDA libraries that a CPU torch lacks
-        _stand_in("torchaudio")
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Around what imports fish-speech: no warnings, and stand-ins for what it names but does not use, which would
-    take two seconds."""
-    names = {name: member for name, member in UNUSED.items() if name not in sys.modules}
-    for name, member in names.items():
-        _stand_in(name, **{member: None})
-    try:
-        with _quiet():
-            yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-_stand_in_for_torchaudio()
-logger.disable("fish_speech")
-with importing():
+with importing_fish_speech():
     import hydra.utils
     from fish_speech.content_sequence import ContentSequence, TextPart, VQPart
     from fish_speech.models.dac import modded_dac
@@ -118,40 +41,64 @@ with importing():
         FishTokenizer,
     )
 
+Text2Semantic: TypeAlias = Any
+"""Upstream's `DualARTransformer`, which has no types: sizes in `.config`, its tokenizer in `.tokenizer`."""
+
+Codec: TypeAlias = Any
+"""Upstream's `DAC`, which has no types."""
+
+Tokenizer: TypeAlias = Any
+"""Upstream's `FishTokenizer`, which has no types."""
+
+
+class CodecPart(Enum):
+    """Which part of the codec is loaded. A part computes the same as the whole, faster."""
+
+    WHOLE = "whole"
+    ENCODER = "encoder"
+    DECODER = "decoder"
+
+
+REBUILT = ("causal_mask", "freqs_cis")
+"""Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
+
+MAX_POSITIONS = 65_536
+"""Eight times those of S1-mini. Tables of this length, and of its square in bits, are made when a model is loaded."""
+
 
 def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:
     """Text2Semantic of the checkpoint in `directory`, ready to generate.
 
-    Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
+    Raises `LoadFailed`, or torch's `OutOfMemoryError` if it does not fit on `device`.
     """
     model = build_text2semantic(directory)
-    fill(model, directory / MODEL_WEIGHTS, prefix="model.")
+    load_weights(model, directory / MODEL_WEIGHTS, prefix="model.")
     config = model.config
     model.freqs_cis = llama.precompute_freqs_cis(config.max_seq_len, config.head_dim, config.rope_base)
     model.fast_freqs_cis = llama.precompute_freqs_cis(config.num_codebooks, config.fast_head_dim, config.rope_base)
     model.causal_mask = torch.tril(torch.ones(config.max_seq_len, config.max_seq_len, dtype=torch.bool))
-    return moved(model, device, precision)
+    return place(model, device, precision)
 
 
 def load_codec(directory: Path, device: torch.device, part: CodecPart = CodecPart.WHOLE) -> Codec:
-    """The codec of the checkpoint in `directory`, or the `part` that is needed, in fp32 as in upstream, ready to run.
+    """The codec of the checkpoint in `directory`, or a `part` of it, in fp32 as in upstream, ready to run.
 
-    Raises `LoadFailed`, or torch's `OutOfMemoryError` if there is no room for it on `device`.
+    Raises `LoadFailed`, or torch's `OutOfMemoryError` if it does not fit on `device`.
     """
     codec = build_codec(directory)
     if part is CodecPart.DECODER:
         codec.encoder = codec.quantizer.downsample = codec.quantizer.pre_module = None
     elif part is CodecPart.ENCODER:
-        # Upstream also makes the quantized sound again while it encodes, and throws it away.
+        # While it encodes, upstream also computes the quantized latents, and discards them.
         codec.quantizer.post_module = codec.quantizer.upsample = torch.nn.Identity()
         codec.decoder = None
-    fill(codec, directory / CODEC_WEIGHTS, prefix="generator.", rebuilt=REBUILT)
+    load_weights(codec, directory / CODEC_WEIGHTS, prefix="generator.", rebuilt=REBUILT)
     for module in codec.modules():
         if isinstance(module, modded_dac.Transformer):
             config = module.config
             module.freqs_cis = modded_dac.precompute_freqs_cis(config.block_size, config.head_dim, config.rope_base)
-            module.causal_mask = None  # up to 256 MiB, and never read: each call brings a mask of its window
-    codec = moved(codec, device, torch.float32)
+            module.causal_mask = None  # up to 256 MiB, and never read: each call passes a mask of its window
+    codec = place(codec, device, torch.float32)
     if part is not CodecPart.WHOLE:
         _bake(codec, device)
     return codec
@@ -160,7 +107,7 @@ def load_codec(directory: Path, device: torch.device, part: CodecPart = CodecPar
 def _bake(codec: Codec, device: torch.device) -> None:
     """Compute once what upstream computes at each call: normalised weights, and the masks of attention windows.
 
-    Its activation function, a fifth to a half of the time on a CPU, goes over the samples four times instead of six.
+    The activation function, a fifth to a half of the time on a CPU, takes four passes over the samples instead of six.
     """
     for module in codec.modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -170,8 +117,8 @@ def _bake(codec: Codec, device: torch.device) -> None:
         if isinstance(module, modded_dac.Snake1d):
             module.forward = partial(_snake, module, (module.alpha + 1e-9).reciprocal())
         if isinstance(module, modded_dac.WindowLimitedTransformer):
-            module.make_window_limited_mask = _kept_mask(module.make_window_limited_mask, device)
-    codec.requires_grad_(False)  # torch makes what it bakes trainable
+            module.make_window_limited_mask = _cached_mask(module.make_window_limited_mask, device)
+    codec.requires_grad_(False)  # removing a parametrization makes the weight trainable
 
 
 def _snake(module: Any, reciprocal: Tensor, x: Tensor) -> Tensor:
@@ -180,15 +127,15 @@ def _snake(module: Any, reciprocal: Tensor, x: Tensor) -> Tensor:
     return torch.addcmul(x, wave.square_(), reciprocal.type_as(x))
 
 
-def _kept_mask(make: Callable[[int], Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """`make`, which gives ``[1, 1, length, length]``, but keeping the longest mask: a shorter one is its corner."""
-    kept = torch.zeros(1, 1, 0, 0, dtype=torch.bool)
+def _cached_mask(make: Callable[[int], Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """`make`, which returns ``[1, 1, length, length]``, but caching the longest mask: a shorter one is its corner."""
+    cached = torch.zeros(1, 1, 0, 0, dtype=torch.bool)
 
     def mask(length: int, _lengths: Tensor | None = None) -> Tensor:
-        nonlocal kept
-        if kept.shape[-1] < length:
-            kept = make(length).to(device)
-        return kept[..., :length, :length]
+        nonlocal cached
+        if cached.shape[-1] < length:
+            cached = make(length).to(device)
+        return cached[..., :length, :length]
 
     return mask
 
@@ -197,10 +144,10 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
     """Text2Semantic as `directory` describes it, without weights (on the ``meta`` device). Raises `LoadFailed`.
 
     As in upstream, the ids of special tokens follow from their order in ``special_tokens.json``, behind the
-    vocabulary; the ids that are written there are not read.
+    vocabulary; the ids in that file are ignored.
     """
     path = directory / CONFIG
-    with read_as(path, "the configuration of a fish-speech 0.1.0 model"):
+    with reading(path, "the configuration of a fish-speech 0.1.0 model"):
         config = llama.BaseModelArgs.from_pretrained(str(path))
     if config.model_type != "dual_ar":
         raise LoadFailed(f"{path} has model_type {config.model_type!r}; only 'dual_ar' (OpenAudio S1) can be loaded")
@@ -218,25 +165,25 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
             f"{TOKENIZER} and {SPECIAL_TOKENS} in {directory} make {tokens} tokens, and {CONFIG} has a vocab_size"
             f" of {config.vocab_size}: take all files from one checkpoint"
         )
-    with read_as(path, "the configuration of a fish-speech 0.1.0 model"), without_weights():
+    with reading(path, "the configuration of a fish-speech 0.1.0 model"), without_weights():
         return llama.DualARTransformer(config, tokenizer=tokenizer)
 
 
 def build_codec(directory: Path) -> Codec:
     """The codec of `directory`, without weights (on the ``meta`` device). Raises `LoadFailed`.
 
-    It is upstream's packaged ``modded_dac_vq.yaml``, whose sizes ``codec.json``, if present, replaces.
+    Its configuration is upstream's packaged ``modded_dac_vq.yaml``; ``codec.json``, if present, replaces its sizes.
     """
     packaged = importlib.resources.files("fish_speech") / "configs" / "modded_dac_vq.yaml"
     config = OmegaConf.load(str(packaged))
     OmegaConf.set_struct(config, True)
     path = directory / CODEC_SIZES
     if path.is_file():
-        with read_as(path, "sizes of a codec"):
+        with reading(path, "sizes of a codec"):
             sizes = json.loads(path.read_text(encoding="utf-8"))
             _check_sizes(sizes)
             config = OmegaConf.merge(config, sizes)
-    with read_as(path, "sizes of a codec"), _quiet(), without_weights():
+    with reading(path, "sizes of a codec"), no_warnings(), without_weights():
         codec = hydra.utils.instantiate(config)
     return _checked_codec(codec, path)
 
@@ -253,7 +200,7 @@ def end_token(model: Text2Semantic) -> int:
 
 
 def reference_prompt(tokenizer: Tokenizer, text: str, codes: Codes) -> Tensor:
-    """A prompt up to where the text to be spoken begins, ``[1 + codebooks, tokens]``, as `generate_long` makes it."""
+    """A prompt up to the text to be spoken, ``[1 + codebooks, tokens]``, as `generate_long` makes it."""
     sequence = ContentSequence(modality="interleave")
     parts = [TextPart(text=text), VQPart(codes=torch.tensor(codes))]
     sequence.append(parts, add_end=True, speaker=0)
@@ -270,13 +217,13 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> Tensor:
 
 
 def codec_frames(codec: Codec) -> int:
-    """Frames that the codec can take at once: the positions of its smallest transformer."""
+    """Maximum number of frames of one segment: the positions of the codec's smallest transformer."""
     transformers = [part for part in codec.quantizer.modules() if isinstance(part, modded_dac.Transformer)]
     return min(int(transformer.config.block_size) for transformer in transformers)
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    with read_as(directory / TOKENIZER, f"a tokenizer, or {SPECIAL_TOKENS} beside it as its special tokens"):
+    with reading(directory / TOKENIZER, f"a tokenizer, or {SPECIAL_TOKENS} beside it as its special tokens"):
         tokenizer = FishTokenizer.from_pretrained(str(directory))
         semantic = tokenizer.semantic_end_id - tokenizer.semantic_begin_id + 1
         if semantic != CODEBOOK_SIZES[0] or len(tokenizer.semantic_id_to_token_id) != semantic:
@@ -289,7 +236,8 @@ def _read_tokenizer(directory: Path) -> Any:
 
 
 def _check_sizes(sizes: Any) -> None:
-    """Let only whole numbers through: a hydra configuration with names in it could call anything."""
+    """Raise `ValueError` unless all values are whole numbers: a hydra configuration with names could call any
+    function."""
     if isinstance(sizes, dict | list):
         for value in sizes.values() if isinstance(sizes, dict) else sizes:
             _check_sizes(value)

@@ -1,16 +1,16 @@
-"""fish-speech's own generation, one text at a time: what `UpstreamEngine` runs, and what ours is compared with.
+"""fish-speech's own generation, one text at a time: used by `UpstreamEngine`, and to compare other engines with.
 
-A module of its own because importing upstream's takes as long as importing torch: it wants torch's compiler, whose
-flags it sets, and never uses it here.
+It is apart from `fish.py` because importing upstream's module takes as long as importing torch: it imports torch's
+compiler to set its flags, and does not use it here.
 """
 
 from __future__ import annotations
 
 import warnings
 
-from cloner.engine.fish import importing
+from cloner.engine.fish_imports import importing_fish_speech
 
-with importing():
+with importing_fish_speech():
     from fish_speech.models.text2semantic import inference
 
 inference.tqdm = iter  # no progress bar for every segment

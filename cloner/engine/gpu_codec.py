@@ -8,23 +8,25 @@ own, so that decoding goes on beside it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio
+from cloner.engine.base import NULL_OBSERVER, StopCheck
 from cloner.engine.codec_batch import Batch, HostBuffers, pack
 from cloner.engine.kernels.codec import CodecPlan
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
-from cloner.engine.memory import ran_out
+from cloner.engine.memory import is_out_of_memory
 from cloner.engine.ragged_quantizer import RaggedQuantizer
 from cloner.engine.ragged_waveform import RaggedWaveform
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 IN_FLIGHT = 2
 """Batches that are computed or copied at the same time: one of each."""
@@ -35,8 +37,6 @@ ROUND_FRAMES = 32
 LEAST_FRAMES = 32
 """Frames that a batch may be asked to have at most: with less memory than that, there is no codec."""
 
-Stopped = Callable[[], bool]
-
 
 class GpuCodec:
     """Codes to audio on one device. On a CPU it computes the same, with plain torch functions as kernels; for tests."""
@@ -45,7 +45,7 @@ class GpuCodec:
         """`upstream` is the codec with its decoder, in fp32 on `device`, and not changed; at most `batch_frames`, gaps
         included, are decoded together. Raises `ValueError` for a codec of another kind than the published one."""
         self.device, self.dtype = device, plan.dtype
-        self.longest_frames = fish.codec_frames(upstream)
+        self.max_frames = fish.codec_frames(upstream)
         self._is_cuda = device.type == "cuda"
         self._round = ROUND_FRAMES if self._is_cuda else 1
         self._batch_frames = batch_frames
@@ -79,10 +79,12 @@ class GpuCodec:
                         self._graph(frames)
                 return
             except RuntimeError as error:
-                if not ran_out(error) or not self._halve():
+                if not is_out_of_memory(error) or not self._halve():
                     raise
 
-    def decode(self, codes: Sequence[Tensor], stopped: Stopped = UNWATCHED.stopped) -> Iterator[tuple[int, Audio]]:
+    def decode(
+        self, codes: Sequence[Tensor], stopped: StopCheck = NULL_OBSERVER.stopped
+    ) -> Iterator[tuple[int, Audio]]:
         """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order.
 
         Audio that is not finite is all NaN there. A segment that is not finite among others is decoded again alone: it
@@ -118,7 +120,7 @@ class GpuCodec:
         try:
             return self._launched(places, codes)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error) or (may_halve and not self._halve()):
+            if not is_out_of_memory(error) or (may_halve and not self._halve()):
                 raise
             return None
 
@@ -220,5 +222,5 @@ class GpuCodec:
             self._graphs.clear()
             self._pool = torch.cuda.graph_pool_handle()
             torch.cuda.empty_cache()
-        get_logger().warning(f"Out of memory in the codec: going on with {self._batch_frames} frames at once")
+        log_event(Event.CODEC_OUT_OF_MEMORY, frames=self._batch_frames)
         return True

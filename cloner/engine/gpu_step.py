@@ -190,15 +190,14 @@ class GpuStep:
             return self.slots, self.prompt_rows
         if not self._on_gpu:
             return max(1, active), prompts
-        return next(rows for rows in self._decode_buckets(prompts) if rows >= active), next(
-            rows for rows in PROMPT_BUCKETS if rows >= prompts
-        )
+        rows = next(rows for rows in PROMPT_BUCKETS if rows >= prompts)
+        return next(bucket for bucket in self._decode_buckets[rows] if bucket >= active), rows
 
     def shapes(self) -> list[tuple[int, int]]:
         """All that `shape` gives on a GPU."""
         if self.options.deterministic:
             return [(self.slots, self.prompt_rows)]
-        return [(decode, prompts) for prompts in PROMPT_BUCKETS for decode in self._decode_buckets(prompts)]
+        return [(decode, prompts) for prompts in PROMPT_BUCKETS for decode in self._decode_buckets[prompts]]
 
     def warm_up(self) -> None:
         """Capture all graphs, so that no segment waits for one."""
@@ -213,13 +212,10 @@ class GpuStep:
                 self.built.step.run(decode, prompts)
         return found
 
-    def _decode_buckets(self, prompts: int) -> list[int]:
-        least = min(LEAST_BESIDE_PROMPTS, self.slots) if prompts else 1
-        return sorted({rows for rows in DECODE_BUCKETS if least <= rows < self.slots} | {self.slots})
-
     def _build(self, slots: int) -> None:
         weights, options = self.weights, self.options
         self.slots = slots
+        self._decode_buckets = {prompts: _decode_buckets(slots, prompts) for prompts in PROMPT_BUCKETS}
         self.pages = RESERVED + (options.pages - RESERVED) * slots // options.slots
         # Prefix and own positions may both end within a page, and a step may be taken beyond the last position.
         width = 1 + pages_of(options.positions) + 2
@@ -232,6 +228,7 @@ class GpuStep:
         if self._on_gpu:
             self._pool = torch.cuda.graph_pool_handle()
             self._status_ring = torch.zeros(RING, slots, dtype=torch.int32, pin_memory=True)
+            self._copied = [torch.cuda.Event() for _ in range(RING)]  # type: ignore[no-untyped-call]
             self._turn = 0
 
     def graph(self, decode: int, prompts: int) -> torch.cuda.CUDAGraph:
@@ -255,7 +252,7 @@ class GpuStep:
         self._turn = (self._turn + 1) % RING
         host = self._status_ring[self._turn, :count]
         host.copy_(self.built.rows.sampler.status[:count], non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied = self._copied[self._turn]
         copied.record()
 
         def statuses() -> list[int]:
@@ -264,6 +261,12 @@ class GpuStep:
             return values
 
         return statuses
+
+
+def _decode_buckets(slots: int, prompts: int) -> list[int]:
+    """Decode rows of the graphs with so many prompt rows."""
+    least = min(LEAST_BESIDE_PROMPTS, slots) if prompts else 1
+    return sorted({rows for rows in DECODE_BUCKETS if least <= rows < slots} | {slots})
 
 
 def make_step(weights: StepWeights, options: StepOptions) -> GpuStep:

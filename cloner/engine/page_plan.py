@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloner.engine.kernels.layout import PAGE
-from cloner.engine.memory import GB, Memory
+from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.errors import LoadFailed
+from cloner.events import Event, LogLine
 
 OWN_POSITIONS = 828
 """Of a usual segment, beside its voice's: a text, and frames for half a minute."""
@@ -38,23 +39,23 @@ class PagePlan:
     def nbytes(self) -> int:
         return self.pages * self.page_bytes
 
-    def line(self) -> str:
-        """As the worker says it."""
-        return f"Cache: {self.slots} slots, {self.pages} pages of {PAGE} positions, {self.nbytes / GB:.2f} GB"
+    def log_line(self) -> LogLine:
+        """The sizes as a log line."""
+        return Event.PAGES_PLANNED.line(slots=self.slots, pages=self.pages, positions=PAGE, cache_gb=self.nbytes / GB)
 
 
-def plan_pages(memory: Memory, page_bytes: int, slots: int) -> PagePlan:
+def plan_pages(memory: MemoryBudget, page_bytes: int, slots: int) -> PagePlan:
     """Pages for `slots` usual segments that share nothing, and for the prefixes of `VOICES`; fewer where memory is, and
     then fewer slots too, once less than a usual segment's own pages are left for each. Raises `LoadFailed`."""
     slot_pages, prefix_pages = pages_of(OWN_POSITIONS), pages_of(PREFIX_POSITIONS)
     most = RESERVED + slots * (slot_pages + prefix_pages) + VOICES * prefix_pages
-    pages = min(most, memory.left // page_bytes)
+    pages = min(most, memory.available // page_bytes)
     least = RESERVED + pages_of(LEAST_POSITIONS) + 1
     if pages < least:
-        needed = memory.work + least * page_bytes
+        needed = memory.workspace + least * page_bytes
         raise LoadFailed(
             f"a cache of {LEAST_POSITIONS} positions needs {needed / GB:.1f} GB beside the models"
-            f" ({memory.used / GB:.1f} GB); of the {memory.may_use / GB:.1f} GB that the worker may use,"
+            f" ({memory.used / GB:.1f} GB); of the {memory.limit / GB:.1f} GB that the worker may use,"
             f" {memory.free / GB:.1f} GB are free: start fewer workers on the card, or raise FISH_MODEL_MEMORY_GB"
         )
     return PagePlan(max(1, min(slots, (pages - RESERVED) // slot_pages)), pages, page_bytes)

@@ -1,4 +1,4 @@
-"""Sizes of checkpoints with random weights. Published figures name them, so they stay as they are."""
+"""Sizes of checkpoints with random weights. Published benchmarks refer to them, so they must not change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Preset(StrEnum):
-    """A size: for tests, for trials on a CPU, and that of the published model."""
+    """Sizes for tests, for trials on a CPU, and of the published model."""
 
     TINY = "tiny"
     SMALL = "small"
@@ -70,7 +70,7 @@ CONFIGS: dict[Preset, dict[str, Any]] = {
         "fast_attention_qk_norm": False,
     },
 }
-"""``config.json`` of each size; what is not named is fish-speech's default."""
+"""``config.json`` of each size; other values are fish-speech's defaults."""
 
 _NARROW = {"input_dim": 64, "config": {"n_layer": 1, "n_head": 1, "dim": 64, "intermediate_size": 192}}
 
@@ -81,10 +81,10 @@ SMALL_CODEC: dict[str, Any] = {
     "decoder_transformer_layers": [1, 0, 0, 0],
     "quantizer": {"input_dim": 64, "pre_module": _NARROW, "post_module": _NARROW},
 }
-"""Where the codec of the two small sizes differs from upstream's; `S1_MINI` has upstream's."""
+"""The sizes in which the codec of `TINY` and `SMALL` differs from upstream's; `S1_MINI` has upstream's."""
 
 
 def vocabulary(preset: Preset) -> Iterator[bytes]:
-    """The words of a size's tokenizer by rank: all single bytes, then byte pairs, then triples, until it is full."""
+    """The tokens of a size's tokenizer by rank: all single bytes, then byte pairs, then triples, until it is full."""
     words = (bytes(word) for length in (1, 2, 3) for word in itertools.product(range(256), repeat=length))
     return itertools.islice(words, CONFIGS[preset]["vocab_size"] - _SPECIAL_TOKENS)

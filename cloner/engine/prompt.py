@@ -1,4 +1,4 @@
-"""What the model reads before it speaks: the reference, which all segments of a voice share, then the text."""
+"""The model's prompt: the reference, which all segments of a voice share, then the segment's text."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cloner.engine import fish
-from cloner.engine.base import Line, Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.errors import SegmentFailed
 
-ROOM = 2048
-"""Positions that upstream's `generate_long` wants left behind a prompt."""
+RESERVED_POSITIONS = 2048
+"""Positions that upstream's `generate_long` wants free behind a prompt."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Prompt tokens and, where they are frames, their codes."""
+    """Prompt tokens and, for those that are frames, their codes."""
 
     ids: Tensor
     """``[tokens]``."""
     codes: Tensor
-    """``[tokens, codebooks]``, zero where a token is no frame."""
+    """``[tokens, codebooks]``, zero for a token that is no frame."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -32,26 +32,41 @@ class Tokens:
         return cls(rows[0].long(), rows[1:].T.long())
 
 
-class Prompts:
+@dataclass(frozen=True)
+class Prefill:
+    """Prompt tokens to be read into a slot, from position `start` on."""
+
+    slot: int
+    start: int
+    tokens: Tokens
+
+    @property
+    def end(self) -> int:
+        """The position behind the last token."""
+        return self.start + len(self.tokens)
+
+
+class PromptBuilder:
     """Makes prompts with upstream's tokenizer and in upstream's order."""
 
     def __init__(self, tokenizer: fish.Tokenizer, positions: int) -> None:
+        """`positions` is the model's context length."""
         self._tokenizer = tokenizer
-        self._longest = positions - ROOM
+        self._max_tokens = positions - RESERVED_POSITIONS
 
     def prefix(self, voice: Voice) -> Tokens:
-        """The voice's reference and what leads over to the text."""
+        """The voice's reference and the tokens between it and the text."""
         return Tokens.of(fish.reference_prompt(self._tokenizer, voice.text, voice.codes))
 
-    def text(self, line: Line) -> Tokens:
+    def text(self, request: SpeechRequest) -> Tokens:
         """The text to be spoken."""
-        return Tokens.of(fish.text_prompt(self._tokenizer, line.text))
+        return Tokens.of(fish.text_prompt(self._tokenizer, request.text))
 
-    def check(self, tokens: int) -> None:
-        """Raise `SegmentFailed` if a prompt of that many tokens is longer than upstream would take."""
-        if tokens > self._longest:
+    def check_length(self, tokens: int) -> None:
+        """Raise `SegmentFailed` if a prompt of so many tokens is longer than upstream would accept."""
+        if tokens > self._max_tokens:
             raise SegmentFailed(
-                f"reference and text together are too long for the model ({tokens} tokens, and {self._longest} are"
+                f"reference and text together are too long for the model ({tokens} tokens, and {self._max_tokens} are"
                 " possible): use a shorter reference, or split the text",
                 code="prompt_too_long",
             )

@@ -1,8 +1,8 @@
-"""Random weights that behave: models that were never trained, but whose segments end and can be heard.
+"""Random weights for models that were never trained, but whose segments end and are audible.
 
-Weights drawn plainly make one token repeat for ever, or the end come at once, and a codec that whispers or clips.
-The scales below keep sampling lively at the default parameters, let a segment end by itself after some seconds
-(one frame in 50 to 100 is its last), and give the codec's output the loudness of speech (-19 to -23 dBFS).
+With unscaled random weights, one token repeats without end, or the end comes at once, and the codec's output is too
+quiet or clips. The scales below keep sampling varied at the default parameters, let a segment end by itself after some
+seconds (one frame in 50 to 100 is its last), and give the codec's output the loudness of speech (-19 to -23 dBFS).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish
-from cloner.engine.checkpoint import CODEC_WEIGHTS, MODEL_WEIGHTS
+from cloner.engine.checkpoint_files import CODEC_WEIGHTS, MODEL_WEIGHTS
 
 LOGIT_SPREAD = 3.0
 """Standard deviation of logits: 40 of 4,096 tokens hold 70% of the probability, enough for top-p to choose from."""
@@ -23,7 +23,7 @@ FRAME_SCALE = 2.0
 """RMS of a frame's ten codebook embeddings together, so that its own token's embedding does not drown the rest."""
 
 END_LOGIT = 19.0
-"""Logit of the end token after a frame, times the RMS of the residual stream there (about 2.1)."""
+"""Logit of the end token after a frame, multiplied by the RMS of the residual stream there (about 2.1)."""
 
 WRITES_TO_STREAM = ("wo.weight", "w2.weight")
 """Last names of the weights through which a layer adds to the residual stream."""
@@ -33,7 +33,7 @@ RESIDUAL_GAIN, OUTPUT_GAIN = 0.3, 0.15
 
 
 def write(directory: Path, seed: int) -> None:
-    """Write the weights of the models that `directory` describes into it."""
+    """Write weights for the configuration in `directory` into it."""
     torch.save(text2semantic_weights(fish.build_text2semantic(directory), seed), directory / MODEL_WEIGHTS)
     torch.save(codec_weights(fish.build_codec(directory), seed), directory / CODEC_WEIGHTS)
 
@@ -55,7 +55,7 @@ def text2semantic_weights(model: fish.Text2Semantic, seed: int) -> dict[str, Ten
             weight = torch.ones(like.shape)
         else:
             weight = torch.randn(like.shape, generator=random) * scales.get(name, 1 / math.sqrt(like.shape[1]))
-        if name.endswith(WRITES_TO_STREAM):  # the more layers write, the less each
+        if name.endswith(WRITES_TO_STREAM):  # the more layers write, the smaller each contribution
             weight /= math.sqrt(config.n_layer)
         weights[name] = weight.to(torch.bfloat16)
     _let_segments_end(weights, model)
@@ -63,7 +63,7 @@ def text2semantic_weights(model: fish.Text2Semantic, seed: int) -> dict[str, Ten
 
 
 def _let_segments_end(weights: dict[str, Tensor], model: fish.Text2Semantic) -> None:
-    """Give the first channel of the residual stream to the end token.
+    """Reserve the first channel of the residual stream for the end token.
 
     The channel holds 1 after a frame and 0 after text, and no layer writes to it; only the end token's logit
     reads it.

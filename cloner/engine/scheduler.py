@@ -1,184 +1,136 @@
-"""Which segment speaks in which slot: continuous batching over the lines of one chunk, longest first.
+"""Which segment runs in which slot: continuous batching over the requests of one chunk, longest first.
 
-The loop is three verbs: admit, step, finish. A slot that becomes free is filled at once; when nothing waits any more,
-the last running slot moves into it, so that the steps get smaller.
+The loop is three verbs: admit, step, finish. A slot that becomes free is filled at once. When no segment is waiting,
+the last running slot moves into it, so that steps get smaller.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, UNWATCHED, Line, NotSpoken, Watch
-from cloner.engine.checks import NOT_NUMBERS, check_codes
-from cloner.engine.decoder import BROKEN, DRAWS, GOES_ON, Decoder, Start
-from cloner.engine.memory import ran_out
-from cloner.engine.prefixes import Prefixes
-from cloner.engine.prompt import Prompts, Tokens
-from cloner.engine.stepper import Statuses, Stepper
+from cloner.audio import NOT_NUMBERS, check_codes
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
+from cloner.engine.decoder import DRAWS, NOT_FINITE, RUNNING, Decoder, SegmentStart
+from cloner.engine.memory import is_out_of_memory
+from cloner.engine.prefix_cache import PrefixCache
+from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
+from cloner.engine.segment import OUT_OF_MEMORY, Segment, SegmentCodes, SlotUsage
+from cloner.engine.slot_scaling import SlotScaling
+from cloner.engine.step_runner import PendingStatuses, StepRunner
 from cloner.errors import SegmentFailed
-from cloner.logs import get_logger
-
-OUT_OF_MEMORY = (
-    "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
-)
 
 
-ROUNDS, MOST_ROUNDS = 2, 64
-"""Where memory ran out, twice the slots are tried when so many segments for each slot are finished. Each time that it
-runs out again, it takes twice as many, up to the second figure."""
-
-
-@dataclass(frozen=True)
-class SegmentCodes:
-    """A finished segment's codes ``[codebooks, frames]``, on the device; `truncated` if it did not end by itself."""
-
-    line: Line
-    codes: Tensor
-    truncated: bool
-
-
-@dataclass
-class Use:
-    """How well the slots were used."""
-
-    steps: int = 0
-    frames: int = 0
-    slot_steps: int = 0
-
-    @property
-    def occupancy(self) -> float:
-        """Frames over what all slots could have spoken in the same steps."""
-        return self.frames / self.slot_steps if self.slot_steps else 0.0
-
-
-@dataclass(eq=False)
-class _Segment:
-    """A line on its way: `limit` is how many frames it may have, `position` where its next token goes."""
-
-    line: Line
-    prefix: int
-    text: Tokens
-    limit: int
-    position: int = 0
-    frames: int = 0
-    finished: bool = False
-
-    @property
-    def room(self) -> int:
-        """Positions that it takes in a slot."""
-        return self.prefix + len(self.text) + self.limit
-
-    @property
-    def guess(self) -> int:
-        """Frames that it will probably have."""
-        return min(round(len(self.line.text) * FRAMES_PER_CHARACTER), self.limit)
-
-
-@dataclass
 class Scheduler:
-    """Speaks chunks, one after another."""
+    """Decodes chunks, one after another."""
 
-    decoder: Decoder
-    stepper: Stepper
-    prompts: Prompts
-    prefixes: Prefixes
-    slot_positions: int
-    """Positions of a usual slot. A segment that needs more is spoken with others of its kind in fewer, longer slots."""
-    longest_frames: int
-    deterministic: bool
-    use: Use = field(default_factory=Use)
-    _tainted: bool = False
-    """Some slot may hold NaN, which would spread to the next segment there, even from masked positions."""
-    _rounds: int = ROUNDS
-    _finished: int = 0
-    """Segments since the number of slots was changed last."""
-    _full_room: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._full_room = self.prefixes.room
+    def __init__(
+        self, decoder: Decoder, step_runner: StepRunner, prompts: PromptBuilder, prefixes: PrefixCache
+    ) -> None:
+        self.decoder = decoder
+        self.step_runner = step_runner
+        self.prompts = prompts
+        self.prefixes = prefixes
+        self.usage = SlotUsage()
+        self._scaling = SlotScaling(step_runner, prefixes)
+        self._slot_positions = decoder.cache.positions
+        """Positions of a usual slot. Segments that need more are decoded together in fewer, longer slots."""
+        self._waiting: deque[Segment] = deque()
+        self._running: list[Segment | None] = []
+        """By slot."""
+        self._may_hold_nan = False
+        """True if a slot's positions may hold NaN, which would reach the next segment there although it is masked."""
 
     @torch.inference_mode()
-    def run(self, lines: Iterable[Line], watch: Watch = UNWATCHED) -> Iterator[SegmentCodes | NotSpoken]:
-        """Speak all lines; exactly one answer a line, unless it is stopped: then what is not finished is dropped."""
-        kinds: dict[int, list[_Segment]] = {}
-        for line in lines:
+    def run(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Iterator[SegmentCodes | SegmentFailure]:
+        """Decode all requests: exactly one result a request. If `observer` stops it, unfinished segments are
+        dropped."""
+        by_length: dict[int, list[Segment]] = {}
+        for request in requests:
             try:
-                segment = self._prepared(line)
+                segment = self._prepare(request)
             except SegmentFailed as failure:
-                yield NotSpoken(line.segment, failure.code, failure.message)
+                yield SegmentFailure(request.segment, failure.code, failure.message)
             else:
-                kinds.setdefault(self._kind(segment), []).append(segment)
-        for positions, segments in sorted(kinds.items()):
-            yield from self._speak(positions, segments, watch)
-        self.prefixes.shrink()
+                by_length.setdefault(self._slot_length(segment), []).append(segment)
+        for positions, segments in sorted(by_length.items()):
+            yield from self._decode(positions, segments, observer)
+        self.prefixes.end_chunk()
 
-    def _prepared(self, line: Line) -> _Segment:
-        check_codes(line.voice.codes)
-        text = self.prompts.text(line)
-        prefix = self.prefixes.tokens(line.voice)
-        prompt = len(prefix) + len(text)
-        self.prompts.check(prompt)
-        limit = min(line.generation.max_new_tokens, self.longest_frames, self.decoder.model.positions - prompt)
-        segment = _Segment(line, len(prefix), text, limit)
-        if segment.room > self.stepper.full_positions:
+    def _prepare(self, request: SpeechRequest) -> Segment:
+        check_codes(request.voice.codes)
+        text = self.prompts.text(request)
+        prefix_tokens = len(self.prefixes.tokens(request.voice))
+        prompt = prefix_tokens + len(text)
+        self.prompts.check_length(prompt)
+        max_frames = min(
+            request.generation.max_new_tokens, self.decoder.max_frames, self.decoder.model.positions - prompt
+        )
+        segment = Segment(request, prefix_tokens, text, max_frames)
+        if segment.needed_positions > self.step_runner.initial_positions:
             raise SegmentFailed(
-                f"reference, text and max_new_tokens need {segment.room} positions, and all slots together have"
-                f" {self.stepper.full_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
+                f"reference, text and max_new_tokens need {segment.needed_positions} positions, and all slots together"
+                f" have {self.step_runner.initial_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
                 " CLONER_SLOTS",
                 code="out_of_memory",
             )
         return segment
 
-    def _kind(self, segment: _Segment) -> int:
-        """Positions of the slots that the segment is spoken in: usual ones doubled until it fits."""
-        positions = self.slot_positions
-        while positions < segment.room:
+    def _slot_length(self, segment: Segment) -> int:
+        """Positions of the slots that the segment is decoded in: those of a usual slot, doubled until it fits."""
+        positions = self._slot_positions
+        while positions < segment.needed_positions:
             positions *= 2
-        return min(positions, self.decoder.model.positions, self.stepper.full_positions)
+        return min(positions, self.decoder.model.positions, self.step_runner.initial_positions)
 
-    def _speak(self, positions: int, segments: list[_Segment], watch: Watch) -> Iterator[SegmentCodes | NotSpoken]:
-        while positions > self.decoder.cache.total_positions and self._grow():
+    def _decode(
+        self, positions: int, segments: list[Segment], observer: ChunkObserver
+    ) -> Iterator[SegmentCodes | SegmentFailure]:
+        """Decode segments in slots of `positions`."""
+        cache = self.decoder.cache
+        while positions > cache.total_positions and self._scaling.grow():
             pass
-        if positions > self.decoder.cache.total_positions:
-            yield from (NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY) for segment in segments)
+        if positions > cache.total_positions:
+            yield from (out_of_memory(segment) for segment in segments)
             return
-        if self.decoder.cache.positions != positions:
-            self.decoder.cache.shape(positions)
-        self._waiting = deque(sorted(segments, key=lambda segment: segment.guess, reverse=True))
-        self._running: list[_Segment | None] = []
-        launched: deque[tuple[list[_Segment], Statuses]] = deque()
-        while not watch.stopped():
-            full, grow = False, self._wants_to_grow()
+        if cache.positions != positions:
+            cache.partition(positions)
+        self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
+        self._running = []
+        launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
+        while not observer.stopped():
+            # Running segments are finished first, since growing loses the slots' contents.
+            memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
             try:
-                running = self._admit(0 if grow else self.stepper.slots, watch)
-                if watch.stopped():  # what was admitted may not be read
+                running = self._admit(0 if grow else self.step_runner.slots, observer)
+                if observer.stopped():  # the prompts of admitted segments may be incomplete
                     return
                 if running:
                     launched.append((running, self._step(running)))
-                    self.use.slot_steps += self.stepper.slots
+                    self.usage.slot_steps += self.step_runner.slots
                 elif not launched and not grow:
                     return
-                if len(launched) > self.stepper.lag or (launched and not running):
+                if len(launched) > self.step_runner.pipeline_depth or (launched and not running):
                     yield from self._finish(*launched.popleft())
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
-                full = True
-            # Out here, for the error holds on to what its frames looked at, which is the memory to be given back.
-            if full:
+                memory_ran_out = True
+            # Not in the handler: the exception's frames hold references to the memory that is to be released.
+            if memory_ran_out:
                 launched.clear()
-                yield from self._make_room()
+                yield from self._preempt()
             elif grow and not running and not launched:
-                self._grow()
+                self._scaling.grow()
 
-    def _admit(self, slots: int, watch: Watch) -> list[_Segment]:
-        """Fill the free slots and give what runs now; without gaps, for a step takes the first so many slots."""
-        fills: list[tuple[int, _Segment]] = []
+    def _admit(self, slots: int, observer: ChunkObserver) -> list[Segment]:
+        """Fill the free slots and return the running segments, which are in the first slots: a step takes a number of
+        slots, from the first on."""
+        admitted: list[tuple[int, Segment]] = []
         for slot in range(slots):
             if not self._waiting:
                 break
@@ -186,10 +138,10 @@ class Scheduler:
                 self._running.append(None)
             if self._running[slot] is None:
                 segment = self._running[slot] = self._waiting.popleft()
-                watch.started(segment.line.segment)
-                fills.append((slot, segment))
-        if fills:
-            self._start(fills, watch)
+                observer.started(segment.request.segment)
+                admitted.append((slot, segment))
+        if admitted:
+            self._start(admitted, observer)
         while None in self._running:
             last = self._running.pop()
             if last is not None:
@@ -198,100 +150,73 @@ class Scheduler:
                 self._running[slot] = last
         return [segment for segment in self._running if segment]
 
-    def _make_room(self) -> Iterator[NotSpoken]:
-        """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
-        already is given up. Nothing is lost but time: a segment's random numbers are its own."""
+    def _start(self, admitted: list[tuple[int, Segment]], observer: ChunkObserver) -> None:
+        """Read the prompts of admitted segments, by slot."""
+        texts = []
+        for slot, segment in admitted:
+            if self._may_hold_nan:
+                self.decoder.cache.clear(slot)
+            if not self.prefixes.copy_to_slot(segment.request.voice, slot, observer.stopped):
+                return
+            text = segment.text
+            texts.append(Prefill(slot, segment.prefix_tokens, Tokens(text.ids[:-1], text.codes[:-1])))
+        # Several texts at once are read faster, but then the last bits of their values depend on each other's lengths.
+        for together in [[text] for text in texts] if self.step_runner.deterministic else [texts]:
+            if not self.decoder.prefill(together, observer.stopped):
+                return
+        for slot, segment in admitted:
+            text, request = segment.text, segment.request
+            segment.position = segment.prefix_tokens + len(text) - 1
+            noise = torch.rand(segment.max_frames + 1, DRAWS, generator=torch.Generator().manual_seed(request.seed))
+            last = Tokens(text.ids[-1:], text.codes[-1:])
+            self.decoder.start(slot, segment.position, SegmentStart(last, request.generation, noise))
+
+    def _step(self, running: list[Segment]) -> PendingStatuses:
+        statuses = self.step_runner.step(len(running), max(segment.position for segment in running))
+        for segment in running:
+            segment.position += 1
+        self.usage.steps += 1
+        return statuses
+
+    def _finish(self, stepped: list[Segment], statuses: PendingStatuses) -> Iterator[SegmentCodes | SegmentFailure]:
+        """Yield the segments that a step finished, and free their slots."""
+        for segment, status in zip(stepped, statuses(), strict=True):
+            if segment.finished:
+                continue  # an earlier step, read after this one was launched, finished it
+            if status == RUNNING and segment.frames < segment.max_frames:
+                segment.frames += 1
+                self.usage.frames += 1
+                continue
+            # A segment with all of its frames has taken one step more, whose status tells whether it was truncated.
+            slot = self._running.index(segment)
+            result: SegmentCodes | SegmentFailure
+            if status == NOT_FINITE:
+                self._may_hold_nan = True
+                result = SegmentFailure(segment.request.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
+            else:
+                codes = self.decoder.generated_codes(slot, segment.frames)
+                self._scaling.segment_finished()
+                result = SegmentCodes(segment.request, codes, truncated=status == RUNNING)
+            self._running[slot] = None
+            segment.finished = True
+            yield result
+
+    def _preempt(self) -> Iterator[SegmentFailure]:
+        """Put all running segments back to waiting, for half as many slots. If there is one slot, its segment fails.
+
+        They start again from their first frame and get the same codes, since their random numbers are their own.
+        """
         running = [segment for segment in self._running if segment]
         self._running = []
-        self.prefixes.make_room()
-        slots = self.stepper.slots
-        if slots == 1:
-            self._rounds = ROUNDS  # it was this one's fault, and need not be so with the others
-            for segment in running:
-                yield NotSpoken(segment.line.segment, "out_of_memory", OUT_OF_MEMORY)
+        self.prefixes.offload()
+        if not self._scaling.shrink():
+            yield from (out_of_memory(segment) for segment in running)
             return
         for segment in running:
             segment.frames = 0
         self._waiting.extendleft(reversed(running))
-        self._rounds = min(2 * self._rounds, MOST_ROUNDS)
-        self._resize(max(1, self.stepper.most_slots // 2))
-        get_logger().warning(f"Out of memory with {slots} slots: going on with {self.stepper.slots}")
 
-    def _wants_to_grow(self) -> bool:
-        """Whether it is time to try more slots. What runs is finished first, for its slots are lost then."""
-        few = self.stepper.most_slots
-        return bool(self._waiting) and few < self.stepper.full_slots and self._finished >= self._rounds * few
 
-    def _grow(self) -> bool:
-        """Try twice as many slots, while none runs. False where there is no memory for them, or they are all there."""
-        few = self.stepper.most_slots
-        more = min(2 * few, self.stepper.full_slots)
-        if more == few:
-            return False
-        try:
-            self._resize(more)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-        else:
-            get_logger().info(f"There may be memory again: going on with {more} slots instead of {few}")
-            return True
-        self._rounds = min(2 * self._rounds, MOST_ROUNDS)
-        self._resize(few)
-        get_logger().info(f"There is no memory for {more} slots yet: going on with {few}")
-        return False
-
-    def _resize(self, slots: int) -> None:
-        self._finished = 0
-        self.stepper.resize(slots)
-        self.prefixes.room = self._full_room * slots // self.stepper.full_slots
-
-    def _start(self, fills: list[tuple[int, _Segment]], watch: Watch) -> None:
-        reads = []
-        for slot, segment in fills:
-            if self._tainted:
-                self.decoder.cache.clear(slot)
-            if not self.prefixes.put(segment.line.voice, slot, watch.stopped):
-                return
-            text = segment.text
-            reads.append((slot, segment.prefix, Tokens(text.ids[:-1], text.codes[:-1])))
-        # Several texts at once are read faster, but their figures depend on each other's lengths in the last bits.
-        for together in [[read] for read in reads] if self.deterministic else [reads]:
-            if not self.decoder.fill(together, watch.stopped):
-                return
-        for slot, segment in fills:
-            text, line = segment.text, segment.line
-            segment.position = segment.prefix + len(text) - 1
-            noise = torch.rand(segment.limit + 1, DRAWS, generator=torch.Generator().manual_seed(line.seed))
-            last = Tokens(text.ids[-1:], text.codes[-1:])
-            self.decoder.start(slot, segment.position, Start(last, line.generation, noise))
-
-    def _step(self, running: list[_Segment]) -> Statuses:
-        statuses = self.stepper.step(len(running), max(segment.position for segment in running))
-        for segment in running:
-            segment.position += 1
-        self.use.steps += 1
-        return statuses
-
-    def _finish(self, stepped: list[_Segment], statuses: Statuses) -> Iterator[SegmentCodes | NotSpoken]:
-        """Give out what a step finished and free its slots."""
-        for segment, status in zip(stepped, statuses(), strict=True):
-            if segment.finished:
-                continue  # it was already when this step was launched
-            if status == GOES_ON and segment.frames < segment.limit:
-                segment.frames += 1
-                self.use.frames += 1
-                continue
-            # A segment with all of its frames has taken one more step, which told whether it would have gone on.
-            slot = self._running.index(segment)
-            answer: SegmentCodes | NotSpoken
-            if status == BROKEN:
-                self._tainted = True
-                answer = NotSpoken(segment.line.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
-            else:
-                codes = self.decoder.take(slot, segment.frames)
-                self._finished += 1
-                answer = SegmentCodes(segment.line, codes, truncated=status == GOES_ON)
-            self._running[slot] = None
-            segment.finished = True
-            yield answer
+def out_of_memory(segment: Segment) -> SegmentFailure:
+    """The result of a segment for which the device has no memory."""
+    return SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from enum import Enum
 
 from cloner.engine.gpu_step import StepDevice
-from cloner.engine.memory import ran_out
+from cloner.engine.memory import is_out_of_memory
 from cloner.engine.paged_cache import PageAllocator, PrefixCache
-from cloner.engine.segments import Segment
+from cloner.engine.row_segments import Segment
 from cloner.engine.slot_backoff import SlotBackoff
-from cloner.logs import get_logger
+from cloner.events import Event
+from cloner.logs import log_event
 
 
 class Placed(Enum):
@@ -67,7 +68,7 @@ class SlotPool:
         self._empty()
 
     def shrink(self) -> None:
-        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
+        """MemoryBudget ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
         was too much, and the others may not be."""
         slots = self.slots
         if slots == 1:
@@ -75,7 +76,7 @@ class SlotPool:
             self.reset()
             return
         self._resize(self.backoff.shrink(max(1, slots // 2)))
-        get_logger().warning(f"Out of memory with {slots} slots: going on with {self.slots}")
+        log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self.slots)
 
     def _grow(self) -> bool:
         """Try twice as many slots. False where there is no memory for them, or they are all there."""
@@ -86,13 +87,13 @@ class SlotPool:
         try:
             self._resize(more)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
         else:
-            get_logger().info(f"There may be memory again: going on with {more} slots instead of {few}")
+            log_event(Event.MEMORY_AGAIN, slots=more, before=few)
             return True
         self._resize(self.backoff.shrink(few))  # out here: the error held on to memory
-        get_logger().info(f"There is no memory for {more} slots yet: going on with {few}")
+        log_event(Event.NO_MEMORY_YET, slots=more, fewer=few)
         return False
 
     def _resize(self, slots: int) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cloner.batch import Generation
@@ -69,6 +72,19 @@ class PromptPiece:
         return PromptPiece(self.owner, self.position, head), PromptPiece(self.owner, self.position + count, rest)
 
 
+@dataclass(frozen=True)
+class _Staged:
+    """Pinned memory of the host, and the same memory as an array: writing a few numbers there costs a tenth of what it
+    does through torch."""
+
+    pinned: Tensor
+    host: NDArray[Any]
+
+    @classmethod
+    def of(cls, pinned: Tensor) -> _Staged:
+        return cls(pinned, pinned.numpy())
+
+
 class TokenRows:
     """Buffers for `slots` decode rows and `prompts` prompt rows. Owner s of the page table is slot s; owner ``slots +
     s`` is the prefix that is read for it."""
@@ -79,8 +95,8 @@ class TokenRows:
         def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        def staged(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        def staged(*shape: int, dtype: torch.dtype = torch.int32) -> _Staged:
+            return _Staged.of(torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda"))
 
         table = zeros(2 * slots, table_width)
         self.decode = SlotRows(zeros(slots + 1, RECORD_WIDTH), zeros(slots) + IDLE, table, zeros(slots, GROUP_ROWS))
@@ -112,53 +128,54 @@ class TokenRows:
         """Give a slot to a segment."""
         self.set_pages(slot, start.prefix, [*start.prefix_pages, *start.own_pages])
         g = start.generation
-        record = self._records[slot]
+        record = self._records.host[slot]
         # Upstream does not look for an end at the first frame.
         numbers = [int(start.last.ids[0]), start.position, 0, max(1, g.min_new_tokens), slot]
-        record[: len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
-        floats = torch.tensor([g.temperature, g.top_p, g.repetition_penalty], dtype=torch.float32)
-        record[len(numbers) : CODES] = floats.view(torch.int32)
-        record[CODES : CODES + CODEBOOKS] = start.last.codes[0].int()
-        self.decode.records[slot].copy_(record, non_blocking=True)
+        record[: len(numbers)] = numbers
+        floats = np.array([g.temperature, g.top_p, g.repetition_penalty], dtype=np.float32)
+        record[len(numbers) : CODES] = floats.view(np.int32)
+        record[CODES : CODES + CODEBOOKS] = start.last.codes[0].numpy()
+        self.decode.records[slot].copy_(self._records.pinned[slot], non_blocking=True)
         steps = len(start.noise)
-        self._noise[slot, :steps] = start.noise
-        self.sampler.noise[slot, :steps].copy_(self._noise[slot, :steps], non_blocking=True)
+        self._noise.host[slot, :steps] = start.noise.numpy()
+        self.sampler.noise[slot, :steps].copy_(self._noise.pinned[slot, :steps], non_blocking=True)
 
     def set_pages(self, owner: int, prefix: int, pages: Sequence[int]) -> None:
         """An owner's list of pages; behind it stands page 0."""
-        row = self._table[owner]
-        row.zero_()
+        row = self._table.host[owner]
         row[0] = prefix
-        row[1 : 1 + len(pages)] = torch.tensor(pages, dtype=torch.int32)
-        self.decode.page_table[owner].copy_(row, non_blocking=True)
+        row[1 : 1 + len(pages)] = pages
+        row[1 + len(pages) :] = 0
+        self.decode.page_table[owner].copy_(self._table.pinned[owner], non_blocking=True)
 
     def set_decode(self, slots: Sequence[int], voices: Sequence[Hashable]) -> None:
         """The decode rows from now on: a slot and its voice each."""
         self._turn = (self._turn + 1) % RING
-        rows, groups = self._row_ring[self._turn], self._group_ring[self._turn]
-        rows.fill_(IDLE)
-        rows[: len(slots)] = torch.tensor(slots, dtype=torch.int32)
-        groups.fill_(IDLE)
+        rows, groups = self._row_ring.host[self._turn], self._group_ring.host[self._turn]
+        rows[: len(slots)] = slots
+        rows[len(slots) :] = IDLE
         listed = grouped(voices)
-        groups[: len(listed)] = torch.tensor(listed, dtype=torch.int32).reshape(len(listed), GROUP_ROWS)
-        self.decode.row_record.copy_(rows, non_blocking=True)
-        self.decode.groups.copy_(groups, non_blocking=True)
+        if listed:
+            groups[: len(listed)] = listed
+        groups[len(listed) :] = IDLE
+        self.decode.row_record.copy_(self._row_ring.pinned[self._turn], non_blocking=True)
+        self.decode.groups.copy_(self._group_ring.pinned[self._turn], non_blocking=True)
 
     def set_prompts(self, pieces: Sequence[PromptPiece], rows: int) -> None:
         """The first `rows` prompt rows of the next step."""
         self._turn = (self._turn + 1) % RING
-        ring = self._prompt_ring[self._turn, :rows]
+        ring = self._prompt_ring.host[self._turn, :rows]
         ring[:, TOKEN] = 0
         ring[:, POSITION] = -1
         row = 0
         for piece in pieces:
             part = ring[row : row + len(piece)]
-            part[:, TOKEN] = piece.tokens.ids
-            part[:, POSITION] = torch.arange(piece.position, piece.position + len(piece))
-            part[:, CODES : CODES + CODEBOOKS] = piece.tokens.codes
+            part[:, TOKEN] = piece.tokens.ids.numpy()
+            part[:, POSITION] = np.arange(piece.position, piece.position + len(piece))
+            part[:, CODES : CODES + CODEBOOKS] = piece.tokens.codes.numpy()
             ring[row : row + piece.rows, OWNER] = piece.owner
             row += piece.rows
-        self.prompt.records[:rows].copy_(ring, non_blocking=True)
+        self.prompt.records[:rows].copy_(self._prompt_ring.pinned[self._turn, :rows], non_blocking=True)
 
     def codes(self, slot: int, frames: int) -> Tensor:
         """A copy of the codes that a slot has generated, ``[codebooks, frames]`` int32, on the device."""

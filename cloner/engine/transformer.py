@@ -1,8 +1,8 @@
 """Transformer layers over fish-speech's weights, for many segments at once.
 
 The arithmetic is upstream's (``fish_speech.models.text2semantic.llama``): RMS norms, interleaved rotary positions,
-grouped-query attention, SwiGLU. What differs is who owns the cache: here a layer only makes queries, keys and values
-and asks `Attend` what they see, so that slots may have positions of their own.
+grouped-query attention, SwiGLU. What differs is the owner of the cache: here a layer computes queries, keys and
+values and calls `Attend`, so that slots may have positions of their own.
 """
 
 from __future__ import annotations
@@ -15,33 +15,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.product import Product
+from cloner.engine.packed_linear import PackedLinear
 
 
 class Attend(Protocol):
     """Stores a layer's new keys and values ``[rows, tokens, kv_heads, head_dim]`` and attends with `queries`
-    ``[rows, tokens, heads, head_dim]``; gives ``[rows, tokens, heads * head_dim]``."""
+    ``[rows, tokens, heads, head_dim]``; returns ``[rows, tokens, heads * head_dim]``."""
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class _Layer:
+    """One layer's weights."""
+
     attention_norm: Tensor
-    qkv: Product
+    qkv: PackedLinear
     qk_norm: Tensor | None
     """``[heads + kv_heads, head_dim]``."""
-    out: Product
+    out: PackedLinear
     ffn_norm: Tensor
-    gate_up: Product
-    down: Product
+    gate_up: PackedLinear
+    down: PackedLinear
 
 
 class Stack:
     """Layers of one size. `rotation` is ``[positions, head_dim / 2]``, complex."""
 
     def __init__(self, blocks: Iterable[Any], frequencies: Tensor) -> None:
-        """Takes over the weights of upstream's `TransformerBlock`s and its table of rotary `frequencies`."""
+        """Takes the weights of upstream's `TransformerBlock`s and its table of rotary `frequencies`."""
         blocks = list(blocks)
         first = blocks[0].attention
         self.heads: int = first.n_head
@@ -55,8 +57,8 @@ class Stack:
         return len(self._layers)
 
     def run(self, x: Tensor, rotation: Tensor, attend: Attend) -> Tensor:
-        """`x` ``[rows, tokens, dim]`` after all layers; `rotation` is each token's, ``[rows, tokens, 1, head_dim / 2]``
-        or what broadcasts to it."""
+        """`x` ``[rows, tokens, dim]`` after all layers; `rotation` is each token's,
+        ``[rows, tokens, 1, head_dim / 2]`` or a shape that broadcasts to it."""
         for number, layer in enumerate(self._layers):
             queries, keys, values = self._project(x, layer, rotation)
             x = x + layer.out(attend(number, queries, keys, values))
@@ -81,14 +83,14 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary positions on neighbouring pairs, in fp32 as upstream does it."""
+    """Rotary positions on neighbouring pairs, in fp32 as in upstream."""
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
 
 
 def grouped(queries: Tensor, kv_heads: int) -> Tensor:
     """``[rows, 1, heads, head_dim]`` as ``[rows, kv_heads, heads / kv_heads, head_dim]``: the queries that share a key
-    head stand where attention expects tokens, so no key is copied for each of them."""
+    head take the dimension of tokens, so that attention copies no keys."""
     return queries.reshape(len(queries), kv_heads, -1, queries.shape[-1])
 
 
@@ -104,10 +106,10 @@ def _layer(block: Any) -> _Layer:
         )
     return _Layer(
         attention_norm=block.attention_norm.weight,
-        qkv=Product.taking(attention.wqkv),
+        qkv=PackedLinear.from_linears(attention.wqkv),
         qk_norm=qk_norm,
-        out=Product.taking(attention.wo),
+        out=PackedLinear.from_linears(attention.wo),
         ffn_norm=block.ffn_norm.weight,
-        gate_up=Product.taking(ffn.w1, ffn.w3),
-        down=Product.taking(ffn.w2),
+        gate_up=PackedLinear.from_linears(ffn.w1, ffn.w3),
+        down=PackedLinear.from_linears(ffn.w2),
     )

@@ -25,11 +25,11 @@ def check_device(device: torch.device) -> None:
         )
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what models compute for tensors whose values come from a file, or are made again after it.
+class _SkipInitialisation(TorchFunctionMode):
+    """Skips operations on tensors whose values are read from a file or computed again afterwards.
 
-    On the ``meta`` device that is no arithmetic, but torch would import its compiler to find out the shapes, which
-    takes longer than all the rest of a small model's load.
+    On the ``meta`` device they do no arithmetic, but torch would import its compiler to infer the shapes, which takes
+    longer than all the rest of a small model's load.
     """
 
     SAME_SHAPE = frozenset({Tensor.normal_, Tensor.mul, torch.tril})
@@ -46,7 +46,7 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function in self.INITIALISERS:
-            return kwargs["tensor"]  # the way in which `torch.nn.init` asks
+            return kwargs["tensor"]  # `torch.nn.init` passes it by name
         if function in self.SAME_SHAPE:
             return args[0]
         if function is torch._weight_norm:
@@ -61,18 +61,18 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Models that are built inside allocate nothing: they are on the ``meta`` device."""
-    with torch.device("meta"), _Unfilled():
+    """Models that are built within this context are on the ``meta`` device and allocate nothing."""
+    with torch.device("meta"), _SkipInitialisation():
         yield
 
 
-def fill(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> None:
-    """Give a model on the ``meta`` device the weights in `path`. As in upstream, extra ones are passed over.
+def load_weights(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> None:
+    """Load the weights in `path` into a model on the ``meta`` device. As in upstream, extra weights are ignored.
 
-    Raises `LoadFailed` if one is missing, other than those whose last name is in `rebuilt`.
+    Raises `LoadFailed` if a weight is missing, unless its last name is in `rebuilt`.
     """
     weights = _read_weights(path, prefix)
-    with read_as(path, "weights for this configuration"):
+    with reading(path, "weights for this configuration"):
         missing, _unexpected = model.load_state_dict(weights, strict=False, assign=True)
     missing = [name for name in missing if not name.endswith(rebuilt)]
     if missing:
@@ -80,7 +80,7 @@ def fill(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> 
 
 
 def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors in `path`, mapped. Upstream's training wraps them in "state_dict" and under `prefix`."""
+    """The tensors in `path`, memory-mapped. Upstream's training puts them under "state_dict" and adds `prefix`."""
     try:
         weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:
@@ -97,23 +97,23 @@ def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
     return wrapped or weights
 
 
-def moved(model: Any, device: torch.device, precision: torch.dtype) -> Any:
-    """The model on `device`, with weights of its own, ready to run."""
+def place(model: Any, device: torch.device, precision: torch.dtype) -> Any:
+    """Move the model to `device`, with a copy of its weights, ready to run."""
     for weight in model.parameters():
         if (weight.device, weight.dtype) == (device, precision):
-            # Nothing below would copy it, and mapped weights change under a running worker, or kill it, when
-            # somebody writes another checkpoint over the file.
+            # `to` would not copy it, and if the file is overwritten, mapped weights change under a running worker, or
+            # kill it.
             weight.data = weight.data.clone()
     return model.eval().requires_grad_(False).to(device=device, dtype=precision)
 
 
 @contextmanager
-def read_as(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into a `LoadFailed` of one line."""
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn any error while `path` is read into a `LoadFailed` of one line."""
     try:
         yield
     except LoadFailed:
         raise
-    except Exception as error:  # a broken file makes upstream's readers raise anything
+    except Exception as error:  # upstream's readers raise all kinds of errors at a broken file
         reason = " ".join([type(error).__name__, *str(error).split()])[:300]
         raise LoadFailed(f"{path} cannot be read as {what} ({reason})") from error

@@ -10,18 +10,18 @@ def main() -> int:
     """Run until told to stop; the exit status is 78 if the model does not load, 2 if a setting is wrong."""
     from cloner.engine import check_engine
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
-    from cloner.fleet import expected_worker
-    from cloner.logs import configure, get_logger
-    from cloner.orphan import die_with_parent
-    from cloner.redisconn import reaching
+    from cloner.events import Event
+    from cloner.logs import configure, log_event
+    from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
+    from cloner.state.registry import expected_worker
 
     configure()
     try:
         settings = load_settings()
         worker = expected_worker(settings, load_worker_settings())
         configure(worker=worker.name)
-        get_logger().info(f"Starting on {worker.device}")
+        log_event(Event.STARTING, device=worker.device)
         die_with_parent()
         try:
             check_engine(settings)
@@ -29,15 +29,16 @@ def main() -> int:
             raise LoadFailed(error.message) from None
         # Stopped, a worker gives its chunk back at once; what the record has of it is not spoken again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.app import run_worker
+        from cloner.queueing.app import run_worker
+        from cloner.state.connection import translate_redis_errors
         from cloner.worker.lifecycle import register_if_alone, stop_when_useless
 
-        with reaching(settings.require_redis_url()):
+        with translate_redis_errors(settings.require_redis_url()):
             register_if_alone(settings, worker)
         stop_when_useless()
-        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.names.shared_queue()])
+        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.queues.shared_queue()])
     except ClonerError as error:
-        get_logger().error(error.message)
+        log_event(Event.FAILED, error=error.message)
         return error.exit_code
 
 

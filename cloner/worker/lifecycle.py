@@ -21,10 +21,12 @@ from redis import RedisError
 
 from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBroken, reason_of
-from cloner.fleet import Registry, WorkerInfo, expected_worker
-from cloner.logs import configure, get_logger
-from cloner.redisconn import OUTAGE_RETRIES, connect
+from cloner.events import Event
+from cloner.logs import configure, log_event
 from cloner.settings import Settings, load_settings, load_worker_settings
+from cloner.state.connection import OUTAGE_RETRIES, connect
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, WorkerInfo, expected_worker
 from cloner.worker.runtime import Runtime
 from cloner.worker.stopping import hear_stops
 
@@ -41,7 +43,7 @@ def current() -> Runtime:
 
 def register_if_alone(settings: Settings, worker: WorkerInfo) -> None:
     """Enter this worker into the registry if no launcher has (it was started by hand)."""
-    registry = Registry(connect(settings.require_redis_url()), settings.names, settings.alive_s)
+    registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
     if registry.get(worker.name) is None:
         registry.register(worker)
 
@@ -61,14 +63,14 @@ def end_broken(error: EngineBroken) -> NoReturn:
     Celery gives a chunk back whose process has ended, whatever its exit status (`task_reject_on_worker_lost`), and
     starts another. Nothing is closed: what broke, as a GPU's context, may hang at that.
     """
-    get_logger().error(f"{error.message}: loading it anew")
+    log_event(Event.ENGINE_RELOADING, error=error.message)
     sys.stderr.flush()
     os._exit(error.exit_code)
 
 
 def end_worker(runtime: Runtime, error: WorkerBroken) -> NoReturn:
     """In the child: end the whole worker, which would fare no better with another process; its launcher is told why."""
-    get_logger().error(f"This worker is given up: {error.message}")
+    log_event(Event.WORKER_BROKEN, error=error.message)
     with suppress(RedisError):
         runtime.registry.update(runtime.name, error=error.message)
     _end_by(signal.SIGUSR2)
@@ -102,9 +104,9 @@ def start(**_: Any) -> None:
         runtime.load()
     except Exception as error:  # noqa: BLE001 - whatever it is, a worker without a model must not live
         reason = reason_of(error)
-        get_logger().error(f"Load failed: {reason}")
+        log_event(Event.LOAD_FAILED, error=reason)
         with suppress(RedisError):
-            Registry(redis, settings.names, settings.alive_s).update(worker.name, error=reason)
+            Registry(redis, RedisKeys(settings.fleet), settings.alive_s).update(worker.name, error=reason)
         # A Redis that cannot be used is no fault of the model's: told to stop, the worker is started again.
         _end_by(signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
     else:

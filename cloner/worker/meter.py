@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from redis import Redis, RedisError
+from redis import RedisError
 
-from cloner.counts import Count, Counts
-from cloner.fleet import Registry
-from cloner.queues import Names
-from cloner.results import SegmentResult
+from cloner.protocol.results import SegmentResult
+from cloner.state.batches import BatchStore
+from cloner.state.counters import Count, Counters
+from cloner.state.registry import Registry
+from cloner.state.throughput import RateMeter
 
-LATELY_S = 15.0
-"""Seconds over which frames a second are taken: some segments must end in them."""
+WINDOW_S = 15.0
+"""Seconds over which frames a second are computed: long enough for some segments to end in them."""
 
 
 class Meter:
@@ -27,19 +28,17 @@ class Meter:
     The engine's threads, the one that runs chunks and the one that sends heartbeats meet here.
     """
 
-    def __init__(self, name: str, redis: Redis, names: Names) -> None:
+    def __init__(self, name: str, batches: BatchStore, counters: Counters) -> None:
         self._name = name
-        self._redis = redis
-        self._names = names
-        self._counts = Counts(redis, names)
+        self._batches = batches
+        self._counters = counters
         self._lock = threading.Lock()
         self._untold: dict[Count, float] = defaultdict(float)
         self._in_hand: set[int] = set()
         self._began_loading = 0.0
         self._load_s = 0.0
-        self._frames: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        """When it was looked, and the frames of this process until then."""
-        self._frames_now = 0
+        self._frames = 0
+        self._frame_rate = RateMeter(WINDOW_S)
 
     def loading(self, *, again: bool) -> None:
         """The models are about to be loaded; `again` if a process has done so here before."""
@@ -54,13 +53,10 @@ class Meter:
     @contextmanager
     def chunk(self, batch_id: str) -> Iterator[None]:
         """Inside it, a chunk of the batch is spoken."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self._names.batch(batch_id), "submitted_at")
-            pipe.time()
-            submitted_at, (seconds, _) = pipe.execute()
-        if submitted_at:  # else the batch has expired
+        queued_s = self._batches.age_s(batch_id)
+        if queued_s is not None:  # else the batch has expired
             self._count(Count.CHUNKS_TAKEN)
-            self._count(Count.QUEUED_S, max(0.0, seconds - float(submitted_at)))
+            self._count(Count.QUEUED_S, queued_s)
         try:
             yield
         except BaseException:
@@ -83,7 +79,7 @@ class Meter:
         """A segment was generated, or failed."""
         with self._lock:
             self._in_hand.discard(result.segment)
-            self._frames_now += result.frames
+            self._frames += result.frames
             self._untold[Count.SEGMENTS_GENERATED if result.generated else Count.SEGMENTS_FAILED] += 1
             self._untold[Count.FRAMES] += result.frames
             self._untold[Count.AUDIO_S] += result.audio_s
@@ -107,7 +103,7 @@ class Meter:
             untold, self._untold = self._untold, defaultdict(float)
         try:
             if untold:
-                self._counts.add(self._name, untold)
+                self._counters.add(self._name, untold)
         except BaseException:
             for what, much in untold.items():
                 self._count(what, much)
@@ -115,13 +111,11 @@ class Meter:
 
     def _frames_a_second(self) -> float:
         now = time.monotonic()
-        if not self._in_hand:  # a worker that rested begins anew
-            self._frames.clear()
-        self._frames.append((now, self._frames_now))
-        while now - self._frames[0][0] > LATELY_S and len(self._frames) > 2:
-            self._frames.popleft()
-        then, frames = self._frames[0]
-        return (self._frames_now - frames) / (now - then) if now > then else 0.0
+        if not self._in_hand:  # idle time does not count
+            self._frame_rate.clear()
+        self._frame_rate.add(now, self._frames)
+        (frames_s,) = self._frame_rate.rates(now, self._frames)
+        return frames_s
 
     def _count(self, what: Count, much: float = 1) -> None:
         with self._lock:

@@ -12,12 +12,17 @@ from redis import Redis, RedisError
 
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
-from cloner.fleet import Registry, WorkerInfo, WorkerState
-from cloner.journal import Journal
-from cloner.logs import get_logger
-from cloner.record import Record
+from cloner.events import Event
+from cloner.logs import log_event, log_line
+from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import Journal
+from cloner.output.record import Record
 from cloner.settings import Settings
-from cloner.store import OutputRoot
+from cloner.state.batches import BatchStore
+from cloner.state.counters import Counters
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
+from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from cloner.worker.meter import Meter
 
 RECORDS_KEPT = 4
@@ -29,14 +34,16 @@ class Runtime:
 
     def __init__(self, settings: Settings, worker: WorkerInfo, engine: Engine, redis: Redis, blobs: Redis) -> None:
         self.settings = settings
-        self.names = settings.names
         self.name = worker.name
         self._worker = worker
         self.engine = engine
         self.redis = redis
         self.blobs = blobs
-        self.registry = Registry(redis, settings.names, settings.alive_s)
-        self.meter = Meter(worker.name, redis, settings.names)
+        keys = RedisKeys(settings.fleet)
+        self.registry = Registry(redis, keys, settings.alive_s)
+        self.batches = BatchStore(blobs, keys, settings.batch_ttl_s)
+        self.references = ReferenceStore(blobs, keys, settings.batch_ttl_s)
+        self.meter = Meter(worker.name, self.batches, Counters(redis, keys))
         self.outputs = OutputRoot(settings.out_dir)
         self.in_hand: Journal | None = None
         """That of the chunk which is spoken."""
@@ -89,7 +96,6 @@ class Runtime:
 
     def load(self) -> None:
         """Load the engine and say so in the registry. Raises `LoadFailed`."""
-        log = get_logger()
         # Registered without a process: the first one to load here is no restart.
         before = self.registry.get(self.name)
         self.meter.loading(again=before is not None and before.pid != 0)
@@ -100,22 +106,22 @@ class Runtime:
                 self.say_assignment(known.assignment, known.assigned_speakers, known.assigned_texts)
             else:
                 self.forget_assignment(known.assignment)
-        self.engine.load(log.info)
+        self.engine.load(log_line)
         self._codec_identity = codec_identity(self.settings)
         self._loaded = True
         self.meter.loaded()
         self.registry.count_load(self.name)
         self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
-        log.info("Models loaded! Starting generation...")
+        log_event(Event.MODELS_LOADED)
 
     def say_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
         """Say once what this worker was dealt, or what it takes its chunks of."""
         if not self.is_news(assignment):
             return
         if shared:
-            get_logger().info(f"Taking chunks of {speakers} speakers, {texts} texts total from the shared queue")
+            log_event(Event.TAKING_SHARED_CHUNKS, speakers=speakers, texts=texts)
         else:
-            get_logger().info(f"Assigned {speakers} speakers, {texts} texts total")
+            log_event(Event.ASSIGNED, speakers=speakers, texts=texts)
 
     def is_news(self, what: str) -> bool:
         """Whether this process has not said that yet; from now on, it has."""
@@ -125,12 +131,7 @@ class Runtime:
 
     def first_to_say(self, batch_id: str, what: str) -> bool:
         """Whether no worker has said that of a batch yet; from now on, this one has."""
-        key = self.names.said(batch_id)
-        with self.redis.pipeline() as pipe:
-            pipe.sadd(key, what)
-            pipe.expire(key, self.settings.batch_ttl_s)
-            added, _ = pipe.execute()
-        return bool(added)
+        return self.batches.is_first_to_log(batch_id, what)
 
     def forget_assignment(self, assignment: str) -> None:
         """The assignment is finished: a restart need not say it again."""
@@ -154,9 +155,7 @@ class Runtime:
 
     def _is_open(self, assignment: str) -> bool:
         """Whether the assignment's chunks may still come. Some never did, if its batch is closed or was cancelled."""
-        batch = self.names.batch(assignment.partition("/")[0])
-        state, cancelled = self.redis.hmget(batch, "state", "cancelled")
-        return state in ("submitting", "running") and not cancelled
+        return self.batches.is_open(assignment.partition("/")[0])
 
     def _beat(self) -> None:
         while True:
@@ -166,7 +165,7 @@ class Runtime:
                 self.meter.report(self.registry)
             except RedisError as error:
                 # Redis is away: the worker goes on, and beats again when Redis is back.
-                get_logger().debug(f"heartbeat missed: {error}")
+                log_event(Event.HEARTBEAT_MISSED, error=error)
             if self._stop_beating.wait(self.settings.heartbeat_s):
                 return
 

@@ -19,14 +19,14 @@ from cloner.engine.kernels.kernel_set import TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
 from cloner.engine.model import Model
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.prompt import Prompts, Tokens
-from cloner.engine.segments import ReadingQueue
+from cloner.engine.prompt import PromptBuilder, Tokens
+from cloner.engine.row_segments import ReadingQueue
 from cloner.engine.step_weights import StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
 from ops.engine_bench import check_sampler
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import codes_of, make_lines, make_voice
+from ops.engine_bench.workload import codes_of, make_requests, make_voice
 
 WORSE = 1.25
 """How much further from fp32 than the decoder over slots the step may be."""
@@ -69,7 +69,7 @@ def measure(directory: Path, size: str, name: str, buckets: tuple[int, ...]) -> 
 
 
 def _logits(
-    weights: StepWeights, prompts: Prompts, reference: Reference, rows: int, kernels: KernelSet | None = None
+    weights: StepWeights, prompts: PromptBuilder, reference: Reference, rows: int, kernels: KernelSet | None = None
 ) -> Row:
     """`rows` segments of two voices for some steps, the decoders over slots forced along the same codes."""
     step = make_device(weights, step_options(rows, resampling=False), kernels)
@@ -78,7 +78,7 @@ def _logits(
     prefixes = [prompts.prefix(voice) for voice in voices]
     texts = [
         prompts.text(line)
-        for line in make_lines([STEPS] * rows, voices, [f"Text {'and ' * (n % 7)}" for n in range(rows)])
+        for line in make_requests([STEPS] * rows, voices, [f"Text {'and ' * (n % 7)}" for n in range(rows)])
     ]
     noise = torch.rand(rows, STEPS + 1, DRAWS, generator=torch.Generator().manual_seed(5))
     decoders = []
@@ -185,12 +185,12 @@ def _off(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
-def _deterministic(weights: StepWeights, prompts: Prompts) -> Row:
+def _deterministic(weights: StepWeights, prompts: PromptBuilder) -> Row:
     """Codes of segments alone and among others, in one graph shape."""
     scheduler = make_scheduler(make_device(weights, step_options(16, deterministic=True)), prompts)
     voices = [make_voice(voice, frames=60 + voice) for voice in range(3)]
-    lines = make_lines([12 + n for n in range(20)], voices, [f"Number {n}" * (1 + n % 5) for n in range(20)])
-    together = {answer.line.segment: codes_of(answer).cpu() for answer in scheduler.run(lines)}  # type: ignore[union-attr]
+    lines = make_requests([12 + n for n in range(20)], voices, [f"Number {n}" * (1 + n % 5) for n in range(20)])
+    together = {answer.request.segment: codes_of(answer).cpu() for answer in scheduler.run(lines)}  # type: ignore[union-attr]
     for line in lines[::7]:
         (alone,) = scheduler.run([line])
         if not torch.equal(codes_of(alone).cpu(), together[line.segment]):
@@ -198,7 +198,7 @@ def _deterministic(weights: StepWeights, prompts: Prompts) -> Row:
     return Row("check: deterministic, segments alone and among others", "differ", [0.0], goal="0")
 
 
-def _out_of_memory(weights: StepWeights, prompts: Prompts) -> Row:
+def _out_of_memory(weights: StepWeights, prompts: PromptBuilder) -> Row:
     """The allocator refuses in the middle of a chunk: half of the slots go on, and all segments are generated."""
     scheduler = make_scheduler(make_device(weights, step_options(4)), prompts)
     launch, steps = scheduler.device.launch, 0
@@ -210,7 +210,7 @@ def _out_of_memory(weights: StepWeights, prompts: Prompts) -> Row:
             torch.empty(2**50, dtype=torch.uint8, device=weights.head.device)
         return launch(rows)
 
-    lines = make_lines([6 + n for n in range(8)], [make_voice(0, frames=60)])
+    lines = make_requests([6 + n for n in range(8)], [make_voice(0, frames=60)])
     with patch.object(scheduler.device, "launch", scarce):
         frames = sorted(codes_of(answer).shape[1] for answer in scheduler.run(lines))
     if frames != [6 + n for n in range(8)] or scheduler.pool.slots != 2:

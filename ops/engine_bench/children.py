@@ -1,4 +1,4 @@
-"""Processes to measure in, all with the same settings, and the checkpoints that they load."""
+"""Child processes for measurements, all with the same settings, and the checkpoints that they load."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KEEP_BYTES = str(2**32)
-"""Memory that the allocator may keep instead of handing it back to the system after each layer."""
+"""Bytes that the allocator may keep instead of returning them to the system after each layer."""
 
 
-def settle(threads: int) -> None:
-    """The settings of all processes that are started from here: threads, and glibc's allocator, which reads them when
-    a process starts."""
+def set_environment(threads: int) -> None:
+    """Set the environment of child processes: the number of threads, and the settings of glibc's allocator, which reads
+    them when a process starts."""
     os.environ.update(
         OMP_NUM_THREADS=str(threads),
         MKL_NUM_THREADS=str(threads),
@@ -32,13 +32,13 @@ def settle(threads: int) -> None:
 
 
 def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `function` gives in a fresh process."""
+    """The result of `function` in a new process."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
 class Checkpoints:
-    """Random weights of each size, made when they are first asked for."""
+    """Random weights of each size, made when first requested."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,20 +53,21 @@ class Checkpoints:
 
 @contextmanager
 def checkpoints() -> Iterator[Checkpoints]:
-    """For one run: S1-mini's size takes 3.3 GB, which are gone afterwards."""
+    """Checkpoints for one run, removed afterwards: S1-mini's size takes 3.3 GB."""
     with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder:
         yield Checkpoints(Path(folder))
 
 
 def make_checkpoint(directory: Path, size: str) -> None:
-    """Write it."""
-    from cloner.engine.checkpoint import Preset, init_checkpoint
+    """Write a checkpoint of random weights."""
+    from cloner.engine.checkpoint import init_checkpoint
+    from cloner.engine.presets import Preset
 
     init_checkpoint(directory, Preset(size))
 
 
 def multiplies(device: torch.device, precision: torch.dtype) -> bool:
-    """Whether the device itself multiplies numbers of that precision: a CPU without it takes a hundred times as long
-    as in float32."""
+    """Whether the device has instructions for products in that precision: a CPU without them takes a hundred times as
+    long as in float32."""
     lacking = device.type == "cpu" and precision is torch.bfloat16
     return not lacking or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,4 +1,4 @@
-"""Seconds of audio that the codec decodes a second: ours against upstream's, which takes one segment at a time."""
+"""Seconds of audio that the codec decodes a second: ours against upstream's, which decodes one segment at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloner.engine.base import SAMPLE_RATE, Audio
-from cloner.engine.batched import CODEC_FRAMES
-from cloner.engine.codec import CodecDecoder, snr_db
+from cloner.audio import SAMPLE_RATE, Audio
+from cloner.engine.codec import CODEC_FRAMES, CodecDecoder, snr_db
 from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import make_codes
 
 
 @dataclass(frozen=True)
-class Race:
-    """What is measured: each of `precisions` against upstream's fp32, over `segments` of about `frames`."""
+class Comparison:
+    """Each of `precisions` against upstream's fp32, over `segments` of about `frames`."""
 
     name: str
     device: str
@@ -35,17 +34,17 @@ class Race:
     """By precision."""
 
 
-def rows(directory: Path, race: Race) -> list[Row]:
-    """Batched and one at a time, since a CPU may be faster at the latter."""
-    device = torch.device(race.device)
-    codes = make_codes(race.segments, race.frames)
+def rows(directory: Path, comparison: Comparison) -> list[Row]:
+    """Batched and one at a time, since on a CPU the latter may be faster."""
+    device = torch.device(comparison.device)
+    codes = make_codes(comparison.segments, comparison.frames)
     on_device = [item.to(device) for item in codes]
     theirs = upstream.load_codec(directory, device)
     codecs = {}
-    for precision in race.precisions:
+    for precision in comparison.precisions:
         codecs[precision] = CodecDecoder(directory, device, CODEC_FRAMES)
         codecs[precision].to(getattr(torch, precision))
-    ways = [(precision, how) for precision in race.precisions for how in ("one at a time", "batched")]
+    ways = [(precision, how) for precision in comparison.precisions for how in ("one at a time", "batched")]
     exact = upstream.decode(theirs, codes[0])
     noise = {
         precision: snr_db(torch.from_numpy(_decoded(codecs[precision], on_device[:1])[0]), exact)
@@ -53,11 +52,11 @@ def rows(directory: Path, race: Race) -> list[Row]:
     }
     rates: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     against = []
-    # The first time takes its memory from the system.
+    # The first decoding of each allocates memory from the system.
     _rate(device, lambda: [upstream.decode(theirs, item).numpy() for item in codes[:1]])
     for precision, _ in ways:
         _rate(device, partial(_decoded_all, codecs[precision], [on_device[:1]]))
-    for _ in range(race.runs):
+    for _ in range(comparison.runs):
         against.append(_rate(device, lambda: [upstream.decode(theirs, item).numpy() for item in codes]))
         for precision, how in ways:
             batches = [on_device] if how == "batched" else [[item] for item in on_device]
@@ -65,11 +64,11 @@ def rows(directory: Path, race: Race) -> list[Row]:
             rates[precision, how].append(_rate(device, decode))
     return [
         Row(
-            f"codec, {race.name}, {precision}, {how}, against codec.decode in float32",
+            f"codec, {comparison.name}, {precision}, {how}, against codec.decode in float32",
             "audio-s/s",
             values,
             against,
-            goal=race.goals.get(precision, ""),
+            goal=comparison.goals.get(precision, ""),
             remark="the same bits" if isinf(noise[precision]) else f"signal to noise {noise[precision]:.0f} dB",
         )
         for (precision, how), values in rates.items()

@@ -10,13 +10,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from cloner.engine.base import FRAMES_PER_CHARACTER
+from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.row_scheduler import Scheduler
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
 from ops.engine_bench.upstream import wait_for
-from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_lines, make_voice
+from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_requests, make_voice
 
 VOICES, SHORTEST, LONGEST = 8, 100, 300
 GOALS = {64: ">= 1,050 x real time on an H200", 128: ">= 1,500 x real time on an H200"}
@@ -41,7 +41,7 @@ def measure(directory: Path, size: str, name: str, slots: tuple[int, ...], segme
         yield Row(f"decoding, {count} slots: graphs captured", "s", [time.perf_counter() - began])
         scheduler = make_scheduler(step, prompts)
         runs = [_run(scheduler, lengths, device) for _ in range(RUNS + 1)][1:]
-        use, (rate, _, _) = scheduler.use, max(runs)
+        use, (rate, _, _) = scheduler.usage, max(runs)
         yield Row(
             f"decoding, {count} slots, {segments} segments, prompts included",
             "frames/s",
@@ -62,9 +62,9 @@ def _run(scheduler: Scheduler, lengths: list[int], device: torch.device) -> tupl
     voices = [make_voice(voice) for voice in range(VOICES)]
     sentence = TEXT + " "
     texts = [(sentence * 8)[: max(1, round(length / FRAMES_PER_CHARACTER))] for length in lengths]
-    requests = make_lines(lengths, voices, texts)
+    requests = make_requests(lengths, voices, texts)
     scheduler.pool.reset()  # references are read within the time
-    steps, waited = scheduler.use.steps, 0.0
+    steps, waited = scheduler.usage.steps, 0.0
     launch = scheduler.device.launch
 
     def timed(rows: StepRows) -> Statuses:
@@ -87,4 +87,4 @@ def _run(scheduler: Scheduler, lengths: list[int], device: torch.device) -> tupl
     seconds = time.perf_counter() - began
     if sorted(frames) != sorted(lengths):
         raise RuntimeError("segments have not as many frames as were asked for")
-    return sum(frames) / seconds, scheduler.use.steps - steps, waited / seconds
+    return sum(frames) / seconds, scheduler.usage.steps - steps, waited / seconds

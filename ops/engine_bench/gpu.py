@@ -1,4 +1,4 @@
-"""What is measured on a GPU: decoding over slots, the codec, and workers beside each other from text to WAV files."""
+"""Measurements on a GPU: decoding by slots, the codec, and concurrent workers from text to WAV files."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from ops.engine_bench.table import Row
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how much of it."""
+    """The measurements, and their sizes."""
 
     size: str
-    decoding: decoding.Race
-    codec: codec.Race
-    share: workers.Share
+    decoding: decoding.Comparison
+    codec: codec.Comparison
+    workload: workers.Workload
     workers: tuple[int, ...]
     wav_goal: str = ""
     ready_goal: str = ""
     """Both for one worker alone."""
 
     def on(self, device: str) -> Self:
-        """The same on another device."""
+        """The same plan on another device."""
         return replace(
             self,
             decoding=replace(self.decoding, device=device),
             codec=replace(self.codec, device=device),
-            share=replace(self.share, device=device),
+            workload=replace(self.workload, device=device),
         )
 
 
 PLANS = {
     "s1-mini": Plan(
         size="s1-mini",
-        decoding=decoding.Race(
+        decoding=decoding.Comparison(
             size="s1-mini",
             device="cuda",
             precision="bfloat16",
@@ -51,10 +51,10 @@ PLANS = {
             runs=3,
             goals={64: ">= 600 x real time (12,920 frames/s)"},
         ),
-        codec=codec.Race(
+        codec=codec.Comparison(
             name="full", device="cuda", precisions=("float16", "bfloat16", "float32"), segments=32, frames=200, runs=3
         ),
-        share=workers.Share(
+        workload=workers.Workload(
             device="cuda", precision="bfloat16", slots=64, segments=256, voices=8, shortest=100, longest=300, runs=3
         ),
         workers=(1, 2, 4),
@@ -63,11 +63,13 @@ PLANS = {
     ),
     "tiny": Plan(
         size="tiny",
-        decoding=decoding.Race(
+        decoding=decoding.Comparison(
             size="tiny", device="cuda", precision="bfloat16", slots=(1, 4), frames=4, upstream_frames=2, runs=2
         ),
-        codec=codec.Race(name="small", device="cuda", precisions=("bfloat16", "float32"), segments=2, frames=4, runs=2),
-        share=workers.Share(
+        codec=codec.Comparison(
+            name="small", device="cuda", precisions=("bfloat16", "float32"), segments=2, frames=4, runs=2
+        ),
+        workload=workers.Workload(
             device="cuda", precision="bfloat16", slots=4, segments=6, voices=2, shortest=2, longest=6, runs=2
         ),
         workers=(2,),
@@ -76,27 +78,27 @@ PLANS = {
 
 
 def measurements(plan: Plan, made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
-    """One after another, each in processes of its own."""
+    """The measurements in order, each in processes of its own."""
     yield lambda: in_child(decoding.rows, made.get(plan.size), plan.decoding)
     yield lambda: in_child(codec.rows, made.get(plan.size), plan.codec)
     yield lambda: worker_rows(made.get(plan.size), plan, mps=False)
-    if plan.share.device == "cuda":
+    if plan.workload.device == "cuda":
         yield lambda: worker_rows(made.get(plan.size), plan, mps=True)
 
 
 def worker_rows(directory: Path, plan: Plan, *, mps: bool) -> list[Row]:
-    """Text to WAV with each number of workers. Raises `NotHereError` where there is no MPS."""
+    """Text to WAV with each number of workers. Raises `NotHereError` if there is no MPS."""
     rows = []
     with cuda_mps() if mps else nullcontext():
         for count in plan.workers:
-            worked = workers.work(directory, plan.share, count)
+            throughput = workers.work(directory, plan.workload, count)
             what = f"text to WAV, {count} worker(s)" + (", CUDA MPS" if mps else "")
             alone = count == 1 and not mps
-            remark = f"{worked.slots} slots each, {plan.share.segments} segments each"
-            rows.append(Row(what, "audio-s/s", worked.rates, goal=plan.wav_goal if alone else "", remark=remark))
+            remark = f"{throughput.slots} slots each, {plan.workload.segments} segments each"
+            rows.append(Row(what, "audio-s/s", throughput.rates, goal=plan.wav_goal if alone else "", remark=remark))
             remark = "from the start of Python, imports included; the last of them"
             rows.append(
-                Row(f"ready, {what}", "s", [worked.ready_s], goal=plan.ready_goal if alone else "", remark=remark)
+                Row(f"ready, {what}", "s", [throughput.ready_s], goal=plan.ready_goal if alone else "", remark=remark)
             )
     return rows
 
@@ -109,11 +111,11 @@ def card(device: str) -> str:
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().replace("\n", "; ")
     except (OSError, subprocess.CalledProcessError):
-        return "a GPU that nvidia-smi does not tell of"
+        return "a GPU that nvidia-smi does not report"
 
 
 def has_gpu() -> bool:
-    """Whether torch finds one; asked in a child, so that the process that asks takes none of its memory."""
+    """Whether torch finds a GPU. Called in a child process, so that the parent takes none of its memory."""
     import torch
 
     return torch.cuda.is_available()

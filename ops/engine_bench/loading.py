@@ -1,4 +1,4 @@
-"""Seconds to load both models, each time in a fresh process, whose imports are not counted."""
+"""Seconds to load both models, each time in a new process, imports not included."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine.batched import CODEC_FRAMES
-from cloner.engine.codec import CodecDecoder
+from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
 from ops.engine_bench import ours, upstream
 from ops.engine_bench.children import in_child
 from ops.engine_bench.table import Row
@@ -17,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def rows(directory: Path, size: str, runs: int, goal: str) -> list[Row]:
-    """Ours takes the codec's decoder; its encoder is loaded when a recording comes."""
+    """Ours loads the codec's decoder; the encoder is loaded when a recording has to be encoded."""
     pairs = [(in_child(load_upstream, directory), in_child(load_ours, directory)) for _ in range(runs)]
     return [
         Row(
@@ -40,7 +39,7 @@ def load_ours(directory: Path) -> float:
 
 
 def load_upstream(directory: Path) -> float:
-    """The same by upstream's functions."""
+    """The same models by upstream's functions."""
     began = time.perf_counter()
     upstream.load_model(directory, CPU, torch.bfloat16)
     upstream.load_codec(directory, CPU)

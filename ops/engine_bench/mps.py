@@ -1,4 +1,4 @@
-"""CUDA's multi-process service for a while, without changing anything on the machine."""
+"""CUDA's multi-process service, for the duration of a context, without changing the machine's settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unittest.mock import patch
 from ops.engine_bench.table import NotHereError
 
 PROGRAM = "nvidia-cuda-mps-control"
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 
 
 @contextmanager
 def cuda_mps() -> Iterator[None]:
-    """Processes that are started inside share the card through a daemon of their own, which ends with this.
+    """Processes that are started in the context share the card through a daemon of their own, which ends with it.
 
-    Its pipes and logs are in a folder of their own, and the card's compute mode stays as it is. Raises `NotHereError`.
+    Its pipes and logs are in a temporary folder, and the card's compute mode is not changed. Raises `NotHereError`.
     """
     if shutil.which(PROGRAM) is None:
         raise NotHereError(f"CUDA MPS: {PROGRAM} is not installed")
@@ -46,20 +46,20 @@ def _daemon(folder: Path) -> Iterator[None]:
 
 
 def _end(daemon: subprocess.Popen[str]) -> None:
-    """By its own command, because a signal would leave its servers behind."""
+    """Use its own command, because a signal would not end its servers."""
     try:
         subprocess.run([PROGRAM], input="quit -t 10\n", text=True, timeout=60, check=False, capture_output=True)
-        daemon.wait(PATIENCE_S)
+        daemon.wait(TIMEOUT_S)
     except subprocess.TimeoutExpired:
         daemon.terminate()
 
 
 def _await(daemon: subprocess.Popen[str], control: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not control.exists():
         if daemon.poll() is not None:
-            said = daemon.stderr.read() if daemon.stderr else ""
-            raise NotHereError(f"CUDA MPS: {PROGRAM} ended with status {daemon.returncode}: {' '.join(said.split())}")
+            output = daemon.stderr.read() if daemon.stderr else ""
+            raise NotHereError(f"CUDA MPS: {PROGRAM} ended with status {daemon.returncode}: {' '.join(output.split())}")
         if time.monotonic() > deadline:
-            raise NotHereError(f"CUDA MPS: {PROGRAM} was not ready within {PATIENCE_S:.0f} s")
+            raise NotHereError(f"CUDA MPS: {PROGRAM} was not ready within {TIMEOUT_S:.0f} s")
         time.sleep(0.1)

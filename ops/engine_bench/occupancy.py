@@ -1,4 +1,4 @@
-"""How full the slots are while a chunk is spoken whose lengths are spread 1:8 and only guessed."""
+"""Slot occupancy for a chunk whose lengths vary 1:8 and are known only as estimates."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cloner.engine.base import FRAMES_PER_CHARACTER, Line
-from cloner.engine.scheduler import Scheduler, Use
+from cloner.audio import FRAMES_PER_CHARACTER
+from cloner.engine.base import SpeechRequest
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.segment import SlotUsage
 from ops.engine_bench import ours
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import codes_of, make_lines, make_voice
+from ops.engine_bench.workload import codes_of, make_requests, make_voice
 
 SLOTS = 32
 CHUNK = 8 * SLOTS
 SHORTEST, LONGEST = 20, 160
 """Frames."""
 
-GUESS_ERROR = 0.3
+ESTIMATE_ERROR = 0.3
 
 SCALE = 0.5
-"""Texts are so much shorter than their frames would make them. The scheduler cuts its guess at the most frames that a
-segment may have, which here is what it will have: guesses above that would no longer be wrong."""
+"""Ratio of a text's length to what its frames would give. The scheduler limits its estimate to the maximum number of
+frames, which here is the actual number, so without this factor no estimate could be too high."""
 
 POSITIONS = 512
 
 
 def rows(directory: Path, runs: int, goal: str) -> list[Row]:
-    """One chunk each run, each with lengths of its own."""
+    """One chunk for each run, each with different lengths."""
     model, prompts = ours.load_model(directory, torch.device("cpu"), torch.float32)
     scheduler = ours.make_scheduler(model, prompts, SLOTS, POSITIONS)
-    used = [_occupancy(scheduler, guessed_lines(seed)) for seed in range(runs)]
-    what = f"slot occupancy, {SLOTS} slots, chunks of {CHUNK}, lengths 1:8 guessed within 30%, against full slots"
+    used = [_occupancy(scheduler, estimated_requests(seed)) for seed in range(runs)]
+    what = f"slot occupancy, {SLOTS} slots, chunks of {CHUNK}, lengths 1:8 estimated within 30%, against full slots"
     return [Row(what, "of 1", used, [1.0] * runs, goal=goal)]
 
 
-def guessed_lines(seed: int) -> list[Line]:
-    """A chunk of lines as long as chance has it, with texts as long as the guess."""
+def estimated_requests(seed: int) -> list[SpeechRequest]:
+    """A chunk of requests of random lengths, with texts as long as the estimates."""
     random = np.random.default_rng(seed)
     frames = random.integers(SHORTEST, LONGEST, CHUNK, endpoint=True)
-    guesses = frames * random.uniform(1 - GUESS_ERROR, 1 + GUESS_ERROR, CHUNK)
-    texts = ["x" * max(1, round(guess * SCALE / FRAMES_PER_CHARACTER)) for guess in guesses]
-    return make_lines([int(n) for n in frames], [make_voice(0, frames=10)], texts)
+    estimates = frames * random.uniform(1 - ESTIMATE_ERROR, 1 + ESTIMATE_ERROR, CHUNK)
+    texts = ["x" * max(1, round(estimate * SCALE / FRAMES_PER_CHARACTER)) for estimate in estimates]
+    return make_requests([int(n) for n in frames], [make_voice(0, frames=10)], texts)
 
 
-def _occupancy(scheduler: Scheduler, lines: list[Line]) -> float:
-    scheduler.use = Use()
-    spoken = [codes_of(answer) for answer in scheduler.run(lines)]
-    if len(spoken) != len(lines):
-        raise RuntimeError(f"{len(spoken)} of {len(lines)} segments were spoken")
-    return scheduler.use.occupancy
+def _occupancy(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
+    scheduler.usage = SlotUsage()
+    finished = [codes_of(result) for result in scheduler.run(requests)]
+    if len(finished) != len(requests):
+        raise RuntimeError(f"{len(finished)} of {len(requests)} segments were decoded")
+    return scheduler.usage.occupancy

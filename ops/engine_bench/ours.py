@@ -1,4 +1,4 @@
-"""The batched engine's decoder alone, and how fast it is."""
+"""The batched engine's scheduler without the codec, and its speed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from unittest.mock import patch
 import torch
 
 from cloner.engine import fish
-from cloner.engine.base import Line
-from cloner.engine.cache import Cache
+from cloner.engine.base import SpeechRequest
+from cloner.engine.cache import KVCache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
-from cloner.engine.prefixes import Prefixes
-from cloner.engine.prompt import Prompts
+from cloner.engine.prefix_cache import PrefixCache
+from cloner.engine.prompt import PromptBuilder
 from cloner.engine.scheduler import Scheduler
-from cloner.engine.stepper import Statuses, Stepper
+from cloner.engine.step_runner import PendingStatuses, StepRunner
 from ops.engine_bench.upstream import wait_for
 from ops.engine_bench.workload import codes_of
 
@@ -24,43 +24,42 @@ PREFIX_BYTES = 2**30
 
 
 @torch.inference_mode()
-def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[Model, Prompts]:
-    """As `BatchedEngine` loads it."""
+def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[Model, PromptBuilder]:
+    """The model and its prompts, as in `load_pipeline`."""
     upstream = fish.load_text2semantic(directory, device, precision)
     model = Model(upstream)
-    return model, Prompts(upstream.tokenizer, model.positions)
+    return model, PromptBuilder(upstream.tokenizer, model.positions)
 
 
 @torch.inference_mode()
-def make_scheduler(model: Model, prompts: Prompts, slots: int, positions: int) -> Scheduler:
-    """As `BatchedEngine` makes it, but with `slots` of `positions` whatever the memory."""
-    cache = Cache(model.slow, slots * positions, model.dtype, model.device)
-    cache.shape(positions)
-    decoder = Decoder(model, cache, slots, positions)
-    stepper = Stepper(decoder, slots, deterministic=False)
-    prefixes = Prefixes(decoder, prompts, PREFIX_BYTES)
-    scheduler = Scheduler(decoder, stepper, prompts, prefixes, positions, positions, deterministic=False)
-    stepper.warm_up()
+def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: int) -> Scheduler:
+    """A scheduler as in `load_pipeline`, but with `slots` of `positions`, whatever the memory."""
+    cache = KVCache(model.slow, slots, positions, model.dtype, model.device)
+    decoder = Decoder(model, cache, positions)
+    step_runner = StepRunner(decoder, deterministic=False)
+    prefixes = PrefixCache(decoder, prompts, PREFIX_BYTES)
+    scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    step_runner.warm_up()
     return scheduler
 
 
-def decoding_rate(scheduler: Scheduler, lines: list[Line]) -> float:
-    """Frames a second from the first step, when all prompts are read, until the last line is finished. There are no
-    more lines than slots."""
+def decoding_rate(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
+    """Frames a second from the first step, when all prompts are read, until the last request is finished. `requests`
+    must not be more than the slots."""
     began: list[float] = []
     device = scheduler.decoder.model.device
-    step = scheduler.stepper.step
+    step = scheduler.step_runner.step
 
-    def noted_step(active: int, longest: int) -> Statuses:
+    def timed_step(active: int, max_position: int) -> PendingStatuses:
         if not began:
             wait_for(device)
             began.append(time.perf_counter())
-        return step(active, longest)
+        return step(active, max_position)
 
-    with patch.object(scheduler.stepper, "step", noted_step):
-        codes = [codes_of(answer) for answer in scheduler.run(lines)]
+    with patch.object(scheduler.step_runner, "step", timed_step):
+        codes = [codes_of(result) for result in scheduler.run(requests)]
     wait_for(device)
     seconds = time.perf_counter() - began[0]
-    if len(codes) != len(lines):
-        raise RuntimeError(f"{len(codes)} of {len(lines)} segments were spoken")
+    if len(codes) != len(requests):
+        raise RuntimeError(f"{len(codes)} of {len(requests)} segments were decoded")
     return sum(item.shape[1] for item in codes) / seconds

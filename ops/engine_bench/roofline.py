@@ -1,7 +1,7 @@
-"""How fast a step could be: what it must read against the memory's bandwidth, and its arithmetic against the device's.
+"""Lower bounds for the time of a step, from the bytes it reads and from its floating-point operations.
 
-At few slots a step waits for memory, at many for arithmetic, and on a CPU arithmetic comes first. The higher of the two
-floors cannot be passed, unless the weights stay in the processor's own cache.
+With few slots a step is bound by memory, with many by arithmetic, and on a CPU by arithmetic. A step cannot be faster
+than the higher bound, unless the weights stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ops.engine_bench.table import Row
 from ops.engine_bench.upstream import wait_for
 
 FAST_PASSES = len(CODEBOOK_SIZES) - 1
-"""Times that the fast transformer runs in a step; codebooks 0 and 1 go in one pass."""
+"""Passes of the fast transformer in a step; codebooks 0 and 1 take one pass."""
 
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**32}
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -29,7 +29,7 @@ TRIALS = 5
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the device can do, measured: bytes a second, and floating-point operations a second."""
+    """The device's measured limits: bytes a second, and floating-point operations a second."""
 
     bandwidth: float
     flops: float
@@ -37,7 +37,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step takes: weights and cache that are read, in bytes, and floating-point operations."""
+    """The cost of a step: weights and cache that are read, in bytes, and floating-point operations."""
 
     weight_bytes: float
     cache_bytes: float
@@ -57,7 +57,7 @@ def measure_ceiling(device: torch.device, precision: torch.dtype) -> Ceiling:
 
 
 def step_cost(size: str, slots: int, positions: float, precision: torch.dtype) -> Step:
-    """One frame in each of `slots`, which look at `positions` each on average."""
+    """One frame in each of `slots`, with attention over `positions` on average."""
     config = CONFIGS[Preset(size)]
     slow = _stack(config, "", config["n_layer"])
     fast = _stack(config, "fast_", config["n_fast_layer"])
@@ -74,7 +74,7 @@ def step_cost(size: str, slots: int, positions: float, precision: torch.dtype) -
 
 
 def rows(what: str, rates: list[float], slots: int, step: Step, ceiling: Ceiling) -> list[Row]:
-    """What of memory's and of arithmetic's floor was reached, from the frames a second of each run."""
+    """The fractions of both bounds that were reached, from the frames a second of each run."""
     moved = step.weight_bytes + step.cache_bytes
     memory_s, arithmetic_s = moved / ceiling.bandwidth, step.flops / ceiling.flops
     steps = [rate / slots for rate in rates]
@@ -103,7 +103,7 @@ def rows(what: str, rates: list[float], slots: int, step: Step, ceiling: Ceiling
 
 
 def _stack(config: dict[str, Any], prefix: str, layers: int) -> int:
-    """Weights of a transformer's layers; what is not said of the fast one is as in the slow one."""
+    """Number of weights in a transformer's layers; sizes that the fast one does not set are those of the slow one."""
 
     def size(name: str, default: str) -> int:
         return int(config.get(prefix + name, config[default]))

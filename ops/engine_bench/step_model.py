@@ -28,9 +28,9 @@ from cloner.engine.kernels.layout import (
 from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.presets import CONFIGS, Preset
-from cloner.engine.prompt import Prompts
+from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.segments import SegmentFactory
+from cloner.engine.row_segments import SegmentFactory
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.engine.token_rows import grouped
 
@@ -39,10 +39,10 @@ POSITIONS, FRAMES = 1152, 301
 
 
 @torch.inference_mode()
-def load_weights(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[StepWeights, Prompts]:
+def load_weights(directory: Path, device: torch.device, precision: torch.dtype) -> tuple[StepWeights, PromptBuilder]:
     """As the engine loads them."""
     upstream = fish.load_text2semantic(directory, device, precision)
-    prompts = Prompts(upstream.tokenizer, upstream.config.max_seq_len)
+    prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
     return StepWeights.take(upstream, fish.end_token(upstream)), prompts
 
 
@@ -58,7 +58,7 @@ def make_device(weights: StepWeights, options: StepOptions, kernels: KernelSet |
     return GpuStep(weights, options, kernels or (TRITON if weights.head.is_cuda else TWINS))
 
 
-def make_scheduler(device: GpuStep, prompts: Prompts) -> Scheduler:
+def make_scheduler(device: GpuStep, prompts: PromptBuilder) -> Scheduler:
     """Over a device of `step_options`."""
     factory = SegmentFactory(prompts, device.options.positions, FRAMES - 1, device.pages - RESERVED)
     return Scheduler(device, factory)

@@ -1,4 +1,4 @@
-"""What a measurement found, and the table that shows it: Markdown, and lined up to be read in a terminal too."""
+"""Results of measurements, and their table: Markdown, aligned so that it is readable in a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("what", "ours", "against", "ratio", "least to most", "runs", "goal", 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: a value of each run and, measured in the same run, that of what it is held `against`."""
+    """One measurement: a value for each run and, from the same run, the value that it is compared `against`."""
 
     what: str
     unit: str
@@ -26,17 +26,17 @@ class Row:
     goal: str = ""
     remark: str = ""
     less_is_better: bool = False
-    """Of values in seconds: their ratio says how many times shorter ours are."""
+    """For values in seconds, whose ratio is how many times shorter ours are."""
 
     def ratios(self) -> list[float]:
-        """How many times better each run was; empty if it is held against nothing."""
+        """How many times better each run was; empty if there is nothing to compare with."""
         if not self.against:
             return []
         pairs = zip(self.ours, self.against, strict=True)
         return [theirs / ours if self.less_is_better else ours / theirs for ours, theirs in pairs]
 
     def cells(self) -> tuple[str, ...]:
-        """As `COLUMNS` names them. The spread is that of the ratio, if there is one."""
+        """The cells for `COLUMNS`. The spread is that of the ratio, if there is one."""
         ratios = self.ratios()
         spread = ratios or list(self.ours)
         return (
@@ -52,12 +52,12 @@ class Row:
 
 
 class NotHereError(Exception):
-    """Something cannot be measured on this machine; the message says why."""
+    """A measurement is not possible on this machine; the message says why."""
 
 
 @dataclass
 class Report:
-    """The rows of a run under a title, and what is to be said below them."""
+    """The rows of a run, under a title, with notes below."""
 
     title: str
     rows: list[Row] = field(default_factory=list)
@@ -65,17 +65,17 @@ class Report:
     complete: bool = True
 
     def add(self, measure: Callable[[], list[Row]]) -> None:
-        """Take the rows that `measure` gives. If it fails, a note says so: the other figures are not given up."""
+        """Add the rows that `measure` returns. If it fails, add a note, so that the other measurements go on."""
         try:
             rows = measure()
         except NotHereError as reason:
             self.notes.append(f"Not measured here: {reason}.")
             return
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is in the table's notes
+        except Exception as error:  # noqa: BLE001 - it is reported in the table's notes
             self.complete = False
             self.notes.append(f"Failed: {type(error).__name__}: {error}")
             return
-        for row in rows:  # minutes may pass until all are there
+        for row in rows:  # minutes may pass until the table is complete
             print(" · ".join(cell for cell in row.cells() if cell), file=sys.stderr)
         self.rows += rows
 
@@ -97,7 +97,7 @@ class Report:
 
 
 def machine() -> str:
-    """What it was measured on, and when."""
+    """The date, the machine and the versions."""
     return (
         f"{time.strftime('%Y-%m-%d')}, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), "
         f"Python {platform.python_version()}, torch {version('torch')}"
@@ -105,5 +105,5 @@ def machine() -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits, and no exponents."""
+    """Three significant digits, without exponent."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

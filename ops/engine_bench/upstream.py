@@ -1,4 +1,4 @@
-"""fish-speech 0.1.0 as it comes: its own loading, its `generate_long`, its codec, one text at a time."""
+"""fish-speech 0.1.0 unchanged: its own loading, its `generate_long`, its codec, one text at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Line
-from cloner.engine.checkpoint import CODEC_SIZES, CODEC_WEIGHTS
+from cloner.engine.base import SpeechRequest
+from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS
 
 
 def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> fish.Text2Semantic:
@@ -41,9 +41,9 @@ def load_codec(directory: Path, device: torch.device) -> fish.Codec:
     return codec.eval().to(device)
 
 
-def speak(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, float]:
-    """Codes ``[codebooks, frames]`` of one line, and the seconds that the frames after the first took: the first one
-    comes from reading the prompt."""
+def speak(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, float]:
+    """Codes ``[codebooks, frames]`` of one request, and the seconds for the frames after the first, which belongs to
+    reading the prompt."""
     began: list[float] = []
 
     device = next(model.parameters()).device
@@ -55,28 +55,28 @@ def speak(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, float]:
         frame: Tensor = fish_inference.decode_one_token(**arguments)
         return frame
 
-    _hold_back_the_end(model)
+    _suppress_end(model)
     responses = fish_inference.generate_long(
         model=model,
         device=device,
         decode_one_token=decode_one_token,
-        text=line.text,
-        max_new_tokens=line.generation.max_new_tokens + 1,  # it takes the last one for the end token, and drops it
-        temperature=line.generation.temperature,
-        top_p=line.generation.top_p,
-        repetition_penalty=line.generation.repetition_penalty,
-        prompt_text=line.voice.text,
-        prompt_tokens=torch.tensor(line.voice.codes),
+        text=request.text,
+        max_new_tokens=request.generation.max_new_tokens + 1,  # it drops the last one, as if it were the end token
+        temperature=request.generation.temperature,
+        top_p=request.generation.top_p,
+        repetition_penalty=request.generation.repetition_penalty,
+        prompt_text=request.voice.text,
+        prompt_tokens=torch.tensor(request.voice.codes),
     )
     codes: Tensor = next(responses).codes
     wait_for(device)
     return codes, time.perf_counter() - began[0]
 
 
-def decoding_rate(model: fish.Text2Semantic, line: Line) -> float:
-    """Frames a second while one line is decoded, its prompt left out."""
-    codes, seconds = speak(model, line)
-    return codes.shape[1] / seconds  # one came with the prompt, and one more than these was decoded and dropped
+def decoding_rate(model: fish.Text2Semantic, request: SpeechRequest) -> float:
+    """Frames a second of one request, without its prompt."""
+    codes, seconds = speak(model, request)
+    return codes.shape[1] / seconds  # the first came with the prompt, and one more was decoded and dropped
 
 
 @torch.inference_mode()
@@ -89,13 +89,13 @@ def decode(codec: fish.Codec, codes: Tensor) -> Tensor:
 
 
 def wait_for(device: torch.device) -> None:
-    """Let a GPU finish what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _hold_back_the_end(model: fish.Text2Semantic) -> None:
-    """Make every segment as long as it may be."""
+def _suppress_end(model: fish.Text2Semantic) -> None:
+    """Suppress the end token, so that every segment reaches its maximum length."""
     if "forward_generate" in vars(model):
         return
     forward, end = model.forward_generate, fish.end_token(model)

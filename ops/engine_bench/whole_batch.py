@@ -1,7 +1,8 @@
-"""A whole batch, from nothing to WAV files, against the design that it grew from: one process a worker, which loads
-upstream's models once and speaks its speakers' texts one by one.
+"""A whole batch to WAV files, loading included, against a plain design: one process a worker, which loads upstream's
+models once and generates its speakers' texts one by one.
 
-Ours is measured twice: the engine in as many processes, and `cloner run` with its Redis, launcher and collector.
+Ours is measured twice: the engine in the same number of processes, and `cloner run` with its Redis, launcher and
+collector.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import numpy as np
 import soundfile
 import torch
 
-from cloner.engine.base import SAMPLE_RATE, Voice
-from cloner.engine.batched import BatchedEngine, Options
+from cloner.audio import SAMPLE_RATE
+from cloner.engine.base import Voice
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
 from cloner.settings import Settings
 from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import TEXT, audio_of, make_lines, make_voice
+from ops.engine_bench.workload import TEXT, audio_of, make_requests, make_voice
 
 Speak = Callable[[Path, list[Voice], Path], None]
 
@@ -39,7 +42,7 @@ WORKERS = 2
 
 
 def rows(directory: Path, size: str, goal: str) -> list[Row]:
-    """Once: upstream takes minutes. Both sides get the same threads: the cores divided by the workers."""
+    """One run, since upstream takes minutes. Both sides get the same threads: the cores divided by the workers."""
     threads = max(1, len(os.sched_getaffinity(0)) // WORKERS)
     with (
         tempfile.TemporaryDirectory(prefix="cloner-bench-batch-") as folder,
@@ -64,7 +67,7 @@ def rows(directory: Path, size: str, goal: str) -> list[Row]:
 
 
 def _product_s(directory: Path, voices: list[Voice], folder: Path) -> float:
-    """Everything that `cloner run` does."""
+    """Seconds that `cloner run` takes."""
     folder.mkdir()
     for speaker, voice in enumerate(voices):
         np.save(folder / f"{speaker}.npy", voice.codes)
@@ -96,7 +99,7 @@ def _product_s(directory: Path, voices: list[Voice], folder: Path) -> float:
 
 
 def _processes_s(speak: Speak, directory: Path, voices: list[Voice], folder: Path) -> float:
-    """Speakers dealt round-robin to a process each worker."""
+    """Seconds for one process a worker, to which the speakers are assigned round-robin."""
     context = get_context("spawn")
     began = time.perf_counter()
     workers = [
@@ -115,30 +118,30 @@ def _processes_s(speak: Speak, directory: Path, voices: list[Voice], folder: Pat
 
 
 def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> None:
-    """What one worker of the old design does."""
+    """The work of one process with upstream's code."""
     model = upstream.load_model(directory, CPU, torch.float32)
     codec = upstream.load_codec(directory, CPU)
     folder.mkdir(parents=True)
     for speaker, voice in enumerate(voices):
-        for line in make_lines([FRAMES] * TEXTS, [voice]):
-            codes, _seconds = upstream.speak(model, line)
+        for request in make_requests([FRAMES] * TEXTS, [voice]):
+            codes, _seconds = upstream.speak(model, request)
             audio = upstream.decode(codec, codes)
-            soundfile.write(folder / f"{speaker}-{line.segment}.wav", audio.numpy(), SAMPLE_RATE)
+            soundfile.write(folder / f"{speaker}-{request.segment}.wav", audio.numpy(), SAMPLE_RATE)
 
 
 def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
-    """The same with the batched engine, with a worker's default settings."""
+    """The same with the batched engine and a worker's default settings."""
     settings = Settings()
     engine = BatchedEngine(directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots))
     engine.load(lambda _line: None)
     folder.mkdir(parents=True)
-    for answer in engine.speak(make_lines([FRAMES] * TEXTS * len(voices), voices)):
-        soundfile.write(folder / f"{answer.segment}.wav", audio_of(answer), SAMPLE_RATE)
+    for result in engine.speak(make_requests([FRAMES] * TEXTS * len(voices), voices)):
+        soundfile.write(folder / f"{result.segment}.wav", audio_of(result), SAMPLE_RATE)
     engine.close()
 
 
 def _check(folder: Path) -> None:
-    """Whether all is there, and as long as it should be: a figure for less work is no figure."""
+    """Raise `RuntimeError` unless all files exist and have the same length: otherwise the times are not comparable."""
     durations = [soundfile.info(path).frames for path in folder.rglob("*.wav")]
     if len(durations) != SPEAKERS * TEXTS or len(set(durations)) != 1:
         raise RuntimeError(f"{folder} holds {len(durations)} files of {set(durations)} samples")

@@ -1,4 +1,4 @@
-"""From text to WAV files with one worker's engine, or several beside each other on the same card."""
+"""From text to WAV files with one worker's engine, or several at the same time on one card."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from cloner.engine.base import SAMPLE_RATE
-from cloner.engine.batched import BatchedEngine, Options
-from cloner.store import OutputRoot
-from ops.engine_bench.workload import audio_of, make_lines, make_voice
+from cloner.audio import SAMPLE_RATE
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
+from cloner.output.audio_files import OutputRoot
+from ops.engine_bench.workload import audio_of, make_requests, make_voice
 
-PATIENCE_S = 300
-"""How long workers wait for each other to load."""
+LOAD_TIMEOUT_S = 300
+"""Seconds that a worker waits for the others to load."""
 
 USABLE = 0.9
-"""Part of a card's memory that workers may take, as in the launcher."""
+"""Fraction of a card's memory that workers may take, as in the launcher."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """What each worker speaks, `runs` times: `segments` of `shortest` to `longest` frames in `voices`."""
+class Workload:
+    """What each worker generates, `runs` times: `segments` of `shortest` to `longest` frames in `voices`."""
 
     device: str
     precision: str
@@ -41,8 +42,8 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Spell:
-    """One run of one worker: when it began and ended, on the clock that all processes share, and how much it spoke."""
+class Run:
+    """One run of one worker: its start and end on the clock that all processes share, and the seconds of audio."""
 
     began: float
     ended: float
@@ -51,17 +52,17 @@ class Spell:
 
 @dataclass(frozen=True)
 class Worker:
-    """What one worker tells: when it was ready, how many slots it got, and its runs."""
+    """The report of one worker: when it was ready, its number of slots, and its runs."""
 
     ready: float
     slots: int
-    spells: list[Spell]
+    runs: list[Run]
 
 
 @dataclass(frozen=True)
-class Worked:
-    """What came of it: seconds from the start of Python until the last worker was ready, the slots of each, and
-    audio-seconds a second, all workers together, of each run."""
+class Throughput:
+    """Seconds from the start of Python until the last worker was ready, the slots of each, and audio-seconds a second,
+    all workers together, for each run."""
 
     ready_s: float
     slots: int
@@ -69,21 +70,21 @@ class Worked:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """What workers share: a place to start together, and one for their answers."""
+class Rendezvous:
+    """Shared by the workers: a barrier to start together, and a queue for their reports."""
 
     together: Barrier
-    answers: SimpleQueue[Worker]
+    results: SimpleQueue[Worker]
 
 
-def work(directory: Path, share: Share, workers: int) -> Worked:
-    """Let so many workers speak at the same time. Raises `RuntimeError` if one fails; it has said why itself."""
+def work(directory: Path, workload: Workload, workers: int) -> Throughput:
+    """Run so many workers at the same time. Raises `RuntimeError` if one fails; it prints the reason itself."""
     context = get_context("spawn")
-    meeting = Meeting(context.Barrier(workers), context.SimpleQueue())
+    rendezvous = Rendezvous(context.Barrier(workers), context.SimpleQueue())
     with TemporaryDirectory(prefix="cloner-bench-out-") as folder:
         started = time.monotonic()
         processes = [
-            context.Process(target=speak, args=(directory, share, workers, Path(folder) / str(n), meeting))
+            context.Process(target=speak, args=(directory, workload, workers, Path(folder) / str(n), rendezvous))
             for n in range(workers)
         ]
         for process in processes:
@@ -91,57 +92,55 @@ def work(directory: Path, share: Share, workers: int) -> Worked:
         for process in processes:
             process.join()
         if any(process.exitcode for process in processes):
-            raise RuntimeError(f"of {workers} worker(s), one failed or more")
-    told = [meeting.answers.get() for _ in range(workers)]
-    return Worked(
-        ready_s=max(worker.ready for worker in told) - started,
-        slots=min(worker.slots for worker in told),
-        rates=[_rate(run) for run in zip(*(worker.spells for worker in told), strict=True)],
+            raise RuntimeError(f"at least one of {workers} worker(s) failed")
+    reports = [rendezvous.results.get() for _ in range(workers)]
+    return Throughput(
+        ready_s=max(worker.ready for worker in reports) - started,
+        slots=min(worker.slots for worker in reports),
+        rates=[_rate(run) for run in zip(*(worker.runs for worker in reports), strict=True)],
     )
 
 
-def speak(directory: Path, share: Share, workers: int, folder: Path, meeting: Meeting) -> None:
-    """What one worker does; the last thing is its answer."""
+def speak(directory: Path, workload: Workload, workers: int, folder: Path, rendezvous: Rendezvous) -> None:
+    """The work of one worker, which puts its report last."""
     try:
-        precision = getattr(torch, share.precision)
-        engine = BatchedEngine(directory, torch.device(share.device), precision, _options(share, workers))
+        precision = getattr(torch, workload.precision)
+        engine = BatchedEngine(directory, torch.device(workload.device), precision, _options(workload, workers))
         engine.load(lambda _line: None)
         ready = time.monotonic()
         outputs = OutputRoot(folder)
-        spells = []
-        for _ in range(share.runs + 1):
-            meeting.together.wait(PATIENCE_S)
-            spells.append(_spell(engine, share, outputs))
+        runs = []
+        for _ in range(workload.runs + 1):
+            rendezvous.together.wait(LOAD_TIMEOUT_S)
+            runs.append(_run(engine, workload, outputs))
         engine.close()
     except BaseException:
-        meeting.together.abort()  # or the others would wait for this one
+        rendezvous.together.abort()  # otherwise the others would wait for this one
         raise
-    meeting.answers.put(
-        Worker(ready, engine.slots, spells[1:])
-    )  # in the first run the engine met its shapes for the first time
+    rendezvous.results.put(Worker(ready, engine.slots, runs[1:]))  # the first run warms the engine up
 
 
-def _options(share: Share, workers: int) -> Options:
+def _options(workload: Workload, workers: int) -> Options:
     """The card's memory divided among the workers."""
     memory_gb = 8.0
-    if share.device == "cuda":
+    if workload.device == "cuda":
         memory_gb = torch.cuda.get_device_properties(0).total_memory * USABLE / workers / 2**30
-    return Options(memory_gb, share.slots)
+    return Options(memory_gb, workload.slots)
 
 
-def _spell(engine: BatchedEngine, share: Share, outputs: OutputRoot) -> Spell:
-    lengths = np.linspace(share.shortest, share.longest, share.segments).round().astype(int)
-    voices = [make_voice(speaker) for speaker in range(share.voices)]
+def _run(engine: BatchedEngine, workload: Workload, outputs: OutputRoot) -> Run:
+    lengths = np.linspace(workload.shortest, workload.longest, workload.segments).round().astype(int)
+    voices = [make_voice(speaker) for speaker in range(workload.voices)]
     began, durations = time.monotonic(), []
-    for answer in engine.speak(make_lines([int(n) for n in lengths], voices)):
-        audio = audio_of(answer)
-        outputs.write_audio(f"{answer.segment}.wav", audio, SAMPLE_RATE)
+    for result in engine.speak(make_requests([int(n) for n in lengths], voices)):
+        audio = audio_of(result)
+        outputs.write_audio(f"{result.segment}.wav", audio, SAMPLE_RATE)
         durations.append(len(audio) / SAMPLE_RATE)
-    if len(durations) != share.segments:
-        raise RuntimeError(f"{len(durations)} of {share.segments} segments were spoken")
-    return Spell(began, time.monotonic(), sum(durations))
+    if len(durations) != workload.segments:
+        raise RuntimeError(f"{len(durations)} of {workload.segments} segments were generated")
+    return Run(began, time.monotonic(), sum(durations))
 
 
-def _rate(run: Sequence[Spell]) -> float:
+def _rate(run: Sequence[Run]) -> float:
     wall_s = max(spell.ended for spell in run) - min(spell.began for spell in run)
     return sum(spell.audio_s for spell in run) / wall_s

@@ -1,4 +1,4 @@
-"""What is spoken: voices, lines of a fixed number of frames, codes for the codec."""
+"""Inputs of the benchmarks: voices, requests of a fixed number of frames, codes for the codec."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.base import FRAME_SAMPLES, SAMPLE_RATE, Audio, Line, NotSpoken, Spoken, Voice
-from cloner.engine.scheduler import SegmentCodes
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.segment import SegmentCodes
 
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
 
@@ -26,11 +27,13 @@ def make_voice(seed: int, frames: int = REFERENCE_FRAMES) -> Voice:
     return Voice(codes, "This is what the reference says, in about ten seconds, and no less.")
 
 
-def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None) -> list[Line]:
-    """A line for each of `frames`, which it has exactly: the end token is held back so long, and comes too late."""
+def make_requests(
+    frames: Iterable[int], voices: list[Voice], texts: Iterable[str] | None = None
+) -> list[SpeechRequest]:
+    """A request for each of `frames`, with exactly that number: its minimum and its maximum are the same."""
     lengths = list(frames)
     return [
-        Line(
+        SpeechRequest(
             segment=number,
             text=text,
             voice=voices[number % len(voices)],
@@ -41,18 +44,18 @@ def make_lines(frames: Iterable[int], voices: list[Voice], texts: Iterable[str] 
     ]
 
 
-def codes_of(answer: SegmentCodes | NotSpoken) -> Tensor:
-    """The codes of an answer. Raises `RuntimeError` if there are none: a figure without the work is no figure."""
-    if isinstance(answer, SegmentCodes):
-        return answer.codes
-    raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
+def codes_of(result: SegmentCodes | SegmentFailure) -> Tensor:
+    """The codes of a result. Raises `RuntimeError` if the segment failed: its time would not count."""
+    if isinstance(result, SegmentCodes):
+        return result.codes
+    raise RuntimeError(f"segment {result.segment} was not generated: {result.message}")
 
 
-def audio_of(answer: Spoken | NotSpoken) -> Audio:
-    """The audio of an answer. Raises `RuntimeError` if there is none."""
-    if isinstance(answer, Spoken):
-        return answer.audio
-    raise RuntimeError(f"segment {answer.segment} was not spoken: {answer.message}")
+def audio_of(result: SegmentAudio | SegmentFailure) -> Audio:
+    """The audio of a result. Raises `RuntimeError` if the segment failed."""
+    if isinstance(result, SegmentAudio):
+        return result.audio
+    raise RuntimeError(f"segment {result.segment} was not generated: {result.message}")
 
 
 def make_codes(segments: int, frames: int) -> list[Tensor]:

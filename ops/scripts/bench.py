@@ -1,7 +1,7 @@
-"""Measurements, printed as one table. Run it by ``make bench``.
+"""Measures the engine, the fleet's overhead and imports, and prints one table. ``make bench`` runs it.
 
-The engine's rows are ratios, measured in the same run on the same weights, with the same threads and allocator settings
-on both sides. Without a GPU it takes 15 minutes.
+The engine's rows are ratios to upstream's code, measured in the same run on the same weights, with the same threads and
+allocator settings on both sides. Without a GPU it takes 15 minutes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner import Client, read_batch
-from cloner.embedded import embedded_redis
-from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, settle
+from cloner.state.embedded import embedded_redis
+from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, set_environment
 from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
@@ -34,8 +34,8 @@ ROWS = 100_000
 
 
 def main() -> int:
-    """Measure and print; 1 if something failed."""
-    settle(threads=len(os.sched_getaffinity(0)))
+    """Measure and print the table; return 1 if a measurement failed."""
+    set_environment(threads=len(os.sched_getaffinity(0)))
     report = Report(f"`make bench`, {machine()}")
     for measure in (fleet_overhead, reading, importing):
         report.add(measure)
@@ -47,10 +47,10 @@ def main() -> int:
 
 
 def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
-    """The batched engine against upstream's code; on a GPU too, if there is one."""
+    """Yield measurements of the batched engine against upstream's code; also on a GPU, if there is one."""
     from ops.engine_bench import codec, decoding, gpu, loading, occupancy, whole_batch
 
-    small = decoding.Race(
+    small = decoding.Comparison(
         size="small",
         device="cpu",
         precision="float32",
@@ -60,7 +60,7 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
         runs=RUNS,
         goals=dict.fromkeys((32, 64), ">= 25x with one of 32 and 64"),
     )
-    full = decoding.Race(
+    full = decoding.Comparison(
         size="s1-mini",
         device="cpu",
         precision="bfloat16",
@@ -70,13 +70,13 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
         runs=1,
         goals={32: ">= 120x"},
     )
-    small_codec = codec.Race(
+    small_codec = codec.Comparison(
         "small", "cpu", ("float32",), segments=16, frames=100, runs=RUNS, goals={"float32": ">= 1.5x"}
     )
-    full_codec = codec.Race(
+    full_codec = codec.Comparison(
         "full",
         "cpu",
-        # Imitated, it would take hours.
+        # Where bfloat16 is emulated, it takes hours.
         ("float32", "bfloat16") if multiplies(torch.device("cpu"), torch.bfloat16) else ("float32",),
         segments=4,
         frames=40,
@@ -95,7 +95,7 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
 
 
 def fleet_overhead() -> list[Row]:
-    """Everything but the speaking: from the batch file to the JSON, a real WAV each, workers ready before."""
+    """Measure all but generation: from the batch file to the result, with a real WAV a segment and ready workers."""
     values = []
     with (
         tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder,
@@ -103,7 +103,7 @@ def fleet_overhead() -> list[Row]:
         fleet(url, Path(folder) / "out") as client,
     ):
         for run in range(RUNS):
-            # Another seed each time: what is there already would not be spoken again.
+            # A different seed each time, because finished segments are not generated again.
             batch = write_batch(Path(folder), SEGMENTS, SPEAKERS, seed=run)
             start = time.perf_counter()
             result = client.submit(batch).wait()
@@ -115,7 +115,7 @@ def fleet_overhead() -> list[Row]:
 
 
 def reading() -> list[Row]:
-    """Reading and checking a large batch file."""
+    """Measure reading and checking a large batch file."""
     with tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder:
         batch = write_batch(Path(folder), ROWS, SPEAKERS)
         values = timed(lambda: read_batch(batch, out_root=None, references=None))
@@ -123,7 +123,7 @@ def reading() -> list[Row]:
 
 
 def importing() -> list[Row]:
-    """What `import cloner` adds to a Python that starts."""
+    """Measure what `import cloner` adds to the start of Python."""
     bare = timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
     whole = timed(lambda: subprocess.run([sys.executable, "-c", "import cloner"], check=True))
     return [Row("import cloner", "s", [max(0.0, value - min(bare)) for value in whole], goal="< 0.5 s")]
@@ -131,7 +131,7 @@ def importing() -> list[Row]:
 
 @contextmanager
 def fleet(url: str, out_dir: Path) -> Iterator[Client]:
-    """A launcher with fake workers, all ready."""
+    """Run a launcher with workers of the fake engine; yield a client when all are ready."""
     env = {**os.environ, "CLONER_REDIS_URL": url, "CLONER_OUT_DIR": str(out_dir), "CLONER_ENGINE": "fake"}
     command = [sys.executable, "-m", "launcher", "up", "--workers", str(WORKERS)]
     client = Client(url)
@@ -147,7 +147,7 @@ def fleet(url: str, out_dir: Path) -> Iterator[Client]:
 
 
 def write_batch(folder: Path, segments: int, speakers: int, seed: int = 0) -> Path:
-    """A flat batch file, and codes for each speaker beside it."""
+    """Write a flat batch file and the codes of each speaker; return the batch file's path."""
     rng = np.random.default_rng(0)
     for speaker in range(speakers):
         np.save(folder / f"{speaker}.npy", rng.integers(0, 1024, (10, 200), dtype=np.int32))
@@ -168,7 +168,7 @@ def write_batch(folder: Path, segments: int, speakers: int, seed: int = 0) -> Pa
 
 
 def timed(work: Callable[[], object]) -> list[float]:
-    """Seconds that `work` takes, each run."""
+    """Return the seconds that `work` takes in each of the runs."""
     values = []
     for _ in range(RUNS):
         start = time.perf_counter()

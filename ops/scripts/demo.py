@@ -1,7 +1,7 @@
 """The main job on a small scale: six speakers, 46 texts, a checkpoint of random weights, all in one folder.
 
-Run it by ``make demo``, which names the folder. The recordings are tones, made here, and the voices noise; the rest is
-the real thing.
+``make demo`` runs it with the folder as its argument. The recordings are tones and the generated voices are noise;
+everything else is what a real batch uses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECORDING_S = 3
 
 
 def main(folder: Path) -> int:
-    """Make what is missing in `folder`, then run the batch; the exit status is that of ``cloner run``."""
+    """Create what is missing in `folder` and run the batch; return the exit status of ``cloner run``."""
     folder.mkdir(exist_ok=True)
     checkpoint = folder / "tiny-random"
     if not checkpoint.exists():
@@ -31,7 +31,7 @@ def main(folder: Path) -> int:
 
 
 def write_batch(folder: Path) -> Path:
-    """The batch file, and a recording for each speaker beside it."""
+    """Write the batch file and a recording for each speaker; return the batch file's path."""
     speakers = []
     for number, (name, texts) in enumerate(SPEAKERS.items()):
         write_recording(folder / f"{name}.wav", pitch_hz=110 * 1.2**number)
@@ -43,7 +43,7 @@ def write_batch(folder: Path) -> Path:
             }
         )
     batch = folder / "batch.yaml"
-    # Random weights may end a segment at once, or never.
+    # With random weights, the end token may be sampled at once, or never.
     generation = {"min_new_tokens": 12, "max_new_tokens": 24}
     document = {"checkpoint_dir": "tiny-random", "generation": generation, "speakers": speakers}
     batch.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -51,7 +51,7 @@ def write_batch(folder: Path) -> Path:
 
 
 def write_recording(path: Path, pitch_hz: float) -> None:
-    """A tone with overtones that swells like syllables."""
+    """Write a tone with overtones whose volume varies like syllables."""
     seconds = np.arange(RECORDING_S * RATE) / RATE
     overtones = sum(np.sin(2 * np.pi * pitch_hz * n * seconds) / n for n in range(1, 6))
     soundfile.write(path, 0.2 * overtones * np.sin(2 * np.pi * 2 * seconds) ** 2, RATE)

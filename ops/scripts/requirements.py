@@ -1,4 +1,4 @@
-"""Print what pyproject.toml wants installed for some extras, one requirement a line: `requirements.py worker`."""
+"""Print the requirements of pyproject.toml for some extras, one a line: `requirements.py worker`."""
 
 import sys
 import tomllib

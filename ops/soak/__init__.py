@@ -1,1 +1,1 @@
-"""Batch after batch through one standing fleet: does it hold on to anything?"""
+"""Sends many batches through one standing fleet, and looks for leaks of memory, files, keys and processes."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import Page, browser
 from tests.integration.conftest import client, launch, settings  # noqa: F401 - fixtures
+from tests.support.chromium import Page, browser
 
 # Read before each test's environment is cleaned.
 PICTURES = os.environ.get("CLONER_PICTURES")

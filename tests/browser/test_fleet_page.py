@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
-from tests.browser.chromium import Page
-from tests.chaos.servers import Server
 from tests.integration.conftest import Start
-from tests.watching import LOGIN, running_flower
+from tests.support.batches import write_batch
+from tests.support.chromium import Page
+from tests.support.servers import Server
+from tests.support.watching import LOGIN, running_flower
 
 EVIL = "<script>window.hacked = 1</script>"
 
@@ -49,11 +49,11 @@ def test_what_was_seen_last_stays_and_is_marked_as_old_while_redis_is_away(tmp_p
             page.goto(f"{address.replace('//', f'//{LOGIN}@')}/fleet")
             page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
             server.kill()
-            page.wait_for("document.querySelector('#fleet-status').textContent === 'No news'")
-            assert "Flower cannot look at the fleet" in page.text()
+            page.wait_for("document.querySelector('#fleet-status').textContent === 'Offline'")
+            assert "Flower cannot read the fleet's state" in page.text()
             assert page.eval("document.querySelector('#fleet-name').textContent") == "away"
             server.start()
             page.wait_for("document.querySelector('#fleet-status').textContent === 'Live'")
-            assert "Flower cannot look at the fleet" not in page.text()
+            assert "Flower cannot read the fleet's state" not in page.text()
     finally:
         server.kill()

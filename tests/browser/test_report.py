@@ -6,12 +6,12 @@ import json
 from itertools import product
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
-from tests.browser.chromium import Page
 from tests.integration.conftest import Start
-from tests.watching import LOGIN, running_flower
+from tests.support.batches import write_batch
+from tests.support.chromium import Page
+from tests.support.watching import LOGIN, running_flower
 
 EVIL = "<script>window.hacked = 1</script>"
 

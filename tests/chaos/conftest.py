@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import client, launch, settings, tiny_checkpoint  # noqa: F401
+from tests.support.crash_plugins import Plugin
 
 
 @pytest.fixture

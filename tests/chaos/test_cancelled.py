@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
@@ -49,13 +49,13 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
         """
         import time
         speak = module.FakeEngine.speak
-        def speaking(self, lines, watch=module.UNWATCHED):
-            for line in lines:
-                if "endless" in line.text and once("endless"):
-                    while not watch.stopped():
+        def speaking(self, requests, observer=module.NULL_OBSERVER):
+            for request in requests:
+                if "endless" in request.text and once("endless"):
+                    while not observer.stopped():
                         time.sleep(0.01)
                     return
-                yield from speak(self, [line], watch)
+                yield from speak(self, [request], observer)
         module.FakeEngine.speak = speaking
         """,
     )
@@ -68,7 +68,7 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
     assert sorted(batch.wait(timeout=100).results) == [0, 1, 2, 3]
     before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
     again = client.submit(path).wait(timeout=100)
-    assert (again.generated, again.carried) == (6, 4)
+    assert (again.generated, again.reused) == (6, 4)
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
 
 

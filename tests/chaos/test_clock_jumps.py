@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.clocks import HOUR_S, Clock
-from tests.chaos.servers import Server
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
+from tests.support.batches import write_batch
+from tests.support.clocks import HOUR_S, Clock
+from tests.support.servers import Server
 
 UNTRUE = re.compile("killing it|starting it again|is gone|taken over|opened again|Traceback")
 """What no launcher says of a clock."""
@@ -81,7 +82,7 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     assert waiting.wait() == 0
     assert spoken(settings, batch.id) == list(range(30))
     assert [worker.loads for worker in client.fleet()] == [1, 1, 1]
-    eventually(lambda: client.redis.exists(settings.names.collector_life) == 1)
+    eventually(lambda: client.redis.exists(RedisKeys(settings.fleet).collector_heartbeat) == 1)
     # The launcher has its box as before.
     assert launch("--workers", "1").wait() == 2
     assert fleet.stop() == 0
@@ -98,7 +99,7 @@ def test_a_dead_launchers_box_is_free_soon_although_the_servers_clock_is_put_bac
     fleet.wait_for("Speaker 0 progress: 5/10")
     fleet.stop(signal.SIGKILL)
     servers_clock.put(-HOUR_S)
-    key = settings.names.box(settings.box)
+    key = RedisKeys(settings.fleet).box_lease(settings.box)
     assert client.redis.pttl(key) > 3_000_000
     second = launch("--workers", "1", stop_s=1)
     second.wait_for("waiting whether it lives")

@@ -7,13 +7,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cloner.client import Client
+from cloner import Client
+from cloner.names import collector_name
 from cloner.settings import Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
+from cloner.state.keys import RedisKeys
 from tests.chaos.test_processes_die import child, parents
 from tests.chaos.test_segments_kill import BATCHED, check_whole
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
 
@@ -41,9 +43,16 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
 ) -> None:
     fleet = launch("--workers", "1", **ALIVE)
     fleet.wait_for("Models loaded!")
-    (collector,) = parents(fleet, "cloner.worker.collector")
-    holder = settings.names.collector(settings.box)
-    eventually(lambda: bool(client.redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child"))))
+    (collector,) = parents(fleet, "cloner.collector")
+    holder = collector_name(settings.box)
+    eventually(
+        lambda: bool(
+            client.redis.hexists(
+                RedisKeys(settings.fleet).process_heartbeats,
+                RedisKeys(settings.fleet).process_heartbeat(holder, "child"),
+            )
+        )
+    )
     child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
     fleet.wait_for("[Main] Collector has shown no sign of life for 6 s: killing it")
@@ -58,12 +67,12 @@ def test_a_worker_whose_engine_hangs_is_replaced_and_its_chunk_goes_on(
         "cloner.engine.fake",
         """
         import threading
-        answer = module._answer
-        def hanging(line):
-            if line.segment == 4 and once("hung"):
+        generate = module._generate
+        def hanging(request):
+            if request.segment == 4 and once("hung"):
                 threading.Event().wait()
-            return answer(line)
-        module._answer = hanging
+            return generate(request)
+        module._generate = hanging
         """,
     )
     fleet = launch("--workers", "1", hang_s=6.0, **ALIVE)
@@ -99,7 +108,7 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
         import threading
         step = module.Scheduler._step
         def standing_still(self, running):
-            if self.use.frames > 60 and once("stood still"):
+            if self.usage.frames > 60 and once("stood still"):
                 {what}
             return step(self, running)
         module.Scheduler._step = standing_still

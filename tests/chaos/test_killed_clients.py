@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cloner.client import Client
-from cloner.fleet import Registry, expected_worker
+from cloner import Client
+from cloner.protocol.messages import Manifest
 from cloner.settings import Settings, WorkerSettings
-from cloner.wire import Manifest
-from tests.batches import write_batch
-from tests.chaos.middleman import Middleman, Moment
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import PATIENCE_S, Said, Start, environment, run_cloner, spoken
+from tests.support.batches import write_batch
+from tests.support.middleman import Middleman, Moment
 
 COMMANDS = (
     b"ZRANGEBYSCORE",  # which workers are alive
@@ -52,7 +52,7 @@ def submit(middleman: Middleman, settings: Settings, batch: Path, word: bytes, m
 
 def sent(client: Client) -> list[str]:
     """The batches whose message waits for the collector."""
-    messages = [json.loads(message) for message in client.redis.lrange(client.names.collector_queue, 0, -1)]
+    messages = [json.loads(message) for message in client.redis.lrange(client.queues.collector_queue, 0, -1)]
     return sorted(str(batch.id) for batch in map(client.batch, known(client)) if _named(messages, batch.id))
 
 
@@ -61,7 +61,7 @@ def _named(messages: list[dict[str, dict[str, str]]], batch_id: str) -> bool:
 
 
 def known(client: Client) -> list[str]:
-    return [str(batch_id) for batch_id in client.redis.zrange(client.names.batches, 0, -1)]
+    return [str(batch_id) for batch_id in client.redis.zrange(client.keys.batches, 0, -1)]
 
 
 def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
@@ -69,7 +69,7 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
 ) -> None:
     # A worker that is expected, so that nobody but the client speaks to Redis.
     settings = settings.model_copy(update={"alive_s": 3600.0})
-    registry = Registry(client.redis, client.names, settings.alive_s)
+    registry = Registry(client.redis, client.keys, settings.alive_s)
     registry.register(expected_worker(settings, WorkerSettings()))
     middleman = Middleman(settings.require_redis_url().removeprefix("unix://"), tmp_path / "redis.sock")
     assert submit(middleman, settings, write_batch(tmp_path / "whole", [2, 1], outputs="whole"), b"", Moment.DONE) == 0
@@ -84,7 +84,7 @@ def test_a_batch_whose_client_is_killed_at_any_command_is_whole_or_not_there(
     # The first one and those that died once the message was there; those that died between the record and the message.
     assert (len(whole), len(lost)) == (4, 6)
     for batch_id in whole:
-        data = client.blobs.get(client.names.manifest(batch_id))
+        data = client.blobs.get(client.keys.manifest(batch_id))
         assert isinstance(data, bytes)
         assert Manifest.unpack(data).total == 3
     kept = [key for key in map(str, client.redis.scan_iter(f"cloner:{settings.fleet}:*")) if client.redis.ttl(key) < 0]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 
 def test_a_batch_whose_chunk_is_lost_is_finished_all_the_same(
@@ -43,8 +44,8 @@ def test_a_batch_that_nobody_opens_or_closes_is_set_going(
     batch = client.submit(write_batch(tmp_path, [3]))
     result = batch.wait(timeout=100)
     # As if the message that opens it, or that of the chord's body, had been lost.
-    client.redis.delete(settings.names.result(batch.id))
-    client.redis.hset(settings.names.batch(batch.id), "state", state)
+    client.redis.delete(RedisKeys(settings.fleet).result(batch.id))
+    client.redis.hset(RedisKeys(settings.fleet).batch(batch.id), "state", state)
     eventually(lambda: batch.progress().closed)
     assert batch.result().results == result.results
     assert spoken(settings, batch.id) == [0, 1, 2]

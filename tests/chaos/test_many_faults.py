@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from cloner.client import Client
-from cloner.filenames import HOUSEKEEPING
-from cloner.record import batch_directory
+from cloner import Client
+from cloner.names import collector_name
+from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.faults import KINDS, Faults, RecordFiles
-from tests.chaos.members import Role, members
-from tests.chaos.servers import Server
+from cloner.state.keys import RedisKeys
+from cloner.validation import HOUSEKEEPING
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
+from tests.support.batches import write_batch
+from tests.support.faults import KINDS, Faults, RecordFiles
+from tests.support.members import Role, members
+from tests.support.servers import Server
 
 SEED = 20_261_125
 
@@ -120,7 +122,7 @@ def _go_through(
             print("", *fleet.lines[-LAST_LINES:], sep="\n")
     assert (result.generated, result.errors) == (total, {})
     assert faults.waiting.wait() == 0
-    # Spoken again is only what was in hand at a crash, and of that there was no line yet.
+    # SegmentAudio again is only what was in hand at a crash, and of that there was no line yet.
     assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
     assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))
     _assert_nothing_left(client, settings)
@@ -160,10 +162,10 @@ def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
 def _assert_nothing_left(client: Client, settings: Settings) -> None:
     """No message waits or is in anybody's hand, and when the launcher has stopped, no process is there."""
     workers = client.fleet()
-    holders = [worker.name for worker in workers] + [settings.names.collector(settings.box)]
+    holders = [worker.name for worker in workers] + [collector_name(settings.box)]
     queues = [worker.queue for worker in workers]
-    queues += [settings.names.shared_queue(), settings.names.collector_queue]
-    in_hand = [settings.names.unacked(holder) for holder in holders]
+    queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
+    in_hand = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
     eventually(lambda: not client.redis.exists(*queues, *in_hand))
     for member in members(settings.fleet):
         if member.role is Role.LAUNCHER:

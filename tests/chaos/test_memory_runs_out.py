@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Start
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 BATCHED = {"engine": EngineName.BATCHED, "slots": 8}
 
@@ -17,14 +17,14 @@ def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
     launch: Start, client: Client, plugin: Plugin, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     plugin(
-        "cloner.engine.stepper",
+        "cloner.engine.step_runner",
         """
-        step = module.Stepper.step
-        def scarce(self, active, longest):
+        step = module.StepRunner.step
+        def scarce(self, active, max_position):
             if active > 2:
                 module.torch.empty(2**50)  # the allocator's own words
-            return step(self, active, longest)
-        module.Stepper.step = scarce
+            return step(self, active, max_position)
+        module.StepRunner.step = scarce
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)
@@ -44,10 +44,10 @@ def test_a_segment_that_never_fits_fails_and_no_other(
         "cloner.engine.scheduler",
         """
         start = module.Scheduler._start
-        def scarce(self, fills, *rest):
-            if any("endless" in segment.line.text for _, segment in fills):
+        def scarce(self, admitted, *rest):
+            if any("endless" in segment.request.text for _, segment in admitted):
                 module.torch.empty(2**50)
-            return start(self, fills, *rest)
+            return start(self, admitted, *rest)
         module.Scheduler._start = scarce
         """,
     )

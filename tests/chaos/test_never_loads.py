@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
-from tests.chaos.saboteur import NO_MEMORY_TWICE, WORKER_1_CANNOT_LOAD, WORKER_1_DIES_LOADING, sabotage
 from tests.integration.conftest import PATIENCE_S, Start, eventually, run_cloner, spoken
+from tests.support.batches import write_batch
+from tests.support.saboteur import NO_MEMORY_TWICE, WORKER_1_CANNOT_LOAD, WORKER_1_DIES_LOADING, sabotage
 
 
 @pytest.mark.parametrize(

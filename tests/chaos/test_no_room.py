@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, spoken
+from tests.support.batches import write_batch
 
 MIB = 2**20
 

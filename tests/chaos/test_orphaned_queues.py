@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, spoken
+from tests.support.batches import write_batch
 
 CARDS = ("--gpu", "Old card:24", "--gpu", "Old card:24", "--workers", "2")
 

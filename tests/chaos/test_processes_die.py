@@ -11,12 +11,14 @@ import psutil
 import pytest
 from redis import Redis
 
-from cloner.client import Client
-from cloner.redisconn import connect
+from cloner import Client
+from cloner.names import collector_name
 from cloner.settings import Settings
-from tests.batches import write_batch
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Said, Start, eventually, spoken
 from tests.integration.test_launcher_up import gone
+from tests.support.batches import write_batch
 
 
 @pytest.fixture
@@ -48,15 +50,15 @@ def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
     fleet.wait_for("Models loaded!", 2)
     batch = client.submit(write_batch(tmp_path, [40, 40]))
     fleet.wait_for("progress: 5/40", 2)
-    names = settings.names
+    keys = RedisKeys(settings.fleet)
     other = client.fleet()[1]
-    (tag,) = redis.hkeys(names.unacked(other.name))
+    (tag,) = redis.hkeys(keys.unacked(other.name))
 
     victim = next(process for process in parents(fleet, "cloner.worker") if _index(process) == "0")
     victim.kill()
     given_back = fleet.wait_for("What Worker 0 had in hand is back in its queue: 1 unfinished")[0]
     # The chunk that the other worker speaks stays in its hand.
-    assert redis.hkeys(names.unacked(other.name)) == [tag]
+    assert redis.hkeys(keys.unacked(other.name)) == [tag]
     fleet.wait_for("Worker 0] ✅ Completed Speaker 0")
     # Between the death and the work that goes on, nothing is waited for but this second and the load.
     steps = [
@@ -72,7 +74,7 @@ def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
     assert spoken(settings, batch.id) == list(range(80))
     assert [worker.loads for worker in client.fleet()] == [2, 1]
     assert len(fleet.wait_for("was killed by SIGKILL")) == 1
-    eventually(lambda: redis.keys(f"{names.unacked('*')}") == [])
+    eventually(lambda: redis.keys(f"{keys.unacked('*')}") == [])
 
 
 def test_a_killed_collectors_batch_is_opened_by_the_next(
@@ -80,13 +82,17 @@ def test_a_killed_collectors_batch_is_opened_by_the_next(
 ) -> None:
     fleet = launch("--workers", "1")
     fleet.wait_for("Models loaded!")
-    (collector,) = parents(fleet, "cloner.worker.collector")
-    holder = settings.names.collector(settings.box)
+    (collector,) = parents(fleet, "cloner.collector")
+    holder = collector_name(settings.box)
     # Frozen, the child takes nothing further: the message is in the parent's hand and stays there.
-    eventually(lambda: redis.hexists(settings.names.pulses, settings.names.pulse(holder, "child")))
+    eventually(
+        lambda: redis.hexists(
+            RedisKeys(settings.fleet).process_heartbeats, RedisKeys(settings.fleet).process_heartbeat(holder, "child")
+        )
+    )
     child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
-    eventually(lambda: redis.hlen(settings.names.unacked(holder)) == 1)
+    eventually(lambda: redis.hlen(RedisKeys(settings.fleet).unacked(holder)) == 1)
     collector.kill()
     fleet.wait_for("What Collector had in hand is back in its queue: 1 unfinished")
     assert batch.wait(timeout=100).generated == 46

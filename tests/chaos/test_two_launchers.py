@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
+from cloner.state.keys import RedisKeys
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 
 def test_the_second_one_is_refused_and_the_first_goes_on(
@@ -36,7 +37,7 @@ def test_one_that_was_frozen_finds_its_box_taken_and_stops(
     batch = client.submit(write_batch(tmp_path, [30, 30]))
     first.wait_for("Speaker 0 progress: 5/30")
     first.process.send_signal(signal.SIGSTOP)
-    eventually(lambda: not client.redis.exists(settings.names.box(settings.box)))
+    eventually(lambda: not client.redis.exists(RedisKeys(settings.fleet).box_lease(settings.box)))
     second = launch("--workers", "1")
     second.wait_for("Launching Worker 0")
     first.process.send_signal(signal.SIGCONT)

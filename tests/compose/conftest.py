@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import soundfile
 from redis import AuthenticationError, Redis
 
 from tests.compose.conftest import ON_CPU, UID, Box, docker, write_batch
-from tests.compose.hub import running_hub
+from tests.support.model_hub import running_hub
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_the_fleet_runs_as_nobody_special_and_can_write_nowhere_else(box: Box) -
     privileges = box.compose("exec", "fleet", "grep", "-E", "^(NoNewPrivs|CapEff|CapBnd)", "/proc/self/status")
     assert [line.split()[1].lstrip("0") for line in privileges.splitlines()] == ["", "", "1"]
     # The collector is a service of its own.
-    assert "cloner.worker.collector" not in docker("top", str(box.inspect("fleet")["Id"]))
-    assert "cloner.worker.collector" in docker("top", str(box.inspect("collector")["Id"]))
+    assert "cloner.collector" not in docker("top", str(box.inspect("fleet")["Id"]))
+    assert "cloner.collector" in docker("top", str(box.inspect("collector")["Id"]))
 
 
 def test_the_fleet_is_healthy_only_while_every_worker_has_its_model(box: Box) -> None:
@@ -95,12 +95,12 @@ def test_the_fleet_is_healthy_only_while_every_worker_has_its_model(box: Box) ->
     assert box.compose(*ready).count("\tready\t") == len(box.client().fleet())
     client = box.client()
     (worker,) = client.fleet()
-    client.redis.hset(client.names.worker(worker.name), "state", "loading")
+    client.redis.hset(client.keys.worker(worker.name), "state", "loading")
     try:
         with pytest.raises(pytest.fail.Exception, match=f"Not ready: {worker.name}"):
             box.compose(*ready)
     finally:
-        client.redis.hset(client.names.worker(worker.name), "state", "ready")
+        client.redis.hset(client.keys.worker(worker.name), "state", "ready")
 
 
 def test_redis_answers_nobody_without_the_password(box: Box) -> None:

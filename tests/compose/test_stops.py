@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batches import write_batch
 from tests.compose.conftest import ON_CPU, PATIENCE_S, Box, eventually
+from tests.support.batches import write_batch
 
 GRACE_S = 60
 SEGMENTS = 46

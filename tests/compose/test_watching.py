@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from cloner.client import BatchHandle
-from tests.batches import write_batch
-from tests.browser.chromium import Page, browser
+from cloner.client.client import BatchHandle
 from tests.compose.conftest import DASHBOARD, PATIENCE_S, ROOT, UID, Box, docker, eventually
-from tests.watching import get
+from tests.support.batches import write_batch
+from tests.support.chromium import Page, browser
+from tests.support.watching import get
 
 FLOWER = "http://127.0.0.1:15555"
 GRAFANA = "http://127.0.0.1:13000"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
-from cloner.record import batch_directory
+from cloner import Client
+from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
 
 PATIENCE_S = 120.0

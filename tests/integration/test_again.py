@@ -6,11 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-from cloner.client import Client
-from cloner.record import batch_directory
+from cloner import Client
+from cloner.output.record import batch_directory
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, run_cloner, spoken
+from tests.support.batches import write_batch
 
 
 def change(batch: Path, index: int, text: str) -> None:
@@ -33,7 +33,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     fleet.wait_for("Models loaded!", 2)
     batch = write_batch(tmp_path, [20, 16, 10])
     first = client.submit(batch).wait(timeout=60)
-    assert (first.generated, first.carried) == (46, 0)
+    assert (first.generated, first.reused) == (46, 0)
     before = {output: (settings.out_dir / output).read_bytes() for output in first.results.values()}
 
     change(batch, 3, "Another text.")
@@ -43,7 +43,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     touched.write_bytes(before[first.results[40]][:-1])
     again = client.submit(batch)
     result = again.wait(timeout=60)
-    assert (result.generated, result.carried, result.failed) == (46, 43, 0)
+    assert (result.generated, result.reused, result.failed) == (46, 43, 0)
     assert spoken_by_workers(settings, again.id) == [3, 30, 40]
     assert spoken(settings, again.id) == list(range(46))
     assert again.progress().generated == 46
@@ -52,7 +52,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     assert [output for output in after if after[output] != before[output]] == [first.results[3]]
 
     third = client.submit(batch)
-    assert third.wait(timeout=60).carried == 46
+    assert third.wait(timeout=60).reused == 46
     assert spoken_by_workers(settings, third.id) == []
     done = [line for line in fleet.lines if "All done!" in line]
     assert len(done) == 3 * 2
@@ -62,9 +62,9 @@ def test_other_parameters_are_another_audio_and_the_last_one_counts(
     launch: Start, client: Client, tmp_path: Path
 ) -> None:
     launch("--workers", "1").wait_for("Models loaded!")
-    for seed, carried in ((0, 0), (1, 0), (1, 4), (0, 0)):
+    for seed, reused in ((0, 0), (1, 0), (1, 4), (0, 0)):
         batch = write_batch(tmp_path, [2, 2], generation={"seed": seed})
-        assert client.submit(batch).wait(timeout=60).carried == carried
+        assert client.submit(batch).wait(timeout=60).reused == reused
 
 
 def test_a_redis_that_has_lost_everything_costs_only_what_is_missing(
@@ -83,7 +83,7 @@ def test_a_redis_that_has_lost_everything_costs_only_what_is_missing(
     launch("--workers", "2").wait_for("Models loaded!", 2)
     again = client.submit(batch)
     result = again.wait(timeout=60)
-    assert (result.generated, result.carried) == (60, len(there))
+    assert (result.generated, result.reused) == (60, len(there))
     assert sorted(there + spoken_by_workers(settings, again.id)) == list(range(60))
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) ->
     again = run_cloner(*arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     result = json.loads(again.stdout)
-    assert (result["generated"], result["carried"], sum(result["workers"].values())) == (12, 11, 12)
+    assert (result["generated"], result["reused"], sum(result["workers"].values())) == (12, 11, 12)
     said = f"[Collector] Batch {result['batch_id']}: 11 of 12 segments are there from earlier batches"
     assert said in again.stderr.splitlines()
     assert "[Main] All done! Generated 12/12 segments" in again.stderr
@@ -107,10 +107,10 @@ def test_another_checkpoint_is_another_voice(tiny_checkpoint: Path, tmp_path: Pa
     shutil.copytree(tiny_checkpoint, checkpoint)
     short = {"max_new_tokens": 2}
     batch = write_batch(tmp_path, [2], generation=short, checkpoint_dir=str(checkpoint))
-    for changed, carried in ((False, 0), (False, 2), (True, 0)):
+    for changed, reused in ((False, 0), (False, 2), (True, 0)):
         if changed:
             config = checkpoint / "config.json"
             config.write_text(config.read_text() + "\n")
         ran = run_cloner("run", str(batch), "--out", "spoken", "--workers", "1", cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
-        assert json.loads(ran.stdout)["carried"] == carried
+        assert json.loads(ran.stdout)["reused"] == reused

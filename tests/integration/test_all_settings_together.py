@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import soundfile
 
-from cloner.app import make_app
-from cloner.client import Client
-from cloner.plan import Strategy
-from cloner.record import Record
+from cloner import Client
+from cloner.client.assignment import Strategy
+from cloner.output.record import Record
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 SEGMENT_S = 0.05
 

@@ -20,18 +20,20 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from cloner import Client
 from cloner.__main__ import main
 from cloner.batch import Reference, ReferenceKind
-from cloner.client import Client
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 from cloner.engine import make_engine
-from cloner.fleet import Registry, expected_worker
-from cloner.references import audio_from_bytes, check_codes, check_recording, load_reference
+from cloner.input.references import codes_file_problem, load_reference, recording_file_problem
+from cloner.protocol.references import audio_from_bytes
 from cloner.settings import EngineName, Settings, WorkerSettings
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, expected_worker
 from cloner.worker.__main__ import main as worker_main
-from tests import badfiles as bad
 from tests.integration.conftest import environment, run_cloner
-from tests.unit.batchfiles import as_csv, save_recording, task, write_references
+from tests.support import bad_files as bad
+from tests.support.batch_files import as_csv, save_recording, task, write_references
 
 Call = Callable[..., tuple[int, str]]
 
@@ -394,7 +396,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fleet(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A fleet with a worker that is expected and does not exist: what is queued for it would stay."""
-    Registry(redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(expected_worker(settings, WorkerSettings()))
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
     return settings
@@ -538,7 +540,7 @@ def test_an_output_may_not_leave_by_a_link(place: Path, cloner: Call, redis: Red
 def test_a_recording_that_is_odd_is_taken_and_costs_little(place: Path, make: bad.Make) -> None:
     make(place / "x.wav")
     tracemalloc.start()
-    assert check_recording(place / "x.wav") is None
+    assert recording_file_problem(place / "x.wav") is None
     data = load_reference(Reference(ReferenceKind.AUDIO, (place / "x.wav",), "Said."))
     assert tracemalloc.get_traced_memory()[1] < 64 * MB
     tracemalloc.stop()
@@ -547,7 +549,7 @@ def test_a_recording_that_is_odd_is_taken_and_costs_little(place: Path, make: ba
 
 def test_codes_in_another_order_and_width_are_taken(place: Path) -> None:
     bad.codes(np.asfortranarray(bad.good_codes().astype(">i8")))(place / "x.npy")
-    assert check_codes(place / "x.npy") is None
+    assert codes_file_problem(place / "x.npy") is None
 
 
 @pytest.mark.parametrize(("name", "make", "sentence"), CHECKPOINTS.values(), ids=CHECKPOINTS)
@@ -561,7 +563,7 @@ def test_a_checkpoint_that_cannot_be_loaded(
     make(folder / name)
 
     def load() -> None:
-        with sentences():
+        with report_errors():
             make_engine(Settings(checkpoint_dir=folder, engine=EngineName.BATCHED), "cpu").load(lambda _line: None)
 
     status, said = cloner(entry=load)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cloner.app import make_app
-from cloner.client import Client
+from cloner import Client
+from cloner.client.assignment import Strategy
 from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
-from cloner.plan import Strategy
-from cloner.queues import OPEN_BATCH, SPEAK_CHUNK
+from cloner.names import OPEN_BATCH, SCHEMA, SPEAK_CHUNK
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner
+from tests.support.batches import write_batch
 
 
 def test_a_batch_outlives_the_client_that_submitted_it(
@@ -75,7 +75,7 @@ def test_a_lost_reference_fails_its_speaker_and_no_other(launch: Start, client: 
     fleet = launch("--workers", "1", fake_load_s=2.0)
     fleet.wait_for("Launching Worker 0")
     batch = client.submit(write_batch(tmp_path, [3, 3]))
-    reference = next(iter(client.redis.scan_iter(client.names.reference("*"))))
+    reference = next(iter(client.redis.scan_iter(client.keys.reference("*"))))
     client.redis.delete(reference)
     result = batch.wait(timeout=60)
     assert (result.generated, result.failed) == (3, 3)
@@ -105,12 +105,14 @@ def test_a_chunk_of_another_wire_version_is_left_for_a_worker_that_can_read_it(
     fleet.wait_for("Models loaded!")
     (worker,) = client.fleet()
     app = make_app(settings)
-    app.send_task(SPEAK_CHUNK, args=({"schema_version": 2, "novelty": True},), queue=worker.queue, task_id="from-v2")
-    fleet.wait_for("A chunk of wire version 2 came to a worker of version 1")
-    # The worker is none the worse, and the message waits where workers of version 2 look.
+    app.send_task(
+        SPEAK_CHUNK, args=({"schema_version": SCHEMA + 1, "novelty": True},), queue=worker.queue, task_id="from-next"
+    )
+    fleet.wait_for(f"A chunk of wire version {SCHEMA + 1} came to a worker of version {SCHEMA}")
+    # The worker is none the worse, and the message waits in the queue that workers of that version read.
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
-    waiting = client.redis.lrange(settings.names.shared_queue(2), 0, -1)
-    assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-v2"]
+    waiting = client.redis.lrange(settings.queues.shared_queue(SCHEMA + 1), 0, -1)
+    assert [json.loads(message)["headers"]["id"] for message in waiting] == ["from-next"]
 
 
 def test_a_pickled_message_is_refused(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_opening_a_batch_twice_speaks_it_once(
 ) -> None:
     launch("--workers", "2", fake_segment_s=0.02).wait_for("Models loaded!", 2)
     batch = client.submit(write_batch(tmp_path))
-    make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.names.collector_queue)
+    make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.queues.collector_queue)
     assert batch.wait(timeout=60).generated == 46
     files = list((settings.out_dir / ".cloner" / batch.id).glob("*.jsonl"))
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
@@ -162,7 +164,7 @@ def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
 def test_a_worker_that_redis_has_forgotten_enters_itself_again(launch: Start, client: Client, tmp_path: Path) -> None:
     launch("--workers", "1", heartbeat_s=0.1).wait_for("Models loaded!")
     (worker,) = client.fleet()
-    client.redis.delete(client.names.workers, client.names.worker(worker.name))
+    client.redis.delete(client.keys.workers, client.keys.worker(worker.name))
     eventually(lambda: [known.name for known in client.fleet()] == [worker.name])
     assert client.submit(write_batch(tmp_path, [2])).wait(timeout=60).generated == 2
 
@@ -171,12 +173,13 @@ def test_a_batch_that_cannot_be_opened_says_why_to_who_waits(launch: Start, clie
     fleet = launch("--workers", "1", fake_load_s=2.0)
     fleet.wait_for("Launching Worker 0")
     batch = client.submit(write_batch(tmp_path, [1]))
-    client.redis.set(client.names.manifest(batch.id), "not a manifest")
+    client.redis.set(client.keys.manifest(batch.id), "not a manifest")
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is broken: "):
         batch.wait(timeout=60)
 
 
 def test_a_base_client_imports_no_torch() -> None:
-    script = "import sys, cloner, cloner.cli, cloner.client, cloner.worker.collect; print('torch' in sys.modules)"
+    imports = "import sys, cloner, cloner.cli.main, cloner.client.client, cloner.collector.tasks"
+    script = f"{imports}; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, environment, eventually, run_cloner
-from tests.watching import LOGIN, get, running_flower
+from tests.support.batches import write_batch
+from tests.support.watching import LOGIN, get, running_flower
 
 
 def test_flower_shows_the_fleet_to_who_logs_in(
@@ -50,7 +50,7 @@ STUCK = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
-from cloner.flower import server
+from cloner.monitoring.flower import server
 from cloner.settings import load_settings
 
 def start(_):

@@ -12,19 +12,30 @@ from typing import Any
 
 import pytest
 
-from cloner import queues
-from cloner.app import make_app
+from cloner import Client
 from cloner.batch import Generation, ReferenceKind
-from cloner.client import Client
 from cloner.errors import BatchBroken, Damaged
-from cloner.fleet import WorkerInfo
-from cloner.packing import MAX_BYTES
-from cloner.references import reference_key
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SCHEMA, SPEAK_CHUNK
+from cloner.protocol.messages import (
+    ChunkMessage,
+    ChunkRow,
+    FinishedResponse,
+    Manifest,
+    ReferenceRow,
+    SpeakerRow,
+    SpeakerSegments,
+    SpeakerSliceRow,
+)
+from cloner.protocol.packing import MAX_BYTES
+from cloner.protocol.references import reference_key
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from cloner.wire import Answer, ChunkMessage, ChunkRow, Manifest, PartRow, ReferenceRow, SpeakerPart, SpeakerRow
-from tests.badfiles import OpensDoor
-from tests.batches import write_batch, write_codes
+from cloner.state.batches import ChunkProgress
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import WorkerInfo
 from tests.integration.conftest import Said, Start, eventually
+from tests.support.bad_files import OpensDoor
+from tests.support.batches import write_batch, write_codes
 
 DIGEST = "d" * 64
 
@@ -35,7 +46,7 @@ class Scene:
     def __init__(self, fleet: Said, client: Client, settings: Settings, folder: Path) -> None:
         self.fleet = fleet
         self.client = client
-        self.names = settings.names
+        self.keys, self.queues = RedisKeys(settings.fleet), settings.queues
         self.app = make_app(settings)
         self.folder = folder
         self.out = settings.out_dir
@@ -74,11 +85,11 @@ def scene(launch: Start, client: Client, settings: Settings, tmp_path: Path) -> 
 
 def chunk(**changes: Any) -> dict[str, Any]:
     """A right message of one segment, with changes."""
-    part = SpeakerPart(
+    part = SpeakerSegments(
         id="anna",
         reference=ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said."),
         segments=[(0, "One.", "0.wav")],
-        place=1,
+        position=1,
         texts=1,
     )
     message = ChunkMessage(
@@ -89,11 +100,11 @@ def chunk(**changes: Any) -> dict[str, Any]:
         texts=1,
         shared=False,
         generation=Generation(),
-        parts=[part],
+        slices=[part],
     ).model_dump(mode="json")
     for key in changes.keys() & {"output", "digest", "id", "index"}:
         value: Any = changes.pop(key)
-        (part_of,) = message["parts"]
+        (part_of,) = message["slices"]
         if key == "id":
             part_of["id"] = value
         elif key == "digest":
@@ -106,14 +117,14 @@ def chunk(**changes: Any) -> dict[str, Any]:
 def manifest(batch_id: str) -> dict[str, Any]:
     """A right manifest of one segment."""
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said.")
-    part = PartRow(speaker=0, start=0, stop=1, place=1, texts=1)
+    part = SpeakerSliceRow(speaker=0, start=0, stop=1, position=1, texts=1)
     return Manifest(
         batch_id=batch_id,
         source="b.json",
         submitted_at=1.0,
         generation=Generation(),
         speakers=[SpeakerRow(id="anna", reference=reference, segments=[(0, "One.", "0.wav")])],
-        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, shared=False, parts=[part])],
+        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, shared=False, slices=[part])],
     ).model_dump(mode="json")
 
 
@@ -122,7 +133,7 @@ def envelope(body: bytes, **changes: object) -> str:
     message = {
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": queues.SPEAK_CHUNK, "id": "1", "argsrepr": "()", "kwargsrepr": "{}"},
+        "headers": {"lang": "py", "task": SPEAK_CHUNK, "id": "1", "argsrepr": "()", "kwargsrepr": "{}"},
         "properties": {
             "body_encoding": "base64",
             "correlation_id": "1",
@@ -154,19 +165,19 @@ def test_chunks_that_would_lead_elsewhere_are_refused(scene: Scene) -> None:
         *(chunk(index=index) for index in (-1, 2**64, 10**300, "first")),
         chunk(id="anna\n[Worker 0] All done!"),
         chunk(generation={"max_new_tokens": 10**12}),
-        chunk(parts=[[]] * 1000),
+        chunk(slices=[[]] * 1000),
         chunk(schema_version=None),
-        *("junk", 7, None, [], [[[[]]]], {}, {"schema_version": 1}),
+        *("junk", 7, None, [], [[[[]]]], {}, {"schema_version": SCHEMA}),
     ]
     for message in hostile:
-        scene.send(queues.SPEAK_CHUNK, message)
+        scene.send(SPEAK_CHUNK, message)
     scene.is_unharmed()
     scene.fleet.wait_for("A message was refused: ", len(hostile))
     assert not any("Traceback" in line for line in scene.fleet.lines)
 
 
 def test_other_tasks_than_ours_are_not_run(scene: Scene) -> None:
-    scene.send(queues.SPEAK_CHUNK)
+    scene.send(SPEAK_CHUNK)
     scene.send("os.system", "touch door")
     scene.send("celery.map", {"task": "os.system", "args": [], "options": {}}, [["touch door"]])
     scene.is_unharmed()
@@ -175,15 +186,15 @@ def test_other_tasks_than_ours_are_not_run(scene: Scene) -> None:
 def test_a_right_chunk_stays_within_the_output_folder_whatever_lies_there(scene: Scene) -> None:
     codes = write_codes(scene.folder / "other.npy").read_bytes()
     key = reference_key(ReferenceKind.CODES, codes)
-    scene.client.blobs.set(scene.names.reference(key), codes)
-    scene.client.blobs.set(scene.names.reference(DIGEST), codes)
+    scene.client.blobs.set(scene.keys.reference(key), codes)
+    scene.client.blobs.set(scene.keys.reference(DIGEST), codes)
     elsewhere = scene.folder / "elsewhere"
     elsewhere.mkdir()
     (scene.out / "link").symlink_to(elsewhere)
     scene.before = scene.around()
     # Right in its form; its output leads out by a link, or its reference is another one's.
-    scene.send(queues.SPEAK_CHUNK, chunk(batch_id="by-a-link", digest=key, output="link/0.wav"))
-    scene.send(queues.SPEAK_CHUNK, chunk(batch_id="by-its-voice", digest=DIGEST, output="1.wav"))
+    scene.send(SPEAK_CHUNK, chunk(batch_id="by-a-link", digest=key, output="link/0.wav"))
+    scene.send(SPEAK_CHUNK, chunk(batch_id="by-its-voice", digest=DIGEST, output="1.wav"))
     scene.is_unharmed()
     assert list(elsewhere.iterdir()) == []
     scene.fleet.wait_for("leads out of the output folder")
@@ -206,7 +217,7 @@ def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
     ]
     for message in junk:
         scene.client.redis.lpush(scene.worker.queue, message)
-        scene.client.redis.lpush(scene.names.collector_queue, message)
+        scene.client.redis.lpush(scene.queues.collector_queue, message)
     scene.is_unharmed()
 
 
@@ -236,30 +247,27 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         "above": zlib.compress(json.dumps(bad_output).encode()),
         "parts": zlib.compress(json.dumps(bad_parts).encode()),
     }
-    blobs, names = scene.client.blobs, scene.names
+    blobs, keys, queues = scene.client.blobs, scene.keys, scene.queues
     for batch_id, data in packed.items():
-        blobs.set(names.manifest(batch_id), data)
-        blobs.hset(names.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
-        scene.send(queues.OPEN_BATCH, batch_id, queue=names.collector_queue)
-    questions = {"pickle": pickle.dumps(OpensDoor(scene.door)), "bomb": packed["bomb"], "empty": b""}
-    for number, data in questions.items():
-        blobs.set(names.question(number), data)
-        scene.send(queues.FIND_FINISHED, number, 600, queue=names.collector_queue)
+        blobs.set(keys.manifest(batch_id), data)
+        blobs.hset(keys.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
+        scene.send(OPEN_BATCH, batch_id, queue=queues.collector_queue)
+    requests: list[object] = [pickle.dumps(OpensDoor(scene.door)), packed["bomb"], b"", "text", None]
+    responses = [scene.app.send_task(FIND_FINISHED, (data,), queue=queues.collector_queue) for data in requests]
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
-        scene.send(queues.OPEN_BATCH, name, queue=names.collector_queue)
+        scene.send(OPEN_BATCH, name, queue=queues.collector_queue)
         scene.app.send_task(
-            queues.CLOSE_BATCH,
+            CLOSE_BATCH,
             args=([],),
             kwargs={"batch_id": batch_id},
-            queue=names.collector_queue,
+            queue=queues.collector_queue,
             ignore_result=True,
         )
     scene.is_unharmed()
-    for number in questions:
-        answer = blobs.get(names.answer(number))
-        assert isinstance(answer, bytes)
-        assert "what Redis holds as a Question is damaged" in Answer.unpack(answer).error
+    for response in responses:
+        error = FinishedResponse.unpack(response.get(timeout=60)).error
+        assert "what Redis holds as a FinishedRequest is damaged" in error
     for batch_id in packed:
         with pytest.raises(BatchBroken, match=f"batch {batch_id} is broken: what Redis holds as "):
             scene.client.batch(batch_id).result()
@@ -267,30 +275,30 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
 
 
 def test_nonsense_in_redis_is_a_sentence_to_who_asks(scene: Scene) -> None:
-    redis, names = scene.client.redis, scene.names
+    redis, keys = scene.client.redis, scene.keys
     whole: dict[Any, Any] = {"state": "running", "total": "1", "chunks": "1"}
     for batch_id, changes, counts in [
-        ("words", {"total": "many"}, "[0, 0, 0, 0.0, false]"),
-        ("stateless", {"chunks": ""}, "[0, 0, 0, 0.0, false]"),
+        ("words", {"total": "many"}, ChunkProgress().pack()),
+        ("stateless", {"chunks": ""}, ChunkProgress().pack()),
         ("junk", {}, "junk"),
         ("short", {}, "[]"),
-        ("texts", {}, '["a", "b", "c", "d", "e"]'),
+        ("texts", {}, '{"generated": "a", "failed": "b", "frames": "c", "samples": "d", "finished": "e"}'),
         ("object", {}, "{}"),
         ("number", {}, "7"),
     ]:
-        redis.hset(names.batch(batch_id), mapping=whole | changes)
-        redis.hset(names.progress(batch_id), "0", counts)
+        redis.hset(keys.batch(batch_id), mapping=whole | changes)
+        redis.hset(keys.progress(batch_id), "0", counts)
         with pytest.raises(Damaged, match=f"what Redis holds of batch {batch_id} makes no sense"):
             scene.client.batch(batch_id).progress()
-    scene.client.blobs.set(names.result("result"), pickle.dumps(OpensDoor(scene.door)))
+    scene.client.blobs.set(keys.result("result"), pickle.dumps(OpensDoor(scene.door)))
     with pytest.raises(Damaged, match="what Redis holds as a BatchResult is damaged"):
         scene.client.batch("result").result()
     for name, score in ((b"\xff\xfe", 1.0), (b"../../x", 2.0), (b"junk", 3.0), (b"timeless", 4.0)):
-        scene.client.blobs.zadd(names.batches, {name: score})
-    redis.hset(names.batch("../../x"), mapping=whole | {"submitted_at": "soon"})
-    redis.hset(names.batch("timeless"), "state", "submitting")
-    redis.hset(names.batch("junk"), mapping={"state": "submitting", "submitted_at": "soon"})
-    redis.hset(names.worker("nobody"), mapping=dict.fromkeys(WorkerInfo.__dataclass_fields__, "junk"))
-    redis.zadd(names.workers, {"nobody": 2**40})
+        scene.client.blobs.zadd(keys.batches, {name: score})
+    redis.hset(keys.batch("../../x"), mapping=whole | {"submitted_at": "soon"})
+    redis.hset(keys.batch("timeless"), "state", "submitting")
+    redis.hset(keys.batch("junk"), mapping={"state": "submitting", "submitted_at": "soon"})
+    redis.hset(keys.worker("nobody"), mapping=dict.fromkeys(WorkerInfo.__dataclass_fields__, "junk"))
+    redis.zadd(keys.workers, {"nobody": 2**40})
     assert [worker.name for worker in scene.client.fleet()] == [scene.worker.name]
     scene.is_unharmed()

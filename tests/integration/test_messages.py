@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner import queues
-from cloner.app import make_app
-from cloner.client import Client
-from cloner.redisconn import connect
+from cloner import Client
+from cloner.names import SPEAK_CHUNK
+from cloner.queueing.app import make_app
 from cloner.settings import Settings
-from launcher.handback import give_back
-from tests.batches import write_batch
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from launcher.recovery import requeue
 from tests.integration.conftest import Start, eventually, spoken
+from tests.support.batches import write_batch
 
 HOLDER = "cpu.0@box"
 """The one worker."""
@@ -39,7 +40,7 @@ class OpensDoor:
 @pytest.fixture
 def hand(settings: Settings) -> str:
     """Celery's key for the messages that the worker has in hand, by tag."""
-    return settings.names.unacked(HOLDER)
+    return RedisKeys(settings.fleet).unacked(HOLDER)
 
 
 def held(redis: Redis, hand: str) -> list[str]:
@@ -80,7 +81,7 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
     (worker,) = client.fleet()
     for tag in ("first", "second", "third"):
         _leave(redis, hand, tag, message)
-        assert give_back(redis, client.names, HOLDER) == 1
+        assert requeue(redis, client.keys, HOLDER) == 1
         eventually(lambda: not redis.exists(worker.queue, hand))
 
     # The worker takes its messages in order: when the next batch is done, it has seen them all.
@@ -98,7 +99,7 @@ def test_a_pickled_message_is_refused_and_the_worker_lives_on(
     (worker,) = client.fleet()
     door = tmp_path / "door"
     with make_app(settings).connection_for_write() as connection:
-        for headers in ({}, {"task": queues.SPEAK_CHUNK, "id": "pickled", "lang": "py"}):
+        for headers in ({}, {"task": SPEAK_CHUNK, "id": "pickled", "lang": "py"}):
             connection.Producer().publish(
                 OpensDoor(door), serializer="pickle", routing_key=worker.queue, headers=headers
             )

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.batches import SEED_SIZES, write_batch
 from tests.integration.conftest import run_cloner
+from tests.support.batches import SIX_SPEAKERS, write_batch
 
 WORKER_0 = """\
 [Worker 0] Starting on cpu
@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Run:
     folder = tmp_path_factory.mktemp("run")
     batch = write_batch(
         folder,
-        SEED_SIZES,
+        SIX_SPEAKERS,
         generation={"min_new_tokens": 12, "max_new_tokens": 14},
         checkpoint_dir=str(tiny_checkpoint),
     )

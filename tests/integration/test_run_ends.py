@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.batches import write_batch
 from tests.integration.conftest import Said, run_cloner
+from tests.support.batches import write_batch
 
 KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
 """What kombu keeps for all workers of a Redis together."""
@@ -21,12 +21,12 @@ KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.bin
 def neighbours(redis: Redis) -> Redis:
     """A Redis that others use."""
     redis.set("cloner:main:batch:theirs", "x")
-    redis.lpush("cloner.main.v1.shared", "x")
+    redis.lpush("cloner.main.v2.shared", "x")
     return redis
 
 
 def assert_swept(redis: Redis) -> None:
-    assert {str(key) for key in redis.scan_iter()} - KOMBU == {"cloner:main:batch:theirs", "cloner.main.v1.shared"}
+    assert {str(key) for key in redis.scan_iter()} - KOMBU == {"cloner:main:batch:theirs", "cloner.main.v2.shared"}
 
 
 def test_a_finished_run_leaves_no_key(neighbours: Redis, valkey_url: str, tmp_path: Path) -> None:

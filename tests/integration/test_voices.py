@@ -12,7 +12,7 @@ import soundfile
 
 from cloner.batch import CODEBOOK_SIZES
 from tests.integration.conftest import run_cloner
-from tests.voices import find_voices
+from tests.support.voices import find_voices
 
 TEXTS = ("The first sentence.", "And the second one.")
 

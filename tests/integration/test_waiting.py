@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cloner.client import Client
+from cloner import Client
 from cloner.errors import BatchBroken
-from cloner.fleet import Registry, expected_worker
 from cloner.settings import Settings, WorkerSettings
-from tests.batches import write_batch
+from cloner.state.registry import Registry, expected_worker
 from tests.integration.conftest import Said, Start, environment, eventually, run_cloner, spoken
+from tests.support.batches import write_batch
 
 Alone = Callable[..., Said]
 
@@ -43,17 +43,17 @@ def waiting(settings: Settings, folder: Path, batch_id: str) -> Said:
 def expect_worker(client: Client, settings: Settings) -> str:
     """A worker that is about to start, and dies before."""
     info = expected_worker(settings, WorkerSettings())
-    Registry(client.redis, client.names, settings.alive_s).register(info)
+    Registry(client.redis, client.keys, settings.alive_s).register(info)
     return info.name
 
 
 def test_who_waits_is_told_that_no_worker_is_there_and_that_one_is_back(
     alone: Alone, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    alone("cloner.worker.collector")
+    alone("cloner.collector")
     name = expect_worker(client, settings)
     batch = client.submit(write_batch(tmp_path, [5]))
-    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    Registry(client.redis, client.keys, settings.alive_s).remove(name)
     wait = waiting(settings, tmp_path, batch.id)
     wait.wait_for("[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`")
     alone("cloner.worker", fake_segment_s=2.0)  # so that whoever waits has time to look
@@ -70,7 +70,7 @@ def test_who_waits_is_told_that_no_collector_is_there(
     batch = Client(settings=settings).submit(write_batch(tmp_path, [2]))
     wait = waiting(settings, tmp_path, batch.id)
     wait.wait_for("[Main] No collector is alive: the batch waits until one is; start it with `launcher up`")
-    alone("cloner.worker.collector", alive_s=3.0, heartbeat_s=0.2)
+    alone("cloner.collector", alive_s=3.0, heartbeat_s=0.2)
     assert wait.wait() == 0
     assert any("All done! Generated 2/2" in line for line in wait.lines)
 
@@ -78,11 +78,11 @@ def test_who_waits_is_told_that_no_collector_is_there(
 def test_a_cancelled_batch_whose_workers_are_gone_is_closed(
     alone: Alone, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    alone("cloner.worker.collector")
+    alone("cloner.collector")
     name = expect_worker(client, settings)
     batch = client.submit(write_batch(tmp_path, [3]))
     eventually(lambda: batch.progress().state == "running")
-    Registry(client.redis, client.names, settings.alive_s).remove(name)
+    Registry(client.redis, client.keys, settings.alive_s).remove(name)
     batch.cancel()
     result = batch.wait(timeout=100)
     assert (result.cancelled, result.generated, result.failed) == (True, 0, 3)
@@ -94,7 +94,7 @@ def test_a_batch_that_is_cancelled_before_it_is_opened_is_never_queued(
     expect_worker(client, settings)
     batch = client.submit(write_batch(tmp_path, [3]))
     batch.cancel()
-    alone("cloner.worker.collector")
+    alone("cloner.collector")
     assert batch.wait(timeout=100).cancelled
     (worker,) = client.fleet()
     assert client.redis.llen(worker.queue) == 0
@@ -123,7 +123,7 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     assert all((settings.out_dir / output).exists() for output in result.results.values())
     # What was cancelled is in nobody's way, and what was finished is not spoken again.
     again = client.submit(write_batch(tmp_path, [100, 50])).wait(timeout=100)
-    assert (again.generated, again.carried) == (150, len(there))
+    assert (again.generated, again.reused) == (150, len(there))
 
 
 def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Start, settings: Settings, tmp_path: Path) -> None:

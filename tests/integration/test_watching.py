@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from cloner.app import make_app
-from cloner.client import BatchHandle, Client
+from cloner.client.client import BatchHandle, Client
+from cloner.queueing.app import make_app
 from cloner.settings import LogFormat, Settings
-from tests.batches import write_batch
 from tests.integration.conftest import PATIENCE_S, Start
+from tests.support.batches import write_batch
 
 KINDS = {"task-sent", "task-received", "task-started", "task-succeeded"}
 
@@ -35,7 +35,7 @@ LINES = """\
 """.splitlines()
 
 
-def test_a_worker_and_the_collector_say_nothing_but_what_is_ours(
+def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     launch: Start, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.batchfiles import write_references
+from tests.support.batch_files import write_references
 
 
 @pytest.fixture

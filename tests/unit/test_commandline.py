@@ -1,4 +1,4 @@
-"""Around both command lines: errors as sentences, and what Ctrl-C and SIGTERM leave on the screen."""
+"""Errors and signals of both command lines: the message that is printed, and the exit status."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from cloner.commandline import sentences
+from cloner.commandline import report_errors
 from cloner.errors import LoadFailed
 
 HANGS = "import signal; print('importing', flush=True); signal.pause()"
 
 
-def test_an_error_of_ours_is_its_sentence_and_status(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop, sentences():
+def test_an_error_is_reported_with_its_message_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, report_errors():
         raise LoadFailed("no model.pth")
     assert (stop.value.code, capsys.readouterr().err) == (78, "no model.pth\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_a_line_and_the_shells_status(capfd: pytest.CaptureFixture[str], number: signal.Signals) -> None:
+def test_a_signal_is_one_line_and_the_shells_status(capfd: pytest.CaptureFixture[str], number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as stop, sentences():
+    with pytest.raises(SystemExit) as stop, report_errors():
         signal.raise_signal(number)
     assert (stop.value.code, capfd.readouterr().err) == (128 + number, f"Stopped by {number.name}\n")
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
+def test_an_ignored_signal_stays_ignored(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with sentences():
+        with report_errors():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert capfd.readouterr().err == ""
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -50,18 +53,18 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path, program: 
         assert process.stdout
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "Stopped by SIGINT\n")
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "Stopped by SIGINT\n")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["checkpoint", "--help"]])
-def test_what_needs_no_numpy_does_not_wait_for_it(arguments: list[str]) -> None:
+def test_commands_that_need_no_numpy_do_not_import_it(arguments: list[str]) -> None:
     without = "import sys; sys.modules.update(numpy=None, torch=None, celery=None)"
     script = f"{without}; from cloner.__main__ import main; main()"
     ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
+def test_the_package_runs_as_a_module_and_prints_its_version() -> None:
     ran = subprocess.run([sys.executable, "-m", "cloner", "--version"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()[0]) == (0, "cloner")

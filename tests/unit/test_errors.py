@@ -1,4 +1,4 @@
-"""What errors say."""
+"""Messages of errors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def test_every_message_can_be_written_as_utf_8() -> None:
         reason_of(error).encode()
 
 
-def test_our_errors_are_told_in_their_own_words_and_others_with_their_type() -> None:
+def test_reason_is_the_message_of_a_cloner_error_and_type_and_message_of_another() -> None:
     assert reason_of(NoWorkers()).startswith("No worker is registered: ")
     assert reason_of(KeyError("x")) == "KeyError: 'x'"

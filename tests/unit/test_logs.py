@@ -1,4 +1,4 @@
-"""Log lines, for people and for programs."""
+"""Log lines as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import threading
 import pytest
 from structlog.contextvars import bound_contextvars
 
-from cloner.logs import configure, get_logger, in_json, passed_on
-from cloner.screen import Screen
+from cloner.console import Screen
+from cloner.events import Event
+from cloner.logs import configure, in_json, log_event, log_line, passed_on
 
 SECRETS = [
     ("no answer from redis://:s3cret@host:6379/0", "no answer from redis://:***@host:6379/0"),
@@ -23,48 +24,53 @@ def json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLONER_LOG_FORMAT", "json")
 
 
-def test_a_person_reads_the_sentence_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_line_is_the_events_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     configure(worker="cpu.0@box")
-    get_logger().info("Speaker 0 progress: 1/5", speaker="0")
+    log_event(Event.SPEAKER_PROGRESS, speaker="0", finished=1, texts=5)
     assert capsys.readouterr().err == "Speaker 0 progress: 1/5\n"
     assert passed_on("Worker 0", "Loading") == "[Worker 0] Loading"
     assert passed_on("Worker 0", '{"time": "", "event": "x"}').startswith("[Worker 0] {")
 
 
-def test_a_program_reads_one_object_a_line(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_the_events_id_and_fields(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
     configure(worker="cpu.0@box")
     with bound_contextvars(batch="b1"):
-        get_logger().warning("❌ Segment 3 failed:\nno", speaker='a"<b>', segment=3)
-    get_logger().info("idle")
+        log_event(Event.SEGMENT_FAILED, segment=3, speaker='a"<b>', error="\nno")
+    log_event(Event.MODELS_LOADED)
     first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert first.pop("time") <= second.pop("time")
     assert first == {
         "level": "warning",
-        "event": "❌ Segment 3 failed:\nno",
+        "event": '❌ Segment 3 of Speaker a"<b> failed: \nno',
+        "id": "segment_failed",
         "worker": "cpu.0@box",
         "batch": "b1",
         "speaker": 'a"<b>',
         "segment": 3,
+        "error": "\nno",
     }
-    assert second == {"level": "info", "event": "idle", "worker": "cpu.0@box"}
+    assert second == {
+        "level": "info",
+        "event": "Models loaded! Starting generation...",
+        "id": "models_loaded",
+        "worker": "cpu.0@box",
+    }
 
 
-def test_what_a_process_is_called_stands_in_lines_of_all_its_threads(
-    json_lines: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_of_all_threads_have_the_processs_fields(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
     configure(worker="cpu.0@box")
-    thread = threading.Thread(target=lambda: get_logger().info("from a thread"))
+    thread = threading.Thread(target=lambda: log_event(Event.MODELS_LOADED))
     thread.start()
     thread.join()
     assert json.loads(capsys.readouterr().err)["worker"] == "cpu.0@box"
 
 
-def test_a_launcher_passes_json_on_as_it_is_and_dresses_the_rest(
+def test_a_launcher_passes_json_lines_on_unchanged_and_wraps_other_text(
     json_lines: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = '{"time": "2026-01-01T00:00:00Z", "level": "info", "event": "hi", "worker": "w"}'
     for text in (whole, "Traceback (most recent call last):", '{"time": cut', ""):
-        get_logger().info(passed_on("Worker 0", text))
+        log_line(passed_on("Worker 0", text))
     first, *others = capsys.readouterr().err.splitlines()
     assert first == whole
     assert [json.loads(line)["event"] for line in others] == [
@@ -75,21 +81,30 @@ def test_a_launcher_passes_json_on_as_it_is_and_dresses_the_rest(
 
 
 @pytest.mark.parametrize("wanted", ["text", "json"])
-@pytest.mark.parametrize(("said", "written"), SECRETS)
-def test_no_line_tells_a_password(
-    wanted: str, said: str, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("error", "written"), SECRETS)
+def test_no_line_contains_a_password(
+    wanted: str, error: str, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CLONER_LOG_FORMAT", wanted)
-    get_logger().error(said)
+    log_event(Event.FAILED, error=RuntimeError(error))
     line = capsys.readouterr().err
-    assert (json.loads(line)["event"] if wanted == "json" else line.rstrip()) == written
+    if wanted == "json":
+        entry = json.loads(line)
+        assert (entry["event"], entry["error"]) == (written, written)
+    else:
+        assert line.rstrip() == written
 
 
-def test_an_environment_that_makes_no_sense_is_complained_of_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_environment_gets_text_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLONER_LOG_FORMAT", "xml")
     assert not in_json()
 
 
-def test_a_screen_logs_for_programs(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
-    Screen().say("[Main] Speakers: 6")
-    assert json.loads(capsys.readouterr().err)["event"] == "[Main] Speakers: 6"
+def test_a_screen_logs_json_lines(json_lines: None, capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().log(Event.SPEAKERS.line(speakers=6))
+    entry = json.loads(capsys.readouterr().err)
+    assert (entry["event"], entry["id"], entry["speakers"]) == ("[Main] Speakers: 6", "speakers", 6)
+
+
+def test_every_event_has_a_text_of_its_own() -> None:
+    assert len(Event) == len(Event.__members__)

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from cloner.engine.base import Voice
-from cloner.engine.checkpoint import Preset, init_checkpoint
+from cloner.engine.checkpoint import init_checkpoint
+from cloner.engine.presets import Preset
 from cloner.engine.upstream import UpstreamEngine
-
-from .lines import CPU, make_voice
+from tests.support.engine_requests import CPU, make_voice
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Several threads gain nothing on models of this size, and lose much where other programs run."""
+    """Several threads gain nothing on models of this size, and lose much if other programs run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of random weights. Not to be changed: see `copy_of_tiny`."""
+    """A checkpoint of random weights. Tests that change files use `copy_of_tiny`."""
     directory = tmp_path_factory.mktemp("checkpoints") / "tiny"
     init_checkpoint(directory, Preset.TINY)
     return directory
@@ -40,7 +40,7 @@ def copy_of_tiny(tiny: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(tiny: Path) -> Iterator[UpstreamEngine]:
-    """A loaded engine, for all tests. A test that changes its models changes them back."""
+    """A loaded engine, for all tests. A test that changes its models restores them."""
     engine = UpstreamEngine(tiny, CPU, torch.float32)
     engine.load(lambda _line: None)
     yield engine

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cloner.engine.base import Line as SpeechRequest
-from cloner.engine.base import Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.kernels.layout import CONTINUES, PAGE
 from cloner.engine.paged_cache import RESERVED
@@ -36,7 +35,7 @@ class FakePrompts:
         count = len(request.text)
         return Tokens(torch.arange(count), torch.zeros(count, 10, dtype=torch.long))
 
-    def check(self, tokens: int) -> None:
+    def check_length(self, tokens: int) -> None:
         if tokens > 2000:
             raise SegmentFailed("too long", code="prompt_too_long")
 

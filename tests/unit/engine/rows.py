@@ -11,18 +11,17 @@ from cloner.engine import fish
 from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.kernel_set import TWINS, KernelSet
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.prompt import Prompts
+from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.segments import SegmentFactory
+from cloner.engine.row_segments import SegmentFactory
 from cloner.engine.step_weights import StepWeights
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 
 @torch.inference_mode()
-def load_weights(checkpoint: Path) -> tuple[StepWeights, Prompts]:
+def load_weights(checkpoint: Path) -> tuple[StepWeights, PromptBuilder]:
     upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
-    prompts = Prompts(upstream.tokenizer, upstream.config.max_seq_len)
+    prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
     return StepWeights.take(upstream, fish.end_token(upstream)), prompts
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
-from cloner.engine.batched import BatchedEngine, Options
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.pipeline import Options
 from cloner.errors import BadReference, LoadFailed
-
-from .lines import CPU, Until, make_line, make_voice
+from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
@@ -35,14 +36,14 @@ def engine(tiny: Path) -> Iterator[BatchedEngine]:
     engine.close()
 
 
-def spoken(engine: BatchedEngine, lines: list[Line]) -> dict[int, Spoken]:
-    answers = list(engine.speak(lines))
-    assert all(isinstance(answer, Spoken) for answer in answers), answers
-    assert len(answers) == len(lines)
-    return {answer.segment: answer for answer in answers if isinstance(answer, Spoken)}
+def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
+    results = list(engine.speak(requests))
+    assert all(isinstance(result, SegmentAudio) for result in results), results
+    assert len(results) == len(requests)
+    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
 
 
-def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
+def test_loading_logs_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
     engine = make_engine(tiny, slots=5, deterministic=False)
     said: list[str] = []
     engine.load(said.append)
@@ -54,55 +55,56 @@ def test_loading_says_each_model_before_it_and_then_the_cache(tiny: Path) -> Non
 
 
 def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloner.engine.batched.work_bytes", lambda _device: 0)
-    monkeypatch.setattr("cloner.engine.batched.used_bytes", lambda _device: 0)
-    monkeypatch.setattr("cloner.engine.batched.free_bytes", lambda _device: 2**33)
+    monkeypatch.setattr("cloner.engine.pipeline.workspace_bytes", lambda _device: 0)
+    monkeypatch.setattr("cloner.engine.pipeline.used_bytes", lambda _device: 0)
+    monkeypatch.setattr("cloner.engine.pipeline.free_bytes", lambda _device: 2**33)
     slot_gb = 2048 * 512 / 2**30  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
     engine = make_engine(tiny, 4.5 * slot_gb / 0.8, slots=64, deterministic=False)
     engine.load(lambda _line: None)
     assert engine.slots == 4
-    assert engine.scheduler.decoder.cache.slots == 4
-    assert engine.scheduler.prefixes.room == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
-    spoken(engine, [make_line(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
+    assert engine.pipeline.scheduler.decoder.cache.slots == 4
+    assert engine.pipeline.scheduler.prefixes.capacity_bytes == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
+    spoken(engine, [make_request(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
     assert engine.slots == 4
     engine.close()
 
 
-def test_every_line_of_a_chunk_is_answered(engine: BatchedEngine) -> None:
-    lines = [make_line(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
-    lines[3] = make_line(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
-    answers = {answer.segment: answer for answer in engine.speak(iter(lines))}
-    assert answers.keys() == set(range(7))
-    failed = answers.pop(3)
-    assert isinstance(failed, NotSpoken)
+def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
+    requests = [make_request(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
+    requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
+    results = {result.segment: result for result in engine.speak(iter(requests))}
+    assert results.keys() == set(range(7))
+    failed = results.pop(3)
+    assert isinstance(failed, SegmentFailure)
     assert failed.code == "bad_reference"
-    for segment, answer in answers.items():
-        assert isinstance(answer, Spoken)
-        assert answer.frames == 1 + segment
-        assert answer.audio.dtype == np.float32
-        assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)
-        assert np.abs(answer.audio).max() > 0.01
+    for segment, result in results.items():
+        assert isinstance(result, SegmentAudio)
+        assert result.frames == 1 + segment
+        assert result.audio.dtype == np.float32
+        assert result.audio.shape == (result.frames * FRAME_SAMPLES,)
+        assert np.abs(result.audio).max() > 0.01
 
 
-def test_a_chunk_of_no_lines_is_over_at_once(engine: BatchedEngine) -> None:
+def test_a_chunk_without_requests_ends_at_once(engine: BatchedEngine) -> None:
     assert list(engine.speak([])) == []
 
 
-def test_recordings_become_codes_that_can_be_spoken(engine: BatchedEngine) -> None:
+def test_recordings_become_codes_that_can_be_a_voice(engine: BatchedEngine) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * FRAME_SAMPLES).astype(np.float32)
     (codes,) = engine.encode([noise])
     assert codes.shape == (10, 10)
     assert (codes >= 0).all()
     assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
-    spoken(engine, [make_line(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
+    spoken(engine, [make_request(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
     with pytest.raises(BadReference, match="one at least"):
         engine.encode([noise[:0]])
 
 
 def test_neither_torchs_compiler_nor_transformers_are_imported_by_a_load(tiny: Path) -> None:
-    """They would take three seconds of every worker's start, for nothing."""
+    """They would take three seconds of every worker's start."""
     script = (
-        "import sys, torch; from pathlib import Path; from cloner.engine.batched import BatchedEngine, Options\n"
+        "import sys, torch; from pathlib import Path\n"
+        "from cloner.engine.batched import BatchedEngine; from cloner.engine.pipeline import Options\n"
         f"engine = BatchedEngine(Path({str(tiny)!r}), torch.device('cpu'), torch.float32, Options(4, 2))\n"
         "engine.load(lambda line: None); engine.close()\n"
         "print({'torch._dynamo', 'transformers', 'tensorboard'} & sys.modules.keys())"
@@ -121,61 +123,61 @@ def test_the_codecs_encoder_is_loaded_once_and_when_it_is_needed(tiny: Path) -> 
     assert [call.args[2] for call in load.call_args_list] == [fish.CodecPart.DECODER, fish.CodecPart.ENCODER]
 
 
-def test_closing_the_answers_early_stops_decoding_and_the_next_chunk_is_spoken(
+def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_generated(
     engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [make_line(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
-    before = spoken(engine, lines)
-    use, step = engine.scheduler.use, engine.scheduler.stepper.step
+    requests = [make_request(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
+    before = spoken(engine, requests)
+    use, step = engine.pipeline.scheduler.usage, engine.pipeline.scheduler.step_runner.step
     stopped, waiting = Event(), Event()
     begin = use.steps
 
     def waiting_step(active: int, longest: int) -> Any:
-        if use.steps == begin + 5:  # the shortest of the first three is over: wait until nobody listens
+        if use.steps == begin + 5:  # the shortest of the first three is finished: wait until the generator is closed
             waiting.set()
             assert stopped.wait(30)
         return step(active, longest)
 
     with monkeypatch.context() as patch:
         patch.setattr("cloner.engine.batched.Event", lambda: stopped)
-        patch.setattr(engine.scheduler.stepper, "step", waiting_step)
-        answers = engine.speak(lines)
-        next(answers)
+        patch.setattr(engine.pipeline.scheduler.step_runner, "step", waiting_step)
+        results = engine.speak(requests)
+        next(results)
         assert waiting.wait(30)
-        answers.close()
-    assert use.steps == begin + 6, "the step under way was the last"
-    after = spoken(engine, lines)
+        results.close()
+    assert use.steps == begin + 6, "the step in progress was the last"
+    after = spoken(engine, requests)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
 
 
-def test_what_is_in_hand_is_said_and_a_watch_stops_within_a_step(engine: BatchedEngine) -> None:
-    lines = [make_line(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
+def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: BatchedEngine) -> None:
+    requests = [make_request(make_voice(n), n, max_new_tokens=4 + n, min_new_tokens=4 + n) for n in range(5)]
     begin = engine.steps
-    watch = Until(lambda: engine.steps >= begin + 3)
-    assert list(engine.speak(lines, watch)) == []
-    assert watch.hand == [4, 3, 2], "three slots, longest first"
+    observer = StopWhen(lambda: engine.steps >= begin + 3)
+    assert list(engine.speak(requests, observer)) == []
+    assert observer.started_segments == [4, 3, 2], "three slots, longest first"
     assert engine.steps == begin + 3
 
 
-def test_what_goes_wrong_while_decoding_reaches_the_caller(
-    engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = engine.scheduler.stepper.step
-    begin = engine.scheduler.use.steps
+def test_an_error_while_decoding_reaches_the_caller(engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = engine.pipeline.scheduler.step_runner.step
+    begin = engine.pipeline.scheduler.usage.steps
 
     def breaking_step(active: int, longest: int) -> Any:
-        if engine.scheduler.use.steps == begin + 3:
+        if engine.pipeline.scheduler.usage.steps == begin + 3:
             raise RuntimeError("the device is gone")
         return step(active, longest)
 
-    monkeypatch.setattr(engine.scheduler.stepper, "step", breaking_step)
-    answers = engine.speak([make_line(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)])
-    assert next(answers).segment == 0
+    monkeypatch.setattr(engine.pipeline.scheduler.step_runner, "step", breaking_step)
+    results = engine.speak(
+        [make_request(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)]
+    )
+    assert next(results).segment == 0
     with pytest.raises(RuntimeError, match="the device is gone"):
-        next(answers)
+        next(results)
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
         make_engine(tmp_path / "nothing").load(said.append)
@@ -183,7 +185,7 @@ def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_too_little_memory_for_a_slot_is_told(tiny: Path, deterministic: bool) -> None:
+def test_too_little_memory_for_a_slot_is_reported(tiny: Path, deterministic: bool) -> None:
     engine = make_engine(tiny, memory_gb=0.5, deterministic=deterministic)
     least = 3 if deterministic else 1
     with pytest.raises(LoadFailed, match=rf"^{least} slot\(s\) need 1\.0 GB.*of the 0\.5 GB that the worker may use"):
@@ -191,14 +193,14 @@ def test_too_little_memory_for_a_slot_is_told(tiny: Path, deterministic: bool) -
     engine.close()
 
 
-def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_does_not_find_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
     with pytest.raises(LoadFailed, match="finds no GPU"):
         engine.load(lambda _line: None)
 
 
-def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to(*_args: Any, **_options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -207,13 +209,16 @@ def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pyte
         make_engine(tiny).load(lambda _line: None)
 
 
-def test_closing_lets_the_models_go(tiny: Path) -> None:
+def test_closing_releases_the_models(tiny: Path) -> None:
     engine = make_engine(tiny)
     engine.load(lambda _line: None)
-    spoken(engine, [make_line(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
+    spoken(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
     engine.encode([np.zeros(100, dtype=np.float32)])
-    decoder = engine.scheduler.decoder
-    gone = [weakref.ref(item) for item in (decoder.model, decoder.cache, engine._stage._codec, engine._encoder)]
+    decoder = engine.pipeline.scheduler.decoder
+    gone = [
+        weakref.ref(item)
+        for item in (decoder.model, decoder.cache, engine.pipeline.codec_stage._codec, engine._encoder)
+    ]
     del decoder
     engine.close()
     gc.collect()

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.cache import Cache, position_bytes
+from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.transformer import Stack
-
-from .lines import CPU, codes_of, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import CPU, codes_of, make_request, make_scheduler, make_voice
 
 pytestmark = pytest.mark.usefixtures("_inference")
 
@@ -24,15 +23,15 @@ def _inference() -> object:
 
 
 def stack(layers: int, kv_heads: int, head_dim: int) -> Stack:
-    """Sizes alone."""
+    """A stack that has only sizes."""
     sizes = MagicMock(spec=Stack, kv_heads=kv_heads, head_dim=head_dim)
     sizes.__len__.return_value = layers
     return sizes
 
 
-def make_cache(positions: int, total: int = 40) -> Cache:
-    cache = Cache(stack(2, 2, 4), total, torch.float32, CPU)
-    cache.shape(positions)
+def make_cache(positions: int, total: int = 40) -> KVCache:
+    cache = KVCache(stack(2, 2, 4), 1, total, torch.float32, CPU)
+    cache.partition(positions)
     return cache
 
 
@@ -44,7 +43,7 @@ def test_a_position_of_s1_mini_takes_112_kib() -> None:
     assert position_bytes(stack(28, 8, 128), torch.bfloat16) == 112 * 1024
 
 
-def test_the_cache_takes_what_was_reckoned() -> None:
+def test_the_cache_takes_the_computed_bytes() -> None:
     cache = make_cache(10)
     assert cache._memory.nbytes == 40 * position_bytes(stack(2, 2, 4), torch.float32)
 
@@ -68,7 +67,7 @@ def test_what_is_written_to_a_slot_is_read_from_it_and_from_no_other() -> None:
     assert torch.equal(cache.read(2, 5), prefixes[2])
 
 
-def test_what_was_read_does_not_change_with_its_slot() -> None:
+def test_a_copy_that_was_read_does_not_change_with_its_slot() -> None:
     cache = make_cache(10)
     cache.write(0, some_prefix(3))
     kept = cache.read(0, 3)
@@ -76,7 +75,7 @@ def test_what_was_read_does_not_change_with_its_slot() -> None:
     assert torch.equal(kept, some_prefix(3))
 
 
-def test_a_move_copies_what_is_filled_and_no_more() -> None:
+def test_a_move_copies_the_filled_positions_and_no_more() -> None:
     cache = make_cache(10)
     cache.write(2, some_prefix(6))
     cache.move(2, 0, 4)
@@ -85,10 +84,10 @@ def test_a_move_copies_what_is_filled_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_what_a_slot_held_before_is_never_seen(deterministic: bool, tiny: Path) -> None:
+def test_former_contents_of_a_slot_have_no_effect(deterministic: bool, tiny: Path) -> None:
     scheduler: Scheduler = make_scheduler(tiny, 2, deterministic=deterministic)
-    lines = [make_line(make_voice(n), n) for n in range(3)]
-    clean = codes_of(scheduler, lines)
+    requests = [make_request(make_voice(n), n) for n in range(3)]
+    clean = codes_of(scheduler, requests)
     scheduler.decoder.cache._memory.normal_(0, 100)
-    again = codes_of(scheduler, lines)
+    again = codes_of(scheduler, requests)
     assert all(np.array_equal(again[n], clean[n]) for n in range(3))

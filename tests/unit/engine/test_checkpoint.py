@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cloner.engine import fish, random_weights
-from cloner.engine.checkpoint import FILES, PARTIAL, Preset, check_checkpoint, init_checkpoint
-from cloner.engine.presets import CONFIGS, vocabulary
+from cloner.engine.checkpoint import PARTIAL, check_checkpoint, init_checkpoint
+from cloner.engine.checkpoint_files import FILES
+from cloner.engine.presets import CONFIGS, Preset, vocabulary
 from cloner.errors import ClonerError, LoadFailed, UsageError
 
 
@@ -18,7 +19,7 @@ def test_a_made_checkpoint_has_every_file(tiny: Path) -> None:
     assert {path.name for path in tiny.iterdir()} == {*FILES, "codec.json"}
 
 
-def test_a_checkpoint_that_does_not_exist_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(LoadFailed) as caught:
         check_checkpoint(tmp_path / "nothing")
     for part in ("nothing does not exist", "`cloner checkpoint pull`", "`cloner checkpoint init`"):
@@ -99,7 +100,9 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         init_checkpoint(tmp_path / "file", Preset.TINY)
 
 
-def test_what_a_killed_init_left_is_no_checkpoint_and_is_cleared_by_the_next(tiny: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_killed_init_are_no_checkpoint_and_the_next_init_removes_them(
+    tiny: Path, tmp_path: Path
+) -> None:
     directory = tmp_path / "checkpoint"
     (directory / PARTIAL).mkdir(parents=True)
     (directory / PARTIAL / "model.pth").write_bytes(b"half")
@@ -109,14 +112,14 @@ def test_what_a_killed_init_left_is_no_checkpoint_and_is_cleared_by_the_next(tin
     assert {path.name for path in directory.iterdir()} == {path.name for path in tiny.iterdir()}
 
 
-def test_an_init_that_stops_among_the_last_moves_leaves_no_checkpoint(
+def test_an_init_that_stops_while_moving_files_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move = Path.rename
     moved: list[str] = []
 
     def stop_before_the_last(self: Path, target: Path) -> Path:
-        if len(moved) == len(FILES):  # one short: there is a codec.json too
+        if len(moved) == len(FILES):  # one is left: there is a codec.json too
             raise KeyboardInterrupt
         moved.append(target.name)
         return move(self, target)
@@ -131,7 +134,7 @@ def test_an_init_that_stops_among_the_last_moves_leaves_no_checkpoint(
 @pytest.mark.parametrize(
     "failure", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")], ids=repr
 )
-def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_no_files_are_left(
     failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_directory: Path, _seed: int) -> None:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES, Audio
 from cloner.engine.codec import CodecDecoder, CodecEncoder, _batches, snr_db
 from cloner.engine.upstream import encode
 from cloner.errors import BadReference
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 LENGTHS = (9, 100, 1, 33, 2, 64)
 
@@ -45,12 +44,14 @@ def some_codes(frames: int) -> Tensor:
 
 
 def noise(samples: int) -> Audio:
-    """Louder and softer, so that not all frames sound alike."""
+    """Noise of varying loudness, so that frames differ."""
     audio = np.random.default_rng(samples).normal(0, 0.1, samples) * np.sin(np.arange(samples) / 7000)
     return audio.astype(np.float32)
 
 
-def test_segments_decoded_together_sound_as_alone_and_as_upstreams(codec: CodecDecoder, whole: fish.Codec) -> None:
+def test_segments_decoded_together_equal_those_decoded_alone_and_upstreams(
+    codec: CodecDecoder, whole: fish.Codec
+) -> None:
     codes = [some_codes(frames) for frames in LENGTHS]
     together = dict(codec.decode(codes))
     assert together.keys() == set(range(len(LENGTHS)))
@@ -61,12 +62,12 @@ def test_segments_decoded_together_sound_as_alone_and_as_upstreams(codec: CodecD
         ((_, alone),) = codec.decode([item])
         with torch.inference_mode():
             theirs = whole.decode(item[None].long(), torch.tensor([item.shape[1]]))[0][0, 0].numpy()
-        assert np.abs(theirs).max() > 0.1, "there should be something to hear"
+        assert np.abs(theirs).max() > 0.1, "the audio should not be silent"
         assert np.abs(audio - alone).max() < 1e-5
         assert np.abs(audio - theirs).max() < 1e-5
 
 
-def test_no_batch_is_larger_than_was_asked(tiny: Path) -> None:
+def test_no_batch_is_larger_than_its_limit(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, batch_frames=8)
     codes = [some_codes(frames) for frames in (1, 4, 9, 3, 4)]
     with patch.object(codec, "_decode", wraps=codec._decode) as decode:
@@ -75,7 +76,7 @@ def test_no_batch_is_larger_than_was_asked(tiny: Path) -> None:
     assert [together[place].size // FRAME_SAMPLES for place in range(5)] == [1, 4, 9, 3, 4]
 
 
-def test_where_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_when_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codec = CodecDecoder(tiny, CPU, batch_frames=64)
     whole = codec._decode
     codes = [some_codes(frames) for frames in (9, 30, 12, 3, 20)]
@@ -93,7 +94,7 @@ def test_where_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys:
     assert "Out of memory in the codec: going on with 32 frames at once" in capsys.readouterr().err
 
 
-def test_a_codec_without_any_memory_says_so_in_the_end(tiny: Path) -> None:
+def test_a_codec_without_any_memory_raises_in_the_end(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, batch_frames=64)
     with (
         patch.object(codec, "_decode", lambda _codes, _stopped: torch.empty(2**50)),
@@ -104,13 +105,13 @@ def test_a_codec_without_any_memory_says_so_in_the_end(tiny: Path) -> None:
 
 @pytest.mark.parametrize("most", [1, 7, 100])
 @pytest.mark.parametrize("sizes", [(), (5,), (1, 1, 1), (3, 50, 7, 7, 2, 101, 1), tuple(range(1, 40))])
-def test_batches_hold_every_place_once_and_no_more_than_they_may(sizes: tuple[int, ...], most: int) -> None:
+def test_batches_hold_every_index_once_and_stay_within_their_limit(sizes: tuple[int, ...], most: int) -> None:
     batches = list(_batches(sizes, most))
     assert sorted(itertools.chain(*batches)) == list(range(len(sizes)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(sizes[place] for place in batch) <= most
     ordered = [sizes[place] for batch in batches for place in batch]
-    assert ordered == sorted(sizes, reverse=True), "those of similar size go together"
+    assert ordered == sorted(sizes, reverse=True), "items of similar size are in one batch"
 
 
 def test_recordings_encoded_together_have_upstreams_codes(encoder: CodecEncoder, whole: fish.Codec) -> None:
@@ -123,7 +124,7 @@ def test_recordings_encoded_together_have_upstreams_codes(encoder: CodecEncoder,
 
 
 @pytest.mark.parametrize("part", [fish.CodecPart.DECODER, fish.CodecPart.ENCODER])
-def test_a_part_of_the_codec_is_without_the_other_and_has_plain_weights(part: fish.CodecPart, tiny: Path) -> None:
+def test_a_part_of_the_codec_lacks_the_other_and_has_plain_weights(part: fish.CodecPart, tiny: Path) -> None:
     codec = fish.load_codec(tiny, CPU, part)
     quantizer = codec.quantizer
     encoding = (codec.encoder, quantizer.downsample, quantizer.pre_module)
@@ -138,7 +139,7 @@ def test_a_part_of_the_codec_is_without_the_other_and_has_plain_weights(part: fi
     assert not any(weight.requires_grad for weight in codec.parameters())
 
 
-def test_what_half_precision_rounded_off_comes_back(tiny: Path, codec: CodecDecoder) -> None:
+def test_bits_that_half_precision_rounded_off_are_restored(tiny: Path, codec: CodecDecoder) -> None:
     changed = CodecDecoder(tiny, CPU, 1024)
     changed.to(torch.float16)
     assert {weight.dtype for weight in _weights(changed)} == {torch.float16}
@@ -169,7 +170,7 @@ def test_signal_to_noise_of_known_disturbances(audio: Tensor, decibels: float) -
     assert snr_db(audio, signal()) == pytest.approx(decibels, abs=0.3)
 
 
-def test_nothing_but_a_constant_is_no_noise() -> None:
+def test_a_constant_is_no_noise() -> None:
     assert snr_db(signal(), signal()) == float("inf")
     assert snr_db(signal() + 0.5, signal()) > 100
 

@@ -10,25 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import FRAME_SAMPLES, UNWATCHED, Audio, NotSpoken, Spoken
+from cloner.audio import FRAME_SAMPLES, Audio
+from cloner.engine.base import NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.codec import CodecDecoder
-from cloner.engine.codec_stage import CodecStage, Stopped
-from cloner.engine.scheduler import SegmentCodes
-
-from .lines import CPU, make_line, make_voice
+from cloner.engine.codec_stage import CodecStage
+from cloner.engine.segment import SegmentCodes
+from tests.support.engine_requests import CPU, make_request, make_voice
 
 
 def finished(segment: int, frames: int) -> SegmentCodes:
     codes = torch.full((10, frames), segment, dtype=torch.int32)
-    return SegmentCodes(make_line(make_voice(0), segment), codes, truncated=False)
+    return SegmentCodes(make_request(make_voice(0), segment), codes, truncated=False)
 
 
-class Sounding:
-    """A codec whose samples are the segment's number; 13 is no number to it."""
+class StubCodec:
+    """A codec whose samples are the segment's number; for segment 13, one of them is NaN."""
 
     device = CPU
 
-    def decode(self, codes: Sequence[Tensor], _stopped: Stopped = UNWATCHED.stopped) -> Iterator[tuple[int, Audio]]:
+    def decode(
+        self, codes: Sequence[Tensor], _stopped: StopCheck = NULL_OBSERVER.stopped
+    ) -> Iterator[tuple[int, Audio]]:
         for place in reversed(range(len(codes))):
             audio = np.full(codes[place].shape[1] * FRAME_SAMPLES, codes[place][0, 0], dtype=np.float32)
             audio[-1] = np.nan if audio[0] == 13 else audio[0]
@@ -37,80 +39,84 @@ class Sounding:
 
 @pytest.fixture
 def stage() -> CodecStage:
-    return CodecStage(cast(CodecDecoder, Sounding()))
+    return CodecStage(cast(CodecDecoder, StubCodec()))
 
 
-def test_on_a_cpu_the_answer_comes_at_once(tiny: Path) -> None:
+def test_on_a_cpu_the_result_comes_at_once(tiny: Path) -> None:
     stage = CodecStage(CodecDecoder(tiny, CPU, 1024))
-    answers: list[Spoken | NotSpoken] = []
+    results: list[SegmentAudio | SegmentFailure] = []
     for segment, frames in ((5, 3), (2, 1)):
-        stage.add(finished(segment, frames), answers.append)
-        answer = answers[-1]
-        assert isinstance(answer, Spoken)
-        assert (answer.segment, answer.frames, answer.audio.shape) == (segment, frames, (frames * FRAME_SAMPLES,))
+        stage.add(finished(segment, frames), results.append)
+        result = results[-1]
+        assert isinstance(result, SegmentAudio)
+        assert (result.segment, result.frames, result.audio.shape) == (segment, frames, (frames * FRAME_SAMPLES,))
     stage.finish()
-    assert len(answers) == 2
+    assert len(results) == 2
 
 
-def test_a_chunk_that_is_stopped_leaves_its_sound_in_the_midst_and_the_next_one_is_heard(tiny: Path) -> None:
+def test_a_stopped_chunk_ends_within_a_piece_and_the_next_one_is_decoded(tiny: Path) -> None:
     codec = CodecDecoder(tiny, CPU, 1024)
     codec._piece_frames = 4
-    stage, answers, asked = CodecStage(codec), list[Spoken | NotSpoken](), []
+    stage, results, asked = CodecStage(codec), list[SegmentAudio | SegmentFailure](), []
 
     def after_two_pieces() -> bool:
         asked.append(True)
         return len(asked) > 2
 
     stage.begin(after_two_pieces)
-    stage.add(finished(1, 40), answers.append)
-    assert (answers, len(asked)) == ([], 3)
-    stage.begin(UNWATCHED.stopped)
-    stage.add(finished(2, 40), answers.append)
-    assert [(type(answer), answer.segment) for answer in answers] == [(Spoken, 2)]
+    stage.add(finished(1, 40), results.append)
+    assert (results, len(asked)) == ([], 3)
+    stage.begin(NULL_OBSERVER.stopped)
+    stage.add(finished(2, 40), results.append)
+    assert [(type(result), result.segment) for result in results] == [(SegmentAudio, 2)]
     assert stage.pieces == 3 + 10
 
 
-def test_audio_of_no_numbers_fails_its_segment_alone(stage: CodecStage) -> None:
-    answers: list[Spoken | NotSpoken] = []
+def test_audio_that_is_not_finite_fails_its_segment_alone(stage: CodecStage) -> None:
+    results: list[SegmentAudio | SegmentFailure] = []
     # Waiting together, as on a GPU.
-    stage._waiting.extend((finished(segment, 2 + segment % 2), answers.append, None) for segment in (12, 13, 14))
+    stage._waiting.extend((finished(segment, 2 + segment % 2), results.append, None) for segment in (12, 13, 14))
     stage._decode()
-    failed, *spoken = sorted(answers, key=lambda answer: isinstance(answer, Spoken))
-    assert isinstance(failed, NotSpoken)
+    failed, *spoken = sorted(results, key=lambda result: isinstance(result, SegmentAudio))
+    assert isinstance(failed, SegmentFailure)
     assert (failed.segment, failed.code) == (13, "generation_failed")
     assert "the codec's output is not a number" in failed.message
-    for answer in spoken:
-        assert isinstance(answer, Spoken)
-        assert answer.audio.size == answer.frames * FRAME_SAMPLES
-        assert (answer.audio == answer.segment).all()
-    assert {answer.segment for answer in spoken} == {12, 14}
+    for result in spoken:
+        assert isinstance(result, SegmentAudio)
+        assert result.audio.size == result.frames * FRAME_SAMPLES
+        assert (result.audio == result.segment).all()
+    assert {result.segment for result in spoken} == {12, 14}
     assert not stage._waiting
 
 
 def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
-    whole = Sounding()
+    whole = StubCodec()
 
-    def decode(codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
+    def decode(codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
             raise torch.OutOfMemoryError("too much")
         return whole.decode(codes)
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
-    answers: list[Spoken | NotSpoken] = []
-    stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7, 8))
+    results: list[SegmentAudio | SegmentFailure] = []
+    stage._waiting.extend((finished(segment, 2), results.append, None) for segment in (6, 7, 8))
     stage._decode()
-    assert [(answer.segment, isinstance(answer, Spoken)) for answer in answers] == [(6, True), (7, False), (8, True)]
-    assert isinstance(answers[1], NotSpoken)
-    assert (answers[1].code, answers[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
+    assert [(result.segment, isinstance(result, SegmentAudio)) for result in results] == [
+        (6, True),
+        (7, False),
+        (8, True),
+    ]
+    assert isinstance(results[1], SegmentFailure)
+    assert (results[1].code, results[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
 
 
-def test_a_device_that_is_gone_is_no_segments_fault(stage: CodecStage) -> None:
-    def decode(_codes: Sequence[Tensor], _stopped: Stopped) -> Iterator[tuple[int, Audio]]:
+def test_a_lost_device_is_no_segments_fault(stage: CodecStage) -> None:
+    def decode(_codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
-    answers: list[Spoken | NotSpoken] = []
-    stage._waiting.extend((finished(segment, 2), answers.append, None) for segment in (6, 7))
+    results: list[SegmentAudio | SegmentFailure] = []
+    stage._waiting.extend((finished(segment, 2), results.append, None) for segment in (6, 7))
     with pytest.raises(torch.AcceleratorError):
         stage._decode()
-    assert answers == []
+    assert results == []

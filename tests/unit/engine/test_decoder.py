@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import Line
-from cloner.engine.checkpoint import Preset, init_checkpoint
+from cloner.engine.base import SpeechRequest
+from cloner.engine.checkpoint import init_checkpoint
 from cloner.engine.model import END, Model
-from cloner.engine.scheduler import SegmentCodes
-
-from .lines import CPU, codes_of, greedy, make_line, make_scheduler, make_voice
+from cloner.engine.presets import Preset
+from cloner.engine.segment import SegmentCodes
+from tests.support.engine_requests import CPU, codes_of, greedy, make_request, make_scheduler, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
@@ -38,17 +38,17 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return directory
 
 
-def eight_lines(**generation: Any) -> list[Line]:
+def eight_requests(**generation: Any) -> list[SpeechRequest]:
     """Eight segments of different lengths and voices."""
     return [
-        make_line(make_voice(n, frames=10 + 7 * n), n, TEXTS[n % 4] * (1 + n // 4), seed=n, **generation)
+        make_request(make_voice(n, frames=10 + 7 * n), n, TEXTS[n % 4] * (1 + n // 4), seed=n, **generation)
         for n in range(8)
     ]
 
 
 @contextmanager
 def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """All slow and fast logits that are made within it."""
+    """Collects all slow and fast logits that are computed in the context."""
     slow: list[Tensor] = []
     fast: list[Tensor] = []
     make_slow, make_fast = Model.logits, Model.fast_logits
@@ -65,21 +65,21 @@ def recorded_logits() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
 
 
 @torch.inference_mode()
-def upstream_logits(model: fish.Text2Semantic, line: Line, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """What upstream makes of the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
+def upstream_logits(model: fish.Text2Semantic, request: SpeechRequest, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Upstream's logits for the same prompt and frames: slow ``[frames, 4097]``, fast ``[frames, 9, 1024]``."""
     prompt = torch.cat(
         [
-            fish.reference_prompt(model.tokenizer, line.voice.text, line.voice.codes),
-            fish.text_prompt(model.tokenizer, line.text),
+            fish.reference_prompt(model.tokenizer, request.voice.text, request.voice.codes),
+            fish.text_prompt(model.tokenizer, request.text),
         ],
         dim=1,
     )
     begin = model.tokenizer.semantic_begin_id
     frames = torch.cat([codes[:1] + begin, codes])
     whole = torch.cat([prompt, frames[:, :-1]], dim=1)[None]
-    model.max_seq_len = -1  # caches anew
+    model.max_seq_len = -1  # makes upstream allocate new caches
     model.setup_caches(1, model.config.max_seq_len, torch.float32)
-    # The base class's, for the derived one cannot return all positions; it adds only the projection.
+    # The method of the base class returns all positions; that of the derived class cannot, and adds only a projection.
     out = super(type(model), model).forward_generate(whole, torch.arange(whole.shape[2]), return_all=True)
     hidden = model.fast_project_in(out.hidden_states)
     ours = [*range(begin, begin + END), fish.end_token(model)]
@@ -102,23 +102,23 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
     scheduler = make_scheduler(checkpoint, 8)
-    lines = eight_lines(max_new_tokens=24, min_new_tokens=24)
+    requests = eight_requests(max_new_tokens=24, min_new_tokens=24)
     with recorded_logits() as (slow, fast):
-        answers = [answer for answer in scheduler.run(lines) if isinstance(answer, SegmentCodes)]
-    assert len(slow) == 25, "one step more tells whether a segment would have gone on"
+        results = [result for result in scheduler.run(requests) if isinstance(result, SegmentCodes)]
+    assert len(slow) == 25, "one step more shows whether a segment would have continued"
     upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
-    # All begin and end together, so they come in the order of their slots.
-    for slot, answer in enumerate(answers):
-        expected_slow, expected_fast = upstream_logits(upstream, answer.line, answer.codes)
+    # All start and end together, so they come in the order of their slots.
+    for slot, result in enumerate(results):
+        expected_slow, expected_fast = upstream_logits(upstream, result.request, result.codes)
         for frame in range(24):
             assert difference(slow[frame][slot], expected_slow[frame]) < 1e-4
             for book in range(9):
                 assert difference(fast[9 * frame + book][slot], expected_fast[frame, book]) < 1e-4
 
 
-def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]:
-    """Upstream's greedy codes with its logits masked as ours are, and how many frames it was sure of: there the two
-    best logits never come closer than 1e-4."""
+def greedy_upstream(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[Tensor, int]:
+    """Upstream's greedy codes with its logits masked as ours are, and the number of frames before the two best logits
+    first come closer than 1e-4."""
     forward, forward_fast = model.forward_generate, model.forward_generate_fast
     mask = torch.full((model.config.vocab_size,), -torch.inf)
     begin = model.tokenizer.semantic_begin_id
@@ -147,13 +147,13 @@ def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]
             model=model,
             device="cpu",
             decode_one_token=fish_inference.decode_one_token,
-            text=line.text,
-            max_new_tokens=line.generation.max_new_tokens + 1,
-            temperature=line.generation.temperature,
-            top_p=line.generation.top_p,
-            repetition_penalty=line.generation.repetition_penalty,
-            prompt_text=line.voice.text,
-            prompt_tokens=torch.tensor(line.voice.codes),
+            text=request.text,
+            max_new_tokens=request.generation.max_new_tokens + 1,
+            temperature=request.generation.temperature,
+            top_p=request.generation.top_p,
+            repetition_penalty=request.generation.repetition_penalty,
+            prompt_text=request.voice.text,
+            prompt_tokens=torch.tensor(request.voice.codes),
         )
         codes = next(responses).codes
     unsure = [frame for frame, least in enumerate(margins) if least < 1e-4]
@@ -161,23 +161,23 @@ def greedy_upstream(model: fish.Text2Semantic, line: Line) -> tuple[Tensor, int]
 
 
 def test_greedy_codes_are_those_of_upstream_in_every_slot_whatever_the_neighbours(checkpoint: Path) -> None:
-    lines = [
+    requests = [
         greedy(
-            make_line(make_voice(n, frames=5 + 3 * n), n, TEXTS[n % 4] + " Yes.", max_new_tokens=8, min_new_tokens=8)
+            make_request(make_voice(n, frames=5 + 3 * n), n, TEXTS[n % 4] + " Yes.", max_new_tokens=8, min_new_tokens=8)
         )
         for n in range(20)
     ]
     upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
-    expected = {line.segment: greedy_upstream(upstream, line) for line in lines}
+    expected = {request.segment: greedy_upstream(upstream, request) for request in requests}
     assert sum(sure for _, sure in expected.values()) > 120, "most of the 160 frames should be compared"
     scheduler = make_scheduler(checkpoint, 4, resampling=False)
     seen = set()
     for turn in range(4):
-        # All are as long, so they keep their order, and each turn moves every segment to another slot.
-        with patch.object(scheduler.decoder, "take", wraps=scheduler.decoder.take) as take:
-            spoken = codes_of(scheduler, lines[turn:] + lines[:turn])
+        # All have the same length, so they keep their order, and each turn moves every segment to another slot.
+        with patch.object(scheduler.decoder, "generated_codes", wraps=scheduler.decoder.generated_codes) as take:
+            spoken = codes_of(scheduler, requests[turn:] + requests[:turn])
         seen |= {(segment, call.args[0]) for segment, call in zip(spoken, take.call_args_list, strict=True)}
         for segment, codes in spoken.items():
             theirs, sure = expected[segment]
             assert np.array_equal(codes[:, :sure], theirs[:, :sure].numpy())
-    assert seen == {(line.segment, slot) for line in lines for slot in range(4)}
+    assert seen == {(request.segment, slot) for request in requests for slot in range(4)}

@@ -1,4 +1,4 @@
-"""What a segment's codes depend on: its line, and with `deterministic` nothing else."""
+"""A segment's codes depend on its request, and with `deterministic` on nothing else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import Line, Voice
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.scheduler import Scheduler
-
-from .lines import LONG_TEXT, codes_of, frames_line, make_line, make_scheduler, make_voice
+from tests.support.engine_requests import LONG_TEXT, codes_of, fixed_request, make_request, make_scheduler, make_voice
 
 
 @pytest.fixture(scope="module")
@@ -23,49 +22,49 @@ def deterministic(tiny: Path) -> Scheduler:
     return make_scheduler(tiny, 3, deterministic=True)
 
 
-def test_a_segment_that_moves_to_another_slot_goes_on_as_it_was(deterministic: Scheduler) -> None:
-    # The first two look longer and are not, so the third moves up twice.
-    mover = frames_line(make_voice(2), 2, 30, text="Hm.", temperature=1.0, repetition_penalty=1.5)
-    lines = [frames_line(make_voice(n), n, 6 + 6 * n) for n in range(2)]
+def test_a_segment_that_moves_to_another_slot_continues_unchanged(deterministic: Scheduler) -> None:
+    # The first two are estimated to be longer and are not, so the third moves twice.
+    mover = fixed_request(make_voice(2), 2, 30, text="Hm.", temperature=1.0, repetition_penalty=1.5)
+    requests = [fixed_request(make_voice(n), n, 6 + 6 * n) for n in range(2)]
     with patch.object(deterministic.decoder, "move", wraps=deterministic.decoder.move) as move:
-        beside = codes_of(deterministic, [*lines, mover])[2]
+        beside = codes_of(deterministic, [*requests, mover])[2]
     assert [call.args[:2] for call in move.call_args_list] == [(2, 1), (1, 0)]
     assert np.array_equal(beside, codes_of(deterministic, [mover])[2])
 
 
 @contextmanager
 def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
-    """Within it, each finished segment's slot, and all keys and values that are in it: a difference in their last bits
-    would sooner or later choose another code."""
+    """Collects each finished segment's slot, and the keys and values in it: a difference in their last bits would
+    sooner or later select another code."""
     states = []
     decoder = scheduler.decoder
-    take = decoder.take
+    take = decoder.generated_codes
 
     def taken(slot: int, frames: int) -> Tensor:
         states.append((slot, decoder.cache.read(slot, int(decoder.position[slot]))))
         return take(slot, frames)
 
-    with patch.object(decoder, "take", taken):
+    with patch.object(decoder, "generated_codes", taken):
         yield states
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(seed: int, deterministic: Scheduler) -> None:
+def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int, deterministic: Scheduler) -> None:
     random = np.random.default_rng(seed)
-    lines = [
-        make_line(
+    requests = [
+        make_request(
             make_voice(n % 4, frames=10 + 9 * n), n, LONG_TEXT[: 5 + 6 * n], seed=seed + n, max_new_tokens=6 + 2 * n
         )
         for n in range(7)
     ]
     alone = {}
-    for line in lines:
+    for request in requests:
         with last_states(deterministic) as states:
-            spoken = codes_of(deterministic, [line])
-        alone[line.segment] = (spoken[line.segment], states[0][1])
+            spoken = codes_of(deterministic, [request])
+        alone[request.segment] = (spoken[request.segment], states[0][1])
     slots = set()
     for count in (7, 4, 7):
-        chosen = [lines[place] for place in random.permutation(7)[:count]]
+        chosen = [requests[place] for place in random.permutation(7)[:count]]
         with last_states(deterministic) as states:
             spoken = codes_of(deterministic, chosen)
         for segment, (slot, state) in zip(spoken, states, strict=True):
@@ -77,21 +76,21 @@ def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(seed: int, det
 
 
 def test_the_seed_alone_changes_a_segment(deterministic: Scheduler, voice: Voice) -> None:
-    codes = [codes_of(deterministic, [make_line(voice, seed=seed)])[0] for seed in (0, 1, 0)]
+    codes = [codes_of(deterministic, [make_request(voice, seed=seed)])[0] for seed in (0, 1, 0)]
     assert np.array_equal(codes[0], codes[2])
     assert not np.array_equal(codes[0], codes[1])
 
 
 def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(tiny: Path, voice: Voice) -> None:
-    lines = [make_line(voice, n, LONG_TEXT[: 60 - 7 * n], seed=n // 2, max_new_tokens=12 + n) for n in range(6)]
+    requests = [make_request(voice, n, LONG_TEXT[: 60 - 7 * n], seed=n // 2, max_new_tokens=12 + n) for n in range(6)]
 
-    def noises(slots: int, chosen: list[Line]) -> dict[int, Tensor]:
+    def noises(slots: int, chosen: list[SpeechRequest]) -> dict[int, Tensor]:
         scheduler = make_scheduler(tiny, slots)
         with patch.object(scheduler.decoder, "start", wraps=scheduler.decoder.start) as start:
             list(scheduler.run(chosen))
         return {len(call.args[2].noise): call.args[2].noise for call in start.call_args_list}
 
-    first, second = noises(1, lines), noises(4, lines[::-1][:5])
+    first, second = noises(1, requests), noises(4, requests[::-1][:5])
     assert first.keys() - second.keys() == {13}
     for steps, noise in second.items():
         assert torch.equal(noise, first[steps])
@@ -100,11 +99,9 @@ def test_a_segment_has_its_own_random_numbers_in_any_order_and_number_of_slots(t
 
 
 @pytest.mark.parametrize(("fixed", "together"), [(True, {1}), (False, {1, 3})])
-def test_several_texts_are_read_at_once_unless_their_figures_may_not_depend_on_each_other(
-    fixed: bool, together: set[int], tiny: Path
-) -> None:
-    # Too small a difference to be seen at this size, so the calls are counted. A reference is always read alone.
+def test_several_texts_are_read_at_once_unless_deterministic(fixed: bool, together: set[int], tiny: Path) -> None:
+    # At this size the difference in values is too small, so the calls are counted. A reference is always read alone.
     scheduler = make_scheduler(tiny, 3, deterministic=fixed)
-    with patch.object(scheduler.decoder, "fill", wraps=scheduler.decoder.fill) as fill:
-        codes_of(scheduler, [frames_line(make_voice(n), n, 1) for n in range(3)])
+    with patch.object(scheduler.decoder, "prefill", wraps=scheduler.decoder.prefill) as fill:
+        codes_of(scheduler, [fixed_request(make_voice(n), n, 1) for n in range(3)])
     assert {len(call.args[0]) for call in fill.call_args_list} == together

@@ -13,10 +13,9 @@ from fish_speech.models.dac import modded_dac
 from fish_speech.models.text2semantic import llama
 
 from cloner.engine import fish
-from cloner.engine.checkpoint import FILES
+from cloner.engine.checkpoint_files import FILES
 from cloner.errors import LoadFailed
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 WEIGHTS = ("model.pth", "codec.pth")
 
@@ -58,7 +57,7 @@ def test_the_codec_rebuilds_the_buffers_that_upstream_builds(tiny: Path) -> None
         assert torch.equal(ours.freqs_cis[:64], theirs.freqs_cis.float())
 
 
-def test_nothing_stays_without_values(tiny: Path) -> None:
+def test_no_tensor_is_left_without_values(tiny: Path) -> None:
     for model in load(tiny):
         tensors = [*model.parameters(), *model.buffers()]
         assert tensors
@@ -91,14 +90,14 @@ def test_weights_that_training_wrapped_are_unwrapped(copy_of_tiny: Path) -> None
     [lambda _data: b"", lambda data: data[: len(data) // 2], lambda _data: b"\x80garbage\xff\n" * 200],
     ids=["empty", "cut short", "garbage"],
 )
-def test_a_damaged_file_is_named(name: str, damage: Callable[[bytes], bytes], copy_of_tiny: Path) -> None:
+def test_a_damaged_file_is_named_in_the_error(name: str, damage: Callable[[bytes], bytes], copy_of_tiny: Path) -> None:
     path = copy_of_tiny / name
     path.write_bytes(damage(path.read_bytes()))
     assert name in load_failure(copy_of_tiny)
 
 
 class Program:
-    """Unpickled, it writes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -148,7 +147,7 @@ def test_a_file_with_something_else_than_named_weights_is_refused(name: str, cop
     ],
     ids=str,
 )
-def test_a_configuration_that_does_not_fit_says_where(change: dict[str, Any], word: str, copy_of_tiny: Path) -> None:
+def test_the_error_for_a_wrong_configuration_says_where(change: dict[str, Any], word: str, copy_of_tiny: Path) -> None:
     change_json(copy_of_tiny / "config.json", lambda config: config.update(change))
     assert word in load_failure(copy_of_tiny)
 

@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 from cloner.batch import Generation
-from cloner.engine.base import NotSpoken as SegmentFailure
-from cloner.engine.base import Voice
+from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.gpu_step import GpuStep, StepOptions, StepRows
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
 from cloner.engine.model import Model
 from cloner.engine.prompt import Tokens
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.scheduler import SegmentCodes
+from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from tests.support.engine_requests import codes_of as codes_over_slots
+from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
 
-from .lines import codes_of as codes_over_slots
-from .lines import frames_line, greedy, make_line, make_scheduler, make_voice
 from .rows import load_weights, make_row_scheduler
 
 
@@ -50,7 +49,7 @@ def step_of(scheduler: Scheduler) -> GpuStep:
 
 
 def test_greedy_codes_are_those_of_the_decoder_over_slots(tiny: Path) -> None:
-    lines = [greedy(frames_line(make_voice(n % 2, frames=12 + 40 * (n % 2)), n, 2 + n)) for n in range(5)]
+    lines = [greedy(fixed_request(make_voice(n % 2, frames=12 + 40 * (n % 2)), n, 2 + n)) for n in range(5)]
     expected = codes_over_slots(make_scheduler(tiny, 3, resampling=False), lines)
     found = codes_of(make_row_scheduler(tiny, 3, resampling=False), lines)
     for segment, codes in expected.items():
@@ -58,7 +57,7 @@ def test_greedy_codes_are_those_of_the_decoder_over_slots(tiny: Path) -> None:
 
 
 def test_logits_are_those_of_the_decoder_over_slots(tiny: Path, voice: Voice) -> None:
-    lines = [greedy(frames_line(voice, n, 3)) for n in range(2)]
+    lines = [greedy(fixed_request(voice, n, 3)) for n in range(2)]
     theirs: list[Tensor] = []
     logits = Model.logits
 
@@ -116,16 +115,16 @@ def test_the_kernels_make_a_whole_step_as_their_twins_do(tiny: Path) -> None:
 
 
 def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler: Scheduler, voice: Voice) -> None:
-    fine = [frames_line(voice, n, 3, "Nothing wrong here.") for n in range(3)]
+    fine = [fixed_request(voice, n, 3, "Nothing wrong here.") for n in range(3)]
     before = codes_of(scheduler, fine)
     tokens = step_of(scheduler).weights.embeddings.tokens
     kept = tokens[ord("~")].clone()
     with torch.inference_mode():
         tokens[ord("~")] = torch.nan
-        answers: list[Any] = list(scheduler.run([fine[0], make_line(voice, 9, "So ~ it is."), *fine[1:]]))
+        answers: list[Any] = list(scheduler.run([fine[0], make_request(voice, 9, "So ~ it is."), *fine[1:]]))
         tokens[ord("~")] = kept
     assert [(a.segment, a.code) for a in answers if isinstance(a, SegmentFailure)] == [(9, "generation_failed")]
-    found = {a.line.segment: a.codes for a in answers if isinstance(a, SegmentCodes)}
+    found = {a.request.segment: a.codes for a in answers if isinstance(a, SegmentCodes)}
     assert not step_of(scheduler).built.cache.memory[:, :, 1:].isnan().any(), "its pages are cleared"
     for codes in (found, codes_of(scheduler, fine)):
         assert codes.keys() == before.keys()
@@ -146,7 +145,7 @@ def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
     kept = weight.clone()
     with torch.inference_mode():
         weight.fill_(torch.nan)
-        (answer,) = scheduler.run([make_line(voice, max_new_tokens=2)])
+        (answer,) = scheduler.run([make_request(voice, max_new_tokens=2)])
         weight.copy_(kept)
     assert isinstance(answer, SegmentFailure)
     assert answer.code == "generation_failed"
@@ -156,7 +155,8 @@ def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(tiny: Path) ->
     scheduler = make_row_scheduler(tiny, 3, positions=256, deterministic=True)
     texts = ["A somewhat longer text, in another voice.", "Hm, and", "Hello you.", "One more of them."]
     lines = [
-        make_line(make_voice(n % 2, frames=9 + 20 * (n % 2)), n, texts[n], seed=n, max_new_tokens=4) for n in range(4)
+        make_request(make_voice(n % 2, frames=9 + 20 * (n % 2)), n, texts[n], seed=n, max_new_tokens=4)
+        for n in range(4)
     ]
     alone = {line.segment: codes_of(scheduler, [line])[line.segment] for line in lines}
     for order in (lines, [lines[2], lines[0], lines[3]]):
@@ -183,4 +183,4 @@ def test_fewer_slots_take_the_old_memory_back_before_the_new_is_taken(tiny: Path
     assert freed == [True]
     scheduler.pool._resize(2)
     assert (device.slots, device.pages) == (2, 1 + (pages - 1) // 2)
-    assert codes_of(scheduler, [frames_line(voice, 0, 2)])[0].shape == (10, 2)
+    assert codes_of(scheduler, [fixed_request(voice, 0, 2)])[0].shape == (10, 2)

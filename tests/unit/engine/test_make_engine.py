@@ -35,7 +35,7 @@ def test_the_fake_engine_takes_its_settings() -> None:
     assert (engine.name, engine.slots) == ("fake", 7)
 
 
-def test_the_upstream_engine_speaks_the_checkpoint_of_the_settings(tiny: Path) -> None:
+def test_the_upstream_engine_loads_the_checkpoint_of_the_settings(tiny: Path) -> None:
     engine = make_engine(settings(checkpoint_dir=tiny, engine=EngineName.UPSTREAM), "cpu")
     assert isinstance(engine, UpstreamEngine)
     said: list[str] = []
@@ -56,7 +56,7 @@ def test_the_batched_engine_is_the_default_and_takes_its_settings(tiny: Path) ->
 
 
 @pytest.mark.parametrize("name", [EngineName.BATCHED, EngineName.UPSTREAM])
-def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(
+def test_a_gpu_that_torch_does_not_find_is_reported(
     name: EngineName, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -73,9 +73,9 @@ def test_a_worker_on_a_gpu_that_torch_cannot_see_says_so(
         (EngineName.UPSTREAM, "cloner.engine.upstream"),
     ],
 )
-def test_a_missing_package_says_how_to_install_it(
+def test_the_error_for_a_missing_package_says_how_to_install_it(
     name: EngineName, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module as not there
+    monkeypatch.setitem(sys.modules, package, None)  # as if the module were not installed
     with pytest.raises(MissingPackage, match=rf"{package}.*make setup.*ops/fish-speech\.txt"):
         make_engine(settings(engine=name), "cpu")

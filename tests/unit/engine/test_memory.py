@@ -5,42 +5,53 @@ import itertools
 import pytest
 import torch
 
-from cloner.engine.memory import GB, CacheSize, Memory, free_bytes, plan_cache, ran_out, used_bytes, work_bytes
+from cloner.engine.memory import (
+    GB,
+    CacheSize,
+    MemoryBudget,
+    free_bytes,
+    is_out_of_memory,
+    plan_cache,
+    used_bytes,
+    workspace_bytes,
+)
 from cloner.errors import LoadFailed
 
 S1_MINI_POSITION = 112 * 1024
-WORK_BYTES = work_bytes(torch.device("cpu"))
+WORKSPACE = workspace_bytes(torch.device("cpu"))
 
 
-def memory(may_use: float, used: float, free: float) -> Memory:
-    return Memory(int(may_use * GB), int(used * GB), int(free * GB), work=WORK_BYTES)
+def memory(may_use: float, used: float, free: float) -> MemoryBudget:
+    return MemoryBudget(int(may_use * GB), int(used * GB), int(free * GB), workspace=WORKSPACE)
 
 
 @pytest.mark.parametrize(
     ("may_use", "used", "free", "most", "slots"),
     [
         (8.0, 3.6, 20.0, 64, 12),  # 3.4 GB left, 80% of it for slots of 224 MiB
-        (8.0, 3.6, 2.0, 64, 3),  # the card is fuller than the worker was promised
+        (8.0, 3.6, 2.0, 64, 3),  # less is free on the card than the worker may use
         (80.0, 3.6, 76.0, 64, 64),  # more than needed
         (80.0, 3.6, 76.0, 1000, 274),
         (8.0, 3.6, 20.0, 5, 5),
         (4.9, 3.6, 20.0, 64, 1),  # just enough for one
     ],
 )
-def test_slots_follow_from_what_is_left(may_use: float, used: float, free: float, most: int, slots: int) -> None:
+def test_slots_follow_from_the_available_memory(
+    may_use: float, used: float, free: float, most: int, slots: int
+) -> None:
     size = plan_cache(memory(may_use, used, free), S1_MINI_POSITION, 2048, most, exactly=False)
     assert (size.slots, size.positions, size.slot_bytes) == (slots, 2048, 2048 * S1_MINI_POSITION)
 
 
-def test_no_cache_is_larger_than_what_is_left() -> None:
+def test_no_cache_exceeds_the_available_memory() -> None:
     for may_use, used, free, most in itertools.product((5, 8, 24, 80), (0, 1, 3.6), (3, 4.5, 20, 79), (1, 7, 64, 500)):
         given = memory(may_use, used, free)
         size = plan_cache(given, S1_MINI_POSITION, 2048, most, exactly=False)
         taken = size.slots * size.slot_bytes + size.prefix_bytes
         assert 1 <= size.slots <= most
-        assert taken + WORK_BYTES <= given.free
-        assert taken + WORK_BYTES + given.used <= given.may_use
-        assert size.prefix_bytes >= 0.19 * taken, "a fifth is kept for references"
+        assert taken + WORKSPACE <= given.free
+        assert taken + WORKSPACE + given.used <= given.limit
+        assert size.prefix_bytes >= 0.19 * taken, "a fifth is for references"
 
 
 def test_exactly_so_many_slots_or_none() -> None:
@@ -50,7 +61,7 @@ def test_exactly_so_many_slots_or_none() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(4.5, 3.6, 20.0), (8.0, 3.6, 1.1), (2.0, 3.6, 20.0), (8.0, 3.6, 0.0)])
-def test_without_room_for_one_slot_the_worker_does_not_start(sizes: tuple[float, float, float]) -> None:
+def test_memory_for_less_than_one_slot_is_an_error(sizes: tuple[float, float, float]) -> None:
     with pytest.raises(LoadFailed) as failure:
         plan_cache(memory(*sizes), S1_MINI_POSITION, 2048, 64, exactly=False)
     may_use, used, free = sizes
@@ -60,28 +71,28 @@ def test_without_room_for_one_slot_the_worker_does_not_start(sizes: tuple[float,
     )
 
 
-def test_the_line_says_what_the_cache_takes() -> None:
+def test_the_summary_has_the_size_of_the_cache() -> None:
     size = CacheSize(slots=12, positions=2048, prefix_bytes=int(0.7761 * GB), slot_bytes=2048 * S1_MINI_POSITION)
-    assert size.line() == "Cache: 12 slots of 2048 positions, 2.62 GB, and 0.78 GB for references"
+    assert size.log_line() == "Cache: 12 slots of 2048 positions, 2.62 GB, and 0.78 GB for references"
 
 
 def test_free_memory_of_this_machine_is_a_plausible_number() -> None:
     assert 64 * 1024**2 < free_bytes(torch.device("cpu")) < 2**50
 
 
-def test_used_is_what_this_process_has_taken() -> None:
+def test_used_bytes_are_those_of_this_process() -> None:
     cpu = torch.device("cpu")
     before = used_bytes(cpu)
     taken = torch.ones(256, 1024, 256)  # 256 MiB, written to
     assert 0.9 * taken.nbytes < used_bytes(cpu) - before < 1.5 * taken.nbytes
 
 
-def test_the_allocators_own_words_are_understood() -> None:
+def test_errors_of_the_allocators_are_recognised() -> None:
     with pytest.raises(RuntimeError) as told:
         torch.empty(2**50)
-    assert ran_out(told.value)
-    assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
-    assert ran_out(MemoryError())
-    assert ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    assert not ran_out(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert not ran_out(OSError(12, "Cannot allocate memory"))
+    assert is_out_of_memory(told.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_out_of_memory(OSError(12, "Cannot allocate memory"))

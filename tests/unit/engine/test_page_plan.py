@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cloner.engine.kernels.layout import Heads
-from cloner.engine.memory import GB, Memory
+from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.page_plan import PagePlan, plan_pages
 from cloner.engine.paged_cache import page_bytes
 from cloner.errors import LoadFailed
@@ -16,10 +16,10 @@ MODELS = 3.6
 planned."""
 
 
-def card(total_gb: float, other_gb: float = 0.0) -> Memory:
+def card(total_gb: float, other_gb: float = 0.0) -> MemoryBudget:
     loaded, work = 2.0, MODELS - 2.0
     free = total_gb - loaded - other_gb
-    return Memory(int(total_gb * CARD_SHARE * GB), int(loaded * GB), int(free * GB), work=int(work * GB))
+    return MemoryBudget(int(total_gb * CARD_SHARE * GB), int(loaded * GB), int(free * GB), workspace=int(work * GB))
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def card(total_gb: float, other_gb: float = 0.0) -> Memory:
 def test_slots_of_s1_mini_on_cards_that_people_have(total_gb: float, wanted: int, slots: int) -> None:
     plan = plan_pages(card(total_gb), S1_MINI_PAGE, wanted)
     assert plan.slots == slots
-    assert plan.nbytes <= card(total_gb).left
+    assert plan.nbytes <= card(total_gb).available
 
 
 def test_a_card_with_room_gets_no_more_than_its_slots_can_use() -> None:
     plan = plan_pages(card(79.6), S1_MINI_PAGE, 128)
     assert plan.pages == 1 + 128 * (13 + 5) + 16 * 5
-    assert plan.line() == f"Cache: 128 slots, 2385 pages of 64 positions, {2385 * 7 / 1024:.2f} GB"
+    assert str(plan.log_line()) == f"Cache: 128 slots, 2385 pages of 64 positions, {2385 * 7 / 1024:.2f} GB"
 
 
 def test_a_desktop_beside_it_takes_slots() -> None:
@@ -57,5 +57,5 @@ def test_without_room_for_one_segment_the_worker_does_not_start() -> None:
 
 
 def test_one_slot_at_least() -> None:
-    memory = Memory(10 * GB, 0, 34 * S1_MINI_PAGE, work=0)
+    memory = MemoryBudget(10 * GB, 0, 34 * S1_MINI_PAGE, workspace=0)
     assert plan_pages(memory, S1_MINI_PAGE, 64) == PagePlan(2, 34, S1_MINI_PAGE)

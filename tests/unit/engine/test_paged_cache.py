@@ -5,8 +5,7 @@ import torch
 
 from cloner.engine.kernels.layout import PAGE, Heads
 from cloner.engine.paged_cache import RESERVED, PageAllocator, PagedCache, PrefixCache, page_bytes, pages_of
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 
 def test_a_page_of_s1_mini_takes_seven_mib() -> None:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cloner.engine import fish, fish_inference
 from cloner.engine.base import Voice
-from cloner.engine.prompt import Prompts, Tokens
+from cloner.engine.prompt import PromptBuilder, Tokens
 from cloner.errors import SegmentFailed
-
-from .lines import CPU, make_line, make_voice
+from tests.support.engine_requests import CPU, make_request, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
@@ -25,12 +24,12 @@ def model(tiny: Path) -> fish.Text2Semantic:
 
 
 @pytest.fixture
-def prompts(model: fish.Text2Semantic) -> Prompts:
-    return Prompts(model.tokenizer, 4096)
+def prompts(model: fish.Text2Semantic) -> PromptBuilder:
+    return PromptBuilder(model.tokenizer, 4096)
 
 
 class Seen(Exception):
-    """Carries the prompt that upstream made."""
+    """Carries the prompt that upstream has made."""
 
 
 def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tensor:
@@ -63,16 +62,16 @@ def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tenso
     ],
 )
 def test_prefix_and_text_are_the_prompt_that_upstream_makes(
-    said: str, text: str, frames: int, model: fish.Text2Semantic, prompts: Prompts
+    said: str, text: str, frames: int, model: fish.Text2Semantic, prompts: PromptBuilder
 ) -> None:
     voice = Voice(make_voice(0, frames).codes, said)
-    prefix, rest = prompts.prefix(voice), prompts.text(make_line(voice, text=text))
+    prefix, rest = prompts.prefix(voice), prompts.text(make_request(voice, text=text))
     expected = Tokens.of(upstream_prompt(model, voice, text))
     assert torch.equal(torch.cat([prefix.ids, rest.ids]), expected.ids)
     assert torch.equal(torch.cat([prefix.codes, rest.codes]), expected.codes)
 
 
-def test_tokens_know_their_codes_where_they_are_frames(prompts: Prompts, model: fish.Text2Semantic) -> None:
+def test_tokens_that_are_frames_have_their_codes(prompts: PromptBuilder, model: fish.Text2Semantic) -> None:
     voice = make_voice(0, frames=7)
     prefix = prompts.prefix(voice)
     assert prefix.codes.shape == (len(prefix), 10)
@@ -83,8 +82,8 @@ def test_tokens_know_their_codes_where_they_are_frames(prompts: Prompts, model: 
     assert not prefix.codes[~frames].any()
 
 
-def test_a_prompt_may_be_as_long_as_upstream_takes_and_no_longer(prompts: Prompts) -> None:
-    prompts.check(2048)
+def test_a_prompt_may_be_as_long_as_upstream_takes_and_no_longer(prompts: PromptBuilder) -> None:
+    prompts.check_length(2048)
     with pytest.raises(SegmentFailed, match=r"2049 tokens, and 2048 are possible.*split the text") as failure:
-        prompts.check(2049)
+        prompts.check_length(2049)
     assert failure.value.code == "prompt_too_long"

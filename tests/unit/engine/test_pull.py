@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from cloner.engine.checkpoint import FILES, pull_checkpoint
+from cloner.engine.checkpoint import pull_checkpoint
+from cloner.engine.checkpoint_files import FILES
 from cloner.errors import BadSetting, ClonerError, MissingPackage, UsageError
 
 Hub = Callable[..., None]
@@ -18,7 +19,7 @@ Hub = Callable[..., None]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hub], list[dict[str, Any]]]:
-    """Put a stand-in behind `snapshot_download`; gives back the list of its calls."""
+    """Replace `snapshot_download` by a stub; returns the list of its calls."""
 
     def install(behaviour: Hub) -> list[dict[str, Any]]:
         calls: list[dict[str, Any]] = []
@@ -62,12 +63,12 @@ def test_an_unknown_short_name_is_refused(tmp_path: Path) -> None:
         pull_checkpoint("s2", tmp_path / "checkpoint")
 
 
-def test_a_name_that_the_hub_cannot_read_is_refused(tmp_path: Path) -> None:
+def test_a_malformed_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="owner/model"):
         pull_checkpoint("a/b/c", tmp_path / "checkpoint")
 
 
-def test_a_gated_model_says_where_to_accept_its_licence(hub: Any, tmp_path: Path) -> None:
+def test_the_error_for_a_gated_model_says_where_to_accept_its_licence(hub: Any, tmp_path: Path) -> None:
     hub(failing(errors.GatedRepoError("403", response=MagicMock())))
     with pytest.raises(ClonerError) as caught:
         pull_checkpoint("openaudio-s1-mini", tmp_path / "checkpoint")
@@ -75,7 +76,7 @@ def test_a_gated_model_says_where_to_accept_its_licence(hub: Any, tmp_path: Path
         assert part in caught.value.message
 
 
-def test_an_unknown_model_says_to_check_its_name(hub: Any, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_model_says_to_check_its_name(hub: Any, tmp_path: Path) -> None:
     hub(failing(errors.RepositoryNotFoundError("404", response=MagicMock())))
     with pytest.raises(ClonerError, match=r"there is no model somebody/nothing that you may see.*by hand to"):
         pull_checkpoint("somebody/nothing", tmp_path / "checkpoint")
@@ -91,13 +92,13 @@ def test_without_a_network_the_folder_can_be_copied_by_hand(tmp_path: Path, monk
     assert "\n" not in caught.value.message
 
 
-def test_a_full_disk_is_told(hub: Any, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(hub: Any, tmp_path: Path) -> None:
     hub(failing(OSError(28, "No space left on device")))
     with pytest.raises(ClonerError, match="No space left on device"):
         pull_checkpoint("openaudio-s1-mini", tmp_path / "checkpoint")
 
 
-def test_a_model_of_another_kind_is_told_apart(hub: Any, tmp_path: Path) -> None:
+def test_a_model_of_another_kind_is_recognised(hub: Any, tmp_path: Path) -> None:
     def without_codec(directory: Path) -> None:
         complete(directory)
         (directory / "codec.pth").unlink()
@@ -107,7 +108,7 @@ def test_a_model_of_another_kind_is_told_apart(hub: Any, tmp_path: Path) -> None
         pull_checkpoint("somebody/gpt", tmp_path / "checkpoint")
 
 
-def test_without_the_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_the_package_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingPackage, match="pip install huggingface-hub"):
         pull_checkpoint("openaudio-s1-mini", tmp_path / "checkpoint")
@@ -121,7 +122,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(hub: Any, tmp_path: Pa
     assert calls == []
 
 
-def test_an_interrupted_pull_goes_on(hub: Any, tmp_path: Path) -> None:
+def test_an_interrupted_pull_is_resumed(hub: Any, tmp_path: Path) -> None:
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
     (tmp_path / "config.json").write_text("x")
     hub(complete)

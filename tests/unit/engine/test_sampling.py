@@ -33,7 +33,7 @@ def some_logits(tokens: int, spread: float, seed: int = 0) -> Tensor:
         (400, 3.0, 0.7, 1.0, 0.8),
     ],
 )
-def test_tokens_come_as_often_as_upstream_draws_them(
+def test_tokens_are_as_frequent_as_in_upstream(
     tokens: int, spread: float, temperature: float, top_p: float, penalty: float
 ) -> None:
     logits = some_logits(tokens, spread)
@@ -60,7 +60,7 @@ def test_tokens_come_as_often_as_upstream_draws_them(
     assert chisquare(observed, [value * scale for value in wanted]).pvalue > 1e-3
 
 
-def test_a_row_chooses_alike_whatever_its_neighbours_need() -> None:
+def test_a_row_gets_the_same_tokens_whatever_its_neighbours_need() -> None:
     sharp, flat = some_logits(4097, 5.0), some_logits(4097, 0.1, seed=1)
     noise = uniform(500)
     alone = [sample(sharp[None], parameters(0.7, 0.7), one[None]).item() for one in noise]
@@ -68,13 +68,13 @@ def test_a_row_chooses_alike_whatever_its_neighbours_need() -> None:
         torch.stack([sharp, flat]).repeat(500, 1), parameters(0.7, 0.7, rows=1000), noise.repeat_interleave(2)
     )
     assert flat.softmax(0).sort(descending=True).values[:LIKELY].sum() < 0.7, (
-        "the neighbour needs more than the likeliest"
+        "the neighbour should need more than the likeliest"
     )
     assert beside[::2].tolist() == alone
 
 
 @pytest.mark.parametrize("noise", [0.0, 1 - 2**-24])
-def test_the_ends_of_the_noise_choose_the_first_and_the_last_kept_token(noise: float) -> None:
+def test_the_extremes_of_the_noise_select_the_first_and_the_last_kept_token(noise: float) -> None:
     logits = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log()
     chosen = sample(logits, parameters(1.0, 0.75), torch.tensor([noise])).item()
     assert chosen == (1 if noise == 0 else 3)
@@ -102,7 +102,7 @@ def test_a_token_of_the_last_ten_frames_is_drawn_again_and_an_older_one_is_not()
     assert again[1:].tolist() == [7, 7]
 
 
-def test_what_is_drawn_again_follows_the_hotter_distribution() -> None:
+def test_tokens_drawn_again_follow_the_distribution_of_the_higher_temperature() -> None:
     logits = some_logits(50, 2.0)
     expected = fish_inference.logits_to_probs(logits.clone(), torch.tensor(1.0), torch.tensor(0.9), torch.tensor(1.0))
     rows = 100_000

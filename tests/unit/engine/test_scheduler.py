@@ -11,19 +11,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.base import Line, NotSpoken, Voice
-from cloner.engine.decoder import Part, pieces
+from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
+from cloner.engine.decoder import split_prefills
 from cloner.engine.model import END, Model
-from cloner.engine.product import Product
-from cloner.engine.prompt import Tokens
-from cloner.engine.scheduler import Scheduler, SegmentCodes
-
-from .lines import LONG_TEXT, Until, codes_of, frames_line, make_line, make_scheduler, make_voice, weight_of
+from cloner.engine.packed_linear import PackedLinear
+from cloner.engine.prompt import Prefill, Tokens
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.segment import SegmentCodes
+from tests.support.engine_requests import (
+    LONG_TEXT,
+    StopWhen,
+    codes_of,
+    fixed_request,
+    make_request,
+    make_scheduler,
+    make_voice,
+    weight_of,
+)
 
 
 @pytest.fixture(scope="module")
 def scheduler(tiny: Path) -> Scheduler:
-    """Four slots. A test that changes its model changes it back."""
+    """Four slots. A test that changes its model restores it."""
     return make_scheduler(tiny, 4)
 
 
@@ -33,105 +42,107 @@ def voice() -> Voice:
 
 
 @contextmanager
-def changed(product: Product, change: Callable[[Tensor], object]) -> Iterator[None]:
-    """Within it, the product's weight is what `change` made of it."""
+def changed(product: PackedLinear, change: Callable[[Tensor], object]) -> Iterator[None]:
+    """Applies `change` to the product's weight within the context."""
     weight = weight_of(product)
     change(weight)
-    with patch.object(product, "_weight", Product(weight)._weight):
+    with patch.object(product, "_weight", PackedLinear(weight)._weight):
         yield
 
 
 def changed_end(scheduler: Scheduler, change: Callable[[Tensor], object]) -> AbstractContextManager[None]:
-    """Within it, the weights that decide on the end are changed. The first one alone matters after a frame."""
+    """Changes the weights of the end token within the context. After a frame, only the first one has an effect."""
     return changed(scheduler.decoder.model._head, lambda weight: change(weight[END]))
 
 
-def one(scheduler: Scheduler, line: Line) -> SegmentCodes | NotSpoken:
-    (answer,) = scheduler.run([line])
-    return answer
+def one(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes | SegmentFailure:
+    (result,) = scheduler.run([request])
+    return result
 
 
-def one_spoken(scheduler: Scheduler, line: Line) -> SegmentCodes:
-    answer = one(scheduler, line)
-    assert isinstance(answer, SegmentCodes), answer
-    return answer
+def one_spoken(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes:
+    result = one(scheduler, request)
+    assert isinstance(result, SegmentCodes), result
+    return result
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
-def test_every_line_gets_exactly_one_answer(slots: int, count: int, tiny: Path) -> None:
+def test_every_request_gets_exactly_one_result(slots: int, count: int, tiny: Path) -> None:
     scheduler = make_scheduler(tiny, slots)
-    lines = [frames_line(make_voice(n % 3), n, 1 + n % 4) for n in range(count)]
-    answers = list(scheduler.run(lines))
-    assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == list(range(count))
-    assert len(answers) == count
-    for answer in answers:
-        assert isinstance(answer, SegmentCodes)
-        assert answer.codes.shape == (10, answer.line.generation.max_new_tokens)
+    requests = [fixed_request(make_voice(n % 3), n, 1 + n % 4) for n in range(count)]
+    results = list(scheduler.run(requests))
+    assert sorted(result.request.segment for result in results if isinstance(result, SegmentCodes)) == list(
+        range(count)
+    )
+    assert len(results) == count
+    for result in results:
+        assert isinstance(result, SegmentCodes)
+        assert result.codes.shape == (10, result.request.generation.max_new_tokens)
 
 
-def test_a_free_slot_is_filled_at_once_with_the_longest_that_waits(tiny: Path, voice: Voice) -> None:
+def test_a_free_slot_is_filled_at_once_with_the_longest_waiting_segment(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     starts, rows = [], []
-    start, step = scheduler.decoder.start, scheduler.stepper.step
+    start, step = scheduler.decoder.start, scheduler.step_runner.step
 
     def started(slot: int, position: int, how: Any) -> None:
-        starts.append((scheduler.use.steps, slot, len(how.noise)))
+        starts.append((scheduler.usage.steps, slot, len(how.noise)))
         start(slot, position, how)
 
     def stepped(active: int, longest: int) -> Any:
         rows.append(active)
         return step(active, longest)
 
-    with patch.object(scheduler.decoder, "start", started), patch.object(scheduler.stepper, "step", stepped):
-        codes_of(scheduler, [frames_line(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
-    # Each takes a step more than it has frames, for its end.
+    with patch.object(scheduler.decoder, "start", started), patch.object(scheduler.step_runner, "step", stepped):
+        codes_of(scheduler, [fixed_request(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
+    # Each takes one step more than it has frames, for its end.
     assert starts == [(0, 0, 10), (0, 1, 8), (8, 1, 6), (10, 0, 5), (14, 1, 4), (15, 0, 2)]
     assert rows == [2] * 17 + [1], "the last one moves to the first slot"
-    assert (scheduler.use.steps, scheduler.use.frames) == (18, 29)
-    assert scheduler.use.occupancy == 29 / 36
+    assert (scheduler.usage.steps, scheduler.usage.frames) == (18, 29)
+    assert scheduler.usage.occupancy == 29 / 36
 
 
-def test_the_longest_text_is_guessed_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
-    # All are cut at the same step, so they come in the order of their slots.
+def test_the_longest_text_is_estimated_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
+    # All are truncated at the same step, so they come in the order of their slots.
     texts = ["Short.", "The longest text of all three.", "A longer text."]
-    answers = list(scheduler.run(frames_line(voice, n, 50, text) for n, text in enumerate(texts)))
-    assert [answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)] == [1, 2, 0]
+    results = list(scheduler.run(fixed_request(voice, n, 50, text) for n, text in enumerate(texts)))
+    assert [result.request.segment for result in results if isinstance(result, SegmentCodes)] == [1, 2, 0]
 
 
-def test_occupancy_is_nothing_before_the_first_step(tiny: Path) -> None:
-    assert make_scheduler(tiny, 1).use.occupancy == 0
+def test_occupancy_is_zero_before_the_first_step(tiny: Path) -> None:
+    assert make_scheduler(tiny, 1).usage.occupancy == 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_an_end_that_always_wants_to_come_waits_for_the_least_frames(
+def test_the_end_token_is_suppressed_until_the_minimum_number_of_frames(
     frames: int, scheduler: Scheduler, voice: Voice
 ) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(1e6)):
-        answer = one_spoken(scheduler, make_line(voice, min_new_tokens=frames))
-    assert answer.codes.shape == (10, frames)
-    assert not answer.truncated
+        result = one_spoken(scheduler, make_request(voice, min_new_tokens=frames))
+    assert result.codes.shape == (10, frames)
+    assert not result.truncated
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # with one of them the end is the likeliest token after the prompt
 def test_a_segment_does_not_begin_with_its_end(sign: int, scheduler: Scheduler, voice: Voice) -> None:
     with changed_end(scheduler, lambda row: row.fill_(sign * 1e3)):
-        assert one_spoken(scheduler, make_line(voice, min_new_tokens=0)).codes.shape[1] > 0
+        assert one_spoken(scheduler, make_request(voice, min_new_tokens=0)).codes.shape[1] > 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_a_segment_that_never_ends_is_cut_and_says_so(frames: int, scheduler: Scheduler, voice: Voice) -> None:
+def test_a_segment_that_never_ends_is_truncated(frames: int, scheduler: Scheduler, voice: Voice) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(-1e6)):
-        answer = one_spoken(scheduler, make_line(voice, min_new_tokens=0, max_new_tokens=frames))
-    assert answer.codes.shape == (10, frames)
-    assert answer.truncated
+        result = one_spoken(scheduler, make_request(voice, min_new_tokens=0, max_new_tokens=frames))
+    assert result.codes.shape == (10, frames)
+    assert result.truncated
 
 
 def test_segments_are_never_longer_than_the_codec_takes(
     scheduler: Scheduler, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "longest_frames", 5)
-    assert one_spoken(scheduler, make_line(voice)).codes.shape == (10, 5)
+    monkeypatch.setattr(scheduler.decoder, "max_frames", 5)
+    assert one_spoken(scheduler, make_request(voice)).codes.shape == (10, 5)
 
 
 @pytest.mark.parametrize(
@@ -143,21 +154,23 @@ def test_segments_are_never_longer_than_the_codec_takes(
     ],
     ids=["too long", "outside the codebook", "nine codebooks"],
 )
-def test_a_line_that_cannot_be_spoken_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
-    lines = [make_line(make_voice(1), n) for n in range(3)]
-    lines[1] = make_line(voice, 1)
-    answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [(1, code)]
-    assert [answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)] == [0, 2]
+def test_a_request_that_cannot_be_generated_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
+    requests = [make_request(make_voice(1), n) for n in range(3)]
+    requests[1] = make_request(voice, 1)
+    results = list(scheduler.run(requests))
+    assert [(result.segment, result.code) for result in results if isinstance(result, SegmentFailure)] == [(1, code)]
+    assert [result.request.segment for result in results if isinstance(result, SegmentCodes)] == [0, 2]
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
-def test_a_long_segment_gets_a_longer_slot_and_the_usual_ones_come_back(fixed: bool, tiny: Path, voice: Voice) -> None:
+def test_a_long_segment_gets_a_longer_slot_and_the_usual_slots_are_restored(
+    fixed: bool, tiny: Path, voice: Voice
+) -> None:
     scheduler = make_scheduler(tiny, 3, positions=128, deterministic=fixed)
-    usual = [frames_line(voice, n, 3, "Hello.") for n in range(4)]
+    usual = [fixed_request(voice, n, 3, "Hello.") for n in range(4)]
     before = codes_of(scheduler, usual)
     assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (3, 128)
-    spoken = codes_of(scheduler, [frames_line(voice, 9, 100), *usual])
+    spoken = codes_of(scheduler, [fixed_request(voice, 9, 100), *usual])
     assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (1, 256)
     assert spoken[9].shape == (10, 100)
     for codes in (spoken, codes_of(scheduler, usual)):
@@ -167,27 +180,27 @@ def test_a_long_segment_gets_a_longer_slot_and_the_usual_ones_come_back(fixed: b
 
 def test_a_segment_longer_than_all_slots_together_is_refused(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 3, positions=128)
-    lines = [frames_line(voice, 0, 400), frames_line(voice, 1, 230, "Hello."), frames_line(voice, 2, 3)]
-    answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [
+    requests = [fixed_request(voice, 0, 400), fixed_request(voice, 1, 230, "Hello."), fixed_request(voice, 2, 3)]
+    results = list(scheduler.run(requests))
+    assert [(result.segment, result.code) for result in results if isinstance(result, SegmentFailure)] == [
         (0, "out_of_memory")
     ]
-    assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == [1, 2]
+    assert sorted(result.request.segment for result in results if isinstance(result, SegmentCodes)) == [1, 2]
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
-def test_a_token_whose_weights_are_no_numbers_fails_its_segments_alone(fixed: bool, tiny: Path, voice: Voice) -> None:
+def test_a_token_with_weights_of_nan_fails_its_segments_alone(fixed: bool, tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2, deterministic=fixed)
-    fine = [frames_line(voice, n, 4, "Nothing wrong here.") for n in range(4)]
+    fine = [fixed_request(voice, n, 4, "Nothing wrong here.") for n in range(4)]
     before = codes_of(scheduler, fine)
     with torch.inference_mode():
         scheduler.decoder.model._embeddings[ord("~")] = torch.nan
-    hit = frames_line(make_voice(1), 9, 40, LONG_TEXT + "~ and more")
-    answers = list(scheduler.run([fine[0], hit, *fine[1:]]))
-    (failed,) = (answer for answer in answers if isinstance(answer, NotSpoken))
+    hit = fixed_request(make_voice(1), 9, 40, LONG_TEXT + "~ and more")
+    results = list(scheduler.run([fine[0], hit, *fine[1:]]))
+    (failed,) = (result for result in results if isinstance(result, SegmentFailure))
     assert (failed.segment, failed.code) == (9, "generation_failed")
     assert "the model's output is not a number" in failed.message
-    spoken = {answer.line.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
+    spoken = {result.request.segment: result.codes for result in results if isinstance(result, SegmentCodes)}
     assert spoken.keys() == before.keys()
     for codes in (spoken, codes_of(scheduler, fine)):
         assert all(np.array_equal(codes[n], before[n]) for n in before)
@@ -208,61 +221,65 @@ def no_numbers(weight: Tensor) -> None:
     ],
     ids=["slow layer", "end token", "fast layer", "fast embeddings", "fast head"],
 )
-def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
+def test_nan_in_any_weights_is_detected(
     broken: Callable[[Model], AbstractContextManager[object]], tiny: Path, voice: Voice
 ) -> None:
     scheduler = make_scheduler(tiny, 1)
     with broken(scheduler.decoder.model):
-        answer = one(scheduler, make_line(voice))
-    assert isinstance(answer, NotSpoken)
-    assert answer.code == "generation_failed"
+        result = one(scheduler, make_request(voice))
+    assert isinstance(result, SegmentFailure)
+    assert result.code == "generation_failed"
 
 
-def test_what_is_stopped_is_dropped_and_the_next_chunk_is_spoken(scheduler: Scheduler, voice: Voice) -> None:
-    lines = [frames_line(voice, n, 5) for n in range(6)]
-    before = codes_of(scheduler, lines)
-    steps = scheduler.use.steps
-    answers = list(scheduler.run(lines, Until(lambda: scheduler.use.steps >= steps + 7)))
-    assert len(answers) == 4, "the first round alone was finished"
-    assert scheduler.use.steps == steps + 7
-    after = codes_of(scheduler, lines)
+def test_a_stopped_chunk_is_dropped_and_the_next_one_is_decoded(scheduler: Scheduler, voice: Voice) -> None:
+    requests = [fixed_request(voice, n, 5) for n in range(6)]
+    before = codes_of(scheduler, requests)
+    steps = scheduler.usage.steps
+    results = list(scheduler.run(requests, StopWhen(lambda: scheduler.usage.steps >= steps + 7)))
+    assert len(results) == 4, "only the first four were finished"
+    assert scheduler.usage.steps == steps + 7
+    after = codes_of(scheduler, requests)
     assert all(np.array_equal(after[n], before[n]) for n in range(6))
 
 
-def test_told_to_stop_while_it_reads_a_long_prompt_it_reads_no_further_and_begins_anew_next_time(
+def test_a_prefill_that_is_stopped_ends_within_a_piece_and_starts_again_next_time(
     scheduler: Scheduler, voice: Voice
 ) -> None:
-    line = make_line(voice)
-    spoken = one_spoken(scheduler, line)
+    request = make_request(voice)
+    spoken = one_spoken(scheduler, request)
     pieces: list[int] = []
-    read = scheduler.decoder._read
+    prefill = scheduler.decoder._prefill_together
 
-    def reading(parts: list[Part]) -> None:
-        pieces.append(sum(len(tokens) for *_, tokens in parts))
-        read(parts)
+    def counted(prefills: list[Prefill]) -> None:
+        pieces.append(sum(len(item.tokens) for item in prefills))
+        prefill(prefills)
 
     other = make_voice(7)
-    with patch("cloner.engine.decoder.PIECE", 8), patch.object(scheduler.decoder, "_read", reading):
-        assert list(scheduler.run([make_line(other, 1)], Until(lambda: len(pieces) == 3))) == []
+    with patch("cloner.engine.decoder.PIECE_TOKENS", 8), patch.object(scheduler.decoder, "_prefill_together", counted):
+        assert list(scheduler.run([make_request(other, 1)], StopWhen(lambda: len(pieces) == 3))) == []
         assert pieces == [8, 8, 8]
-        one_spoken(scheduler, make_line(other, 1))  # its reference was read in part, and so not kept
+        one_spoken(scheduler, make_request(other, 1))  # its reference was read in part, and so not cached
         assert sum(pieces[3:]) > len(scheduler.prompts.prefix(other))
-    assert torch.equal(one_spoken(scheduler, line).codes, spoken.codes)
+    assert torch.equal(one_spoken(scheduler, request).codes, spoken.codes)
 
 
-def test_a_prompt_that_is_read_in_pieces_is_spoken_as_one_that_is_not(tiny: Path, voice: Voice) -> None:
-    line = make_line(voice)
-    whole = one_spoken(make_scheduler(tiny, 4, deterministic=True), line)
-    with patch("cloner.engine.decoder.PIECE", 7):
-        in_pieces = one_spoken(make_scheduler(tiny, 4, deterministic=True), line)
+def test_a_prompt_that_is_read_in_pieces_gives_the_same_codes(tiny: Path, voice: Voice) -> None:
+    request = make_request(voice)
+    whole = one_spoken(make_scheduler(tiny, 4, deterministic=True), request)
+    with patch("cloner.engine.decoder.PIECE_TOKENS", 7):
+        in_pieces = one_spoken(make_scheduler(tiny, 4, deterministic=True), request)
     assert torch.equal(whole.codes, in_pieces.codes)
 
 
-def test_pieces_have_all_tokens_in_their_order_and_no_more_at_once() -> None:
-    parts = [
-        (slot, 10 * slot, Tokens(torch.arange(size), torch.zeros(size, 10))) for slot, size in enumerate((5, 1, 9))
+def test_split_prefills_have_all_tokens_in_order_within_the_limit() -> None:
+    prefills = [
+        Prefill(slot, 10 * slot, Tokens(torch.arange(size), torch.zeros(size, 10)))
+        for slot, size in enumerate((5, 1, 9))
     ]
-    found = [[(slot, position, tokens.ids.tolist()) for slot, position, tokens in piece] for piece in pieces(parts, 4)]
+    found = [
+        [(prefill.slot, prefill.start, prefill.tokens.ids.tolist()) for prefill in piece]
+        for piece in split_prefills(prefills, 4)
+    ]
     assert found == [
         [(0, 0, [0, 1, 2, 3])],
         [(0, 4, [4]), (1, 10, [0]), (2, 20, [0, 1])],

@@ -1,4 +1,4 @@
-"""Where memory runs out: fewer slots, all that fits is spoken, and the slots come back."""
+"""When memory runs out: fewer slots, all segments that fit are decoded, and the slots come back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.base import NotSpoken, Voice
+from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.cache import _zeros
-from cloner.engine.scheduler import ROUNDS, Scheduler, SegmentCodes
-
-from .lines import codes_of, frames_line, make_line, make_scheduler, make_voice
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.segment import SegmentCodes
+from cloner.engine.slot_scaling import GROW_AFTER
+from tests.support.engine_requests import codes_of, fixed_request, make_request, make_scheduler, make_voice
 
 
 @pytest.fixture
@@ -26,12 +27,12 @@ def voice() -> Voice:
 
 
 def ask_for_too_much() -> None:
-    """Make the allocator say what it says where there is no memory."""
+    """Make the allocator raise its error for missing memory."""
     torch.empty(2**50)
 
 
 def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[object]:
-    """Within it, the cache cannot be larger than this part of what it is now."""
+    """Limits the cache to one `share`th of its present size within the context."""
     most = scheduler.decoder.cache.nbytes // share
 
     def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -42,103 +43,103 @@ def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[obje
     return patch("cloner.engine.cache._zeros", zeros)
 
 
-def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
+def test_when_memory_runs_out_slots_are_halved_and_all_segments_are_decoded(
     tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = make_scheduler(tiny, 4)
-    step, total = scheduler.stepper.step, scheduler.decoder.cache.total_positions
+    step, total = scheduler.step_runner.step, scheduler.decoder.cache.total_positions
 
     def scarce_step(active: int, longest: int) -> Any:
-        if active > 1 and scheduler.use.steps > 2:
+        if active > 1 and scheduler.usage.steps > 2:
             ask_for_too_much()
         return step(active, longest)
 
-    lines = [frames_line(voice, n, 3 + n) for n in range(6)]
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        codes = codes_of(scheduler, lines)
+    requests = [fixed_request(voice, n, 3 + n) for n in range(6)]
+    with patch.object(scheduler.step_runner, "step", scarce_step):
+        codes = codes_of(scheduler, requests)
     assert {n: segment.shape for n, segment in codes.items()} == {n: (10, 3 + n) for n in range(6)}
-    assert (scheduler.stepper.slots, scheduler.decoder.cache.total_positions) == (1, total // 4)
+    assert (scheduler.step_runner.slots, scheduler.decoder.cache.total_positions) == (1, total // 4)
     said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
     assert said == [
         "Out of memory with 4 slots: going on with 2",
         "Out of memory with 2 slots: going on with 1",
     ]
-    assert codes_of(scheduler, lines[:1])[0].shape == (10, 3), "and so are later chunks"
+    assert codes_of(scheduler, requests[:1])[0].shape == (10, 3), "and so are later chunks"
 
 
-def test_where_memory_runs_out_while_a_reference_is_read_all_is_spoken(tiny: Path, voice: Voice) -> None:
+def test_when_memory_runs_out_while_a_reference_is_read_all_segments_are_decoded(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
-    read, parts_read = scheduler.decoder._read, []
+    prefill, calls = scheduler.decoder._prefill_together, []
 
-    def scarce_read(parts: Any) -> None:
-        parts_read.append(parts)
-        if len(parts_read) == 2:
+    def scarce_prefill(prefills: Any) -> None:
+        calls.append(prefills)
+        if len(calls) == 2:
             ask_for_too_much()
-        read(parts)
+        prefill(prefills)
 
-    with patch.object(scheduler.decoder, "_read", scarce_read):
-        codes = codes_of(scheduler, [frames_line(voice, 0, 4), frames_line(make_voice(7), 1, 5)])
+    with patch.object(scheduler.decoder, "_prefill_together", scarce_prefill):
+        codes = codes_of(scheduler, [fixed_request(voice, 0, 4), fixed_request(make_voice(7), 1, 5)])
     assert [codes[n].shape for n in range(2)] == [(10, 4), (10, 5)]
-    assert scheduler.stepper.slots == 1
+    assert scheduler.step_runner.slots == 1
 
 
-def test_a_segment_that_is_too_much_alone_is_given_up_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
+def test_a_segment_that_does_not_fit_alone_fails_and_the_others_go_on(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 1)
-    lines = [frames_line(voice, n, 5) for n in range(3)]
-    step = scheduler.stepper.step
+    requests = [fixed_request(voice, n, 5) for n in range(3)]
+    step = scheduler.step_runner.step
 
     def scarce_step(active: int, longest: int) -> Any:
-        if scheduler._running[0] and scheduler._running[0].line.segment == 1:
+        if scheduler._running[0] and scheduler._running[0].request.segment == 1:
             ask_for_too_much()
         return step(active, longest)
 
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        answers = list(scheduler.run(lines))
-    failed = [answer for answer in answers if isinstance(answer, NotSpoken)]
-    assert [(answer.segment, answer.code) for answer in failed] == [(1, "out_of_memory")]
-    assert len(answers) == 3
+    with patch.object(scheduler.step_runner, "step", scarce_step):
+        results = list(scheduler.run(requests))
+    failed = [result for result in results if isinstance(result, SegmentFailure)]
+    assert [(result.segment, result.code) for result in failed] == [(1, "out_of_memory")]
+    assert len(results) == 3
 
 
-def test_without_any_memory_all_segments_fail_and_none_is_tried_for_ever(tiny: Path, voice: Voice) -> None:
+def test_without_any_memory_all_segments_fail_after_a_bounded_number_of_tries(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
-    with patch.object(scheduler.stepper, "step", lambda _active, _longest: ask_for_too_much()):
-        answers = list(scheduler.run([frames_line(voice, n, 5) for n in range(9)]))
-    assert sorted(answer.segment for answer in answers if isinstance(answer, NotSpoken)) == list(range(9))
-    assert {answer.code for answer in answers if isinstance(answer, NotSpoken)} == {"out_of_memory"}
+    with patch.object(scheduler.step_runner, "step", lambda _active, _longest: ask_for_too_much()):
+        results = list(scheduler.run([fixed_request(voice, n, 5) for n in range(9)]))
+    assert sorted(result.segment for result in results if isinstance(result, SegmentFailure)) == list(range(9))
+    assert {result.code for result in results if isinstance(result, SegmentFailure)} == {"out_of_memory"}
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_a_segment_that_half_the_memory_does_not_hold_is_spoken_where_the_other_half_comes_back(
+def test_a_segment_larger_than_half_the_memory_is_decoded_if_the_other_half_comes_back(
     comes_back: bool, tiny: Path, voice: Voice
 ) -> None:
     scheduler = make_scheduler(tiny, 2)
     room = scheduler.decoder.cache.total_positions
-    long = make_line(voice, 1, max_new_tokens=room * 3 // 4, min_new_tokens=2)
-    step, steps = scheduler.stepper.step, scheduler.use.steps
+    long = make_request(voice, 1, max_new_tokens=room * 3 // 4, min_new_tokens=2)
+    step, steps = scheduler.step_runner.step, scheduler.usage.steps
 
     def scarce_step(active: int, longest: int) -> Any:
-        if scheduler.use.steps == steps + 2 and scheduler.stepper.most_slots == 2:
+        if scheduler.usage.steps == steps + 2 and scheduler.step_runner.current_slots == 2:
             ask_for_too_much()
         return step(active, longest)
 
-    with patch.object(scheduler.stepper, "step", scarce_step), most_memory(scheduler, 1 if comes_back else 2):
-        answers = list(scheduler.run([frames_line(voice, 0, 5), long]))
-    assert isinstance(answers[0], SegmentCodes)
+    with patch.object(scheduler.step_runner, "step", scarce_step), most_memory(scheduler, 1 if comes_back else 2):
+        results = list(scheduler.run([fixed_request(voice, 0, 5), long]))
+    assert isinstance(results[0], SegmentCodes)
     if comes_back:
-        assert isinstance(answers[1], SegmentCodes)
+        assert isinstance(results[1], SegmentCodes)
     else:
-        assert isinstance(answers[1], NotSpoken)
-        assert answers[1].code == "out_of_memory"
+        assert isinstance(results[1], SegmentFailure)
+        assert results[1].code == "out_of_memory"
 
 
-def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tiny: Path, voice: Voice) -> None:
+def test_memory_that_ran_out_in_attention_is_released_before_half_of_it_is_allocated(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     cache, attention = scheduler.decoder.cache, functional.scaled_dot_product_attention
     storage = cache._memory.untyped_storage()._weak_ref()
     freed: list[bool] = []
 
     def scarce(*args: Any, **kwargs: Any) -> Tensor:
-        if scheduler.use.steps > 2 and not freed:
+        if scheduler.usage.steps > 2 and not freed:
             ask_for_too_much()
         return attention(*args, **kwargs)
 
@@ -150,22 +151,22 @@ def test_memory_that_ran_out_in_attention_is_free_before_half_of_it_is_taken(tin
         patch.object(functional, "scaled_dot_product_attention", scarce),
         patch("cloner.engine.cache._zeros", zeros),
     ):
-        codes = codes_of(scheduler, [frames_line(voice, n, 5) for n in range(3)])
+        codes = codes_of(scheduler, [fixed_request(voice, n, 5) for n in range(3)])
     torch.UntypedStorage._free_weak_ref(storage)  # type: ignore[no-untyped-call]
     assert freed == [True]
     assert {segment.shape for segment in codes.values()} == {(10, 5)}
 
 
 def never_fits(scheduler: Scheduler, *segments: int) -> AbstractContextManager[object]:
-    """Within it, a step in which one of these segments takes part runs out of memory."""
-    step = scheduler.stepper.step
+    """Makes every step with one of these segments run out of memory within the context."""
+    step = scheduler.step_runner.step
 
     def scarce_step(active: int, longest: int) -> Any:
-        if any(running and running.line.segment in segments for running in scheduler._running):
+        if any(running and running.request.segment in segments for running in scheduler._running):
             ask_for_too_much()
         return step(active, longest)
 
-    return patch.object(scheduler.stepper, "step", scarce_step)
+    return patch.object(scheduler.step_runner, "step", scarce_step)
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
@@ -173,19 +174,19 @@ def test_after_a_segment_that_never_fits_the_slots_come_back(
     fixed: bool, tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = make_scheduler(tiny, 4, deterministic=fixed)
-    total, room = scheduler.decoder.cache.total_positions, scheduler.prefixes.room
-    lines = [frames_line(make_voice(n % 3), n, 3) for n in range(16)]
-    before = codes_of(scheduler, lines)
+    total, room = scheduler.decoder.cache.total_positions, scheduler.prefixes.capacity_bytes
+    requests = [fixed_request(make_voice(n % 3), n, 3) for n in range(16)]
+    before = codes_of(scheduler, requests)
     with never_fits(scheduler, 2):
-        answers = list(scheduler.run(lines))
-    assert [(answer.segment, answer.code) for answer in answers if isinstance(answer, NotSpoken)] == [
+        results = list(scheduler.run(requests))
+    assert [(result.segment, result.code) for result in results if isinstance(result, SegmentFailure)] == [
         (2, "out_of_memory")
     ]
-    spoken = {answer.line.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
-    assert len(answers) == 16
+    spoken = {result.request.segment: result.codes for result in results if isinstance(result, SegmentCodes)}
+    assert len(results) == 16
     assert spoken.keys() == before.keys() - {2}
-    assert (scheduler.stepper.slots, scheduler.decoder.cache.total_positions) == (4, total)
-    assert scheduler.prefixes.room == room
+    assert (scheduler.step_runner.slots, scheduler.decoder.cache.total_positions) == (4, total)
+    assert scheduler.prefixes.capacity_bytes == room
     said = [line for line in capsys.readouterr().err.splitlines() if "emory" in line]
     assert said == [
         "Out of memory with 4 slots: going on with 2",
@@ -193,22 +194,22 @@ def test_after_a_segment_that_never_fits_the_slots_come_back(
         "There may be memory again: going on with 2 slots instead of 1",
         "There may be memory again: going on with 4 slots instead of 2",
     ]
-    after = codes_of(scheduler, lines)
+    after = codes_of(scheduler, requests)
     assert all(torch.equal(torch.as_tensor(after[n]), torch.as_tensor(before[n])) for n in before)
 
 
 def test_the_slots_of_a_chunk_that_ended_come_back_with_the_next(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
     with never_fits(scheduler, 0):
-        answers = list(scheduler.run([frames_line(voice, n, 3) for n in range(1 + ROUNDS)]))
-    assert (len(answers), scheduler.stepper.slots) == (1 + ROUNDS, 1)
-    codes_of(scheduler, [frames_line(voice, n, 3) for n in range(3)])
-    assert scheduler.stepper.slots == 2
+        results = list(scheduler.run([fixed_request(voice, n, 3) for n in range(1 + GROW_AFTER)]))
+    assert (len(results), scheduler.step_runner.slots) == (1 + GROW_AFTER, 1)
+    codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(3)])
+    assert scheduler.step_runner.slots == 2
 
 
-def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny: Path, voice: Voice) -> None:
+def test_while_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
-    step, failures = scheduler.stepper.step, 0
+    step, failures = scheduler.step_runner.step, 0
 
     def scarce_step(active: int, longest: int) -> Any:
         nonlocal failures
@@ -217,19 +218,21 @@ def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(tiny
             ask_for_too_much()
         return step(active, longest)
 
-    with patch.object(scheduler.stepper, "step", scarce_step):
-        codes = codes_of(scheduler, [frames_line(voice, n, 2) for n in range(60)])
+    with patch.object(scheduler.step_runner, "step", scarce_step):
+        codes = codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(60)])
     assert len(codes) == 60
     # At the start, then after 8, 16 and 32 segments.
     assert failures == 4
 
 
-def test_where_there_is_no_memory_for_more_slots_those_that_are_there_go_on(
+def test_without_memory_for_more_slots_the_current_number_goes_on(
     tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scheduler = make_scheduler(tiny, 4)
     with never_fits(scheduler, 0), most_memory(scheduler, 2):
-        answers = list(scheduler.run([frames_line(voice, n, 3) for n in range(30)]))
-    assert sorted(answer.line.segment for answer in answers if isinstance(answer, SegmentCodes)) == list(range(1, 30))
-    assert scheduler.stepper.slots == 2
+        results = list(scheduler.run([fixed_request(voice, n, 3) for n in range(30)]))
+    assert sorted(result.request.segment for result in results if isinstance(result, SegmentCodes)) == list(
+        range(1, 30)
+    )
+    assert scheduler.step_runner.slots == 2
     assert "There is no memory for 4 slots yet: going on with 2" in capsys.readouterr().err

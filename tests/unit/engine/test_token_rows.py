@@ -6,8 +6,7 @@ from cloner.batch import Generation
 from cloner.engine.kernels.layout import CODES, DRAWS, GROUP_ROWS, IDLE, OWNER, POSITION, TEMPERATURE, TOKEN
 from cloner.engine.prompt import Tokens
 from cloner.engine.token_rows import PromptPiece, SlotStart, TokenRows, grouped
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 
 def tokens(count: int, first: int = 0) -> Tokens:

@@ -13,63 +13,63 @@ import pytest
 import torch
 from loguru import logger
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish, fish_inference
-from cloner.engine.base import FRAME_SAMPLES, Line, NotSpoken, Spoken, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
-
-from .lines import CPU, Until, make_line, make_voice
+from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests
 
 
-def spoken(engine: UpstreamEngine, one: Line) -> Spoken:
-    (answer,) = engine.speak([one])
-    assert isinstance(answer, Spoken), answer
-    return answer
+def spoken(engine: UpstreamEngine, one: SpeechRequest) -> SegmentAudio:
+    (result,) = engine.speak([one])
+    assert isinstance(result, SegmentAudio), result
+    return result
 
 
-def not_spoken(engine: UpstreamEngine, one: Line) -> NotSpoken:
-    (answer,) = engine.speak([one])
-    assert isinstance(answer, NotSpoken), answer
-    return answer
+def not_spoken(engine: UpstreamEngine, one: SpeechRequest) -> SegmentFailure:
+    (result,) = engine.speak([one])
+    assert isinstance(result, SegmentFailure), result
+    return result
 
 
 @contextmanager
 def changed(weight: torch.Tensor, value: float) -> Iterator[None]:
-    """Within it, `weight` is filled with `value`."""
+    """Fills `weight` with `value` within the context."""
     kept = weight.clone()
     weight.fill_(value)
     yield
     weight.copy_(kept)
 
 
-def test_half_a_second_is_heard_without_clipping(engine: UpstreamEngine, voice: Voice) -> None:
-    answer = spoken(engine, make_line(voice, segment=7))
-    assert answer.segment == 7
-    assert answer.audio.dtype == np.float32
-    assert answer.audio.shape == (answer.frames * FRAME_SAMPLES,)
-    assert answer.audio.size >= 0.5 * 44_100
-    assert 10 ** (-30 / 20) < np.sqrt(np.mean(answer.audio**2)) < 10 ** (-10 / 20)
-    assert np.abs(answer.audio).max() < 0.99
+def test_half_a_second_is_audible_without_clipping(engine: UpstreamEngine, voice: Voice) -> None:
+    result = spoken(engine, make_request(voice, segment=7))
+    assert result.segment == 7
+    assert result.audio.dtype == np.float32
+    assert result.audio.shape == (result.frames * FRAME_SAMPLES,)
+    assert result.audio.size >= 0.5 * 44_100
+    assert 10 ** (-30 / 20) < np.sqrt(np.mean(result.audio**2)) < 10 ** (-10 / 20)
+    assert np.abs(result.audio).max() < 0.99
 
 
-def test_a_segment_does_not_depend_on_what_was_spoken_before(engine: UpstreamEngine, voice: Voice) -> None:
-    first = spoken(engine, make_line(voice))
-    spoken(engine, make_line(make_voice(1, frames=50), text="Something longer than that.", seed=5))
-    assert np.array_equal(spoken(engine, make_line(voice, segment=1)).audio, first.audio)
+def test_a_segment_does_not_depend_on_segments_before_it(engine: UpstreamEngine, voice: Voice) -> None:
+    first = spoken(engine, make_request(voice))
+    spoken(engine, make_request(make_voice(1, frames=50), text="Something longer than that.", seed=5))
+    assert np.array_equal(spoken(engine, make_request(voice, segment=1)).audio, first.audio)
 
 
 def test_seed_text_and_voice_each_change_a_segment(engine: UpstreamEngine, voice: Voice) -> None:
     audios = [
         spoken(engine, one).audio
         for one in (
-            make_line(voice),
-            make_line(voice, seed=1),
-            make_line(voice, text="Goodbye."),
-            make_line(make_voice(1)),
-            make_line(Voice(voice.codes, "Something else.")),
+            make_request(voice),
+            make_request(voice, seed=1),
+            make_request(voice, text="Goodbye."),
+            make_request(make_voice(1)),
+            make_request(Voice(voice.codes, "Something else.")),
         )
     ]
     assert len({audio.tobytes() for audio in audios}) == len(audios)
@@ -96,23 +96,25 @@ def test_codes_are_those_of_upstream(engine: UpstreamEngine, tiny: Path, voice: 
     assert 1 < frames < 299, "the segment should end by itself"
     with torch.inference_mode():
         audio, _ = codec.decode(codes[None].long(), torch.tensor([frames]))
-    answer = spoken(engine, make_line(voice, seed=3, max_new_tokens=300, min_new_tokens=0))
-    assert np.array_equal(answer.audio, audio[0, 0].numpy())
-    assert not answer.truncated
+    result = spoken(engine, make_request(voice, seed=3, max_new_tokens=300, min_new_tokens=0))
+    assert np.array_equal(result.audio, audio[0, 0].numpy())
+    assert not result.truncated
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_a_segment_has_at_most_and_at_least_so_many_frames(engine: UpstreamEngine, voice: Voice, frames: int) -> None:
+def test_a_segment_has_at_least_the_minimum_and_at_most_the_maximum_of_frames(
+    engine: UpstreamEngine, voice: Voice, frames: int
+) -> None:
     head = engine._model.embeddings.weight
     end = fish.end_token(engine._model)
-    with changed(head[end, 0], 1e6):  # the end comes as soon as it may
-        ended = spoken(engine, make_line(voice, min_new_tokens=frames))
+    with changed(head[end, 0], 1e6):  # the end comes as soon as it is allowed
+        ended = spoken(engine, make_request(voice, min_new_tokens=frames))
         assert (ended.frames, ended.truncated) == (frames, False)
-        # Its end may stand right behind its greatest number of frames.
-        whole = spoken(engine, make_line(voice, min_new_tokens=frames, max_new_tokens=frames))
+        # Its end may come right after its maximum number of frames.
+        whole = spoken(engine, make_request(voice, min_new_tokens=frames, max_new_tokens=frames))
         assert (whole.frames, whole.truncated) == (frames, False)
     with changed(head[end, 0], -1e6):  # it never comes
-        cut = spoken(engine, make_line(voice, max_new_tokens=frames, min_new_tokens=0))
+        cut = spoken(engine, make_request(voice, max_new_tokens=frames, min_new_tokens=0))
         assert (cut.frames, cut.truncated) == (frames, True)
 
 
@@ -123,7 +125,7 @@ def test_a_segment_does_not_begin_with_its_end(
     decode = MagicMock(wraps=engine._decode)
     monkeypatch.setattr(engine, "_decode", decode)
     with changed(engine._model.embeddings.weight[fish.end_token(engine._model)], sign * 1e3):
-        spoken(engine, make_line(voice, min_new_tokens=0))
+        spoken(engine, make_request(voice, min_new_tokens=0))
     (codes,) = decode.call_args.args
     assert codes[0, 0] != 0, "upstream writes an end token as code 0"
 
@@ -132,46 +134,46 @@ def test_segments_are_never_longer_than_the_codec_takes(
     engine: UpstreamEngine, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_max_frames", 5)
-    assert spoken(engine, make_line(voice)).frames == 5
+    assert spoken(engine, make_request(voice)).frames == 5
 
 
-def test_lines_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
+def test_requests_are_drawn_one_by_one(engine: UpstreamEngine, voice: Voice) -> None:
     drawn = []
 
-    def lines() -> Iterator[Line]:
+    def requests() -> Iterator[SpeechRequest]:
         for segment in range(2):
             drawn.append(segment)
-            yield make_line(voice, segment, max_new_tokens=1)
+            yield make_request(voice, segment, max_new_tokens=1)
 
-    answers = engine.speak(lines())
-    assert next(answers).segment == 0
+    results = engine.speak(requests())
+    assert next(results).segment == 0
     assert drawn == [0]
-    assert [answer.segment for answer in answers] == [1]
+    assert [result.segment for result in results] == [1]
 
 
 def test_a_segment_is_dropped_within_a_step_when_it_is_stopped(engine: UpstreamEngine, voice: Voice) -> None:
     begin = engine.steps
-    watch = Until(lambda: engine.steps >= begin + 5)
-    assert list(engine.speak([make_line(voice, n, max_new_tokens=12) for n in range(2)], watch)) == []
-    assert (watch.hand, engine.steps) == ([0], begin + 5)
-    assert spoken(engine, make_line(voice)).frames == 12
+    observer = StopWhen(lambda: engine.steps >= begin + 5)
+    assert list(engine.speak([make_request(voice, n, max_new_tokens=12) for n in range(2)], observer)) == []
+    assert (observer.started_segments, engine.steps) == ([0], begin + 5)
+    assert spoken(engine, make_request(voice)).frames == 12
 
 
 def test_kv_caches_are_made_at_load_and_kept_from_segment_to_segment(tiny: Path, voice: Voice) -> None:
     engine = UpstreamEngine(tiny, CPU, torch.float32)
     engine.load(lambda _line: None)
     caches = [layer.attention.kv_cache for layer in engine._model.layers]
-    spoken(engine, make_line(make_voice(1, frames=100), max_new_tokens=1))
+    spoken(engine, make_request(make_voice(1, frames=100), max_new_tokens=1))
     assert [layer.attention.kv_cache for layer in engine._model.layers] == caches
     assert [cache.k_cache.shape for cache in caches] == [(1, 2, 4096, 16)] * 2
 
 
-def test_nothing_but_the_models_is_said(
+def test_generating_logs_and_prints_nothing(
     engine: UpstreamEngine, voice: Voice, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logged: list[str] = []
     sink = logger.add(logged.append)
-    spoken(engine, make_line(voice))
+    spoken(engine, make_request(voice))
     logger.remove(sink)
     assert logged == []
     assert capfd.readouterr() == ("", "")
@@ -182,36 +184,34 @@ def test_nothing_but_the_models_is_said(
     [np.zeros((9, 4)), np.zeros((10, 0)), np.full((10, 4), 1024), np.full((10, 4), -1)],
     ids=["nine codebooks", "no frames", "too high", "negative"],
 )
-def test_unusable_codes_fail_their_line_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
-    bad = make_line(Voice(codes.astype(np.int32), "reference"), segment=0)
-    answers = list(engine.speak([bad, make_line(voice, segment=1, max_new_tokens=1)]))
-    assert isinstance(answers[0], NotSpoken)
-    assert (answers[0].segment, answers[0].code) == (0, "bad_reference")
-    assert isinstance(answers[1], Spoken)
+def test_unusable_codes_fail_their_request_alone(engine: UpstreamEngine, voice: Voice, codes: Any) -> None:
+    bad = make_request(Voice(codes.astype(np.int32), "reference"), segment=0)
+    results = list(engine.speak([bad, make_request(voice, segment=1, max_new_tokens=1)]))
+    assert isinstance(results[0], SegmentFailure)
+    assert (results[0].segment, results[0].code) == (0, "bad_reference")
+    assert isinstance(results[1], SegmentAudio)
 
 
-def test_a_prompt_that_does_not_fit_fails_its_line_alone(engine: UpstreamEngine, voice: Voice) -> None:
-    answer = not_spoken(engine, make_line(make_voice(0, frames=2100)))
-    assert answer.code == "prompt_too_long"
-    assert "> 2048" in answer.message
-    spoken(engine, make_line(voice, max_new_tokens=1))
+def test_a_prompt_that_does_not_fit_fails_its_request_alone(engine: UpstreamEngine, voice: Voice) -> None:
+    result = not_spoken(engine, make_request(make_voice(0, frames=2100)))
+    assert result.code == "prompt_too_long"
+    assert "> 2048" in result.message
+    spoken(engine, make_request(voice, max_new_tokens=1))
 
 
-def test_a_model_that_computes_no_numbers_fails_its_line_and_spoils_no_other(
-    engine: UpstreamEngine, voice: Voice
-) -> None:
-    before = spoken(engine, make_line(voice))
+def test_a_model_that_computes_nan_fails_its_request_and_no_other(engine: UpstreamEngine, voice: Voice) -> None:
+    before = spoken(engine, make_request(voice))
     with changed(engine._model.layers[0].attention_norm.weight, torch.nan):
-        answer = not_spoken(engine, make_line(make_voice(1, frames=50)))
-    assert answer.code == "generation_failed"
-    assert "the model's output is not a number" in answer.message
-    assert np.array_equal(spoken(engine, make_line(voice)).audio, before.audio)
+        result = not_spoken(engine, make_request(make_voice(1, frames=50)))
+    assert result.code == "generation_failed"
+    assert "the model's output is not a number" in result.message
+    assert np.array_equal(spoken(engine, make_request(voice)).audio, before.audio)
 
 
-def test_a_codec_that_computes_no_numbers_fails_its_line(engine: UpstreamEngine, voice: Voice) -> None:
+def test_a_codec_that_computes_nan_fails_its_request(engine: UpstreamEngine, voice: Voice) -> None:
     with changed(engine._codec.decoder.model[0].conv.bias, torch.nan):
-        answer = not_spoken(engine, make_line(voice, max_new_tokens=1))
-    assert "the codec's output is not a number" in answer.message
+        result = not_spoken(engine, make_request(voice, max_new_tokens=1))
+    assert "the codec's output is not a number" in result.message
 
 
 def test_a_gpu_without_memory_for_a_segment_fails_it_alone(
@@ -222,8 +222,8 @@ def test_a_gpu_without_memory_for_a_segment_fails_it_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(fish_inference, "generate_long", generate_long)
-        assert not_spoken(engine, make_line(voice)).code == "out_of_memory"
-    spoken(engine, make_line(voice, max_new_tokens=1))
+        assert not_spoken(engine, make_request(voice)).code == "out_of_memory"
+    spoken(engine, make_request(voice, max_new_tokens=1))
 
 
 def test_a_gpu_without_memory_for_a_recording_refuses_it(
@@ -247,7 +247,7 @@ def test_recordings_become_codes_of_the_codec(engine: UpstreamEngine) -> None:
     assert len(np.unique(codes[0])) > 10
     assert short.shape == (10, 1)
     assert np.array_equal(engine.encode([noise])[0], codes)
-    spoken(engine, make_line(Voice(codes, "Noise."), max_new_tokens=1))
+    spoken(engine, make_request(Voice(codes, "Noise."), max_new_tokens=1))
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_unusable_recordings_are_refused(engine: UpstreamEngine, recording: Any,
         engine.encode([recording])
 
 
-def test_a_missing_checkpoint_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
         UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(said.append)
     assert said == []
 
 
-def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to(*_args: Any, **_options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -280,10 +280,10 @@ def test_a_gpu_without_room_for_the_models_says_so(tiny: Path, monkeypatch: pyte
         UpstreamEngine(tiny, CPU, torch.float32).load(lambda _line: None)
 
 
-def test_closing_lets_the_models_go(tiny: Path, voice: Voice) -> None:
+def test_closing_releases_the_models(tiny: Path, voice: Voice) -> None:
     engine = UpstreamEngine(tiny, CPU, torch.float32)
     engine.load(lambda _line: None)
-    spoken(engine, make_line(voice, max_new_tokens=1))
+    spoken(engine, make_request(voice, max_new_tokens=1))
     models = weakref.ref(engine._model), weakref.ref(engine._codec)
     engine.close()
     gc.collect()

@@ -7,18 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES
 from cloner.engine.waveform import Waveform
-
-from .lines import CPU
+from tests.support.engine_requests import CPU
 
 COLUMNS = 23
 
 
 @pytest.fixture
 def codec(tiny: Path) -> fish.Codec:
-    """With upstream's own activations, and for one test alone: some change its weights."""
+    """The decoder with upstream's own activations. Made for each test, since some change its weights."""
     codec = fish.load_codec(tiny, CPU, fish.CodecPart.DECODER)
     for module in codec.modules():
         module.__dict__.pop("forward", None)
@@ -36,18 +35,18 @@ def alphas(codec: fish.Codec) -> list[Tensor]:
 
 @torch.inference_mode()
 def difference(codec: fish.Codec, columns: int, rows: int = 1) -> float:
-    """The largest between our samples and upstream's."""
+    """The largest absolute difference between our samples and upstream's."""
     latents = some_latents(codec, rows)
     theirs = codec.decoder(latents)[:, 0]
     ours = Waveform(codec.decoder)(latents, columns)
     assert ours.shape == theirs.shape
-    assert theirs.abs().max() > 0.1, "there should be something to hear"
+    assert theirs.abs().max() > 0.1, "the audio should not be silent"
     return float((ours - theirs).abs().max())
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 7, 22, COLUMNS, 100])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_pieces_of_any_size_sound_like_upstreams_whole(columns: int, rows: int, codec: fish.Codec) -> None:
+def test_pieces_of_any_size_equal_upstreams_whole(columns: int, rows: int, codec: fish.Codec) -> None:
     with torch.inference_mode():
         for number, alpha in enumerate(alphas(codec)):
             random = torch.Generator().manual_seed(number)
@@ -56,14 +55,14 @@ def test_pieces_of_any_size_sound_like_upstreams_whole(columns: int, rows: int, 
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-8, -0.5, 5.0])
-def test_activations_of_any_period_sound_like_upstreams(alpha: float, codec: fish.Codec) -> None:
+def test_activations_of_any_period_equal_upstreams(alpha: float, codec: fish.Codec) -> None:
     with torch.inference_mode():
         for each in alphas(codec):
             each[:, ::2] = alpha
     assert difference(codec, 7) < 1e-5
 
 
-def test_one_waveform_speaks_twice_without_remembering(codec: fish.Codec) -> None:
+def test_a_waveform_keeps_no_state_between_calls(codec: fish.Codec) -> None:
     waveform = Waveform(codec.decoder)
     first, other = some_latents(codec, 1, 9), some_latents(codec, 1, 14)
     with torch.inference_mode():
@@ -72,7 +71,7 @@ def test_one_waveform_speaks_twice_without_remembering(codec: fish.Codec) -> Non
         assert torch.equal(before, waveform(first, 4))
 
 
-def test_a_piece_is_all_that_is_in_memory_at_once(codec: fish.Codec) -> None:
+def test_only_one_piece_is_in_memory_at_once(codec: fish.Codec) -> None:
     waveform = Waveform(codec.decoder)
     seen: list[int] = []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from tests.unit.launcher.scene import Scene
+from tests.support.launcher_scene import Scene
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 
-from cloner.fleet import Registry, WorkerInfo, WorkerState
-from cloner.queues import Names
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
 from launcher.__main__ import main
 from launcher.cpu import Cpu
@@ -38,7 +38,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
-    """Have `up` start a script in place of each worker, and one that does nothing in place of the collector."""
+    """Have `up` start a script for each worker, and one that does nothing as the collector."""
     supervisor = functools.partial(
         Supervisor,
         worker_command=[sys.executable, "-c", worker],
@@ -47,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
     monkeypatch.setattr(cli, "Supervisor", supervisor)
 
 
-def test_plan_says_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_prints_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FISH_MODEL_MEMORY_GB", "8.0")
     status, out, err = launcher("plan", "--gpu", "NVIDIA GeForce RTX 4090:24", "--speakers", "6")
 
@@ -130,12 +130,12 @@ def test_redis_that_does_not_answer_is_a_sentence_without_the_password(
 
 
 @pytest.mark.usefixtures("redis")
-def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
+def test_up_logs_its_plan_starts_the_workers_and_stops_on_sigterm(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
-    tell_engine = "import os; print(os.environ['CLONER_ENGINE'])\n" + STOP_THE_LAUNCHER
-    stand_in(monkeypatch, worker=tell_engine)
+    print_engine = "import os; print(os.environ['CLONER_ENGINE'])\n" + STOP_THE_LAUNCHER
+    stand_in(monkeypatch, worker=print_engine)
 
     status, out, err = launcher("up", "--workers", "1", "--speakers", "6", "--engine", "fake")
 
@@ -150,7 +150,7 @@ def test_up_says_its_plan_starts_the_workers_and_stops_on_sigterm(
         "[Main] Launching 1 workers...",
         "[Main] Launching Worker 0 on CPU",
     ]
-    # The signal may overtake the lines.
+    # The signal may arrive before the lines.
     assert sorted(lines[7:]) == [
         "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
         "[Worker 0] fake",
@@ -195,7 +195,7 @@ def test_status_lists_the_workers_of_this_box_alone(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("CLONER_BOX", "here")
-    registry = Registry(redis, Names("main"), alive_s=30)
+    registry = Registry(redis, RedisKeys("main"), alive_s=30)
     for box, index in (("here", 1), ("here", 0), ("there", 0)):
         name = f"GPU-5fd4f087.{index}@{box}"
         registry.register(
@@ -217,7 +217,7 @@ def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("CLONER_BOX", "here")
-    registry = Registry(redis, Names("main"), alive_s=30)
+    registry = Registry(redis, RedisKeys("main"), alive_s=30)
     names = ["cpu.0@here", "cpu.1@here"]  # a box of two cores
     for index, name in enumerate(names):
         state = (WorkerState.BUSY, WorkerState.LOADING)[index]
@@ -230,7 +230,7 @@ def test_status_is_ready_once_each_worker_that_up_would_start_has_loaded(
     assert (status, err) == (0, "")
     assert "cpu.1@here" in out
 
-    redis.zadd(Names("main").workers, {"cpu.0@here": 0})  # silent for long
+    redis.zadd(RedisKeys("main").workers, {"cpu.0@here": 0})  # its last heartbeat was long ago
     assert launcher("status", "--ready")[::2] == (1, "Not ready: cpu.0@here\n")
 
 
@@ -239,7 +239,7 @@ def test_status_on_a_terminal_is_a_table(
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    Registry(redis, Names("main"), alive_s=30).register(
+    Registry(redis, RedisKeys("main"), alive_s=30).register(
         WorkerInfo("cpu.0@box", "box", 0, "q", "cpu", "", "fake", "mini", 1)
     )
 

@@ -35,14 +35,14 @@ def test_without_limits_it_is_the_machine_and_the_affinity(tmp_path: Path) -> No
     assert find_cpu(tmp_path / "none", tmp_path / "none") == Cpu(8, 64 * GB)
 
 
-def test_limits_of_version_2_hold(tmp_path: Path) -> None:
+def test_limits_of_cgroup_version_2_apply(tmp_path: Path) -> None:
     write(tmp_path / "cgroup/cpu.max", "200000 100000")
     write(tmp_path / "cgroup/memory.max", str(16 * GB))
 
     assert found(tmp_path, "0::/") == Cpu(2, 16 * GB)
 
 
-def test_limits_of_version_1_hold(tmp_path: Path) -> None:
+def test_limits_of_cgroup_version_1_apply(tmp_path: Path) -> None:
     write(tmp_path / "cgroup/cpu/docker/abc/cpu.cfs_quota_us", "300000")
     write(tmp_path / "cgroup/cpu/docker/abc/cpu.cfs_period_us", "100000")
     write(tmp_path / "cgroup/memory/docker/abc/memory.limit_in_bytes", str(8 * GB))
@@ -50,7 +50,7 @@ def test_limits_of_version_1_hold(tmp_path: Path) -> None:
     assert found(tmp_path, "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n1:pids:/") == Cpu(3, 8 * GB)
 
 
-def test_no_limit_is_no_limit(tmp_path: Path) -> None:
+def test_groups_without_limits_leave_the_machine_as_it_is(tmp_path: Path) -> None:
     write(tmp_path / "cgroup/cpu.max", "max 100000")
     write(tmp_path / "cgroup/memory.max", "max")
     write(tmp_path / "cgroup/cpu/cpu.cfs_quota_us", "-1")
@@ -60,7 +60,7 @@ def test_no_limit_is_no_limit(tmp_path: Path) -> None:
     assert found(tmp_path, "0::/\n2:cpu:/\n4:memory:/") == Cpu(8, 64 * GB)
 
 
-def test_the_tightest_limit_of_all_groups_above_holds(tmp_path: Path) -> None:
+def test_the_smallest_limit_of_all_parent_groups_applies(tmp_path: Path) -> None:
     write(tmp_path / "cgroup/a/memory.max", str(4 * GB))
     write(tmp_path / "cgroup/a/b/memory.max", str(6 * GB))
     write(tmp_path / "cgroup/a/b/cpu.max", "max 100000")

@@ -33,13 +33,13 @@ class Card:
     total_gb: int = 24
     free_gb: int = 23
     mig: bool | None = None
-    """None: a card that knows nothing of MIG."""
+    """None: a card without MIG."""
     instances: list[Card | None] = field(default_factory=list)
     broken: bool = False
 
 
 class FakeNvml:
-    """The few functions of `pynvml` that are used, over `Card`s; handles are the cards themselves."""
+    """The functions of `pynvml` that are used, over `Card`s; handles are the cards themselves."""
 
     NVMLError = NvmlError
     NVMLError_NotSupported = NotSupportedError
@@ -152,9 +152,7 @@ def test_without_the_driver_there_are_no_gpus(
     assert capsys.readouterr().err == ""
 
 
-def test_a_driver_that_does_not_work_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_of_the_driver_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     install(monkeypatch, init_error=NvmlError("RM has detected an NVML/RM version mismatch."))
 
     assert find_gpus({}) == []
@@ -245,7 +243,7 @@ def test_a_described_gpu_has_a_size_and_is_pinned_by_its_number() -> None:
 @pytest.mark.parametrize(
     "text", ["", "24", "RTX 4090", ":24", "RTX:", "RTX:much", "RTX:0", "RTX:-1", "RTX:inf", "RTX:nan", "RTX 4090:24564"]
 )
-def test_a_gpu_described_badly_is_an_error(text: str) -> None:
+def test_a_malformed_gpu_description_is_an_error(text: str) -> None:
     with pytest.raises(
         BadSetting, match='is not a name and a size in GB: write NAME:GB, as in "NVIDIA GeForce RTX 4090:24"'
     ):

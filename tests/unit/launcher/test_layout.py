@@ -48,13 +48,13 @@ def test_a_card_runs_what_nine_tenths_of_its_memory_hold_and_at_least_one(
 
 
 @pytest.mark.parametrize(("total_gb", "memory_gb", "workers"), [("1.9", 0.171, 10), ("2.3", 0.23, 9), ("3.3", 0.33, 9)])
-def test_exact_multiples_that_floating_point_spoils_count_whole(total_gb: str, memory_gb: float, workers: int) -> None:
+def test_exact_multiples_are_not_lost_to_floating_point(total_gb: str, memory_gb: float, workers: int) -> None:
     assert int(float(total_gb) * 0.9 / memory_gb) == workers - 1
 
     assert len(plan(described_gpu(f"A:{total_gb}", 0), memory_gb=memory_gb).specs) == workers
 
 
-def test_one_card_at_5_3_gb_gives_the_lines_that_people_grep_for() -> None:
+def test_one_card_at_5_3_gb_gives_the_fixed_log_lines() -> None:
     gpu = described_gpu("NVIDIA GeForce RTX 4090:24", 0)
 
     assert plan(gpu, memory_gb=5.3, speakers=6).lines() == [
@@ -144,7 +144,7 @@ def test_fewer_than_one_is_an_error(number: int) -> None:
         plan(card(0), speakers=number)
 
 
-def test_workers_know_their_place() -> None:
+def test_specs_name_card_number_pin_and_place() -> None:
     specs = plan(card(0), card(3)).specs
 
     assert [(spec.index, spec.card, spec.number, spec.pin, spec.gpu, spec.place) for spec in specs] == [
@@ -164,7 +164,7 @@ def test_a_described_card_is_pinned_by_number() -> None:
     ]
 
 
-def test_cpu_workers_are_told_that_there_is_no_gpu() -> None:
+def test_cpu_workers_see_no_gpu() -> None:
     [spec] = plan(workers=1).specs
 
     assert (spec.card, spec.place, spec.gpu) == ("cpu", "CPU", "")
@@ -178,7 +178,7 @@ def test_workers_keep_the_memory_they_have_freed() -> None:
 
 
 @pytest.mark.parametrize(("cores", "workers", "threads"), [(16, 4, 4), (16, 5, 3), (2, 4, 1), (2, 1, 2)])
-def test_cores_are_shared_out_as_threads(cores: int, workers: int, threads: int) -> None:
+def test_cores_are_divided_into_threads(cores: int, workers: int, threads: int) -> None:
     cpu = Cpu(cores, 64 * GB)
 
     for layout in (plan(cpu=cpu, workers=workers), plan(card(0), cpu=cpu, workers=workers)):
@@ -211,13 +211,13 @@ def test_a_fixed_number_of_workers_shares_the_memory_of_its_card() -> None:
     ]
 
 
-def test_without_a_gpu_a_fixed_number_for_gpus_says_nothing() -> None:
+def test_without_a_gpu_a_fixed_number_for_gpus_has_no_effect() -> None:
     layout = plan_layout([], Cpu(2, 24 * GB), Rule(8.0, per_gpu=1), speakers=None, workers=None)
 
     assert [spec.memory_gb for spec in layout.specs] == [8.0, 8.0]
 
 
-def test_a_card_that_others_use_is_warned_of() -> None:
+def test_a_card_that_other_processes_use_gets_a_warning() -> None:
     layout = plan(card(0, free_gb=15.5), card(1, free_gb=23.5))
 
     assert layout.warnings() == [

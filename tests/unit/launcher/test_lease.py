@@ -6,15 +6,15 @@ import pytest
 from redis import Redis
 
 from cloner.errors import BoxTaken
-from cloner.fleet import Registry
-from cloner.queues import Names
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry
 from launcher.lease import Lease
 
-KEY = Names("main").box("gpu-box")
+KEY = RedisKeys("main").box_lease("gpu-box")
 
 
 class Leases:
-    """Launchers of one box, and what they say; time passes when one of them sleeps."""
+    """Launchers of one box, and their log lines; `in_sleep` is called when one of them sleeps."""
 
     def __init__(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self.redis = redis
@@ -24,7 +24,7 @@ class Leases:
         monkeypatch.setattr("time.sleep", self._sleep)
 
     def lease(self) -> Lease:
-        return Lease(Registry(self.redis, Names("main"), 30), "gpu-box", self.lines.append)
+        return Lease(Registry(self.redis, RedisKeys("main"), 30), "gpu-box", self.lines.append)
 
     def _sleep(self, _seconds: float) -> None:
         self.slept += 1
@@ -36,7 +36,7 @@ def leases(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Leases:
     return Leases(redis, monkeypatch)
 
 
-def test_a_box_is_taken_kept_and_let_go(leases: Leases) -> None:
+def test_a_box_is_taken_held_and_given_free(leases: Leases) -> None:
     first, second = leases.lease(), leases.lease()
     first.acquire()
     first.require()
@@ -48,7 +48,7 @@ def test_a_box_is_taken_kept_and_let_go(leases: Leases) -> None:
     assert (leases.slept, leases.lines) == (0, [])
 
 
-def test_another_launcher_that_lives_is_a_refusal_that_names_the_setting(leases: Leases) -> None:
+def test_a_box_of_another_live_launcher_is_refused_and_the_error_names_the_setting(leases: Leases) -> None:
     first = leases.lease()
     first.acquire()
     leases.redis.pexpire(KEY, 5000)
@@ -59,7 +59,7 @@ def test_another_launcher_that_lives_is_a_refusal_that_names_the_setting(leases:
     assert leases.slept == 1
 
 
-def test_one_that_is_dead_is_waited_for_until_its_lease_has_lapsed(leases: Leases) -> None:
+def test_a_dead_launchers_lease_is_waited_for_until_it_expires(leases: Leases) -> None:
     leases.lease().acquire()
     leases.redis.pexpire(KEY, 60_000)
     leases.in_sleep = lambda: leases.redis.delete(KEY) if leases.slept == 5 else None
@@ -69,13 +69,13 @@ def test_one_that_is_dead_is_waited_for_until_its_lease_has_lapsed(leases: Lease
     assert "waiting whether it lives" in leases.lines[0]
 
 
-def test_a_servers_clock_that_is_put_back_is_no_sign_of_life_and_makes_nobody_wait(leases: Leases) -> None:
+def test_a_servers_clock_that_is_put_back_is_no_renewal_and_makes_no_wait_longer(leases: Leases) -> None:
     leases.lease().acquire()
 
     def put_back() -> None:
         leases.redis.pexpire(KEY, 3_600_000 if leases.slept == 1 else 0)
 
-    # The same moment, of which the server's clock says that it is an hour off.
+    # The same moment, before and after the server's clock is put back by an hour.
     times = iter([(10_000, 0), (6_410, 0)])
     leases.redis.set_response_callback("TIME", lambda _: next(times))
     leases.in_sleep = put_back
@@ -84,7 +84,7 @@ def test_a_servers_clock_that_is_put_back_is_no_sign_of_life_and_makes_nobody_wa
     assert leases.slept == 2
 
 
-def test_what_redis_has_forgotten_is_taken_again_unless_another_was_faster(leases: Leases) -> None:
+def test_a_lease_that_redis_has_lost_is_taken_again_unless_another_launcher_has_it(leases: Leases) -> None:
     first, second = leases.lease(), leases.lease()
     first.acquire()
     leases.redis.delete(KEY)

@@ -9,10 +9,10 @@ from queue import SimpleQueue
 
 import pytest
 
-from launcher.process import LONGEST_LINE, Child, Ended, Event, Line
+from launcher.process import LONGEST_LINE, Child, Ended, Line, ProcessEvent
 
-# Opens the FIFO (which waits for the test to open it), forks, and leaves the child holding it: the FIFO ends
-# when the grandchild does.
+# Opens the FIFO (which waits for the test to open it), and forks a child that keeps it open: the FIFO ends when that
+# grandchild does.
 LEAVE_A_GRANDCHILD = """
 import os, signal, sys
 fifo = os.open(sys.argv[1], os.O_WRONLY)
@@ -22,7 +22,7 @@ if os.fork() == 0:
 
 
 @pytest.fixture
-def events() -> SimpleQueue[Event]:
+def events() -> SimpleQueue[ProcessEvent]:
     return SimpleQueue()
 
 
@@ -33,12 +33,12 @@ def fifo(tmp_path: Path) -> Path:
     return path
 
 
-def start(events: SimpleQueue[Event], script: str, *arguments: str | Path) -> Child:
+def start(events: SimpleQueue[ProcessEvent], script: str, *arguments: str | Path) -> Child:
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return Child("Worker 0", command, dict(os.environ), events)
 
 
-def run(events: SimpleQueue[Event], script: str) -> tuple[list[str], int]:
+def run(events: SimpleQueue[ProcessEvent], script: str) -> tuple[list[str], int]:
     """Lines and exit status of a script."""
     start(events, script)
     lines: list[str] = []
@@ -50,13 +50,13 @@ def run(events: SimpleQueue[Event], script: str) -> tuple[list[str], int]:
                 return lines, status
 
 
-def test_lines_of_both_streams_come_in_order_and_before_the_end(events: SimpleQueue[Event]) -> None:
+def test_lines_of_both_streams_come_in_order_and_before_the_end(events: SimpleQueue[ProcessEvent]) -> None:
     script = "import sys; print('one'); print('two', file=sys.stderr); print('✅ three'); sys.exit(3)"
 
     assert run(events, script) == (["one", "two", "✅ three"], 3)
 
 
-def test_the_last_line_is_remembered_even_without_its_newline(events: SimpleQueue[Event]) -> None:
+def test_the_last_line_is_remembered_even_without_its_newline(events: SimpleQueue[ProcessEvent]) -> None:
     child = start(events, "print('one'); print('why', end='')")
 
     while not isinstance(events.get(timeout=60), Ended):
@@ -64,29 +64,29 @@ def test_the_last_line_is_remembered_even_without_its_newline(events: SimpleQueu
     assert child.last_line == "why"
 
 
-def test_bytes_that_are_not_utf_8_are_replaced(events: SimpleQueue[Event]) -> None:
+def test_bytes_that_are_not_utf_8_are_replaced(events: SimpleQueue[ProcessEvent]) -> None:
     assert run(events, r"import sys; sys.stdout.buffer.write(b'a\xffb\n')") == (["a\ufffdb"], 0)
 
 
-def test_a_very_long_line_is_cut_and_the_next_is_whole(events: SimpleQueue[Event]) -> None:
+def test_a_very_long_line_is_cut_and_the_next_is_whole(events: SimpleQueue[ProcessEvent]) -> None:
     lines, _ = run(events, f"print('x' * {3 * LONGEST_LINE}); print('next')")
 
     assert lines == ["x" * LONGEST_LINE + " ... (cut)", "next"]
 
 
-def test_of_a_progress_bar_the_last_state_counts(events: SimpleQueue[Event]) -> None:
+def test_of_a_progress_bar_the_last_state_is_passed_on(events: SimpleQueue[ProcessEvent]) -> None:
     lines, _ = run(events, r"print('10%\r50%\r100%'); print('done\r')")
 
     assert lines == ["100%", "done"]
 
 
-def test_a_child_reads_nothing_and_has_a_session_of_its_own(events: SimpleQueue[Event]) -> None:
+def test_a_child_reads_nothing_and_has_a_session_of_its_own(events: SimpleQueue[ProcessEvent]) -> None:
     lines, _ = run(events, "import os, sys; print(os.getsid(0) == os.getpid()); print(repr(sys.stdin.read()))")
 
     assert lines == ["True", "''"]
 
 
-def test_stop_asks_and_kill_does_not(events: SimpleQueue[Event]) -> None:
+def test_stop_sends_sigterm_and_kill_sends_sigkill(events: SimpleQueue[ProcessEvent]) -> None:
     child = start(
         events,
         "import signal; signal.signal(signal.SIGTERM, lambda *_: print('not yet')); print('up')\n"
@@ -101,7 +101,7 @@ def test_stop_asks_and_kill_does_not(events: SimpleQueue[Event]) -> None:
     child.kill()
 
 
-def test_what_a_child_leaves_behind_is_killed_when_it_ends(events: SimpleQueue[Event], fifo: Path) -> None:
+def test_a_childs_own_children_are_killed_when_it_ends(events: SimpleQueue[ProcessEvent], fifo: Path) -> None:
     child = start(events, LEAVE_A_GRANDCHILD, fifo)
 
     with fifo.open() as held_by_the_grandchild:
@@ -111,7 +111,7 @@ def test_what_a_child_leaves_behind_is_killed_when_it_ends(events: SimpleQueue[E
 
 def test_a_child_that_calls_die_with_parent_does_not_outlive_a_killed_launcher(fifo: Path) -> None:
     child = (
-        "import signal, sys; from cloner.orphan import die_with_parent; die_with_parent()\n"
+        "import signal, sys; from cloner.process import die_with_parent; die_with_parent()\n"
         "fifo = open(sys.argv[1], 'w'); fifo.write('alive'); fifo.flush(); signal.pause()"
     )
     launcher = (
@@ -134,7 +134,7 @@ def test_a_child_that_calls_die_with_parent_does_not_outlive_a_killed_launcher(f
         (-40, "was killed by signal 40"),
     ],
 )
-def test_an_end_is_told_in_words(events: SimpleQueue[Event], status: int, how: str) -> None:
+def test_an_end_is_described(events: SimpleQueue[ProcessEvent], status: int, how: str) -> None:
     child = start(events, "")
 
     assert Ended(child, status).how == how

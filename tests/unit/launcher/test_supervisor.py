@@ -7,11 +7,11 @@ import re
 import psutil
 import pytest
 
-from cloner.fleet import WorkerState
+from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB, described_gpu
 from launcher.layout import Rule, plan_layout
-from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
 
 
 def test_all_workers_are_registered_as_loading_before_any_is_started(scene: Scene) -> None:
@@ -24,13 +24,13 @@ def test_all_workers_are_registered_as_loading_before_any_is_started(scene: Scen
 
     assert seen == [["cpu.0@box1", "cpu.1@box1"]]
     assert [(w.box, w.index, w.queue, w.device, w.gpu) for w in workers] == [
-        ("box1", 0, "cloner.main.v1.box1.cpu.0", "cpu", ""),
-        ("box1", 1, "cloner.main.v1.box1.cpu.1", "cpu", ""),
+        ("box1", 0, "cloner.main.v2.box1.cpu.0", "cpu", ""),
+        ("box1", 1, "cloner.main.v2.box1.cpu.1", "cpu", ""),
     ]
     assert {(w.state, w.engine, w.checkpoint, w.slots) for w in workers} == {(WorkerState.LOADING, "fake", "mini", 3)}
 
 
-def test_a_batch_can_be_dealt_between_registering_and_starting(scene: Scene) -> None:
+def test_a_batch_can_be_assigned_between_registering_and_starting(scene: Scene) -> None:
     with scene.supervisor() as supervisor:
         workers = supervisor.register()
         scene.registry.update(workers[1].name, assigned_texts=16)
@@ -78,9 +78,9 @@ def test_children_get_their_pin_their_threads_and_the_overrides(scene: Scene, mo
     scene.environment = {"CLONER_ENGINE": "fake"}
     scene.layout = plan_layout([described_gpu("A:24", 0), described_gpu("B:24", 1)], Cpu(6, GB), Rule(8.0), 2, None)
     names = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "CLONER_WORKER_INDEX", "CLONER_ENGINE", "CLONER_INHERITED"
-    tell = f"import os; print('env', *(os.environ.get(name) or '-' for name in {names}))\n" + UP
+    print_env = f"import os; print('env', *(os.environ.get(name) or '-' for name in {names}))\n" + UP
 
-    with scene.supervisor(worker=tell, collector=tell) as supervisor:
+    with scene.supervisor(worker=print_env, collector=print_env) as supervisor:
         supervisor.start()
         supervisor.run(until=lambda: len(scene.said("env")) == 3)
 
@@ -91,7 +91,7 @@ def test_children_get_their_pin_their_threads_and_the_overrides(scene: Scene, mo
     assert re.fullmatch(r"\[Collector\] env - \S+ - fake yes", scene.said(r"\[Collector\] env")[0])
 
 
-def test_a_worker_that_loads_for_long_does_not_expire_and_a_loaded_one_beats_for_itself(scene: Scene) -> None:
+def test_a_worker_that_loads_for_long_does_not_expire_and_a_loaded_one_sends_its_own_heartbeats(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
     seen: list[list[str]] = []
 
@@ -117,7 +117,7 @@ def test_a_dead_worker_gets_no_heartbeats(scene: Scene) -> None:
         if "starting it again in 1 s" in line:
             clock.now += 0.25
 
-    def look() -> bool:
+    def poll() -> bool:
         if scene.said("starting it again in 1 s"):
             seen.append(scene.names())
             scene.age_heartbeats(20)
@@ -129,6 +129,6 @@ def test_a_dead_worker_gets_no_heartbeats(scene: Scene) -> None:
     scene.layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=1, workers=None)
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
-        supervisor.run(until=look)
+        supervisor.run(until=poll)
 
     assert seen[-1] == []

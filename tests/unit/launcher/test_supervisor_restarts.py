@@ -1,4 +1,4 @@
-"""What a supervisor does about what ends by itself."""
+"""What a supervisor does about processes that end by themselves."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
-from cloner.fleet import WorkerState
-from cloner.overview import Watcher
-from cloner.queues import CHILD, PARENT, Names
+from cloner.monitoring.snapshot import FleetReader
+from cloner.names import CHILD, PARENT, QueueNames
+from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
-from tests.unit.launcher.scene import DIES, UP, FakeClock, Scene
+from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
 
-NAMES = Names("main")
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
 
 
-def test_what_dies_is_started_again_later_and_later(scene: Scene) -> None:
+def test_a_process_that_dies_is_restarted_after_growing_delays(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
     delays: list[int] = []
 
@@ -50,7 +54,7 @@ def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
         if "starting it again in 1 s" in line:
             clock.now += 0.75
 
-    def look() -> bool:
+    def poll() -> bool:
         launches.append(len(scene.said("Launching Worker 0")))
         if scene.said("starting it again in 1 s"):
             clock.now += 0.25
@@ -59,13 +63,13 @@ def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
     scene.on_line = nearly
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
-        supervisor.run(until=look)
+        supervisor.run(until=poll)
 
     assert launches[-2:] == [1, 2]
     assert "[Main] Worker 0 ended with exit status 1; starting it again in 1 s" in scene.lines
 
 
-def test_a_killed_worker_is_told_by_the_signals_name_and_loads_again(scene: Scene) -> None:
+def test_a_killed_worker_is_reported_with_the_signals_name_and_loads_again(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
 
     def kill_worker_0(line: str) -> None:
@@ -85,14 +89,16 @@ def test_a_killed_worker_is_told_by_the_signals_name_and_loads_again(scene: Scen
     assert state is WorkerState.LOADING
 
 
-def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> None:
+def test_a_process_without_heartbeats_is_killed_and_started_again(scene: Scene) -> None:
     scene.settings |= {"alive_s": 1.0, "heartbeat_s": 0.05}
 
     def beat_once(line: str) -> None:
         if line.startswith("[Worker 0] up"):
             scene.registry.update("cpu.0@box1", state=WorkerState.READY)
             for part in (PARENT, CHILD):
-                scene.redis.hset(NAMES.pulses, NAMES.pulse("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1")
+                scene.redis.hset(
+                    KEYS.process_heartbeats, KEYS.process_heartbeat("cpu.0@box1", part), f"{line.rpartition(' ')[2]} 1"
+                )
 
     scene.on_line = beat_once
     with scene.supervisor() as supervisor:
@@ -107,17 +113,17 @@ def test_who_shows_no_sign_of_life_is_killed_and_started_again(scene: Scene) -> 
     assert len(scene.said("killing it")) == 1
 
 
-def test_a_box_that_another_launcher_has_taken_is_left_to_it(scene: Scene) -> None:
+def test_a_box_that_another_launcher_has_taken_is_abandoned(scene: Scene) -> None:
     with scene.supervisor() as supervisor:
         supervisor.start()
-        scene.redis.set(NAMES.box("box1"), "process 1 on another x")
+        scene.redis.set(KEYS.box_lease("box1"), "process 1 on another x")
         with pytest.raises(BoxTaken, match="process 1 on another"):
             supervisor.run()
         assert len(scene.names()) == 2
 
-    # What is in Redis is the other one's by now.
+    # The keys belong to the other launcher by now.
     assert len(scene.names()) == 2
-    assert scene.redis.get(NAMES.box("box1")) == "process 1 on another x"
+    assert scene.redis.get(KEYS.box_lease("box1")) == "process 1 on another x"
 
 
 def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +139,7 @@ ONE_CANNOT = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye
 
 
 def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(scene: Scene) -> None:
-    queue, shared = NAMES.worker_queue("box1", "cpu", 1), NAMES.shared_queue()
+    queue, shared = QUEUES.worker_queue("box1", "cpu", 1), QUEUES.shared_queue()
     with scene.supervisor(worker=ONE_CANNOT) as supervisor:
         supervisor.register()
         scene.redis.lpush(queue, "1", "2", "3")
@@ -142,12 +148,12 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
         )
         supervisor.start()
         supervisor.run(until=lambda: scene.redis.llen(shared) == 3)
-        # Dealt before it was given up, and sent afterwards.
+        # Assigned before it was given up, and sent afterwards.
         scene.redis.lpush(queue, "4")
         supervisor.run(until=lambda: scene.redis.llen(shared) == 4)
         assert scene.names() == ["cpu.0@box1"]
-        # Who watches sees that it is gone, and why.
-        gone = [worker for worker in Watcher(scene.redis, NAMES, alive_s=30).workers() if worker.gone]
+        # The monitoring shows that it is gone, and why.
+        gone = [worker for worker in FleetReader(Settings(), scene.redis, MagicMock()).workers() if worker.gone]
         assert [(worker.info.name, worker.info.error) for worker in gone] == [
             ("cpu.1@box1", "cannot load its model: mini/model.pth is missing")
         ]
@@ -159,7 +165,7 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
     assert len(scene.said("Launching Worker 1")) == 1
 
 
-def test_when_no_worker_is_left_all_ends_with_the_reason(scene: Scene) -> None:
+def test_when_no_worker_is_left_the_supervisor_stops_with_the_reason(scene: Scene) -> None:
     with scene.supervisor(worker="print('bye'); raise SystemExit(78)") as supervisor:
         supervisor.register()
         for name in ("cpu.0@box1", "cpu.1@box1"):
@@ -175,7 +181,7 @@ def test_when_no_worker_is_left_all_ends_with_the_reason(scene: Scene) -> None:
     assert len(scene.said("the others take over its queue")) == 1
 
 
-def test_a_worker_that_dies_again_and_again_before_it_has_loaded_is_given_up(scene: Scene) -> None:
+def test_a_worker_that_dies_five_times_before_it_has_loaded_is_given_up(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
     dies = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': os.kill(os.getpid(), 9)\n" + UP
 
@@ -192,7 +198,7 @@ def test_a_worker_that_dies_again_and_again_before_it_has_loaded_is_given_up(sce
     assert scene.said("Worker 1 cannot load its model: it died 5 times before it had loaded; at last it was killed by")
 
 
-def test_one_that_had_loaded_between_its_deaths_is_not_given_up(scene: Scene) -> None:
+def test_a_worker_that_loads_between_its_deaths_is_not_given_up(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
 
     def load_now_and_then(line: str) -> None:
@@ -206,6 +212,11 @@ def test_one_that_had_loaded_between_its_deaths_is_not_given_up(scene: Scene) ->
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
         supervisor.run(until=lambda: len(scene.said("Launching Worker 0")) == 12)
+        # More deaths than a worker has that never loads.
+        assert len(scene.said("Worker 0 ended with exit status 1; starting it again")) >= 11
+        assert scene.names() == ["cpu.0@box1"]
+
+    assert not scene.said("cannot load its model")
 
 
 LOADS_ONCE = """
@@ -234,7 +245,9 @@ def loads_once(scene: Scene, marker: Path) -> Callable[[str], None]:
     return on_line
 
 
-def test_one_that_does_not_load_again_is_tried_some_times_and_then_given_up(scene: Scene, tmp_path: Path) -> None:
+def test_a_worker_that_does_not_load_again_is_restarted_four_times_and_then_given_up(
+    scene: Scene, tmp_path: Path
+) -> None:
     scene.on_line = loads_once(scene, tmp_path / "marker")
     with scene.supervisor(worker=LOADS_ONCE + "else:\n    " + UP.replace("\n", "\n    ")) as supervisor:
         supervisor.start()
@@ -245,7 +258,7 @@ def test_one_that_does_not_load_again_is_tried_some_times_and_then_given_up(scen
     assert scene.said("Worker 1 cannot load its model: out of memory; the others take over its queue")
 
 
-def test_one_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> None:
+def test_a_worker_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     on_line = loads_once(scene, marker)
 
@@ -261,7 +274,7 @@ def test_one_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> 
         assert len(scene.names()) == 2
 
 
-def test_one_that_breaks_whatever_it_speaks_is_given_up_at_once(scene: Scene) -> None:
+def test_a_worker_that_reports_itself_broken_is_given_up_at_once(scene: Scene) -> None:
     def work(line: str) -> None:
         if "bye" in line:
             scene.registry.count_load("cpu.1@box1")

@@ -8,11 +8,11 @@ import signal
 
 import pytest
 
-from cloner.queues import Names
-from tests.unit.launcher.scene import DEAF, UP, Scene
+from cloner.state.keys import RedisKeys
+from tests.support.launcher_scene import DEAF, UP, Scene
 
-QUEUES = Names("main").queues
-"""Stays, for there may be messages in them."""
+QUEUES = RedisKeys("main").worker_queues
+"""Stays in Redis, since messages may be left in the queues."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -33,9 +33,9 @@ def test_a_signal_stops_everything_cleanly(scene: Scene, number: signal.Signals)
 
 
 def test_lines_of_stopping_workers_are_still_passed_on(scene: Scene) -> None:
-    last_words = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit('last words'))\n" + UP
+    late_line = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit('last words'))\n" + UP
 
-    with scene.supervisor(worker=last_words) as supervisor:
+    with scene.supervisor(worker=late_line) as supervisor:
         supervisor.start()
         scene.workers_are_ready()
         supervisor.run(until=lambda: len(scene.said("up")) == 3)
@@ -43,7 +43,7 @@ def test_lines_of_stopping_workers_are_still_passed_on(scene: Scene) -> None:
     assert sorted(scene.said("last words")) == ["[Worker 0] last words", "[Worker 1] last words"]
 
 
-def test_who_does_not_stop_in_time_is_killed(scene: Scene) -> None:
+def test_a_process_that_does_not_stop_in_time_is_killed(scene: Scene) -> None:
     scene.settings["stop_s"] = 1.0
     with scene.supervisor(collector=DEAF) as supervisor:
         supervisor.start()
@@ -54,7 +54,7 @@ def test_who_does_not_stop_in_time_is_killed(scene: Scene) -> None:
     assert scene.names() == []
 
 
-def test_who_still_loads_is_not_waited_for(scene: Scene) -> None:
+def test_a_worker_that_still_loads_is_killed_at_once(scene: Scene) -> None:
     # Were it waited for, this would take an hour.
     scene.settings["stop_s"] = 3600.0
     with scene.supervisor(worker=DEAF) as supervisor:
@@ -71,7 +71,7 @@ def test_a_second_signal_kills_at_once(scene: Scene) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     scene.on_line = press_again
-    # Were the second signal not heeded, this would take an hour.
+    # Were the second signal ignored, this would take an hour.
     scene.settings["stop_s"] = 3600.0
     with scene.supervisor(worker=DEAF) as supervisor:
         supervisor.start()
@@ -89,7 +89,7 @@ def test_stopping_twice_or_before_the_start_is_no_error(scene: Scene) -> None:
     assert scene.redis.keys() == [QUEUES]
 
 
-def test_whose_work_is_done_is_killed_without_being_asked(scene: Scene) -> None:
+def test_kill_sends_no_stop_signal_first(scene: Scene) -> None:
     # Were they asked to stop, this would take an hour.
     scene.settings["stop_s"] = 3600.0
     with scene.supervisor(worker=DEAF, collector=DEAF) as supervisor:

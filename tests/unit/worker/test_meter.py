@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from redis import Redis, RedisError
 
-from cloner.counts import Count, Counts
-from cloner.results import SegmentResult
-from cloner.worker.chunkrun import ChunkRun
+from cloner.protocol.results import SegmentResult
+from cloner.state.counters import Count, Counters
+from cloner.state.keys import RedisKeys
+from cloner.worker.chunk_run import run_chunk
 from cloner.worker.runtime import Runtime
-from tests.batches import write_batch
-from tests.unit.worker.workers import Workers
+from tests.support.batches import write_batch
+from tests.support.workers import Workers
 
 
 @pytest.fixture
@@ -31,16 +32,16 @@ def runtime(workers: Workers) -> Runtime:
 
 def counted(runtime: Runtime) -> dict[Count, float]:
     runtime.meter.report(runtime.registry)
-    counts = Counts(runtime.redis, runtime.names).read()[runtime.name]
+    counts = Counters(runtime.redis, RedisKeys(runtime.settings.fleet)).read()[runtime.name]
     return {what: much for what, much in counts.items() if much}
 
 
 def test_a_chunk_is_counted_once_by_what_came_of_it(workers: Workers, runtime: Runtime, tmp_path: Path) -> None:
     (tmp_path / "out/audio/1.wav").mkdir(parents=True)  # a file cannot take its place
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
-    runtime.redis.hset(runtime.names.batch("b"), "submitted_at", runtime.redis.time()[0] - 60)
+    runtime.redis.hset(RedisKeys(runtime.settings.fleet).batch("b"), "submitted_at", runtime.redis.time()[0] - 60)
     with runtime.meter.chunk("b"):
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     counts = counted(runtime)
     assert 60 <= counts.pop(Count.QUEUED_S) < 120
     assert counts.pop(Count.FRAMES) > 50
@@ -54,7 +55,7 @@ def test_a_chunk_is_counted_once_by_what_came_of_it(workers: Workers, runtime: R
     }
     # Told is told, and what the record has is not spoken again.
     with runtime.meter.chunk("b"):
-        ChunkRun(runtime, chunk).run()
+        run_chunk(runtime, chunk)
     assert counted(runtime)[Count.SEGMENTS_GENERATED] == 2
 
 
@@ -106,7 +107,7 @@ def test_what_redis_did_not_hear_is_told_again(runtime: Runtime, monkeypatch: py
         raise RedisError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Counts, "add", away)
+        patch.setattr(Counters, "add", away)
         with pytest.raises(RedisError):
             runtime.meter.report(runtime.registry)
     assert counted(runtime) == {Count.LOADS: 1}

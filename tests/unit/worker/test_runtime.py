@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.fleet import Registry
-from tests.unit.worker.workers import Workers
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry
+from tests.support.workers import Workers
 
 
 class TestAssignmentsWhileLoading:
     @pytest.fixture
     def workers(self, redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
         workers = Workers(redis, valkey_url, tmp_path / "out")
-        registry = Registry(redis, workers.settings.names, alive_s=30)
+        registry = Registry(redis, RedisKeys(workers.settings.fleet), alive_s=30)
         registry.register(workers.infos[0])
         for batch_id, speakers, texts in [("one", 2, 16), ("two", 3, 9)]:
-            redis.hset(workers.settings.names.batch(batch_id), "state", "running")
+            redis.hset(RedisKeys(workers.settings.fleet).batch(batch_id), "state", "running")
             registry.assign(workers.infos[0].name, f"{batch_id}/0", speakers, texts)
         return workers
 
@@ -42,7 +43,7 @@ class TestAssignmentsWhileLoading:
     def test_one_whose_batch_is_over_is_not_said_and_makes_room(
         self, field: str, value: str, workers: Workers, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        workers.redis.hset(workers.settings.names.batch("one"), field, value)
+        workers.redis.hset(RedisKeys(workers.settings.fleet).batch("one"), field, value)
         runtime = workers.runtime()
         runtime.load()
         assert "Assigned" not in capsys.readouterr().err

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import FRAME_SAMPLES
 from cloner.engine.checkpoint import Preset, init_checkpoint
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
@@ -90,7 +90,7 @@ def test_segments_sound_as_upstreams_and_as_alone(batch_frames: int, upstream: f
 def test_it_sounds_like_the_decoder_of_a_cpu(small: Path) -> None:
     plain = CodecDecoder(small, CPU, 512)
     codec = made(fish.load_codec(small, CPU, fish.CodecPart.DECODER), 64)
-    assert codec.longest_frames == plain.longest_frames
+    assert codec.max_frames == plain.max_frames
     codes = [some_codes(frames) for frames in (30, 7)]
     expected, got = dict(plain.decode(codes)), dict(codec.decode(codes))
     for place in range(2):

@@ -1,0 +1,1 @@
+"""The command line, `cloner`: one module for each group of commands."""

@@ -1,0 +1,95 @@
+"""Commands for a batch on this box: `run` and `plan`; without `--out`, `plan` asks the fleet."""
+
+from __future__ import annotations
+
+import signal
+from os.path import realpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloner.cli.options import BatchFile, References, StrategyOption
+from cloner.cli.results import print_result
+from cloner.client.assignment import Strategy
+from cloner.errors import UsageError
+from cloner.settings import EngineName, Settings, load_settings
+
+if TYPE_CHECKING:
+    from cloner.batch import Batch
+
+
+def run(  # noqa: PLR0913, PLR0917 - one parameter an option
+    batch: BatchFile,
+    out: Annotated[Path | None, typer.Option(help="Output root; the batch file's folder if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers, whatever the memory allows.")] = None,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+    engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
+) -> None:
+    """Speak a batch on this box, from start to finish, and print its result as JSON. What is there is not spoken
+    again."""
+    from cloner.cli.run import run_batch
+    from cloner.console import Screen
+
+    loaded, settings = _load(batch, out or batch.parent, references, engine)
+    result = run_batch(loaded, settings, Screen(), workers=workers, strategy=strategy)
+    if isinstance(result, signal.Signals):
+        raise typer.Exit(128 + result)
+    print_result(result)
+
+
+def plan(
+    batch: BatchFile,
+    out: Annotated[Path | None, typer.Option(help="Look in this folder, as for `run`, and ask no fleet.")] = None,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+    engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
+) -> None:
+    """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
+    from cloner.client.estimate import COLUMNS
+    from cloner.console import print_rows
+
+    if out is None:
+        if engine:
+            raise UsageError("--engine goes with --out: a fleet has an engine of its own")
+        from cloner.client.client import Client
+
+        estimate = Client().plan(batch, strategy=strategy, references=references)
+    else:
+        from cloner.cli.run import plan_batch
+
+        estimate = plan_batch(*_load(batch, out, references, engine))
+    print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
+    print(estimate)
+
+
+def _load(batch: Path, out: Path, references: Path | None, engine: EngineName | None) -> tuple[Batch, Settings]:
+    """The batch in that file, and the settings of a run of it on this box."""
+    from cloner.input.batch_file import load_batch
+
+    out_dir = _output_root(out)
+    settings = load_settings()
+    loaded = load_batch(batch, settings, references=references, out_root=out_dir)
+    overrides: dict[str, object] = {"out_dir": out_dir}
+    if engine:
+        overrides["engine"] = engine
+    if loaded.checkpoint_dir:
+        overrides["checkpoint_dir"] = batch.parent / loaded.checkpoint_dir
+    return loaded, settings.model_copy(update=overrides)
+
+
+def _output_root(folder: Path) -> Path:
+    """`folder`, all links followed; it need not exist yet. Raises `UsageError` if it cannot be a folder."""
+    root = Path(realpath(folder))
+    for nearest in (root, *root.parents):
+        try:
+            nearest.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UsageError(f"--out {root} cannot be used ({error.strerror}): name another folder") from error
+        if nearest.is_dir():
+            break
+        raise UsageError(f"--out {root} is not a folder: name one, there or to be made")
+    return root

@@ -1,0 +1,115 @@
+"""Commands for a fleet that runs elsewhere: its batches and its workers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloner.cli.options import BatchFile, References, StrategyOption
+from cloner.cli.results import print_result
+from cloner.client.assignment import Strategy
+from cloner.errors import ClonerError
+from cloner.events import Event
+from cloner.settings import load_settings
+
+if TYPE_CHECKING:
+    from cloner.client.batch_handle import BatchHandle
+    from cloner.client.client import Client
+
+BatchId = Annotated[str, typer.Argument(help="The id that `cloner submit` printed.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")]
+
+
+def submit(
+    batch: BatchFile,
+    wait: Wait = False,
+    strategy: StrategyOption = Strategy.ROUND_ROBIN,
+    references: References = None,
+) -> None:
+    """Send a batch to the fleet and print its id."""
+    from cloner.console import Screen
+    from cloner.input.batch_file import load_batch
+
+    loaded = load_batch(batch, load_settings(), references=references)
+    handle = _client().submit(loaded, strategy=strategy)
+    if not wait:
+        print(handle.id)
+        return
+    screen = Screen()
+    screen.log(Event.TOTAL_TASKS.line(total=loaded.total))
+    for line in handle.assignment_lines(loaded):
+        screen.log(line)
+    screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
+    _wait(handle)
+
+
+def status(batch_id: BatchId) -> None:
+    """Say how far a batch is."""
+    progress = _client().batch(batch_id).progress()
+    state = str(progress.state)
+    if progress.cancelled:
+        state = "cancelled" if progress.closed else "cancelling"
+    print(
+        f"{batch_id}: {state}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
+        f"{progress.audio_s:.1f} s of audio"
+    )
+
+
+def wait(batch_id: BatchId) -> None:
+    """Wait for a batch, wherever it was submitted, and print its result as JSON."""
+    _wait(_client().batch(batch_id))
+
+
+def result(batch_id: BatchId) -> None:
+    """Print the result of a finished batch as JSON."""
+    print_result(_client().batch(batch_id).result())
+
+
+def cancel(batch_id: BatchId) -> None:
+    """Stop speaking a batch. What is finished stays."""
+    _client().batch(batch_id).cancel()
+    print(f"{batch_id}: cancelled; `cloner wait {batch_id}` prints what was spoken before", file=sys.stderr)
+
+
+def retry(batch_id: BatchId, wait: Wait = False) -> None:
+    """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
+    from cloner.console import Screen
+
+    handle = _client().batch(batch_id).retry()
+    if not wait:
+        print(handle.id)
+        return
+    Screen().log(Event.BATCH_SUBMITTED.line(batch=handle.id))
+    _wait(handle)
+
+
+def fleet() -> None:
+    """List the workers that are alive."""
+    from cloner.console import print_fleet
+
+    workers = _client().fleet()
+    if not workers:
+        raise ClonerError("no worker is alive: start them with `launcher up`")
+    print_fleet(workers)
+
+
+def _client() -> Client:
+    from cloner.client.client import Client
+
+    return Client()
+
+
+def _wait(handle: BatchHandle) -> None:
+    """Show the batch's progress until it is closed, then print its result."""
+    from cloner.console import Screen
+
+    handle.progress()  # raises `UnknownBatch` before the command reports that it waits
+    screen = Screen()
+    screen.log(Event.WAITING_FOR_WORKERS.line())
+    with screen.progress_display(plain_lines=True) as show:
+        result = handle.wait(on_progress=show, on_warning=screen.log)
+    screen.log(Event.COLLECTING_RESULTS.line())
+    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    print_result(result)

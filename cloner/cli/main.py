@@ -1,0 +1,54 @@
+"""The command line, put together from its groups of commands.
+
+Results go to standard output, everything else to standard error. Exit status: 0 all generated, 1 some segments failed
+or an error occurred, 2 the batch or the command is invalid, 130 after Ctrl-C and 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from cloner.cli import box, checkpoint, encode, fleet, serving
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cloner {version('cloner')}")
+        raise typer.Exit
+
+
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Batch voice cloning on your own GPU box."""
+
+
+COMMANDS = (
+    box.run,
+    box.plan,
+    fleet.submit,
+    fleet.status,
+    fleet.wait,
+    fleet.result,
+    fleet.cancel,
+    fleet.retry,
+    fleet.fleet,
+    serving.flower,
+    serving.metrics,
+    encode.encode,
+)
+"""In the order of the help."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, callback=_common)
+for command in COMMANDS:
+    app.command()(command)
+
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Get or make the model's files.")
+checkpoint_app.command()(checkpoint.init)
+checkpoint_app.command()(checkpoint.pull)
+app.add_typer(checkpoint_app, name="checkpoint")

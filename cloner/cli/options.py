@@ -1,0 +1,17 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloner.client.assignment import Strategy
+
+BatchFile = Annotated[Path, typer.Argument(help="Batch file: .json, .yaml, .jsonl or .csv.", show_default=False)]
+References = Annotated[
+    Path | None,
+    typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),
+]
+StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]

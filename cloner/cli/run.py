@@ -1,0 +1,130 @@
+"""A batch on this box in one command: plan, register, assign, launch, wait, collect.
+
+The only module that knows both the client and the launcher. Speakers are assigned to workers that
+are registered and not yet started, so each worker finds its assignment when it starts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+from redis import RedisError
+
+from cloner.batch import Batch
+from cloner.client.assignment import Strategy
+from cloner.client.batch_handle import BatchHandle
+from cloner.client.client import Client
+from cloner.client.estimate import Estimate, estimate
+from cloner.client.submit import pack_speaker
+from cloner.console import Screen
+from cloner.engine import check_engine
+from cloner.events import Event
+from cloner.output.audio_files import OutputRoot
+from cloner.output.lock import output_lock
+from cloner.output.record import Record
+from cloner.output.reuse import finished_outputs
+from cloner.protocol.content_key import wanted_outputs
+from cloner.protocol.results import BatchResult
+from cloner.settings import Settings
+from cloner.state.cleanup import remove_fleet
+from cloner.state.connection import HASTE_S, connect, translate_redis_errors
+from cloner.state.embedded import embedded_redis
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, expected_fingerprint
+from launcher.cpu import find_cpu
+from launcher.gpus import find_gpus
+from launcher.layout import Rule, plan_layout
+from launcher.supervisor import Supervisor
+
+
+def run_batch(
+    batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
+) -> BatchResult | signal.Signals:
+    """Generate the batch with workers of its own; returns its result, or the signal that stopped the run.
+
+    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder.
+    """
+    check_engine(settings)
+    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
+    screen.log(Event.TOTAL_TASKS.line(total=batch.total))
+    for line in [*layout.lines(), *layout.warnings()]:
+        screen.log(line)
+    with ExitStack() as stack:
+        # A fleet of its own: the run may share a Redis with another fleet.
+        fleet = f"run-{secrets.token_hex(4)}"
+        stack.enter_context(output_lock(settings.out_dir, fleet))
+        url = settings.redis_url or stack.enter_context(embedded_redis())
+        settings = settings.model_copy(update={"redis_url": url, "fleet": fleet})
+        stack.enter_context(translate_redis_errors(url))
+        client = Client(settings=settings)
+        stack.callback(_remove_fleet, client, RedisKeys(fleet), screen)
+        hasty = connect(url, retries=0, answer_s=HASTE_S)
+        registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
+        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.log)
+        with supervisor:
+            supervisor.register()
+            handle = client.submit(batch, strategy=strategy)
+            for line in handle.assignment_lines(batch):
+                screen.log(line)
+            result = _follow(handle, supervisor, screen)
+        if isinstance(result, signal.Signals):
+            # Read only now, when its workers have stopped and record no more.
+            record = Record(settings.out_dir, handle.id)
+            record.refresh()
+            generated = sum(segment.generated for segment in record.results.values())
+            screen.log(Event.RUN_STOPPED.line(generated=generated, total=batch.total, folder=settings.out_dir))
+        return result
+
+
+def plan_batch(batch: Batch, settings: Settings) -> Estimate:
+    """What `run_batch` would generate, without a time: its workers are not started yet. Reads only."""
+    rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
+    wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
+    found = finished_outputs(OutputRoot(settings.out_dir), wanted)
+    return estimate(batch, found.finished, found.changed)
+
+
+def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
+    """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run."""
+    supervisor.start()
+    with screen.progress_display(plain_lines=False) as show:
+
+        def chunks_finished() -> bool:
+            progress = handle.poll()
+            if progress is None:
+                return False
+            show(progress)
+            return progress.all_chunks_finished or progress.closed
+
+        if stopped := supervisor.run(until=chunks_finished):
+            return stopped
+    screen.log(Event.WAITING_FOR_WORKERS.line())
+    screen.log(Event.COLLECTING_RESULTS.line())
+    if stopped := supervisor.run(until=lambda: (progress := handle.poll()) is not None and progress.closed):
+        return stopped
+    result = handle.result()
+    supervisor.kill()
+    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    return result
+
+
+def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:
+    """Delete the run's keys, for Redis may not be its own; if it does not answer, the run's outcome stands."""
+    try:
+        remove_fleet(client.blobs, keys)
+    except RedisError as error:
+        screen.log(Event.REDIS_NOT_CLEANED.line(fleet=keys.fleet, error=error))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """These settings as environment variables of the workers, with absolute paths."""
+    return {
+        "CLONER_REDIS_URL": settings.require_redis_url(),
+        "CLONER_FLEET": settings.fleet,
+        "CLONER_OUT_DIR": str(Path(settings.out_dir).resolve()),
+        "CLONER_CHECKPOINT_DIR": str(Path(settings.checkpoint_dir).resolve()),
+        "CLONER_ENGINE": settings.engine,
+    }

@@ -1,0 +1,1 @@
+"""Submitting batches to a fleet and waiting for them: `cloner.Client`."""

@@ -1,0 +1,134 @@
+"""Submitting batches to a fleet, from Python.
+
+client = Client("redis://:password@gpu-box:6379/0")
+batch = client.submit("batch.json")
+result = batch.wait()
+print(result.generated, "of", result.total)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from cloner.batch import Batch
+from cloner.client.assignment import Strategy, assign
+from cloner.client.batch_handle import BatchHandle
+from cloner.client.connection import FleetConnection
+from cloner.client.estimate import Estimate, estimate
+from cloner.client.queries import ask_collector
+from cloner.client.submit import pack_speaker, send, upload_reference
+from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
+from cloner.input.batch_file import load_batch
+from cloner.protocol.content_key import wanted_outputs
+from cloner.protocol.messages import is_batch_id
+from cloner.settings import Settings, load_settings
+from cloner.state.registry import WorkerInfo
+from cloner.validation import shown
+
+__all__ = ["BatchHandle", "Client"]
+
+
+class Client:
+    """A fleet, reached through its Redis. `redis_url` is by default that of the settings, `CLONER_REDIS_URL`.
+
+    Raises `BadSetting` if there is no address or a setting is bad. Every method but `batch` raises `BrokerUnreachable`
+    if Redis cannot be used.
+    """
+
+    def __init__(self, redis_url: str | None = None, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        if redis_url is not None:
+            self.settings = self.settings.model_copy(update={"redis_url": redis_url})
+        self._connection = FleetConnection(self.settings)
+        self.redis = self._connection.redis
+        self.blobs = self._connection.blobs
+        self.queues = self._connection.queues
+        self.keys = self._connection.keys
+
+    def fleet(self) -> list[WorkerInfo]:
+        """The workers that are alive, in the order of assignment."""
+        return self._connection.workers()
+
+    def translate_redis_errors(self) -> AbstractContextManager[None]:
+        """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
+        return self._connection.translate_redis_errors()
+
+    def batch(self, batch_id: str) -> BatchHandle:
+        """A batch that was submitted before, not looked up yet. Raises `UnknownBatch` if that cannot be an id."""
+        if not is_batch_id(batch_id):
+            raise UnknownBatch(f"{shown(batch_id)} is no batch's id: ids are printed by `cloner submit`")
+        return BatchHandle(self._connection, batch_id)
+
+    def submit(
+        self,
+        batch: Batch | Path | str,
+        *,
+        strategy: Strategy | str = Strategy.ROUND_ROBIN,
+        references: Path | None = None,
+    ) -> BatchHandle:
+        """Assign a batch, or the batch in a file, to the fleet's workers and send it.
+
+        Segments that earlier batches have generated are not generated again. `references` is a folder of references,
+        ``<speaker_id>/*.wav`` with ``.lab``. Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`,
+        `BadReference` or `OutputsTaken` before anything is queued.
+        """
+        strategy = _strategy(strategy)
+        batch, workers = self._load(batch, references)
+        with self.translate_redis_errors():
+            rows = [upload_reference(self._connection, speaker) for speaker in batch.speakers]
+            batch_id, assignments = send(self._connection, batch, rows, workers, strategy)
+        return BatchHandle(self._connection, batch_id, assignments)
+
+    def plan(
+        self,
+        batch: Batch | Path | str,
+        *,
+        strategy: Strategy | str = Strategy.ROUND_ROBIN,
+        references: Path | None = None,
+    ) -> Estimate:
+        """What `submit` would have the fleet generate, and how long that would take. Nothing is queued or written.
+
+        The fleet's collector reads the output folder. Raises what `submit` raises but `OutputsTaken`, and `ClonerError`
+        if no collector answers.
+        """
+        strategy = _strategy(strategy)
+        batch, workers = self._load(batch, references)
+        rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
+        wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
+        found = ask_collector(self._connection, wanted)
+        chunks, _ = assign(batch, workers, strategy, self.queues)
+        return estimate(batch, found.finished, found.changed, chunks, workers)
+
+    def _load(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
+        """The batch, and the workers that are to generate it."""
+        batch = load_batch(batch, self.settings, references=references)
+        workers = self.fleet()
+        if not workers:
+            raise NoWorkers
+        _check_checkpoint(batch, workers)
+        return batch, workers
+
+
+def _strategy(name: Strategy | str) -> Strategy:
+    try:
+        return Strategy(name)
+    except ValueError:
+        raise UsageError(f"{name!r} is no strategy: give {', '.join(Strategy)}") from None
+
+
+def _check_checkpoint(batch: Batch, workers: Sequence[WorkerInfo]) -> None:
+    """Raise `WrongCheckpoint` if the batch names another checkpoint than a worker's.
+
+    Host and container see it under different paths, so only the folder's own name is compared.
+    """
+    if batch.checkpoint_dir is None:
+        return
+    wanted = Path(batch.checkpoint_dir).name
+    for worker in workers:
+        if worker.checkpoint != wanted:
+            raise WrongCheckpoint(
+                f"the batch asks for checkpoint {wanted!r}, but worker {worker.name} has loaded {worker.checkpoint!r}: "
+                "take checkpoint_dir out of the batch, or start the fleet with CLONER_CHECKPOINT_DIR set to it"
+            )

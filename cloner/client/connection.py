@@ -1,0 +1,52 @@
+"""A client's connection to a fleet: its Redis, what is stored there, and messages to the collector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from cloner.errors import BrokerUnreachable
+from cloner.queueing.app import make_client_app
+from cloner.settings import Settings, redacted
+from cloner.state.batches import BatchStore
+from cloner.state.connection import connect, translate_redis_errors
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
+from cloner.state.registry import Registry, WorkerInfo
+
+
+class FleetConnection:
+    """`redis` decodes responses to text, `blobs` does not. Raises `BadSetting` if the settings name no Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.queues = settings.queues
+        self.url = settings.require_redis_url()
+        self.redis: Redis = connect(self.url)
+        self.blobs: Redis = connect(self.url, decode=False)
+        self.keys = keys = RedisKeys(settings.fleet)
+        self.registry = Registry(self.redis, keys, settings.alive_s)
+        self.batches = BatchStore(self.blobs, keys, settings.batch_ttl_s)
+        self.references = ReferenceStore(self.blobs, keys, settings.batch_ttl_s)
+        self.app = make_client_app(settings)
+
+    def translate_redis_errors(self) -> AbstractContextManager[None]:
+        """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
+        return translate_redis_errors(self.url)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are alive, in the order of assignment. Raises `BrokerUnreachable`."""
+        with self.translate_redis_errors():
+            return self.registry.workers()
+
+    def tell_collector(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> None:
+        """Send the collector a message. Raises `BrokerUnreachable`."""
+        queue = self.queues.collector_queue
+        try:
+            self.app.send_task(task, args, kwargs, queue=queue, ignore_result=True)
+        except OperationalError as error:
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(self.url)}: {error}") from error

@@ -1,0 +1,112 @@
+"""What is left to generate of a batch before anything runs, and about how long that will take."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
+from cloner.batch import Batch
+from cloner.protocol.messages import ChunkRow
+from cloner.state.registry import WorkerInfo
+
+COLUMNS = ("Speaker", "Done", "Changed", "Missing")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Segments that are done, that were generated from other inputs (`changed`), and that are missing."""
+
+    done: int = 0
+    changed: int = 0
+    missing: int = 0
+
+    @property
+    def left(self) -> int:
+        """Segments that are left to generate."""
+        return self.changed + self.missing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What submitting a batch now would generate."""
+
+    speakers: dict[str, Counts]
+    """By speaker id, in the batch's order."""
+    audio_s: float
+    """Seconds of audio that are left to generate, estimated from the lengths of the texts."""
+    seconds: float | None = None
+    """Seconds that the fleet would take at its measured speed; None if no speed was measured yet."""
+
+    @property
+    def total(self) -> Counts:
+        """All speakers together."""
+        counts = self.speakers.values()
+        return Counts(sum(c.done for c in counts), sum(c.changed for c in counts), sum(c.missing for c in counts))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The `COLUMNS` of each speaker, and of all speakers together."""
+        counts = [*self.speakers.items(), ("total", self.total)]
+        return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in counts]
+
+    def __str__(self) -> str:
+        segments = self.total.left
+        if not segments:
+            return "Nothing is left to speak"
+        left = f"{segments} segments are left to speak, about {_time(self.audio_s)} of audio"
+        if self.seconds is None:
+            return f"{left}; no speed was measured yet"
+        return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
+
+
+def estimate(
+    batch: Batch,
+    finished: Collection[str],
+    changed: Collection[str],
+    chunks: Sequence[ChunkRow] = (),
+    workers: Sequence[WorkerInfo] = (),
+) -> Estimate:
+    """Count segments, and compute the time of the slowest of `workers`, to which `chunks` are assigned.
+
+    `finished` and `changed` are outputs. A worker whose speed was not measured yet counts as one of average speed.
+    """
+    finished, changed = set(finished), set(changed)
+    speakers = {}
+    left: list[list[float]] = []
+    for speaker in batch.speakers:
+        outputs = [segment.output for segment in speaker.segments]
+        states = Counter("done" if o in finished else "changed" if o in changed else "missing" for o in outputs)
+        speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
+        left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
+    return Estimate(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
+
+
+def _time(seconds: float) -> str:
+    """A duration as text, rounded to the precision of an estimate and never zero."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _audio_s(text: str, batch: Batch) -> float:
+    frames = min(len(text) * FRAMES_PER_CHARACTER, batch.generation.max_new_tokens)
+    return frames * FRAME_SAMPLES / SAMPLE_RATE
+
+
+def _seconds(
+    left: Sequence[Sequence[float]], chunks: Sequence[ChunkRow], workers: Sequence[WorkerInfo]
+) -> float | None:
+    """Seconds until the last worker is finished; `left` has the seconds of audio to generate by speaker and segment."""
+    measured = {
+        worker.queue: worker.spoken_s / worker.busy_s for worker in workers if worker.busy_s and worker.spoken_s
+    }
+    if not measured:
+        return None
+    average = sum(measured.values()) / len(measured)
+    loads: defaultdict[str, float] = defaultdict(float)
+    for chunk in chunks:
+        loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.slices)
+    if all(chunk.shared for chunk in chunks):
+        return sum(loads.values()) / sum(measured.get(worker.queue, average) for worker in workers)
+    return max(load / measured.get(queue, average) for queue, load in loads.items())

@@ -1,0 +1,73 @@
+"""Requests to the collector about outputs: a client does not see the fleet's output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's own
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+from cloner.client.connection import FleetConnection
+from cloner.errors import BrokerUnreachable, ClonerError, reason_of
+from cloner.names import FIND_FINISHED
+from cloner.protocol.messages import FinishedRequest, FinishedResponse
+from cloner.settings import redacted
+from cloner.state.connection import server_time
+
+RESPONSE_S = 30.0
+"""Seconds in which the collector must respond: it may be working on a batch, and have a million lines to read."""
+
+
+def ask_collector(connection: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
+    """What the fleet has of `wanted`, outputs with their content keys.
+
+    The request expires, by the server's clock, when this gives up on a response. Raises `BrokerUnreachable`, and
+    `ClonerError` where no collector responds, or it cannot read the records.
+    """
+    request = FinishedRequest(wanted=dict(wanted)).pack()
+    with connection.translate_redis_errors():
+        try:
+            data = _call(connection, request, f"({len(wanted)} outputs)")
+        except OperationalError as error:
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(connection.url)}: {error}") from error
+        except RuntimeError as error:
+            # Celery's, where it could not listen for the result again.
+            raise error.__cause__ if isinstance(error.__cause__, RedisError) else error from None
+    response = FinishedResponse.unpack(data)
+    if response.error:
+        raise ClonerError(f"the collector could not look: {response.error}")
+    return response
+
+
+def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
+    """The result of the collector's task, removed from Redis."""
+    queue = connection.queues.collector_queue
+    expires = datetime.fromtimestamp(server_time(connection.redis) + RESPONSE_S, UTC)
+    result = connection.app.send_task(FIND_FINISHED, (request,), queue=queue, expires=expires, argsrepr=summary)
+    try:
+        data = result.get(timeout=RESPONSE_S, propagate=False)
+    except TimeoutError:
+        _remove_message(connection, queue, result.id)
+        raise ClonerError(
+            f"no collector has answered within {RESPONSE_S:g} s, so nobody knows what is there: start the fleet with"
+            " `launcher up`, or look into its output folder with --out where you see it"
+        ) from None
+    finally:
+        result.forget()
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, TaskRevokedError):
+        raise ClonerError(
+            f"the collector took the request for one of more than {RESPONSE_S:g} s ago: set its clock and that of Redis"
+        )
+    reason = reason_of(data) if isinstance(data, Exception) else "what Redis holds as its response is damaged"
+    raise ClonerError(f"the collector could not look: {reason}")
+
+
+def _remove_message(connection: FleetConnection, queue: str, task_id: str) -> None:
+    """Remove a message that no collector has taken: it may be large, and stay until there is a collector."""
+    for message in map(str, connection.redis.lrange(queue, 0, -1)):
+        if task_id in message:
+            connection.redis.lrem(queue, 1, message)

@@ -1,0 +1,1 @@
+"""The CPU worker that opens batches, closes them, and recovers stalled ones."""

@@ -1,0 +1,62 @@
+"""``python -m cloner.collector``: the CPU worker that opens and closes batches."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cloner.names import collector_name
+from cloner.state.keys import RedisKeys
+
+if TYPE_CHECKING:
+    from cloner.settings import Settings
+
+
+def main() -> int:
+    """Run until stopped; returns the exit status."""
+    from cloner.errors import ClonerError
+    from cloner.events import Event
+    from cloner.logs import configure, log_event
+    from cloner.process import die_with_parent
+    from cloner.settings import load_settings
+
+    configure()
+    try:
+        settings = load_settings()
+        name = collector_name(settings.box)
+        configure(worker=name)
+        die_with_parent()
+        os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+        from cloner.collector.recovery import watch_stalled_batches
+        from cloner.output.lock import output_lock
+        from cloner.queueing.app import run_worker
+
+        with output_lock(settings.out_dir, settings.fleet):
+            threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
+            threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()
+            return run_worker(settings, "cloner.collector.tasks", name, [settings.queues.collector_queue])
+    except ClonerError as error:
+        log_event(Event.FAILED, error=error.message)
+        return error.exit_code
+
+
+def _beat(settings: Settings) -> None:
+    """Send heartbeats as long as this process lives: clients that wait for a batch check for a live collector."""
+    from redis import RedisError
+
+    from cloner.state.connection import connect
+    from cloner.state.registry import Registry
+
+    registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
+    while True:
+        with suppress(RedisError):  # Celery logs an outage
+            registry.beat_collector(os.getpid())
+        time.sleep(settings.heartbeat_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Recovery of stalled batches: open batches without a message that would go on with them.
+
+A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. If a worker
+dies between storing a chunk's result and counting it in the chord, Celery does not run the chunk again, since it has a
+result. Opening and closing a batch may both run twice, so resuming one that is not stalled does no harm.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
+
+from cloner.errors import ClonerError
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
+from cloner.queueing.app import make_app
+from cloner.settings import Settings
+from cloner.state.batches import BatchState, BatchStore
+from cloner.state.connection import HASTE_S, connect
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry
+
+SCAN_INTERVAL_S = 5.0
+"""Seconds between two scans. A batch is stalled if both find it so: it is stored before its message is sent."""
+
+
+def watch_stalled_batches(settings: Settings) -> None:
+    """Resume stalled batches for as long as this process lives."""
+    redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
+    text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
+    app = make_app(settings)
+    seen: set[str] = set()
+    while True:
+        threading.Event().wait(SCAN_INTERVAL_S)
+        stalled: set[str] = set()
+        try:
+            stalled.update(stalled_batches(text, redis, settings))
+            for batch_id in stalled & seen:
+                resume_batch(app, _batches(redis, settings), settings.queues, batch_id)
+        except (RedisError, OperationalError) as error:
+            # An outage of Redis: Celery logs it.
+            log_event(Event.STALLED_BATCHES_NOT_READ, error=error)
+        seen = stalled - seen
+
+
+def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
+    """Ids of the open batches that have no unacknowledged message, and whose messages could only be in queues that are
+    empty. `text` decodes."""
+    keys, queues, batches = RedisKeys(settings.fleet), settings.queues, _batches(redis, settings)
+    open_ids = batches.open_ids(cancelled=True)
+    if not open_ids:
+        return
+    unacked = _unacked_messages(text, keys)
+    common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
+    common |= {queues.shared_queue(), queues.collector_queue}
+    if text.exists(*common):
+        return
+    for batch_id in open_ids:
+        if any(batch_id in message for message in unacked):
+            continue
+        try:
+            manifest = batches.manifest(batch_id)
+        except ClonerError as error:
+            log_event(Event.STALLED_BATCH_UNREADABLE, batch=batch_id, error=error.message)
+            continue
+        if manifest is None:
+            continue
+        own = {chunk.queue for chunk in manifest.chunks}
+        # Its own queues too: their workers may be gone, and their messages not yet moved by a launcher.
+        if not own or not text.exists(*own):
+            yield batch_id
+
+
+def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id: str) -> None:
+    """Send a message that opens a stalled batch again, or closes it if all of its chunks are finished."""
+    try:
+        progress = batches.progress(batch_id)
+    except ClonerError as error:
+        log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=error.message)
+        return
+    to_collector = {"queue": queues.collector_queue, "ignore_result": True}
+    if progress.closed:
+        return
+    if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
+        log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
+        app.send_task(CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
+    else:
+        log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
+        app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
+
+
+def _batches(redis: Redis, settings: Settings) -> BatchStore:
+    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+
+
+def _unacked_messages(text: Redis, keys: RedisKeys) -> list[str]:
+    """The unacknowledged messages of all processes of the fleet, dead or alive, as kombu packs them: they contain their
+    batch's id."""
+    messages: list[str] = []
+    for key in text.scan_iter(keys.unacked("*"), count=1000, _type="HASH"):
+        messages += map(str, text.hvals(str(key)))
+    return messages

@@ -1,0 +1,244 @@
+"""The collector's tasks, on a queue of their own: open a batch, close it when its chord is complete, and find finished
+outputs.
+
+Never imports torch: a box with nothing but a collector needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from celery import Task, chord, current_app, shared_task
+from celery.exceptions import Ignore
+from redis import Redis
+from structlog.contextvars import bound_contextvars
+
+from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
+from cloner.output.atomic_file import write_atomically
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record, batch_directory
+from cloner.output.reuse import finished_outputs, reuse_finished
+from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
+from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
+from cloner.queueing.retry import retry_on_outage
+from cloner.report.page import page
+from cloner.settings import Settings, load_settings
+from cloner.state.batches import BatchStore, ChunkProgress
+from cloner.state.connection import connect, server_time
+from cloner.state.keys import RedisKeys
+
+
+@contextmanager
+def _breaking_batch_on_error(batches: BatchStore, settings: Settings, batch_id: str) -> Iterator[None]:
+    """Inside it, an error that ends the task marks the batch as broken, so that clients do not wait for it."""
+    try:
+        with bound_contextvars(batch=batch_id, worker=collector_name(settings.box)):
+            yield
+    except Exception as error:
+        retry_on_outage(batches.set_broken, batch_id, reason_of(error))
+        raise
+
+
+@shared_task(name=OPEN_BATCH)
+def open_batch(batch_id: str) -> None:
+    """Publish the batch's chunks as one chord.
+
+    The client sends one message, so a batch is in Redis as a whole or not at all. The ids of chord and chunks derive
+    from the batch's: should this run twice, the chord counts each chunk once, and a chunk's second run finds all of its
+    segments finished.
+    """
+    check_batch_id(batch_id)
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
+        retry_on_outage(_open, redis, settings, batch_id)
+
+
+@shared_task(name=CLOSE_BATCH, ignore_result=True)
+def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
+    """The chord's body, and its errback: gather the record's lines into one result.
+
+    May run twice, with the same result. Celery passes the chunks' counts to the body, and the body's id to an errback.
+    """
+    check_batch_id(batch_id)
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
+        retry_on_outage(_close, redis, settings, batch_id)
+
+
+@shared_task(name=FIND_FINISHED, bind=True)
+def find_finished(self: Task, request: bytes) -> bytes:
+    """Return the packed `FinishedResponse` to a packed `FinishedRequest`.
+
+    Celery does not run an expired request; one that expires meanwhile leaves no result, for the client is gone.
+    """
+    try:
+        found = finished_outputs(OutputRoot(load_settings().out_dir), FinishedRequest.unpack(request).wanted)
+        response = FinishedResponse(finished=list(found.finished), changed=list(found.changed)).pack()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
+        response = FinishedResponse(error=reason_of(error)).pack()
+    if self.request.expires and datetime.fromisoformat(self.request.expires) < datetime.now(UTC):
+        raise Ignore
+    return response
+
+
+def _batches(redis: Redis, settings: Settings) -> BatchStore:
+    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+
+
+def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
+    manifest = _manifest(redis, settings, batch_id)
+    batches = _batches(redis, settings)
+    if batches.is_cancelled(batch_id):
+        _close(redis, settings, batch_id)
+        return
+    # Before its chunks are sent: another box's collector may close it as soon as they are finished.
+    batches.set_running(batch_id)
+    _reuse_finished(batches, manifest, settings)
+    _publish(manifest, settings)
+
+
+def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
+    """Add what earlier batches have generated to the record, for the workers, and to the progress, for clients."""
+    batch_id = manifest.batch_id
+    try:
+        chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
+    except RecordFailed as error:
+        # It costs only time: the segments are generated again.
+        log_event(Event.FAILED, error=error.message)
+        return
+    if not chunks:
+        return
+    progress: dict[int, ChunkProgress] = {}
+    for number, lines in chunks.items():
+        progress[number] = ChunkProgress()
+        for line in lines:
+            progress[number].add(line)
+    # If this is not the first run, the chunk's worker may have reported more by now.
+    batches.report(batch_id, progress, replace=False)
+    there = sum(map(len, chunks.values()))
+    log_event(Event.SEGMENTS_REUSED, batch=batch_id, reused=there, total=manifest.total)
+
+
+def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
+    manifest = _manifest(redis, settings, batch_id)
+    record = Record(settings.out_dir.resolve(), batch_id)
+    record.refresh()
+    batches = _batches(redis, settings)
+    cancelled = batches.is_cancelled(batch_id)
+    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
+    # Before the state is set to done: a one-box run stops its collector then.
+    _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
+    _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
+    batches.close(result, len(manifest.chunks))
+
+
+def _publish(manifest: Manifest, settings: Settings) -> None:
+    """Send the manifest's chunks as one chord."""
+    batch_id = manifest.batch_id
+    header = []
+    for chunk in manifest.chunks:
+        message = manifest.message(chunk)
+        signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
+        header.append(
+            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
+        )
+    chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
+    body = close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue, argsrepr=chunks)
+    # With Redis, a chord with failed chunks calls its errback when all have ended: the batch is closed without them.
+    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue))
+    # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
+    current_app.backend.add_pending_result = lambda chunk, **_: chunk
+    chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
+
+
+def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
+    """The batch's result, in which a segment without a line in the record is an error."""
+    results: dict[int, str] = {}
+    errors: dict[int, SegmentError] = {}
+    workers: dict[str, int] = {}
+    spoken: list[SegmentResult] = []
+    speakers: dict[str, SpeakerResult] = {}
+    for speaker in manifest.speakers:
+        before = len(spoken)
+        for index, _, output in speaker.segments:
+            found = record.results.get(index)
+            if found and found.generated:
+                results[index] = output
+                workers[found.worker] = workers.get(found.worker, 0) + 1
+                spoken.append(found)
+            elif found:
+                code, message = found.code, found.message
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+            else:
+                code, message = _error_without_line(record, cancelled)
+                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
+        texts, own = len(speaker.segments), spoken[before:]
+        speakers[speaker.id] = SpeakerResult(
+            texts=texts, generated=len(own), failed=texts - len(own), audio_s=_audio_s(own)
+        )
+    return BatchResult(
+        batch_id=manifest.batch_id,
+        source=manifest.source,
+        total=manifest.total,
+        generated=len(results),
+        failed=len(errors),
+        cancelled=cancelled,
+        out_dir=printable(out_dir),
+        results=dict(sorted(results.items())),
+        errors=dict(sorted(errors.items())),
+        reused=sum(segment.reused for segment in spoken),
+        truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
+        submitted_at=manifest.submitted_at,
+        # 0 where the server's clock was put back meanwhile.
+        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
+        audio_s=_audio_s(spoken),
+        reused_audio_s=_audio_s(segment for segment in spoken if segment.reused),
+        frames=sum(segment.frames for segment in spoken),
+        workers=dict(sorted(workers.items())),
+        speakers=speakers,
+        engine=manifest.engine,
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def _audio_s(segments: Iterable[SegmentResult]) -> float:
+    return round(sum(segment.audio_s for segment in segments), 3)
+
+
+def _error_without_line(record: Record, cancelled: bool) -> tuple[str, str]:
+    if cancelled:
+        return "cancelled", "the batch was cancelled before this segment was spoken"
+    return "missing", (
+        f"nothing is recorded of it in {printable(record.directory)}; could it not be written, or do workers and"
+        " collector not share that folder?"
+    )
+
+
+def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
+    manifest = _batches(redis, settings).manifest(batch_id)
+    if manifest is None:
+        raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
+    if manifest.batch_id != batch_id:
+        raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
+    return manifest
+
+
+def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:
+    """Put a file for users beside the record, whole or not at all. Errors are only logged.
+
+    The result goes to Redis in any case: clients do not wait for room on a disk, nor for a report that cannot be made.
+    """
+    path = batch_directory(settings.out_dir.resolve(), batch_id) / name
+    try:
+        write_atomically(path, (piece.encode() for piece in pieces))
+    except Exception as error:  # noqa: BLE001 - the batch is closed in any case
+        log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

@@ -1,0 +1,161 @@
+"""What the command lines show: log lines and a batch's progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cloner.events import Event
+from cloner.logs import in_json, log_line
+from cloner.state.batches import Progress
+from cloner.state.registry import WorkerInfo
+from cloner.state.throughput import RateMeter
+
+PROGRESS_INTERVAL_S = 5.0
+"""Seconds between two progress lines where standard error is no terminal."""
+
+
+class Screen:
+    """Standard error: a terminal, or lines of text or JSON as `CLONER_LOG_FORMAT` has it."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def log(self, line: str) -> None:
+        """Print one line without markup or wrapping, above any progress bar; log it instead if logs are JSON."""
+        if in_json():
+            log_line(line)
+        elif self.console.is_terminal:
+            self.console.print(line, markup=False, emoji=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress_display(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
+        """A function that shows a batch's progress: as a bar on a terminal.
+
+        Elsewhere it prints a line every `PROGRESS_INTERVAL_S` with `plain_lines`, and nothing without.
+        """
+        if self.console.is_terminal and not in_json():
+            with _bar(self.console) as show:
+                yield show
+        elif plain_lines:
+            yield self._plain_lines()
+        else:
+            yield lambda _: None
+
+    def _plain_lines(self) -> Callable[[Progress], None]:
+        rate, due = Rate(), 0.0
+
+        def show(progress: Progress) -> None:
+            nonlocal due
+            rate.update(progress)
+            if progress.closed or time.monotonic() >= due:
+                due = time.monotonic() + PROGRESS_INTERVAL_S
+                failed = f" ({progress.failed} failed)" if progress.failed else ""
+                speed = f", {rate}" if str(rate) else ""
+                finished, total = progress.finished, progress.total
+                self.log(Event.PROGRESS.line(finished=finished, total=total, details=failed + speed))
+
+        return show
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    rate = Rate()
+    bar = ProgressBar(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("[red]{task.fields[failed]}"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task(str(rate), total=None, failed="")
+
+    def show(progress: Progress) -> None:
+        rate.update(progress)
+        failed = f"{progress.failed} failed" if progress.failed else ""
+        bar.update(task, description=str(rate), total=progress.total, completed=progress.finished, failed=failed)
+
+    with bar:
+        yield show
+
+
+class Rate:
+    """Throughput since the first finished segment was seen, and the time left at that rate; empty until it is known."""
+
+    def __init__(self) -> None:
+        self._meter = RateMeter()
+        self._text = "waiting for the first segment"
+
+    def update(self, progress: Progress) -> None:
+        """Add a sample, taken now."""
+        now = time.monotonic()
+        totals = (progress.finished, progress.audio_s)
+        if not len(self._meter):
+            if progress.finished or progress.closed:
+                self._meter.add(now, *totals)
+                self._text = ""
+            return
+        finished_rate, audio_rate = self._meter.rates(now, *totals)
+        if finished_rate:
+            left_s = (progress.total - progress.finished) / finished_rate
+            self._text = f"{audio_rate:.1f} audio-s/s, {left_s:.0f} s left"
+
+    def __str__(self) -> str:
+        return self._text
+
+
+COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
+
+NARROW_COLUMNS = 6
+FULL_WIDTH = 118
+"""Width of a terminal, in characters, from which all `COLUMNS` are shown; below, the first `NARROW_COLUMNS`."""
+
+
+def print_fleet(workers: Sequence[WorkerInfo]) -> None:
+    """Print the workers, one a row, as `print_rows` does."""
+    rows = [
+        (
+            str(worker.index),
+            worker.name,
+            worker.state,
+            worker.device,
+            str(worker.slots),
+            str(worker.loads),
+            str(worker.steps),
+            worker.engine,
+            worker.checkpoint,
+            worker.gpu or "-",
+        )
+        for worker in workers
+    ]
+    # The first columns tell workers apart; the others are mostly the same for all.
+    print_rows(COLUMNS, rows, NARROW_COLUMNS)
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:
+    """Print rows on standard output: a table on a terminal, tab-separated elsewhere.
+
+    A terminal narrower than `FULL_WIDTH` gets the first `narrow` columns.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            print(*row, sep="\t")
+        return
+    shown = len(columns) if console.width >= FULL_WIDTH else narrow
+    table = Table(*columns[:shown], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*map(Text, row[:shown]))
+    console.print(table)

@@ -1,0 +1,94 @@
+"""The batched engine's models, loaded and put together: the scheduler with its decoder, and the codec's stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cloner.engine import fish
+from cloner.engine.base import LogFunction
+from cloner.engine.cache import KVCache, position_bytes
+from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
+from cloner.engine.codec_stage import CodecStage
+from cloner.engine.decoder import Decoder
+from cloner.engine.memory import GB, MemoryBudget, free_bytes, plan_cache, used_bytes, workspace_bytes
+from cloner.engine.model import Model
+from cloner.engine.prefix_cache import PrefixCache
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.step_runner import StepRunner
+from cloner.events import Event
+
+SLOT_POSITIONS = 2048
+"""Positions of a usual slot: 30 s of reference, its text and the segment's, and 1,024 frames."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """At most `slots`, as many as fit into `memory_gb` beside the models. With `deterministic`, exactly so many, and a
+    segment's codes do not depend on its neighbours. `resampling` is turned off only to compare with an upstream that
+    does not draw repeated tokens again."""
+
+    memory_gb: float
+    slots: int
+    deterministic: bool = False
+    resampling: bool = True
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Requests to codes, and codes to audio."""
+
+    scheduler: Scheduler
+    codec_stage: CodecStage
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the slots and of the references that were read."""
+        return self.scheduler.decoder.cache.nbytes + self.scheduler.prefixes.capacity_bytes
+
+    @property
+    def steps(self) -> int:
+        """Steps taken, references read and pieces of audio begun: grows while there is progress."""
+        return self.scheduler.usage.steps + self.scheduler.prefixes.computed + self.codec_stage.pieces
+
+
+@torch.inference_mode()
+def load_pipeline(
+    checkpoint_dir: Path, device: torch.device, precision: torch.dtype, options: Options, log: LogFunction
+) -> Pipeline:
+    """Load the models of a checkpoint and size the cache by what they leave. Raises `LoadFailed`, or torch's
+    `OutOfMemoryError`."""
+    before = used_bytes(device)
+    # cuDNN's attention plans again for each shape, and prompts hardly ever have the same; the other backends do not.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    log(Event.LOADING_TEXT2SEMANTIC.line())
+    upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
+    model = Model(upstream)
+    prompts = PromptBuilder(upstream.tokenizer, model.positions)
+    del upstream
+    log(Event.LOADING_DAC.line())
+    codec = CodecDecoder(checkpoint_dir, device, CODEC_FRAMES)
+    codec_stage = CodecStage(codec)
+    size = plan_cache(
+        MemoryBudget(
+            int(options.memory_gb * GB),
+            used=used_bytes(device) - before,
+            free=free_bytes(device),
+            workspace=workspace_bytes(device),
+        ),
+        position_bytes(model.slow, precision),
+        min(SLOT_POSITIONS, model.positions),
+        options.slots,
+        exactly=options.deterministic,
+    )
+    log(size.log_line())
+    cache = KVCache(model.slow, size.slots, size.positions, precision, device)
+    decoder = Decoder(model, cache, min(codec.max_frames, model.positions), resampling=options.resampling)
+    step_runner = StepRunner(decoder, deterministic=options.deterministic)
+    prefixes = PrefixCache(decoder, prompts, size.prefix_bytes)
+    scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    step_runner.warm_up()
+    return Pipeline(scheduler, codec_stage)

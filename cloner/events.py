@@ -1,0 +1,183 @@
+"""Every line that the product logs: its id, its level and its text.
+
+The id is the member's name in lower case; JSON log lines carry it, so programs and tests need not match sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from logging import DEBUG, ERROR, INFO, WARNING
+
+
+class Event(Enum):
+    """A kind of log line: a template with ``{fields}``, and a level if that is not INFO."""
+
+    # Planning a box.
+    GPU_FOUND = "[{place}] {name}, Total Memory: {total_gb:.2f} GB"
+    GPU_ROOM = "[{place}] Can run {room} workers (Available: {available_gb:.2f} GB)"
+    GPU_MAY_NOT_FIT = (
+        "[{place}] {workers} workers take about {needed_gb:.2f} GB, and only {free_gb:.2f} of {total_gb:.2f} GB are "
+        "free: they may not fit",
+        WARNING,
+    )
+    GPU_WITHOUT_MIG_INSTANCE = "[GPU {index}] is left out: MIG is on, but the card has no MIG instance", WARNING
+    GPU_UNREADABLE = "[GPU {index}] is left out, NVML says: {error}", WARNING
+    NVML_MISSING = (
+        "[Main] No GPU was looked for: nvidia-ml-py is not installed; `pip install nvidia-ml-py`",
+        WARNING,
+    )
+    NVML_FAILED = "[Main] No GPU can be used, NVML says: {error}", WARNING
+    GPU_READING_MISSED = "reading of cards missed: {error}", DEBUG
+    WORKERS_PLANNED = "[Main] Using {workers} parallel workers across {gpus} GPU(s)"
+    WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"
+
+    # A batch, as its client sees it.
+    TOTAL_TASKS = "[Main] Total tasks: {total}"
+    SPEAKERS = "[Main] Speakers: {speakers}"
+    SPEAKER_ASSIGNMENT = "[Main] Speaker assignment:"
+    WORKER_ASSIGNMENT = "  Worker {index}: {speakers} speakers (IDs: [{ids}]), {texts} texts"
+    BATCH_SUBMITTED = "[Main] Batch: {batch}"
+    PROGRESS = "[Main] Progress: {finished}/{total} segments{details}"
+    WAITING_FOR_WORKERS = "[Main] Waiting for all workers to complete..."
+    COLLECTING_RESULTS = "[Main] Collecting results..."
+    BATCH_FINISHED = "[Main] All done! Generated {generated}/{total} segments"
+    RUN_STOPPED = "[Main] Stopped: {generated}/{total} segments are in {folder}"
+    REDIS_NOT_CLEANED = "[Main] What this run has put into Redis stays there, under {fleet}: {error}"
+    NO_WORKER_ALIVE = (
+        "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`",
+        WARNING,
+    )
+    WORKERS_ALIVE_AGAIN = "[Main] {workers} workers are alive again"
+    NO_COLLECTOR_ALIVE = (
+        "[Main] No collector is alive: the batch waits until one is; start it with `launcher up`",
+        WARNING,
+    )
+    COLLECTOR_ALIVE_AGAIN = "[Main] A collector is alive again"
+    OUTPUTS_NOT_COMPARED = (
+        "batch {batch} cannot be read here: its outputs were not compared with this one's",
+        WARNING,
+    )
+    REFERENCE_CUT = (
+        "{names}: only the first {most_s} of {total_s:.1f} s are used; cut the recording and its transcript",
+        WARNING,
+    )
+
+    # The launcher.
+    LAUNCHING_COLLECTOR = "[Main] Launching the collector..."
+    LAUNCHING_WORKERS = "[Main] Launching {workers} workers..."
+    LAUNCHING_WORKER = "[Main] Launching Worker {index} on {place}"
+    BOX_IS_HELD = '[Main] Box "{box}" is held by {holder}: waiting whether it lives'
+    RESTARTING = "[Main] {title} {reason}; starting it again in {delay_s:g} s"
+    KILLING_UNHEALTHY = "[Main] {title} {reason}: killing it"
+    WORKER_GIVEN_UP = "[Main] {title} {reason}; the others take over its queue"
+    STOPPING = "[Main] {signal}: stopping within {stop_s:g} s; a second signal kills at once"
+    KILLING = "[Main] Killing {processes}"
+    KILLED_BUT_ALIVE = "[Main] Killed, but still there: {processes}"
+    MESSAGES_REQUEUED = "[Main] What {title} had in hand is back in its queue: {count} unfinished"
+    MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
+    REGISTRY_UNREACHABLE = (
+        "[Main] Redis does not answer: {error}; until it does, the registry hears nothing of this box"
+    )
+    METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"
+
+    # A worker, or a collector.
+    STARTING = "Starting on {device}"
+    LOADING_TEXT2SEMANTIC = "Loading Text2Semantic model..."
+    LOADING_DAC = "Loading DAC model..."
+    CACHE_PLANNED = (
+        "Cache: {slots} slots of {positions} positions, {slots_gb:.2f} GB, and {prefixes_gb:.2f} GB for references"
+    )
+    PAGES_PLANNED = "Cache: {slots} slots, {pages} pages of {positions} positions, {cache_gb:.2f} GB"
+    CODEC_INEXACT = "The codec in {dtype} is {found_db:.0f} dB from fp32, less than {min_db:.0f}", WARNING
+    MODELS_LOADED = "Models loaded! Starting generation..."
+    LOAD_FAILED = "Load failed: {error}", ERROR
+    ENGINE_RELOADING = "{error}: loading it anew", ERROR
+    WORKER_BROKEN = "This worker is given up: {error}", ERROR
+    OUT_OF_MEMORY = "Out of memory with {slots} slots: going on with {fewer}", WARNING
+    MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
+    NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"
+    CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
+    CHILD_DIED = "The process with the model died ({how}): its chunk goes back to the queue", ERROR
+    BOX_TAKEN_OVER = "Another launcher has taken over this box: ending at once", ERROR
+    REDIS_AWAY = "Redis does not answer ({error}): trying again until it does", WARNING
+    REDIS_BACK = "Redis answers again"
+    REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
+    HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG
+    PROCESS_HEARTBEAT_MISSED = "pulse missed: {error}", DEBUG
+
+    # A chunk in a worker.
+    ASSIGNED = "Assigned {speakers} speakers, {texts} texts total"
+    TAKING_SHARED_CHUNKS = "Taking chunks of {speakers} speakers, {texts} texts total from the shared queue"
+    SPEAKER_STARTED = "Processing Speaker {speaker} ({place}/{speakers})"
+    SPEAKER_TEXTS = "This speaker has {texts} texts"
+    SPEAKER_PROGRESS = "Speaker {speaker} progress: {finished}/{texts}"
+    SPEAKER_COMPLETED = "✅ Completed Speaker {speaker}: {generated} segments"
+    SPEAKER_FAILED = "❌ Speaker {speaker}: no segment generated, {texts} failed", WARNING
+    WORKER_DONE = "✅ All done! Processed {generated}/{texts} segments"
+    SHARED_QUEUE_DONE = "✅ All done! Processed {generated}/{texts} segments, all workers together"
+    SEGMENT_FAILED = "❌ Segment {segment} of Speaker {speaker} failed: {error}", WARNING
+    SEGMENT_CUT = (
+        "⚠ Segment {segment} of Speaker {speaker} was cut after {frames} frames, the end of its text may be missing: "
+        "split the text, or raise max_new_tokens",
+        WARNING,
+    )
+    CHUNK_GIVEN_UP = "Chunk {chunk} of batch {batch} is given up: {error}", ERROR
+    CHUNK_PASSED_ON = (
+        "Chunk {chunk} of batch {batch} is passed on to {to}: the process died again and again here, whatever it spoke"
+        " of it",
+        ERROR,
+    )
+    CHUNK_OF_OTHER_SCHEMA = (
+        "A chunk of wire version {version} came to a worker of version {own_version}: left in {queue} for a worker "
+        "that can read it",
+        ERROR,
+    )
+    MESSAGE_REFUSED = "A message was refused: {error}", ERROR
+    DISK_FULL = "No room in {folder}: waiting until there is", ERROR
+    DISK_HAS_ROOM = "There is room in {folder} again"
+    CODES_UNUSABLE = "{path} is made anew, it cannot be used: {error}", WARNING
+    CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
+
+    # Batches in the collector.
+    SEGMENTS_REUSED = "Batch {batch}: {reused} of {total} segments are there from earlier batches"
+    STALLED_BATCH_CLOSED = "Batch {batch}: nobody closes it, so it is closed now", WARNING
+    STALLED_BATCH_REOPENED = "Batch {batch}: nothing of it is under way, so it is opened again", WARNING
+    STALLED_BATCHES_NOT_READ = "not looked for lost batches: {error}", DEBUG
+    STALLED_BATCH_UNREADABLE = "batch {batch} cannot be read here: {error}", DEBUG
+    STALLED_BATCH_NOT_RESUMED = "batch {batch} is not set going: {error}", DEBUG
+    FILE_NOT_WRITTEN = "{file} of batch {batch} cannot be written: {error}", ERROR
+
+    # Files.
+    FOLDER_NOT_LOCKED = "{folder} cannot be locked ({error}): see to it that no other fleet writes there", WARNING
+    RECORD_LINE_TORN = "{file} has a torn line (a worker died while writing it); it is passed over", WARNING
+    RECORD_UNREADABLE = "{path} cannot be read, so what it tells of may be spoken again: {error}", WARNING
+    JOURNAL_NOT_KEPT = "{path} cannot be kept, so a crash may not be put down to its cause: {error}", WARNING
+
+    # Any process.
+    FAILED = "{error}", ERROR
+
+    def __init__(self, template: str, level: int = INFO) -> None:
+        self.template = template
+        self.level = level
+
+    @property
+    def id(self) -> str:
+        return self.name.lower()
+
+    def line(self, **fields: object) -> LogLine:
+        """The line with these fields; all that the template names are needed."""
+        return LogLine(self, fields)
+
+
+class LogLine(str):
+    """The text of a log line, which also has its event and the fields."""
+
+    event: Event
+    fields: Mapping[str, object]
+
+    def __new__(cls, event: Event, fields: Mapping[str, object]) -> LogLine:
+        line = super().__new__(cls, event.template.format_map(fields))
+        line.event = event
+        line.fields = fields
+        return line

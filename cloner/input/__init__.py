@@ -1,0 +1,1 @@
+"""Reading and checking what users submit: batch files, their rows, and references."""

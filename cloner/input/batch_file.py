@@ -1,0 +1,209 @@
+"""Reading a batch file: every row is checked, and all bad ones are listed at once.
+
+`rows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; this module checks the rows against each other and
+against the files that they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from os.path import normpath
+from pathlib import Path
+
+from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+from cloner.errors import BadBatch, BadReference, Problem
+from cloner.input.output_names import Outputs, names_folder
+from cloner.input.references import (
+    RECORDING_ENDINGS,
+    codes_file_problem,
+    find_reference,
+    outside,
+    recording_file_problem,
+)
+from cloner.input.rows import NamedReference, Row, read_document
+from cloner.input.schema import checked
+from cloner.settings import Settings
+from cloner.validation import name_flaw, shown
+
+_PLACES_SHOWN = 20
+"""Most rows that one problem names."""
+
+
+def load_batch(
+    batch: Batch | Path | str, settings: Settings, *, references: Path | None = None, out_root: Path | None = None
+) -> Batch:
+    """`batch` itself, or the batch file at that path. Client and command line both use it.
+
+    References may lie in the folder that `settings` name; `references` and `out_root` are as in `read_batch`. Raises
+    `BadBatch`.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    return read_batch(Path(batch), out_root=out_root, references=references, references_root=settings.references_dir)
+
+
+def read_batch(
+    path: Path, *, out_root: Path | None, references: Path | None, references_root: Path | None = None
+) -> Batch:
+    """Read and check the batch file at `path`.
+
+    `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
+    folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
+    the file are relative to its folder. References must lie, all links followed, in that folder, in `references` or in
+    `references_root`. Raises `BadBatch`, which lists everything that is wrong.
+    """
+    document = read_document(path)
+    base = path.absolute().parent
+    roots = tuple(root for root in (base, references, references_root) if root)
+    checker = _Checker(base, Outputs(out_root), references, roots)
+    generation = checker.generation(document.generation)
+    checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
+    for row in document.rows:
+        if isinstance(row, Problem):
+            checker.problems.append(row)
+        else:
+            checker.add(row)
+    speakers = checker.speakers()
+    if checker.problems:
+        raise BadBatch(str(path), checker.problems)
+    return Batch(source=path, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
+
+
+@dataclass
+class _SpeakerRows:
+    """What the rows so far hold of a speaker."""
+
+    first: Row
+    segments: list[Segment] = field(default_factory=list)
+    reference_places: dict[str, None] = field(default_factory=dict)
+    """An ordered set: the rows, or groups, that name the speaker's reference."""
+
+
+class _Checker:
+    """Turns rows into speakers, and collects `problems`."""
+
+    def __init__(self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...]) -> None:
+        self.problems: list[Problem] = []
+        self._base = base
+        self._outputs = outputs
+        self._references = references
+        self._roots = roots
+        self._speakers: dict[str, _SpeakerRows] = {}
+        self._places: dict[int, str] = {}
+        """Segment index -> the place of its row."""
+        self._file_problem = cache(_file_problem)
+
+    def generation(self, values: object) -> Generation:
+        """The batch's generation parameters, or the defaults."""
+        found = checked(Generation, {} if values is None else values, "generation")
+        if isinstance(found, Generation):
+            return found
+        self.problems += found
+        return Generation()
+
+    def checkpoint_dir(self, value: object) -> str | None:
+        """The checkpoint's folder as the batch spells it."""
+        if value is None or (isinstance(value, str) and not name_flaw(value)):
+            return value
+        self.problems.append(Problem("checkpoint_dir", f"it is {shown(value)}", "give the name of a folder"))
+        return None
+
+    def add(self, row: Row) -> None:
+        """Add a row, and check it against those before it."""
+        key = str(row.speaker_id)
+        speaker = self._speakers.get(key)
+        if speaker is None:
+            speaker = self._speakers[key] = _SpeakerRows(row)
+        self._check_speaker(row, speaker)
+        index = row.number if row.segment_index is None else row.segment_index
+        place = self._places.setdefault(index, row.place)
+        if place != row.place:
+            self._problem(row.place, f"segment_index {index} is also that of {place}", "number every segment once")
+        output = self._outputs.claim(row, index)
+        if isinstance(output, Problem):
+            self.problems.append(output)
+        else:
+            speaker.segments.append(Segment(index, row.text, output))
+
+    def speakers(self) -> tuple[Speaker, ...]:
+        """All speakers, in the order in which they appear. Call it once, after the last row."""
+        if not self._speakers and not self.problems:
+            self._problem("the file", "it has no segments", "give at least one")
+        self.problems += self._outputs.nested()
+        speakers = []
+        for key, speaker in self._speakers.items():
+            reference = self._reference(key, speaker)
+            if reference:
+                speakers.append(Speaker(key, reference, tuple(speaker.segments)))
+        return tuple(speakers)
+
+    def _problem(self, where: str, what: str, right: str) -> None:
+        self.problems.append(Problem(where, what, right))
+
+    def _check_speaker(self, row: Row, speaker: _SpeakerRows) -> None:
+        """Check that the speaker's id is spelt as before, and that it has one reference."""
+        first = speaker.first
+        if type(row.speaker_id) is not type(first.speaker_id):
+            what = f"speaker {shown(row.speaker_id)} is {shown(first.speaker_id)} at {first.place}"
+            self._problem(row.place, what, "write the id as a number or as a text, everywhere the same")
+        if row.reference_place in speaker.reference_places:
+            return
+        speaker.reference_places[row.reference_place] = None
+        difference = self._difference(row.reference, first.reference)
+        if difference:
+            what = f"speaker {shown(row.speaker_id)} has {difference} {first.reference_place}"
+            self._problem(row.reference_place, what, "give a speaker one reference, everywhere the same")
+
+    def _difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
+        if here == there:
+            return None
+        if here is None or there is None:
+            return "no reference here, but one at" if there else "a reference here, but none at"
+        if here.kind != there.kind or normpath(self._base / here.file) != normpath(self._base / there.file):
+            return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
+        return None if here.text == there.text else "another transcript of its reference here than at"
+
+    def _reference(self, key: str, speaker: _SpeakerRows) -> Reference | None:
+        """The speaker's reference, its files checked; None if it has none."""
+        places = list(speaker.reference_places)
+        where = ", ".join(places[:_PLACES_SHOWN])
+        if len(places) > _PLACES_SHOWN:
+            where += f" and {len(places) - _PLACES_SHOWN} more rows"
+        named = speaker.first.reference
+        if named:
+            path = self._base / named.file
+            if flaw := outside(path, self._roots):
+                right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
+                self._problem(where, flaw, right)
+            elif flaw := self._file_problem(named.kind, path):
+                self._problem(where, flaw, _right_file(named.kind, path))
+            return Reference(named.kind, (path,), named.text)
+        if not self._references:
+            right = "name one for it, or give a folder of references with --references"
+            self._problem(where, f"speaker {shown(speaker.first.speaker_id)} has no reference", right)
+        elif not names_folder(key):
+            self._problem(where, f"speaker {shown(key)} cannot name a folder of references", "give it another id")
+        else:
+            try:
+                return find_reference(self._references / key, self._roots)
+            except BadReference as error:
+                right = "put its recordings there, each with a .lab transcript of the same stem"
+                self._problem(where, error.message, right)
+        return None
+
+
+def _right_file(kind: ReferenceKind, path: Path) -> str:
+    if kind is ReferenceKind.AUDIO:
+        return "give a recording such as a .wav or .flac"
+    if path.suffix.lower() in RECORDING_ENDINGS:
+        return "give the .npy of its codes, which `cloner encode` makes of a recording"
+    return "give the .npy that fish-speech's codec wrote"
+
+
+def _file_problem(kind: ReferenceKind, path: Path) -> str | None:
+    match kind:
+        case ReferenceKind.CODES:
+            return codes_file_problem(path)
+        case ReferenceKind.AUDIO:
+            return recording_file_problem(path)

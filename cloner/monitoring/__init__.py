@@ -1,0 +1,1 @@
+"""Views of a fleet: a snapshot, metrics for Prometheus, pages for Flower."""

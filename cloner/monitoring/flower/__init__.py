@@ -1,0 +1,1 @@
+"""Flower with a live page of the fleet's workers and batches."""

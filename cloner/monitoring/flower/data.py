@@ -1,0 +1,133 @@
+"""The data of Flower's fleet page, as values that can be sent as JSON."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from redis import Redis
+
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
+from cloner.errors import UnknownBatch
+from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
+from cloner.protocol.results import BatchResult
+from cloner.report.page import body
+from cloner.settings import Settings
+from cloner.state.batches import BatchState, BatchStore, Progress, Submission
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from cloner.state.throughput import ThroughputMeter
+
+SHOWN_BATCHES = 50
+"""The number of newest batches that the page shows."""
+
+REDIS_TIMEOUT_S = 5.0
+"""Seconds to wait for a response of Redis, at each of two attempts: the page must not show old data as live."""
+
+
+class FleetData:
+    """One object a server; its methods may be called from any thread, and raise `RedisError`."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.require_redis_url()
+        self._settings = settings
+        self._redis = connect(url, retries=1, answer_s=REDIS_TIMEOUT_S)
+        self._results = self._store(connect(url, decode=False))
+        self._batches = self._store(connect(url, decode=False, retries=1, answer_s=REDIS_TIMEOUT_S))
+        self._fleet = FleetReader(settings, self._redis, self._batches)
+        self._lock = threading.Lock()
+        self._submissions: dict[str, Submission] = {}
+        self._closed: dict[str, Progress] = {}
+        """A closed batch does not change: it is not read again."""
+        self._throughput: dict[str, ThroughputMeter] = {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """The fleet's workers and newest batches at this moment."""
+        with self._lock:
+            workers = self._fleet.workers()
+            return {
+                "fleet": self._settings.fleet,
+                "workers": [_worker(worker) for worker in workers],
+                "batches": self._batch_rows(any(not worker.gone for worker in workers)),
+                "waiting": sum(self._fleet.queue_lengths(workers).values()),
+                "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
+            }
+
+    def result(self, batch_id: str) -> str:
+        """The result of a closed batch, as JSON. Raises `UnknownBatch`, `Damaged`."""
+        return self._result(batch_id).model_dump_json(indent=2)
+
+    def report(self, batch_id: str) -> str:
+        """The report of a closed batch, as a fragment of HTML. Raises `UnknownBatch`, `Damaged`."""
+        return body(self._result(batch_id), self._settings.fleet)
+
+    def _result(self, batch_id: str) -> BatchResult:
+        result = self._results.result(batch_id)
+        if result is None:
+            raise UnknownBatch(f"batch {batch_id} has no result: it is not finished, never existed, or has expired")
+        return result
+
+    def _store(self, blobs: Redis) -> BatchStore:
+        return BatchStore(blobs, RedisKeys(self._settings.fleet), self._settings.batch_ttl_s)
+
+    def _batch_rows(self, has_workers: bool) -> list[dict[str, Any]]:
+        ids = self._fleet.batches(SHOWN_BATCHES)
+        for kept in (self._submissions, self._closed, self._throughput):
+            for batch_id in set(kept) - set(ids):
+                kept.pop(batch_id)
+        progress = {**self._closed, **self._fleet.progress(ids, known=self._closed)}
+        self._closed.update((batch_id, seen) for batch_id, seen in progress.items() if seen.closed)
+        now = self._fleet.now()
+        return [self._batch(progress[batch_id], now, has_workers) for batch_id in ids if batch_id in progress]
+
+    def _batch(self, progress: Progress, now: float, has_workers: bool) -> dict[str, Any]:
+        submission = self._submission(progress.batch_id)
+        meter = self._throughput.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
+        throughput = meter.update(now, progress)
+        state = "cancelled" if progress.cancelled and progress.state is not BatchState.BROKEN else progress.state
+        return {
+            "id": progress.batch_id,
+            "source": submission.source,
+            "speakers": submission.speakers,
+            "age_s": round(now - submission.submitted_at, 1),
+            "state": state,
+            "closed": progress.closed,
+            "total": progress.total,
+            "generated": progress.generated,
+            "failed": progress.failed,
+            "audio_s": round(progress.audio_s, 1),
+            "speed": throughput.audio_s if has_workers else None,
+            "left_s": throughput.left_s if has_workers else None,
+            "error": progress.error,
+            "has_result": progress.state is BatchState.DONE,
+        }
+
+    def _submission(self, batch_id: str) -> Submission:
+        if batch_id not in self._submissions:
+            self._submissions[batch_id] = self._batches.submission(batch_id)
+        return self._submissions[batch_id]
+
+
+def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
+    info = worker.info
+    usage = None if worker.gone else worker.gpu_usage
+    return {
+        "name": info.name,
+        "box": info.box,
+        "index": info.index,
+        "device": info.device,
+        "gpu": info.gpu,
+        "engine": info.engine,
+        "checkpoint": info.checkpoint,
+        "state": worker.state,
+        "silent_s": round(worker.silent_s, 1),
+        "slots": info.slots,
+        "slots_used": worker.slots_used,
+        "frames_s": worker.frames_s,
+        "loads": info.loads,
+        "load_s": info.load_s,
+        "error": info.error,
+        "memory_bytes": usage.used_bytes if usage else 0 if worker.gone else info.memory_bytes,
+        "memory_total_bytes": usage.total_bytes if usage else None,
+        "use": usage.use if usage else None,
+    }

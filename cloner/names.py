@@ -1,0 +1,50 @@
+"""The names of tasks and queues.
+
+Queue names carry the version of the wire format, so that workers of two versions can share a Redis and each sees only
+the messages that it can read. They are built from the box's name in the settings, the GPU and a count, never from a
+host name: they must outlive a restart and a container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA = 2
+"""Version of the wire format. Raise it when a message changes in a way that an older worker cannot read."""
+
+SPEAK_CHUNK = "cloner.speak_chunk"
+OPEN_BATCH = "cloner.open_batch"
+CLOSE_BATCH = "cloner.close_batch"
+FIND_FINISHED = "cloner.find_finished"
+
+PARENT, CHILD = "parent", "child"
+"""The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
+
+
+def collector_name(box: str) -> str:
+    """Name of a box's collector, as `WorkerInfo.name` is a worker's."""
+    return f"collector@{box}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNames:
+    """The queues of one fleet. Several fleets may share a Redis."""
+
+    fleet: str
+
+    def worker_queue(self, box: str, card: str, number: int) -> str:
+        """Queue that only the `number`-th worker of `card` ("cpu", or the start of a GPU's UUID) on `box` reads."""
+        return f"cloner.{self.fleet}.v{SCHEMA}.{box}.{card}.{number}"
+
+    def shared_queue(self, schema: int = SCHEMA) -> str:
+        """Queue that every worker of this wire version reads when its own is empty."""
+        return f"cloner.{self.fleet}.v{schema}.shared"
+
+    @property
+    def collector_queue(self) -> str:
+        """Queue of the CPU worker that opens and closes batches."""
+        return f"cloner.{self.fleet}.v{SCHEMA}.collector"
+
+    def is_this_version(self, queue: str) -> bool:
+        """Whether the queue carries this version of the wire format."""
+        return queue.startswith(f"cloner.{self.fleet}.v{SCHEMA}.")

@@ -1,0 +1,134 @@
+"""The audio files under the output root."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from os.path import realpath
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from cloner.errors import NoRoom, SegmentFailed
+from cloner.output.atomic_file import FileAt, open_part, write_and_rename
+from cloner.protocol.results import SegmentResult
+from cloner.validation import HOUSEKEEPING
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full disk or an exhausted quota: they may pass."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a line of the record holds of a file, to identify it later."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def codes_part(part: str) -> str:
+    """Name of the temporary file for codes of the process whose `OutputRoot.part` is `part`, in the same folder."""
+    return f"{part}-codes"
+
+
+class OutputRoot:
+    """The folder that outputs are relative to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._parts = self.root / HOUSEKEEPING
+        self.part = f"part-{uuid.uuid4().hex}"
+        """Name of this process's temporary file, in our own folder. Other processes remove it after a crash."""
+
+    def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> Written:
+        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio, as a whole or not at all.
+
+        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full.
+        """
+        path = self.root / output
+        try:
+            # Encoded in memory: on a full disk, libsndfile fails by an assertion of its own.
+            encoded = io.BytesIO()
+            soundfile.write(encoded, audio, sample_rate, format=path.suffix[1:].upper())
+            data = encoded.getbuffer()
+            with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
+                status = write_and_rename([data], FileAt(self.part, parts), FileAt(path.name, folder))
+        except (OSError, soundfile.LibsndfileError) as error:
+            message = f"{output} cannot be written under {self.root}: {error}"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise NoRoom(message) from error
+            raise SegmentFailed(message, code="output") from error
+        return Written(status.st_size, status.st_mtime_ns, _digest(data))
+
+    def write_codes(self, path: Path, data: bytes) -> None:
+        """Write the codes of a reference to a file in our own folder, which is made if needed. Raises `OSError`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_and_rename([data], FileAt(self._parts / codes_part(self.part)), FileAt(path))
+
+    def has_result(self, result: SegmentResult) -> bool:
+        """Whether the file of a line of the record exists, with the same content.
+
+        Its bytes are read only if its time differs, as after a copy: another batch may have written a file of the same
+        size there, and crashed before it could record it.
+        """
+        path = self.root / result.output
+        try:
+            found = path.stat()
+            if found.st_size != result.size:
+                return False
+            untouched = not result.digest or found.st_mtime_ns == result.mtime_ns
+            return untouched or _digest(path.read_bytes()) == result.digest
+        except OSError:
+            return False
+
+    def has_room(self, size: int) -> bool:
+        """Whether a file of `size` bytes fits on the disk. True, too, if it cannot be written for another reason."""
+        try:
+            with self._opened(self._parts) as parts, open_part(FileAt(self.part, parts)) as file:
+                os.posix_fallocate(file, 0, max(size, 1))
+        except OSError as error:
+            return error.errno not in NO_ROOM
+        finally:
+            self.discard(self.part)
+        return True
+
+    def discard(self, part: str) -> None:
+        """Remove the temporary file of a process, this one or a crashed one."""
+        with suppress(OSError):
+            (self._parts / part).unlink()
+
+    @contextmanager
+    def _opened(self, folder: Path) -> Iterator[int]:
+        """A descriptor of the folder, which is made if needed. Raises `SegmentFailed` if links lead out of the root.
+
+        Links are resolved first. Then each folder below the root is opened by its name within its parent, and may not
+        be a link, so a link that is put there meanwhile is not followed.
+        """
+        real = Path(realpath(folder))
+        if not real.is_relative_to(self.root):
+            raise SegmentFailed(f"{folder} leads out of the output folder {self.root}", code="output")
+        self.root.mkdir(parents=True, exist_ok=True)
+        opened = os.open(self.root, os.O_DIRECTORY)
+        try:
+            for name in real.relative_to(self.root).parts:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=opened)
+                inner = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened)
+                os.close(opened)
+                opened = inner
+            yield opened
+        finally:
+            os.close(opened)
+
+
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

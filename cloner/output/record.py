@@ -1,0 +1,179 @@
+"""The record beside the outputs: what is finished, one line a segment. The truth, whatever becomes of Redis.
+
+``OUT/.cloner/BATCH_ID/<worker>.jsonl`` is appended to by one worker only, so no two writers ever share a file; together
+the files of a batch say which segments are finished. The collector puts ``result.json`` beside them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from cloner.errors import RecordFailed, RecordFull
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.audio_files import NO_ROOM
+from cloner.protocol.results import SegmentResult
+from cloner.validation import HOUSEKEEPING
+
+
+def batch_directory(root: Path, batch_id: str) -> Path:
+    """Where the record of a batch lies."""
+    return root / HOUSEKEEPING / batch_id
+
+
+@contextmanager
+def keeping(directory: Path) -> Iterator[None]:
+    """Whatever the file system refuses becomes a `RecordFailed`, and a `RecordFull` if it may pass."""
+    try:
+        yield
+    except OSError as error:
+        kind = RecordFull if error.errno in NO_ROOM else RecordFailed
+        raise kind(f"the record in {directory} cannot be kept: {error}") from error
+
+
+def open_to_append(path: Path) -> int:
+    """A descriptor of a file of lines, made if needed. A line that a crash has torn is ended.
+
+    What is written to it is safe from the death of this process at once: it need not be flushed for that.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    try:
+        file = os.open(path, flags, 0o644)
+    except FileNotFoundError:  # the batch's first chunk here
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o644)
+    try:
+        end = os.fstat(file).st_size
+        if end and os.pread(file, 1, end - 1) != b"\n":
+            append_line(file, b"")
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def append_line(file: int, line: bytes) -> None:
+    """Append a line in one piece, or nothing of it. Raises `OSError`."""
+    data = line + b"\n"
+    written = os.write(file, data)
+    if written < len(data):  # so it is where there was room for a part only
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Record:
+    """The record of one batch, read as it grows: each line is read once, however many workers write."""
+
+    def __init__(self, root: Path, batch_id: str) -> None:
+        self.directory = batch_directory(root, batch_id)
+        self.results: dict[int, SegmentResult] = {}
+        self._read_to: dict[Path, int] = {}
+        self._finished: Counter[tuple[int, str]] = Counter()
+        self._generated: Counter[tuple[int, str]] = Counter()
+        self._from: set[tuple[str, int, str]] = set()
+
+    def refresh(self) -> None:
+        """Read what has been written since the last time. Raises `RecordFailed`."""
+        with keeping(self.directory):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        for path in sorted(self.directory.glob("*.jsonl")):
+            start = self._read_to.get(path, 0)
+            if path.stat().st_size == start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                data = file.read()
+            # A line without its end is still being written, or was torn by a crash.
+            whole = data.rfind(b"\n") + 1
+            self._read_to[path] = start + whole
+            for line in data[:whole].splitlines():
+                if line:
+                    self._take(path, line)
+
+    def add(self, result: SegmentResult) -> None:
+        """Count a result. A segment that was generated stays so, whatever a later line says."""
+        known = self.results.get(result.segment)
+        if not result.reused:
+            self._from.add((result.worker, result.assignment, result.speaker))
+        if known is None:
+            self._finished[result.assignment, result.speaker] += 1
+            self._finished[result.assignment, ""] += 1
+        elif known.generated:
+            # SegmentAudio anew, as where a worker's checkpoint is not the one that earlier batches were spoken with.
+            if result.generated and not result.reused:
+                self.results[result.segment] = result
+            return
+        self.results[result.segment] = result
+        if result.generated:
+            self._generated[result.assignment, result.speaker] += 1
+            self._generated[result.assignment, ""] += 1
+
+    def finished(self, assignment: int, speaker: str = "") -> int:
+        """Segments that were generated or failed of an assignment, or of one of its speakers."""
+        return self._finished[assignment, speaker]
+
+    def generated(self, assignment: int, speaker: str = "") -> int:
+        """Segments generated of an assignment, or of one of its speakers."""
+        return self._generated[assignment, speaker]
+
+    def has_from(self, worker: str, assignment: int, speaker: str) -> bool:
+        """Whether the worker has finished any of a speaker's texts."""
+        return (worker, assignment, speaker) in self._from
+
+    def _take(self, path: Path, line: bytes) -> None:
+        try:
+            self.add(SegmentResult.model_validate_json(line))
+        except ValidationError:
+            log_event(Event.RECORD_LINE_TORN, file=path.name)
+
+
+class RecordWriter:
+    """Appends to this worker's file of a batch's record. Raises `RecordFailed`, and `RecordFull` where it may pass."""
+
+    def __init__(self, record: Record, worker: str) -> None:
+        self._record = record
+        self._path = record.directory / f"{worker}.jsonl"
+        self._file: int | None = None
+
+    def open(self) -> None:
+        """Open the file, and create it if needed."""
+        with keeping(self._record.directory):
+            self._file = open_to_append(self._path)
+
+    def append(self, result: SegmentResult) -> None:
+        """Write one line, whole or not at all, after the audio file has its final name."""
+        if self._file is None:
+            raise ValueError(f"{self._path} is not open")
+        with keeping(self._record.directory):
+            append_line(self._file, result.model_dump_json().encode())
+        self._record.add(result)
+
+    def close(self) -> None:
+        """Flush the file to the disk, and close it."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with keeping(self._record.directory):
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+    def __enter__(self) -> RecordWriter:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

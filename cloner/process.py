@@ -1,0 +1,42 @@
+"""Processes that end with their parent, however it ends: a worker with its launcher, a worker's child with it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PARENT_PID = "CLONER_PARENT_PID"
+"""Environment variable by which a process gives its child processes its process id."""
+
+LEASE = "CLONER_LEASE"
+"""Environment variable by which a launcher gives its child processes the value of its lease of the box."""
+
+PR_SET_PDEATHSIG = 1
+"""From ``<linux/prctl.h>``."""
+
+
+def die_with_group() -> None:
+    """Kill this process and all that it started; the launcher has given it a process group of its own."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even of SIGKILL.
+
+    It gets no stop signal: it may hang or be frozen, no process is left to kill it later, and the next launcher
+    requeues its messages. Call it first in the process's main function. Does nothing in a process that was started by
+    hand (it may outlive its shell), and where there is no ``prctl`` (only Linux has it). The kernel watches the
+    *thread* that started this process, so the launcher starts its child processes from its main thread. Raises
+    `OSError` if the kernel refuses, `SystemExit` if the parent has ended already.
+    """
+    parent = os.environ.pop(PARENT_PID, None)
+    if parent is None or sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if str(os.getppid()) != parent:
+        raise SystemExit("the process that started this one is gone")

@@ -1,0 +1,240 @@
+"""What travels between the processes of a fleet: the manifest of a batch, and the message of a chunk.
+
+Both are JSON with a schema version. The manifest is the whole batch with its assignment to workers. The client puts it
+into Redis and sends one message with the batch's id, so a batch is there as a whole or not at all; the collector makes
+the chunks' messages from the manifest. References do not travel in messages: Redis holds them under their content hash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from cloner.batch import Generation, ReferenceKind
+from cloner.errors import WrongSchema
+from cloner.names import SCHEMA
+from cloner.protocol.packing import Packed
+from cloner.validation import name_flaw, output_flaw, prose_flaw, shown
+
+_BATCH_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def is_batch_id(value: object) -> bool:
+    """Whether `value` can be a batch's id: part of the names of Redis keys, and of a folder beside the outputs."""
+    return isinstance(value, str) and bool(_BATCH_ID.fullmatch(value))
+
+
+def check_batch_id(value: object) -> str:
+    """Return `value` if it can be a batch's id. Raises `WrongSchema`."""
+    if isinstance(value, str) and is_batch_id(value):
+        return value
+    raise WrongSchema(f"{shown(value)} is no batch's id")
+
+
+def _unless(flaw: Callable[[str], str | None]) -> AfterValidator:
+    """A validator of texts; `flaw` returns what is wrong with one, or None."""
+
+    def check(text: str) -> str:
+        if found := flaw(text):
+            raise ValueError(f"it {found}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _output_flaw(output: str) -> str | None:
+    flaw = output_flaw(output)
+    return flaw[0] if flaw else name_flaw(output)
+
+
+BatchId = Annotated[str, _unless(lambda text: None if is_batch_id(text) else "is no batch's id")]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Queue = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
+Name = Annotated[str, _unless(name_flaw)]
+Text = Annotated[str, _unless(prose_flaw)]
+Output = Annotated[str, _unless(_output_flaw)]
+Index = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+SegmentRow = tuple[Index, Text, Output]
+"""Segment index, text, output relative to the output root."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReferenceRow(_Wire):
+    """A speaker's reference: the content hash under which Redis has it, and its transcript."""
+
+    kind: ReferenceKind
+    digest: Digest
+    text: Text
+
+
+class SpeakerRow(_Wire):
+    """A speaker of a manifest, with all of its segments."""
+
+    id: Name
+    reference: ReferenceRow
+    segments: list[SegmentRow]
+
+
+class SpeakerSliceRow(_Wire):
+    """Segments ``start:stop`` of the `speaker`-th speaker of the manifest."""
+
+    speaker: Count
+    start: Count
+    stop: Count
+    position: Count
+    """The speaker's position in the assignment, from 1."""
+    texts: Count
+    """Texts of this speaker in the whole assignment."""
+
+
+class ChunkRow(_Wire):
+    """A chunk, and the queue that it is sent to."""
+
+    number: Count
+    queue: Queue
+    assignment: Count
+    """Number of the assignment: that of a worker, or one for all workers of a shared queue. Its chunks are counted
+    together in the log."""
+    speakers: Count
+    texts: Count
+    """Speakers and texts in the whole assignment."""
+    shared: bool
+    """Whether the assignment is one for all workers."""
+    slices: list[SpeakerSliceRow]
+
+
+class SpeakerSegments(_Wire):
+    """A speaker's segments in a chunk's message."""
+
+    id: Name
+    reference: ReferenceRow
+    segments: list[SegmentRow]
+    position: Count
+    """As in `SpeakerSliceRow`, and so is `texts`."""
+    texts: Count
+
+
+class ChunkMessage(_Wire):
+    """All that a worker needs to generate a chunk, except for the references' bytes."""
+
+    schema_version: int = SCHEMA
+    batch_id: BatchId
+    number: Count
+    assignment: Count
+    speakers: Count
+    texts: Count
+    shared: bool
+    generation: Generation
+    slices: list[SpeakerSegments]
+
+    @property
+    def total(self) -> int:
+        """Segments in this chunk."""
+        return sum(len(item.segments) for item in self.slices)
+
+    def summary(self) -> str:
+        """What Flower shows as the task's arguments: speakers and counts, never texts. Flower cuts it at the end."""
+        speakers = ", ".join(item.id for item in self.slices[:8]) + (", ..." if len(self.slices) > 8 else "")
+        return f"speakers [{speakers}], {self.total} texts, chunk {self.number} of batch {self.batch_id}"
+
+
+class Manifest(_Wire, Packed):
+    """A batch, split into chunks that are assigned to queues."""
+
+    schema_version: int = SCHEMA
+    batch_id: BatchId
+    source: Annotated[str, Field(max_length=4096)]
+    submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    generation: Generation
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint of the workers that it was assigned to; the segments' content keys depend on both."""
+    speakers: list[SpeakerRow]
+    chunks: list[ChunkRow]
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> Self:
+        """Each chunk is of these speakers' segments, and all chunks together have no more than the speakers."""
+        slices = [row for chunk in self.chunks for row in chunk.slices]
+        sizes = [len(speaker.segments) for speaker in self.speakers]
+        inside = all(row.speaker < len(sizes) and row.start < row.stop <= sizes[row.speaker] for row in slices)
+        if not inside or sum(row.stop - row.start for row in slices) > sum(sizes):
+            raise ValueError("its chunks are not of its speakers' segments")
+        return self
+
+    @property
+    def total(self) -> int:
+        """Segments in the batch."""
+        return sum(len(speaker.segments) for speaker in self.speakers)
+
+    def outputs(self) -> Iterator[str]:
+        """The audio files of the batch, relative to the output root."""
+        return (output for speaker in self.speakers for _, _, output in speaker.segments)
+
+    def message(self, chunk: ChunkRow) -> ChunkMessage:
+        """The message of one of this batch's chunks."""
+        slices = []
+        for row in chunk.slices:
+            speaker = self.speakers[row.speaker]
+            slices.append(
+                SpeakerSegments(
+                    id=speaker.id,
+                    reference=speaker.reference,
+                    segments=speaker.segments[row.start : row.stop],
+                    position=row.position,
+                    texts=row.texts,
+                )
+            )
+        return ChunkMessage(
+            batch_id=self.batch_id,
+            number=chunk.number,
+            assignment=chunk.assignment,
+            speakers=chunk.speakers,
+            texts=chunk.texts,
+            shared=chunk.shared,
+            generation=self.generation,
+            slices=slices,
+        )
+
+
+class FinishedRequest(_Wire, Packed):
+    """A client's request to the collector: which outputs exist already, since only the fleet sees them."""
+
+    wanted: dict[str, str]
+    """Output -> content key."""
+
+
+class FinishedResponse(_Wire, Packed):
+    """The collector's response, from the records; wanted outputs that are in neither list are missing."""
+
+    finished: list[str] = []
+    changed: list[str] = []
+    """Outputs that were generated with another key."""
+    error: str = ""
+    """Why the collector could not read the records, if it could not."""
+
+
+def schema_of(message: object) -> int:
+    """The version of the wire format that a chunk's message states. Raises `WrongSchema` if it states none."""
+    version = message.get("schema_version") if isinstance(message, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1_000_000:
+        raise WrongSchema(f"a chunk's message names no schema version (this worker reads version {SCHEMA})")
+    return version
+
+
+def read_chunk(message: dict[str, Any]) -> ChunkMessage:
+    """The message as typed values. Raises `WrongSchema` if it is not of this version's form."""
+    try:
+        return ChunkMessage.model_validate(message)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise WrongSchema(f"a chunk's message is not of schema version {SCHEMA}: {place}: {first['msg']}") from None

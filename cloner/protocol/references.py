@@ -1,0 +1,98 @@
+"""References as the workers get them: codes as a ``.npy`` of int32, recordings as 16-bit FLAC.
+
+Recordings are mono, at 44,100 Hz, 30 s at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import soundfile as sf
+from numpy.lib import format as npy
+
+from cloner.audio import SAMPLE_RATE, Audio, Codes, check_codes, check_recording
+from cloner.batch import CODEBOOK_SIZES, ReferenceKind
+from cloner.errors import BadReference
+
+MAX_SECONDS = 30
+"""Length at which recordings are cut."""
+
+MAX_FRAMES = 2600
+"""Two minutes of codes; the model has 8,192 positions for reference, texts and speech."""
+
+
+@dataclass(frozen=True)
+class ReferenceData:
+    """A packed reference; `key` is the hash of kind and data."""
+
+    kind: ReferenceKind
+    data: bytes
+    text: str
+    key: str
+
+
+def reference_key(kind: ReferenceKind, data: bytes) -> str:
+    """The hash that identifies a packed reference, and by which a worker checks its bytes: 64 hexadecimal digits."""
+    return hashlib.sha256(kind.encode() + data).hexdigest()
+
+
+def codes_from_bytes(data: bytes) -> Codes:
+    """Codes ``[codebooks, frames]`` of a packed reference. Raises `BadReference`."""
+    return parse_codes(io.BytesIO(data))
+
+
+def audio_from_bytes(data: bytes) -> Audio:
+    """The recording ``[samples]`` at `SAMPLE_RATE` of a packed reference. Raises `BadReference`."""
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as sound:
+            rate = sound.samplerate
+            audio: Audio = sound.read(MAX_SECONDS * SAMPLE_RATE, dtype="float32")
+    except sf.SoundFileError as error:
+        raise BadReference(f"the reference's recording did not arrive whole ({error})") from error
+    if rate != SAMPLE_RATE:
+        raise BadReference(f"the reference's recording arrived at {rate} Hz, and {SAMPLE_RATE} Hz is needed")
+    check_recording(audio)
+    return audio
+
+
+def parse_codes(file: BinaryIO) -> Codes:
+    """Codes ``[codebooks, frames]`` of a ``.npy``. Raises `BadReference`.
+
+    The header's shape is checked before memory is allocated for it.
+    """
+    try:
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+        shape, fortran, dtype = read_header(file)
+    except Exception as error:
+        # For a damaged header, numpy raises any error of its tokenizer and parser.
+        raise BadReference("the reference is not a .npy file of codes") from error
+    if dtype.kind not in "iu":
+        raise BadReference(f"the reference's codes are of type {dtype}, and whole numbers are needed")
+    if len(shape) != 2 or shape[0] != len(CODEBOOK_SIZES) or not 1 <= shape[1] <= MAX_FRAMES:
+        needed = f"[{len(CODEBOOK_SIZES)}, frames] with 1 to {MAX_FRAMES} frames"
+        raise BadReference(f"the reference's codes have shape {list(shape)}, and {needed} is needed")
+    size = shape[0] * shape[1] * dtype.itemsize
+    data = file.read(size)
+    if len(data) < size:
+        raise BadReference(f"the reference's codes are cut off: {len(data)} of {size} bytes are there")
+    codes = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    check_codes(codes)
+    return np.ascontiguousarray(codes, dtype=np.int32)
+
+
+def pack_codes(codes: Codes) -> bytes:
+    """``[codebooks, frames]`` as the bytes of a ``.npy``."""
+    buffer = io.BytesIO()
+    npy.write_array(buffer, codes.astype("<i4"), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def pack_audio(audio: Audio) -> bytes:
+    """``[samples]`` at `SAMPLE_RATE` as the bytes of a FLAC file."""
+    buffer = io.BytesIO()
+    sf.write(buffer, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

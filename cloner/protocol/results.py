@@ -1,0 +1,103 @@
+"""The result of a segment and of a batch, and the JSON that a run prints."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloner.protocol.packing import Packed
+
+
+class SegmentResult(BaseModel):
+    """The result of one segment: a line of the record. `code` is empty if it was generated."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    segment: int
+    speaker: str
+    output: str
+    key: str
+    """Content key: equal exactly where the same audio would be generated again."""
+    assignment: int
+    worker: str
+    frames: int = 0
+    audio_s: float = 0.0
+    truncated: bool = False
+    """Whether it was cut at its greatest number of frames."""
+    size: int = 0
+    """Bytes of the audio file."""
+    mtime_ns: int = 0
+    """Time of its last change, nanoseconds since the epoch, by its file system's clock."""
+    digest: str = ""
+    """BLAKE2b of its bytes, 32 hexadecimal digits. Lines of version 0.1 have none."""
+    code: str = ""
+    message: str = ""
+    reused: bool = False
+    """Whether an earlier batch generated it."""
+
+    @property
+    def generated(self) -> bool:
+        return not self.code
+
+
+class SegmentError(BaseModel):
+    """Why a segment has no audio: a short code for programs and a sentence for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    speaker: str
+    output: str
+    code: str
+    message: str
+
+
+class SpeakerResult(BaseModel):
+    """The result of one speaker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: int
+    generated: int
+    failed: int
+    """Includes texts that were never generated, as after a cancellation."""
+    audio_s: float
+
+
+class BatchResult(Packed):
+    """The result of a batch. `results` and `errors` together have every segment index once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: str
+    source: str = ""
+    """Name of the batch's file."""
+    total: int
+    generated: int
+    failed: int
+    cancelled: bool
+    out_dir: str
+    """The output root as the fleet sees it; outputs are relative to it."""
+    results: dict[int, str]
+    errors: dict[int, SegmentError]
+    reused: int = 0
+    """Segments in `results` that earlier batches had generated."""
+    truncated: tuple[int, ...] = ()
+    """Segments in `results` that were cut at their greatest number of frames: the end of the text may be missing."""
+    submitted_at: float = 0.0
+    """Seconds since the epoch, by Redis's clock."""
+    elapsed_s: float
+    """From submission until the collector made this result."""
+    audio_s: float
+    reused_audio_s: float = 0.0
+    """Seconds of `audio_s` that earlier batches had generated."""
+    frames: int
+    workers: dict[str, int]
+    """Segments that each worker generated."""
+    speakers: dict[str, SpeakerResult] = Field(default_factory=dict)
+    """In the order of the batch."""
+    engine: str = ""
+    fingerprint: str = ""
+    """Engine and checkpoint (`content_key.fingerprint`) of the workers that it was assigned to."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.model_dump_json()

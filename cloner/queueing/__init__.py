@@ -1,0 +1,1 @@
+"""Celery: the app, its Redis transport, heartbeats, retries and log filters."""

@@ -1,0 +1,33 @@
+"""Retries while Redis cannot be used: an outage must not end a task that a client waits for."""
+
+from __future__ import annotations
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
+
+from cloner.events import Event
+from cloner.logs import log_event
+
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OperationalError)
+"""What clients of Redis, and Celery, raise where it does not answer."""
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether Redis does not answer, or answers that it cannot at this time. Celery's listener for results gives up
+    after twenty seconds, with a `RuntimeError`."""
+    errors = (*CONNECTION_ERRORS, ReadOnlyError, OutOfMemoryError)
+    return isinstance(error, errors) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, errors))
+
+
+def _log_first(state: RetryCallState) -> None:
+    if state.attempt_number == 1 and state.outcome:
+        log_event(Event.REDIS_RETRYING, error=state.outcome.exception())
+
+
+retry_on_outage = Retrying(
+    retry=retry_if_exception(_is_outage), wait=wait_exponential(max=30), before_sleep=_log_first, reraise=True
+)
+"""Retries within the task. Celery's own retry sends a message, and drops the task for good where it cannot be sent."""

@@ -1,0 +1,1 @@
+"""What Redis holds. Every key has one owner here."""

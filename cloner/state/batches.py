@@ -1,0 +1,312 @@
+"""What Redis holds of a batch: its state, its manifest, the progress of its chunks, its result.
+
+No other module reads or writes these keys. Progress is kept in absolute counts, one hash field for each chunk, so a
+chunk that runs twice counts once. The record beside the outputs, not this, says what is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from redis import Redis, WatchError
+
+from cloner.audio import SAMPLE_RATE
+from cloner.errors import ClonerError, Damaged, UnknownBatch, reason_of
+from cloner.protocol.messages import Manifest
+from cloner.protocol.results import BatchResult, SegmentResult
+from cloner.state.cleanup import celery_results
+from cloner.state.keys import RedisKeys
+
+SUBMIT_ATTEMPTS = 50
+"""Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
+
+
+class BatchState(StrEnum):
+    """How far a batch has come."""
+
+    SUBMITTING = "submitting"
+    """It is in Redis; the collector has not opened it yet."""
+    RUNNING = "running"
+    DONE = "done"
+    """Its result is there."""
+    BROKEN = "broken"
+    """It could not be opened or closed."""
+
+    @property
+    def is_open(self) -> bool:
+        return self in (BatchState.SUBMITTING, BatchState.RUNNING)
+
+
+@dataclass(slots=True)
+class ChunkProgress:
+    """What is finished of a chunk."""
+
+    generated: int = 0
+    failed: int = 0
+    frames: int = 0
+    samples: int = 0
+    finished: bool = False
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio."""
+        return self.samples / SAMPLE_RATE
+
+    def add(self, result: SegmentResult) -> None:
+        """Count a segment."""
+        self.generated += result.generated
+        self.failed += not result.generated
+        self.frames += result.frames
+        self.samples += round(result.audio_s * SAMPLE_RATE)
+
+    def pack(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The value that `pack` made. Raises `ValueError` or `TypeError`."""
+        values = json.loads(data)
+        counts = {name: int(values[name]) for name in ("generated", "failed", "frames", "samples")}
+        return cls(**counts, finished=bool(values["finished"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of a batch."""
+
+    batch_id: str
+    state: BatchState
+    total: int
+    chunks: int
+    generated: int
+    failed: int
+    frames: int
+    audio_s: float
+    chunks_finished: int
+    cancelled: bool
+    error: str = ""
+    """Why the batch is broken, if it is."""
+
+    @property
+    def finished(self) -> int:
+        """Segments that were generated or failed."""
+        return self.generated + self.failed
+
+    @property
+    def all_chunks_finished(self) -> bool:
+        return self.chunks_finished >= self.chunks
+
+    @property
+    def closed(self) -> bool:
+        """Whether the batch has reached its end: its result is there, or never will be."""
+        return not self.state.is_open
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was noted when a batch was submitted."""
+
+    source: str
+    """Name of the batch's file."""
+    speakers: int
+    submitted_at: float
+    """Seconds since the epoch, by Redis's clock; 0 if the batch has expired."""
+    strategy: str
+
+
+class BatchStore:
+    """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds.
+
+    Every method raises `RedisError` where Redis cannot be used.
+    """
+
+    def __init__(self, redis: Redis, keys: RedisKeys, ttl_s: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._ttl_s = ttl_s
+
+    def add(self, manifest: Manifest, strategy: str, check: Callable[[], None]) -> None:
+        """Add a batch as a whole. `check` is called before, on a state that no other client changes meanwhile; what it
+        raises is raised. Raises `ClonerError` where other clients are always faster."""
+        data = manifest.pack()
+        for _ in range(SUBMIT_ATTEMPTS):
+            with self._redis.pipeline() as pipe:
+                pipe.watch(self._keys.batches)  # type: ignore[no-untyped-call]
+                check()
+                pipe.multi()
+                self._put(pipe, manifest, data, strategy)
+                with suppress(WatchError):
+                    pipe.execute()
+                    return
+        raise ClonerError("too many clients submit batches at this moment: try again")
+
+    def _put(self, pipe: Any, manifest: Manifest, data: bytes, strategy: str) -> None:
+        keys, batch_id = self._keys, manifest.batch_id
+        values: dict[Any, Any] = {
+            "state": BatchState.SUBMITTING,
+            "source": manifest.source,
+            "strategy": strategy,
+            "submitted_at": manifest.submitted_at,
+            "total": manifest.total,
+            "speakers": len(manifest.speakers),
+            "chunks": len(manifest.chunks),
+        }
+        pipe.set(keys.manifest(batch_id), data, ex=self._ttl_s)
+        pipe.hset(keys.batch(batch_id), mapping=values)
+        pipe.expire(keys.batch(batch_id), self._ttl_s)
+        # An empty field, so that the hash exists and can be given its expiry.
+        pipe.hset(keys.progress(batch_id), "", ChunkProgress().pack())
+        pipe.expire(keys.progress(batch_id), self._ttl_s)
+        pipe.zadd(keys.batches, {batch_id: manifest.submitted_at})
+        pipe.zremrangebyscore(keys.batches, "-inf", manifest.submitted_at - self._ttl_s)
+
+    def remove(self, batch_id: str) -> None:
+        """Remove a batch that could not be sent: no collector would ever close it."""
+        keys = self._keys
+        with self._redis.pipeline() as pipe:
+            pipe.delete(keys.batch(batch_id), keys.manifest(batch_id), keys.progress(batch_id))
+            pipe.zrem(keys.batches, batch_id)
+            pipe.execute()
+
+    def newest(self, count: int) -> list[str]:
+        """Ids of the newest batches, the last one submitted first."""
+        return [_text(batch_id) for batch_id in self._redis.zrevrange(self._keys.batches, 0, count - 1)]
+
+    def open_ids(self, *, cancelled: bool) -> list[str]:
+        """Ids of the batches that are neither done nor broken, oldest first; with or without those that are
+        `cancelled`."""
+        ids = [_text(batch_id) for batch_id in self._redis.zrange(self._keys.batches, 0, -1)]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for batch_id in ids:
+                pipe.hmget(self._keys.batch(batch_id), "state", "cancelled")
+            found = pipe.execute()
+        return [
+            batch_id
+            for batch_id, (state, is_cancelled) in zip(ids, found, strict=True)
+            if _is_open(state) and (cancelled or not is_cancelled)
+        ]
+
+    def is_open(self, batch_id: str) -> bool:
+        """Whether chunks of the batch may still run: it is neither done nor broken nor cancelled, and known."""
+        state, cancelled = self._redis.hmget(self._keys.batch(batch_id), "state", "cancelled")
+        return _is_open(state) and not cancelled
+
+    def is_done(self, batch_id: str) -> bool:
+        """Whether the batch's result is there."""
+        return self._redis.hget(self._keys.batch(batch_id), "state") == BatchState.DONE.encode()
+
+    def is_cancelled(self, batch_id: str) -> bool:
+        """Whether the user has cancelled the batch."""
+        return bool(self._redis.hexists(self._keys.batch(batch_id), "cancelled"))
+
+    def cancel(self, batch_id: str) -> None:
+        """Mark the batch as cancelled; its workers stop within a step."""
+        key = self._keys.batch(batch_id)
+        with self._redis.pipeline() as pipe:
+            pipe.hset(key, "cancelled", "1")
+            # If the batch expires at this moment, this field alone would stay for ever.
+            pipe.expire(key, self._ttl_s)
+            pipe.execute()
+
+    def set_running(self, batch_id: str) -> None:
+        """The collector opens the batch."""
+        self._redis.hset(self._keys.batch(batch_id), "state", BatchState.RUNNING)
+
+    def set_broken(self, batch_id: str, error: str) -> None:
+        """The batch could not be opened or closed; does nothing if it has expired."""
+        key = self._keys.batch(batch_id)
+        if self._redis.exists(key):
+            self._redis.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
+
+    def close(self, result: BatchResult, chunks: int) -> None:
+        """Keep the batch's result, and remove what Celery keeps of its `chunks`: a chunk that is delivered again after
+        this is not generated."""
+        with self._redis.pipeline() as pipe:
+            pipe.set(self._keys.result(result.batch_id), result.pack(), ex=self._ttl_s)
+            pipe.hset(self._keys.batch(result.batch_id), "state", BatchState.DONE)
+            pipe.delete(*celery_results(result.batch_id, chunks))
+            pipe.execute()
+
+    def manifest(self, batch_id: str) -> Manifest | None:
+        """The batch with its chunks; None if it has expired. Raises `Damaged`."""
+        data = self._redis.get(self._keys.manifest(batch_id))
+        return Manifest.unpack(data) if isinstance(data, bytes) else None
+
+    def result(self, batch_id: str) -> BatchResult | None:
+        """The result of a batch that is done; None if it is not, or has expired. Raises `Damaged`."""
+        data = self._redis.get(self._keys.result(batch_id))
+        return BatchResult.unpack(data) if isinstance(data, bytes) else None
+
+    def submission(self, batch_id: str) -> Submission:
+        """What was noted when the batch was submitted; empty if it has expired. Raises `ValueError` on damage."""
+        fields = ("source", "speakers", "submitted_at", "strategy")
+        source, speakers, submitted_at, strategy = self._redis.hmget(self._keys.batch(batch_id), *fields)
+        return Submission(_text(source), int(speakers or 0), float(submitted_at or 0), _text(strategy))
+
+    def age_s(self, batch_id: str) -> float | None:
+        """Seconds since the batch was submitted, by the server's clock; None if it has expired."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(self._keys.batch(batch_id), "submitted_at")
+            pipe.time()
+            submitted_at, (seconds, _) = pipe.execute()
+        return max(0.0, seconds - float(submitted_at)) if submitted_at else None
+
+    def progress(self, batch_id: str) -> Progress:
+        """How far the batch is. Raises `UnknownBatch`, `Damaged`."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._keys.batch(batch_id))
+            pipe.hvals(self._keys.progress(batch_id))
+            values, chunks = pipe.execute()
+        if b"total" not in values:  # a late field of a batch that has expired is no batch
+            raise UnknownBatch(
+                f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
+                " if Redis has lost it, submit its file again: only what is missing is spoken"
+            )
+        try:
+            counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
+            return Progress(
+                batch_id=batch_id,
+                state=BatchState(_text(values[b"state"])),
+                total=int(values[b"total"]),
+                chunks=int(values[b"chunks"]),
+                generated=sum(chunk.generated for chunk in counts),
+                failed=sum(chunk.failed for chunk in counts),
+                frames=sum(chunk.frames for chunk in counts),
+                audio_s=sum(chunk.audio_s for chunk in counts),
+                chunks_finished=sum(chunk.finished for chunk in counts),
+                cancelled=b"cancelled" in values,
+                error=_text(values.get(b"error")),
+            )
+        except (ValueError, TypeError, LookupError) as error:
+            raise Damaged(f"what Redis holds of batch {batch_id} makes no sense ({reason_of(error)})") from error
+
+    def report(self, batch_id: str, chunks: Mapping[int, ChunkProgress], *, replace: bool = True) -> None:
+        """Note the progress of some chunks; without `replace`, only of those of which none is noted yet."""
+        key = self._keys.progress(batch_id)
+        with self._redis.pipeline() as pipe:
+            for number, progress in chunks.items():
+                (pipe.hset if replace else pipe.hsetnx)(key, str(number), progress.pack())
+            pipe.expire(key, self._ttl_s)
+            pipe.execute()
+
+    def is_first_to_log(self, batch_id: str, line: str) -> bool:
+        """Whether no worker has logged this `line` about the batch yet; from now on, one has."""
+        key = self._keys.logged(batch_id)
+        with self._redis.pipeline() as pipe:
+            pipe.sadd(key, line)
+            pipe.expire(key, self._ttl_s)
+            added, _ = pipe.execute()
+        return bool(added)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def _is_open(state: object) -> bool:
+    return isinstance(state, bytes) and state in {other.encode() for other in BatchState if other.is_open}

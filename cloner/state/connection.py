@@ -1,0 +1,128 @@
+"""The address of the fleet's Redis, and connections to it with the same timeouts everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.settings import redacted
+
+CONNECT_S = 3.0
+"""Seconds to wait for a connection."""
+
+ANSWER_S = 15.0
+"""Seconds to wait for a response; blocking commands must ask for less."""
+
+RETRIES = 2
+"""Retries after a lost connection, 0.1 and 0.2 s apart: a command fails soon."""
+
+HASTE_S = 2.0
+"""Seconds that a launcher waits for a response, without retry: stopping it must not wait for a Redis that hangs."""
+
+OUTAGE_RETRIES = 600
+"""Retries of a worker, at most a second apart: it waits out an outage of ten minutes and keeps its chunk."""
+
+
+def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: float = ANSWER_S) -> Redis:
+    """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
+
+    With `decode`, responses are text, else bytes; each try waits `answer_s` seconds. Raises `BadSetting` as
+    `check_address` does.
+    """
+    check_address(url)
+    return Redis.from_url(
+        url,
+        decode_responses=decode,
+        socket_connect_timeout=min(CONNECT_S, answer_s),
+        socket_timeout=answer_s,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
+    )
+
+
+@contextmanager
+def translate_redis_errors(url: str) -> Iterator[None]:
+    """Inside it, a Redis that cannot be used is `BrokerUnreachable`, which names `url` without its password."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except RedisError as error:
+        raise BrokerUnreachable(f"Redis at {redacted(url)} cannot be used: {error}") from error
+
+
+def server_time(redis: Redis) -> float:
+    """Seconds since the epoch by the server's clock: the clocks of a fleet's boxes may differ."""
+    seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
+
+
+TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Options of an address that concern TLS."""
+
+TLS_CHECKS = ("required", "optional", "none")
+"""Values of ``ssl_cert_reqs``."""
+
+
+def check_address(url: str) -> None:
+    """Raise `BadSetting` unless redis-py and Celery both understand `url`, and in the same way.
+
+    The message does not contain it: in a misspelt address the password cannot be found and hidden.
+    """
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        # urlsplit lowers the scheme's letters, redis-py does not.
+        whole = url.startswith(parts.scheme) and _is_whole(parts)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise BadSetting(
+            "CLONER_REDIS_URL is not a Redis address: write redis://:password@host:6379/0, rediss://... or "
+            "unix:///path/to/socket, with special characters of the password as in %2F"
+        )
+    if not all(_is_option(parts.scheme, name, value) for name, value in options.items()):
+        raise BadSetting(
+            'CLONER_REDIS_URL has an option behind its "?" that cannot stand there: write password and database as in '
+            "redis://:password@host:6379/2 or unix://:password@/path/to/socket?db=2; rediss:// may have ssl_cert_reqs "
+            f"({', '.join(TLS_CHECKS)}) and {', '.join(TLS_OPTIONS[1:])}"
+        )
+
+
+def celery_address(url: str) -> str:
+    """Celery's spelling of a checked address."""
+    if url.startswith("unix://"):
+        return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # redis-py's own default; Celery requires it in the address.
+        return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
+def _is_whole(parts: SplitResult) -> bool:
+    """Whether everything before the options is valid. Raises `ValueError` for a port that is no number."""
+    if parts.fragment or not parts.netloc.isascii():
+        return False
+    if parts.scheme == "unix":
+        return not parts.hostname and len(parts.path) > 1
+    # redis-py would take any other path for database 0.
+    return parts.scheme in ("redis", "rediss") and parts.port != 0 and bool(re.fullmatch(r"(/\d*)?", parts.path))
+
+
+def _is_option(scheme: str, name: str, value: str) -> bool:
+    """Whether redis-py and Celery understand an option in the same way."""
+    if scheme == "unix":
+        return name == "db" and value.isdecimal()
+    if scheme == "rediss":
+        return value in TLS_CHECKS if name == "ssl_cert_reqs" else name in TLS_OPTIONS and bool(value)
+    return False

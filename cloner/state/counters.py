@@ -1,0 +1,54 @@
+"""Counters of the work of each worker, in Redis, for Prometheus.
+
+Counters outlive the workers' processes and only grow. They are sent with the heartbeats: what a process has not sent
+when it is killed is not counted. The truth about a batch is its record; these are for graphs and alerts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from redis import Redis
+
+from cloner.state.keys import RedisKeys
+
+
+class Count(StrEnum):
+    """What is counted."""
+
+    SEGMENTS_GENERATED = "segments_generated"
+    SEGMENTS_FAILED = "segments_failed"
+    CHUNKS_FINISHED = "chunks_finished"
+    CHUNKS_FAILED = "chunks_failed"
+    FRAMES = "frames"
+    AUDIO_S = "audio_s"
+    CHUNKS_TAKEN = "chunks_taken"
+    QUEUED_S = "queued_s"
+    """Seconds from a chunk's batch's submission until a worker took it, over all `CHUNKS_TAKEN`."""
+    LOADS = "loads"
+    RESTARTS = "restarts"
+
+
+class Counters:
+    """A fleet's counters. `redis` must decode responses."""
+
+    def __init__(self, redis: Redis, keys: RedisKeys) -> None:
+        self._redis = redis
+        self._key = keys.counters
+
+    def add(self, worker: str, growth: Mapping[Count, float]) -> None:
+        """Add to a worker's counters, all or none."""
+        with self._redis.pipeline() as pipe:
+            for what, much in growth.items():
+                pipe.hincrbyfloat(self._key, f"{worker} {what}", much)
+            pipe.execute()
+
+    def read(self) -> dict[str, dict[Count, float]]:
+        """Worker -> its counters; 0 where nothing was counted."""
+        counts: dict[str, dict[Count, float]] = {}
+        for field, value in self._redis.hgetall(self._key).items():
+            worker, _, what = str(field).rpartition(" ")
+            if what in set(Count):
+                counts.setdefault(worker, dict.fromkeys(Count, 0.0))[Count(what)] = float(value)
+        return counts

@@ -1,0 +1,101 @@
+"""Every Redis key of a fleet. Nowhere else is one spelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """The keys of one fleet. Several fleets may share a Redis."""
+
+    fleet: str
+
+    @property
+    def workers(self) -> str:
+        """Sorted set: worker name -> time of its last heartbeat, seconds since the epoch."""
+        return self._key("workers")
+
+    def worker(self, name: str) -> str:
+        """Hash: the fields of `registry.WorkerInfo`."""
+        return self._key(f"worker:{name}")
+
+    @property
+    def worker_queues(self) -> str:
+        """Hash: worker queue -> name of its worker. A queue stays when its worker goes: it may hold messages."""
+        return self._key("worker_queues")
+
+    @property
+    def process_heartbeats(self) -> str:
+        """Hash: a process of a worker or collector -> its process id and a count that grows while it runs."""
+        return self._key("process_heartbeats")
+
+    @staticmethod
+    def process_heartbeat(holder: str, part: str) -> str:
+        """Field of `process_heartbeats`; `part` is `names.PARENT` or `names.CHILD`."""
+        return f"{holder} {part}"
+
+    @property
+    def collector_heartbeat(self) -> str:
+        """String: exists while a collector is alive; it expires."""
+        return self._key("collector")
+
+    def box_lease(self, box: str) -> str:
+        """String: the launcher that owns the box; expires unless renewed."""
+        return self._key(f"box:{box}")
+
+    def unacked(self, holder: str) -> str:
+        """Hash: delivery tag -> a message that the holder (a worker or collector) has not acknowledged, as kombu
+        packs it."""
+        return self._key(f"unacked:{holder}")
+
+    def unacked_since(self, holder: str) -> str:
+        """Sorted set: delivery tag -> time at which the holder fetched the message (kombu's "index")."""
+        return f"{self.unacked(holder)}:since"
+
+    def unacked_mutex(self, holder: str) -> str:
+        """String: kombu's lock while it looks for messages that the holder has had for too long."""
+        return f"{self.unacked(holder)}:mutex"
+
+    @property
+    def counters(self) -> str:
+        """Hash: worker and counter -> its value. Never expires: see `counters.py`."""
+        return self._key("counters")
+
+    @property
+    def gpu_usage(self) -> str:
+        """Hash: GPU and box -> memory and utilisation, as the box's launcher last read them."""
+        return self._key("gpu_usage")
+
+    @property
+    def batches(self) -> str:
+        """Sorted set: batch id -> time of its submission."""
+        return self._key("batches")
+
+    def batch(self, batch_id: str) -> str:
+        """Hash: state of a batch."""
+        return self._key(f"batch:{batch_id}")
+
+    def manifest(self, batch_id: str) -> str:
+        """String: the whole batch with its chunks, compressed."""
+        return f"{self.batch(batch_id)}:manifest"
+
+    def progress(self, batch_id: str) -> str:
+        """Hash: chunk number -> its `batches.ChunkProgress`. Absolute counts, so a chunk that runs twice counts
+        once."""
+        return f"{self.batch(batch_id)}:progress"
+
+    def logged(self, batch_id: str) -> str:
+        """Set: log lines about a batch on the shared queue that some worker has written."""
+        return f"{self.batch(batch_id)}:logged"
+
+    def result(self, batch_id: str) -> str:
+        """String: the batch's result, compressed."""
+        return f"{self.batch(batch_id)}:result"
+
+    def reference(self, digest: str) -> str:
+        """String: a reference's bytes, under their content hash."""
+        return self._key(f"reference:{digest}")
+
+    def _key(self, rest: str) -> str:
+        return f"cloner:{self.fleet}:{rest}"

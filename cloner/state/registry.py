@@ -1,0 +1,255 @@
+"""The registry of workers in Redis: which exist, which are alive, what each is doing.
+
+A worker is a hash of its fields, and a heartbeat in one sorted set. The launcher registers a worker as "loading" before
+it starts the process, so that a batch submitted meanwhile is assigned to all expected workers; the worker sets it to
+"ready" when its models are loaded. Reading the fleet takes two round trips, about 1 ms; Celery's ping takes a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Protocol, cast
+
+from redis import Redis
+
+from cloner.protocol.content_key import NONE, fingerprint
+from cloner.settings import EngineName, Settings
+from cloner.state.connection import server_time
+from cloner.state.keys import RedisKeys
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+
+
+class WorkerPlace(Protocol):
+    """Which worker of its box this is, and on which device; the launcher and the worker each have a class of it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def card(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def gpu(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """One worker's entry in the registry."""
+
+    name: str
+    box: str
+    index: int
+    """Number on its box, as in its log lines."""
+    queue: str
+    device: str
+    """"cpu" or "cuda:N"."""
+    gpu: str
+    engine: str
+    checkpoint: str
+    slots: int
+    cache_gb: float = 0.0
+    """Memory of the cache, GB of 1024**3 bytes; 0 before the load, or if the engine does not size one."""
+    state: WorkerState = WorkerState.LOADING
+    pid: int = 0
+    """Id of the process that holds the model."""
+    loads: int = 0
+    """Model loads under this name since the launcher registered it."""
+    steps: int = 0
+    """Work done since the load, at the last heartbeat; it does not grow while the engine hangs."""
+    error: str = ""
+    """Why the model does not load, or why the worker is given up, if it is."""
+    suspected_faulty: str = ""
+    """A batch and chunk that another worker could generate after this one could not, if this one has generated nothing
+    since."""
+    assignment: str = ""
+    """The oldest batch and assignment that it has not finished, if any: it logs it when it starts."""
+    assigned_speakers: int = 0
+    assigned_texts: int = 0
+    fingerprint: str = ""
+    """Identifies the content of the checkpoint (`content_key.fingerprint`)."""
+    spoken_s: float = 0.0
+    """Seconds of audio generated since the launcher registered the worker."""
+    busy_s: float = 0.0
+    """Seconds that this took."""
+    load_s: float = 0.0
+    """Seconds that the last load took."""
+    slots_used: int = 0
+    """Segments in flight at the last heartbeat."""
+    frames_s: float = 0.0
+    """Recent frames a second."""
+    memory_bytes: int = 0
+    """Memory of the process that holds the model, on the host; 0 where the system does not tell."""
+
+    @property
+    def card(self) -> str:
+        """The card's part of the name."""
+        return self.name.partition("@")[0].rpartition(".")[0]
+
+    @classmethod
+    def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
+        """None if fields are missing or make no sense: Redis has lost the hash, and it was written to since."""
+        if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
+            return None
+        kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "WorkerState": WorkerState}
+        try:
+            return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
+        except ValueError:
+            return None
+
+
+SLOTS: dict[EngineName, Callable[[Settings], int]] = {
+    EngineName.BATCHED: lambda settings: settings.slots,
+    EngineName.UPSTREAM: lambda _settings: 1,
+    EngineName.FAKE: lambda settings: settings.fake_slots,
+}
+"""Slots of each engine before the load."""
+
+
+def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
+    """A worker's entry before it starts. The worker corrects what only the load can tell."""
+    return WorkerInfo(
+        name=f"{place.card}.{place.number}@{settings.box}",
+        box=settings.box,
+        index=place.index,
+        queue=settings.queues.worker_queue(settings.box, place.card, place.number),
+        device=place.device,
+        gpu=place.gpu,
+        engine=settings.engine,
+        checkpoint=settings.checkpoint_dir.name,
+        slots=SLOTS[settings.engine](settings),
+        fingerprint=expected_fingerprint(settings),
+    )
+
+
+def expected_fingerprint(settings: Settings) -> str:
+    """The fingerprint of the checkpoint that a worker will load; the fake engine loads none."""
+    return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
+
+
+class Registry:
+    """The workers of a fleet. `redis` must decode responses; a worker is alive for `alive_s` seconds after
+    a heartbeat. Heartbeats are timed by the server's clock alone.
+    """
+
+    def __init__(self, redis: Redis, keys: RedisKeys, alive_s: float) -> None:
+        self.redis = redis
+        self.keys = keys
+        self._alive_s = alive_s
+
+    def register(self, worker: WorkerInfo) -> None:
+        """Enter a worker that is about to start; an older entry of its name is replaced."""
+        values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
+        now = server_time(self.redis)
+        with self.redis.pipeline() as pipe:
+            pipe.delete(self.keys.worker(worker.name))
+            pipe.hset(self.keys.worker(worker.name), mapping=values)
+            pipe.zadd(self.keys.workers, {worker.name: now})
+            pipe.hset(self.keys.worker_queues, worker.queue, worker.name)
+            pipe.execute()
+
+    def beat(self, name: str, steps: int | None = None) -> bool:
+        """Note a heartbeat and the work done so far. False if the registry had no entry of the worker."""
+        now = server_time(self.redis)
+        with self.redis.pipeline() as pipe:
+            pipe.zadd(self.keys.workers, {name: now})
+            if steps is not None:
+                pipe.hset(self.keys.worker(name), "steps", str(steps))
+            added, *_ = pipe.execute()
+        return not added
+
+    def update(self, name: str, **values: str | float) -> None:
+        """Change some fields of a worker's entry."""
+        mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
+        self.redis.hset(self.keys.worker(name), mapping=mapping)
+
+    def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
+        """Note an assignment, which the worker logs when it starts. An earlier one stays until it is finished."""
+        if not self.redis.hget(self.keys.worker(name), "assignment"):
+            self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
+
+    def count_load(self, name: str) -> None:
+        """The worker has loaded its models once more."""
+        self.redis.hincrby(self.keys.worker(name), "loads", 1)
+
+    def give_up(self, name: str, why: str) -> None:
+        """The worker will not come back: it gets no assignments, and monitoring shows it as gone."""
+        silent_since = server_time(self.redis) - self._alive_s - 1
+        with self.redis.pipeline() as pipe:
+            pipe.zadd(self.keys.workers, {name: silent_since})
+            pipe.hset(self.keys.worker(name), "error", why)
+            pipe.execute()
+
+    def remove(self, name: str) -> None:
+        """Remove the entry of a worker that will not come back."""
+        with self.redis.pipeline() as pipe:
+            pipe.zrem(self.keys.workers, name)
+            pipe.delete(self.keys.worker(name))
+            pipe.execute()
+
+    def set_busy(self, name: str) -> None:
+        """The worker has taken a chunk."""
+        self.update(name, state=WorkerState.BUSY)
+
+    def finish_chunk(self, name: str, capacity: Mapping[str, Any], spoken_s: float, busy_s: float) -> None:
+        """The worker is ready for its next chunk; `capacity` are the fields of its size.
+
+        It has generated `spoken_s` seconds of audio of the last chunk, in `busy_s` seconds.
+        """
+        key = self.keys.worker(name)
+        mapping: dict[Any, Any] = {"state": WorkerState.READY, **capacity}
+        with self.redis.pipeline(transaction=False) as pipe:
+            if spoken_s:
+                mapping["suspected_faulty"] = ""
+                pipe.hincrbyfloat(key, "spoken_s", spoken_s)
+                pipe.hincrbyfloat(key, "busy_s", busy_s)
+            pipe.hset(key, mapping=mapping)
+            pipe.execute()
+
+    def collector_is_alive(self) -> bool:
+        """Whether a collector has sent a heartbeat within `alive_s`."""
+        return bool(self.redis.exists(self.keys.collector_heartbeat))
+
+    def beat_collector(self, pid: int) -> None:
+        """Note a collector's heartbeat; `pid` is its process id."""
+        self.redis.set(self.keys.collector_heartbeat, pid, px=max(1, round(self._alive_s * 1000)))
+
+    def get(self, name: str) -> WorkerInfo | None:
+        """A worker's entry, alive or not; None if there is none."""
+        values = self.redis.hgetall(self.keys.worker(name))
+        return WorkerInfo.from_hash(values)
+
+    def workers(self) -> list[WorkerInfo]:
+        """All workers with a recent heartbeat, in the order in which speakers are assigned to them."""
+        return [worker for worker, silent_s in self.all_workers() if silent_s <= self._alive_s]
+
+    def all_workers(self) -> list[tuple[WorkerInfo, float]]:
+        """All registered workers, alive or not, with the seconds since their last heartbeat; ordered by box and
+        index."""
+        now = server_time(self.redis)
+        beats = cast("list[tuple[str, float]]", self.redis.zrange(self.keys.workers, 0, -1, withscores=True))
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name, _ in beats:
+                pipe.hgetall(self.keys.worker(name))
+            hashes = pipe.execute()
+        workers = [
+            (worker, max(0.0, now - beat))
+            for (_, beat), values in zip(beats, hashes, strict=True)
+            if (worker := WorkerInfo.from_hash(values))
+        ]
+        return sorted(workers, key=lambda entry: (entry[0].box, entry[0].index))
+
+    def worker_queues(self) -> dict[str, str]:
+        """Queue -> name of its worker, of every worker that ever was: messages may be left in the queue of one that is
+        gone."""
+        return {str(queue): str(name) for queue, name in self.redis.hgetall(self.keys.worker_queues).items()}

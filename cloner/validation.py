@@ -1,0 +1,104 @@
+"""What texts, ids and output names may hold, where a path leads, and how values are quoted in error messages.
+
+A "flaw" is what is wrong with a value, as the predicate of an error message such as "target_text is blank".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from os.path import realpath
+from pathlib import Path
+from posixpath import normpath, splitext
+
+MAX_TEXT = 32_768
+"""Most characters of a text. At four a token, it would fill the model's 8,192 positions and leave none for audio."""
+
+MAX_NAME = 4096
+"""Most characters of an id or a file name: the longest path that Linux takes."""
+
+MAX_NAME_BYTES = 255
+"""The longest name of a file or folder in the usual file systems."""
+
+MAX_OUTPUT_BYTES = 1024
+"""The longest output with its folders. Linux takes 4,096 bytes, those of the output root included."""
+
+HOUSEKEEPING = ".cloner"
+"""The folder under an output root that holds the records of batches."""
+
+OUTPUT_ENDINGS = (".wav", ".flac", ".ogg")
+
+# Half a surrogate pair, which JSON can spell, cannot be written as UTF-8.
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNUSABLE_IN_PROSE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def prose_flaw(text: str) -> str | None:
+    """The flaw of a text to be spoken or of a transcript, or None; line feeds and tabs are allowed."""
+    return _flaw(text, _UNUSABLE_IN_PROSE, MAX_TEXT)
+
+
+def name_flaw(text: str) -> str | None:
+    """The flaw of an id or a file name, or None."""
+    return _flaw(text, _UNUSABLE, MAX_NAME)
+
+
+def _flaw(text: str, unusable: re.Pattern[str], most: int) -> str | None:
+    if not text or text.isspace():
+        return "is blank"
+    if len(text) > most:
+        return f"has {len(text)} characters, and {most} is the most"
+    found = None if text.isprintable() else unusable.search(text)  # `isprintable` is fast, and true of most texts
+    if found:
+        return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}"
+    return None
+
+
+def shown(value: object) -> str:
+    """`value` for an error message, about as its file spells it: short, on one line, without control characters."""
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
+
+
+def output_flaw(output: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one line a flaw
+    """The flaw of an output and what would be right, or None.
+
+    A right one is relative to the output root, with ``/`` and without ``.`` and ``..``. Checked where a batch is read,
+    and again where a message names an output: nothing else in a message decides where a worker writes.
+    """
+    parts = output.split("/")
+    if parts[0] in {"", ".."}:
+        return "is not inside the output root", "name it relative to the output root"
+    if parts[0] == HOUSEKEEPING:
+        return f"lies in {HOUSEKEEPING}, which is not for outputs", "name another folder"
+    if splitext(output)[1].lower() not in OUTPUT_ENDINGS:
+        return "is no audio file that can be written", f"let it end in {' or '.join(OUTPUT_ENDINGS)}"
+    if normpath(output) != output:
+        return "takes a detour", "write it without . and .."
+    if "\\" in output:
+        return "has a backslash", "write / between folders"
+    if _size(output) > MAX_OUTPUT_BYTES:
+        return f"is longer than {MAX_OUTPUT_BYTES} bytes", "shorten it"
+    if max(map(_size, parts)) > MAX_NAME_BYTES:
+        return f"has a name of more than {MAX_NAME_BYTES} bytes", "shorten it"
+    return None
+
+
+def leads_out(path: Path, roots: Sequence[Path]) -> str | None:
+    """Where `path` leads, all links followed, if that is in none of the `roots`; else None."""
+    real = realpath(path)
+    inside = any(Path(real).is_relative_to(realpath(root)) for root in roots)
+    return None if inside else real
+
+
+def _size(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,78 @@
+"""What a run of a chunk reports to Redis: the chunk's progress, and the state of its worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from contextlib import suppress
+
+from redis import RedisError
+
+from cloner.batch import ReferenceKind
+from cloner.protocol.messages import ChunkMessage
+from cloner.protocol.results import SegmentResult
+from cloner.state.batches import ChunkProgress
+from cloner.worker.runtime import Runtime
+
+REPORT_INTERVAL_S = 0.25
+"""Seconds between two reports of a chunk's progress."""
+
+
+class ChunkReport:
+    """The progress of one run of a chunk. `begin` is called before the others, and `end` whatever happens."""
+
+    def __init__(self, runtime: Runtime, message: ChunkMessage) -> None:
+        self._runtime = runtime
+        self._message = message
+        self.progress = ChunkProgress()
+        """Counts of the whole chunk, earlier runs included."""
+        self._audio_s = 0.0
+        """Seconds of audio that this run has generated."""
+        self._unable: set[str] = set()
+        self._began = self._reported = time.monotonic()
+
+    def is_batch_closed(self) -> bool:
+        """Whether the batch's result is there already."""
+        return self._runtime.batches.is_done(self._message.batch_id)
+
+    def begin(self) -> tuple[bool, dict[str, bytes]]:
+        """Report that this worker is busy.
+
+        Returns whether the batch was cancelled, and the bytes of the references that are codes, by digest: they are a
+        few KB each.
+        """
+        runtime, message = self._runtime, self._message
+        wanted = {row.reference.digest for row in message.slices if row.reference.kind is ReferenceKind.CODES}
+        runtime.registry.set_busy(runtime.name)
+        cancelled = runtime.batches.is_cancelled(message.batch_id)
+        references = runtime.references.get_all(wanted)
+        self._began = self._reported = time.monotonic()
+        return cancelled, references
+
+    def suspect(self, workers: Collection[str]) -> None:
+        """Note workers that could generate nothing of what is pending: if this run can, they are at fault."""
+        self._unable.update(workers)
+
+    def add(self, result: SegmentResult) -> None:
+        """Count a segment of this run; report, if the last report is `REPORT_INTERVAL_S` old."""
+        self._runtime.meter.finished(result)
+        self._audio_s += result.audio_s
+        self.progress.add(result)
+        if time.monotonic() - self._reported > REPORT_INTERVAL_S:
+            self._report()
+
+    def end(self) -> None:
+        """Report the chunk's counts, and that this worker is ready for the next chunk."""
+        runtime, message = self._runtime, self._message
+        runtime.batches.report(message.batch_id, {message.number: self.progress})
+        busy_s = time.monotonic() - self._began
+        runtime.registry.finish_chunk(runtime.name, runtime.capacity(), self._audio_s, busy_s)
+        if self._audio_s:
+            for name in self._unable:
+                if runtime.registry.get(name):
+                    runtime.registry.update(name, suspected_faulty=f"{message.batch_id}/{message.number}")
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        with suppress(RedisError):  # the next report, or the end, has the same counts and more
+            self._runtime.batches.report(self._message.batch_id, {self._message.number: self.progress})

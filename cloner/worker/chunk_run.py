@@ -1,0 +1,159 @@
+"""One run of a chunk: find the pending segments, have the engine generate them, record the results."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from redis import RedisError
+
+from cloner.engine.base import SpeechResult
+from cloner.errors import EngineBroken, RecordFailed, reason_of
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.journal import Journal
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ChunkMessage
+from cloner.state.batches import ChunkProgress
+from cloner.worker.chunk_monitor import ChunkMonitor
+from cloner.worker.chunk_report import ChunkReport
+from cloner.worker.chunk_results import ChunkResults
+from cloner.worker.crash_plan import Turn
+from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
+from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
+from cloner.worker.progress_log import ProgressLog
+from cloner.worker.result_writer import FullDiskWait, ResultWriter
+from cloner.worker.runtime import Runtime
+from cloner.worker.voice_loader import VoiceLoader
+
+
+def run_chunk(runtime: Runtime, message: ChunkMessage) -> ChunkProgress:
+    """Generate the segments of a chunk that the record does not have; returns the counts of the whole chunk.
+
+    Does nothing if the batch is closed: the message was delivered again after a crash, and its files may be another
+    batch's by now. Raises, with nothing lost, `EngineBroken` if this process should end, `WorkerBroken` if the whole
+    worker should, and `PassedOn` if another worker should take the chunk.
+    """
+    report = ChunkReport(runtime, message)
+    if report.is_batch_closed():
+        return report.progress
+    cancelled, references = report.begin()
+    assignment = f"{message.batch_id}/{message.assignment}"
+    try:
+        runtime.say_assignment(assignment, message.speakers, message.texts, message.shared)
+        try:
+            if ChunkRun(runtime, message, report, references, cancelled=cancelled).run():
+                runtime.forget_assignment(assignment)
+        except RecordFailed as error:
+            # A segment without a line in the record counts as not generated; the batch's result lists each.
+            log_event(Event.FAILED, error=error.message)
+        report.progress.finished = True
+    finally:
+        report.end()
+    return report.progress
+
+
+class ChunkRun:
+    """One run of a chunk, with all that it works with. Raises `RecordFailed`, and what `run_chunk` raises.
+
+    `references` are references whose bytes are here already, by digest.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        message: ChunkMessage,
+        report: ChunkReport,
+        references: dict[str, bytes],
+        *,
+        cancelled: bool,
+    ) -> None:
+        self._runtime = runtime
+        self._message = message
+        self._report = report
+        record = runtime.record(message.batch_id)
+        keys = ContentKeys(message.generation, runtime.engine.name, runtime.fingerprint)
+        finished, self._pending = split_by_record(message, record, runtime.outputs, keys)
+        for result in finished:
+            report.progress.add(result)
+        self._log = ProgressLog(runtime, message, record)
+        self._journal = runtime.in_hand = Journal(runtime.outputs.root, message.batch_id, message.number, runtime.name)
+        self._monitor = ChunkMonitor(runtime, message, self._journal, self._log, cancelled=cancelled)
+        self._full_disk = FullDiskWait(runtime, self._monitor)
+        self._writer = ResultWriter(runtime, message, record, self._full_disk)
+        self._results = ChunkResults(self._pending, self._writer, self._log, report)
+        self._recovery = CrashRecovery(runtime, message, self._journal)
+        self._voices = VoiceLoader(runtime, references)
+
+    def run(self) -> bool:
+        """Generate the pending segments; returns whether nothing is left to do of the assignment."""
+        with self._journal, self._monitor, self._writer:
+            if self._pending and not self._monitor.stopped():
+                self._generate()
+        return self._log.assignment_finished() or self._monitor.stopped()
+
+    def _generate(self) -> None:
+        """Generate the segments that were in flight at a crash one by one, the others together."""
+        generated = self._report.progress.generated
+        self._recovery.discard_unfinished_files()
+        plan = self._recovery.plan(self._pending, generated)
+        self._report.suspect(self._recovery.unable_workers(generated))
+        self._results.fail(plan.crashed, "crashed", CRASHED)
+        if plan.needs_second_opinion:
+            self._recovery.pass_on()
+        if plan.is_hopeless:
+            number, batch_id = self._message.number, self._message.batch_id
+            log_event(Event.CHUNK_GIVEN_UP, chunk=number, batch=batch_id, error=HOPELESS)
+            self._results.fail(list(self._pending), "engine_failed", HOPELESS)
+            return
+        self._full_disk.retry(lambda: self._journal.begin(self._runtime.outputs.part, generated))
+        for turn in plan.turns:
+            self._run_turn(turn)
+            if self._monitor.stopped():
+                return
+
+    def _run_turn(self, turn: Turn) -> None:
+        """Have the engine generate the segments of a turn. Raises `EngineBroken` if it leaves any out."""
+        self._monitor.alone = turn.alone
+        groups = self._with_voices(by_speaker(turn.segments, self._pending))
+        with closing(self._answers(groups)) as answers:
+            for answer in answers:
+                # After a cancellation, the file may be another batch's.
+                if self._monitor.stopped():
+                    return
+                self._results.add(answer)
+        unanswered = self._pending.keys() & set(turn.segments)
+        if unanswered and not self._monitor.stopped():
+            raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
+
+    def _with_voices(self, groups: Sequence[list[PendingSegment]]) -> list[list[PendingSegment]]:
+        """The speakers whose references can be used; the segments of the others are failed. Ends early if cancelled."""
+        usable = []
+        references = [group[0].speaker.reference for group in groups]
+        for place, group in enumerate(groups):
+            if self._monitor.stopped():
+                return []
+            with _as_engine_error():
+                error = self._voices.prepare(references[place:])
+            if error:
+                self._results.fail([segment.index for segment in group], error.code, error.message)
+            else:
+                usable.append(group)
+        return usable
+
+    def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult, None, None]:
+        """The engine's answers. Raises `EngineBroken`."""
+        requests = speech_requests(groups, self._message.generation, self._voices.get, self._monitor.stopped)
+        with _as_engine_error(), closing(self._runtime.engine.speak(requests, self._monitor)) as answers:
+            yield from answers
+
+
+@contextmanager
+def _as_engine_error() -> Iterator[None]:
+    """Turn any error of an engine into `EngineBroken`: a fresh process may do better."""
+    try:
+        yield
+    except (EngineBroken, RedisError):
+        raise
+    except Exception as error:
+        raise EngineBroken(f"the engine broke: {reason_of(error)}") from error

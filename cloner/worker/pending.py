@@ -1,0 +1,79 @@
+"""The segments of a chunk that are still to be generated, and the requests that the engine draws for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from cloner.batch import Generation, segment_seed
+from cloner.engine.base import SpeechRequest, Voice
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ChunkMessage, ReferenceRow, SpeakerSegments
+from cloner.protocol.results import SegmentResult
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSegment:
+    """A segment that the record does not have."""
+
+    index: int
+    text: str
+    output: str
+    """Audio file, relative to the output root."""
+    key: str
+    """Content key."""
+    speaker: SpeakerSegments
+    """Its speaker, with all of that speaker's segments in the chunk."""
+
+
+def split_by_record(
+    message: ChunkMessage, record: Record, outputs: OutputRoot, keys: ContentKeys
+) -> tuple[list[SegmentResult], dict[int, PendingSegment]]:
+    """The chunk's finished segments, and its pending ones by segment index, in the order of the message.
+
+    A failed segment is finished. A generated one is, if its content key is the same and its file is as it was written.
+    """
+    finished: list[SegmentResult] = []
+    pending: dict[int, PendingSegment] = {}
+    for speaker in message.slices:
+        for row in speaker.segments:
+            index, text, output = row
+            key = keys.of(speaker.reference, row)
+            known = record.results.get(index)
+            if known and known.key == key and (not known.generated or outputs.has_result(known)):
+                finished.append(known)
+            else:
+                pending[index] = PendingSegment(index, text, output, key, speaker)
+    return finished, pending
+
+
+def by_speaker(segments: Iterable[int], pending: Mapping[int, PendingSegment]) -> list[list[PendingSegment]]:
+    """The segments that are pending, grouped by speaker, in the order of `pending`."""
+    wanted = set(segments)
+    groups: dict[str, list[PendingSegment]] = {}
+    for segment in pending.values():
+        if segment.index in wanted:
+            groups.setdefault(segment.speaker.id, []).append(segment)
+    return list(groups.values())
+
+
+def speech_requests(
+    groups: Iterable[Iterable[PendingSegment]],
+    generation: Generation,
+    voice_of: Callable[[ReferenceRow], Voice],
+    stopped: Callable[[], bool],
+) -> Iterator[SpeechRequest]:
+    """The requests for segments grouped by speaker; ends early once `stopped` is true.
+
+    An engine may draw them one by one or all at once. A speaker's voice is made when its first request is drawn.
+    """
+    for group in groups:
+        voice: Voice | None = None
+        for segment in group:
+            if stopped():
+                return
+            voice = voice or voice_of(segment.speaker.reference)
+            seed = segment_seed(generation.seed, segment.index)
+            yield SpeechRequest(segment.index, segment.text, voice, generation, seed)

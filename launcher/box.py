@@ -1,0 +1,236 @@
+"""What a launcher does in Redis for its box: it holds the lease, keeps its workers' entries in the registry, checks
+heartbeats, and requeues the messages of processes that have died.
+
+Redis may become unreachable and come back. Each method then ends early, the outage is logged once, and what is still to
+be done is done after it. Only a Redis that has never answered is an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from redis import RedisError
+
+from cloner.events import Event
+from cloner.names import PARENT, collector_name
+from cloner.settings import Settings
+from cloner.state.connection import HASTE_S
+from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
+from launcher.health import HealthMonitor, Unhealthy, exists, pid_of
+from launcher.layout import Layout
+from launcher.lease import POLL_S, RENEW_S, Lease, longest_lease_s
+from launcher.recovery import Takeover, requeue
+
+
+class Box:
+    """A launcher's box. Its workers and its collector go by their names as consumers of messages.
+
+    `say` takes finished log lines.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
+        self.workers = [expected_worker(settings, spec) for spec in layout.specs]
+        """Those that have not been given up."""
+        self.redis_answers = True
+        """Whether Redis answered the last time that it was asked."""
+        self.beat_s = min(settings.heartbeat_s, RENEW_S)
+        """Seconds between two calls of `beat`."""
+        self._settings = settings
+        self._registry = registry
+        self._say = say
+        self._lease = Lease(registry, settings.box, say)
+        self.lease_name = self._lease.name
+        self._health = HealthMonitor(settings, registry)
+        self._takeover = Takeover(settings, registry, say)
+        self._titles = {worker.name: f"Worker {worker.index}" for worker in self.workers}
+        self._is_open = False
+        self._registered = False
+        self._given_up: set[str] = set()
+        self._loading: set[str] = set()
+        """Workers that run, load, and send no heartbeats of their own yet."""
+        self._loads: dict[str, int] = {}
+        """Models that had been loaded under a worker's name when it was started."""
+        self._have_loaded: set[str] = set()
+        self._requeued: set[str] = set()
+        """Consumers that have no unacknowledged messages: none was started since they were requeued."""
+
+    def open(self) -> None:
+        """Take the box, and register its workers as "loading", if that was not done.
+
+        Waits where Redis becomes unreachable meanwhile. Raises `BoxTaken`, and `RedisError` if Redis does not answer at
+        the beginning.
+        """
+        self._registry.redis.ping()
+        while not self._try_to_open():
+            time.sleep(POLL_S)
+
+    def prepare_start(self, name: str) -> bool:
+        """Call it before a process starts under that name: requeues what the last one has not acknowledged.
+
+        False where Redis does not answer; then the process could not start either.
+        """
+        if not self._requeue(name):
+            return False
+        with self._tolerate_outage():
+            self._health.add(name)
+            self._requeued.discard(name)
+        if name in self._titles:
+            self._loading.add(name)
+            with self._tolerate_outage():
+                entry = self._registry.get(name)
+                self._loads[name] = entry.loads if entry else 0
+                self._registry.update(name, state=WorkerState.LOADING, error="")
+                self._registry.beat(name)
+        return self.redis_answers
+
+    def ended(self, name: str) -> None:
+        """The process of that name has ended: its heartbeats stop, and its messages are requeued."""
+        self._loading.discard(name)
+        if self._is_open and self.redis_answers:
+            with self._tolerate_outage():
+                self._health.remove(name)
+            self._requeue(name)
+
+    def give_up(self, name: str, why: str) -> None:
+        """The worker is not started again: it is assigned nothing more, the others take over its queue, and the
+        registry shows why."""
+        self._given_up.add(name)
+        self.workers = [worker for worker in self.workers if worker.name != name]
+        with self._tolerate_outage():
+            self._registry.give_up(name, why)
+        self._takeover.give_up(name)
+
+    def beat(self, kept: list[str], now: float) -> dict[str, Unhealthy]:
+        """Renew the lease, send heartbeats for workers that load, and take over queues that no worker reads; returns
+        the unhealthy processes. `kept` are the names of all that the launcher runs.
+
+        Raises `BoxTaken` if another launcher has the box.
+        """
+        unhealthy: dict[str, Unhealthy] = {}
+        with self._tolerate_outage():
+            self._lease.require()
+            self._beat_for_loading_workers()
+            self._takeover.poll(kept, now)
+            unhealthy = self._health.check(self.workers, now)
+        if not self.redis_answers:
+            self._health.reset()
+            self._takeover.reset()
+        return unhealthy
+
+    def hold(self, seconds: float) -> None:
+        """Hold the box for so long without calls of `beat`."""
+        if self._is_open and self.redis_answers:
+            with self._tolerate_outage():
+                self._lease.renew(seconds)
+
+    def abandon(self) -> None:
+        """Another launcher has the box: change nothing of it in Redis any more."""
+        self._is_open = False
+
+    def close(self) -> None:
+        """Take all workers out of the registry, and give the box free."""
+        if not self._is_open:
+            return
+        if self._registered:
+            with self._tolerate_outage():
+                for name in (*(worker.name for worker in self.workers), *self._given_up):
+                    self._registry.remove(name)
+            self._registered = False
+        if self.redis_answers:
+            with self._tolerate_outage():
+                self._lease.release()
+        self._is_open = False
+
+    def is_loading(self, name: str) -> bool:
+        """Whether the worker has not loaded its model yet, and so has no chunk. False if Redis did not answer the last
+        time: a stop must not wait for an answer about each worker."""
+        entry = self._entry(name) if self.redis_answers else None
+        return entry is not None and entry.state is WorkerState.LOADING
+
+    def never_loaded(self, name: str) -> bool:
+        """Whether the worker has not loaded its model since it was started. False where Redis does not answer."""
+        entry = self._entry(name)
+        return entry is not None and entry.state is WorkerState.LOADING and entry.loads == self._loads.get(name)
+
+    def has_loaded(self, name: str) -> bool:
+        """Whether a worker of that name has loaded its model since all were registered."""
+        entry = self._entry(name)
+        return name in self._have_loaded or (entry is not None and entry.loads > 0)
+
+    def is_broken(self, name: str) -> bool:
+        """Whether the worker, which has ended, had its model loaded. False where Redis does not answer."""
+        entry = self._entry(name)
+        return entry is not None and entry.state is not WorkerState.LOADING
+
+    def error(self, name: str) -> str:
+        """Why the worker's model does not load, as the worker has reported it; empty if it has not."""
+        entry = self._entry(name)
+        return entry.error if entry else ""
+
+    def _try_to_open(self) -> bool:
+        with self._tolerate_outage():
+            if not self._is_open:
+                self._lease.acquire(longest_lease_s(self._settings))
+                self._wait_for_predecessors()
+                self._is_open = True
+            if not self._registered:
+                for worker in self.workers:
+                    self._registry.register(worker)
+                self._registered = True
+        return self.redis_answers
+
+    def _wait_for_predecessors(self) -> None:
+        """Wait until processes of the last launcher have seen that this one has the box, and are gone.
+
+        They run on only where that launcher is frozen, not dead. Two of their heartbeats are enough.
+        """
+        keys, redis = self._registry.keys, self._registry.redis
+        fields = [keys.process_heartbeat(name, PARENT) for name in (*self._titles, collector_name(self._settings.box))]
+        deadline = time.monotonic() + 2 * self._settings.heartbeat_s + HASTE_S
+        while time.monotonic() < deadline:
+            if not any(exists(pid_of(str(heartbeat))) for heartbeat in redis.hmget(keys.process_heartbeats, fields)):
+                return
+            time.sleep(POLL_S)
+
+    def _requeue(self, name: str) -> bool:
+        """Requeue what the dead process of that name has not acknowledged. False where Redis does not answer."""
+        if name not in self._requeued:
+            with self._tolerate_outage():
+                count = requeue(self._registry.redis, self._registry.keys, name)
+                self._requeued.add(name)
+                if count:
+                    title = self._titles.get(name, "Collector")
+                    self._say(Event.MESSAGES_REQUEUED.line(title=title, count=count))
+        return name in self._requeued
+
+    def _beat_for_loading_workers(self) -> None:
+        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
+        for name in sorted(self._loading):
+            entry = self._registry.get(name)
+            if entry and entry.state is WorkerState.LOADING:
+                self._registry.beat(name)
+            else:
+                self._loading.discard(name)
+                if entry:
+                    self._have_loaded.add(name)
+
+    def _entry(self, name: str) -> WorkerInfo | None:
+        """The worker's entry in the registry; None where there is none, or Redis does not answer."""
+        entry = None
+        with self._tolerate_outage():
+            entry = self._registry.get(name)
+        return entry  # noqa: RET504 - an outage ends the statement above
+
+    @contextmanager
+    def _tolerate_outage(self) -> Iterator[None]:
+        """Inside it, a Redis that does not answer ends the block, and is logged once an outage."""
+        try:
+            yield
+        except RedisError as error:
+            if self.redis_answers:
+                self._say(Event.REGISTRY_UNREACHABLE.line(error=error))
+            self.redis_answers = False
+        else:
+            self.redis_answers = True

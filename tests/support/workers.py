@@ -1,0 +1,62 @@
+"""Workers inside a test's own process: the real runtime and the fake engine, on the test's Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redis import Redis
+
+from cloner.batch import Batch
+from cloner.client.assignment import Strategy, assign
+from cloner.engine.base import Engine
+from cloner.engine.fake import FakeEngine
+from cloner.input.batch_file import read_batch
+from cloner.input.references import load_reference
+from cloner.protocol.messages import ChunkMessage, Manifest, ReferenceRow, SpeakerRow
+from cloner.settings import EngineName, Settings, WorkerSettings
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import WorkerInfo, expected_worker
+from cloner.worker.runtime import Runtime
+
+BATCH_ID = "b"
+
+
+class Workers:
+    """Some workers of a fleet; their chunks are run when the test says so."""
+
+    def __init__(self, redis: Redis, url: str, folder: Path, count: int = 1, slots: int = 1) -> None:
+        self.settings = Settings(redis_url=url, fleet="test", out_dir=folder, engine=EngineName.FAKE, fake_slots=slots)
+        self.redis = redis
+        self.blobs = connect(url, decode=False)
+        self.infos = [expected_worker(self.settings, WorkerSettings(index=n, number=n)) for n in range(count)]
+
+    def runtime(self, number: int = 0, engine: Engine | None = None) -> Runtime:
+        """A worker's process, as it is when it has just started."""
+        info: WorkerInfo = self.infos[number]
+        engine = engine or FakeEngine(self.settings.fake_slots)
+        return Runtime(self.settings, info, engine, self.redis, self.blobs)
+
+    def submit(self, path: Path, strategy: Strategy = Strategy.ROUND_ROBIN) -> list[ChunkMessage]:
+        """The chunks of a batch file, its references in Redis."""
+        batch = read_batch(path, out_root=None, references=None)
+        chunks, _ = assign(batch, self.infos, strategy, self.settings.queues)
+        manifest = Manifest(
+            batch_id=BATCH_ID,
+            source=path.name,
+            submitted_at=0.0,
+            generation=batch.generation,
+            speakers=self._speakers(batch),
+            chunks=chunks,
+        )
+        return [manifest.message(chunk) for chunk in chunks]
+
+    def _speakers(self, batch: Batch) -> list[SpeakerRow]:
+        rows = []
+        for speaker in batch.speakers:
+            data = load_reference(speaker.reference)
+            self.blobs.set(RedisKeys(self.settings.fleet).reference(data.key), data.data)
+            reference = ReferenceRow(kind=data.kind, digest=data.key, text=data.text)
+            segments = [(segment.index, segment.text, segment.output) for segment in speaker.segments]
+            rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))
+        return rows

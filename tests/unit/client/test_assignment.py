@@ -1,0 +1,103 @@
+"""Assigning speakers to workers and splitting assignments into chunks."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cloner.client.assignment import (
+    SEGMENTS_PER_SLOT,
+    Assignment,
+    SpeakerSlice,
+    longest_first,
+    round_robin,
+    split_into_chunks,
+)
+
+
+def speakers_of(assignments: list[Assignment]) -> list[list[int]]:
+    return [[piece.speaker for piece in assignment] for assignment in assignments]
+
+
+def segments_of(assignments: list[Assignment]) -> dict[int, list[int]]:
+    """Places of the segments of each speaker, sorted; a segment that is assigned twice is there twice."""
+    places: dict[int, list[int]] = {}
+    for assignment in assignments:
+        for piece in assignment:
+            places.setdefault(piece.speaker, []).extend(range(piece.start, piece.stop))
+    return {speaker: sorted(places[speaker]) for speaker in sorted(places)}
+
+
+@pytest.mark.parametrize(
+    ("workers", "assigned"),
+    [
+        (2, [[0, 2, 4], [1, 3, 5]]),
+        (3, [[0, 3], [1, 4], [2, 5]]),
+        (1, [[0, 1, 2, 3, 4, 5]]),
+        (4, [[0, 4], [1, 5], [2], [3]]),
+    ],
+)
+def test_round_robin_assigns_speakers_in_turn(workers: int, assigned: list[list[int]]) -> None:
+    assert speakers_of(round_robin([8, 8, 8, 7, 8, 7], workers)) == assigned
+
+
+def test_round_robin_keeps_all_texts_of_a_speaker_together() -> None:
+    assignments = round_robin([8, 8, 8, 7, 8, 7], 4)
+    assert [sum(map(len, assignment)) for assignment in assignments] == [16, 15, 8, 7]
+
+
+def test_round_robin_leaves_workers_without_speakers_empty() -> None:
+    assert speakers_of(round_robin([1, 1], 4)) == [[0], [1], [], []]
+
+
+def test_longest_first_gives_each_speaker_to_the_least_loaded_worker() -> None:
+    amounts: list[list[int]] = [[10], [60], [50], [40], [30]]
+    assert speakers_of(longest_first(amounts, 2)) == [[0, 1, 4], [2, 3]]
+
+
+def test_longest_first_splits_a_speaker_with_more_than_an_even_part() -> None:
+    assignments = longest_first([[10] * 90, [10] * 10], 4)
+    assert [sum(map(len, assignment)) for assignment in assignments] == [25, 25, 25, 25]
+    assert segments_of(assignments) == {0: list(range(90)), 1: list(range(10))}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_longest_first_loses_no_segment_and_balances(seed: int) -> None:
+    rng = random.Random(seed)
+    amounts = [[rng.randint(0, 300) for _ in range(rng.randint(1, 40))] for _ in range(rng.randint(1, 30))]
+    workers = rng.randint(1, 8)
+    assignments = longest_first(amounts, workers)
+    assert segments_of(assignments) == {speaker: list(range(len(texts))) for speaker, texts in enumerate(amounts)}
+    loads = [sum(sum(amounts[piece.speaker][piece.start : piece.stop]) for piece in a) for a in assignments]
+    # Least-loaded-first is at most one slice from even, and a slice is at most an even part and one text.
+    assert max(loads) <= 2 * sum(loads) / workers + 300
+
+
+def test_one_slot_gets_one_speaker_a_chunk() -> None:
+    assignment = (SpeakerSlice(0, 0, 8), SpeakerSlice(4, 0, 500))
+    assert split_into_chunks(assignment, slots=1) == [(SpeakerSlice(0, 0, 8),), (SpeakerSlice(4, 0, 500),)]
+
+
+def test_chunks_are_filled_with_whole_speakers() -> None:
+    assignment = tuple(SpeakerSlice(speaker, 0, 10) for speaker in range(5))
+    assert split_into_chunks(assignment, slots=2) == [assignment[:2], assignment[2:4], assignment[4:]]
+
+
+def test_a_speaker_bigger_than_a_chunk_is_split() -> None:
+    assert split_into_chunks((SpeakerSlice(0, 0, 40),), slots=2) == [
+        (SpeakerSlice(0, 0, 16),),
+        (SpeakerSlice(0, 16, 32),),
+        (SpeakerSlice(0, 32, 40),),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_chunks_keep_the_order_and_all_but_the_last_are_full(seed: int) -> None:
+    rng = random.Random(seed)
+    assignment = tuple(SpeakerSlice(speaker, 0, rng.randint(1, 200)) for speaker in range(rng.randint(1, 40)))
+    slots = rng.randint(2, 64)
+    chunks = split_into_chunks(assignment, slots)
+    assert segments_of(chunks) == {piece.speaker: list(range(piece.stop)) for piece in assignment}
+    full = SEGMENTS_PER_SLOT * slots
+    assert all(full <= sum(map(len, chunk)) < 2 * full for chunk in chunks[:-1])

@@ -1,0 +1,106 @@
+"""The client without a fleet: what it refuses, and its errors when Redis cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cloner import Client
+from cloner.cli import fleet
+from cloner.client import submit
+from cloner.client.assignment import Strategy
+from cloner.client.batch_handle import BatchHandle
+from cloner.client.submit import check_outputs
+from cloner.errors import BrokerUnreachable, OutputsTaken, UsageError
+from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, WorkerInfo
+from tests.support.batches import write_batch
+
+CALLS: list[Callable[[Client, Path], object]] = [
+    lambda client, _: client.fleet(),
+    lambda client, batch: client.submit(batch),
+    lambda client, _: client.batch("x").progress(),
+    lambda client, _: client.batch("x").wait(),
+    lambda client, _: client.batch("x").result(),
+    lambda client, _: client.batch("x").cancel(),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_unreachable_redis_is_a_broker_error(call: Callable[[Client, Path], object], tmp_path: Path) -> None:
+    client = Client("redis://:secret@127.0.0.1:1/0")
+    with pytest.raises(BrokerUnreachable, match=r"Redis at redis://:\*\*\*@127.0.0.1:1/0 does not answer"):
+        call(client, write_batch(tmp_path, [1]))
+
+
+def test_a_redis_that_refuses_a_command_is_a_broker_error(redis: Redis, valkey_url: str) -> None:
+    client = Client(valkey_url)
+    redis.set(client.keys.workers, "no sorted set")
+    with pytest.raises(BrokerUnreachable, match="cannot be used: WRONGTYPE"):
+        client.fleet()
+
+
+@pytest.fixture
+def client(redis: Redis, valkey_url: str) -> Client:
+    """A client of a fleet with one worker, which is registered and not started."""
+    settings = Settings(redis_url=valkey_url, fleet="test")
+    worker = WorkerInfo("cpu.0@box", "box", 0, "queue", "cpu", "", "fake", "openaudio-s1-mini", 1)
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
+    return Client(settings=settings)
+
+
+def test_an_unknown_strategy_is_refused_with_the_choices(client: Client, redis: Redis, tmp_path: Path) -> None:
+    before = redis.keys()
+    with pytest.raises(UsageError, match="'nonsense' is no strategy: give round-robin, longest-first, shared"):
+        client.submit(write_batch(tmp_path, [1]), strategy="nonsense")
+    assert redis.keys() == before
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_strategy_may_be_given_by_its_name(client: Client, tmp_path: Path, strategy: Strategy) -> None:
+    by_name = client.submit(write_batch(tmp_path, [1, 1]), strategy=strategy.value)
+    shared = strategy is Strategy.SHARED
+    assert [str(assignment) for assignment in by_name.assignments] == (
+        [] if shared else ["Worker 0: 2 speakers (IDs: [0, 1]), 2 texts"]
+    )
+
+
+def test_a_batch_is_cancelling_until_it_is_closed(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = client.submit(write_batch(tmp_path, [2]))
+    monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
+    monkeypatch.setenv("CLONER_FLEET", client.settings.fleet)
+    fleet.status(batch.id)
+    batch.cancel()
+    fleet.status(batch.id)
+    redis.hset(client.keys.batch(batch.id), "state", "done")
+    fleet.status(batch.id)
+    states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["submitting,", "cancelling,", "cancelled,"]
+
+
+def test_of_two_clients_that_submit_at_the_same_time_one_is_refused(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Client(settings=client.settings)
+    batch = write_batch(tmp_path, [2])
+    first: list[BatchHandle] = []
+
+    def check_then_lose(*args: Any) -> None:
+        check_outputs(*args)
+        if not first:  # the other client has checked, too, and is the first to add its batch
+            monkeypatch.undo()
+            first.append(other.submit(batch))
+
+    monkeypatch.setattr(submit, "check_outputs", check_then_lose)
+    with pytest.raises(OutputsTaken) as refused:
+        client.submit(batch)
+    assert first[0].id in refused.value.message
+    assert redis.zrange(client.keys.batches, 0, -1) == [first[0].id]
+    assert redis.llen(client.queues.collector_queue) == 1

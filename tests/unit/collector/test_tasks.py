@@ -1,0 +1,111 @@
+"""A batch's result, made from its manifest and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloner.collector.tasks import _write_beside, gather
+from cloner.logs import configure
+from cloner.output.record import Record
+from cloner.protocol.results import BatchResult, SegmentResult, SpeakerResult
+from cloner.settings import Settings
+from tests.unit.protocol.test_messages import manifest
+
+
+def spoken(segment: int, **changes: object) -> SegmentResult:
+    values: dict[str, object] = {
+        "segment": segment,
+        "speaker": "anna",
+        "output": f"{segment}.wav",
+        "key": "k",
+        "assignment": 0,
+        "worker": "cpu.0@box",
+        "frames": 20,
+        "audio_s": 0.9288,
+    }
+    return SegmentResult.model_validate({**values, **changes})
+
+
+def gathered(tmp_path: Path, *results: SegmentResult, cancelled: bool = False) -> BatchResult:
+    record = Record(tmp_path, "b")
+    for result in results:
+        record.add(result)
+    return gather(manifest(), record, tmp_path, cancelled, now=4.5)
+
+
+def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
+    result = gathered(
+        tmp_path,
+        spoken(0),
+        spoken(3, worker="cpu.1@box", truncated=True),
+        spoken(4, code="bad_reference", message="It is silent.", frames=0, audio_s=0),
+    )
+    assert (result.total, result.generated, result.failed) == (5, 2, 3)
+    assert result.results == {0: "0.wav", 3: "3.wav"}
+    assert {index: error.code for index, error in result.errors.items()} == {
+        1: "missing",
+        2: "missing",
+        4: "bad_reference",
+    }
+    assert result.truncated == (3,)
+    assert result.errors[4].message == "It is silent."
+    assert result.workers == {"cpu.0@box": 1, "cpu.1@box": 1}
+    assert (result.elapsed_s, result.audio_s, result.frames) == (3.5, 1.858, 40)
+    assert result.speakers == {"anna": SpeakerResult(texts=5, generated=2, failed=3, audio_s=1.858)}
+    assert (result.source, result.submitted_at) == ("b.json", 1.0)
+
+
+def test_audio_of_earlier_batches_is_counted_separately_too(tmp_path: Path) -> None:
+    result = gathered(tmp_path, spoken(0, reused=True), spoken(1))
+    assert (result.reused, result.reused_audio_s, result.audio_s) == (1, 0.929, 1.858)
+
+
+def _pieces_of_a_page_that_breaks() -> Iterator[str]:
+    yield "the first half"
+    raise ValueError("a name that the template cannot show")
+
+
+@pytest.mark.parametrize("in_the_way", ["a page that breaks", "a folder of its name"])
+def test_a_report_that_cannot_be_written_is_logged_and_leaves_no_file(
+    tmp_path: Path, in_the_way: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(out_dir=tmp_path)
+    kept = tmp_path / ".cloner/b"
+    kept.mkdir(parents=True)
+    (kept / "report-7.part").write_text("a collector was killed while writing it")
+    (kept / "report.html").write_text("of an earlier run")
+    pieces = _pieces_of_a_page_that_breaks()
+    if in_the_way == "a folder of its name":
+        (kept / "report.html").unlink()
+        (kept / "report.html").mkdir()
+        pieces = iter(["whole"])
+    configure()
+    _write_beside(settings, "b", "report.html", pieces)
+    assert "report.html of batch b cannot be written: " in capfd.readouterr().err
+    assert [path.name for path in kept.iterdir()] == ["report.html"]
+
+
+def test_a_batch_that_is_closed_twice_keeps_the_last_report(tmp_path: Path) -> None:
+    for words in ("first", "second"):
+        _write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
+    (written,) = (tmp_path / ".cloner/b").iterdir()
+    assert written.read_text() == "second!"
+
+
+def test_the_error_of_a_segment_without_a_line_names_the_record(tmp_path: Path) -> None:
+    assert str(tmp_path / ".cloner" / "b") in gathered(tmp_path).errors[0].message
+
+
+def test_segments_that_a_cancelled_batch_has_not_generated_are_cancelled(tmp_path: Path) -> None:
+    result = gathered(tmp_path, spoken(0), cancelled=True)
+    assert result.cancelled
+    assert {error.code for error in result.errors.values()} == {"cancelled"}
+
+
+def test_a_result_is_the_same_after_packing(tmp_path: Path) -> None:
+    result = gathered(tmp_path, spoken(0))
+    assert BatchResult.unpack(result.pack()) == result
+    assert "\n" not in result.to_json()

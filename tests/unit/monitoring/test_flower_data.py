@@ -1,0 +1,59 @@
+"""The data of Flower's fleet page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cloner.monitoring.flower.data import FleetData
+from cloner.settings import Settings, WorkerSettings
+from cloner.state.batches import ChunkProgress
+from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, expected_worker
+
+
+@pytest.fixture
+def settings(valkey_url: str) -> Settings:
+    return Settings(redis_url=valkey_url, fleet="test")
+
+
+def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, Any]:
+    """The snapshot of a fleet with one worker, whose last heartbeat is `silent_s` old, and one half-finished batch."""
+    now = float(redis.time()[0])
+    worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
+    Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
+    redis.zadd(RedisKeys(settings.fleet).workers, {worker.name: now - silent_s})
+    GpuUsageTable(redis, RedisKeys(settings.fleet)).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
+    batch: dict[Any, Any] = {
+        "state": "running",
+        "total": 10,
+        "chunks": 1,
+        "source": "b.yaml",
+        "speakers": 1,
+        "submitted_at": now - 9,
+    }
+    redis.hset(RedisKeys(settings.fleet).batch("b"), mapping=batch)
+    redis.hset(RedisKeys(settings.fleet).progress("b"), "0", ChunkProgress(5, 0, 100, 30 * 44_100).pack())
+    redis.zadd(RedisKeys(settings.fleet).batches, {"b": now - 9})
+    return FleetData(settings).snapshot()
+
+
+def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis: Redis, settings: Settings) -> None:
+    seen = _snapshot(redis, settings, silent_s=0)
+    (worker,), (batch,) = seen["workers"], seen["batches"]
+    assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
+    assert batch["speed"] > 0
+    assert batch["left_s"] > 0
+
+
+def test_a_worker_that_is_gone_has_no_usage_and_a_batch_without_workers_no_throughput(
+    redis: Redis, settings: Settings
+) -> None:
+    seen = _snapshot(redis, settings, silent_s=settings.alive_s + 9)
+    (worker,), (batch,) = seen["workers"], seen["batches"]
+    assert worker["state"] == "gone"
+    assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (0, None, None)
+    assert (batch["generated"], batch["speed"], batch["left_s"]) == (5, None, None)

@@ -1,0 +1,183 @@
+"""Audio under the output root."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import asdict
+from os.path import realpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from cloner.errors import NoRoom, SegmentFailed
+from cloner.output import audio_files as store
+from cloner.output.audio_files import OutputRoot
+from cloner.protocol.results import SegmentResult
+
+TONE = np.sin(np.arange(22_050, dtype=np.float32) / 20) * np.float32(0.5)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_audio_is_written_in_the_format_of_its_name(tmp_path: Path, suffix: str) -> None:
+    outputs = OutputRoot(tmp_path)
+    written = outputs.write_audio(f"a/b.{suffix}", TONE, 44_100)
+    audio, rate = soundfile.read(tmp_path / f"a/b.{suffix}", dtype="float32")
+    assert rate == 44_100
+    assert len(audio) == len(TONE)
+    assert written.size == (tmp_path / f"a/b.{suffix}").stat().st_size
+
+
+def test_a_wav_holds_the_samples_in_16_bits(tmp_path: Path) -> None:
+    OutputRoot(tmp_path).write_audio("a.wav", TONE, 44_100)
+    assert soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
+    audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    assert np.abs(audio - TONE).max() < 1 / 32_000
+
+
+def test_no_part_is_left_beside_the_outputs(tmp_path: Path) -> None:
+    outputs = OutputRoot(tmp_path)
+    outputs.write_audio("a.wav", TONE, 44_100)
+    outputs.write_audio("a.wav", TONE[:100], 44_100)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.wav"]
+    assert soundfile.info(tmp_path / "a.wav").frames == 100
+
+
+def test_a_link_that_leads_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegmentFailed, match="leads out of the output folder") as failure:
+        OutputRoot(tmp_path / "root").write_audio("link/a.wav", TONE, 44_100)
+    assert failure.value.code == "output"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_says_which_and_why(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file where a folder should be")
+    with pytest.raises(SegmentFailed, match=r"a/b\.wav cannot be written under .*: "):
+        OutputRoot(tmp_path).write_audio("a/b.wav", TONE, 44_100)
+
+
+def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    OutputRoot(tmp_path).write_audio("link/a/b.wav", TONE, 44_100)
+    assert soundfile.info(tmp_path / "real/a/b.wav").frames == len(TONE)
+
+
+@pytest.mark.parametrize("output", ["a/b/c.wav", "a/c.wav"])
+def test_a_link_that_is_planted_after_the_look_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "a/b").mkdir(parents=True)
+    (elsewhere / "b").mkdir(parents=True)
+
+    def look_and_be_overtaken(path: Path) -> str:
+        seen = realpath(path)
+        if path != root / ".cloner":
+            (root / "a").rename(root / "away")
+            (root / "a").symlink_to(elsewhere)
+        return seen
+
+    outputs = OutputRoot(root)
+    monkeypatch.setattr(store, "realpath", look_and_be_overtaken)
+    with pytest.raises(SegmentFailed, match="cannot be written"):
+        outputs.write_audio(output, TONE, 44_100)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a.wav").symlink_to("../secret")
+    OutputRoot(tmp_path / "root").write_audio("a.wav", TONE, 44_100)
+    assert not (tmp_path / "root/a.wav").is_symlink()
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_our_own_folder_may_not_lead_out_either(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root/.cloner").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegmentFailed, match=r"\.cloner leads out of the output folder"):
+        OutputRoot(tmp_path / "root").write_audio("a.wav", TONE, 44_100)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def line_of(outputs: OutputRoot, audio: np.ndarray[Any, Any]) -> SegmentResult:
+    written = outputs.write_audio("a.wav", audio.astype(np.float32), 44_100)
+    return SegmentResult(segment=0, speaker="a", output="a.wav", key="k", assignment=0, worker="w", **asdict(written))
+
+
+def test_a_line_of_the_record_knows_its_file_again(tmp_path: Path) -> None:
+    outputs = OutputRoot(tmp_path)
+    first = line_of(outputs, TONE)
+    assert outputs.has_result(first)
+    # Copied without its time, it is the same file.
+    os.utime(tmp_path / "a.wav", ns=(0, 0))
+    assert outputs.has_result(first)
+    # Another batch has written a file of the same size there, and died before it could note it.
+    second = line_of(outputs, -TONE)
+    os.utime(tmp_path / "a.wav", ns=(0, second.mtime_ns + 10**9))
+    assert second.size == first.size
+    assert not outputs.has_result(first)
+    assert outputs.has_result(second)
+    # Lines of an earlier version know no more than the size.
+    assert outputs.has_result(first.model_copy(update={"digest": "", "mtime_ns": 0}))
+    line_of(outputs, TONE[:100])
+    assert not outputs.has_result(first)
+    (tmp_path / "a.wav").unlink()
+    assert not outputs.has_result(first)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, NoRoom), (errno.EDQUOT, NoRoom), (errno.EIO, SegmentFailed)]
+)
+def test_what_cannot_be_written_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SegmentFailed]
+) -> None:
+    def failing(_file: int, _data: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    outputs = OutputRoot(tmp_path)
+    monkeypatch.setattr(os, "write", failing)
+    with pytest.raises(SegmentFailed, match=r"a\.wav cannot be written under .*: ") as failure:
+        outputs.write_audio("a.wav", TONE, 44_100)
+    assert type(failure.value) is kind
+    assert failure.value.code == "output"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_in_the_place_of_an_output_leaves_no_part(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(SegmentFailed, match="cannot be written"):
+        OutputRoot(tmp_path).write_audio("a.wav", TONE, 44_100)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(("number", "room"), [(None, True), (errno.ENOSPC, False), (errno.EACCES, True)])
+def test_room_is_looked_for_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, room: bool
+) -> None:
+    def allocate(_file: int, _start: int, size: int) -> None:
+        assert size == 5000
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    assert OutputRoot(tmp_path).has_room(5000) is room
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_another_process_has_not_finished_is_removed(tmp_path: Path) -> None:
+    dead, outputs = OutputRoot(tmp_path), OutputRoot(tmp_path)
+    (tmp_path / ".cloner").mkdir()
+    (tmp_path / ".cloner" / dead.part).write_text("RIFF")
+    outputs.discard(dead.part)
+    outputs.discard(dead.part)
+    assert list((tmp_path / ".cloner").iterdir()) == []

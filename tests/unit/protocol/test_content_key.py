@@ -1,0 +1,47 @@
+"""Content keys: what changes them, and what does not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cloner.batch import Generation, ReferenceKind
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ReferenceRow
+
+ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
+KEYS = ContentKeys(Generation(), "fake", "none")
+KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav"))
+
+OTHERS = {
+    "text": KEYS.of(ANNA, (3, "Good evening.", "a/3.wav")),
+    "index, and with it the seed": KEYS.of(ANNA, (4, "Good morning.", "a/3.wav")),
+    "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav")),
+    "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav")),
+    "seed": ContentKeys(Generation(seed=1), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "parameters": ContentKeys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "engine": ContentKeys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "checkpoint": ContentKeys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav")),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_is_heard_changes_the_key(what: str) -> None:
+    assert OTHERS[what] != KEY
+    assert re.fullmatch(r"[0-9a-f]{64}", OTHERS[what])
+
+
+def test_all_keys_differ_from_each_other() -> None:
+    assert len({KEY, *OTHERS.values()}) == len(OTHERS) + 1
+
+
+def test_the_files_name_does_not_change_the_key() -> None:
+    assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac")) == KEY
+    assert ContentKeys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")) == KEY
+
+
+def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
+    one = KEYS.of(ANNA.model_copy(update={"digest": 'd", "x'}), (1, "y", ""))
+    other = KEYS.of(ANNA.model_copy(update={"digest": "d"}), (1, "y", ""))
+    assert one != other

@@ -1,0 +1,122 @@
+"""How far a batch is, and how a person is told."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from cloner.console import Rate, Screen
+from cloner.errors import UnknownBatch
+from cloner.state.batches import BatchState, BatchStore, ChunkProgress, Progress
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+
+KEYS = RedisKeys("test")
+
+
+@pytest.fixture
+def batches(redis: Redis, valkey_url: str) -> BatchStore:
+    return BatchStore(connect(valkey_url, decode=False), KEYS, ttl_s=600)
+
+
+def progress(**changes: object) -> Progress:
+    values: dict[str, object] = {
+        "batch_id": "b",
+        "state": BatchState.RUNNING,
+        "total": 10,
+        "chunks": 2,
+        "generated": 0,
+        "failed": 0,
+        "frames": 0,
+        "audio_s": 0.0,
+        "chunks_finished": 0,
+        "cancelled": False,
+    }
+    return Progress(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_chunks_are_added_up_and_one_that_runs_twice_counts_once(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
+    batches.report("b", {0: ChunkProgress(2, 1, 60, 110250, False)})
+    batches.report("b", {0: ChunkProgress(3, 1, 80, 154350, True)})
+    batches.report("b", {1: ChunkProgress(1, 0, 20, 44100, False)})
+    expected = progress(generated=4, failed=1, frames=100, audio_s=4.5, chunks_finished=1)
+    assert batches.progress("b") == expected
+    assert expected.finished == 5
+    assert not expected.all_chunks_finished
+    redis.hset(KEYS.batch("b"), mapping={"state": "done", "cancelled": 1})
+    assert batches.progress("b").closed
+    assert batches.progress("b").cancelled
+
+
+def test_an_unknown_batch_is_said(redis: Redis, batches: BatchStore) -> None:
+    with pytest.raises(UnknownBatch, match="no batch b is known"):
+        batches.progress("b")
+
+
+def test_the_rate_counts_from_the_first_finished_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("cloner.console.time.monotonic", lambda: now)
+    rate = Rate()
+    rate.update(progress())
+    assert str(rate) == "waiting for the first segment"
+    now = 500.0  # loading took its time
+    rate.update(progress(generated=2, audio_s=4.0))
+    now = 510.0
+    rate.update(progress(generated=6, audio_s=24.0))
+    assert str(rate) == "2.0 audio-s/s, 10 s left"
+
+
+def test_without_a_terminal_progress_is_plain_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("cloner.console.time.monotonic", lambda: now)
+    with Screen().progress_display(plain_lines=True) as show:
+        show(progress())
+        show(progress(generated=1))
+        now = 106.0
+        show(progress(generated=3, failed=2))
+        show(progress(generated=8, failed=2, state=BatchState.DONE))
+    assert capsys.readouterr().err.splitlines() == [
+        "[Main] Progress: 0/10 segments, waiting for the first segment",
+        "[Main] Progress: 5/10 segments (2 failed), 0.0 audio-s/s, 8 s left",
+        "[Main] Progress: 10/10 segments (2 failed), 0.0 audio-s/s, 0 s left",
+    ]
+
+
+def test_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "[Worker 0] ✅ Completed Speaker [bold]x[/bold]: 8 segments " + "x" * 300
+    Screen().log(line)
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_broken_batch_is_closed_and_says_why(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "broken", "error": "no room", "total": 1, "chunks": 1})
+    seen = batches.progress("b")
+    assert (seen.closed, seen.error) == (True, "no room")
+
+
+def test_only_progress_of_the_right_form_is_read() -> None:
+    progress = ChunkProgress(generated=3, failed=1, frames=80, samples=154_350, finished=True)
+    assert ChunkProgress.unpack(progress.pack().encode()) == progress
+    assert progress.audio_s == 3.5
+    for junk in (b"junk", b"{}", b"[3, 1, 80, 3.5, true]", b"7"):
+        with pytest.raises((ValueError, TypeError, LookupError)):
+            ChunkProgress.unpack(junk)
+
+
+def test_an_open_batch_is_one_that_is_neither_done_nor_broken_nor_cancelled(redis: Redis, batches: BatchStore) -> None:
+    for number, (state, cancelled) in enumerate(
+        [("submitting", False), ("running", False), ("running", True), ("done", False), ("broken", False), ("", False)]
+    ):
+        redis.zadd(KEYS.batches, {f"b{number}": number})
+        redis.hset(KEYS.batch(f"b{number}"), mapping={"state": state, **({"cancelled": 1} if cancelled else {})})
+    assert batches.open_ids(cancelled=False) == ["b0", "b1"]
+    assert batches.open_ids(cancelled=True) == ["b0", "b1", "b2"]
+    assert [batches.is_open(f"b{number}") for number in range(7)] == [True, True, False, False, False, False, False]
+
+
+def test_a_batch_that_expired_is_not_made_broken(redis: Redis, batches: BatchStore) -> None:
+    batches.set_broken("b", "no room")
+    assert not redis.exists(KEYS.batch("b"))

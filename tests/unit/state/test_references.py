@@ -1,0 +1,37 @@
+"""References in Redis."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
+
+KEYS = RedisKeys("test")
+
+
+@pytest.fixture
+def references(redis: Redis, valkey_url: str) -> ReferenceStore:
+    return ReferenceStore(connect(valkey_url, decode=False), KEYS, batch_ttl_s=60)
+
+
+def test_a_reference_outlasts_its_batch(redis: Redis, references: ReferenceStore) -> None:
+    references.put("a", b"\x00\xff")
+    assert references.get("a") == b"\x00\xff"
+    assert 60 < redis.ttl(KEYS.reference("a")) <= 120
+
+
+def test_an_expired_reference_is_left_out(references: ReferenceStore) -> None:
+    references.put("a", b"a")
+    assert references.get("b") is None
+    assert references.get_all(["b", "a"]) == {"a": b"a"}
+    assert references.get_all([]) == {}
+
+
+def test_renewing_names_the_expired_references_and_keeps_the_others(redis: Redis, references: ReferenceStore) -> None:
+    references.put("a", b"a")
+    redis.expire(KEYS.reference("a"), 5)
+    assert references.renew(["a", "b"]) == ["b"]
+    assert redis.ttl(KEYS.reference("a")) > 60

@@ -1,0 +1,106 @@
+"""What workers say of a batch, and how often."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cloner.client.assignment import Strategy
+from cloner.state.keys import RedisKeys
+from cloner.worker.chunk_run import run_chunk
+from tests.support.batches import write_batch
+from tests.support.workers import BATCH_ID, Workers
+
+
+def test_a_shared_speaker_split_over_chunks_and_workers_is_completed_once(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=2, slots=2)
+    chunks = workers.submit(write_batch(tmp_path, [40, 3]), Strategy.SHARED)
+    first, second = workers.runtime(0), workers.runtime(1)
+    said = []
+    for runtime, chunk in [(first, chunks[0]), (second, chunks[1]), (first, chunks[2])]:
+        run_chunk(runtime, chunk)
+        said.append(capsys.readouterr().err.splitlines())
+    assert said == [
+        [
+            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
+            "Processing Speaker 0 (1/2)",
+            "This speaker has 40 texts",
+            *(f"Speaker 0 progress: {count}/40" for count in (1, 5, 10, 15)),
+        ],
+        [
+            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
+            "Processing Speaker 0 (1/2)",
+            "This speaker has 40 texts",
+            *(f"Speaker 0 progress: {count}/40" for count in (20, 25, 30)),
+        ],
+        [
+            "Speaker 0 progress: 35/40",
+            "Speaker 0 progress: 40/40",
+            "✅ Completed Speaker 0: 40 segments",
+            "Processing Speaker 1 (2/2)",
+            "This speaker has 3 texts",
+            "Speaker 1 progress: 1/3",
+            "✅ Completed Speaker 1: 3 segments",
+            "✅ All done! Processed 43/43 segments, all workers together",
+        ],
+    ]
+
+
+def test_workers_that_share_a_speaker_at_the_same_time_say_each_count_once(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", count=4, slots=2)
+    chunks = workers.submit(write_batch(tmp_path, [64]), Strategy.SHARED)
+    together = threading.Barrier(4)
+
+    def run(number: int) -> None:
+        together.wait()
+        run_chunk(workers.runtime(number), chunks[number])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    said = capsys.readouterr().err.splitlines()
+    counts = [int(line.split()[-1].split("/")[0]) for line in said if "progress" in line]
+    assert sorted(counts) == [1, *range(5, 65, 5)]
+    assert [line for line in said if "Completed" in line] == ["✅ Completed Speaker 0: 64 segments"]
+    assert [line for line in said if "All done" in line] == [
+        "✅ All done! Processed 64/64 segments, all workers together"
+    ]
+
+
+def test_an_assignment_that_was_cancelled_is_said_once_for_all_its_chunks(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out")
+    runtime = workers.runtime()
+    chunks = workers.submit(write_batch(tmp_path, [2, 2]))
+    redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
+    runtime.registry.register(workers.infos[0])
+    runtime.registry.assign(runtime.name, f"{BATCH_ID}/0", 2, 4)
+    for chunk in chunks:
+        run_chunk(runtime, chunk)
+    assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]
+    assert redis.hget(RedisKeys(workers.settings.fleet).worker(runtime.name), "assignment") == ""
+
+
+def test_a_speaker_without_any_segment_is_not_said_to_be_completed(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path / "out", slots=2)
+    (chunk,) = workers.submit(write_batch(tmp_path, [3, 1]))
+    redis.delete(RedisKeys(workers.settings.fleet).reference(chunk.slices[0].reference.digest))
+    run_chunk(workers.runtime(), chunk)
+    said = [line for line in capsys.readouterr().err.splitlines() if "✅" in line or "❌ Speaker" in line]
+    assert said == [
+        "❌ Speaker 0: no segment generated, 3 failed",
+        "✅ Completed Speaker 1: 1 segments",
+        "✅ All done! Processed 1/4 segments",
+    ]

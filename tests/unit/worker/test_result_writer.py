@@ -1,0 +1,142 @@
+"""Writing results on a disk that is full, and that has room again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from cloner.engine.base import SegmentAudio, SegmentFailure
+from cloner.errors import NoRoom, RecordFull
+from cloner.output.record import RecordWriter
+from cloner.protocol.messages import ChunkMessage
+from cloner.protocol.results import SegmentResult
+from cloner.worker import result_writer
+from cloner.worker.pending import PendingSegment
+from cloner.worker.result_writer import FullDiskWait, ResultWriter
+from cloner.worker.runtime import Runtime
+from tests.support.batches import write_batch
+from tests.support.workers import BATCH_ID, Workers
+
+SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
+
+
+@pytest.fixture
+def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
+    return Workers(redis, valkey_url, tmp_path / "out")
+
+
+@pytest.fixture
+def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
+    (chunk,) = workers.submit(write_batch(tmp_path, [1]))
+    return chunk
+
+
+@pytest.fixture
+def segment(chunk: ChunkMessage) -> PendingSegment:
+    speaker = chunk.slices[0]
+    return PendingSegment(*speaker.segments[0], key="k", speaker=speaker)
+
+
+@pytest.fixture
+def runtime(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    monkeypatch.setattr(result_writer, "ROOM_INTERVAL_S", 0.01)
+    return workers.runtime()
+
+
+@pytest.fixture
+def cancelled() -> threading.Event:
+    """Set once the batch is cancelled."""
+    return threading.Event()
+
+
+@pytest.fixture
+def writer(runtime: Runtime, chunk: ChunkMessage, cancelled: threading.Event) -> ResultWriter:
+    return ResultWriter(runtime, chunk, runtime.record(BATCH_ID), FullDiskWait(runtime, cancelled))
+
+
+def test_audio_without_room_fails_and_the_next_waits(
+    writer: ResultWriter,
+    segment: PendingSegment,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[int] = []
+
+    def no_room(*_: object) -> None:
+        raise NoRoom("0.wav cannot be written: full")
+
+    def has_room(size: int) -> bool:
+        asked.append(size)
+        return len(asked) == 3
+
+    monkeypatch.setattr(runtime.outputs, "write_audio", no_room)
+    monkeypatch.setattr(runtime.outputs, "has_room", has_room)
+    before = runtime.steps
+    with writer:
+        result = writer.write(segment, SPOKEN)
+    assert (result.code, result.message, result.size) == ("output", "0.wav cannot be written: full", 0)
+    assert asked == [8192] * 3
+    assert runtime.steps == before + 3, "waiting counts as progress"
+    assert [line.partition(" in ")[0] for line in capsys.readouterr().err.splitlines()] == ["No room", "There is room"]
+    assert runtime.record(BATCH_ID).results[0].code == "output"
+
+
+def test_a_line_without_room_is_written_when_there_is(
+    writer: ResultWriter, segment: PendingSegment, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writer:
+        append, tries = RecordWriter.append, []
+
+        def full_at_first(lines: RecordWriter, result: SegmentResult) -> None:
+            tries.append(result)
+            if len(tries) < 3:
+                raise RecordFull
+            append(lines, result)
+
+        monkeypatch.setattr(RecordWriter, "append", full_at_first)
+        assert writer.write(segment, SPOKEN).generated
+    assert len(tries) == 3
+    assert runtime.outputs.has_result(runtime.record(BATCH_ID).results[0])
+
+
+def test_a_cancellation_ends_the_wait_for_room(
+    writer: ResultWriter,
+    segment: PendingSegment,
+    cancelled: threading.Event,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise RecordFull
+
+    monkeypatch.setattr(runtime.outputs, "has_room", lambda _size: cancelled.set())
+    with writer:
+        monkeypatch.setattr(RecordWriter, "append", full)
+        with pytest.raises(RecordFull):
+            writer.write(segment, SegmentFailure(0, "bad_reference", "bad"))
+
+
+def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
+    writer: ResultWriter,
+    segment: PendingSegment,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", read_only)
+            assert writer.write(segment, SPOKEN).code == "output"
+        assert writer.write(segment, SPOKEN).generated
+    assert "No room" not in capsys.readouterr().err
+    assert [path.name for path in runtime.outputs.root.rglob("*") if "part" in path.name] == []
