@@ -67,6 +67,11 @@ class StepDevice(Protocol):
     pipeline_depth: int
     """Steps to launch before asking what became of one, so that the device never waits for the host."""
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of all pages."""
+        ...
+
     def reset(self) -> None:
         """Wait for the device; no slot runs afterwards."""
         ...
@@ -127,7 +132,8 @@ class GpuStep:
         self.pipeline_depth = 1 if self._on_gpu else 0
         self.prompt_rows = DETERMINISTIC_PROMPTS if self.options.deterministic else PROMPT_BUCKETS[-1]
         if self._on_gpu:
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            # Beside the codec, the short kernels of a step go first.
+            self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         self._built: _Built | None = None
         self._build(self.options.slots)
 
@@ -201,6 +207,8 @@ class GpuStep:
 
     def warm_up(self) -> None:
         """Capture all graphs, so that no segment waits for one."""
+        if not self._on_gpu:
+            return
         for decode, prompts in reversed(self.shapes()):
             self.graph(decode, prompts)
         torch.cuda.synchronize()

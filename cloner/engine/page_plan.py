@@ -44,9 +44,10 @@ class PagePlan:
         return Event.PAGES_PLANNED.line(slots=self.slots, pages=self.pages, positions=PAGE, cache_gb=self.nbytes / GB)
 
 
-def plan_pages(memory: MemoryBudget, page_bytes: int, slots: int) -> PagePlan:
+def plan_pages(memory: MemoryBudget, page_bytes: int, slots: int, *, exactly: bool = False) -> PagePlan:
     """Pages for `slots` usual segments that share nothing, and for the prefixes of `VOICES`; fewer where memory is, and
-    then fewer slots too, once less than a usual segment's own pages are left for each. Raises `LoadFailed`."""
+    then fewer slots too, once less than a usual segment's own pages are left for each, unless it has to be `exactly` so
+    many. Raises `LoadFailed`."""
     slot_pages, prefix_pages = pages_of(OWN_POSITIONS), pages_of(PREFIX_POSITIONS)
     most = RESERVED + slots * (slot_pages + prefix_pages) + VOICES * prefix_pages
     pages = min(most, memory.available // page_bytes)
@@ -58,4 +59,5 @@ def plan_pages(memory: MemoryBudget, page_bytes: int, slots: int) -> PagePlan:
             f" ({memory.used / GB:.1f} GB); of the {memory.limit / GB:.1f} GB that the worker may use,"
             f" {memory.free / GB:.1f} GB are free: start fewer workers on the card, or raise FISH_MODEL_MEMORY_GB"
         )
-    return PagePlan(max(1, min(slots, (pages - RESERVED) // slot_pages)), pages, page_bytes)
+    fitting = max(1, min(slots, (pages - RESERVED) // slot_pages))
+    return PagePlan(slots if exactly else fitting, pages, page_bytes)

@@ -70,6 +70,21 @@ class Scheduler:
         self._decoding = _Decoding.of([])
         self._answers: deque[Answer] = deque()
 
+    @property
+    def slots(self) -> int:
+        """Slots at present: fewer after memory ran out."""
+        return self.pool.slots
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the pages."""
+        return self.device.cache_bytes
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.usage.steps
+
     @torch.inference_mode()
     def run(self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER) -> Iterator[Answer]:
         """Generate all requests, and those that are added meanwhile (`inbox`); exactly one answer each. If `observer`

@@ -29,8 +29,10 @@ less time than the shortest step."""
 
 @dataclass(eq=False)
 class Segment:
-    """A request with its prompt and its random numbers; `limit` is its maximum number of frames. While it runs, it has a
-    slot, pages and its voice's prefix; from step `first_step` on it is decoded, a frame a step."""
+    """A request with its prompt and its random numbers; `limit` is its maximum number of frames.
+
+    While it runs, it has a slot, pages and its voice's prefix; from step `first_step` on, a frame is decoded a step.
+    """
 
     request: SpeechRequest
     prefix_tokens: Tokens

@@ -43,6 +43,21 @@ class Scheduler:
         self._may_hold_nan = False
         """True if a slot's positions may hold NaN, which would reach the next segment there although it is masked."""
 
+    @property
+    def slots(self) -> int:
+        """Slots of the usual length: fewer after memory ran out."""
+        return self.step_runner.current_slots
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the slots and of the references that were read."""
+        return self.decoder.cache.nbytes + self.prefixes.capacity_bytes
+
+    @property
+    def steps(self) -> int:
+        """Steps taken and references read."""
+        return self.usage.steps + self.prefixes.computed
+
     @torch.inference_mode()
     def run(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER

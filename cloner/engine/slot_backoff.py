@@ -27,12 +27,12 @@ class SlotBackoff:
         self._finished += 1
 
     def shrink(self, slots: int) -> int:
-        """MemoryBudget ran out: so many slots from now on. It returns their number."""
+        """Memory ran out: so many slots from now on. It returns their number."""
         self._rounds = min(2 * self._rounds, MOST_ROUNDS)
         return self._set(slots)
 
     def blame_segment(self) -> None:
-        """MemoryBudget ran out for a segment that was alone: that says nothing of the others."""
+        """Memory ran out for a segment that was alone: that says nothing of the others."""
         self._rounds = ROUNDS
 
     def wants_more(self) -> bool:

@@ -68,7 +68,7 @@ class SlotPool:
         self._empty()
 
     def shrink(self) -> None:
-        """MemoryBudget ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
+        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
         was too much, and the others may not be."""
         slots = self.slots
         if slots == 1:

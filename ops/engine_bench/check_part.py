@@ -12,14 +12,14 @@ from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine import fish
-from cloner.engine.cache import Cache
-from cloner.engine.decoder import Decoder, Start, fast_attention
+from cloner.engine.cache import KVCache
+from cloner.engine.decoder import Decoder, SegmentStart, fast_attention
 from cloner.engine.gpu_step import GpuStep, StepRows
 from cloner.engine.kernels.kernel_set import TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
 from cloner.engine.model import Model
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.prompt import PromptBuilder, Tokens
+from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
 from cloner.engine.row_segments import ReadingQueue
 from cloner.engine.step_weights import StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
@@ -83,16 +83,17 @@ def _logits(
     noise = torch.rand(rows, STEPS + 1, DRAWS, generator=torch.Generator().manual_seed(5))
     decoders = []
     for model in (reference.same, reference.exact):
-        cache = Cache(model.slow, rows * LENGTH, model.dtype, model.device)
-        cache.shape(LENGTH)
-        decoder = Decoder(model, cache, rows, STEPS, resampling=False)
+        cache = KVCache(model.slow, rows, LENGTH, model.dtype, model.device)
+        decoder = Decoder(model, cache, STEPS, resampling=False)
         slots_texts = list(enumerate(texts))
         for at in range(0, rows, READ_TOGETHER):
             some_slots = slots_texts[at : at + READ_TOGETHER]
-            decoder.fill([(slot, 0, prefixes[slot % 2]) for slot, _ in some_slots])
-            decoder.fill([(slot, len(prefixes[slot % 2]), some(text, slice(-1))) for slot, text in some_slots])
+            decoder.prefill([Prefill(slot, 0, prefixes[slot % 2]) for slot, _ in some_slots])
+            decoder.prefill(
+                [Prefill(slot, len(prefixes[slot % 2]), some(text, slice(-1))) for slot, text in some_slots]
+            )
         for slot, text in slots_texts:
-            start = Start(some(text, slice(-1, None)), generation, noise[slot])
+            start = SegmentStart(some(text, slice(-1, None)), generation, noise[slot])
             decoder.start(slot, len(prefixes[slot % 2]) + len(text) - 1, start)
         decoders.append(decoder)
     pieces = _admit(step, prefixes, texts, generation, noise)
@@ -100,7 +101,7 @@ def _logits(
     voices_of = tuple(slot % 2 for slot in slots)
     while True:
         now, _ = pieces.take(step.prompt_rows)
-        if not pieces:
+        if not pieces.rows:
             break
         step.launch(StepRows((), (), now))()
     worst = [0.0, 0.0]
@@ -161,7 +162,7 @@ def _slow_logits(decoder: Decoder, rows: int) -> tuple[Tensor, Tensor]:
     hidden = model.slow.run(
         model.embed(decoder.token[:rows], decoder.codes[:rows])[:, None],
         model.slow.rotation[position][:, None, None],
-        decoder.cache.stepping(position, LENGTH),
+        decoder.cache.decode_attention(position, LENGTH),
     )
     return hidden, model.logits(hidden[:, 0])
 

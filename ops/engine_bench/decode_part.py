@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER
+from cloner.engine.base import SpeechRequest
 from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.segment import SlotUsage
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
 from ops.engine_bench.upstream import wait_for
@@ -30,7 +32,8 @@ def measure(directory: Path, size: str, name: str, slots: tuple[int, ...], segme
     precision = torch.bfloat16 if device.type == "cuda" else torch.float32
     compile_all(size, [step_options(count) for count in slots], device)
     weights, prompts = load_weights(directory, device, precision)
-    lengths = np.linspace(SHORTEST, LONGEST, segments).round().astype(int).tolist()
+    # The longest first, since equal texts leave them in their order.
+    lengths = np.linspace(LONGEST, SHORTEST, segments).round().astype(int).tolist()
     if device.type == "cpu":
         lengths = [max(1, length // 50) for length in lengths]
     for count in slots:
@@ -40,31 +43,47 @@ def measure(directory: Path, size: str, name: str, slots: tuple[int, ...], segme
             step.warm_up()
         yield Row(f"decoding, {count} slots: graphs captured", "s", [time.perf_counter() - began])
         scheduler = make_scheduler(step, prompts)
-        runs = [_run(scheduler, lengths, device) for _ in range(RUNS + 1)][1:]
-        use, (rate, _, _) = scheduler.usage, max(runs)
-        yield Row(
-            f"decoding, {count} slots, {segments} segments, prompts included",
-            "frames/s",
-            [run[0] for run in runs],
-            goal=GOALS.get(count, ""),
-            remark=(
-                f"{rate / FRAMES_PER_SECOND:.0f} x real time at best; occupancy {use.occupancy:.3f},"
-                f" {runs[-1][1]} steps, host waited {runs[-1][2]:.0%} of the time"
-            ),
-        )
+        for texts, goal in ((_short_texts(lengths), GOALS.get(count, "")), (_usual_texts(lengths), "")):
+            requests = _requests(lengths, texts)
+            runs = []
+            for _ in range(RUNS + 1):
+                scheduler.usage = SlotUsage()
+                runs.append(_run(scheduler, requests, device))
+            usage, (rate, waited) = scheduler.usage, max(runs[1:])
+            tokens = sum(len(prompts.text(request)) for request in requests) / len(requests)
+            yield Row(
+                f"decoding, {count} slots, {segments} segments, texts of {tokens:.0f} tokens, prompts included",
+                "frames/s",
+                [run[0] for run in runs[1:]],
+                goal=goal,
+                remark=(
+                    f"{rate / FRAMES_PER_SECOND:.0f} x real time at best; occupancy {usage.occupancy:.3f},"
+                    f" {usage.steps} steps, host waited {waited:.0%} of the time"
+                ),
+            )
         del scheduler, step
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _run(scheduler: Scheduler, lengths: list[int], device: torch.device) -> tuple[float, int, float]:
-    """Frames a second, steps, and the part of the time that the host waited for the device."""
-    voices = [make_voice(voice) for voice in range(VOICES)]
-    sentence = TEXT + " "
-    texts = [(sentence * 8)[: max(1, round(length / FRAMES_PER_CHARACTER))] for length in lengths]
-    requests = make_requests(lengths, voices, texts)
+def _usual_texts(lengths: list[int]) -> list[str]:
+    """Texts that take so many frames at the usual rate of speech."""
+    return [(TEXT + " ")[:60] * (1 + length // 60) for length in lengths]
+
+
+def _short_texts(lengths: list[int]) -> list[str]:
+    return [TEXT[:20]] * len(lengths)
+
+
+def _requests(lengths: list[int], texts: list[str]) -> list[SpeechRequest]:
+    cut = [text[: max(1, round(length / FRAMES_PER_CHARACTER))] for text, length in zip(texts, lengths, strict=True)]
+    return make_requests(lengths, [make_voice(voice) for voice in range(VOICES)], cut)
+
+
+def _run(scheduler: Scheduler, requests: list[SpeechRequest], device: torch.device) -> tuple[float, float]:
+    """Frames a second, and the part of the time that the host waited for the device."""
     scheduler.pool.reset()  # references are read within the time
-    steps, waited = scheduler.usage.steps, 0.0
+    waited = 0.0
     launch = scheduler.device.launch
 
     def timed(rows: StepRows) -> Statuses:
@@ -85,6 +104,6 @@ def _run(scheduler: Scheduler, lengths: list[int], device: torch.device) -> tupl
         frames = [codes_of(answer).shape[1] for answer in scheduler.run(requests)]
     wait_for(device)
     seconds = time.perf_counter() - began
-    if sorted(frames) != sorted(lengths):
+    if sorted(frames) != sorted(request.generation.max_new_tokens for request in requests):
         raise RuntimeError("segments have not as many frames as were asked for")
-    return sum(frames) / seconds, scheduler.usage.steps - steps, waited / seconds
+    return sum(frames) / seconds, waited / seconds

@@ -11,7 +11,7 @@ from pathlib import Path
 class Findings:
     """Lines of JSON, printed and added to a file as they are made."""
 
-    def __init__(self, path: Path, part: str) -> None:
+    def __init__(self, path: Path | None, part: str) -> None:
         self._path = path
         self._part = part
         self.failed = False
@@ -27,5 +27,7 @@ class Findings:
     def add(self, what: str, **values: object) -> None:
         line = json.dumps({"part": self._part, "what": what, **values})
         print(line, flush=True)
+        if self._path is None:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

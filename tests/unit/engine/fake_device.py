@@ -69,6 +69,10 @@ class FakeDevice:
     def pages(self) -> int:
         return RESERVED + self.pages_each * self.slots
 
+    @property
+    def cache_bytes(self) -> int:
+        return self.pages
+
     def reset(self) -> None:
         self.resets += 1
         self._forget()

@@ -15,7 +15,7 @@ from torch import Tensor
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.checkpoint import Preset, init_checkpoint
+from cloner.engine.checkpoint import init_checkpoint
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
 from cloner.engine.gpu_codec import GpuCodec
@@ -23,10 +23,11 @@ from cloner.engine.kernels.codec import TRITON, TWINS, CodecPlan
 from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
+from cloner.engine.presets import Preset
 from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.waveform import Waveform
+from tests.support.engine_requests import CPU
 
-from ..lines import CPU
 from .codec_parts import COLUMNS, Ragged, Random
 
 LENGTHS = (9, 40, 1, 33, 2, 20)

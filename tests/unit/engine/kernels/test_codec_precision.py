@@ -22,8 +22,7 @@ from cloner.engine.gpu_codec import GpuCodec
 from cloner.engine.kernels.codec import TWINS, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec_check import CodecCases
 from cloner.engine.kernels.codec_tiles import codec_tiles
-
-from ..lines import CPU
+from tests.support.engine_requests import CPU
 
 
 def load(checkpoint: Path, kernels: CodecKernels) -> GpuCodec | CodecDecoder:
