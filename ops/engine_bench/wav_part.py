@@ -111,10 +111,12 @@ def _run(engine: BatchedEngine, requests: list[SpeechRequest], folder: Path, wri
     if len(futures) != len(requests):
         raise RuntimeError(f"{len(futures)} of {len(requests)} segments were generated")
     ended = time.perf_counter()
+    codes_s = waits.last - began if waits.steps else 0.0
+    share = waits.seconds / codes_s if codes_s else 0.0
     return _Run(
         audio_s / (ended - began),
-        f"{ended - began:.2f} s, of it {waits.last - began if waits.steps else 0:.2f} s until the last code, {decoded_at - began:.2f} s until"
-        f" the last audio; {waits.steps} steps, the host waited for them {waits.seconds / max(1e-9, waits.last - began):.0%}",
+        f"{ended - began:.2f} s, of it {codes_s:.2f} s until the last code, {decoded_at - began:.2f} s until the last"
+        f" audio; {waits.steps} steps, the host waited {share:.0%} of the time for them",
     )
 
 

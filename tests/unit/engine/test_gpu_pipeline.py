@@ -1,4 +1,4 @@
-"""The batched engine with a GPU's pipeline, on a CPU: the kernels' twins stand in, and the tiny codec is decoded plainly."""
+"""The batched engine with a GPU's pipeline on a CPU, where twins stand in for the kernels."""
 
 from __future__ import annotations
 
@@ -118,9 +118,11 @@ def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEng
     assert isinstance(scheduler, Scheduler)
     head = scheduler.device.weights.head  # type: ignore[attr-defined]
     kept = head.clone()
-    head.fill_(torch.nan)
+    with torch.inference_mode():
+        head.fill_(torch.nan)
     (failure,) = engine.speak([fixed_request(make_voice(0), 0, 3)])
-    head.copy_(kept)
+    with torch.inference_mode():
+        head.copy_(kept)
     assert isinstance(failure, SegmentFailure)
     assert (failure.code, failure.message[:11]) == ("generation_failed", "the model's")
     assert sorted(spoken(engine, [fixed_request(make_voice(0), 1, 3)])) == [1]

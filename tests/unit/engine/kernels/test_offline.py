@@ -1,7 +1,7 @@
 """Every kernel of the step compiles for every architecture that the tables name, and fits its shared memory.
 
 Compiling takes seconds, so one launch of each kernel is compiled here, the one with the most shared memory;
-``python -m cloner.engine.kernels.offline sm_89`` compiles all.
+``python -m cloner.engine.offline_kernels sm_89`` compiles all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 @pytest.mark.parametrize("target", ["sm_80", "sm_86", "sm_89", "sm_90"])
 def test_the_largest_tile_of_each_kernel_compiles_and_fits(target: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "cloner.engine.kernels.offline", target, "--largest"]
+    command = [sys.executable, "-m", "cloner.engine.offline_kernels", target, "--largest"]
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=280, env={**environment, "TRITON_CACHE_DIR": str(tmp_path)}
     )

@@ -1,6 +1,6 @@
 """Compile kernels for a GPU that is not there, and tell what each needs.
 
-    python -m cloner.engine.kernels.offline sm_89 [--largest]
+    python -m cloner.engine.offline_kernels sm_89 [--largest]
 
 With ``--largest`` one launch of each kernel, the one that takes most shared memory. One process a target: Triton keeps
 compiled kernels by device number, so that a second target would get the first one's. Exit status 1 if a kernel does not
