@@ -71,7 +71,7 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
             Part("decode", "texts to codes through the scheduler", decode_part.measure, 60),
             (preset, device, sizes.decode_slots, sizes.decode_segments),
         ),
-        (Part("codec", "the codec, right and fast", codec_part.measure, 150), (device,)),
+        (Part("codec", "the codec, right and fast", codec_part.measure, 240), (device,)),
         (Part("wav", "texts to WAV files", wav_part.measure, 200), (preset, device, sizes.slots, sizes.wav_segments)),
         (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
         (
