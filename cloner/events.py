@@ -86,6 +86,8 @@ class Event(Enum):
     CACHE_PLANNED = (
         "Cache: {slots} slots of {positions} positions, {slots_gb:.2f} GB, and {prefixes_gb:.2f} GB for references"
     )
+    PAGES_PLANNED = "Cache: {slots} slots, {pages} pages of {positions} positions, {cache_gb:.2f} GB"
+    CODEC_INEXACT = "The codec in {dtype} is {found_db:.0f} dB from fp32, less than {min_db:.0f}", WARNING
     MODELS_LOADED = "Models loaded! Starting generation..."
     LOAD_FAILED = "Load failed: {error}", ERROR
     ENGINE_RELOADING = "{error}: loading it again", ERROR

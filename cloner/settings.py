@@ -65,7 +65,12 @@ class Settings(BaseSettings):
         EngineName.BATCHED,
         description="what speaks: batched, upstream (fish-speech's own, one text at a time) or fake (tones)",
     )
-    slots: int = Field(64, ge=1, le=1024, description="most segments that the batched engine decodes together")
+    slots: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="most segments that the batched engine decodes together; by default 128 on a GPU, 64 on a CPU",
+    )
     deterministic: bool = Field(
         False, description="batched engine: the same codes whatever else is spoken beside a segment; slower"
     )

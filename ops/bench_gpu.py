@@ -1,12 +1,13 @@
-"""The batched engine on one GPU: how fast, and how near to what the card allows. One table, printed and written.
+"""The batched engine on one GPU: is it right, how fast, and how near to what the card allows.
 
 It needs no installation: from a bare checkout, with torch 2.11 to 2.13 and the wheels of ``ops/bench_gpu.txt``,
 
-    python ops/bench_gpu.py --out bench_gpu.md
+    python ops/bench_gpu.py [PART ...] --out bench_gpu.md
 
-It makes a checkpoint of random weights of S1-mini's size (3.3 GB under the temporary directory, while it runs) and
-takes some minutes. ``--device cpu --preset tiny`` runs the same on a small scale, to see that it works; its figures say
-nothing.
+It makes a checkpoint of random weights of S1-mini's size (3.3 GB under the temporary directory, while it runs). Each
+part runs in a process of its own with a time limit, and the table is written as its rows come. ``--device cpu --preset
+tiny`` runs the same on a small scale, with plain torch functions instead of kernels, to see that it works; its figures
+say nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ import importlib.machinery
 import os
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops.engine_bench.children import checkpoints, in_child, set_environment
+from ops.engine_bench.parts import Part, run_part
 from ops.engine_bench.table import Report, machine
+
+CPU_LIMIT_S = 1800.0
+"""Of a part on a CPU, where only its working matters."""
+
+ONLY_IF_NAMED = ("tune", "upstream", "workers")
 
 
 def stand_in_for_scipy() -> None:
@@ -38,25 +47,79 @@ def stand_in_for_scipy() -> None:
 stand_in_for_scipy()  # here, because every process that is started from here imports this file
 
 
-def main() -> int:
-    """Measure, print and write; 1 if something failed."""
-    from ops.engine_bench.gpu import PLANS, card, has_gpu, measurements
+def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...]]]:
+    """Each part with the arguments that its function gets behind the checkpoint's folder."""
+    from ops.engine_bench import (
+        check_part,
+        codec_part,
+        decode_part,
+        gpu,
+        steps_part,
+        tune_part,
+        upstream_part,
+        wav_part,
+    )
 
-    parser = argparse.ArgumentParser(description="Measure the batched engine on one GPU.")
+    sizes = gpu.sizes(preset, device)
+    parts: list[tuple[Part, tuple[Any, ...]]] = [
+        (
+            Part("check", "the step's logits, sampler, determinism, memory", check_part.measure, 110),
+            (preset, device, sizes.check_rows),
+        ),
+        (Part("steps", "milliseconds a step by rows", steps_part.measure, 60), (preset, device, sizes.slots)),
+        (
+            Part("decode", "texts to codes through the scheduler", decode_part.measure, 60),
+            (preset, device, sizes.decode_slots, sizes.decode_segments),
+        ),
+        (Part("codec", "the codec, right and fast", codec_part.measure, 240), (device,)),
+        (Part("wav", "texts to WAV files", wav_part.measure, 200), (preset, device, sizes.slots, sizes.wav_segments)),
+        (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
+        (
+            Part("upstream", "upstream's code, one text at a time", upstream_part.measure, 120),
+            (device, sizes.upstream_frames, sizes.codec),
+        ),
+        (
+            Part("workers", "several workers on one card", gpu.measure_workers, 240),
+            (sizes.workers, sizes.workload),
+        ),
+    ]
+    return {part.name: (part, arguments) for part, arguments in parts}
+
+
+def main() -> int:
+    """Run the parts, write their rows as they come, and print them; 1 if one failed."""
+    from ops.engine_bench.gpu import card, has_gpu
+
+    parser = argparse.ArgumentParser(
+        description="Measure the batched engine on one GPU.", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    listed = [
+        f"  {part.name:10}{part.what}, at most {part.limit_s:.0f} s" for part, _ in make_parts("tiny", "cpu").values()
+    ]
+    parser.epilog = "\n".join(["parts:", *listed, f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}."])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure, see below")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--preset", choices=tuple(PLANS), default="s1-mini", help="size of the model")
+    parser.add_argument("--preset", choices=("s1-mini", "tiny"), default="s1-mini", help="size of the model")
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.md"), help="where the table is written")
     options = parser.parse_args()
+    parts = make_parts(options.preset, options.device)
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(parts)}")
     if options.device == "cuda" and not in_child(has_gpu):
         print("error: torch finds no GPU; to try the measurements, give --device cpu --preset tiny", file=sys.stderr)
         return 1
-    plan = PLANS[options.preset].on(options.device)
-    set_environment(threads=max(1, len(os.sched_getaffinity(0)) // max(plan.workers)))
-    report = Report(f"`python ops/bench_gpu.py --preset {options.preset}`, {machine()}, {card(options.device)}")
+    set_environment(threads=1 if options.device == "cpu" else min(8, len(os.sched_getaffinity(0))))
+    report = Report(f"`python ops/bench_gpu.py`, {options.preset}, {machine()}, {card(options.device)}")
     with checkpoints() as made:
-        for measure in measurements(plan, made):
-            report.add(measure)
-            options.out.write_text(report.markdown(), encoding="utf-8")
+        directory = made.get(options.preset)
+        for name in options.parts or [name for name in parts if name not in ONLY_IF_NAMED]:
+            part, arguments = parts[name]
+            if options.device == "cpu":
+                part = replace(part, limit_s=CPU_LIMIT_S)
+            rows = run_part(part, directory, *arguments)
+            while report.add_next(rows):
+                options.out.write_text(report.markdown(), encoding="utf-8")
+    options.out.write_text(report.markdown(), encoding="utf-8")
     print(report.markdown())
     return 0 if report.complete else 1
 

@@ -16,6 +16,9 @@ from cloner.state.embedded import embedded_redis
 # spin on a core that those need. For the processes that tests start, too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Triton decides when it is imported whether its kernels are compiled or interpreted: no test has a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The batched engine: many segments at once through one model, in slots that are never empty while a text waits.
 
-Three stages: references and texts become prompts (`prompt.py`, `prefix_cache.py`), the scheduler decodes them together
-(`scheduler.py`), the codec makes audio (`codec_stage.py`). Decoding has a thread of its own, so it does not wait while
-the caller writes files.
+Three stages: references and texts become prompts (`prompt.py`), a scheduler decodes them together (`scheduler.py`, and
+on a GPU `row_scheduler.py`), the codec makes audio (`codec_stage.py`). Decoding has a thread of its own, so it does not
+wait while the caller writes files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cloner.errors import EngineBroken, LoadFailed, reason_of
 
 
 class BatchedEngine:
-    """Continuous batching over fixed slots; their number follows from the memory that the worker may use."""
+    """Continuous batching over slots; their number follows from the memory that the worker may use."""
 
     name = "batched"
 
@@ -61,7 +61,7 @@ class BatchedEngine:
     @property
     def cache_gb(self) -> float:
         pipeline = self._pipeline
-        return pipeline.cache_bytes / GB if pipeline else 0.0
+        return pipeline.scheduler.cache_bytes / GB if pipeline else 0.0
 
     @property
     def steps(self) -> int:
@@ -106,8 +106,11 @@ class BatchedEngine:
             torch.cuda.empty_cache()
 
     def _load(self, log: LogFunction) -> None:
-        self._pipeline = load_pipeline(self._checkpoint_dir, self._device, self._precision, self._options, log)
-        self.slots = self._pipeline.scheduler.step_runner.slots
+        load = load_pipeline
+        if self._device.type == "cuda":
+            from cloner.engine.gpu_pipeline import load_gpu_pipeline as load  # imports Triton, which a CPU may lack
+        self._pipeline = load(self._checkpoint_dir, self._device, self._precision, self._options, log)
+        self.slots = self._pipeline.scheduler.slots
 
     def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         if self._encoder is None:  # most batches bring codes, and do not need it
@@ -132,7 +135,7 @@ class BatchedEngine:
                 else:
                     codec_stage.add(result, on_result)
         finally:
-            self.slots = scheduler.step_runner.current_slots
+            self.slots = scheduler.slots
             try:
                 codec_stage.finish()
             finally:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cloner.audio import NOT_NUMBERS
+from cloner.audio import NOT_NUMBERS, Audio
 from cloner.engine.base import NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
-from cloner.engine.codec import CodecDecoder
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.segment import SegmentCodes
 from cloner.errors import reason_of
@@ -19,11 +20,21 @@ from cloner.errors import reason_of
 OnResult = Callable[[SegmentAudio | SegmentFailure], None]
 
 
+class AudioDecoder(Protocol):
+    """Codes to audio: `CodecDecoder`, or on a GPU `GpuCodec`."""
+
+    device: torch.device
+
+    def decode(self, codes: Sequence[Tensor], stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
+        """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order."""
+        ...
+
+
 class CodecStage:
     """On a GPU, a thread and a stream of its own, which decode together all segments that have finished since. A CPU
     has no idle cores for a thread, so there the caller's thread decodes."""
 
-    def __init__(self, codec: CodecDecoder) -> None:
+    def __init__(self, codec: AudioDecoder) -> None:
         self._codec = codec
         self.pieces = 0
         """Pieces of audio begun."""
@@ -67,18 +78,19 @@ class CodecStage:
                 self._stream.wait_event(ready)
                 segment.codes.record_stream(self._stream)
             batch.append((segment, on_result))
+        left = dict(enumerate(batch))
         try:
-            self._decode_batch(batch)
+            self._decode_batch(left)
         except torch.AcceleratorError:  # the device is lost: decoding one by one would fail as well
             raise
         except (RuntimeError, MemoryError):  # whatever else torch raises, memory that ran out included
-            for item in batch:
+            for item in list(left.values()):
                 self._decode_alone(item)
 
     def _decode_alone(self, item: tuple[SegmentCodes, OnResult]) -> None:
         """Decode a segment without the others, which may have been too much together."""
         try:
-            self._decode_batch([item])
+            self._decode_batch({0: item})
         except torch.AcceleratorError:
             raise
         except (RuntimeError, MemoryError) as error:
@@ -86,10 +98,11 @@ class CodecStage:
             code = "out_of_memory" if is_out_of_memory(error) else "generation_failed"
             on_result(SegmentFailure(segment.request.segment, code, f"the codec broke: {reason_of(error)}"))
 
-    def _decode_batch(self, batch: list[tuple[SegmentCodes, OnResult]]) -> None:
-        decoded = list(self._codec.decode([segment.codes for segment, _ in batch], self._before_piece))
-        for place, audio in decoded:
-            segment, on_result = batch[place]
+    def _decode_batch(self, batch: dict[int, tuple[SegmentCodes, OnResult]]) -> None:
+        """Decode segments, whose keys count from 0, and remove each from `batch` when it has its result."""
+        codes = [segment.codes for segment, _ in batch.values()]
+        for place, audio in self._codec.decode(codes, self._before_piece):
+            segment, on_result = batch.pop(place)
             number = segment.request.segment
             if np.isfinite(audio).all():
                 on_result(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated))

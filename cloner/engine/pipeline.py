@@ -1,14 +1,19 @@
-"""The batched engine's models, loaded and put together: the scheduler with its decoder, and the codec's stage."""
+"""The batched engine's models, loaded and put together: the scheduler with its decoder, and the codec's stage.
+
+This is a CPU's pipeline; `gpu_pipeline.py` makes that of a GPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from cloner.engine import fish
-from cloner.engine.base import LogFunction
+from cloner.engine.base import ChunkObserver, LogFunction, SegmentFailure, SpeechRequest
 from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec_stage import CodecStage
@@ -18,6 +23,7 @@ from cloner.engine.model import Model
 from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.scheduler import Scheduler
+from cloner.engine.segment import SegmentCodes
 from cloner.engine.step_runner import StepRunner
 from cloner.events import Event
 
@@ -37,22 +43,43 @@ class Options:
     resampling: bool = True
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """Requests to codes, and codes to audio."""
+class ChunkScheduler(Protocol):
+    """Requests to codes: `Scheduler` on a CPU, that of `row_scheduler.py` on a GPU."""
 
-    scheduler: Scheduler
-    codec_stage: CodecStage
+    @property
+    def slots(self) -> int:
+        """Segments decoded at the same time: fewer after memory ran out."""
+        ...
 
     @property
     def cache_bytes(self) -> int:
         """Memory of the slots and of the references that were read."""
-        return self.scheduler.decoder.cache.nbytes + self.scheduler.prefixes.capacity_bytes
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps taken and references read."""
+        ...
+
+    def run(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver
+    ) -> Iterator[SegmentCodes | SegmentFailure]:
+        """Decode all requests: exactly one result a request. If `observer` stops it, unfinished segments are
+        dropped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Requests to codes, and codes to audio."""
+
+    scheduler: ChunkScheduler
+    codec_stage: CodecStage
 
     @property
     def steps(self) -> int:
         """Steps taken, references read and pieces of audio begun: grows while there is progress."""
-        return self.scheduler.usage.steps + self.scheduler.prefixes.computed + self.codec_stage.pieces
+        return self.scheduler.steps + self.codec_stage.pieces
 
 
 @torch.inference_mode()
@@ -62,8 +89,6 @@ def load_pipeline(
     """Load the models of a checkpoint and size the cache by what they leave. Raises `LoadFailed`, or torch's
     `OutOfMemoryError`."""
     before = used_bytes(device)
-    # cuDNN's attention plans again for each shape, and prompts hardly ever have the same; the other backends do not.
-    torch.backends.cuda.enable_cudnn_sdp(False)
     log(Event.LOADING_TEXT2SEMANTIC.line())
     upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
     model = Model(upstream)
@@ -90,5 +115,4 @@ def load_pipeline(
     step_runner = StepRunner(decoder, deterministic=options.deterministic)
     prefixes = PrefixCache(decoder, prompts, size.prefix_bytes)
     scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
-    step_runner.warm_up()
     return Pipeline(scheduler, codec_stage)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -18,28 +17,10 @@ from cloner.engine.decoder import DRAWS, NOT_FINITE, RUNNING, Decoder, SegmentSt
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
-from cloner.engine.segment import Segment, SegmentCodes
+from cloner.engine.segment import OUT_OF_MEMORY, Segment, SegmentCodes, SlotUsage
 from cloner.engine.slot_scaling import SlotScaling
-from cloner.engine.step_runner import PendingStatuses, StepRunner
+from cloner.engine.step_runner import StepRunner
 from cloner.errors import SegmentFailed
-
-OUT_OF_MEMORY = (
-    "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
-)
-
-
-@dataclass
-class SlotUsage:
-    """How well the slots were used."""
-
-    steps: int = 0
-    frames: int = 0
-    slot_steps: int = 0
-
-    @property
-    def occupancy(self) -> float:
-        """Frames generated, as a fraction of what all slots could have generated in the same steps."""
-        return self.frames / self.slot_steps if self.slot_steps else 0.0
 
 
 class Scheduler:
@@ -61,6 +42,21 @@ class Scheduler:
         """By slot."""
         self._may_hold_nan = False
         """True if a slot's positions may hold NaN, which would reach the next segment there although it is masked."""
+
+    @property
+    def slots(self) -> int:
+        """Slots of the usual length: fewer after memory ran out."""
+        return self.step_runner.current_slots
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the slots and of the references that were read."""
+        return self.decoder.cache.nbytes + self.prefixes.capacity_bytes
+
+    @property
+    def steps(self) -> int:
+        """Steps taken and references read."""
+        return self.usage.steps + self.prefixes.computed
 
     @torch.inference_mode()
     def run(
@@ -120,7 +116,6 @@ class Scheduler:
             cache.partition(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
         self._running = []
-        launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
         while not observer.stopped():
             # Running segments are finished first, since growing loses the slots' contents.
             memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
@@ -129,21 +124,19 @@ class Scheduler:
                 if observer.stopped():  # the prompts of admitted segments may be incomplete
                     return
                 if running:
-                    launched.append((running, self._step(running)))
+                    statuses = self._step(running)
                     self.usage.slot_steps += self.step_runner.slots
-                elif not launched and not grow:
+                    yield from self._finish(running, statuses)
+                elif not grow:
                     return
-                if len(launched) > self.step_runner.pipeline_depth or (launched and not running):
-                    yield from self._finish(*launched.popleft())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 memory_ran_out = True
             # Not in the handler: the exception's frames hold references to the memory that is to be released.
             if memory_ran_out:
-                launched.clear()
                 yield from self._preempt()
-            elif grow and not running and not launched:
+            elif grow and not running:
                 self._scaling.grow()
 
     def _admit(self, slots: int, observer: ChunkObserver) -> list[Segment]:
@@ -190,18 +183,16 @@ class Scheduler:
             last = Tokens(text.ids[-1:], text.codes[-1:])
             self.decoder.start(slot, segment.position, SegmentStart(last, request.generation, noise))
 
-    def _step(self, running: list[Segment]) -> PendingStatuses:
+    def _step(self, running: list[Segment]) -> list[int]:
         statuses = self.step_runner.step(len(running), max(segment.position for segment in running))
         for segment in running:
             segment.position += 1
         self.usage.steps += 1
         return statuses
 
-    def _finish(self, stepped: list[Segment], statuses: PendingStatuses) -> Iterator[SegmentCodes | SegmentFailure]:
+    def _finish(self, stepped: list[Segment], statuses: list[int]) -> Iterator[SegmentCodes | SegmentFailure]:
         """Yield the segments that a step finished, and free their slots."""
-        for segment, status in zip(stepped, statuses(), strict=True):
-            if segment.finished:
-                continue  # an earlier step, read after this one was launched, finished it
+        for segment, status in zip(stepped, statuses, strict=True):
             if status == RUNNING and segment.frames < segment.max_frames:
                 segment.frames += 1
                 self.usage.frames += 1
@@ -217,7 +208,6 @@ class Scheduler:
                 self._scaling.segment_finished()
                 result = SegmentCodes(segment.request, codes, truncated=status == RUNNING)
             self._running[slot] = None
-            segment.finished = True
             yield result
 
     def _preempt(self) -> Iterator[SegmentFailure]:

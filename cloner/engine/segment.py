@@ -10,6 +10,24 @@ from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SpeechRequest
 from cloner.engine.prompt import Tokens
 
+OUT_OF_MEMORY = (
+    "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
+)
+
+
+@dataclass
+class SlotUsage:
+    """How well the slots were used."""
+
+    steps: int = 0
+    frames: int = 0
+    slot_steps: int = 0
+
+    @property
+    def occupancy(self) -> float:
+        """Frames generated, as a fraction of what all slots could have generated in the same steps."""
+        return self.frames / self.slot_steps if self.slot_steps else 0.0
+
 
 @dataclass(frozen=True)
 class SegmentCodes:
@@ -31,7 +49,6 @@ class Segment:
     max_frames: int
     position: int = 0
     frames: int = 0
-    finished: bool = False
 
     @property
     def needed_positions(self) -> int:

@@ -109,7 +109,7 @@ class WorkerInfo:
 
 
 SLOTS: dict[EngineName, Callable[[Settings], int]] = {
-    EngineName.BATCHED: lambda settings: settings.slots,
+    EngineName.BATCHED: lambda settings: settings.slots or 1,
     EngineName.UPSTREAM: lambda _settings: 1,
     EngineName.FAKE: lambda settings: settings.fake_slots,
 }

@@ -9,7 +9,8 @@ import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SpeechRequest
-from cloner.engine.scheduler import Scheduler, SlotUsage
+from cloner.engine.scheduler import Scheduler
+from cloner.engine.segment import SlotUsage
 from ops.engine_bench import ours
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import codes_of, make_requests, make_voice

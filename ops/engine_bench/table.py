@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from statistics import median
@@ -77,6 +78,12 @@ class Report:
         for row in rows:  # minutes may pass until the table is complete
             print(" · ".join(cell for cell in row.cells() if cell), file=sys.stderr)
         self.rows += rows
+
+    def add_next(self, rows: Iterator[Row]) -> bool:
+        """Take one more row; False at the end. What goes wrong becomes a note, as in `add`."""
+        before = len(self.rows)
+        self.add(lambda: list(itertools.islice(rows, 1)))
+        return len(self.rows) > before
 
     def markdown(self) -> str:
         """A table, with the title above and the notes below."""

@@ -23,6 +23,7 @@ import soundfile
 import torch
 
 from cloner.audio import SAMPLE_RATE
+from cloner.engine import DEFAULT_SLOTS
 from cloner.engine.base import Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.pipeline import Options
@@ -132,7 +133,9 @@ def speak_by_upstream(directory: Path, voices: list[Voice], folder: Path) -> Non
 def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
     """The same with the batched engine and a worker's default settings."""
     settings = Settings()
-    engine = BatchedEngine(directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots))
+    engine = BatchedEngine(
+        directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots or DEFAULT_SLOTS["cpu"])
+    )
     engine.load(lambda _line: None)
     folder.mkdir(parents=True)
     for result in engine.speak(make_requests([FRAMES] * TEXTS * len(voices), voices)):

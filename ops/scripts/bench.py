@@ -47,8 +47,8 @@ def main() -> int:
 
 
 def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
-    """Yield measurements of the batched engine against upstream's code; also on a GPU, if there is one."""
-    from ops.engine_bench import codec, decoding, gpu, loading, occupancy, whole_batch
+    """Yield measurements of the batched engine against upstream's code, on the CPU."""
+    from ops.engine_bench import codec, decoding, loading, occupancy, whole_batch
 
     small = decoding.Comparison(
         size="small",
@@ -90,8 +90,6 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
     yield lambda: in_child(occupancy.rows, made.get("tiny"), RUNS, goal=">= 0.88x")
     yield lambda: in_child(codec.rows, made.get("small"), small_codec)
     yield lambda: in_child(codec.rows, made.get("s1-mini"), full_codec)
-    if in_child(gpu.has_gpu):
-        yield from gpu.measurements(gpu.PLANS["s1-mini"], made)
 
 
 def fleet_overhead() -> list[Row]:

@@ -20,12 +20,19 @@ from cloner.engine import fish
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.pipeline import Options
+from cloner.engine.scheduler import Scheduler
 from cloner.errors import BadReference, LoadFailed
 from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
     return BatchedEngine(checkpoint, CPU, torch.float32, Options(memory_gb, slots, deterministic))
+
+
+def slots_of(engine: BatchedEngine) -> Scheduler:
+    scheduler = engine.pipeline.scheduler
+    assert isinstance(scheduler, Scheduler)
+    return scheduler
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +69,8 @@ def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkey
     engine = make_engine(tiny, 4.5 * slot_gb / 0.8, slots=64, deterministic=False)
     engine.load(lambda _line: None)
     assert engine.slots == 4
-    assert engine.pipeline.scheduler.decoder.cache.slots == 4
-    assert engine.pipeline.scheduler.prefixes.capacity_bytes == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
+    assert slots_of(engine).decoder.cache.slots == 4
+    assert slots_of(engine).prefixes.capacity_bytes == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
     spoken(engine, [make_request(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
     assert engine.slots == 4
     engine.close()
@@ -128,7 +135,7 @@ def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_genera
 ) -> None:
     requests = [make_request(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
     before = spoken(engine, requests)
-    use, step = engine.pipeline.scheduler.usage, engine.pipeline.scheduler.step_runner.step
+    use, step = slots_of(engine).usage, slots_of(engine).step_runner.step
     stopped, waiting = Event(), Event()
     begin = use.steps
 
@@ -140,7 +147,7 @@ def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_genera
 
     with monkeypatch.context() as patch:
         patch.setattr("cloner.engine.batched.Event", lambda: stopped)
-        patch.setattr(engine.pipeline.scheduler.step_runner, "step", waiting_step)
+        patch.setattr(slots_of(engine).step_runner, "step", waiting_step)
         results = engine.speak(requests)
         next(results)
         assert waiting.wait(30)
@@ -160,15 +167,15 @@ def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: Batc
 
 
 def test_an_error_while_decoding_reaches_the_caller(engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = engine.pipeline.scheduler.step_runner.step
-    begin = engine.pipeline.scheduler.usage.steps
+    step = slots_of(engine).step_runner.step
+    begin = slots_of(engine).usage.steps
 
     def breaking_step(active: int, longest: int) -> Any:
-        if engine.pipeline.scheduler.usage.steps == begin + 3:
+        if slots_of(engine).usage.steps == begin + 3:
             raise RuntimeError("the device is gone")
         return step(active, longest)
 
-    monkeypatch.setattr(engine.pipeline.scheduler.step_runner, "step", breaking_step)
+    monkeypatch.setattr(slots_of(engine).step_runner, "step", breaking_step)
     results = engine.speak(
         [make_request(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)]
     )
@@ -214,7 +221,7 @@ def test_closing_releases_the_models(tiny: Path) -> None:
     engine.load(lambda _line: None)
     spoken(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
     engine.encode([np.zeros(100, dtype=np.float32)])
-    decoder = engine.pipeline.scheduler.decoder
+    decoder = slots_of(engine).decoder
     gone = [
         weakref.ref(item)
         for item in (decoder.model, decoder.cache, engine.pipeline.codec_stage._codec, engine._encoder)

@@ -1,0 +1,62 @@
+"""The batched engine's models on a GPU: the step over token rows and the codec's kernels, loaded and put together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from cloner.engine import fish
+from cloner.engine.base import LogFunction
+from cloner.engine.codec import CODEC_FRAMES
+from cloner.engine.codec_precision import load_codec_decoder
+from cloner.engine.codec_stage import CodecStage
+from cloner.engine.gpu_step import StepOptions, make_step
+from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes, workspace_bytes
+from cloner.engine.page_plan import plan_pages
+from cloner.engine.paged_cache import RESERVED, page_bytes
+from cloner.engine.pipeline import Options, Pipeline
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.row_segments import SegmentFactory
+from cloner.engine.step_weights import StepWeights
+from cloner.events import Event
+
+SWITCH_S = 0.0005
+"""Seconds after which a thread that computes in Python lets others run. With Python's 5 ms, the thread that launches
+steps of 3 ms would come too late whenever another thread is busy."""
+
+
+@torch.inference_mode()
+def load_gpu_pipeline(
+    checkpoint_dir: Path, device: torch.device, precision: torch.dtype, options: Options, log: LogFunction
+) -> Pipeline:
+    """Load the models of a checkpoint and size the cache by what they leave. Raises `LoadFailed`, or torch's
+    `OutOfMemoryError`."""
+    before = used_bytes(device)
+    log(Event.LOADING_TEXT2SEMANTIC.line())
+    upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
+    prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
+    weights = StepWeights.take(upstream, fish.end_token(upstream))
+    del upstream
+    log(Event.LOADING_DAC.line())
+    codec = load_codec_decoder(checkpoint_dir, device, CODEC_FRAMES)
+    budget = MemoryBudget(
+        int(options.memory_gb * GB),
+        used=used_bytes(device) - before,
+        free=free_bytes(device),
+        workspace=workspace_bytes(device),
+    )
+    page = page_bytes(len(weights.slow), weights.slow[0].attention.heads, precision)
+    plan = plan_pages(budget, page, options.slots, exactly=options.deterministic)
+    log(plan.log_line())
+    frames = min(codec.max_frames, weights.positions)
+    step = make_step(
+        weights,
+        StepOptions(plan.slots, plan.pages, weights.positions, frames, options.deterministic, options.resampling),
+    )
+    step.warm_up()
+    sys.setswitchinterval(SWITCH_S)
+    factory = SegmentFactory(prompts, weights.positions, frames, plan.pages - RESERVED)
+    return Pipeline(Scheduler(step, factory), CodecStage(codec))

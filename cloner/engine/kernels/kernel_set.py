@@ -1,0 +1,43 @@
+"""The kernels that a step is made of, each either Triton's or its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloner.engine.kernels import sampling_twins
+from cloner.engine.kernels.attend_decode import attend_decode, attend_decode_twin
+from cloner.engine.kernels.attend_fast import attend_fast, attend_fast_twin
+from cloner.engine.kernels.attend_prompt import attend_prompt, attend_prompt_twin
+from cloner.engine.kernels.embed import embed, embed_twin
+from cloner.engine.kernels.linear import linear, linear_twin
+from cloner.engine.kernels.sampling import sample_first, sample_next
+
+Kernel = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """One function of each family. `dataclasses.replace` puts a twin in a kernel's place."""
+
+    embed: Kernel
+    linear: Kernel
+    attend_prompt: Kernel
+    attend_decode: Kernel
+    attend_fast: Kernel
+    sample_first: Kernel
+    sample_next: Kernel
+
+
+TRITON = KernelSet(embed, linear, attend_prompt, attend_decode, attend_fast, sample_first, sample_next)
+
+TWINS = KernelSet(
+    embed_twin,
+    linear_twin,
+    attend_prompt_twin,
+    attend_decode_twin,
+    attend_fast_twin,
+    sampling_twins.sample_first_twin,
+    sampling_twins.sample_next_twin,
+)
+"""Plain torch: on a CPU, and on a GPU for a kernel that its compiler or its check refuses."""

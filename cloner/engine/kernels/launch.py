@@ -1,0 +1,72 @@
+"""Launching kernels, or writing the launches down so that they can be compiled ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel with its grid, arguments and compile-time options."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.fn.__name__)
+
+    def variant(self) -> tuple[Any, ...]:
+        """Equal for launches that run the same compiled code."""
+        kinds = tuple(_kind(argument) for argument in self.arguments)
+        return (self.name, kinds, tuple(sorted(self.options.items())))
+
+    def compile(self) -> Any:
+        """Compile without running, into Triton's cache."""
+        return self.kernel.warmup(*self.arguments, grid=self.grid, **self.options)
+
+
+_RECORDED: ContextVar[list[Launch] | None] = ContextVar("recorded launches", default=None)
+
+
+@contextmanager
+def recorded_launches() -> Iterator[list[Launch]]:
+    """Within it, launches are put on the list and not made. Tensors may be on the ``meta`` device."""
+    found: list[Launch] = []
+    token = _RECORDED.set(found)
+    try:
+        yield found
+    finally:
+        _RECORDED.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Run a kernel on the current stream."""
+    recorded = _RECORDED.get()
+    if recorded is None:
+        kernel[grid](*arguments, **options)
+    else:
+        recorded.append(Launch(kernel, grid, arguments, options))
+
+
+def distinct(launches: list[Launch]) -> list[Launch]:
+    """One launch of each compiled variant."""
+    return list({launch.variant(): launch for launch in launches}.values())
+
+
+def _kind(argument: Any) -> object:
+    """What of an argument Triton specialises on: kernels here name the integers that they do not specialise."""
+    return argument.dtype if isinstance(argument, torch.Tensor) else type(argument)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below `n`."""
+    return 1 << (n - 1).bit_length()

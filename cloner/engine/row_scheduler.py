@@ -1,0 +1,209 @@
+"""Continuous batching over token rows: which segment runs in which slot, and which prompts are read beside them.
+
+The loop is three verbs: schedule, run, postprocess. A free slot is given at once to the longest segment that waits, if
+the cache has the pages that it may need; its prompt is read as rows of the next steps. A step is launched before the
+results of the one before are read, so that the device never waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from cloner.audio import NOT_NUMBERS
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
+from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
+from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
+from cloner.engine.memory import is_out_of_memory
+from cloner.engine.row_segments import Inbox, ReadingQueue, Segment, SegmentFactory, WaitingSegments
+from cloner.engine.segment import OUT_OF_MEMORY, SegmentCodes, SlotUsage
+from cloner.engine.slot_pool import Placed, SlotPool
+from cloner.engine.token_rows import PromptPiece, some
+
+Answer = SegmentCodes | SegmentFailure
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """The segments that are decoded, with their slots and voices for the device. The first of them to reach its limit
+    does so in step `first_limit`."""
+
+    segments: list[Segment]
+    slots: tuple[int, ...]
+    voices: tuple[int, ...]
+    first_limit: int
+
+    @classmethod
+    def of(cls, segments: list[Segment]) -> _Decoding:
+        return cls(
+            segments,
+            tuple(segment.slot for segment in segments),
+            tuple(id(segment.held_prefix) for segment in segments),
+            min((segment.first_step + segment.limit for segment in segments), default=0),
+        )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is decoded, and what is read beside it."""
+
+    number: int
+    decoding: _Decoding
+    prompts: list[PromptPiece]
+
+
+class Scheduler:
+    """Generates the codes of chunks, one chunk after another."""
+
+    def __init__(self, device: StepDevice, factory: SegmentFactory) -> None:
+        self.device = device
+        self.factory = factory
+        self.usage = SlotUsage()
+        self.inbox = Inbox()
+        self.pool = SlotPool(device)
+        self._waiting, self._reading = WaitingSegments(factory), ReadingQueue()
+        self._running: list[Segment] = []
+        """Those that have a slot, whether they are decoded or still read."""
+        self._decoding = _Decoding.of([])
+        self._answers: deque[Answer] = deque()
+
+    @property
+    def slots(self) -> int:
+        """Slots at present: fewer after memory ran out."""
+        return self.pool.slots
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the pages."""
+        return self.device.cache_bytes
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return self.usage.steps
+
+    @torch.inference_mode()
+    def run(self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER) -> Iterator[Answer]:
+        """Generate all requests, and those that are added meanwhile (`inbox`); exactly one answer each. If `observer`
+        stops it, unfinished segments are dropped."""
+        self._begin(requests)
+        launched: deque[tuple[_Step, Statuses]] = deque()
+        try:
+            while not observer.stopped():
+                step, out_of_memory = None, False
+                try:
+                    step = self._schedule(observer)
+                    if step:
+                        launched.append((step, self._run(step)))
+                        self._waiting.make_some()
+                    if len(launched) > self.device.pipeline_depth or (launched and not step):
+                        self._postprocess(*launched.popleft())
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    out_of_memory = True
+                if out_of_memory:  # not in the handler: the exception's frames hold on to the memory
+                    launched.clear()
+                    self._make_room()
+                while self._answers:
+                    yield self._answers.popleft()
+                if not (step or launched or self._running or self._waiting) and self.inbox.close_if_empty():
+                    break
+        finally:
+            self.inbox.close()
+
+    def _schedule(self, observer: ChunkObserver) -> _Step | None:
+        """Admit what there is room for, and choose the rows of the next step."""
+        for request in self.inbox.take():
+            self._waiting.push(request)
+        # A prompt that could not be read in this step would keep a slot idle, and the device waiting for the host.
+        while self._reading.rows < self.device.prompt_rows and (segment := self._waiting.first()):
+            if not self._admit(segment, observer):
+                break
+            self._waiting.pop()
+        self._answers += self._waiting.failures
+        self._waiting.failures.clear()
+        prompts, read = self._reading.take(self.device.prompt_rows)
+        if read:
+            for segment in read:
+                segment.first_step = self.usage.steps
+            self._decoding = _Decoding.of(self._decoding.segments + read)
+        return _Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
+
+    def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
+        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be.
+        False if it has to wait."""
+        match self.pool.place(segment, idle=not self._running):
+            case Placed.LATER:
+                return False
+            case Placed.NEVER:
+                self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
+                return True
+            case Placed.WITH_NEW_PREFIX:
+                owner = self.device.set_prefix(segment.slot, segment.held_prefix.pages)
+                self._reading.add(PromptPiece(owner, 0, segment.prefix_tokens))
+        observer.started(segment.request.segment)
+        self._running.append(segment)
+        self.device.admit(segment.slot, segment.start())
+        self._reading.add(PromptPiece(segment.slot, segment.held_prefix.length, some(segment.text, slice(-1))), segment)
+        return True
+
+    def _run(self, step: _Step) -> Statuses:
+        statuses = self.device.launch(StepRows(step.decoding.slots, step.decoding.voices, step.prompts))
+        self.usage.steps += 1
+        self.usage.slot_steps += self.device.slots
+        return statuses
+
+    def _postprocess(self, step: _Step, statuses: Statuses) -> None:
+        """Answer for the segments that a step finished, and free their slots."""
+        values = statuses()
+        if step.number < step.decoding.first_limit and not any(values):
+            return  # most steps finish none
+        for segment, status in zip(step.decoding.segments, values, strict=True):
+            frames = step.number - segment.first_step
+            if segment.finished or (status == CONTINUES and frames < segment.limit):
+                continue  # a step was launched already when the one before it finished the segment
+            # A segment with all of its frames has taken one more step, which told whether it would have gone on.
+            segment.finished = True
+            self.usage.frames += frames
+            if status == NOT_FINITE:
+                self._fail(segment, "generation_failed", f"the model's {NOT_NUMBERS}")
+            else:
+                codes = self.device.codes(segment.slot, frames)
+                self._answers.append(SegmentCodes(segment.request, codes, truncated=status == CONTINUES))
+                self.pool.backoff.finished()
+            self.pool.release(segment, not_finite=status == NOT_FINITE)
+        self._running = [segment for segment in self._running if not segment.finished]
+        self._decoding = _Decoding.of([segment for segment in self._decoding.segments if not segment.finished])
+
+    def _make_room(self) -> None:
+        """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
+        already is given up. Nothing is lost but time: a segment's random numbers are its own."""
+        running, alone = list(self._running), self.pool.slots == 1
+        self._forget_rows()
+        self.pool.shrink()
+        for segment in running:
+            if alone:
+                self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
+            else:
+                self._waiting.push_back(segment)
+
+    def _fail(self, segment: Segment, code: str, message: str) -> None:
+        self._answers.append(SegmentFailure(segment.request.segment, code, message))
+
+    def _begin(self, requests: Iterable[SpeechRequest]) -> None:
+        if self._running or self._waiting:  # the chunk before was stopped
+            self.pool.reset()
+            self._forget_rows()
+            self._answers.clear()
+        self._waiting = WaitingSegments(self.factory)
+        self.factory.forget_prefixes()
+        self.inbox.open(requests)
+
+    def _forget_rows(self) -> None:
+        self._reading.clear()
+        self._running.clear()
+        self._decoding = _Decoding.of([])

@@ -1,0 +1,106 @@
+"""The device's slots and pages: who has which, and how many there are where memory runs out."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cloner.engine.gpu_step import StepDevice
+from cloner.engine.memory import is_out_of_memory
+from cloner.engine.paged_cache import PageAllocator, PrefixCache
+from cloner.engine.row_segments import Segment
+from cloner.engine.slot_backoff import SlotBackoff
+from cloner.events import Event
+from cloner.logs import log_event
+
+
+class Placed(Enum):
+    """What became of a segment that wants a slot."""
+
+    WITH_NEW_PREFIX = "its voice's prefix is still to be read"
+    WITH_KNOWN_PREFIX = "its voice's prefix is read, or being read"
+    LATER = "when others are finished"
+    NEVER = "there is not as much memory"
+
+
+class SlotPool:
+    """Slots, pages and prefixes of a device."""
+
+    def __init__(self, device: StepDevice) -> None:
+        self.device = device
+        self.backoff = SlotBackoff(device.slots)
+        self._empty()
+
+    @property
+    def slots(self) -> int:
+        """Slots at present: fewer than at the start, where memory ran out."""
+        return self.backoff.slots
+
+    def place(self, segment: Segment, *, idle: bool) -> Placed:
+        """Give the segment a slot and pages. `idle` if no segment has any, so that the number of slots may change."""
+        if idle and self.backoff.wants_more():
+            self._grow()
+        # What runs is finished before there are more slots, because growing loses what is in them.
+        if not self._free or (self.backoff.wants_more() and not idle):
+            return Placed.LATER
+        room = self.prefixes.acquire(segment.request.voice.key, len(segment.prefix_tokens), segment.own_pages)
+        if room is None:
+            if not idle:
+                return Placed.LATER
+            return self.place(segment, idle=True) if self._grow() else Placed.NEVER
+        segment.prefix, segment.pages, is_new = room
+        segment.slot = self._free.pop()
+        return Placed.WITH_NEW_PREFIX if is_new else Placed.WITH_KNOWN_PREFIX
+
+    def release(self, segment: Segment, *, not_finite: bool) -> None:
+        """Free a segment's slot and pages. Those that may hold NaN are cleared, and no other segment gets its
+        prefix."""
+        prefix = segment.held_prefix
+        if not_finite:
+            self.prefixes.forget(prefix)
+            self.device.clear_pages(segment.pages)
+        self.device.clear_pages(self.prefixes.release(prefix))
+        self._allocator.release(segment.pages)
+        self._free.append(segment.slot)
+
+    def reset(self) -> None:
+        """No segment has a slot any more."""
+        self.device.reset()
+        self._empty()
+
+    def shrink(self) -> None:
+        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
+        was too much, and the others may not be."""
+        slots = self.slots
+        if slots == 1:
+            self.backoff.blame_segment()
+            self.reset()
+            return
+        self._resize(self.backoff.shrink(max(1, slots // 2)))
+        log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self.slots)
+
+    def _grow(self) -> bool:
+        """Try twice as many slots. False where there is no memory for them, or they are all there."""
+        few = self.slots
+        if few == self.backoff.full:
+            return False
+        more = self.backoff.grow()
+        try:
+            self._resize(more)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            log_event(Event.MEMORY_AGAIN, slots=more, before=few)
+            return True
+        self._resize(self.backoff.shrink(few))  # out here: the error held on to memory
+        log_event(Event.NO_MEMORY_YET, slots=more, fewer=few)
+        return False
+
+    def _resize(self, slots: int) -> None:
+        self.device.resize(slots)
+        self._empty()
+
+    def _empty(self) -> None:
+        self._allocator = PageAllocator(self.device.pages)
+        self.prefixes = PrefixCache(self._allocator)
+        self._free = list(range(self.device.slots))[::-1]

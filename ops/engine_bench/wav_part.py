@@ -1,0 +1,159 @@
+"""Part `wav`: text to WAV files with one worker's engine, files written by a few threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio
+from cloner.engine import fish
+from cloner.engine.base import SpeechRequest
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.gpu_step import Statuses, StepOptions, StepRows
+from cloner.engine.memory import MemoryBudget
+from cloner.engine.page_plan import plan_pages
+from cloner.engine.pipeline import Options
+from cloner.engine.presets import CONFIGS, Preset
+from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.step_weights import ModelSizes
+from cloner.output.audio_files import OutputRoot
+from ops.engine_bench.step_model import compile_all
+from ops.engine_bench.table import Row
+from ops.engine_bench.workload import TEXT, audio_of, make_requests, make_voice
+
+VOICES, SHORTEST, LONGEST = 16, 100, 300
+RUNS = 2
+WRITERS = (1, 4)
+"""Threads that write files."""
+
+USABLE = 0.9
+"""Fraction of the card's memory that the engine may take, as in the launcher."""
+
+
+def measure(directory: Path, size: str, name: str, slots: int, segments: int) -> Iterator[Row]:
+    """Load, then audio-seconds a second for each number of threads that write."""
+    device = torch.device(name)
+    cuda = device.type == "cuda"
+    memory_gb = torch.cuda.get_device_properties(0).total_memory * USABLE / 2**30 if cuda else 2.0
+    precision = torch.bfloat16 if cuda else torch.float32
+    yield Row(
+        "wav: step's kernels compiled in parallel", "s", [compile_all(size, [_options(directory, size, slots)], device)]
+    )
+    for how in ("first", "again, kernels in Triton's cache"):
+        engine = BatchedEngine(directory, device, precision, Options(memory_gb, slots))
+        began, lines = time.perf_counter(), list[tuple[float, str]]()
+        engine.load(lambda line, lines=lines: lines.append((time.perf_counter(), line)))  # type: ignore[misc]
+        ended = time.perf_counter()
+        marks = [*(at for at, _ in lines), ended]
+        spans = [f"{end - at:.1f} s after {line!r}" for (at, line), end in zip(lines, marks[1:], strict=True)]
+        yield Row(f"wav: engine loaded, {how}", "s", [ended - began], goal="<= 8 warm", remark="; ".join(spans))
+        if how == "first":
+            engine.close()
+    requests = _requests(segments, 1 if cuda else 50)
+    with TemporaryDirectory(prefix="cloner-bench-out-") as folder:
+        for writers in WRITERS:
+            runs = [_run(engine, requests, Path(folder), writers) for _ in range(RUNS + 1)][1:]
+            best = max(runs, key=lambda run: run.rate)
+            yield Row(
+                f"wav: text to WAV files, {segments} segments, {VOICES} voices, {engine.slots} slots,"
+                f" {writers} thread(s) that write",
+                "audio-s/s",
+                [run.rate for run in runs],
+                goal=">= 850 on an H200, 650 on an H100",
+                remark=best.remark,
+            )
+    engine.close()
+
+
+@dataclass(frozen=True)
+class _Run:
+    rate: float
+    remark: str
+
+
+def _options(directory: Path, size: str, slots: int) -> StepOptions:
+    """As the engine makes them on a card that has room for all."""
+    room = MemoryBudget(2**60, used=0, free=2**60, workspace=0)
+    positions = ModelSizes.of_config(CONFIGS[Preset(size)]).positions
+    frames = min(fish.codec_frames(fish.build_codec(directory)), positions)
+    return StepOptions(slots, plan_pages(room, 1, slots).pages, positions, frames)
+
+
+def _requests(segments: int, divisor: int) -> list[SpeechRequest]:
+    lengths = np.linspace(SHORTEST, LONGEST, segments).round().astype(int) // divisor
+    texts = [(TEXT + " ") * 8] * segments
+    texts = [text[: max(1, round(n / FRAMES_PER_CHARACTER))] for text, n in zip(texts, lengths, strict=True)]
+    return make_requests([int(n) for n in lengths], [make_voice(voice) for voice in range(VOICES)], texts)
+
+
+def _run(engine: BatchedEngine, requests: list[SpeechRequest], folder: Path, writers: int) -> _Run:
+    scheduler = engine.pipeline.scheduler
+    waits = _Waits()
+    began, audio_s, decoded_at = time.perf_counter(), 0.0, 0.0
+    with waits.of(scheduler), ThreadPoolExecutor(writers) as pool:
+        futures = []
+        for result in engine.speak(requests):
+            audio = audio_of(result)
+            audio_s += len(audio) / SAMPLE_RATE
+            futures.append(pool.submit(_write, folder, result.segment, audio))
+        decoded_at = time.perf_counter()
+        for future in futures:
+            future.result()
+    if len(futures) != len(requests):
+        raise RuntimeError(f"{len(futures)} of {len(requests)} segments were generated")
+    ended = time.perf_counter()
+    codes_s = waits.last - began if waits.steps else 0.0
+    share = waits.seconds / codes_s if codes_s else 0.0
+    return _Run(
+        audio_s / (ended - began),
+        f"{ended - began:.2f} s, of it {codes_s:.2f} s until the last code, {decoded_at - began:.2f} s until the last"
+        f" audio; {waits.steps} steps, the host waited {share:.0%} of the time for them",
+    )
+
+
+_LOCAL = threading.local()
+
+
+def _write(folder: Path, segment: int, audio: Audio) -> None:
+    """In a thread with its own files to write to before they are renamed."""
+    if getattr(_LOCAL, "folder", None) != folder:
+        _LOCAL.folder, _LOCAL.outputs = folder, OutputRoot(folder)
+    _LOCAL.outputs.write_audio(f"{segment}.wav", audio, SAMPLE_RATE)
+
+
+class _Waits:
+    """How long the thread that decodes waits for the device."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+        self.last = time.perf_counter()
+
+    def of(self, scheduler: object) -> patch:  # type: ignore[valid-type]
+        """Measure it while this context is entered."""
+        if not isinstance(scheduler, Scheduler):
+            return patch.object(self, "steps", 0)
+        launch = scheduler.device.launch
+
+        def timed(rows: StepRows) -> Statuses:
+            statuses = launch(rows)
+            self.steps += 1
+
+            def wait() -> list[int]:
+                began = time.perf_counter()
+                values = statuses()
+                self.last = time.perf_counter()
+                self.seconds += self.last - began
+                return values
+
+            return wait
+
+        return patch.object(scheduler.device, "launch", timed)

@@ -1,0 +1,150 @@
+"""The batched engine with a GPU's pipeline on a CPU, where twins stand in for the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cloner.audio import FRAME_SAMPLES
+from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.batched import BatchedEngine
+from cloner.engine.gpu_pipeline import load_gpu_pipeline
+from cloner.engine.memory import GB
+from cloner.engine.pipeline import Options
+from cloner.engine.row_scheduler import Scheduler
+from cloner.errors import LoadFailed
+from tests.support.engine_requests import CPU, StopWhen, fixed_request, make_request, make_voice
+
+
+def make_engine(
+    checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = False
+) -> BatchedEngine:
+    return BatchedEngine(checkpoint, CPU, torch.float32, Options(memory_gb, slots, deterministic))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pipeline() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloner.engine.batched.load_pipeline", load_gpu_pipeline)
+        patch.setattr("cloner.engine.gpu_pipeline.sys.setswitchinterval", lambda _seconds: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path, pipeline: None) -> Iterator[BatchedEngine]:
+    engine = make_engine(tiny)
+    engine.load(lambda _line: None)
+    yield engine
+    engine.close()
+
+
+def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
+    results = list(engine.speak(requests))
+    assert all(isinstance(result, SegmentAudio) for result in results), results
+    assert len(results) == len(requests)
+    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
+
+
+def test_loading_logs_each_model_before_it_and_then_the_pages(tiny: Path) -> None:
+    engine = make_engine(tiny, slots=5)
+    said: list[str] = []
+    engine.load(said.append)
+    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert said[2] == f"Cache: 5 slots, {1 + 5 * 18 + 16 * 5} pages of 64 positions, {engine.cache_gb:.2f} GB"
+    assert engine.slots == 5
+    engine.close()
+
+
+def test_slots_follow_from_memory_unless_they_are_fixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("workspace", 0), ("used", 0), ("free", 2**33)):
+        monkeypatch.setattr(f"cloner.engine.gpu_pipeline.{name}_bytes", lambda _device, value=value: value)
+    page_gb = 64 * 512 / GB  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
+    for deterministic, slots in ((False, 4), (True, 64)):
+        engine = make_engine(tiny, 53.5 * page_gb, slots=64, deterministic=deterministic)
+        engine.load(lambda _line: None)
+        assert engine.slots == slots
+        engine.close()
+    with pytest.raises(LoadFailed, match=r"a cache of 2048 positions needs .* start fewer workers on the card"):
+        make_engine(tiny, 30 * page_gb).load(lambda _line: None)
+
+
+def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
+    requests = [fixed_request(make_voice(n % 2), n, 1 + n) for n in range(7)]
+    requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
+    results = {result.segment: result for result in engine.speak(iter(requests))}
+    failure = results.pop(3)
+    assert isinstance(failure, SegmentFailure)
+    assert failure.code == "bad_reference"
+    assert {n: len(result.audio) for n, result in results.items() if isinstance(result, SegmentAudio)} == {
+        n: (1 + n) * FRAME_SAMPLES for n in (0, 1, 2, 4, 5, 6)
+    }
+
+
+def test_a_segment_sounds_the_same_alone_and_among_others_if_that_is_asked_for(tiny: Path) -> None:
+    engine = make_engine(tiny, deterministic=True)
+    engine.load(lambda _line: None)
+    requests = [make_request(make_voice(n % 2), n, f"Number {n}.", seed=n, max_new_tokens=4) for n in range(5)]
+    together = spoken(engine, requests)
+    for request in requests[::2]:
+        alone = spoken(engine, [request])[request.segment]
+        assert np.allclose(alone.audio, together[request.segment].audio, atol=1e-5)
+    engine.close()
+
+
+def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: BatchedEngine) -> None:
+    requests = [fixed_request(make_voice(0), n, 4 + n) for n in range(5)]
+    begin = engine.steps
+    observer = StopWhen(lambda: engine.steps >= begin + 3)
+    assert list(engine.speak(requests, observer)) == []
+    assert observer.started_segments == [4, 3, 2], "three slots, longest first"
+    assert engine.steps == begin + 3
+    assert sorted(spoken(engine, requests)) == list(range(5)), "the next chunk begins anew"
+
+
+def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine: BatchedEngine) -> None:
+    requests = [fixed_request(make_voice(n), n, 2 + n) for n in range(5)]
+    results = engine.speak(requests)
+    next(results)
+    results.close()
+    assert sorted(spoken(engine, requests)) == list(range(5))
+
+
+def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEngine) -> None:
+    scheduler = engine.pipeline.scheduler
+    assert isinstance(scheduler, Scheduler)
+    head = scheduler.device.weights.head  # type: ignore[attr-defined]
+    kept = head.clone()
+    with torch.inference_mode():
+        head.fill_(torch.nan)
+    (failure,) = engine.speak([fixed_request(make_voice(0), 0, 3)])
+    with torch.inference_mode():
+        head.copy_(kept)
+    assert isinstance(failure, SegmentFailure)
+    assert (failure.code, failure.message[:11]) == ("generation_failed", "the model's")
+    assert sorted(spoken(engine, [fixed_request(make_voice(0), 1, 3)])) == [1]
+
+
+def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Path) -> None:
+    engine = make_engine(tiny, slots=4)
+    engine.load(lambda _line: None)
+    scheduler = engine.pipeline.scheduler
+    assert isinstance(scheduler, Scheduler)
+    launch, launched = scheduler.device.launch, 0
+
+    def scarce(rows: object) -> object:
+        nonlocal launched
+        launched += 1
+        if launched == 3:
+            torch.empty(2**50)
+        return launch(rows)  # type: ignore[arg-type]
+
+    scheduler.device.launch = scarce  # type: ignore[method-assign, assignment]
+    before = engine.cache_gb
+    assert sorted(spoken(engine, [fixed_request(make_voice(0), n, 3) for n in range(5)])) == list(range(5))
+    assert engine.slots == 2
+    assert engine.cache_gb == pytest.approx(before / 2, rel=0.1)
+    engine.close()

@@ -1,0 +1,306 @@
+"""The scheduler of token rows on a fake device: order, pages, memory that runs out, and what is added meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.gpu_step import StepDevice, StepRows
+from cloner.engine.kernels.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
+from cloner.engine.paged_cache import RESERVED
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.row_segments import SegmentFactory
+from cloner.engine.segment import SegmentCodes
+from cloner.engine.slot_backoff import ROUNDS
+from cloner.engine.token_rows import SlotStart
+from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
+
+from .fake_device import PREFIX, FakeDevice, FakePrompts, ask_for_too_much
+
+
+@pytest.fixture
+def voice() -> Voice:
+    return make_voice(0)
+
+
+def make(slots: int, **options: Any) -> tuple[Scheduler, FakeDevice]:
+    device = FakeDevice(slots, **options)
+    factory = SegmentFactory(cast(PromptBuilder, FakePrompts()), 4096, 1024, device.pages - RESERVED)
+    return Scheduler(cast(StepDevice, device), factory), device
+
+
+def codes_of(
+    scheduler: Scheduler, requests: list[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+) -> dict[int, torch.Tensor]:
+    answers = list(scheduler.run(requests, observer))
+    assert all(isinstance(answer, SegmentCodes) for answer in answers), answers
+    return {answer.request.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
+
+
+def failures(answers: list[Any]) -> list[tuple[int, str]]:
+    return [(answer.segment, answer.code) for answer in answers if isinstance(answer, SegmentFailure)]
+
+
+def own_noise(request: SpeechRequest, frames: int) -> torch.Tensor:
+    noise = torch.rand(frames, 11, generator=torch.Generator().manual_seed(request.seed))
+    return (noise[:, :10] * 1000).int().T
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 11])
+def test_every_request_gets_exactly_one_answer_of_its_own(depth: int, slots: int, count: int) -> None:
+    scheduler, _ = make(slots, pipeline_depth=depth)
+    requests = [fixed_request(make_voice(n % 3), n, 1 + n % 4) for n in range(count)]
+    codes = codes_of(scheduler, requests)
+    assert sorted(codes) == list(range(count))
+    for request in requests:
+        frames = request.generation.max_new_tokens
+        assert torch.equal(codes[request.segment], own_noise(request, frames)), "its own noise, its own slot"
+    assert list(scheduler.run([])) == []
+
+
+def test_a_free_slot_is_given_at_once_to_the_longest_that_waits(voice: Voice) -> None:
+    scheduler, device = make(2, pipeline_depth=0)
+    codes_of(scheduler, [fixed_request(voice, n, frames) for n, frames in enumerate([3, 9, 5, 7, 1, 4])])
+    assert [steps for _, _, steps in device.starts] == [10, 8, 6, 5, 4, 2]
+    assert {slot for _, slot, _ in device.starts} == {0, 1}
+    began = [step for step, _, _ in device.starts]
+    ended = [step for step, slots in enumerate(device.rows) if len(slots) == 1]
+    assert began == sorted(began)
+    assert scheduler.usage.frames == 29
+    assert scheduler.usage.steps == len(device.rows)
+    assert scheduler.usage.slot_steps == 2 * scheduler.usage.steps
+    assert ended, "at the end one slot is left"
+
+
+def test_a_reference_is_read_once_for_all_segments_and_chunks(voice: Voice) -> None:
+    scheduler, device = make(3)
+    requests = [fixed_request(voice, n, 2) for n in range(7)]
+    texts = sum(len(request.text) - 1 for request in requests)
+    codes_of(scheduler, requests)
+    assert sum(device.read) == PREFIX + texts
+    codes_of(scheduler, requests)
+    assert sum(device.read) == PREFIX + 2 * texts
+
+
+def test_a_segment_decodes_in_the_step_that_reads_the_last_of_its_prompt(voice: Voice) -> None:
+    scheduler, device = make(1, pipeline_depth=0, prompt_rows=64)
+    codes_of(scheduler, [fixed_request(voice, 0, 3, "x" * 10)])
+    # 70 tokens of the voice, of which 64 fill the first step; the other 6 and 9 of the text in the second.
+    assert device.read == [64, 15, 0, 0, 0]
+    assert [len(slots) for slots in device.rows] == [0, 1, 1, 1, 1]
+
+
+def test_a_text_of_one_token_is_decoded_without_reading(voice: Voice) -> None:
+    scheduler, device = make(1)
+    codes_of(scheduler, [fixed_request(voice, 0, 1, "x")])
+    assert sum(device.read) == PREFIX
+
+
+def test_end_and_cut_are_told_apart(voice: Voice) -> None:
+    def status(start: SlotStart, frame: int) -> int:
+        return ENDED if len(start.noise) == 10 and frame == 4 else CONTINUES
+
+    scheduler, _ = make(2, status=status)
+    answers = list(scheduler.run([fixed_request(voice, 0, 9), fixed_request(voice, 1, 3)]))
+    found = {a.request.segment: (a.codes.shape[1], a.truncated) for a in answers if isinstance(a, SegmentCodes)}
+    assert found == {0: (4, False), 1: (3, True)}
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (make_request(make_voice(0), 1, "x" * 3000), "prompt_too_long"),
+        (make_request(Voice(np.full((10, 4), 1024, dtype=np.int32), "Too high."), 1), "bad_reference"),
+        (make_request(make_voice(0), 1, max_new_tokens=1000), "out_of_memory"),
+    ],
+    ids=["too long", "outside the codebook", "more pages than there are"],
+)
+def test_a_request_that_cannot_be_spoken_fails_alone(request_: SpeechRequest, code: str) -> None:
+    scheduler, _ = make(2)
+    answers = list(scheduler.run([make_request(make_voice(1), 0), request_, make_request(make_voice(1), 2)]))
+    assert failures(answers) == [(1, code)]
+    assert len(answers) == 3
+    assert failures(list(scheduler.run([request_]))) == [(1, code)], "also where nothing else runs"
+
+
+def test_a_segment_whose_logits_are_not_finite_fails_alone_and_its_pages_are_cleared(voice: Voice) -> None:
+    def status(start: SlotStart, frame: int) -> int:
+        return NOT_FINITE if len(start.noise) == 8 and frame == 2 else CONTINUES
+
+    scheduler, device = make(2, status=status)
+    starts: dict[int, SlotStart] = {}
+    admit = device.admit
+    device.admit = lambda slot, start: (starts.update({len(start.noise): start}), admit(slot, start))[1]  # type: ignore[method-assign]
+    requests = [fixed_request(voice, n, frames) for n, frames in enumerate([5, 7, 4, 3])]
+    answers = list(scheduler.run(requests))
+    assert failures(answers) == [(1, "generation_failed")]
+    assert len(answers) == 4
+    own = starts[8].own_pages
+    assert device.cleared[: len(own)] == own
+    # Its voice's prefix may hold the reason: those who use it go on with it, and the next reads it anew.
+    assert sum(device.read) >= 2 * PREFIX
+    assert device.cleared[len(own) :] == list(starts[8].prefix_pages)
+
+
+def test_a_segment_waits_until_its_pages_are_free_and_unused_references_make_room() -> None:
+    scheduler, device = make(4, pages_each=3)  # twelve pages: two of a voice, and two of a segment of 66 frames
+    requests = [fixed_request(make_voice(n), n, 66, "x" * 10) for n in range(6)]
+    assert sorted(codes_of(scheduler, requests)) == list(range(6))
+    assert max(len(slots) for slots in device.rows) == 3
+    assert len(scheduler.pool.prefixes) == 3
+
+
+def test_a_long_segment_among_usual_ones_needs_no_slot_of_another_kind(voice: Voice) -> None:
+    scheduler, _ = make(3, pages_each=6)
+    requests = [fixed_request(voice, 0, 15 * PAGE - 10, "x" * 10), *(fixed_request(voice, n, 3) for n in range(1, 6))]
+    assert {n: codes.shape[1] for n, codes in codes_of(scheduler, requests).items()}[0] == 15 * PAGE - 10
+
+
+def test_what_is_stopped_is_dropped_within_a_step_and_the_next_chunk_begins_anew(voice: Voice) -> None:
+    scheduler, device = make(2)
+    requests = [fixed_request(voice, n, 5) for n in range(6)]
+    observer = StopWhen(lambda: scheduler.usage.steps >= 9)
+    answers = list(scheduler.run(requests, observer))
+    assert scheduler.usage.steps == 9
+    assert len(answers) == 1, "the other may have been finished by the last step, and nobody asked any more"
+    assert observer.started_segments[:2] == [0, 1]
+    assert not scheduler.inbox.add(requests[0]), "nothing can be added to a chunk that is over"
+    assert sorted(codes_of(scheduler, requests)) == list(range(6))
+    assert device.resets == 1
+
+
+def test_requests_can_be_added_while_it_runs(voice: Voice) -> None:
+    scheduler, _ = make(2)
+    seen = []
+    for answer in scheduler.run([fixed_request(voice, 0, 2)]):
+        assert isinstance(answer, SegmentCodes)
+        seen.append(answer.request.segment)
+        if len(seen) < 4:
+            assert scheduler.inbox.add(fixed_request(voice, len(seen), 2))
+    assert seen == [0, 1, 2, 3]
+    assert not scheduler.inbox.add(fixed_request(voice, 9, 2))
+
+
+def test_closing_the_answers_early_stops(voice: Voice) -> None:
+    scheduler, device = make(2)
+    answers = scheduler.run([fixed_request(voice, n, 3) for n in range(6)])
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    steps = len(device.rows)
+    assert sorted(codes_of(scheduler, [fixed_request(voice, 7, 2)])) == [7]
+    assert len(device.rows) > steps
+
+
+def too_many(most: int) -> Any:
+    def before(rows: StepRows) -> None:
+        if len(rows.slots) > most:
+            ask_for_too_much()
+
+    return before
+
+
+def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
+    voice: Voice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler, device = make(4, before_launch=too_many(1))
+    codes = codes_of(scheduler, [fixed_request(voice, n, 3 + n) for n in range(3)])
+    assert {n: segment.shape[1] for n, segment in codes.items()} == {n: 3 + n for n in range(3)}
+    assert (device.slots, scheduler.pool.slots) == (1, 1)
+    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
+    assert said == ["Out of memory with 4 slots: going on with 2", "Out of memory with 2 slots: going on with 1"]
+
+
+def never_fits(scheduler: Scheduler, segment: int) -> Any:
+    def before(rows: StepRows) -> None:
+        if any(running.request.segment == segment for running in scheduler._running):
+            ask_for_too_much()
+
+    return before
+
+
+def test_after_a_segment_that_never_fits_the_slots_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+    scheduler, device = make(4)
+    device.before_launch = never_fits(scheduler, 2)
+    requests = [fixed_request(make_voice(n % 3), n, 3) for n in range(16)]
+    answers = list(scheduler.run(requests))
+    assert failures(answers) == [(2, "out_of_memory")]
+    assert len(answers) == 16
+    for answer in answers:
+        if isinstance(answer, SegmentCodes):
+            assert torch.equal(answer.codes, own_noise(answer.request, 3)), "what is begun again is as it was"
+    assert device.slots == 4
+    assert [line for line in capsys.readouterr().err.splitlines() if "emory" in line] == [
+        "Out of memory with 4 slots: going on with 2",
+        "Out of memory with 2 slots: going on with 1",
+        "There may be memory again: going on with 2 slots instead of 1",
+        "There may be memory again: going on with 4 slots instead of 2",
+    ]
+
+
+def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(voice: Voice) -> None:
+    failed = 0
+
+    def before(rows: StepRows) -> None:
+        nonlocal failed
+        if len(rows.slots) > 2:
+            failed += 1
+            ask_for_too_much()
+
+    scheduler, _ = make(4, before_launch=before)
+    assert len(codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(80)])) == 80
+    assert failed == 4, "at the start, then after 8, 16 and 32 segments"
+
+
+def test_where_there_is_no_memory_for_more_slots_those_that_are_there_go_on(
+    voice: Voice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler, device = make(4, most_slots=2)
+    device.before_launch = never_fits(scheduler, 0)
+    answers = list(scheduler.run([fixed_request(voice, n, 3) for n in range(30)]))
+    assert failures(answers) == [(0, "out_of_memory")]
+    assert len(answers) == 30
+    assert device.slots == 2
+    assert "There is no memory for 4 slots yet: going on with 2" in capsys.readouterr().err
+
+
+def test_without_any_memory_all_fail_and_none_is_tried_for_ever(voice: Voice) -> None:
+    scheduler, _ = make(4, before_launch=lambda _rows: ask_for_too_much())
+    answers = list(scheduler.run([fixed_request(voice, n, 5) for n in range(9)]))
+    assert sorted(failures(answers)) == [(n, "out_of_memory") for n in range(9)]
+
+
+def test_a_segment_too_long_for_fewer_slots_grows_them_or_fails(voice: Voice) -> None:
+    for most, expected in ((4, []), (1, [(9, "out_of_memory")])):
+        scheduler, device = make(4, most_slots=4)
+        scheduler.pool._resize(scheduler.pool.backoff.shrink(1))
+        device.most_slots = most
+        requests = [fixed_request(voice, 9, 600, "x" * 10), fixed_request(voice, 1, 3)]
+        answers = list(scheduler.run(requests))
+        assert failures(answers) == expected
+        assert len(answers) == 2
+
+
+def test_another_error_is_not_taken_for_memory(voice: Voice) -> None:
+    def before(_rows: StepRows) -> None:
+        raise RuntimeError("the device is gone")
+
+    scheduler, _ = make(2, before_launch=before)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        list(scheduler.run([fixed_request(voice, 0, 3)]))
+
+
+def test_the_slots_of_a_chunk_that_ended_come_back_with_the_next(voice: Voice) -> None:
+    scheduler, device = make(4)
+    device.before_launch = never_fits(scheduler, 0)
+    assert len(list(scheduler.run([fixed_request(voice, n, 3) for n in range(1 + ROUNDS)]))) == 1 + ROUNDS
+    assert device.slots == 1
+    device.before_launch = lambda _rows: None
+    codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(3)])
+    assert device.slots == 2
