@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
-from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's own
+from celery.exceptions import TimeoutError  # noqa: A004 - Celery's own
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
@@ -44,8 +43,9 @@ def ask_collector(connection: FleetConnection, wanted: Mapping[str, str]) -> Fin
 def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
     """The result of the collector's task, removed from Redis."""
     queue = connection.queues.collector_queue
-    expires = datetime.fromtimestamp(server_time(connection.redis) + RESPONSE_S, UTC)
-    result = connection.app.send_task(FIND_FINISHED, (request,), queue=queue, expires=expires, argsrepr=summary)
+    # By the server's clock: Celery's own expiry compares with the clock of the collector's box, which may differ.
+    expires_at = server_time(connection.redis) + RESPONSE_S
+    result = connection.app.send_task(FIND_FINISHED, (request, expires_at), queue=queue, argsrepr=summary)
     try:
         data = result.get(timeout=RESPONSE_S, propagate=False)
     except TimeoutError:
@@ -58,10 +58,6 @@ def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
         result.forget()
     if isinstance(data, bytes):
         return data
-    if isinstance(data, TaskRevokedError):
-        raise ClonerError(
-            f"the collector took the request for one of more than {RESPONSE_S:g} s ago: set its clock and that of Redis"
-        )
     reason = reason_of(data) if isinstance(data, Exception) else "what Redis holds as its response is damaged"
     raise ClonerError(f"the collector could not look: {reason}")
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from celery import Task, chord, current_app, shared_task
+from celery import chord, current_app, shared_task
 from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
@@ -75,20 +74,28 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
         retry_on_outage(_close, redis, settings, batch_id)
 
 
-@shared_task(name=FIND_FINISHED, bind=True)
-def find_finished(self: Task, request: bytes) -> bytes:
+@shared_task(name=FIND_FINISHED)
+def find_finished(request: bytes, expires_at: float) -> bytes:
     """Return the packed `FinishedResponse` to a packed `FinishedRequest`.
 
-    Celery does not run an expired request; one that expires meanwhile leaves no result, for the client is gone.
+    A request that expires, at a time of Redis's clock, before it is run or meanwhile, leaves no result: its client is
+    gone.
     """
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    _ignore_expired(redis, expires_at)
     try:
-        found = finished_outputs(OutputRoot(load_settings().out_dir), FinishedRequest.unpack(request).wanted)
+        found = finished_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted)
         response = FinishedResponse(finished=list(found.finished), changed=list(found.changed)).pack()
     except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
         response = FinishedResponse(error=reason_of(error)).pack()
-    if self.request.expires and datetime.fromisoformat(self.request.expires) < datetime.now(UTC):
-        raise Ignore
+    _ignore_expired(redis, expires_at)
     return response
+
+
+def _ignore_expired(redis: Redis, expires_at: float) -> None:
+    if retry_on_outage(server_time, redis) > expires_at:
+        raise Ignore
 
 
 def _batches(redis: Redis, settings: Settings) -> BatchStore:

@@ -256,7 +256,7 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         blobs.hset(keys.batch(batch_id), mapping={"state": "submitting", "total": "1", "chunks": "1"})
         scene.send(OPEN_BATCH, batch_id, queue=queues.collector_queue)
     requests: list[object] = [pickle.dumps(OpensDoor(scene.door)), packed["bomb"], b"", "text", None]
-    responses = [scene.app.send_task(FIND_FINISHED, (data,), queue=queues.collector_queue) for data in requests]
+    responses = [scene.app.send_task(FIND_FINISHED, (data, 2.0**40), queue=queues.collector_queue) for data in requests]
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
         scene.send(OPEN_BATCH, name, queue=queues.collector_queue)
