@@ -16,6 +16,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
 def test_running_segments_stop_and_the_worker_takes_the_next_batch(

@@ -22,6 +22,8 @@ from tests.support.processes import Launch, LoggedProcess, environment, run_clon
 from tests.support.records import recorded_segments
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 FALSE_ALARMS = (
     Event.KILLING_UNHEALTHY,
     Event.RESTARTING,

@@ -20,6 +20,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 ALIVE = {"alive_s": 6.0, "heartbeat_s": 0.2}
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cloner import Client
 from cloner.events import Event
 from cloner.protocol.messages import Manifest
@@ -19,6 +21,8 @@ from tests.support.polling import TIMEOUT_S
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import recorded_segments
 from tests.support.redis_proxy import KillingProxy, Moment
+
+pytestmark = pytest.mark.slow
 
 COMMANDS = (
     b"WITHSCORES",  # the workers and their heartbeats

@@ -16,6 +16,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_batch_whose_chunk_is_lost_is_finished_all_the_same(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path

@@ -30,6 +30,8 @@ from tests.support.processes import Launch, LoggedProcess, environment, run_clon
 from tests.support.records import RecordFiles
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 SEED = 20_261_125
 
 LAST_LINES = 60

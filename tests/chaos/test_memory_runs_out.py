@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import EngineName
 from tests.support.batches import write_batch
 from tests.support.module_patches import ModulePatcher
 from tests.support.processes import Launch
+
+pytestmark = pytest.mark.slow
 
 BATCHED = {"engine": EngineName.BATCHED, "slots": 8}
 

@@ -19,6 +19,8 @@ from tests.support.polling import TIMEOUT_S, eventually
 from tests.support.processes import Launch, run_cloner
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("fault", "reason"),

@@ -17,6 +17,8 @@ from tests.support.batches import write_batch
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

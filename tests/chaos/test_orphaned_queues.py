@@ -13,6 +13,8 @@ from tests.support.batches import write_batch
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 CARDS = ("--gpu", "Old card:24", "--gpu", "Old card:24", "--workers", "2")
 
 

@@ -25,6 +25,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def redis(settings: Settings) -> Iterator[Redis]:

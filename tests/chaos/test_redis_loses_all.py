@@ -21,6 +21,8 @@ from tests.support.processes import Launch, LoggedProcess, environment
 from tests.support.records import recorded_segments
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:

@@ -20,6 +20,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 KILLER = "A killer of processes."
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
 """With one thread and fixed shapes, a segment's audio does not depend on the other slots."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
@@ -13,6 +15,8 @@ from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_second_one_is_refused_and_the_first_goes_on(

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from cloner import Client
 from cloner.events import Event
 from cloner.output.record import batch_directory
@@ -13,6 +15,8 @@ from cloner.settings import Settings
 from tests.support.batches import write_batch
 from tests.support.processes import Launch, run_cloner
 from tests.support.records import recorded_segments
+
+pytestmark = pytest.mark.slow
 
 
 def change(batch: Path, index: int, text: str) -> None:

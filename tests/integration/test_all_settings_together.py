@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 import soundfile
 
 from cloner import Client
@@ -24,6 +25,8 @@ from tests.support.log_lines import fields_of
 from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
+
+pytestmark = pytest.mark.slow
 
 SEGMENT_S = 0.05
 

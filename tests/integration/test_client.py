@@ -22,6 +22,8 @@ from tests.support.log_lines import fields_of
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_batch_outlives_the_client_that_submitted_it(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
@@ -15,6 +17,8 @@ from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import Launch, environment, run_cloner
 from tests.support.web_services import LOGIN, get, running_flower
+
+pytestmark = pytest.mark.slow
 
 
 def test_flower_shows_the_fleet_to_who_logs_in(

@@ -40,6 +40,8 @@ from tests.support.batches import write_batch, write_codes
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "d" * 64
 
 

@@ -16,6 +16,8 @@ from tests.support.batches import write_batch
 from tests.support.log_lines import find_lines
 from tests.support.processes import Launch, environment, run_cloner
 
+pytestmark = pytest.mark.slow
+
 
 def gone(pid: int) -> bool:
     """Whether a process has ended; its parent, killed with it, may not have fetched its status."""

@@ -22,6 +22,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 HOLDER = "cpu.0@box"
 """The one worker's name."""
 

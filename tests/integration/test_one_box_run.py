@@ -18,6 +18,8 @@ from tests.support.batches import SIX_SPEAKERS, write_batch
 from tests.support.log_lines import fields_of, find_lines
 from tests.support.processes import run_cloner
 
+pytestmark = pytest.mark.slow
+
 WORKER_0 = """\
 [Worker 0] Starting on cpu
 [Worker 0] Assigned 2 speakers, 16 texts total

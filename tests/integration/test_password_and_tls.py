@@ -26,6 +26,8 @@ from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import LoggedProcess, environment, run_cloner
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "t0p/s3cret@wo:rd"
 QUOTED = quote(PASSWORD, safe="")
 CORE = "s3cret"

@@ -21,6 +21,8 @@ from tests.support.log_lines import find_lines
 from tests.support.processes import Launch, environment, run_cloner
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 
 def dump(client: Client) -> dict[str, object]:
     """The fleet's keys of batches, messages and results of tasks in Redis."""

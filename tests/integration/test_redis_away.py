@@ -34,6 +34,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 GIVING_UP = {"retry_policy": {"max_retries": 1, "interval_step": 0}}
 """Celery's Redis client retries for twenty seconds; here it fails at once, which leaves the retry to the product."""
 

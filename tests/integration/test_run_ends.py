@@ -14,6 +14,8 @@ from tests.support.batches import write_batch
 from tests.support.log_lines import fields_of
 from tests.support.processes import LoggedProcess, run_cloner
 
+pytestmark = pytest.mark.slow
+
 KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.binding_permanent.celery.pidbox"}
 """The keys that kombu shares among all workers of a Redis."""
 

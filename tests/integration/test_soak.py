@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ops.soak.scenario import batched_engine, fake_engine, soak
+
+pytestmark = pytest.mark.slow
 
 TTL_S = 600
 """Longer than the tests take on a slow machine: no batch may expire while it runs."""

@@ -14,6 +14,8 @@ from cloner.batch import CODEBOOK_SIZES
 from tests.support.processes import run_cloner
 from tests.support.voices import find_voices
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("The first sentence.", "And the second one.")
 
 

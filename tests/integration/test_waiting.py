@@ -20,6 +20,8 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import recorded_segments
 
+pytestmark = pytest.mark.slow
+
 Alone = Callable[..., LoggedProcess]
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cloner.client.client import BatchHandle, Client
 from cloner.events import Event
@@ -15,6 +16,8 @@ from cloner.settings import LogFormat, Settings
 from tests.support.batches import write_batch
 from tests.support.polling import TIMEOUT_S
 from tests.support.processes import Launch
+
+pytestmark = pytest.mark.slow
 
 KINDS = {"task-sent", "task-received", "task-started", "task-succeeded"}
 

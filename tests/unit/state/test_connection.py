@@ -25,8 +25,17 @@ def test_answers_are_text_or_bytes(url: str) -> None:
     assert connect(url, decode=False).get("key") == "naïve".encode()
 
 
-def test_no_connection_is_made_before_the_first_command() -> None:
-    connect("redis://nowhere.invalid").close()
+def test_no_connection_is_made_before_the_first_command(url: str) -> None:
+    observer = connect(url)
+
+    def connections() -> int:
+        return int(observer.info("stats")["total_connections_received"])
+
+    before = connections()
+    client = connect(url)
+    assert connections() == before
+    client.ping()
+    assert connections() == before + 1
 
 
 def test_what_is_no_address_is_refused_at_once() -> None:
