@@ -88,6 +88,10 @@ class Event(Enum):
     )
     PAGES_PLANNED = "Cache: {slots} slots, {pages} pages of {positions} positions, {cache_gb:.2f} GB"
     CODEC_INEXACT = "The codec in {dtype} is {found_db:.0f} dB from fp32, less than {min_db:.0f}", WARNING
+    KERNELS_UNAVAILABLE = (
+        "The kernels for this GPU cannot be compiled, so it is several times slower: {missing}",
+        WARNING,
+    )
     MODELS_LOADED = "Models loaded! Starting generation..."
     LOAD_FAILED = "Load failed: {error}", ERROR
     ENGINE_RELOADING = "{error}: loading it again", ERROR

@@ -27,10 +27,13 @@ from cloner.engine.base import (
 )
 from cloner.engine.checkpoint import check_checkpoint
 from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
+from cloner.engine.kernel_support import missing_for_kernels
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options, Pipeline, load_pipeline
 from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
+from cloner.events import Event as LogEvent
+from cloner.logs import log_event
 
 
 class BatchedEngine:
@@ -108,7 +111,10 @@ class BatchedEngine:
     def _load(self, log: LogFunction) -> None:
         load = load_pipeline
         if self._device.type == "cuda":
-            from cloner.engine.gpu_pipeline import load_gpu_pipeline as load  # imports Triton, which a CPU may lack
+            if missing := missing_for_kernels():
+                log_event(LogEvent.KERNELS_UNAVAILABLE, missing=missing)
+            else:
+                from cloner.engine.gpu_pipeline import load_gpu_pipeline as load  # imports Triton
         self._pipeline = load(self._checkpoint_dir, self._device, self._precision, self._options, log)
         self.slots = self._pipeline.scheduler.slots
 

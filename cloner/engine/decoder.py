@@ -110,6 +110,16 @@ class Decoder:
         for buffer in (*self._step_state(), *sampling, self.min_frames, self.noise, self.generated):
             buffer[target] = buffer[source]
 
+    def save_state(self) -> list[Tensor]:
+        """Copies of what a step changes and the next one reads, other than keys, values and generated codes: a step
+        that is repeated writes those again."""
+        return [buffer.clone() for buffer in self._step_state()]
+
+    def restore_state(self, saved: list[Tensor]) -> None:
+        """Undo a step."""
+        for buffer, value in zip(self._step_state(), saved, strict=True):
+            buffer.copy_(value)
+
     def generated_codes(self, slot: int, frames: int) -> Tensor:
         """A copy of the first `frames` that a slot has generated, ``[codebooks, frames]``."""
         return self.generated[slot, :frames].T.to(torch.int32)

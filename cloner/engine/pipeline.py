@@ -1,6 +1,7 @@
 """The batched engine's models, loaded and put together: the scheduler with its decoder, and the codec's stage.
 
-This is a CPU's pipeline; `gpu_pipeline.py` makes that of a GPU.
+This is the pipeline of a CPU, and of a GPU on which the kernels cannot be compiled; `gpu_pipeline.py` makes that of
+other GPUs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Options:
 
 
 class ChunkScheduler(Protocol):
-    """Requests to codes: `Scheduler` on a CPU, that of `row_scheduler.py` on a GPU."""
+    """Requests to codes: `Scheduler` here, or that of `row_scheduler.py`."""
 
     @property
     def slots(self) -> int:
@@ -89,6 +90,8 @@ def load_pipeline(
     """Load the models of a checkpoint and size the cache by what they leave. Raises `LoadFailed`, or torch's
     `OutOfMemoryError`."""
     before = used_bytes(device)
+    # cuDNN's attention plans again for each shape, and prompts hardly ever have the same; the other backends do not.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     log(Event.LOADING_TEXT2SEMANTIC.line())
     upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
     model = Model(upstream)
@@ -115,4 +118,5 @@ def load_pipeline(
     step_runner = StepRunner(decoder, deterministic=options.deterministic)
     prefixes = PrefixCache(decoder, prompts, size.prefix_bytes)
     scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    step_runner.warm_up()
     return Pipeline(scheduler, codec_stage)

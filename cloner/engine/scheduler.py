@@ -19,7 +19,7 @@ from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
 from cloner.engine.segment import OUT_OF_MEMORY, Segment, SegmentCodes, SlotUsage
 from cloner.engine.slot_scaling import SlotScaling
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.step_runner import PendingStatuses, StepRunner
 from cloner.errors import SegmentFailed
 
 
@@ -116,6 +116,7 @@ class Scheduler:
             cache.partition(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
         self._running = []
+        launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
         while not observer.stopped():
             # Running segments are finished first, since growing loses the slots' contents.
             memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
@@ -124,19 +125,21 @@ class Scheduler:
                 if observer.stopped():  # the prompts of admitted segments may be incomplete
                     return
                 if running:
-                    statuses = self._step(running)
+                    launched.append((running, self._step(running)))
                     self.usage.slot_steps += self.step_runner.slots
-                    yield from self._finish(running, statuses)
-                elif not grow:
+                elif not launched and not grow:
                     return
+                if len(launched) > self.step_runner.pipeline_depth or (launched and not running):
+                    yield from self._finish(*launched.popleft())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 memory_ran_out = True
             # Not in the handler: the exception's frames hold references to the memory that is to be released.
             if memory_ran_out:
+                launched.clear()
                 yield from self._preempt()
-            elif grow and not running:
+            elif grow and not running and not launched:
                 self._scaling.grow()
 
     def _admit(self, slots: int, observer: ChunkObserver) -> list[Segment]:
@@ -183,16 +186,18 @@ class Scheduler:
             last = Tokens(text.ids[-1:], text.codes[-1:])
             self.decoder.start(slot, segment.position, SegmentStart(last, request.generation, noise))
 
-    def _step(self, running: list[Segment]) -> list[int]:
+    def _step(self, running: list[Segment]) -> PendingStatuses:
         statuses = self.step_runner.step(len(running), max(segment.position for segment in running))
         for segment in running:
             segment.position += 1
         self.usage.steps += 1
         return statuses
 
-    def _finish(self, stepped: list[Segment], statuses: list[int]) -> Iterator[SegmentCodes | SegmentFailure]:
+    def _finish(self, stepped: list[Segment], statuses: PendingStatuses) -> Iterator[SegmentCodes | SegmentFailure]:
         """Yield the segments that a step finished, and free their slots."""
-        for segment, status in zip(stepped, statuses, strict=True):
+        for segment, status in zip(stepped, statuses(), strict=True):
+            if segment.finished:
+                continue  # an earlier step, read after this one was launched, finished it
             if status == RUNNING and segment.frames < segment.max_frames:
                 segment.frames += 1
                 self.usage.frames += 1
@@ -208,6 +213,7 @@ class Scheduler:
                 self._scaling.segment_finished()
                 result = SegmentCodes(segment.request, codes, truncated=status == RUNNING)
             self._running[slot] = None
+            segment.finished = True
             yield result
 
     def _preempt(self) -> Iterator[SegmentFailure]:

@@ -49,6 +49,7 @@ class Segment:
     max_frames: int
     position: int = 0
     frames: int = 0
+    finished: bool = False
 
     @property
     def needed_positions(self) -> int:
