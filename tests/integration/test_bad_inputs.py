@@ -609,6 +609,7 @@ def test_a_command_that_makes_no_sense(
     assert sentence in " ".join(said.replace("│", "").split())
 
 
+@pytest.mark.slow
 def test_a_dozen_of_them_as_processes_of_their_own(place: Path, fleet: Settings, redis: Redis) -> None:
     """The same by the installed command, in a process of its own."""
     chosen = ["utf-16", "latin-1", "deep JSON", "a YAML bomb", "a CSV line of commas", "CSV with a long cell"]
@@ -632,6 +633,7 @@ def test_a_dozen_of_them_as_processes_of_their_own(place: Path, fleet: Settings,
             assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_run_with_a_checkpoint_that_is_a_program_does_not_run_it(
     place: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
 from tests.support.batches import write_batch
+from tests.support.polling import eventually
 from tests.support.processes import Launch, environment, run_cloner
 
 
@@ -39,10 +40,13 @@ def test_a_run_lists_every_bad_row_and_writes_nothing(bad_batch: Path, tmp_path:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_submit_queues_nothing(
     launch: Launch, client: Client, settings: Settings, bad_batch: Path, tmp_path: Path
 ) -> None:
     launch("--workers", "1").wait_for(Event.MODELS_LOADED)
+    # The worker writes its first counters after this line.
+    eventually(lambda: client.redis.exists(client.keys.counters) == 1)
     before = set(client.redis.scan_iter("*"))
     ran = run_cloner("submit", str(bad_batch), cwd=tmp_path, env=environment(settings))
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -74,6 +78,7 @@ def test_an_output_folder_that_is_a_file_is_refused_at_once(tmp_path: Path) -> N
     assert ran.stderr.endswith("file/deeper is not a folder: name one, there or to be made\n")
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf_8_are_no_obstacle(tmp_path: Path) -> None:
     batch = write_batch(tmp_path, [1]).rename(tmp_path / os.fsdecode(b"caf\xe9.json"))
     ran = run_cloner("run", str(batch), "--engine", "fake", "--out", os.fsdecode(b"\xe9t\xe9"), cwd=tmp_path)

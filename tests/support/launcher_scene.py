@@ -11,6 +11,7 @@ from typing import Any
 
 from redis import Redis
 
+from cloner.events import Event
 from cloner.settings import EngineName, load_settings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState
@@ -18,6 +19,7 @@ from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Layout, Rule, plan_layout
 from launcher.supervisor import Supervisor
+from tests.support.log_lines import find_lines
 
 UP = "import os, signal; print(f'up {os.getpid()}')\nwhile True: signal.pause()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, lambda *_: print('heard'))\n" + UP
@@ -73,6 +75,10 @@ class Scene:
             say=self.say,
             clock=self.clock,
         )
+
+    def find(self, event: Event, **fields: object) -> list[str]:
+        """The event's lines so far."""
+        return find_lines(self.lines, event, "", **fields)
 
     def said(self, pattern: str) -> list[str]:
         return [line for line in self.lines if re.search(pattern, line)]

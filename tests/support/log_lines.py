@@ -18,6 +18,11 @@ def find_lines(lines: Iterable[str], event: Event, child: str = "", **fields: ob
     return [line for line in lines if _match(line, event, child, fields)]
 
 
+def is_line_of(line: str, event: Event, child: str = "", **fields: object) -> bool:
+    """Whether the line is one of the event's, with these fields."""
+    return bool(find_lines([line], event, child, **fields))
+
+
 def fields_of(line: str, event: Event) -> dict[str, str]:
     """The fields of one of the event's lines, as the line shows them."""
     match = _match(line, event, "", {})

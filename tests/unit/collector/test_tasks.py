@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from cloner.collector.tasks import _write_beside, gather
+from cloner.events import Event
 from cloner.logs import configure
 from cloner.output.record import Record
 from cloner.protocol.results import BatchResult, SegmentResult, SpeakerResult
 from cloner.settings import Settings
+from tests.support.log_lines import find_lines
 from tests.unit.protocol.test_messages import manifest
 
 
@@ -84,7 +86,7 @@ def test_a_report_that_cannot_be_written_is_logged_and_leaves_no_file(
         pieces = iter(["whole"])
     configure()
     _write_beside(settings, "b", "report.html", pieces)
-    assert "report.html of batch b cannot be written: " in capfd.readouterr().err
+    assert find_lines(capfd.readouterr().err.splitlines(), Event.FILE_NOT_WRITTEN, file="report.html", batch="b")
     assert [path.name for path in kept.iterdir()] == ["report.html"]
 
 

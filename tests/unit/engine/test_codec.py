@@ -18,7 +18,9 @@ from cloner.engine import fish
 from cloner.engine.codec import CodecDecoder, CodecEncoder, _batches, snr_db
 from cloner.engine.upstream import encode
 from cloner.errors import BadReference
+from cloner.events import Event
 from tests.support.engine_requests import CPU
+from tests.support.log_lines import find_lines
 
 LENGTHS = (9, 100, 1, 33, 2, 64)
 
@@ -91,7 +93,7 @@ def test_when_memory_runs_out_batches_and_pieces_are_halved(tiny: Path, capsys: 
         got = dict(codec.decode(codes))
     assert got.keys() == expected.keys()
     assert all(np.abs(got[place] - expected[place]).max() < 1e-5 for place in expected)
-    assert "Out of memory in the codec: going on with 32 frames at once" in capsys.readouterr().err
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.CODEC_OUT_OF_MEMORY, frames=32)
 
 
 def test_a_codec_without_any_memory_raises_in_the_end(tiny: Path) -> None:

@@ -31,7 +31,7 @@ TEXTS = (
 )
 
 
-@pytest.fixture(scope="module", params=[Preset.TINY, Preset.SMALL])
+@pytest.fixture(scope="module", params=[Preset.TINY, pytest.param(Preset.SMALL, marks=pytest.mark.slow)])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "random"
     init_checkpoint(directory, request.param)

@@ -18,7 +18,9 @@ from cloner.engine.cache import _zeros
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.slot_scaling import GROW_AFTER
+from cloner.events import Event
 from tests.support.engine_requests import codes_of, fixed_request, make_request, make_scheduler, make_voice
+from tests.support.log_lines import find_lines
 
 
 @pytest.fixture
@@ -59,10 +61,9 @@ def test_when_memory_runs_out_slots_are_halved_and_all_segments_are_decoded(
         codes = codes_of(scheduler, requests)
     assert {n: segment.shape for n, segment in codes.items()} == {n: (10, 3 + n) for n in range(6)}
     assert (scheduler.step_runner.slots, scheduler.decoder.cache.total_positions) == (1, total // 4)
-    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
-    assert said == [
-        "Out of memory with 4 slots: going on with 2",
-        "Out of memory with 2 slots: going on with 1",
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.OUT_OF_MEMORY) == [
+        Event.OUT_OF_MEMORY.line(slots=4, fewer=2),
+        Event.OUT_OF_MEMORY.line(slots=2, fewer=1),
     ]
     assert codes_of(scheduler, requests[:1])[0].shape == (10, 3), "and so are later chunks"
 
@@ -187,12 +188,11 @@ def test_after_a_segment_that_never_fits_the_slots_come_back(
     assert spoken.keys() == before.keys() - {2}
     assert (scheduler.step_runner.slots, scheduler.decoder.cache.total_positions) == (4, total)
     assert scheduler.prefixes.capacity_bytes == room
-    said = [line for line in capsys.readouterr().err.splitlines() if "emory" in line]
-    assert said == [
-        "Out of memory with 4 slots: going on with 2",
-        "Out of memory with 2 slots: going on with 1",
-        "There may be memory again: going on with 2 slots instead of 1",
-        "There may be memory again: going on with 4 slots instead of 2",
+    assert capsys.readouterr().err.splitlines() == [
+        Event.OUT_OF_MEMORY.line(slots=4, fewer=2),
+        Event.OUT_OF_MEMORY.line(slots=2, fewer=1),
+        Event.MEMORY_AGAIN.line(slots=2, before=1),
+        Event.MEMORY_AGAIN.line(slots=4, before=2),
     ]
     after = codes_of(scheduler, requests)
     assert all(torch.equal(torch.as_tensor(after[n]), torch.as_tensor(before[n])) for n in before)
@@ -235,4 +235,4 @@ def test_without_memory_for_more_slots_the_current_number_goes_on(
         range(1, 30)
     )
     assert scheduler.step_runner.slots == 2
-    assert "There is no memory for 4 slots yet: going on with 2" in capsys.readouterr().err
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.NO_MEMORY_YET, slots=4, fewer=2)

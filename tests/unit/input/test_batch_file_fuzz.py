@@ -23,6 +23,8 @@ from cloner.input.batch_file import read_batch
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from tests.support.batch_files import as_csv, save_recording, task, write_references
 
+pytestmark = pytest.mark.slow
+
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".yaml", ".yml", ".txt")
 
 fuzz = settings(

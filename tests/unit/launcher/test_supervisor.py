@@ -7,16 +7,20 @@ import re
 import psutil
 import pytest
 
+from cloner.events import Event
 from cloner.state.registry import WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB, described_gpu
 from launcher.layout import Rule, plan_layout
 from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
+from tests.support.log_lines import is_line_of
 
 
 def test_all_workers_are_registered_as_loading_before_any_is_started(scene: Scene) -> None:
     seen: list[list[str]] = []
-    scene.on_line = lambda line: seen.append(scene.names()) if "Launching Worker 0" in line else None
+    scene.on_line = lambda line: (
+        seen.append(scene.names()) if is_line_of(line, Event.LAUNCHING_WORKER, index=0) else None
+    )
 
     with scene.supervisor() as supervisor:
         supervisor.start()
@@ -114,11 +118,11 @@ def test_a_dead_worker_gets_no_heartbeats(scene: Scene) -> None:
     seen: list[list[str]] = []
 
     def on_death(line: str) -> None:
-        if "starting it again in 1 s" in line:
+        if is_line_of(line, Event.RESTARTING, delay_s=1):
             clock.now += 0.25
 
     def poll() -> bool:
-        if scene.said("starting it again in 1 s"):
+        if scene.find(Event.RESTARTING, delay_s=1):
             seen.append(scene.names())
             scene.age_heartbeats(20)
             clock.now += 0.25

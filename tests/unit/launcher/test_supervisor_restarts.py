@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from cloner.errors import BoxTaken, LoadFailed
+from cloner.events import Event
 from cloner.monitoring.snapshot import FleetReader
 from cloner.names import CHILD, PARENT, QueueNames
 from cloner.settings import Settings
@@ -22,6 +23,7 @@ from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
 from tests.support.launcher_scene import DIES, UP, FakeClock, Scene
+from tests.support.log_lines import fields_of, is_line_of
 
 KEYS = RedisKeys("main")
 QUEUES = QueueNames("main")
@@ -42,7 +44,7 @@ def test_a_process_that_dies_is_restarted_after_growing_delays(scene: Scene) -> 
         supervisor.run(until=lambda: len(delays) == 8)
 
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert len(scene.said("Launching Worker")) == 2
+    assert len(scene.find(Event.LAUNCHING_WORKER)) == 2
 
 
 def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
@@ -51,12 +53,12 @@ def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
     launches: list[int] = []
 
     def nearly(line: str) -> None:
-        if "starting it again in 1 s" in line:
+        if is_line_of(line, Event.RESTARTING, delay_s=1):
             clock.now += 0.75
 
     def poll() -> bool:
-        launches.append(len(scene.said("Launching Worker 0")))
-        if scene.said("starting it again in 1 s"):
+        launches.append(len(scene.find(Event.LAUNCHING_WORKER, index=0)))
+        if scene.find(Event.RESTARTING, delay_s=1):
             clock.now += 0.25
         return launches[-1] == 2
 
@@ -66,7 +68,7 @@ def test_nothing_is_started_before_it_is_due(scene: Scene) -> None:
         supervisor.run(until=poll)
 
     assert launches[-2:] == [1, 2]
-    assert "[Main] Worker 0 ended with exit status 1; starting it again in 1 s" in scene.lines
+    assert scene.find(Event.RESTARTING, title="Worker 0", reason="ended with exit status 1", delay_s=1)
 
 
 def test_a_killed_worker_is_reported_with_the_signals_name_and_loads_again(scene: Scene) -> None:
@@ -85,7 +87,7 @@ def test_a_killed_worker_is_reported_with_the_signals_name_and_loads_again(scene
         supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
         state = scene.registry.workers()[0].state
 
-    assert "[Main] Worker 0 was killed by SIGSEGV; starting it again in 1 s" in scene.lines
+    assert scene.find(Event.RESTARTING, title="Worker 0", reason="was killed by SIGSEGV", delay_s=1)
     assert state is WorkerState.LOADING
 
 
@@ -110,7 +112,7 @@ def test_a_process_without_heartbeats_is_killed_and_started_again(scene: Scene) 
         "[Main] Worker 0 has shown no sign of life for 1 s: killing it",
         "[Main] Worker 0 was killed; starting it again in 1 s",
     ]
-    assert len(scene.said("killing it")) == 1
+    assert len(scene.find(Event.KILLING_UNHEALTHY)) == 1
 
 
 def test_a_box_that_another_launcher_has_taken_is_abandoned(scene: Scene) -> None:
@@ -132,7 +134,9 @@ def test_a_program_that_cannot_be_started_is_tried_again(scene: Scene, monkeypat
     with scene.supervisor() as supervisor:
         supervisor.start()
 
-    assert len(scene.said("could not be started: .*/nowhere/python.*; starting it again in 1 s")) == 3
+    assert (
+        len(scene.find(Event.RESTARTING, reason=re.compile("could not be started: .*/nowhere/python"), delay_s=1)) == 3
+    )
 
 
 ONE_CANNOT = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': print('bye'); raise SystemExit(78)\n" + UP
@@ -159,10 +163,10 @@ def test_a_worker_that_cannot_load_is_given_up_and_its_queue_goes_to_the_others(
         ]
 
     assert scene.redis.lrange(shared, 0, -1) == ["4", "3", "2", "1"]
-    reason = "Worker 1 cannot load its model: mini/model.pth is missing; the others take over its queue"
-    assert len(scene.said(f"^\\[Main\\] {reason}$")) == 1
-    assert not scene.said("starting it again")
-    assert len(scene.said("Launching Worker 1")) == 1
+    reason = "cannot load its model: mini/model.pth is missing"
+    assert len(scene.find(Event.WORKER_GIVEN_UP, title="Worker 1", reason=reason)) == 1
+    assert not scene.find(Event.RESTARTING)
+    assert len(scene.find(Event.LAUNCHING_WORKER, index=1)) == 1
 
 
 def test_when_no_worker_is_left_the_supervisor_stops_with_the_reason(scene: Scene) -> None:
@@ -178,7 +182,7 @@ def test_when_no_worker_is_left_the_supervisor_stops_with_the_reason(scene: Scen
             supervisor.run()
         assert scene.names() == []
 
-    assert len(scene.said("the others take over its queue")) == 1
+    assert len(scene.find(Event.WORKER_GIVEN_UP)) == 1
 
 
 def test_a_worker_that_dies_five_times_before_it_has_loaded_is_given_up(scene: Scene) -> None:
@@ -186,7 +190,7 @@ def test_a_worker_that_dies_five_times_before_it_has_loaded_is_given_up(scene: S
     dies = "import os\nif os.environ['CLONER_WORKER_INDEX'] == '1': os.kill(os.getpid(), 9)\n" + UP
 
     def pass_time(line: str) -> None:
-        if "starting it again in" in line or "take over" in line:
+        if is_line_of(line, Event.RESTARTING) or is_line_of(line, Event.WORKER_GIVEN_UP):
             clock.now += 60
 
     scene.on_line = pass_time
@@ -194,28 +198,33 @@ def test_a_worker_that_dies_five_times_before_it_has_loaded_is_given_up(scene: S
         supervisor.start()
         supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
 
-    assert len(scene.said("Launching Worker 1")) == 5
-    assert scene.said("Worker 1 cannot load its model: it died 5 times before it had loaded; at last it was killed by")
+    assert len(scene.find(Event.LAUNCHING_WORKER, index=1)) == 5
+    reason = re.compile("cannot load its model: it died 5 times before it had loaded; at last it was killed by")
+    assert scene.find(Event.WORKER_GIVEN_UP, title="Worker 1", reason=reason)
 
 
 def test_a_worker_that_loads_between_its_deaths_is_not_given_up(scene: Scene) -> None:
     clock = scene.clock = FakeClock()
 
     def load_now_and_then(line: str) -> None:
-        if "starting it again in" in line:
+        if is_line_of(line, Event.RESTARTING):
             clock.now += 60
-        if "Launching Worker 0" in line and len(scene.said("Launching Worker 0")) % 4 == 0:
+        if (
+            is_line_of(line, Event.LAUNCHING_WORKER, index=0)
+            and len(scene.find(Event.LAUNCHING_WORKER, index=0)) % 4 == 0
+        ):
             scene.registry.count_load("cpu.0@box1")
 
     scene.layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=1, workers=None)
     scene.on_line = load_now_and_then
     with scene.supervisor(worker=DIES) as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said("Launching Worker 0")) == 12)
+        supervisor.run(until=lambda: len(scene.find(Event.LAUNCHING_WORKER, index=0)) == 12)
         # More deaths than a worker has that never loads.
-        assert len(scene.said("Worker 0 ended with exit status 1; starting it again")) >= 11
+        assert len(scene.find(Event.RESTARTING, title="Worker 0", reason="ended with exit status 1")) >= 11
         assert scene.names() == ["cpu.0@box1"]
 
+    assert not scene.find(Event.WORKER_GIVEN_UP)
     assert not scene.said("cannot load its model")
 
 
@@ -239,7 +248,7 @@ def loads_once(scene: Scene, marker: Path) -> Callable[[str], None]:
         if line == "[Worker 1] loaded":
             scene.registry.count_load("cpu.1@box1")
             marker.touch()
-        if "starting it again in" in line or "take over" in line:
+        if is_line_of(line, Event.RESTARTING) or is_line_of(line, Event.WORKER_GIVEN_UP):
             clock.now += 60
 
     return on_line
@@ -253,9 +262,10 @@ def test_a_worker_that_does_not_load_again_is_restarted_four_times_and_then_give
         supervisor.start()
         supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
 
-    again = scene.said("Worker 1 did not load its model again: out of memory; starting it again in")
-    assert [line.rpartition(" in ")[2] for line in again] == ["2 s", "4 s", "8 s", "16 s"]
-    assert scene.said("Worker 1 cannot load its model: out of memory; the others take over its queue")
+    reason = "did not load its model again: out of memory"
+    again = scene.find(Event.RESTARTING, title="Worker 1", reason=reason)
+    assert [fields_of(line, Event.RESTARTING)["delay_s"] for line in again] == ["2", "4", "8", "16"]
+    assert scene.find(Event.WORKER_GIVEN_UP, title="Worker 1", reason="cannot load its model: out of memory")
 
 
 def test_a_worker_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path) -> None:
@@ -264,7 +274,7 @@ def test_a_worker_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path
 
     def free_the_card(line: str) -> None:
         on_line(line)
-        if len(scene.said("did not load its model again")) == 3:
+        if len(scene.find(Event.RESTARTING, reason=re.compile("did not load its model again"))) == 3:
             marker.unlink(missing_ok=True)
 
     scene.on_line = free_the_card
@@ -285,8 +295,8 @@ def test_a_worker_that_reports_itself_broken_is_given_up_at_once(scene: Scene) -
         supervisor.start()
         supervisor.run(until=lambda: scene.names() == ["cpu.0@box1"])
 
-    assert "[Main] Worker 1 is broken: it could speak nothing; the others take over its queue" in scene.lines
-    assert len(scene.said("Launching Worker 1")) == 1
+    assert scene.find(Event.WORKER_GIVEN_UP, title="Worker 1", reason="is broken: it could speak nothing")
+    assert len(scene.find(Event.LAUNCHING_WORKER, index=1)) == 1
 
 
 def test_a_worker_with_a_wrong_setting_is_not_started_again(scene: Scene) -> None:
@@ -295,7 +305,7 @@ def test_a_worker_with_a_wrong_setting_is_not_started_again(scene: Scene) -> Non
         with pytest.raises(LoadFailed, match=r"^Worker \d cannot load its model: CLONER_SLOTS is 0$"):
             supervisor.run()
 
-    assert not scene.said("starting it again")
+    assert not scene.find(Event.RESTARTING)
 
 
 def test_without_a_reason_in_the_registry_the_last_line_is_the_reason(scene: Scene) -> None:

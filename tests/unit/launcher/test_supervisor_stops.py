@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from cloner.events import Event
 from cloner.state.keys import RedisKeys
 from tests.support.launcher_scene import DEAF, UP, Scene
 
@@ -24,7 +25,7 @@ def test_a_signal_stops_everything_cleanly(scene: Scene, number: signal.Signals)
         supervisor.start()
         assert supervisor.run() == number
 
-    assert scene.said(f"{number.name}: stopping within 60 s; a second signal kills at once")
+    assert scene.find(Event.STOPPING, signal=number.name, stop_s=60)
     assert scene.redis.keys() == [QUEUES]
     assert signal.getsignal(number) == before
     for line in scene.said("up"):
@@ -49,7 +50,7 @@ def test_a_process_that_does_not_stop_in_time_is_killed(scene: Scene) -> None:
         supervisor.start()
         supervisor.run(until=lambda: len(scene.said("up")) == 3)
 
-    [killing] = scene.said("Killing")
+    [killing] = scene.find(Event.KILLING)
     assert re.fullmatch(r"\[Main\] Killing Collector \(process \d+\)", killing)
     assert scene.names() == []
 
@@ -61,7 +62,7 @@ def test_a_worker_that_still_loads_is_killed_at_once(scene: Scene) -> None:
         supervisor.start()
         supervisor.run(until=lambda: len(scene.said("up")) == 3)
 
-    assert scene.said("Killing") == []
+    assert scene.find(Event.KILLING) == []
     assert scene.names() == []
 
 
@@ -78,7 +79,7 @@ def test_a_second_signal_kills_at_once(scene: Scene) -> None:
         scene.workers_are_ready()
         assert supervisor.run() is signal.SIGINT
 
-    assert len(scene.said(r"Killing Worker 0 \(process")) == 1
+    assert len(scene.find(Event.KILLING, processes=re.compile(r"Worker 0 \(process"))) == 1
 
 
 def test_stopping_twice_or_before_the_start_is_no_error(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from redis import Redis
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SpeechRequest, SpeechResult
 from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken, WorkerBroken
+from cloner.events import Event
 from cloner.output.audio_files import codes_part
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.keys import RedisKeys
@@ -21,6 +23,7 @@ from cloner.worker.crash_plan import MAX_FRUITLESS_CRASHES, MAX_LONE_CRASHES
 from cloner.worker.crash_recovery import PassedOn
 from cloner.worker.worker_process import WorkerProcess
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
 from tests.support.workers import BATCH_ID, Workers
 
 
@@ -61,11 +64,8 @@ def test_a_truncated_segment_is_marked_and_logged_once(
     (chunk,) = workers.submit(write_batch(tmp_path, [2], generation={"max_new_tokens": 12}))
     for _ in range(2):  # delivered again, all segments are in the record
         run_chunk(workers.start(), chunk)
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "cut" in line]
-    assert warnings == [
-        f"⚠ Segment {segment} of Speaker 0 was cut after 12 frames, the end of its text may be missing: "
-        "split the text, or raise max_new_tokens"
-        for segment in range(2)
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.SEGMENT_CUT) == [
+        Event.SEGMENT_CUT.line(segment=segment, speaker=0, frames=12) for segment in range(2)
     ]
     record = workers.start().record(BATCH_ID)
     assert [(result.generated, result.truncated) for result in record.results.values()] == [(True, True)] * 2
@@ -121,7 +121,8 @@ def test_a_chunk_is_given_up_if_the_engine_always_breaks(
             run_chunk(workers.start(engine=Broken()), chunk)
     counts = run_chunk(workers.start(engine=Broken()), chunk)
     assert (counts.generated, counts.failed) == (0, 6)
-    assert f"Chunk 0 of batch {BATCH_ID} is given up: the worker's process died 10 times" in capsys.readouterr().err
+    error = re.compile("the worker's process died 10 times")
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.CHUNK_GIVEN_UP, chunk=0, batch=BATCH_ID, error=error)
     results = workers.start().record(BATCH_ID).results
     assert [result.code for result in results.values()] == ["engine_failed"] * 6
     assert progress(workers).finished

@@ -9,9 +9,11 @@ import pytest
 from redis import Redis
 
 from cloner.client.assignment import Strategy
+from cloner.events import Event
 from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
+from tests.support.log_lines import fields_of, find_lines
 from tests.support.workers import BATCH_ID, Workers
 
 
@@ -68,10 +70,11 @@ def test_workers_that_share_a_speaker_log_each_count_once(
     for thread in threads:
         thread.join()
     logged = capsys.readouterr().err.splitlines()
-    counts = [int(line.split()[-1].split("/")[0]) for line in logged if "progress" in line]
+    progress = find_lines(logged, Event.SPEAKER_PROGRESS)
+    counts = [int(fields_of(line, Event.SPEAKER_PROGRESS)["finished"]) for line in progress]
     assert sorted(counts) == [1, *range(5, 65, 5)]
-    assert [line for line in logged if "Completed" in line] == ["✅ Completed Speaker 0: 64 segments"]
-    assert [line for line in logged if "All done" in line] == [
+    assert find_lines(logged, Event.SPEAKER_COMPLETED) == ["✅ Completed Speaker 0: 64 segments"]
+    assert find_lines(logged, Event.SHARED_QUEUE_DONE) == [
         "✅ All done! Processed 64/64 segments, all workers together"
     ]
 

@@ -13,6 +13,7 @@ from redis import Redis
 
 from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull
+from cloner.events import Event
 from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
@@ -21,6 +22,7 @@ from cloner.worker.pending import PendingSegment
 from cloner.worker.result_writer import FullDiskWait, ResultWriter
 from cloner.worker.worker_process import WorkerProcess
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines, is_line_of
 from tests.support.workers import BATCH_ID, Workers
 
 SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
@@ -84,7 +86,9 @@ def test_audio_without_room_fails_and_the_next_waits(
     assert (result.code, result.message, result.size) == ("output", "0.wav cannot be written: full", 0)
     assert asked == [8192] * 3
     assert worker.steps == before + 3, "waiting counts as progress"
-    assert [line.partition(" in ")[0] for line in capsys.readouterr().err.splitlines()] == ["No room", "There is room"]
+    full, again = capsys.readouterr().err.splitlines()
+    assert is_line_of(full, Event.DISK_FULL)
+    assert is_line_of(again, Event.DISK_HAS_ROOM)
     assert worker.record(BATCH_ID).results[0].code == "output"
 
 
@@ -138,5 +142,5 @@ def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
             patch.setattr(os, "replace", read_only)
             assert writer.write(segment, SPOKEN).code == "output"
         assert writer.write(segment, SPOKEN).generated
-    assert "No room" not in capsys.readouterr().err
+    assert not find_lines(capsys.readouterr().err.splitlines(), Event.DISK_FULL)
     assert [path.name for path in worker.outputs.root.rglob("*") if "part" in path.name] == []
