@@ -108,14 +108,6 @@ class WorkerInfo:
             return None
 
 
-SLOTS: dict[EngineName, Callable[[Settings], int]] = {
-    EngineName.BATCHED: lambda settings: settings.slots or 1,
-    EngineName.UPSTREAM: lambda _settings: 1,
-    EngineName.FAKE: lambda settings: settings.fake_slots,
-}
-"""Slots of each engine before the load."""
-
-
 def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
     """A worker's entry before it starts. The worker corrects what only the load can tell."""
     return WorkerInfo(
@@ -127,9 +119,19 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         gpu=place.gpu,
         engine=settings.engine,
         checkpoint=settings.checkpoint_dir.name,
-        slots=SLOTS[settings.engine](settings),
+        slots=_expected_slots(settings, place.device),
         fingerprint=expected_fingerprint(settings),
     )
+
+
+def _expected_slots(settings: Settings, device: str) -> int:
+    match settings.engine:
+        case EngineName.BATCHED:
+            return settings.batched_slots(device)
+        case EngineName.UPSTREAM:
+            return 1
+        case EngineName.FAKE:
+            return settings.fake_slots
 
 
 def expected_fingerprint(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from cloner.engine.model import Model
 from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.scheduler import Scheduler
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.step_runner import PendingStatuses, StepRunner
 from ops.engine_bench.upstream import wait_for
 from ops.engine_bench.workload import codes_of
 
@@ -38,7 +38,9 @@ def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: 
     decoder = Decoder(model, cache, positions)
     step_runner = StepRunner(decoder, deterministic=False)
     prefixes = PrefixCache(decoder, prompts, PREFIX_BYTES)
-    return Scheduler(decoder, step_runner, prompts, prefixes)
+    scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    step_runner.warm_up()
+    return scheduler
 
 
 def decoding_rate(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
@@ -48,7 +50,7 @@ def decoding_rate(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
     device = scheduler.decoder.model.device
     step = scheduler.step_runner.step
 
-    def timed_step(active: int, max_position: int) -> list[int]:
+    def timed_step(active: int, max_position: int) -> PendingStatuses:
         if not began:
             wait_for(device)
             began.append(time.perf_counter())

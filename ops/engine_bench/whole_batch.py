@@ -23,7 +23,6 @@ import soundfile
 import torch
 
 from cloner.audio import SAMPLE_RATE
-from cloner.engine import DEFAULT_SLOTS
 from cloner.engine.base import Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.pipeline import Options
@@ -134,7 +133,7 @@ def speak_by_engine(directory: Path, voices: list[Voice], folder: Path) -> None:
     """The same with the batched engine and a worker's default settings."""
     settings = Settings()
     engine = BatchedEngine(
-        directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.slots or DEFAULT_SLOTS["cpu"])
+        directory, CPU, torch.float32, Options(settings.model_memory_gb, settings.batched_slots("cpu"))
     )
     engine.load(lambda _line: None)
     folder.mkdir(parents=True)

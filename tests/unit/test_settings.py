@@ -105,3 +105,8 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
         variable = field.validation_alias or f"CLONER_{name.upper()}"
         default = "" if field.default is None else f"`{getattr(field.default, 'value', field.default)}`"
         assert f"| `{variable}` | {default} | {field.description} |" in text
+
+
+def test_the_batched_engine_has_more_slots_on_a_gpu_unless_they_are_set() -> None:
+    assert [Settings().batched_slots(device) for device in ("cpu", "cuda:1")] == [64, 128]
+    assert [Settings(slots=7).batched_slots(device) for device in ("cpu", "cuda:1")] == [7, 7]
