@@ -163,7 +163,7 @@ class GpuCodec:
         frames = codes.shape[1]
         padded = torch.nn.functional.pad(codes.to(self.device, torch.int32), (0, -frames % self._round))
         first = torch.zeros(padded.shape[1], dtype=torch.int32, device=self.device)
-        # Read from its start by each piece: for an address that 16 does not divide Triton would compile anew.
+        # Read from its start by each piece: for an address that 16 does not divide Triton would compile again.
         valid = torch.ones_like(first, dtype=torch.int8)
         latents = self._quantizer(padded, first)
         columns = self._quantizer.columns

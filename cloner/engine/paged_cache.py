@@ -59,7 +59,7 @@ class PageAllocator:
 
     @property
     def free(self) -> int:
-        """Pages that nobody has."""
+        """Pages without an owner."""
         return len(self._free)
 
     def allocate(self, count: int) -> list[int]:

@@ -196,7 +196,7 @@ class Inbox:
 
     def take(self) -> list[SpeechRequest]:
         """What has come since the last time."""
-        if not self._requests:  # asked at every step, nearly always in vain
+        if not self._requests:  # polled at every step, and nearly always empty
             return []
         with self._lock:
             taken = list(self._requests)

@@ -19,7 +19,7 @@ from cloner.engine.kernels.codec_tiles import ConvTile
 from cloner.engine.kernels.rows import add_bias, box, boxed, finish, finish_twin
 
 
-@triton.jit(do_not_specialize=["m", "dilation"])  # or each length and each dilation would be compiled anew
+@triton.jit(do_not_specialize=["m", "dilation"])  # or each length and each dilation would be compiled again
 def conv_kernel(
     a, w, bias_ptr, alpha_ptr, reciprocal_ptr, valid_ptr, residual, x, act, m, dilation,
     N: tl.constexpr, CIN: tl.constexpr, TAPS: tl.constexpr, PER_FRAME: tl.constexpr,

@@ -49,7 +49,7 @@ def scratch(slots: int, parts: int) -> Scratch:
 
 @dataclass
 class Case:
-    """Owners with a voice's prefix and positions of their own; whatever nobody wrote is NaN."""
+    """Owners with a voice's prefix and positions of their own; unwritten positions are NaN."""
 
     prefixes: list[int]
     owners: list[tuple[int, int]]
