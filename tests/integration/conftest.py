@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from tests.support.fixtures import client, launch, settings, tiny_checkpoint  # noqa: F401
+from tests.support.hostile_scene import scene  # noqa: F401
