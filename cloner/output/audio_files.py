@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, SegmentFailed
 from cloner.output.atomic_file import FileAt, open_part, write_and_rename
 from cloner.protocol.results import SegmentResult
@@ -56,13 +56,11 @@ class OutputRoot:
         """
         path = self.root / output
         try:
-            # Encoded in memory: on a full disk, libsndfile fails by an assertion of its own.
-            encoded = io.BytesIO()
-            soundfile.write(encoded, audio, sample_rate, format=path.suffix[1:].upper())
-            data = encoded.getbuffer()
+            # Encoded in memory: on a full disk, soundfile fails by an assertion of its own.
+            data = encode_audio(audio, sample_rate, path.suffix[1:].upper())
             with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
                 status = write_and_rename([data], FileAt(self.part, parts), FileAt(path.name, folder))
-        except (OSError, soundfile.LibsndfileError) as error:
+        except (OSError, soundfile.SoundFileError) as error:
             message = f"{output} cannot be written under {self.root}: {error}"
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise NoRoom(message) from error
@@ -130,5 +128,5 @@ class OutputRoot:
             os.close(opened)
 
 
-def _digest(data: bytes | memoryview) -> str:
+def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()

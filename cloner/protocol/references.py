@@ -15,6 +15,7 @@ import soundfile as sf
 from numpy.lib import format as npy
 
 from cloner.audio import SAMPLE_RATE, Audio, Codes, check_codes, check_recording
+from cloner.audio_bytes import decode_audio, encode_audio
 from cloner.batch import CODEBOOK_SIZES, ReferenceKind
 from cloner.errors import BadReference
 
@@ -48,11 +49,10 @@ def codes_from_bytes(data: bytes) -> Codes:
 def audio_from_bytes(data: bytes) -> Audio:
     """The recording ``[samples]`` at `SAMPLE_RATE` of a packed reference. Raises `BadReference`."""
     try:
-        with sf.SoundFile(io.BytesIO(data)) as sound:
-            rate = sound.samplerate
-            audio: Audio = sound.read(MAX_SECONDS * SAMPLE_RATE, dtype="float32")
+        audio, rate = decode_audio(data, MAX_SECONDS * SAMPLE_RATE)
     except sf.SoundFileError as error:
-        raise BadReference(f"the reference's recording did not arrive whole ({error})") from error
+        reason = error.error_string if isinstance(error, sf.LibsndfileError) else error
+        raise BadReference(f"the reference's recording did not arrive whole ({reason})") from error
     if rate != SAMPLE_RATE:
         raise BadReference(f"the reference's recording arrived at {rate} Hz, and {SAMPLE_RATE} Hz is needed")
     check_recording(audio)
@@ -93,6 +93,4 @@ def pack_codes(codes: Codes) -> bytes:
 
 def pack_audio(audio: Audio) -> bytes:
     """``[samples]`` at `SAMPLE_RATE` as the bytes of a FLAC file."""
-    buffer = io.BytesIO()
-    sf.write(buffer, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    return encode_audio(audio, SAMPLE_RATE, "FLAC")
