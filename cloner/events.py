@@ -101,6 +101,10 @@ class Event(Enum):
     NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"
     CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
     CHILD_DIED = "The process with the model died ({how}): its chunk goes back to the queue", ERROR
+    CHILD_NOT_STARTED = (
+        "The child process died while it started ({error}): this process ends, to be started again",
+        ERROR,
+    )
     BOX_TAKEN_OVER = "Another launcher has taken over this box: ending at once", ERROR
     REDIS_AWAY = "Redis does not answer ({error}): trying again until it does", WARNING
     REDIS_BACK = "Redis answers again"
@@ -154,6 +158,10 @@ class Event(Enum):
     STALLED_BATCHES_NOT_READ = "stalled batches were not looked for: {error}", DEBUG
     STALLED_BATCH_UNREADABLE = "batch {batch} cannot be read here: {error}", DEBUG
     STALLED_BATCH_NOT_RESUMED = "batch {batch} is not resumed: {error}", DEBUG
+    ROUND_BEGUN = (
+        "Batch {batch}: {missing} segments have no result, so {chunks} of its chunks are sent again",
+        WARNING,
+    )
     FILE_NOT_WRITTEN = "{file} of batch {batch} cannot be written: {error}", ERROR
 
     # Files.

@@ -89,7 +89,8 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
         return
     if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
-        app.send_task(CLOSE_BATCH, args=([],), kwargs={"batch_id": batch_id}, **to_collector)
+        closing = {"batch_id": batch_id, "ended": progress.round.number}
+        app.send_task(CLOSE_BATCH, args=([],), kwargs=closing, **to_collector)
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)

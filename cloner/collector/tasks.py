@@ -16,6 +16,7 @@ from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
+from cloner.collector.rounds import next_round
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
@@ -30,9 +31,10 @@ from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
+from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect, server_time
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import ChunkProgress
+from cloner.state.progress import ChunkProgress, Round
 
 
 @contextmanager
@@ -62,16 +64,17 @@ def open_batch(batch_id: str) -> None:
 
 
 @shared_task(name=CLOSE_BATCH, ignore_result=True)
-def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str) -> None:
-    """The chord's body, and its errback: gather the record's lines into one result.
+def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str, ended: int | None = None) -> None:
+    """The body of a round's chord, and its errback: begin another round, or gather the record's lines into one result.
 
-    May run twice, with the same result. Celery passes the chunks' counts to the body, and the body's id to an errback.
+    `ended` is the round's number, None for the present one; does nothing if another round has begun, or the batch is
+    closed. Celery passes the chunks' counts to the body, and the body's id to an errback.
     """
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
-        retry_on_outage(_close, redis, settings, batch_id)
+        retry_on_outage(_end_round, redis, settings, batch_id, ended)
 
 
 @shared_task(name=FIND_FINISHED)
@@ -105,13 +108,15 @@ def _batches(redis: Redis, settings: Settings) -> BatchStore:
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
     batches = _batches(redis, settings)
+    if batches.is_done(batch_id):
+        return
     if batches.is_cancelled(batch_id):
-        _close(redis, settings, batch_id)
+        _end_round(redis, settings, batch_id, None)
         return
     # Before its chunks are sent: another box's collector may close it as soon as they are finished.
     batches.set_running(batch_id)
     _reuse_finished(batches, manifest, settings)
-    _publish(manifest, settings)
+    _publish(manifest, batches.round(batch_id), settings)
 
 
 def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
@@ -136,36 +141,53 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     log_event(Event.SEGMENTS_REUSED, batch=batch_id, reused=there, total=manifest.total)
 
 
-def _close(redis: Redis, settings: Settings, batch_id: str) -> None:
+def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | None) -> None:
     manifest = _manifest(redis, settings, batch_id)
+    batches = _batches(redis, settings)
+    present = batches.round(batch_id)
+    if batches.is_done(batch_id) or ended not in {None, present.number}:
+        return
     record = Record(settings.out_dir.resolve(), batch_id)
     record.refresh()
-    batches = _batches(redis, settings)
     cancelled = batches.is_cancelled(batch_id)
+    if not cancelled:
+        following, progress = next_round(manifest, record, batches.chunk_progress(batch_id), present)
+        if following:
+            # If this process dies before it has published the round, the batch is stalled, and opened again.
+            if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
+                log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
+                _publish(manifest, following, settings)
+            return
     result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
-    batches.close(result, len(manifest.chunks))
+    batches.close(result, present, len(manifest.chunks))
 
 
-def _publish(manifest: Manifest, settings: Settings) -> None:
-    """Send the manifest's chunks as one chord."""
-    batch_id = manifest.batch_id
+def _publish(manifest: Manifest, present: Round, settings: Settings) -> None:
+    """Send a round's chunks as one chord. Its ids derive from the batch's and the round's number."""
+    batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
+    wanted = None if present.chunks is None else set(present.chunks)
     header = []
     for chunk in manifest.chunks:
+        if wanted is not None and chunk.number not in wanted:
+            continue
         message = manifest.message(chunk)
         signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
         header.append(
-            signature.set(queue=chunk.queue, task_id=f"{batch_id}.{chunk.number}", argsrepr=f"({message.summary()})")
+            signature.set(
+                queue=chunk.queue, task_id=f"{chord_of_round}.{chunk.number}", argsrepr=f"({message.summary()})"
+            )
         )
-    chunks = f"({len(manifest.chunks)} chunks of batch {batch_id})"
-    body = close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue, argsrepr=chunks)
-    # With Redis, a chord with failed chunks calls its errback when all have ended: the batch is closed without them.
-    body.on_error(close_batch.s(batch_id=batch_id).set(queue=settings.queues.collector_queue))
+    chunks = f"({len(header)} chunks of batch {batch_id})"
+    close = close_batch.s(batch_id=batch_id, ended=present.number).set(queue=settings.queues.collector_queue)
+    body = close.clone().set(argsrepr=chunks)
+    # With Redis, a chord with failed chunks calls its errback when all have ended.
+    body.on_error(close)
     # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
     current_app.backend.add_pending_result = lambda chunk, **_: chunk
-    chord(header).set(task_id=batch_id)(body, task_id=f"{batch_id}.close")
+    chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
 
 
 def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:

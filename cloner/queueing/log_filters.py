@@ -25,6 +25,9 @@ CONNECTION = "celery.worker.consumer.connection"
 REQUEST = "celery.worker.request"
 """Celery's logger of how a task ended."""
 
+WORKER = "celery.worker"
+"""Celery's logger of why a whole worker ends."""
+
 
 class OutageFilter(logging.Filter):
     """Logs a line when an outage begins and one when it ends, and drops the tracebacks of lost connections."""
@@ -57,11 +60,14 @@ class DeadProcessFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = next((value for value in record.args or () if isinstance(value, WorkerLostError)), None)
-        if record.name == REQUEST and error is not None:
+        if error is None or record.name not in {REQUEST, WORKER}:
+            return True
+        if record.name == REQUEST:
             how = str(error).partition(" Job: ")[0].removeprefix("Worker exited prematurely: ")
             log_event(Event.CHILD_DIED, how=how)
-            return False
-        return True
+        else:
+            log_event(Event.CHILD_NOT_STARTED, error=error)
+        return False
 
 
 @after_setup_logger.connect

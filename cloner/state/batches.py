@@ -6,19 +6,19 @@ chunk that runs twice counts once. The record beside the outputs, not this, says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis, WatchError
 
 from cloner.errors import ClonerError, Damaged, UnknownBatch, reason_of
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
-from cloner.state.cleanup import celery_results
+from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress
+from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
@@ -140,13 +140,34 @@ class BatchStore:
         if self._redis.exists(key):
             self._redis.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
 
-    def close(self, result: BatchResult, chunks: int) -> None:
-        """Keep the batch's result, and remove what Celery keeps of its `chunks`: a chunk that is delivered again after
-        this is not generated."""
+    def begin_round(self, batch_id: str, following: Round, progress: Mapping[int, ChunkProgress], chunks: int) -> bool:
+        """Begin a round: note it and the progress of its chunks, and remove what Celery keeps of the round before.
+
+        Returns whether the batch is in the round before `following` and still open. `chunks` is how many the batch has.
+        """
+        key = self._keys.batch(batch_id)
+        while True:
+            with self._redis.pipeline() as pipe:
+                pipe.watch(key)  # type: ignore[no-untyped-call]
+                state, packed = cast("list[bytes | None]", pipe.hmget(key, "state", "round"))
+                if not _is_open(state) or _round(packed).number != following.number - 1:
+                    return False
+                pipe.multi()
+                pipe.hset(key, "round", following.pack())
+                for number, counts in progress.items():
+                    pipe.hset(self._keys.progress(batch_id), str(number), counts.pack())
+                pipe.delete(*celery_results(chord_id(batch_id, following.number - 1), chunks))
+                with suppress(WatchError):
+                    pipe.execute()
+                    return True
+
+    def close(self, result: BatchResult, last: Round, chunks: int) -> None:
+        """Keep the batch's result, and remove what Celery keeps of its `chunks` and its `last` round: a chunk that is
+        delivered again after this is not generated."""
         with self._redis.pipeline() as pipe:
             pipe.set(self._keys.result(result.batch_id), result.pack(), ex=self._ttl_s)
             pipe.hset(self._keys.batch(result.batch_id), "state", BatchState.DONE)
-            pipe.delete(*celery_results(result.batch_id, chunks))
+            pipe.delete(*celery_results(chord_id(result.batch_id, last.number), chunks))
             pipe.execute()
 
     def manifest(self, batch_id: str) -> Manifest | None:
@@ -184,7 +205,7 @@ class BatchStore:
                 f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
                 " if Redis has lost it, submit its file again: only what is missing is spoken"
             )
-        try:
+        with _unpacking(batch_id):
             counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
             return Progress(
                 batch_id=batch_id,
@@ -197,10 +218,21 @@ class BatchStore:
                 audio_s=sum(chunk.audio_s for chunk in counts),
                 chunks_finished=sum(chunk.finished for chunk in counts),
                 cancelled=b"cancelled" in values,
+                round=_round(values.get(b"round")),
                 error=_text(values.get(b"error")),
             )
-        except (ValueError, TypeError, LookupError) as error:
-            raise Damaged(f"what Redis holds of batch {batch_id} makes no sense ({reason_of(error)})") from error
+
+    def round(self, batch_id: str) -> Round:
+        """The batch's present round. Raises `Damaged`."""
+        packed = self._redis.hget(self._keys.batch(batch_id), "round")
+        with _unpacking(batch_id):
+            return _round(packed)
+
+    def chunk_progress(self, batch_id: str) -> dict[int, ChunkProgress]:
+        """The progress of each chunk that has reported any. Raises `Damaged`."""
+        found = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys.progress(batch_id)))
+        with _unpacking(batch_id):
+            return {int(number): ChunkProgress.unpack(counts) for number, counts in found.items() if number}
 
     def report(self, batch_id: str, chunks: Mapping[int, ChunkProgress], *, replace: bool = True) -> None:
         """Note the progress of some chunks; without `replace`, only of those of which none is noted yet."""
@@ -223,6 +255,20 @@ class BatchStore:
 
 def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+@contextmanager
+def _unpacking(batch_id: str) -> Iterator[None]:
+    """Raise `Damaged` where a value of the batch cannot be read."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        raise Damaged(f"what Redis holds of batch {batch_id} makes no sense ({reason_of(error)})") from error
+
+
+def _round(packed: object) -> Round:
+    """The first round, if none is noted. Raises `ValueError`, `TypeError` or `LookupError`."""
+    return Round.unpack(packed) if isinstance(packed, bytes) else Round()
 
 
 def _is_open(state: object) -> bool:

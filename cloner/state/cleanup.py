@@ -7,6 +7,7 @@ from typing import cast
 from redis import Redis
 
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import Round
 
 
 def remove_fleet(redis: Redis, keys: RedisKeys) -> None:
@@ -16,8 +17,12 @@ def remove_fleet(redis: Redis, keys: RedisKeys) -> None:
     """
     keys_to_delete: set[bytes | str] = set()
     for batch_id in cast("list[bytes]", redis.zrange(keys.batches, 0, -1)):
-        chunks = int(redis.hget(keys.batch(batch_id.decode()), "chunks") or 0)
-        keys_to_delete.update([*celery_results(batch_id.decode(), chunks), chord_marker(batch_id.decode())])
+        fields = redis.hmget(keys.batch(batch_id.decode()), "chunks", "round")
+        chunks, packed = cast("list[bytes | None]", fields)
+        last = Round.unpack(packed) if packed else Round()
+        for number in range(last.number + 1):
+            chord = chord_id(batch_id.decode(), number)
+            keys_to_delete.update([*celery_results(chord, int(chunks or 0)), chord_marker(chord)])
     # One pass over all keys; a fleet's name has neither "." nor ":", so the prefixes are exact.
     prefixes = (
         f"cloner:{keys.fleet}:",
@@ -32,13 +37,20 @@ def remove_fleet(redis: Redis, keys: RedisKeys) -> None:
         redis.delete(*keys_to_delete)
 
 
-def celery_results(batch_id: str, chunks: int) -> list[str]:
-    """Celery's keys of the results of the batch's tasks and of its chord's count, by the task ids that the collector
-    chooses."""
-    tasks = [f"celery-task-meta-{batch_id}.{task}" for task in (*range(chunks), "close")]
-    return tasks + [f"celery-taskset-meta-{batch_id}{part}" for part in ("", ".d", ".j", ".s", ".t")]
+def chord_id(batch_id: str, round_number: int) -> str:
+    """Id of the chord of one round of a batch. Its tasks' ids follow from it: chunk 7's is ``<chord>.7``."""
+    return f"{batch_id}.r{round_number}" if round_number else batch_id
 
 
-def chord_marker(batch_id: str) -> str:
+def celery_results(chord: str, chunks: int) -> list[str]:
+    """Celery's keys of the results of a chord's tasks and of its count, by the task ids that the collector chooses.
+
+    `chunks` is how many the batch has.
+    """
+    tasks = [f"celery-task-meta-{chord}.{task}" for task in (*range(chunks), "close")]
+    return tasks + [f"celery-taskset-meta-{chord}{part}" for part in ("", ".d", ".j", ".s", ".t")]
+
+
+def chord_marker(chord: str) -> str:
     """Celery's note, kept for a few minutes, that a chord is done: a redelivered chunk does not count again."""
-    return f"celery-taskset-meta-{batch_id}.c"
+    return f"celery-taskset-meta-{chord}.c"

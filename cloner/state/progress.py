@@ -36,6 +36,8 @@ class ChunkProgress:
     frames: int = 0
     samples: int = 0
     finished: bool = False
+    error: str = ""
+    """Why the record could not be kept, if that has ended the last run."""
 
     @property
     def audio_s(self) -> float:
@@ -57,7 +59,35 @@ class ChunkProgress:
         """The value that `pack` made. Raises `ValueError` or `TypeError`."""
         values = json.loads(data)
         counts = {name: int(values[name]) for name in ("generated", "failed", "frames", "samples")}
-        return cls(**counts, finished=bool(values["finished"]))
+        return cls(**counts, finished=bool(values["finished"]), error=str(values.get("error", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One publication of a batch's chunks. Another follows if segments have no line in the record at its end."""
+
+    number: int = 0
+    chunks: tuple[int, ...] | None = None
+    """Numbers of the chunks that are published; None for all."""
+    missing: int = 0
+    """Segments that had no line when it began; 0 in the first."""
+    fruitless: int = 0
+    """How many rounds before it, one after another, have added no line."""
+
+    def pack(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The value that `pack` made. Raises `ValueError`, `TypeError` or `LookupError`."""
+        values = json.loads(data)
+        chunks = values["chunks"]
+        return cls(
+            number=int(values["number"]),
+            chunks=None if chunks is None else tuple(map(int, chunks)),
+            missing=int(values["missing"]),
+            fruitless=int(values["fruitless"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,7 @@ class Progress:
     audio_s: float
     chunks_finished: int
     cancelled: bool
+    round: Round = Round()
     error: str = ""
     """Why the batch is broken, if it is."""
 

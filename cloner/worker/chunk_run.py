@@ -47,6 +47,7 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
         except RecordFailed as error:
             # A segment without a line in the record counts as not generated; the batch's result lists each.
             log_event(Event.FAILED, error=error.message)
+            report.progress.error = error.message
         report.progress.finished = True
     finally:
         report.end()

@@ -24,7 +24,7 @@ from cloner.state.keys import RedisKeys
 from cloner.validation import HOUSEKEEPING
 from tests.support.batches import write_batch
 from tests.support.fault_injector import KINDS, FaultInjector
-from tests.support.fleet_processes import Role, fleet_processes
+from tests.support.fleet_processes import Role, fleet_processes, stacks
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import RecordFiles
@@ -177,4 +177,8 @@ def _assert_nothing_left(client: Client, settings: Settings) -> None:
     for found in fleet_processes(settings.fleet):
         if found.role is Role.LAUNCHER:
             found.process.terminate()
-    eventually(lambda: not list(fleet_processes(settings.fleet)))
+    try:
+        eventually(lambda: not list(fleet_processes(settings.fleet)))
+    except AssertionError:
+        print("left:", stacks(fleet_processes(settings.fleet)), sep="\n")
+        raise

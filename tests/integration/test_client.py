@@ -141,20 +141,6 @@ def test_opening_a_batch_twice_speaks_it_once(
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
 
 
-def test_a_batch_with_revoked_chunks_is_closed_without_them(
-    launch: Launch, client: Client, settings: Settings, tmp_path: Path
-) -> None:
-    fleet = launch("--workers", "1", fake_segment_s=0.3)
-    fleet.wait_for(Event.MODELS_LOADED)
-    batch = client.submit(write_batch(tmp_path, [4, 2, 3, 1]))
-    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=4)
-    # The worker stops in its first chunk, and drops the two others when it takes them.
-    make_app(settings).control.revoke([f"{batch.id}.1", f"{batch.id}.3"])
-    result = batch.wait(timeout=60)
-    assert (result.generated, result.failed) == (7, 3)
-    assert {index: error.code for index, error in result.errors.items()} == dict.fromkeys((4, 5, 9), "missing")
-
-
 def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import psutil
+
+_PY_SPY = Path(sys.executable).with_name("py-spy")
+"""Prints the stacks of a running Python process from outside it."""
 
 
 class Role(StrEnum):
@@ -32,6 +38,21 @@ class FleetProcess:
     def __str__(self) -> str:
         number = f" {self.worker}" if self.worker else ""
         return f"{self.role}{number} (process {self.process.pid})"
+
+
+def stacks(processes: Iterable[FleetProcess]) -> str:
+    """What each process is doing: its state, its pending signals, and the stacks of its threads."""
+    described = []
+    for found in processes:
+        process = found.process
+        try:
+            status = (Path("/proc") / str(process.pid) / "status").read_text()
+            lines = [line for line in status.splitlines() if line.startswith(("State:", "PPid:", "Sig", "Shd"))]
+        except OSError as error:
+            lines = [str(error)]
+        dump = subprocess.run([_PY_SPY, "dump", "--pid", str(process.pid)], capture_output=True, text=True, check=False)
+        described.append("\n".join([str(found), *lines, dump.stdout, dump.stderr]))
+    return "\n".join(described)
 
 
 def fleet_processes(fleet: str) -> Iterator[FleetProcess]:

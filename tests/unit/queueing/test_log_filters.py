@@ -14,7 +14,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cloner.events import Event
-from cloner.queueing.log_filters import CONNECTION, CONSUMER, REQUEST, DeadProcessFilter, add_filters
+from cloner.queueing.log_filters import CONNECTION, CONSUMER, REQUEST, WORKER, DeadProcessFilter, add_filters
 
 
 @pytest.fixture
@@ -73,6 +73,12 @@ def record(name: str, *args: Any) -> logging.LogRecord:
 def test_a_dead_child_process_is_one_line(how: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert not DeadProcessFilter().filter(record(REQUEST, WorkerLostError(f"Worker exited prematurely: {how} Job: 3.")))
     assert capsys.readouterr().err == f"{Event.CHILD_DIED.line(how=how)}\n"
+
+
+def test_a_worker_that_cannot_start_its_child_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    why = "Could not start worker processes"
+    assert not DeadProcessFilter().filter(record(WORKER, WorkerLostError(why)))
+    assert capsys.readouterr().err == f"{Event.CHILD_NOT_STARTED.line(error=why)}\n"
 
 
 def test_other_records_are_unchanged(capsys: pytest.CaptureFixture[str]) -> None:

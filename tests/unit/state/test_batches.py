@@ -6,11 +6,11 @@ import pytest
 from redis import Redis
 
 from cloner.console import Rate, Screen
-from cloner.errors import UnknownBatch
+from cloner.errors import Damaged, UnknownBatch
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress
+from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
 
 KEYS = RedisKeys("test")
 
@@ -121,3 +121,30 @@ def test_an_open_batch_is_one_that_is_neither_done_nor_broken_nor_cancelled(redi
 def test_a_batch_that_expired_is_not_made_broken(redis: Redis, batches: BatchStore) -> None:
     batches.set_broken("b", "no room")
     assert not redis.exists(KEYS.batch("b"))
+
+
+def test_of_two_collectors_that_end_a_round_one_begins_the_next(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
+    redis.set("celery-task-meta-b.0", "the chunk's result in the first round")
+    following = Round(1, (0,), missing=2)
+    assert batches.begin_round("b", following, {0: ChunkProgress(generated=3)}, 2)
+    assert not batches.begin_round("b", following, {0: ChunkProgress()}, 2)
+    assert batches.round("b") == following
+    assert batches.progress("b").round == following
+    assert batches.chunk_progress("b") == {0: ChunkProgress(generated=3)}
+    assert not redis.exists("celery-task-meta-b.0")
+
+
+@pytest.mark.parametrize("state", ["done", "broken"])
+def test_no_round_begins_once_the_batch_is_closed(redis: Redis, batches: BatchStore, state: str) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": state, "total": 10, "chunks": 2})
+    assert not batches.begin_round("b", Round(1, (0,), missing=2), {}, 2)
+    assert batches.round("b") == Round()
+
+
+def test_a_round_that_cannot_be_read_is_damage(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2, "round": "[]"})
+    with pytest.raises(Damaged, match="batch b makes no sense"):
+        batches.round("b")
+    with pytest.raises(Damaged, match="batch b makes no sense"):
+        batches.progress("b")

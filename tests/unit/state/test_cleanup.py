@@ -11,6 +11,7 @@ from cloner.names import QueueNames
 from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import Round
 from cloner.state.registry import Registry
 from tests.unit.state.test_registry import worker
 
@@ -24,16 +25,17 @@ def leave_traces(redis: Redis, fleet: str) -> None:
     queue = queues.worker_queue("box", "cpu", 0)
     Registry(redis, keys, alive_s=30).register(worker(0))
     redis.zadd(keys.batches, {batch_id: 1})
-    redis.hset(keys.batch(batch_id), "chunks", "2")
+    redis.hset(keys.batch(batch_id), mapping={"chunks": "2", "round": Round(1, (1,), missing=1).pack()})
     for key in (keys.manifest(batch_id), keys.progress(batch_id), keys.result(batch_id), keys.reference("digest")):
         redis.set(key, "x")
     for key in (queue, f"{queue}\x06\x163", queues.shared_queue(), queues.collector_queue):
         redis.lpush(key, "message")
     for key in (f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queues.shared_queue()}"):
         redis.sadd(key, "member")
-    for task in ("0", "1", "close"):
+    for task in ("0", "1", "close", "r1.1", "r1.close"):
         redis.set(f"celery-task-meta-{batch_id}.{task}", "x")
-    redis.set(f"celery-taskset-meta-{batch_id}.j", "x")
+    for chord in (batch_id, f"{batch_id}.r1"):
+        redis.set(f"celery-taskset-meta-{chord}.j", "x")
     redis.hset(keys.unacked("cpu.0@box"), "tag", json.dumps([{"body": ""}, queue, queue]))
     redis.zadd(keys.unacked_since("cpu.0@box"), {"tag": 1})
 

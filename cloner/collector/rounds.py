@@ -1,0 +1,54 @@
+"""Rounds of a batch: chunks are published again as long as segments without a result can still be generated.
+
+A chunk may end without a line in the record for each of its segments: its task raised an error, or was revoked. Then a
+round follows, of such chunks only, and another, for as long as rounds add lines; after three in a row that add none,
+the rest is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cloner.output.record import Record
+from cloner.protocol.messages import ChunkRow, Manifest
+from cloner.state.progress import ChunkProgress, Round
+
+MAX_FRUITLESS = 3
+"""Rounds in a row that add no line to the record, before the rest of the batch is given up."""
+
+
+def next_round(
+    manifest: Manifest, record: Record, progress: Mapping[int, ChunkProgress], ended: Round
+) -> tuple[Round | None, dict[int, ChunkProgress]]:
+    """The round that follows the one that `ended`, None if none should; and the progress of its chunks, as recorded.
+
+    A chunk whose record could not be kept is left out: its worker has waited for the disk as long as it should.
+    """
+    unfinished = {}
+    missing = 0
+    for chunk in manifest.chunks:
+        known = progress.get(chunk.number)
+        lacking = sum(index not in record.results for index in _segments(manifest, chunk))
+        missing += lacking
+        if lacking and not (known and known.error):
+            unfinished[chunk.number] = _recorded(manifest, chunk, record)
+    has_progressed = ended.number == 0 or missing < ended.missing
+    fruitless = 0 if has_progressed else ended.fruitless + 1
+    if not unfinished or fruitless >= MAX_FRUITLESS:
+        return None, {}
+    return Round(ended.number + 1, tuple(unfinished), missing, fruitless), unfinished
+
+
+def _segments(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
+    """Indexes of the chunk's segments."""
+    for row in chunk.slices:
+        for index, _, _ in manifest.speakers[row.speaker].segments[row.start : row.stop]:
+            yield index
+
+
+def _recorded(manifest: Manifest, chunk: ChunkRow, record: Record) -> ChunkProgress:
+    progress = ChunkProgress()
+    for index in _segments(manifest, chunk):
+        if index in record.results:
+            progress.add(record.results[index])
+    return progress
