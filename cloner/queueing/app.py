@@ -9,13 +9,12 @@ from pathlib import Path
 import celery.worker.state
 from celery import Celery
 from celery.platforms import SecurityWarning
-from kombu.transport.redis import Transport
 
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.names import PARENT
 from cloner.process import PARENT_PID
 from cloner.queueing.heartbeat import CONSUMER, start_heartbeat
-from cloner.queueing.transport import Channel, RequeueOnReconnect
+from cloner.queueing.transport import AMQP, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import ANSWER_S, CONNECT_S, RETRIES, celery_address, check_address
 from cloner.state.keys import RedisKeys
@@ -31,7 +30,8 @@ def make_app(settings: Settings, consumer: str | None = None) -> Celery:
     """
     url = settings.require_redis_url()
     check_address(url)
-    app = Celery("cloner", broker=celery_address(url), backend=celery_address(url))
+    address = celery_address(url)
+    app = Celery("cloner", broker=address, backend=address, amqp=AMQP if consumer else None)
     app.conf.update(
         # JSON only: a pickle in Redis could run code on the workers.
         task_serializer="json",
@@ -117,7 +117,6 @@ def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]
     """
     app = make_app(settings, name)
     app.steps["consumer"].add(RequeueOnReconnect)
-    Transport.Channel = Channel
     # The child process is spawned, not forked: it imports its tasks by these names.
     app.conf.imports = ("cloner.queueing.heartbeat", "cloner.queueing.log_filters", tasks)
     # The child process ends with this one, and sends heartbeats under the same name.

@@ -1,4 +1,4 @@
-"""kombu's Redis transport, changed where it loses messages.
+"""kombu's Redis transport, changed where it loses messages. A consumer's app has it by `AMQP`.
 
 Taking a message: kombu pops it and then, in a second command, notes it as unacknowledged. A worker that is killed, or
 frozen, in between loses it, and its batch never ends. `Channel` does both in one script.
@@ -14,8 +14,10 @@ from queue import Empty
 from time import monotonic, time
 from typing import Any
 
+import celery.app.amqp
 from celery.bootsteps import StartStopStep
 from celery.worker.state import active_requests, reserved_requests
+from kombu import connection
 from kombu.transport import redis
 from kombu.utils.json import loads
 
@@ -99,6 +101,25 @@ class Channel(redis.Channel):
         message = loads(text)  # type: ignore[no-untyped-call]
         self.connection._deliver(message, queue.decode())
         return True
+
+
+class Transport(redis.Transport):
+    """kombu's transport with this module's channel."""
+
+    Channel = Channel
+
+
+class Connection(connection.Connection):
+    """A connection by `Transport`. Celery's setting for that does not hold for the address of a Unix socket."""
+
+    def get_transport_cls(self) -> type[Transport]:
+        return Transport
+
+
+class AMQP(celery.app.amqp.AMQP):  # type: ignore[misc]
+    """The part of a Celery app that makes its connections."""
+
+    Connection = Connection
 
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError)

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from kombu.entity import Queue
 from kombu.messaging import Consumer
-from kombu.transport.redis import Transport
+from kombu.transport import redis as redis_transport
 from redis import Redis
 
 from cloner.queueing import transport
 from cloner.queueing.app import make_app
-from cloner.queueing.transport import Channel
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from launcher.recovery import move, requeue
@@ -54,11 +53,17 @@ class TwoQueues:
 
 
 @pytest.fixture
-def consumer(redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoQueues]:
-    monkeypatch.setattr(Transport, "Channel", Channel)
+def consumer(redis: Redis, valkey_url: str) -> Iterator[TwoQueues]:
     consumer = TwoQueues(valkey_url)
     yield consumer
     consumer.connection.close()
+
+
+@pytest.mark.parametrize("url", ["redis://:pw@host/2", "rediss://host:6379/0", "unix:///run/redis.sock"])
+def test_consumers_alone_have_the_transport_whatever_the_address(url: str) -> None:
+    settings = Settings(redis_url=url)
+    classes = [make_app(settings, name).connection_for_read().get_transport_cls() for name in (CONSUMER, None)]
+    assert classes == [transport.Transport, redis_transport.Transport]
 
 
 def test_its_own_queue_comes_first_and_each_in_its_order(consumer: TwoQueues) -> None:
