@@ -12,11 +12,11 @@ from cloner.events import Event
 from cloner.names import collector_name
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
-from tests.chaos.test_processes_die import child, parents
-from tests.chaos.test_segments_kill import BATCHED, check_whole
 from tests.support.batches import write_batch
+from tests.support.crashes import BATCHED, check_whole
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
+from tests.support.process_tree import celery_child, celery_parents
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
@@ -33,8 +33,8 @@ def test_a_frozen_worker_is_replaced_and_its_chunk_goes_on(
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [15, 15]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=15)
-    (worker,) = parents(fleet, "cloner.worker")
-    victim = worker if part == "parent" else child(worker)
+    (worker,) = celery_parents(fleet, "cloner.worker")
+    victim = worker if part == "parent" else celery_child(worker)
     victim.suspend()
     fleet.wait_for(Event.KILLING_UNHEALTHY, title="Worker 0", reason="has shown no sign of life for 6 s")
     fleet.wait_for(Event.RESTARTING, title="Worker 0", reason="was killed", delay_s=1)
@@ -48,7 +48,7 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
 ) -> None:
     fleet = launch("--workers", "1", **ALIVE)
     fleet.wait_for(Event.MODELS_LOADED)
-    (collector,) = parents(fleet, "cloner.collector")
+    (collector,) = celery_parents(fleet, "cloner.collector")
     holder = collector_name(settings.box)
     eventually(
         lambda: bool(
@@ -58,7 +58,7 @@ def test_a_frozen_collector_is_replaced_and_opens_the_batch(
             )
         )
     )
-    child(collector).suspend()
+    celery_child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
     fleet.wait_for(Event.KILLING_UNHEALTHY, title="Collector", reason="has shown no sign of life for 6 s")
     assert batch.wait(timeout=100).generated == 46

@@ -18,11 +18,11 @@ from cloner.names import collector_name
 from cloner.settings import Settings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from tests.integration.test_launcher_up import gone
 from tests.support.batches import write_batch
 from tests.support.log_lines import find_lines
 from tests.support.polling import eventually
-from tests.support.processes import Launch, LoggedProcess
+from tests.support.process_tree import celery_child, celery_parents, descendants, has_ended
+from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 
 pytestmark = pytest.mark.slow
@@ -32,22 +32,6 @@ pytestmark = pytest.mark.slow
 def redis(settings: Settings) -> Iterator[Redis]:
     with connect(settings.require_redis_url()) as client:
         yield client
-
-
-def processes(fleet: LoggedProcess) -> list[psutil.Process]:
-    """All descendants of a launcher."""
-    return psutil.Process(fleet.process.pid).children(recursive=True)
-
-
-def parents(fleet: LoggedProcess, module: str) -> list[psutil.Process]:
-    """Celery's parent processes: ``python -m module``, as the launcher has started them."""
-    return [child for child in psutil.Process(fleet.process.pid).children() if child.cmdline()[-1] == module]
-
-
-def child(parent: psutil.Process) -> psutil.Process:
-    """The child process that runs the tasks; the parent's other child tracks semaphores."""
-    (found,) = [process for process in parent.children() if "semaphore_tracker" not in " ".join(process.cmdline())]
-    return found
 
 
 def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
@@ -61,7 +45,7 @@ def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
     other = client.fleet()[1]
     (tag,) = redis.hkeys(keys.unacked(other.name))
 
-    victim = next(process for process in parents(fleet, "cloner.worker") if _index(process) == "0")
+    victim = next(process for process in celery_parents(fleet, "cloner.worker") if _index(process) == "0")
     victim.kill()
     given_back = fleet.wait_for(Event.MESSAGES_REQUEUED, title="Worker 0", count=1)[0]
     # The other worker's chunk stays unacknowledged.
@@ -91,7 +75,7 @@ def test_a_killed_collectors_batch_is_opened_by_the_next(
 ) -> None:
     fleet = launch("--workers", "1")
     fleet.wait_for(Event.MODELS_LOADED)
-    (collector,) = parents(fleet, "cloner.collector")
+    (collector,) = celery_parents(fleet, "cloner.collector")
     holder = collector_name(settings.box)
     # With a frozen child, the message stays unacknowledged in the parent.
     eventually(
@@ -99,7 +83,7 @@ def test_a_killed_collectors_batch_is_opened_by_the_next(
             RedisKeys(settings.fleet).process_heartbeats, RedisKeys(settings.fleet).process_heartbeat(holder, "child")
         )
     )
-    child(collector).suspend()
+    celery_child(collector).suspend()
     batch = client.submit(write_batch(tmp_path))
     eventually(lambda: redis.hlen(RedisKeys(settings.fleet).unacked(holder)) == 1)
     collector.kill()
@@ -115,13 +99,13 @@ def test_a_killed_launchers_workers_end_with_it_frozen_ones_too_and_the_next_lau
     fleet.wait_for(Event.MODELS_LOADED, 2)
     batch = client.submit(write_batch(tmp_path, [30, 30]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=5, texts=30)
-    started = processes(fleet)
-    frozen = parents(fleet, "cloner.worker")[0]
-    for process in (frozen, child(frozen)):
+    started = descendants(fleet)
+    frozen = celery_parents(fleet, "cloner.worker")[0]
+    for process in (frozen, celery_child(frozen)):
         process.suspend()
     os.kill(fleet.process.pid, signal.SIGKILL)
     fleet.wait()
-    eventually(lambda: all(gone(process.pid) for process in started))
+    eventually(lambda: all(has_ended(process.pid) for process in started))
 
     second = launch("--workers", "2")
     second.wait_for(Event.MESSAGES_REQUEUED, 2)

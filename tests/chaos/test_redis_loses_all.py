@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,13 @@ from cloner import Client
 from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from cloner.state.keys import RedisKeys
-from tests.integration.test_again import spoken_by_workers
 from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment
-from tests.support.records import recorded_segments
+from tests.support.records import generated_by_workers, recorded_segments
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -71,7 +62,7 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     assert (result.generated, result.failed) == (40, 0)
     # The chunks in flight are finished meanwhile.
     assert result.reused >= len(there) >= 10
-    assert len(spoken_by_workers(settings, again.id)) == 40 - result.reused
+    assert len(generated_by_workers(settings, again.id)) == 40 - result.reused
     assert [worker.pid for worker in client.fleet()] == [worker.pid for worker in before]
     # The launcher keeps its box, and every key of the lost batch expires.
     assert client.redis.exists(RedisKeys(settings.fleet).box_lease(settings.box))

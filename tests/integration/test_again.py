@@ -10,26 +10,12 @@ import pytest
 
 from cloner import Client
 from cloner.events import Event
-from cloner.output.record import batch_directory
 from cloner.settings import Settings
-from tests.support.batches import write_batch
+from tests.support.batches import change_text, write_batch
 from tests.support.processes import Launch, run_cloner
-from tests.support.records import recorded_segments
+from tests.support.records import generated_by_workers, recorded_segments
 
 pytestmark = pytest.mark.slow
-
-
-def change(batch: Path, index: int, text: str) -> None:
-    """Give one segment another text."""
-    whole = json.loads(batch.read_text())
-    whole["tasks"][index]["target_text"] = text
-    batch.write_text(json.dumps(whole))
-
-
-def spoken_by_workers(settings: Settings, batch_id: str) -> list[int]:
-    """The segments that the workers generated for this batch."""
-    files = batch_directory(settings.out_dir, batch_id).glob("*@*.jsonl")
-    return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
 
 def test_only_what_is_missing_or_changed_is_spoken_again(
@@ -42,7 +28,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     assert (first.generated, first.reused) == (46, 0)
     before = {output: (settings.out_dir / output).read_bytes() for output in first.results.values()}
 
-    change(batch, 3, "Another text.")
+    change_text(batch, 3, "Another text.")
     (settings.out_dir / first.results[30]).unlink()
     # Of the same age and another size.
     touched = settings.out_dir / first.results[40]
@@ -50,7 +36,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     again = client.submit(batch)
     result = again.wait(timeout=60)
     assert (result.generated, result.reused, result.failed) == (46, 43, 0)
-    assert spoken_by_workers(settings, again.id) == [3, 30, 40]
+    assert generated_by_workers(settings, again.id) == [3, 30, 40]
     assert recorded_segments(settings, again.id) == list(range(46))
     assert again.progress().generated == 46
     fleet.wait_for(Event.SEGMENTS_REUSED, child="Collector", batch=again.id, reused=43, total=46)
@@ -59,7 +45,7 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
 
     third = client.submit(batch)
     assert third.wait(timeout=60).reused == 46
-    assert spoken_by_workers(settings, third.id) == []
+    assert generated_by_workers(settings, third.id) == []
     assert len(fleet.find(Event.WORKER_DONE)) == 3 * 2
 
 
@@ -89,7 +75,7 @@ def test_a_redis_that_has_lost_everything_costs_only_what_is_missing(
     again = client.submit(batch)
     result = again.wait(timeout=60)
     assert (result.generated, result.reused) == (60, len(there))
-    assert sorted(there + spoken_by_workers(settings, again.id)) == list(range(60))
+    assert sorted(there + generated_by_workers(settings, again.id)) == list(range(60))
 
 
 def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -14,14 +14,10 @@ from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from tests.support.batches import write_batch
 from tests.support.log_lines import find_lines
+from tests.support.process_tree import has_ended
 from tests.support.processes import Launch, environment, run_cloner
 
 pytestmark = pytest.mark.slow
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; its parent, killed with it, may not have fetched its status."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 ONE_CARD = """\
@@ -83,7 +79,7 @@ def test_the_designs_gpu_examples(
 
     assert fleet.stop() == 0
     assert client.fleet() == []
-    assert all(gone(worker.pid) for worker in workers)
+    assert all(has_ended(worker.pid) for worker in workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -143,7 +139,7 @@ def test_the_second_signal_kills(launch: Launch, client: Client, tmp_path: Path)
     fleet.wait()
     fleet.wait_for(Event.KILLING, processes=re.compile("Worker 0"))
     psutil.wait_procs([parent], timeout=10)
-    assert gone(worker.pid)
+    assert has_ended(worker.pid)
 
 
 def test_plan_says_what_up_would_do(settings: Settings, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from cloner.events import Event
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.connection import server_time
 from cloner.state.registry import Registry, expected_worker
-from tests.integration.test_again import change
-from tests.support.batches import write_batch
+from tests.support.batches import change_text, write_batch
 from tests.support.log_lines import find_lines
 from tests.support.processes import Launch, environment, run_cloner
 from tests.support.records import recorded_segments
@@ -46,7 +45,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert (before.total, before.seconds) == (Counts(missing=10), None)
 
     assert client.submit(batch).wait(timeout=60).generated == 10
-    change(batch, 2, "A text of another length, to be spoken anew.")
+    change_text(batch, 2, "A text of another length, to be spoken anew.")
     (settings.out_dir / "audio/7.wav").unlink()
     keys, written = dump(client), files(settings.out_dir)
     ran = run_cloner("plan", str(batch), cwd=tmp_path, env=environment(settings))

@@ -54,3 +54,10 @@ def write_batch(
     path = folder / "batch.json"
     path.write_text(json.dumps({"tasks": tasks, "generation": dict(generation or {}), **fields}))
     return path
+
+
+def change_text(batch: Path, index: int, text: str) -> None:
+    """Give one segment another text."""
+    whole = json.loads(batch.read_text())
+    whole["tasks"][index]["target_text"] = text
+    batch.write_text(json.dumps(whole))

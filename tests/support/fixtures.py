@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.events import Event
 from cloner.settings import EngineName, Settings
-from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.processes import Launch, LaunchLoaded, LoggedProcess, environment, run_cloner
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ def launch(settings: Settings, tmp_path: Path) -> Iterator[Launch]:
     for process in started:
         if process.process.poll() is None:
             process.stop()
+
+
+@pytest.fixture
+def launch_loaded(launch: Launch) -> LaunchLoaded:
+    """Start a launcher with so many workers and changed settings, and wait until they have loaded."""
+
+    def start(workers: int = 1, **changes: object) -> LoggedProcess:
+        fleet = launch("--workers", str(workers), **changes)
+        fleet.wait_for(Event.MODELS_LOADED, workers)
+        return fleet
+
+    return start
 
 
 @pytest.fixture(scope="session")

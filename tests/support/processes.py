@@ -71,6 +71,9 @@ class LoggedProcess:
 Launch = Callable[..., LoggedProcess]
 """The type of the fixture `launch`."""
 
+LaunchLoaded = Callable[..., LoggedProcess]
+"""The type of the fixture `launch_loaded`."""
+
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment variables of these settings."""

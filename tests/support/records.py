@@ -17,6 +17,12 @@ def recorded_segments(settings: Settings, batch_id: str) -> list[int]:
     return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
 
+def generated_by_workers(settings: Settings, batch_id: str) -> list[int]:
+    """The segments that the workers generated for this batch."""
+    files = batch_directory(settings.out_dir, batch_id).glob("*@*.jsonl")
+    return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
+
+
 class RecordFiles:
     """A batch's progress by its record, which is there although all processes may be dead."""
 

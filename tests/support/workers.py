@@ -60,3 +60,18 @@ class Workers:
             segments = [(segment.index, segment.text, segment.output) for segment in speaker.segments]
             rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))
         return rows
+
+
+def worker_info(index: int, box: str = "a") -> WorkerInfo:
+    """A worker as a launcher registers it."""
+    return WorkerInfo(
+        name=f"cpu.{index}@{box}",
+        box=box,
+        index=index,
+        queue=f"queue-{box}-{index}",
+        device="cpu",
+        gpu="",
+        engine="fake",
+        checkpoint="tiny",
+        slots=4,
+    )

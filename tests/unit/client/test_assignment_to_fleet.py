@@ -12,7 +12,7 @@ from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
 from cloner.names import QueueNames
 from tests.support.batches import SIX_SPEAKERS
-from tests.unit.state.test_registry import worker
+from tests.support.workers import worker_info
 
 QUEUES = QueueNames("test")
 
@@ -27,7 +27,7 @@ def batch(sizes: Sequence[int] = SIX_SPEAKERS) -> Batch:
 
 
 def test_a_summary_names_worker_speakers_and_texts() -> None:
-    _, summaries = assign(batch(), [worker(n) for n in range(4)], Strategy.ROUND_ROBIN, QUEUES)
+    _, summaries = assign(batch(), [worker_info(n) for n in range(4)], Strategy.ROUND_ROBIN, QUEUES)
     assert [str(summary) for summary in summaries] == [
         "Worker 0: 2 speakers (IDs: [0, 4]), 16 texts",
         "Worker 1: 2 speakers (IDs: [1, 5]), 15 texts",
@@ -38,12 +38,12 @@ def test_a_summary_names_worker_speakers_and_texts() -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.LONGEST_FIRST])
 def test_a_worker_that_gets_nothing_has_no_summary_and_no_chunk(strategy: Strategy) -> None:
-    chunks, summaries = assign(batch([1, 1]), [worker(n) for n in range(4)], strategy, QUEUES)
+    chunks, summaries = assign(batch([1, 1]), [worker_info(n) for n in range(4)], strategy, QUEUES)
     assert len(summaries) == len(chunks) == 2
 
 
 def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
-    workers = [replace(worker(n), slots=1) for n in range(2)]
+    workers = [replace(worker_info(n), slots=1) for n in range(2)]
     chunks, _ = assign(batch(), workers, Strategy.ROUND_ROBIN, QUEUES)
     assert [chunk.number for chunk in chunks] == list(range(6))
     assert [(chunk.queue, chunk.assignment) for chunk in chunks] == [("queue-a-0", 0)] * 3 + [("queue-a-1", 1)] * 3
@@ -53,20 +53,20 @@ def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
 
 
 def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
-    workers = [replace(worker(0), slots=2)]
+    workers = [replace(worker_info(0), slots=2)]
     chunks, _ = assign(batch([40]), workers, Strategy.ROUND_ROBIN, QUEUES)
     parts = [chunk.slices[0] for chunk in chunks]
     assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
-    chunks, summaries = assign(batch([12]), [worker(0), worker(1)], Strategy.LONGEST_FIRST, QUEUES)
+    chunks, summaries = assign(batch([12]), [worker_info(0), worker_info(1)], Strategy.LONGEST_FIRST, QUEUES)
     assert [summary.speakers for summary in summaries] == [("0",), ("0",)]
     assert [(chunk.texts, chunk.slices[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
 def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
-    workers = [replace(worker(0), slots=1), replace(worker(1), slots=2)]
+    workers = [replace(worker_info(0), slots=1), replace(worker_info(1), slots=2)]
     chunks, summaries = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert summaries == []
     assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}

@@ -14,7 +14,7 @@ from cloner.output.record import Record
 from cloner.protocol.results import BatchResult, SegmentResult, SpeakerResult
 from cloner.settings import Settings
 from tests.support.log_lines import find_lines
-from tests.unit.protocol.test_messages import manifest
+from tests.support.manifests import manifest
 
 
 def spoken(segment: int, **changes: object) -> SegmentResult:

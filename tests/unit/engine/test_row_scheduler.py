@@ -1,54 +1,24 @@
-"""The scheduler of token rows on a fake device: order, pages, memory that runs out, and what is added meanwhile."""
+"""The scheduler of token rows on a fake device: order, pages, failures, and what is added meanwhile."""
 
 from __future__ import annotations
-
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest, Voice
-from cloner.engine.gpu_step import StepDevice, StepRows
+from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.kernels.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
-from cloner.engine.paged_cache import RESERVED
-from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.row_segments import SegmentFactory
 from cloner.engine.segment import SegmentCodes
-from cloner.engine.slot_backoff import ROUNDS
 from cloner.engine.token_rows import SlotStart
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
 
-from .fake_device import PREFIX, FakeDevice, FakePrompts, ask_for_too_much
+from .fake_device import PREFIX
+from .row_scheduling import codes_of, failures, make, own_noise
 
 
 @pytest.fixture
 def voice() -> Voice:
     return make_voice(0)
-
-
-def make(slots: int, **options: Any) -> tuple[Scheduler, FakeDevice]:
-    device = FakeDevice(slots, **options)
-    factory = SegmentFactory(cast(PromptBuilder, FakePrompts()), 4096, 1024, device.pages - RESERVED)
-    return Scheduler(cast(StepDevice, device), factory), device
-
-
-def codes_of(
-    scheduler: Scheduler, requests: list[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
-) -> dict[int, torch.Tensor]:
-    answers = list(scheduler.run(requests, observer))
-    assert all(isinstance(answer, SegmentCodes) for answer in answers), answers
-    return {answer.request.segment: answer.codes for answer in answers if isinstance(answer, SegmentCodes)}
-
-
-def failures(answers: list[Any]) -> list[tuple[int, str]]:
-    return [(answer.segment, answer.code) for answer in answers if isinstance(answer, SegmentFailure)]
-
-
-def own_noise(request: SpeechRequest, frames: int) -> torch.Tensor:
-    noise = torch.rand(frames, 11, generator=torch.Generator().manual_seed(request.seed))
-    return (noise[:, :10] * 1000).int().T
 
 
 @pytest.mark.parametrize("depth", [0, 1])
@@ -196,111 +166,3 @@ def test_closing_the_answers_early_stops(voice: Voice) -> None:
     steps = len(device.rows)
     assert sorted(codes_of(scheduler, [fixed_request(voice, 7, 2)])) == [7]
     assert len(device.rows) > steps
-
-
-def too_many(most: int) -> Any:
-    def before(rows: StepRows) -> None:
-        if len(rows.slots) > most:
-            ask_for_too_much()
-
-    return before
-
-
-def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
-    voice: Voice, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scheduler, device = make(4, before_launch=too_many(1))
-    codes = codes_of(scheduler, [fixed_request(voice, n, 3 + n) for n in range(3)])
-    assert {n: segment.shape[1] for n, segment in codes.items()} == {n: 3 + n for n in range(3)}
-    assert (device.slots, scheduler.pool.slots) == (1, 1)
-    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
-    assert said == ["Out of memory with 4 slots: going on with 2", "Out of memory with 2 slots: going on with 1"]
-
-
-def never_fits(scheduler: Scheduler, segment: int) -> Any:
-    def before(rows: StepRows) -> None:
-        if any(running.request.segment == segment for running in scheduler._running):
-            ask_for_too_much()
-
-    return before
-
-
-def test_after_a_segment_that_never_fits_the_slots_come_back(capsys: pytest.CaptureFixture[str]) -> None:
-    scheduler, device = make(4)
-    device.before_launch = never_fits(scheduler, 2)
-    requests = [fixed_request(make_voice(n % 3), n, 3) for n in range(16)]
-    answers = list(scheduler.run(requests))
-    assert failures(answers) == [(2, "out_of_memory")]
-    assert len(answers) == 16
-    for answer in answers:
-        if isinstance(answer, SegmentCodes):
-            assert torch.equal(answer.codes, own_noise(answer.request, 3)), "what is begun again is as it was"
-    assert device.slots == 4
-    assert [line for line in capsys.readouterr().err.splitlines() if "emory" in line] == [
-        "Out of memory with 4 slots: going on with 2",
-        "Out of memory with 2 slots: going on with 1",
-        "There may be memory again: going on with 2 slots instead of 1",
-        "There may be memory again: going on with 4 slots instead of 2",
-    ]
-
-
-def test_where_memory_stays_scarce_more_slots_are_tried_less_and_less_often(voice: Voice) -> None:
-    failed = 0
-
-    def before(rows: StepRows) -> None:
-        nonlocal failed
-        if len(rows.slots) > 2:
-            failed += 1
-            ask_for_too_much()
-
-    scheduler, _ = make(4, before_launch=before)
-    assert len(codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(80)])) == 80
-    assert failed == 4, "at the start, then after 8, 16 and 32 segments"
-
-
-def test_where_there_is_no_memory_for_more_slots_those_that_are_there_go_on(
-    voice: Voice, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scheduler, device = make(4, most_slots=2)
-    device.before_launch = never_fits(scheduler, 0)
-    answers = list(scheduler.run([fixed_request(voice, n, 3) for n in range(30)]))
-    assert failures(answers) == [(0, "out_of_memory")]
-    assert len(answers) == 30
-    assert device.slots == 2
-    assert "There is no memory for 4 slots yet: going on with 2" in capsys.readouterr().err
-
-
-def test_without_any_memory_all_fail_and_none_is_tried_for_ever(voice: Voice) -> None:
-    scheduler, _ = make(4, before_launch=lambda _rows: ask_for_too_much())
-    answers = list(scheduler.run([fixed_request(voice, n, 5) for n in range(9)]))
-    assert sorted(failures(answers)) == [(n, "out_of_memory") for n in range(9)]
-
-
-def test_a_segment_too_long_for_fewer_slots_grows_them_or_fails(voice: Voice) -> None:
-    for most, expected in ((4, []), (1, [(9, "out_of_memory")])):
-        scheduler, device = make(4, most_slots=4)
-        scheduler.pool._resize(scheduler.pool.backoff.shrink(1))
-        device.most_slots = most
-        requests = [fixed_request(voice, 9, 600, "x" * 10), fixed_request(voice, 1, 3)]
-        answers = list(scheduler.run(requests))
-        assert failures(answers) == expected
-        assert len(answers) == 2
-
-
-def test_another_error_is_not_taken_for_memory(voice: Voice) -> None:
-    def before(_rows: StepRows) -> None:
-        raise RuntimeError("the device is gone")
-
-    scheduler, _ = make(2, before_launch=before)
-    with pytest.raises(RuntimeError, match="the device is gone"):
-        list(scheduler.run([fixed_request(voice, 0, 3)]))
-
-
-def test_the_slots_of_a_chunk_that_ended_come_back_with_the_next(voice: Voice) -> None:
-    scheduler, device = make(4)
-    device.before_launch = never_fits(scheduler, 0)
-    assert len(list(scheduler.run([fixed_request(voice, n, 3) for n in range(1 + ROUNDS)]))) == 1 + ROUNDS
-    assert device.slots == 1
-    device.before_launch = lambda _rows: None
-    codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(3)])
-    assert device.slots == 2

@@ -19,7 +19,7 @@ from launcher.box import Box
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Rule, plan_layout
-from tests.unit.launcher.test_recovery import bodies, take
+from tests.support.unacked import bodies, take
 
 KEYS = RedisKeys("main")
 QUEUES = QueueNames("main")

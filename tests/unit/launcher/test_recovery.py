@@ -1,40 +1,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from redis import Redis
 
-from cloner.names import QueueNames
-from cloner.state.keys import RedisKeys
 from launcher import recovery
 from launcher.recovery import move, requeue
-
-KEYS = RedisKeys("main")
-QUEUES = QueueNames("main")
-QUEUE = QUEUES.worker_queue("box", "cpu", 0)
-
-
-def message(number: int, queue: str = QUEUE) -> dict[str, Any]:
-    """As kombu writes it, in short."""
-    info = {"exchange": "cloner", "routing_key": queue}
-    return {"body": str(number), "headers": {"id": str(number)}, "properties": {"delivery_info": info}}
-
-
-def take(redis: Redis, consumer: str, tag: str, queue: str = QUEUE, taken: float = 1.0) -> None:
-    """As kombu does."""
-    redis.hset(KEYS.unacked(consumer), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
-    redis.zadd(KEYS.unacked_since(consumer), {tag: taken})
-
-
-def next_ones(redis: Redis, queue: str) -> list[dict[str, Any]]:
-    """The messages of a queue, in the order in which they will be read."""
-    return [json.loads(text) for text in reversed(redis.lrange(queue, 0, -1))]
-
-
-def bodies(redis: Redis, queue: str) -> list[str]:
-    return [found["body"] for found in next_ones(redis, queue)]
+from tests.support.unacked import KEYS, QUEUE, QUEUES, bodies, message, next_ones, take
 
 
 def test_requeued_messages_come_next_in_the_order_in_which_they_were_taken(redis: Redis) -> None:

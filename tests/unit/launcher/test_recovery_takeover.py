@@ -14,7 +14,7 @@ from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.recovery import MAX_LEASE_S, Takeover
-from tests.unit.launcher.test_recovery import bodies, message, take
+from tests.support.unacked import bodies, message, take
 
 KEYS = RedisKeys("main")
 QUEUES = QueueNames("main")

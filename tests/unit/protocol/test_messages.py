@@ -9,31 +9,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cloner.batch import Generation, ReferenceKind
 from cloner.errors import WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.messages import (
-    ChunkRow,
     Manifest,
-    ReferenceRow,
-    SpeakerRow,
-    SpeakerSliceRow,
     check_batch_id,
     is_batch_id,
     read_chunk,
     schema_of,
 )
-
-REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
-
-
-def manifest() -> Manifest:
-    speaker = SpeakerRow(id="anna", reference=REFERENCE, segments=[(n, f"text {n}", f"{n}.wav") for n in range(5)])
-    row = SpeakerSliceRow(speaker=0, start=1, stop=3, position=1, texts=5)
-    chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, shared=False, slices=[row])
-    return Manifest(
-        batch_id="b", source="b.json", submitted_at=1.0, generation=Generation(), speakers=[speaker], chunks=[chunk]
-    )
+from tests.support.manifests import manifest
 
 
 def test_a_manifest_survives_its_way() -> None:

@@ -13,7 +13,7 @@ from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import Round
 from cloner.state.registry import Registry
-from tests.unit.state.test_registry import worker
+from tests.support.workers import worker_info
 
 NEIGHBOURS = ("run-1", "run-12", "x-run-1", "main")
 
@@ -23,7 +23,7 @@ def leave_traces(redis: Redis, fleet: str) -> None:
     keys, queues = RedisKeys(fleet), QueueNames(fleet)
     batch_id = f"batch-of-{fleet}"
     queue = queues.worker_queue("box", "cpu", 0)
-    Registry(redis, keys, alive_s=30).register(worker(0))
+    Registry(redis, keys, alive_s=30).register(worker_info(0))
     redis.zadd(keys.batches, {batch_id: 1})
     redis.hset(keys.batch(batch_id), mapping={"chunks": "2", "round": Round(1, (1,), missing=1).pack()})
     for key in (keys.manifest(batch_id), keys.progress(batch_id), keys.result(batch_id), keys.reference("digest")):
