@@ -27,10 +27,10 @@ from launcher.recovery import Takeover, requeue
 class Box:
     """A launcher's box. Its workers and its collector go by their names as consumers of messages.
 
-    `say` takes finished log lines.
+    `log` takes finished log lines.
     """
 
-    def __init__(self, settings: Settings, layout: Layout, registry: Registry, say: Callable[[str], object]) -> None:
+    def __init__(self, settings: Settings, layout: Layout, registry: Registry, log: Callable[[str], object]) -> None:
         self.workers = [expected_worker(settings, spec) for spec in layout.specs]
         """Those that have not been given up."""
         self.redis_answers = True
@@ -39,11 +39,11 @@ class Box:
         """Seconds between two calls of `beat`."""
         self._settings = settings
         self._registry = registry
-        self._say = say
-        self._lease = Lease(registry, settings.box, say)
+        self._log = log
+        self._lease = Lease(registry, settings.box, log)
         self.lease_name = self._lease.name
         self._health = HealthMonitor(settings, registry)
-        self._takeover = Takeover(settings, registry, say)
+        self._takeover = Takeover(settings, registry, log)
         self._titles = {worker.name: f"Worker {worker.index}" for worker in self.workers}
         self._is_open = False
         self._registered = False
@@ -202,7 +202,7 @@ class Box:
                 self._requeued.add(name)
                 if count:
                     title = self._titles.get(name, "Collector")
-                    self._say(Event.MESSAGES_REQUEUED.line(title=title, count=count))
+                    self._log(Event.MESSAGES_REQUEUED.line(title=title, count=count))
         return name in self._requeued
 
     def _beat_for_loading_workers(self) -> None:
@@ -230,7 +230,7 @@ class Box:
             yield
         except RedisError as error:
             if self.redis_answers:
-                self._say(Event.REGISTRY_UNREACHABLE.line(error=error))
+                self._log(Event.REGISTRY_UNREACHABLE.line(error=error))
             self.redis_answers = False
         else:
             self.redis_answers = True

@@ -52,11 +52,11 @@ def shorten(redis: Redis, key: str, left_ms: int, longest_s: float) -> None:
 class Lease:
     """A key in Redis that names the launcher of a box, and expires unless it is renewed."""
 
-    def __init__(self, registry: Registry, box: str, say: Callable[[str], object]) -> None:
+    def __init__(self, registry: Registry, box: str, log: Callable[[str], object]) -> None:
         self._redis = registry.redis
         self._key = registry.keys.box_lease(box)
         self._box = box
-        self._say = say
+        self._log = log
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
         """The key's value while this launcher has the box."""
 
@@ -70,7 +70,7 @@ class Lease:
         while not self.renew():
             before, expiry = expiry, self._expiry(longest_s)
             if before is None:
-                self._say(Event.BOX_IS_HELD.line(box=self._box, holder=self._holder()))
+                self._log(Event.BOX_IS_HELD.line(box=self._box, holder=self._holder()))
             elif expiry > before + MOVED_S:
                 raise BoxTaken(
                     f'another launcher runs the workers of box "{self._box}" ({self._holder()}): stop it, or give this '

@@ -106,11 +106,11 @@ class Takeover:
     if, in two scans `alive_s` apart, no launcher held their box and no heartbeat of theirs changed.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, say: Callable[[str], object]) -> None:
+    def __init__(self, settings: Settings, registry: Registry, log: Callable[[str], object]) -> None:
         self._settings = settings
         self._redis = registry.redis
         self._keys = registry.keys
-        self._say = say
+        self._log = log
         self._queues: dict[str, str] = {}
         self._gone: set[str] = set()
         self._seen: dict[str, tuple[str, bool]] = {}
@@ -169,7 +169,7 @@ class Takeover:
             # Includes what was just requeued.
             count, where = move(self._redis, queue, self._settings.queues.shared_queue()), "the shared queue"
         if count:
-            self._say(Event.MESSAGES_TAKEN_OVER.line(holder=consumer, queue=where, count=count))
+            self._log(Event.MESSAGES_TAKEN_OVER.line(holder=consumer, queue=where, count=count))
 
 
 def _box(consumer: str) -> str:

@@ -44,10 +44,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
-    """Starts a layout's workers and one collector, and keeps them running until told to stop.
+    """Starts a layout's workers and one collector, and keeps them running until a signal or `until` stops it.
 
     A context manager: leaving it stops everything. The child processes get `environment` on top of this process's own;
-    without `collector` no collector is started, for one runs elsewhere; `say` takes finished log lines; `clock` counts
+    without `collector` no collector is started, for one runs elsewhere; `log` takes finished log lines; `clock` counts
     seconds. Use it in the main thread.
     """
 
@@ -61,13 +61,13 @@ class Supervisor:
         worker_command: Sequence[str] = WORKER,
         collector_command: Sequence[str] = COLLECTOR,
         collector: bool = True,
-        say: Callable[[str], object] | None = None,
+        log: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._say = say or log_line
+        self._log = log or log_line
         self._clock = clock
-        self._box = Box(settings, layout, registry, self._say)
+        self._box = Box(settings, layout, registry, self._log)
         self._events: SimpleQueue[ProcessEvent] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
@@ -98,7 +98,7 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._handlers[number] = signal.signal(number, self._queue_signal)
         if self._box.workers:
-            self._say(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
+            self._log(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
         for process in self._processes:
             self._launch(process)
 
@@ -125,7 +125,7 @@ class Supervisor:
                 case Ended() as end:
                     self._replace(end)
                 case signal.Signals() as number:
-                    self._say(Event.STOPPING.line(signal=number.name, stop_s=self._settings.stop_s))
+                    self._log(Event.STOPPING.line(signal=number.name, stop_s=self._settings.stop_s))
                     return number
 
     def kill(self) -> None:
@@ -158,12 +158,12 @@ class Supervisor:
                 case Ended() as end:
                     self._box.ended(self._clear_child(end).name)
                 case _ if not killed:
-                    self._say(Event.KILLING.line(processes=names))
+                    self._log(Event.KILLING.line(processes=names))
                     for child in running:
                         child.kill()
                     deadline, killed = self._clock() + KILLED_S, True
                 case None:
-                    self._say(Event.KILLED_BUT_ALIVE.line(processes=names))
+                    self._log(Event.KILLED_BUT_ALIVE.line(processes=names))
                     break
         self._box.close()
         while self._handlers:
@@ -181,7 +181,7 @@ class Supervisor:
             return None
 
     def _pass_on(self, line: Line) -> None:
-        self._say(passed_on(line.child.title, line.text))
+        self._log(passed_on(line.child.title, line.text))
 
     def _drain_lines(self) -> None:
         """Pass on lines that were written before `until` came true: the reader threads may be a moment behind."""
@@ -195,7 +195,7 @@ class Supervisor:
             process.due = self._clock() + RETRY_START_S
             return
         if process.announcement:
-            self._say(process.announcement)
+            self._log(process.announcement)
         process.due, process.started, process.unhealthy = None, self._clock(), None
         try:
             process.child = Child(process.title, process.command, process.environment, self._events)
@@ -207,7 +207,7 @@ class Supervisor:
         delay = process.backoff.delay_s(ran_s=now - process.started)
         process.due = now + delay
         self._box.ended(process.name)
-        self._say(Event.RESTARTING.line(title=process.title, reason=what, delay_s=delay))
+        self._log(Event.RESTARTING.line(title=process.title, reason=what, delay_s=delay))
 
     def _launch_due(self, now: float) -> float:
         """Start the processes that are due; returns when the next start is due."""
@@ -232,7 +232,7 @@ class Supervisor:
         return self._beat_due
 
     def _kill_unhealthy(self, process: ManagedProcess, child: Child, unhealthy: Unhealthy) -> None:
-        self._say(Event.KILLING_UNHEALTHY.line(title=process.title, reason=unhealthy.reason))
+        self._log(Event.KILLING_UNHEALTHY.line(title=process.title, reason=unhealthy.reason))
         process.unhealthy = unhealthy
         child.kill()
 
@@ -275,4 +275,4 @@ class Supervisor:
             self.stop()
             raise LoadFailed(what)
         self._box.give_up(process.name, why)
-        self._say(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))
+        self._log(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))

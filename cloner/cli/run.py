@@ -63,7 +63,7 @@ def run_batch(
         stack.callback(_remove_fleet, client, RedisKeys(fleet), screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
-        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), say=screen.log)
+        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), log=screen.log)
         with supervisor:
             supervisor.register()
             handle = client.submit(batch, strategy=strategy)

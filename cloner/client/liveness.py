@@ -19,7 +19,7 @@ GIVE_UP_S = 10.0
 
 CANCEL_S = 15.0
 """Seconds that the workers get to acknowledge the chunks of a cancelled batch, before the collector closes it without
-them. They need two, unless they are dead or busy with another batch."""
+them. They need two, unless they have died or are busy with another batch."""
 
 
 class Liveness:

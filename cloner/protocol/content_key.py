@@ -52,7 +52,7 @@ FINGERPRINTED_FILES = (
 )
 """The files of a checkpoint that its speech depends on."""
 
-NONE = "none"
+NO_CHECKPOINT = "none"
 """The fingerprint of a folder without a checkpoint, and of an engine that loads none."""
 
 BLOCK_BYTES = 65_536
@@ -62,7 +62,7 @@ SAMPLED_BLOCKS = 64
 
 
 def fingerprint(directory: Path) -> str:
-    """Identify the content of a checkpoint folder: 32 hexadecimal digits; `NONE` if it has none of the files.
+    """Identify the content of a checkpoint folder: 32 hexadecimal digits; `NO_CHECKPOINT` if it has none of the files.
 
     Small files are read whole. Of weights, the size, the first and the last block and others spread over the file are
     read: 4 MiB of 3.6 GB, which takes milliseconds. That tells checkpoints apart: training changes all weights, another
@@ -82,7 +82,7 @@ def fingerprint(directory: Path) -> str:
             continue  # missing or unreadable: the engine reports it when it loads
         whole.update(name.encode() + part)
         found = True
-    return whole.hexdigest()[:32] if found else NONE
+    return whole.hexdigest()[:32] if found else NO_CHECKPOINT
 
 
 @cache

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
-from cloner.protocol.content_key import NONE
+from cloner.protocol.content_key import NO_CHECKPOINT
 from cloner.protocol.results import BatchResult, SegmentError, SegmentResult
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -107,7 +107,7 @@ def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRo
         "failed": result.failed - cancelled.total(),
         "speed": generated_s / result.elapsed_s if generated_s > 0 and result.elapsed_s > 0 else None,
         "ended_at": result.submitted_at + result.elapsed_s,
-        "checkpoint": "" if result.fingerprint == NONE else result.fingerprint,
+        "checkpoint": "" if result.fingerprint == NO_CHECKPOINT else result.fingerprint,
         "errors": list(_grouped(result.errors)),
         "speakers": [
             SpeakerSection(

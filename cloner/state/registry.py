@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from redis import Redis
 
-from cloner.protocol.content_key import NONE, fingerprint
+from cloner.protocol.content_key import NO_CHECKPOINT, fingerprint
 from cloner.settings import EngineName, Settings
 from cloner.state.connection import server_time
 from cloner.state.keys import RedisKeys
@@ -136,7 +136,7 @@ def _expected_slots(settings: Settings, device: str) -> int:
 
 def expected_fingerprint(settings: Settings) -> str:
     """The fingerprint of the checkpoint that a worker will load; the fake engine loads none."""
-    return NONE if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
+    return NO_CHECKPOINT if settings.engine is EngineName.FAKE else fingerprint(settings.checkpoint_dir)
 
 
 class Registry:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
             """
             append = module.append_line
             def dying(file, line):
-                if b'"output"' in line and once("dead"):
+                if b'"output"' in line and once("died"):
                     die()
                 append(file, line)
             module.append_line = dying
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
             """
             append = module.append_line
             def dying(file, line):
-                if b'"output"' in line and once("dead"):
+                if b'"output"' in line and once("died"):
                     os.write(file, line[:40])
                     die()
                 append(file, line)
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.slow
             """
             write = module._write_all
             def dying(file, data):
-                if once("dead"):
+                if once("died"):
                     write(file, data[:100])
                     die()
                 write(file, data)

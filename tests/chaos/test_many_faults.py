@@ -1,4 +1,4 @@
-"""Batches that everything happens to: when they are done, nobody can tell."""
+"""Batches that everything happens to: they end as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def _assert_nothing_left(client: Client, settings: Settings) -> None:
     holders = [worker.name for worker in workers] + [collector_name(settings.box)]
     queues = [worker.queue for worker in workers]
     queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
-    in_hand = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
-    eventually(lambda: not client.redis.exists(*queues, *in_hand))
+    unacked = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
+    eventually(lambda: not client.redis.exists(*queues, *unacked))
     for found in fleet_processes(settings.fleet):
         if found.role is Role.LAUNCHER:
             found.process.terminate()

@@ -34,7 +34,7 @@ def redis(settings: Settings) -> Iterator[Redis]:
         yield client
 
 
-def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
+def test_a_killed_workers_chunk_is_requeued_at_once_and_no_other_one(
     launch: Launch, client: Client, settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "2", fake_segment_s=0.2, fake_load_s=2)
@@ -47,13 +47,13 @@ def test_a_killed_workers_chunk_is_given_back_at_once_and_nobody_elses(
 
     victim = next(process for process in celery_parents(fleet, "cloner.worker") if _index(process) == "0")
     victim.kill()
-    given_back = fleet.wait_for(Event.MESSAGES_REQUEUED, title="Worker 0", count=1)[0]
+    requeued = fleet.wait_for(Event.MESSAGES_REQUEUED, title="Worker 0", count=1)[0]
     # The other worker's chunk stays unacknowledged.
     assert redis.hkeys(keys.unacked(other.name)) == [tag]
     fleet.wait_for(Event.SPEAKER_COMPLETED, child="Worker 0", speaker=0)
     # Between the kill and the next segment, only the second and the load pass.
     killed = "was killed by SIGKILL (out of memory?)"
-    since = fleet.lines[fleet.lines.index(given_back) :]
+    since = fleet.lines[fleet.lines.index(requeued) :]
     steps = [
         find_lines(since, Event.RESTARTING, title="Worker 0", reason=killed, delay_s=1),
         find_lines(since, Event.LAUNCHING_WORKER, index=0),

@@ -147,7 +147,7 @@ def test_a_worker_that_dies_at_every_segment_is_given_up_and_the_others_speak_al
     assert not [line for line in fleet.lines if "Traceback" in line]
 
 
-def test_a_speaker_who_kills_every_worker_costs_nobody_his_place(
+def test_a_speaker_that_kills_every_worker_costs_no_worker_its_place(
     launch_loaded: LaunchLoaded, client: Client, settings: Settings, patch_module: ModulePatcher, tmp_path: Path
 ) -> None:
     patch_module(

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("engine", ["fake", "batched"])
-def test_a_worker_that_is_told_to_stop_puts_nothing_under_suspicion(
+def test_a_worker_that_is_stopped_leaves_no_suspects(
     engine: str,
     launch: Launch,
     launch_loaded: LaunchLoaded,
@@ -58,7 +58,7 @@ module._generate = generating
 """
 
 
-def test_a_stop_that_takes_too_long_puts_nothing_under_suspicion(
+def test_a_stop_that_takes_too_long_leaves_no_suspects(
     launch: Launch,
     launch_loaded: LaunchLoaded,
     client: Client,

@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def services(folder: Path, *files: str) -> dict[str, dict[str, Any]]:
-    told = configured(folder, *files)
-    assert (told.returncode, told.stderr) == (0, "")
-    found: dict[str, dict[str, Any]] = json.loads(told.stdout)["services"]
+    ran = configured(folder, *files)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found: dict[str, dict[str, Any]] = json.loads(ran.stdout)["services"]
     return found
 
 
@@ -61,10 +61,10 @@ def test_env_can_say_once_what_each_command_is_to_mean(folder: Path) -> None:
     plain = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
     knobs = re.findall(r"^#(COMPOSE_.*\n)", (folder / ".env.example").read_text(), re.MULTILINE)
     (folder / ".env").write_text((folder / ".env").read_text() + "".join(knobs))
-    told = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    images = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
     assert "cloner-worker" in plain
-    assert "cloner-worker-cpu" in told
-    assert {image.partition(":")[0] for image in set(told) - set(plain)} == {
+    assert "cloner-worker-cpu" in images
+    assert {image.partition(":")[0] for image in set(images) - set(plain)} == {
         "cloner-worker-cpu",
         "grafana/grafana",
         "prom/prometheus",
@@ -80,9 +80,9 @@ def test_a_secret_of_ones_own_is_made_and_no_other_user_can_read_it(folder: Path
 
 @pytest.mark.parametrize("name", ["REDIS_PASSWORD", "FLOWER_PASSWORD"])
 def test_without_a_password_nothing_starts_and_the_error_says_what_to_do(folder: Path, name: str) -> None:
-    told = configured(folder, *SHIPPED, **{name: ""})
-    assert told.returncode != 0
-    assert f"required variable {name} is missing a value: make .env as .env.example says" in told.stderr
+    ran = configured(folder, *SHIPPED, **{name: ""})
+    assert ran.returncode != 0
+    assert f"required variable {name} is missing a value: make .env as .env.example says" in ran.stderr
 
 
 def test_every_service_is_locked_down(folder: Path) -> None:

@@ -58,8 +58,8 @@ def test_a_batch_from_the_host_becomes_files_and_outlives_down_and_up(box: Box, 
 
 def test_a_host_without_python_has_a_client_too(box: Box) -> None:
     write_batch(box.folder / "batch")
-    said = box.compose("run", "--rm", "client", "submit", "references/batch/batch.yaml", "--wait")
-    assert json.loads(said)["generated"] == 46
+    printed = box.compose("run", "--rm", "client", "submit", "references/batch/batch.yaml", "--wait")
+    assert json.loads(printed)["generated"] == 46
 
 
 def test_a_folder_that_docker_made_belongs_to_the_workers_and_others_are_left_alone(box: Box, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
         with pytest.raises(AuthenticationError):
             Redis.from_url(url).ping()
     redis = box.client().redis
-    told = redis.config_get("append*") | redis.config_get("maxmemory-policy") | redis.config_get("save")
-    assert (told["appendonly"], told["appendfsync"]) == ("yes", "always")
-    assert (told["maxmemory-policy"], told["save"]) == ("noeviction", "")
+    config = redis.config_get("append*") | redis.config_get("maxmemory-policy") | redis.config_get("save")
+    assert (config["appendonly"], config["appendfsync"]) == ("yes", "always")
+    assert (config["maxmemory-policy"], config["save"]) == ("noeviction", "")
     # Every user of the box may read these.
     seen = docker("top", str(box.inspect("redis")["Id"]))
     assert "valkey-server" in seen

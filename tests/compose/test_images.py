@@ -36,7 +36,7 @@ def test_a_change_of_the_code_installs_no_package_anew(tmp_path: Path) -> None:
         copy(source, tmp_path / name)
     with (tmp_path / "cloner/__init__.py").open("a") as file:
         file.write("# changed\n")
-    said = docker("build", "--file", str(tmp_path / "ops/Dockerfile"), "--target", "client", str(tmp_path))
-    _, _, after = said.partition(": RUN pip install -r client.txt")
+    printed = docker("build", "--file", str(tmp_path / "ops/Dockerfile"), "--target", "client", str(tmp_path))
+    _, _, after = printed.partition(": RUN pip install -r client.txt")
     assert after.splitlines()[1].strip() == "---> Using cache"
     assert "Successfully installed cloner" in after

@@ -150,16 +150,16 @@ def test_grafana_has_its_files_and_does_not_start_without_a_password(box: Box) -
 
 
 def test_log_lines_for_programs_say_whose_they_are(box: Box, tmp_path: Path) -> None:
-    batch = submit_with_one_that_fails(box, tmp_path, "said")
+    batch = submit_with_one_that_fails(box, tmp_path, "logged")
     assert batch.wait(timeout=TIMEOUT_S).failed == 1
-    said = box.compose("logs", "--no-log-prefix", "fleet", "collector", "metrics")
-    everything = [json.loads(line) for line in said.splitlines()]
+    printed = box.compose("logs", "--no-log-prefix", "fleet", "collector", "metrics")
+    everything = [json.loads(line) for line in printed.splitlines()]
     assert all({"time", "level", "event"} <= line.keys() for line in everything)
     lines = [line for line in everything if line.get("batch") == batch.id]
     (failed,) = [line for line in lines if line["level"] == "warning"]
     assert (failed["worker"], failed["speaker"], failed["segment"]) == ("GPU-11111111.0@box", "0", 2)
-    told = {(line["speaker"], line["worker"]) for line in lines if line["event"].startswith("✅ Completed Speaker")}
-    assert told == {("0", "GPU-11111111.0@box"), ("1", "GPU-22222222.0@box")}
+    reported = {(line["speaker"], line["worker"]) for line in lines if line["event"].startswith("✅ Completed Speaker")}
+    assert reported == {("0", "GPU-11111111.0@box"), ("1", "GPU-22222222.0@box")}
 
 
 def test_every_query_of_the_dashboard_has_an_answer_and_an_alert_comes(box: Box, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) ->
     assert again.returncode == 0, again.stderr
     result = json.loads(again.stdout)
     assert (result["generated"], result["reused"], sum(result["workers"].values())) == (12, 11, 12)
-    said = f"[Collector] Batch {result['batch_id']}: 11 of 12 segments are there from earlier batches"
-    assert said in again.stderr.splitlines()
+    line = f"[Collector] Batch {result['batch_id']}: 11 of 12 segments are there from earlier batches"
+    assert line in again.stderr.splitlines()
     assert "[Main] All done! Generated 12/12 segments" in again.stderr
 
 

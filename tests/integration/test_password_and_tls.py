@@ -197,13 +197,13 @@ CHANGES: dict[str, tuple[Callable[[str], str], str]] = {
     "no authority": (lambda url: url.partition("?")[0], "certificate verify failed"),
     "no certificate": (lambda url: url.replace("redis.crt", "no.crt"), "No such file or directory"),
     "another host": (lambda url: url.replace("localhost", "127.0.0.1"), "certificate"),
-    "nobody there": (lambda url: re.sub(r":\d+/", ":1/", url), "does not answer"),
+    "no server": (lambda url: re.sub(r":\d+/", ":1/", url), "does not answer"),
 }
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
 def test_what_does_not_work_is_a_sentence_without_the_password(
-    server: Server, secret_settings: Settings, tmp_path: Path, change: Callable[[str], str], said: str
+    server: Server, secret_settings: Settings, tmp_path: Path, change: Callable[[str], str], message: str
 ) -> None:
     url = change(server.url)
     env = environment(secret_settings) | {"CLONER_REDIS_URL": url}
@@ -218,6 +218,6 @@ def test_what_does_not_work_is_a_sentence_without_the_password(
         )
         everything = ran.stdout + ran.stderr
         assert ran.returncode == 1, everything
-        assert said in everything
+        assert message in everything
         assert "Traceback" not in everything
         assert CORE not in everything

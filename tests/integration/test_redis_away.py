@@ -23,7 +23,7 @@ from cloner import Client
 from cloner.collector import tasks as collect
 from cloner.errors import BrokerUnreachable
 from cloner.events import Event
-from cloner.queueing import retry as patience
+from cloner.queueing import retry
 from cloner.queueing.app import make_app
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.keys import RedisKeys
@@ -91,13 +91,13 @@ def test_a_batch_goes_on_when_redis_is_back(
     assert not [line for line in fleet.lines if "Traceback" in line or "consumer" in line or "Celery" in line]
 
 
-def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_back(
+def test_a_chunk_that_was_delivered_and_not_begun_is_requeued_when_redis_is_back(
     server: ValkeyServer, launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.5)
     fleet.wait_for(Event.MODELS_LOADED)
     (worker,) = client.fleet()
-    in_hand, since = (
+    unacked, since = (
         RedisKeys(settings.fleet).unacked(worker.name),
         RedisKeys(settings.fleet).unacked_since(worker.name),
     )
@@ -105,16 +105,16 @@ def test_a_chunk_that_was_delivered_and_not_begun_is_given_back_when_redis_is_ba
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=40)
     # As after an outage just when the chunk was taken out of its queue.
     message = str(client.redis.rpop(worker.queue))
-    client.redis.hset(in_hand, "dropped", json.dumps([json.loads(message), "", worker.queue]))
+    client.redis.hset(unacked, "dropped", json.dumps([json.loads(message), "", worker.queue]))
     client.redis.zadd(since, {"dropped": time.time()})
     server.stop()
     server.start(timeout=30)
     fleet.wait_for(Event.REDIS_BACK)
-    eventually(lambda: not client.redis.hexists(in_hand, "dropped"))
-    assert client.redis.hlen(in_hand) == 1  # the chunk that goes on
+    eventually(lambda: not client.redis.hexists(unacked, "dropped"))
+    assert client.redis.hlen(unacked) == 1  # the chunk that goes on
     assert batch.wait(timeout=100).generated == 44
     assert recorded_segments(settings, batch.id) == list(range(44))
-    assert not client.redis.exists(in_hand, since)
+    assert not client.redis.exists(unacked, since)
 
 
 def test_a_worker_that_speaks_answers_whoever_asks_after_an_outage_too(
@@ -177,7 +177,7 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     batch = client.submit(write_batch(tmp_path, [1, 1, 1]))
     monkeypatch.setenv("CLONER_REDIS_URL", settings.require_redis_url())
     monkeypatch.setenv("CLONER_FLEET", settings.fleet)
-    monkeypatch.setattr(patience.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
+    monkeypatch.setattr(retry.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
 
     def going_away(header: list[Signature]) -> chord:
         monkeypatch.setattr(collect, "chord", chord)

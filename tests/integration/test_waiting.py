@@ -32,14 +32,14 @@ def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
 
     def start(module: str, **changes: object) -> LoggedProcess:
         env = environment(settings.model_copy(update=changes))
-        said = LoggedProcess([sys.executable, "-m", module], env, tmp_path)
-        started.append(said)
-        return said
+        process = LoggedProcess([sys.executable, "-m", module], env, tmp_path)
+        started.append(process)
+        return process
 
     yield start
-    for said in started:
-        if said.process.poll() is None:
-            said.stop()
+    for process in started:
+        if process.process.poll() is None:
+            process.stop()
 
 
 def waiting(settings: Settings, folder: Path, batch_id: str) -> LoggedProcess:

@@ -104,11 +104,11 @@ def test_a_program_that_reads_the_lines_finds_objects_that_say_whose_they_are(
     assert all({"time", "level", "event"} <= line.keys() for line in lines)
     # The launcher's own lines, and the worker's with its fields.
     assert {"[Main] Launching 1 workers..."} <= {line["event"] for line in lines}
-    told = {line["event"]: {key: line.get(key) for key in ("worker", "batch", "speaker", "segment")} for line in lines}
+    found = {line["event"]: {key: line.get(key) for key in ("worker", "batch", "speaker", "segment")} for line in lines}
     worker = {"worker": f"cpu.0@{settings.box}", "batch": None, "speaker": None, "segment": None}
-    assert told["Starting on cpu"] == worker
-    assert told["Models loaded! Starting generation..."] == worker
-    assert told["Speaker 0 progress: 1/2"] == {**worker, "batch": batch.id, "speaker": "0"}
+    assert found["Starting on cpu"] == worker
+    assert found["Models loaded! Starting generation..."] == worker
+    assert found["Speaker 0 progress: 1/2"] == {**worker, "batch": batch.id, "speaker": "0"}
     (failed,) = [line for line in lines if line.get("id") == "segment_failed"]
     assert failed["event"].startswith("❌ Segment 2 of Speaker 1 failed: ")
     assert (failed["level"], failed["batch"], failed["speaker"], failed["segment"]) == ("warning", batch.id, "1", 2)

@@ -59,7 +59,7 @@ class Scene:
         for name in self.redis.zrange(key, 0, -1):
             self.redis.zincrby(key, -seconds, str(name))
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.lines.append(line)
         self.on_line(line)
 
@@ -72,7 +72,7 @@ class Scene:
             worker_command=[sys.executable, "-c", worker],
             collector_command=[sys.executable, "-c", collector or UP],
             collector=collector is not None,
-            say=self.say,
+            log=self.log,
             clock=self.clock,
         )
 
@@ -80,7 +80,7 @@ class Scene:
         """The event's lines so far."""
         return find_lines(self.lines, event, "", **fields)
 
-    def said(self, pattern: str) -> list[str]:
+    def matching(self, pattern: str) -> list[str]:
         return [line for line in self.lines if re.search(pattern, line)]
 
     def workers_are_ready(self) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from cloner.output.record import batch_directory
+from cloner.protocol.results import SegmentResult
 from cloner.settings import Settings
 
 
@@ -39,3 +40,18 @@ class RecordFiles:
         while (now := self.lines()) < lines and time.monotonic() < deadline:
             threading.Event().wait(0.05)
         return now
+
+
+def segment_result(segment: int, **changes: object) -> SegmentResult:
+    """A line of the record about a segment that was generated, with changes."""
+    values: dict[str, object] = {
+        "segment": segment,
+        "speaker": "anna",
+        "output": f"{segment}.wav",
+        "key": "k",
+        "assignment": 0,
+        "worker": "cpu.0@box",
+        "frames": 20,
+        "audio_s": 0.9288,
+    }
+    return SegmentResult.model_validate({**values, **changes})

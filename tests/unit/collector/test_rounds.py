@@ -10,13 +10,13 @@ from cloner.collector.rounds import MAX_FRUITLESS, next_round
 from cloner.output.record import Record
 from cloner.protocol.messages import Manifest, SpeakerSliceRow
 from cloner.state.progress import ChunkProgress, Round
-from tests.unit.collector.test_tasks import spoken
-from tests.unit.protocol import test_messages
+from tests.support import manifests
+from tests.support.records import segment_result
 
 
 def manifest() -> Manifest:
     """Five segments: chunk 0 has the first three, chunk 1 the others."""
-    one = test_messages.manifest()
+    one = manifests.manifest()
     rows = [SpeakerSliceRow(speaker=0, start=start, stop=stop, position=1, texts=5) for start, stop in ((0, 3), (3, 5))]
     chunks = [one.chunks[0].model_copy(update={"number": number, "slices": [row]}) for number, row in enumerate(rows)]
     return one.model_copy(update={"chunks": chunks})
@@ -29,20 +29,20 @@ def record(tmp_path: Path) -> Record:
 
 def test_a_whole_record_ends_the_batch(record: Record) -> None:
     for segment in range(5):
-        record.add(spoken(segment))
+        record.add(segment_result(segment))
     assert next_round(manifest(), record, {}, Round()) == (None, {})
 
 
 def test_a_failed_segment_is_not_missing(record: Record) -> None:
     for segment in range(4):
-        record.add(spoken(segment))
-    record.add(spoken(4, code="crashed", message="It crashed.", frames=0, audio_s=0))
+        record.add(segment_result(segment))
+    record.add(segment_result(4, code="crashed", message="It crashed.", frames=0, audio_s=0))
     assert next_round(manifest(), record, {}, Round()) == (None, {})
 
 
 def test_only_chunks_with_missing_segments_are_published(record: Record) -> None:
     for segment in range(4):
-        record.add(spoken(segment))
+        record.add(segment_result(segment))
     following, progress = next_round(manifest(), record, {}, Round())
     assert following == Round(1, (1,), missing=1, fruitless=0)
     assert progress == {1: ChunkProgress(generated=1, frames=20, samples=40_960)}
@@ -54,7 +54,7 @@ def test_rounds_go_on_while_they_add_lines_and_end_after_three_that_do_not(recor
         following, _ = next_round(manifest(), record, {}, rounds[-1])
         assert following is not None
         rounds.append(following)
-        record.add(spoken(segment))
+        record.add(segment_result(segment))
     while following := next_round(manifest(), record, {}, rounds[-1])[0]:
         rounds.append(following)
     assert [(ended.number, ended.missing, ended.fruitless) for ended in rounds] == [

@@ -15,20 +15,7 @@ from cloner.protocol.results import BatchResult, SegmentResult, SpeakerResult
 from cloner.settings import Settings
 from tests.support.log_lines import find_lines
 from tests.support.manifests import manifest
-
-
-def spoken(segment: int, **changes: object) -> SegmentResult:
-    values: dict[str, object] = {
-        "segment": segment,
-        "speaker": "anna",
-        "output": f"{segment}.wav",
-        "key": "k",
-        "assignment": 0,
-        "worker": "cpu.0@box",
-        "frames": 20,
-        "audio_s": 0.9288,
-    }
-    return SegmentResult.model_validate({**values, **changes})
+from tests.support.records import segment_result
 
 
 def gathered(tmp_path: Path, *results: SegmentResult, cancelled: bool = False) -> BatchResult:
@@ -41,9 +28,9 @@ def gathered(tmp_path: Path, *results: SegmentResult, cancelled: bool = False) -
 def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     result = gathered(
         tmp_path,
-        spoken(0),
-        spoken(3, worker="cpu.1@box", truncated=True),
-        spoken(4, code="bad_reference", message="It is silent.", frames=0, audio_s=0),
+        segment_result(0),
+        segment_result(3, worker="cpu.1@box", truncated=True),
+        segment_result(4, code="bad_reference", message="It is silent.", frames=0, audio_s=0),
     )
     assert (result.total, result.generated, result.failed) == (5, 2, 3)
     assert result.results == {0: "0.wav", 3: "3.wav"}
@@ -61,7 +48,7 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
 
 
 def test_audio_of_earlier_batches_is_counted_separately_too(tmp_path: Path) -> None:
-    result = gathered(tmp_path, spoken(0, reused=True), spoken(1))
+    result = gathered(tmp_path, segment_result(0, reused=True), segment_result(1))
     assert (result.reused, result.reused_audio_s, result.audio_s) == (1, 0.929, 1.858)
 
 
@@ -102,12 +89,12 @@ def test_the_error_of_a_segment_without_a_line_names_the_record(tmp_path: Path) 
 
 
 def test_segments_that_a_cancelled_batch_has_not_generated_are_cancelled(tmp_path: Path) -> None:
-    result = gathered(tmp_path, spoken(0), cancelled=True)
+    result = gathered(tmp_path, segment_result(0), cancelled=True)
     assert result.cancelled
     assert {error.code for error in result.errors.values()} == {"cancelled"}
 
 
 def test_a_result_is_the_same_after_packing(tmp_path: Path) -> None:
-    result = gathered(tmp_path, spoken(0))
+    result = gathered(tmp_path, segment_result(0))
     assert BatchResult.unpack(result.pack()) == result
     assert "\n" not in result.to_json()

@@ -52,12 +52,12 @@ def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, Se
 
 def test_loading_logs_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
     engine = make_engine(tiny, slots=5, deterministic=False)
-    said: list[str] = []
-    engine.load(said.append)
-    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
-    assert said[2].startswith("Cache: 5 slots of 2048 positions, 0.00 GB, and ")
-    assert engine.cache_gb == pytest.approx(float(said[2].split()[-4]), abs=0.01), "all of it is for references here"
-    assert len(said) == 3
+    lines: list[str] = []
+    engine.load(lines.append)
+    assert lines[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert lines[2].startswith("Cache: 5 slots of 2048 positions, 0.00 GB, and ")
+    assert engine.cache_gb == pytest.approx(float(lines[2].split()[-4]), abs=0.01), "all of it is for references here"
+    assert len(lines) == 3
     engine.close()
 
 
@@ -185,10 +185,10 @@ def test_an_error_while_decoding_reaches_the_caller(engine: BatchedEngine, monke
 
 
 def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
-        make_engine(tmp_path / "nothing").load(said.append)
-    assert said == []
+        make_engine(tmp_path / "nothing").load(lines.append)
+    assert lines == []
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

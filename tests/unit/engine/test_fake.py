@@ -123,11 +123,11 @@ def test_the_observer_gets_started_segments_and_they_are_dropped_when_it_stops()
 
 
 def test_loading_takes_its_time_and_logs_both_models() -> None:
-    said: list[str] = []
+    lines: list[str] = []
     begin = time.monotonic()
-    FakeEngine(load_s=0.05).load(said.append)
+    FakeEngine(load_s=0.05).load(lines.append)
     assert time.monotonic() - begin >= 0.05
-    assert said == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert lines == ["Loading Text2Semantic model...", "Loading DAC model..."]
 
 
 def test_codes_of_a_recording_fit_the_codec_and_depend_on_it_alone() -> None:

@@ -51,10 +51,10 @@ def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, Se
 
 def test_loading_logs_each_model_before_it_and_then_the_pages(tiny: Path) -> None:
     engine = make_engine(tiny, slots=5)
-    said: list[str] = []
-    engine.load(said.append)
-    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
-    assert said[2] == f"Cache: 5 slots, {1 + 5 * 18 + 16 * 5} pages of 64 positions, {engine.cache_gb:.2f} GB"
+    lines: list[str] = []
+    engine.load(lines.append)
+    assert lines[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert lines[2] == f"Cache: 5 slots, {1 + 5 * 18 + 16 * 5} pages of 64 positions, {engine.cache_gb:.2f} GB"
     assert engine.slots == 5
     engine.close()
 

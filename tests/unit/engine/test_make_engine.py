@@ -38,19 +38,19 @@ def test_the_fake_engine_takes_its_settings() -> None:
 def test_the_upstream_engine_loads_the_checkpoint_of_the_settings(tiny: Path) -> None:
     engine = make_engine(settings(checkpoint_dir=tiny, engine=EngineName.UPSTREAM), "cpu")
     assert isinstance(engine, UpstreamEngine)
-    said: list[str] = []
-    engine.load(said.append)
-    assert said == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    lines: list[str] = []
+    engine.load(lines.append)
+    assert lines == ["Loading Text2Semantic model...", "Loading DAC model..."]
     engine.close()
 
 
 def test_the_batched_engine_is_the_default_and_takes_its_settings(tiny: Path) -> None:
     engine = make_engine(settings(checkpoint_dir=tiny, slots=3), "cpu")
     assert isinstance(engine, BatchedEngine)
-    said: list[str] = []
-    engine.load(said.append)
-    assert said[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
-    assert said[2].startswith("Cache: 3 slots of 2048 positions")
+    lines: list[str] = []
+    engine.load(lines.append)
+    assert lines[:2] == ["Loading Text2Semantic model...", "Loading DAC model..."]
+    assert lines[2].startswith("Cache: 3 slots of 2048 positions")
     assert engine.slots == 3
     engine.close()
 

@@ -53,7 +53,7 @@ def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tenso
 
 @pytest.mark.parametrize("frames", [1, 30])
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("transcript", "text"),
     [
         ("What the reference says.", "Hello."),
         ("", "x"),
@@ -62,9 +62,9 @@ def upstream_prompt(model: fish.Text2Semantic, voice: Voice, text: str) -> Tenso
     ],
 )
 def test_prefix_and_text_are_the_prompt_that_upstream_makes(
-    said: str, text: str, frames: int, model: fish.Text2Semantic, prompts: PromptBuilder
+    transcript: str, text: str, frames: int, model: fish.Text2Semantic, prompts: PromptBuilder
 ) -> None:
-    voice = Voice(make_voice(0, frames).codes, said)
+    voice = Voice(make_voice(0, frames).codes, transcript)
     prefix, rest = prompts.prefix(voice), prompts.text(make_request(voice, text=text))
     expected = Tokens.of(upstream_prompt(model, voice, text))
     assert torch.equal(torch.cat([prefix.ids, rest.ids]), expected.ids)

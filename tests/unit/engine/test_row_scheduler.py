@@ -139,7 +139,7 @@ def test_what_is_stopped_is_dropped_within_a_step_and_the_next_chunk_begins_anew
     observer = StopWhen(lambda: scheduler.usage.steps >= 9)
     answers = list(scheduler.run(requests, observer))
     assert scheduler.usage.steps == 9
-    assert len(answers) == 1, "the other may have been finished by the last step, and nobody asked any more"
+    assert len(answers) == 1, "the other may have been finished by the last step, and no answer is drawn after a stop"
     assert observer.started_segments[:2] == [0, 1]
     assert not scheduler.inbox.add(requests[0]), "nothing can be added to a chunk that is over"
     assert sorted(codes_of(scheduler, requests)) == list(range(6))

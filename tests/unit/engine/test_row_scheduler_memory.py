@@ -38,8 +38,8 @@ def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
     codes = codes_of(scheduler, [fixed_request(voice, n, 3 + n) for n in range(3)])
     assert {n: segment.shape[1] for n, segment in codes.items()} == {n: 3 + n for n in range(3)}
     assert (device.slots, scheduler.pool.slots) == (1, 1)
-    said = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
-    assert said == ["Out of memory with 4 slots: going on with 2", "Out of memory with 2 slots: going on with 1"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
+    assert lines == ["Out of memory with 4 slots: going on with 2", "Out of memory with 2 slots: going on with 1"]
 
 
 def never_fits(scheduler: Scheduler, segment: int) -> Any:

@@ -265,10 +265,10 @@ def test_unusable_recordings_are_refused(engine: UpstreamEngine, recording: Any,
 
 
 def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(LoadFailed, match="does not exist"):
-        UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(said.append)
-    assert said == []
+        UpstreamEngine(tmp_path / "nothing", CPU, torch.float32).load(lines.append)
+    assert lines == []
 
 
 def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

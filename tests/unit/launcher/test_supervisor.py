@@ -51,9 +51,9 @@ def test_everything_is_launched_at_once_and_lines_carry_their_prefix(scene: Scen
             "[Main] Launching Worker 0 on CPU",
             "[Main] Launching Worker 1 on CPU",
         ]
-        assert supervisor.run(until=lambda: len(scene.said("up")) == 3) is None
+        assert supervisor.run(until=lambda: len(scene.matching("up")) == 3) is None
 
-    assert {line.rpartition(" ")[0] for line in scene.said("up")} == {
+    assert {line.rpartition(" ")[0] for line in scene.matching("up")} == {
         "[Worker 0] up",
         "[Worker 1] up",
         "[Collector] up",
@@ -86,13 +86,13 @@ def test_children_get_their_pin_their_threads_and_the_overrides(scene: Scene, mo
 
     with scene.supervisor(worker=print_env, collector=print_env) as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said("env")) == 3)
+        supervisor.run(until=lambda: len(scene.matching("env")) == 3)
 
-    assert sorted(line for line in scene.said("env") if "Worker" in line) == [
+    assert sorted(line for line in scene.matching("env") if "Worker" in line) == [
         "[Worker 0] env 0 3 0 fake yes",
         "[Worker 1] env 1 3 1 fake yes",
     ]
-    assert re.fullmatch(r"\[Collector\] env - \S+ - fake yes", scene.said(r"\[Collector\] env")[0])
+    assert re.fullmatch(r"\[Collector\] env - \S+ - fake yes", scene.matching(r"\[Collector\] env")[0])
 
 
 def test_a_worker_that_loads_for_long_does_not_expire_and_a_loaded_one_sends_its_own_heartbeats(scene: Scene) -> None:

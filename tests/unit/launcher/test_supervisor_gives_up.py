@@ -110,7 +110,7 @@ def test_a_worker_that_loads_between_its_deaths_is_not_given_up(scene: Scene) ->
         assert scene.names() == ["cpu.0@box1"]
 
     assert not scene.find(Event.WORKER_GIVEN_UP)
-    assert not scene.said("cannot load its model")
+    assert not scene.matching("cannot load its model")
 
 
 LOADS_ONCE = """
@@ -165,7 +165,7 @@ def test_a_worker_that_loads_again_in_the_end_stays(scene: Scene, tmp_path: Path
     scene.on_line = free_the_card
     with scene.supervisor(worker=LOADS_ONCE + "else:\n    " + UP.replace("\n", "\n    ")) as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said(r"\[Worker 1\] loaded")) == 2)
+        supervisor.run(until=lambda: len(scene.matching(r"\[Worker 1\] loaded")) == 2)
         assert len(scene.names()) == 2
 
 

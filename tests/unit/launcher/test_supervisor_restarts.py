@@ -69,7 +69,7 @@ def test_a_killed_worker_is_reported_with_the_signals_name_and_loads_again(scene
     clock = scene.clock = FakeClock()
 
     def kill_worker_0(line: str) -> None:
-        ups = scene.said(r"\[Worker 0\] up")
+        ups = scene.matching(r"\[Worker 0\] up")
         if len(ups) == 1 and line == ups[0]:
             scene.registry.update("cpu.0@box1", state=WorkerState.BUSY)
             os.kill(int(line.rpartition(" ")[2]), signal.SIGSEGV)
@@ -78,7 +78,7 @@ def test_a_killed_worker_is_reported_with_the_signals_name_and_loads_again(scene
     scene.on_line = kill_worker_0
     with scene.supervisor() as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
+        supervisor.run(until=lambda: len(scene.matching(r"\[Worker 0\] up")) == 2)
         state = scene.registry.workers()[0].state
 
     assert scene.find(Event.RESTARTING, title="Worker 0", reason="was killed by SIGSEGV", delay_s=1)
@@ -99,10 +99,10 @@ def test_a_process_without_heartbeats_is_killed_and_started_again(scene: Scene) 
     scene.on_line = beat_once
     with scene.supervisor() as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said(r"\[Worker 0\] up")) == 2)
+        supervisor.run(until=lambda: len(scene.matching(r"\[Worker 0\] up")) == 2)
 
-    said = scene.said("Main.*Worker 0")
-    assert said[1:3] == [
+    lines = scene.matching("Main.*Worker 0")
+    assert lines[1:3] == [
         "[Main] Worker 0 has shown no sign of life for 1 s: killing it",
         "[Main] Worker 0 was killed; starting it again in 1 s",
     ]

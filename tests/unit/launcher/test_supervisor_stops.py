@@ -28,7 +28,7 @@ def test_a_signal_stops_everything_cleanly(scene: Scene, number: signal.Signals)
     assert scene.find(Event.STOPPING, signal=number.name, stop_s=60)
     assert scene.redis.keys() == [QUEUES]
     assert signal.getsignal(number) == before
-    for line in scene.said("up"):
+    for line in scene.matching("up"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.rpartition(" ")[2]), 0)
 
@@ -39,16 +39,16 @@ def test_lines_of_stopping_workers_are_still_passed_on(scene: Scene) -> None:
     with scene.supervisor(worker=late_line) as supervisor:
         supervisor.start()
         scene.workers_are_ready()
-        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+        supervisor.run(until=lambda: len(scene.matching("up")) == 3)
 
-    assert sorted(scene.said("last words")) == ["[Worker 0] last words", "[Worker 1] last words"]
+    assert sorted(scene.matching("last words")) == ["[Worker 0] last words", "[Worker 1] last words"]
 
 
 def test_a_process_that_does_not_stop_in_time_is_killed(scene: Scene) -> None:
     scene.settings["stop_s"] = 1.0
     with scene.supervisor(collector=DEAF) as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+        supervisor.run(until=lambda: len(scene.matching("up")) == 3)
 
     [killing] = scene.find(Event.KILLING)
     assert re.fullmatch(r"\[Main\] Killing Collector \(process \d+\)", killing)
@@ -60,7 +60,7 @@ def test_a_worker_that_still_loads_is_killed_at_once(scene: Scene) -> None:
     scene.settings["stop_s"] = 3600.0
     with scene.supervisor(worker=DEAF) as supervisor:
         supervisor.start()
-        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+        supervisor.run(until=lambda: len(scene.matching("up")) == 3)
 
     assert scene.find(Event.KILLING) == []
     assert scene.names() == []
@@ -96,10 +96,10 @@ def test_kill_sends_no_stop_signal_first(scene: Scene) -> None:
     with scene.supervisor(worker=DEAF, collector=DEAF) as supervisor:
         supervisor.start()
         scene.workers_are_ready()
-        supervisor.run(until=lambda: len(scene.said("up")) == 3)
+        supervisor.run(until=lambda: len(scene.matching("up")) == 3)
         supervisor.kill()
 
     assert scene.names() == []
-    for line in scene.said("up"):
+    for line in scene.matching("up"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.rpartition(" ")[2]), 0)

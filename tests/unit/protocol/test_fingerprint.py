@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloner.engine.checkpoint_files import CODEC_SIZES, FILES
-from cloner.protocol.content_key import BLOCK_BYTES, FINGERPRINTED_FILES, NONE, SAMPLED_BLOCKS, fingerprint
+from cloner.protocol.content_key import BLOCK_BYTES, FINGERPRINTED_FILES, NO_CHECKPOINT, SAMPLED_BLOCKS, fingerprint
 
 BIG = 3 * BLOCK_BYTES * SAMPLED_BLOCKS
 
@@ -44,8 +44,8 @@ def test_a_copy_is_the_same_checkpoint_whatever_its_times_and_its_neighbours(che
 
 
 def test_a_folder_that_is_none_has_none(tmp_path: Path) -> None:
-    assert fingerprint(tmp_path / "absent") == NONE
-    assert fingerprint(tmp_path) == NONE
+    assert fingerprint(tmp_path / "absent") == NO_CHECKPOINT
+    assert fingerprint(tmp_path) == NO_CHECKPOINT
 
 
 def test_another_configuration_is_another_checkpoint(checkpoint: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_truncated_segment_is_marked_and_logged_once(
 
 
 class Broken(FakeEngine):
-    """Breaks at a text with "broken" in it, as where the GPU's context is dead; not in words that anybody knows."""
+    """Breaks at a text with "broken" in it, as where the GPU's context is lost; not in words that the worker knows."""
 
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
@@ -96,16 +96,16 @@ def test_after_the_engine_broke_a_fresh_process_generates_the_others_and_the_sus
     counts = run_chunk(workers.start(engine=Broken()), chunk)
     assert (counts.generated, counts.failed) == (3, 1)
     results = workers.start().record(BATCH_ID).results
-    assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "crashed", 2: "", 3: ""}
+    assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "first", 2: "", 3: ""}
     assert list(workers.settings.out_dir.rglob("*.journal")) == []
 
 
 def test_the_temporary_files_of_a_crashed_run_are_removed(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2], texts={1: "This is broken."}))
-    dead = workers.start(engine=Broken())
+    first = workers.start(engine=Broken())
     with pytest.raises(EngineBroken):
-        run_chunk(dead, chunk)
-    left = [dead.outputs.root / ".cloner" / name for name in (dead.outputs.part, codes_part(dead.outputs.part))]
+        run_chunk(first, chunk)
+    left = [first.outputs.root / ".cloner" / name for name in (first.outputs.part, codes_part(first.outputs.part))]
     for path in left:
         path.write_bytes(b"half")
     run_chunk(workers.start(), chunk)
@@ -159,7 +159,7 @@ def test_a_worker_passes_chunks_on_and_is_broken_if_another_could_generate_them(
     passed = break_down(broken, first)
     assert isinstance(passed, PassedOn)
     assert passed.queue == two.infos[1].queue
-    with pytest.raises(PassedOn):  # its process crashed before it had passed the chunk on
+    with pytest.raises(PassedOn):  # its process first before it had passed the chunk on
         run_chunk(broken, first)
     # It is not known yet which of chunk and worker is at fault.
     assert isinstance(break_down(broken, second), PassedOn)

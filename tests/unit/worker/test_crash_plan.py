@@ -28,8 +28,8 @@ def test_segments_in_flight_at_a_crash_come_first_and_alone() -> None:
 
 
 def test_a_segment_alone_at_a_crash_comes_after_the_others() -> None:
-    dead = [Run(1, started={1: False, 2: False, 3: False}), *alone(1), *alone(2, 2)]
-    plan = plan_after_crashes(dead, pending(1, 2, 3) | pending(4, speaker="ben"), 4)
+    runs = [Run(1, started={1: False, 2: False, 3: False}), *alone(1), *alone(2, 2)]
+    plan = plan_after_crashes(runs, pending(1, 2, 3) | pending(4, speaker="ben"), 4)
     assert plan.turns == [Turn([4], False), Turn([3], True), Turn([2], True), Turn([1], True)]
 
 
@@ -49,8 +49,8 @@ def test_a_segment_is_given_up_after_the_last_allowed_lone_crash(times: int) -> 
     [(7, MAX_FRUITLESS_CRASHES, True), (7, MAX_FRUITLESS_CRASHES - 1, False), (8, 99, False)],
 )
 def test_crashes_count_since_the_last_segment_was_generated(generated: int, crashes: int, hopeless: bool) -> None:
-    dead = [*(Run(n, generated=5) for n in range(50)), *(Run(n, generated=7) for n in range(crashes))]
-    assert plan_after_crashes(dead, pending(1, 2), generated).is_hopeless is hopeless
+    runs = [*(Run(n, generated=5) for n in range(50)), *(Run(n, generated=7) for n in range(crashes))]
+    assert plan_after_crashes(runs, pending(1, 2), generated).is_hopeless is hopeless
 
 
 def fruitless(worker: str, crashes: int = MAX_FRUITLESS_CRASHES) -> list[Run]:
@@ -98,9 +98,9 @@ def test_another_worker_tries_such_a_segment_alone_and_last_before_it_is_given_u
 def test_a_reference_that_crashes_the_engine_fails_only_its_own_segments(slots: int) -> None:
     """Simulated: the process crashes if a segment of the killer is in a slot, else a turn is generated."""
     speakers = pending(*range(20), speaker="killer") | pending(*range(20, 40))
-    left, dead, crashed = dict(speakers), list[Run](), set[int]()
+    left, runs, crashed = dict(speakers), list[Run](), set[int]()
     for number in range(200):
-        plan = plan_after_crashes(dead, left, 40 - len(left) - len(crashed))
+        plan = plan_after_crashes(runs, left, 40 - len(left) - len(crashed))
         crashed.update(plan.crashed)
         left = {segment: speaker for segment, speaker in left.items() if segment not in crashed}
         if plan.is_hopeless or not left:
@@ -115,6 +115,6 @@ def test_a_reference_that_crashes_the_engine_fails_only_its_own_segments(slots: 
                 left = {segment: speaker for segment, speaker in left.items() if segment not in group}
             else:
                 continue
-            dead.append(run)
+            runs.append(run)
             break
     assert all(segment < 20 for segment in left), "only the killer's segments are left"

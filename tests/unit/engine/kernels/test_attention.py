@@ -1,7 +1,7 @@
 """Attention over pages in Triton's interpreter against its twin, and the twin against plain attention.
 
 At the edges: no prefix, a prefix that fills its last page, a first own position, own pages that are just full, groups
-that are not full, several groups of a voice, idle rows; and NaN wherever nobody has written.
+that are not full, several groups of a voice, idle rows; and NaN wherever nothing was written.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ def test_what_does_not_is_replaced_and_said(
 ) -> None:
     codec = load(tiny, replace(TWINS, gate=gate))
     assert isinstance(codec, CodecDecoder)
-    said = capsys.readouterr().err
-    assert "The codec in torch.float16 is" in said
-    assert "The codec in torch.bfloat16 is" in said
+    stderr = capsys.readouterr().err
+    assert "The codec in torch.float16 is" in stderr
+    assert "The codec in torch.bfloat16 is" in stderr
 
 
 def test_a_codec_of_another_size_gets_no_kernels(tiny: Path) -> None:
