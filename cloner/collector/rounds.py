@@ -22,15 +22,16 @@ def next_round(
 ) -> tuple[Round | None, dict[int, ChunkProgress]]:
     """The round that follows the one that `ended`, None if none should; and the progress of its chunks, as recorded.
 
-    A chunk whose record could not be kept is left out: its worker has waited for the disk as long as it should.
+    A chunk whose record could not be kept is left out: its worker has waited for the disk as long as it should. So is a
+    chunk that is given up.
     """
     unfinished = {}
     missing = 0
     for chunk in manifest.chunks:
         known = progress.get(chunk.number)
-        lacking = sum(index not in record.results for index in _segments(manifest, chunk))
+        lacking = sum(index not in record.results for index in segments_of(manifest, chunk))
         missing += lacking
-        if lacking and not (known and known.error):
+        if lacking and not (known and (known.error or known.given_up)):
             unfinished[chunk.number] = _recorded(manifest, chunk, record)
     has_progressed = ended.number == 0 or missing < ended.missing
     fruitless = 0 if has_progressed else ended.fruitless + 1
@@ -39,7 +40,7 @@ def next_round(
     return Round(ended.number + 1, tuple(unfinished), missing, fruitless), unfinished
 
 
-def _segments(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
+def segments_of(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
     """Indexes of the chunk's segments."""
     for row in chunk.slices:
         for index, _, _ in manifest.speakers[row.speaker].segments[row.start : row.stop]:
@@ -48,7 +49,7 @@ def _segments(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
 
 def _recorded(manifest: Manifest, chunk: ChunkRow, record: Record) -> ChunkProgress:
     progress = ChunkProgress()
-    for index in _segments(manifest, chunk):
+    for index in segments_of(manifest, chunk):
         if index in record.results:
             progress.add(record.results[index])
     return progress

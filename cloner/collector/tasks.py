@@ -6,7 +6,7 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
-from cloner.collector.rounds import next_round
+from cloner.collector.rounds import next_round, segments_of
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
@@ -116,7 +116,7 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     # Before its chunks are sent: another box's collector may close it as soon as they are finished.
     batches.set_running(batch_id)
     _reuse_finished(batches, manifest, settings)
-    _publish(manifest, batches.round(batch_id), settings)
+    _publish(manifest, batches.round(batch_id), settings, batches.given_up_chunks(batch_id))
 
 
 def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
@@ -158,20 +158,28 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
                 _publish(manifest, following, settings)
             return
-    result = gather(manifest, record, settings.out_dir.resolve(), cancelled, server_time(redis))
+    result = gather(
+        manifest,
+        record,
+        settings.out_dir.resolve(),
+        cancelled=cancelled,
+        given_up=batches.given_up_chunks(batch_id),
+        now=server_time(redis),
+    )
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
     batches.close(result, present, len(manifest.chunks))
 
 
-def _publish(manifest: Manifest, present: Round, settings: Settings) -> None:
-    """Send a round's chunks as one chord. Its ids derive from the batch's and the round's number."""
+def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: Collection[int] = ()) -> None:
+    """Send a round's chunks, except those `given_up`, as one chord. Its ids derive from the batch's and the round's
+    number."""
     batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
     wanted = None if present.chunks is None else set(present.chunks)
     header = []
     for chunk in manifest.chunks:
-        if wanted is not None and chunk.number not in wanted:
+        if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
             continue
         message = manifest.message(chunk)
         signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
@@ -190,8 +198,14 @@ def _publish(manifest: Manifest, present: Round, settings: Settings) -> None:
     chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
 
 
-def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, now: float) -> BatchResult:
-    """The batch's result, in which a segment without a line in the record is an error."""
+def gather(  # noqa: PLR0913 - the parts of a result
+    manifest: Manifest, record: Record, out_dir: Path, *, cancelled: bool, given_up: Collection[int], now: float
+) -> BatchResult:
+    """The batch's result, in which a segment without a line in the record is an error.
+
+    `given_up` are numbers of chunks, `now` is the server's time in seconds.
+    """
+    dead = {index for chunk in manifest.chunks if chunk.number in given_up for index in segments_of(manifest, chunk)}
     results: dict[int, str] = {}
     errors: dict[int, SegmentError] = {}
     workers: dict[str, int] = {}
@@ -209,7 +223,7 @@ def gather(manifest: Manifest, record: Record, out_dir: Path, cancelled: bool, n
                 code, message = found.code, found.message
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
             else:
-                code, message = _error_without_line(record, cancelled)
+                code, message = _error_without_line(record, cancelled, index in dead)
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
         texts, own = len(speaker.segments), spoken[before:]
         speakers[speaker.id] = SpeakerResult(
@@ -244,9 +258,14 @@ def _audio_s(segments: Iterable[SegmentResult]) -> float:
     return round(sum(segment.audio_s for segment in segments), 3)
 
 
-def _error_without_line(record: Record, cancelled: bool) -> tuple[str, str]:
+def _error_without_line(record: Record, cancelled: bool, given_up: bool) -> tuple[str, str]:
     if cancelled:
         return "cancelled", "the batch was cancelled before this segment was spoken"
+    if given_up:
+        return "crashed", (
+            "the message of its chunk killed the process of its worker again and again; it is kept in the dead-letter "
+            "list: see `launcher dead-letters`"
+        )
     return "missing", (
         f"nothing is recorded of it in {printable(record.directory)}; could it not be written, or do workers and"
         " collector not share that folder?"

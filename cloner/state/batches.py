@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from redis import Redis, WatchError
@@ -38,6 +38,8 @@ class Submission:
 
 class BatchStore:
     """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds.
+
+    A launcher's `redis` decodes them: it calls `progress_of` and `give_up_chunk` alone.
 
     Every method raises `RedisError` where Redis cannot be used.
     """
@@ -233,6 +235,25 @@ class BatchStore:
         found = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys.progress(batch_id)))
         with _unpacking(batch_id):
             return {int(number): ChunkProgress.unpack(counts) for number, counts in found.items() if number}
+
+    def progress_of(self, batch_id: str, number: int) -> ChunkProgress | None:
+        """The progress of one chunk; None if it has reported none. Raises `Damaged`."""
+        packed = self._redis.hget(self._keys.progress(batch_id), str(number))
+        with _unpacking(batch_id):
+            return ChunkProgress.unpack(packed) if packed else None
+
+    def give_up_chunk(self, batch_id: str, number: int) -> None:
+        """The chunk's message goes to the dead-letter list: the chunk counts as finished, and is not published again.
+
+        Does nothing if the batch has expired. Raises `Damaged`.
+        """
+        if self._redis.exists(self._keys.batch(batch_id)):
+            progress = self.progress_of(batch_id, number) or ChunkProgress()
+            self.report(batch_id, {number: replace(progress, finished=True, given_up=True)})
+
+    def given_up_chunks(self, batch_id: str) -> set[int]:
+        """Numbers of the chunks that are given up. Raises `Damaged`."""
+        return {number for number, chunk in self.chunk_progress(batch_id).items() if chunk.given_up}
 
     def report(self, batch_id: str, chunks: Mapping[int, ChunkProgress], *, replace: bool = True) -> None:
         """Note the progress of some chunks; without `replace`, only of those of which none is noted yet."""

@@ -38,6 +38,10 @@ class ChunkProgress:
     finished: bool = False
     error: str = ""
     """Why the record could not be kept, if that has ended the last run."""
+    runs: int = 0
+    """Runs that its journal had when the last one reported, that one included."""
+    given_up: bool = False
+    """Whether its message is in the dead-letter list, since it has killed its workers before a run could begin."""
 
     @property
     def audio_s(self) -> float:
@@ -55,11 +59,17 @@ class ChunkProgress:
         return json.dumps(asdict(self))
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The value that `pack` made. Raises `ValueError` or `TypeError`."""
+    def unpack(cls, data: bytes | str) -> Self:
+        """The value that `pack` made. Raises `ValueError`, `TypeError` or `LookupError`."""
         values = json.loads(data)
         counts = {name: int(values[name]) for name in ("generated", "failed", "frames", "samples")}
-        return cls(**counts, finished=bool(values["finished"]), error=str(values.get("error", "")))
+        return cls(
+            **counts,
+            finished=bool(values["finished"]),
+            error=str(values.get("error", "")),
+            runs=int(values.get("runs", 0)),
+            given_up=bool(values.get("given_up", False)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,12 @@ def test_rounds_go_on_while_they_add_lines_and_end_after_three_that_do_not(recor
     assert MAX_FRUITLESS == 3
 
 
-def test_a_chunk_whose_record_cannot_be_kept_is_left_out(record: Record) -> None:
-    broken = ChunkProgress(error="the record cannot be kept: no such disk")
+@pytest.mark.parametrize(
+    "broken", [ChunkProgress(error="the record cannot be kept: no such disk"), ChunkProgress(given_up=True)]
+)
+def test_a_chunk_whose_record_cannot_be_kept_or_that_is_given_up_is_left_out(
+    record: Record, broken: ChunkProgress
+) -> None:
     following, _ = next_round(manifest(), record, {0: broken}, Round())
     assert following == Round(1, (1,), missing=5, fruitless=0)
     assert next_round(manifest(), record, {0: broken, 1: broken}, Round()) == (None, {})

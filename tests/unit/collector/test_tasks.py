@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,13 @@ from tests.support.manifests import manifest
 from tests.support.records import segment_result
 
 
-def gathered(tmp_path: Path, *results: SegmentResult, cancelled: bool = False) -> BatchResult:
+def gathered(
+    tmp_path: Path, *results: SegmentResult, cancelled: bool = False, given_up: Collection[int] = ()
+) -> BatchResult:
     record = Record(tmp_path, "b")
     for result in results:
         record.add(result)
-    return gather(manifest(), record, tmp_path, cancelled, now=4.5)
+    return gather(manifest(), record, tmp_path, cancelled=cancelled, given_up=given_up, now=4.5)
 
 
 def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
@@ -45,6 +47,17 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     assert (result.elapsed_s, result.audio_s, result.frames) == (3.5, 1.858, 40)
     assert result.speakers == {"anna": SpeakerResult(texts=5, generated=2, failed=3, audio_s=1.858)}
     assert (result.source, result.submitted_at) == ("b.json", 1.0)
+
+
+def test_of_a_chunk_that_is_given_up_what_is_not_recorded_has_crashed(tmp_path: Path) -> None:
+    errors = gathered(tmp_path, segment_result(1), given_up={7}).errors
+    assert {index: error.code for index, error in errors.items()} == {
+        0: "missing",
+        2: "crashed",
+        3: "missing",
+        4: "missing",
+    }
+    assert "`launcher dead-letters`" in errors[2].message
 
 
 def test_audio_of_earlier_batches_is_counted_separately_too(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_broken_batch_is_closed_and_says_why(redis: Redis, batches: BatchStore
 
 
 def test_only_progress_of_the_right_form_is_read() -> None:
-    progress = ChunkProgress(generated=3, failed=1, frames=80, samples=154_350, finished=True)
+    progress = ChunkProgress(generated=3, failed=1, frames=80, samples=154_350, finished=True, runs=2)
     assert ChunkProgress.unpack(progress.pack().encode()) == progress
     assert progress.audio_s == 3.5
     for junk in (b"junk", b"{}", b"[3, 1, 80, 3.5, true]", b"7"):
@@ -148,3 +148,20 @@ def test_a_round_that_cannot_be_read_is_damage(redis: Redis, batches: BatchStore
         batches.round("b")
     with pytest.raises(Damaged, match="batch b makes no sense"):
         batches.progress("b")
+
+
+def test_a_chunk_that_is_given_up_counts_as_finished_and_keeps_its_counts(redis: Redis, batches: BatchStore) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
+    batches.report("b", {0: ChunkProgress(generated=3, runs=1), 1: ChunkProgress(generated=4, finished=True)})
+    launcher = BatchStore(redis, KEYS, ttl_s=600)  # its connection decodes
+    launcher.give_up_chunk("b", 0)
+    assert launcher.progress_of("b", 0) == ChunkProgress(generated=3, runs=1, finished=True, given_up=True)
+    assert batches.given_up_chunks("b") == {0}
+    assert batches.progress("b").all_chunks_finished
+    assert redis.ttl(KEYS.progress("b")) == 600
+
+
+def test_no_chunk_of_an_expired_batch_is_given_up(redis: Redis, batches: BatchStore) -> None:
+    batches.give_up_chunk("b", 0)
+    assert redis.keys() == []
+    assert batches.progress_of("b", 0) is None
