@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -34,17 +35,17 @@ def _encode_file(recording: Path, output: Path, settings: Settings) -> int:
     from cloner.batch import Reference, ReferenceKind
     from cloner.engine import encode_recordings
     from cloner.input.references import load_reference
+    from cloner.output.atomic_file import FileAt, write_and_rename
     from cloner.protocol.references import audio_from_bytes
 
     if output.suffix != ".npy":
         raise UsageError(f"{output}: codes are kept as .npy; name the output so, as in -o {output.with_suffix('.npy')}")
     data = load_reference(Reference(ReferenceKind.AUDIO, (recording,), text=""))
     (codes,) = encode_recordings(settings, [audio_from_bytes(data.data)])
-    part = output.with_suffix(".npy.part")
+    file = io.BytesIO()
+    np.save(file, codes.astype(np.int32), allow_pickle=False)
     try:
-        with part.open("wb") as file:
-            np.save(file, codes.astype(np.int32), allow_pickle=False)
-        part.replace(output)
+        write_and_rename([file.getvalue()], FileAt(output.with_suffix(".npy.part")), FileAt(output))
     except OSError as error:
         raise UsageError(
             f"{output} cannot be written ({error.strerror}); name a file in a folder that is there"

@@ -30,7 +30,7 @@ class FleetConnection:
         self.blobs: Redis = connect(self.url, decode=False)
         self.keys = keys = RedisKeys(settings.fleet)
         self.registry = Registry(self.redis, keys, settings.alive_s)
-        self.batches = BatchStore(self.blobs, keys, settings.batch_ttl_s)
+        self.batches = BatchStore.of(settings, self.blobs)
         self.references = ReferenceStore(self.blobs, keys, settings.batch_ttl_s)
         self.app = make_client_app(settings)
 

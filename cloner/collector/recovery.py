@@ -97,7 +97,7 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
 
 
 def _batches(redis: Redis, settings: Settings) -> BatchStore:
-    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+    return BatchStore.of(settings, redis)
 
 
 def _unacked_messages(text: Redis, keys: RedisKeys) -> list[str]:

@@ -33,7 +33,6 @@ from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect, server_time
-from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress, Round
 
 
@@ -102,7 +101,7 @@ def _ignore_expired(redis: Redis, expires_at: float) -> None:
 
 
 def _batches(redis: Redis, settings: Settings) -> BatchStore:
-    return BatchStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+    return BatchStore.of(settings, redis)
 
 
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:

@@ -33,7 +33,7 @@ SHAPES = ((64, 0), (128, 256))
 """Decode and prompt rows of the graphs that have each kernel's largest tile."""
 
 
-class _Driver:
+class CompileOnlyDriver:
     """What Triton asks of a driver before it compiles; it launches nothing."""
 
     def __init__(self, capability: int) -> None:
@@ -66,7 +66,7 @@ class Compiled:
 
 def use_target(capability: int) -> None:
     """Compile for this architecture from now on."""
-    triton.runtime.driver.set_active(_Driver(capability))
+    triton.runtime.driver.set_active(CompileOnlyDriver(capability))
 
 
 def compile_launch(launch: Launch, gpu: Architecture) -> Compiled:

@@ -52,7 +52,7 @@ class FleetMetrics(Collector):
     def __init__(self, settings: Settings) -> None:
         redis = connect(settings.require_redis_url(), answer_s=HASTE_S)
         batches = connect(settings.require_redis_url(), decode=False, answer_s=HASTE_S)
-        self._fleet = FleetReader(settings, redis, BatchStore(batches, RedisKeys(settings.fleet), settings.batch_ttl_s))
+        self._fleet = FleetReader(settings, redis, BatchStore.of(settings, batches))
         self._counts = Counters(redis, RedisKeys(settings.fleet))
         self._closed: dict[str, Progress] = {}
         self._lock = threading.Lock()

@@ -16,6 +16,7 @@ from redis import Redis, WatchError
 from cloner.errors import ClonerError, Damaged, UnknownBatch, reason_of
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
+from cloner.settings import Settings
 from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
@@ -48,6 +49,11 @@ class BatchStore:
         self._redis = redis
         self._keys = keys
         self._ttl_s = ttl_s
+
+    @classmethod
+    def of(cls, settings: Settings, redis: Redis) -> BatchStore:
+        """The batches of the settings' fleet."""
+        return cls(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
 
     def add(self, manifest: Manifest, strategy: str, check: Callable[[], None]) -> None:
         """Add a batch as a whole. `check` is called before, on a state that no other client changes meanwhile; what it

@@ -42,7 +42,7 @@ class WorkerProcess:
         self.blobs = blobs
         keys = RedisKeys(settings.fleet)
         self.registry = Registry(redis, keys, settings.alive_s)
-        self.batches = BatchStore(blobs, keys, settings.batch_ttl_s)
+        self.batches = BatchStore.of(settings, blobs)
         self.references = ReferenceStore(blobs, keys, settings.batch_ttl_s)
         self.metrics = WorkerMetrics(info.name, self.batches, Counters(redis, keys))
         self.outputs = OutputRoot(settings.out_dir)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine import fish
-from cloner.engine.base import SpeechRequest, Voice
+from cloner.engine.base import SegmentAudio, SpeechRequest, Voice
+from cloner.engine.batched import BatchedEngine
 from cloner.engine.cache import KVCache
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
@@ -96,3 +98,21 @@ def weight_of(product: PackedLinear) -> Tensor:
     """A copy of a product's weight ``[outputs, inputs]``, in torch's own layout."""
     weight = product._weight
     return weight.to_dense() if weight.is_mkldnn else weight.clone()
+
+
+@contextmanager
+def loaded(engine: BatchedEngine) -> Iterator[BatchedEngine]:
+    """The engine with its models loaded; it is closed at the end."""
+    engine.load(lambda _line: None)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def generated(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
+    """Generate all requests, none of which may fail: their audio by segment."""
+    results = list(engine.speak(requests))
+    assert all(isinstance(result, SegmentAudio) for result in results), results
+    assert len(results) == len(requests)
+    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}

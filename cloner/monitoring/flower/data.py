@@ -15,7 +15,6 @@ from cloner.report.page import body
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore, Submission
 from cloner.state.connection import connect
-from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, Progress
 from cloner.state.throughput import ThroughputMeter
 
@@ -69,7 +68,7 @@ class FleetData:
         return result
 
     def _store(self, blobs: Redis) -> BatchStore:
-        return BatchStore(blobs, RedisKeys(self._settings.fleet), self._settings.batch_ttl_s)
+        return BatchStore.of(self._settings, blobs)
 
     def _batch_rows(self, has_workers: bool) -> list[dict[str, Any]]:
         ids = self._fleet.batches(SHOWN_BATCHES)

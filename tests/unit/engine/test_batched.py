@@ -17,12 +17,12 @@ import torch
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
-from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.pipeline import Options
 from cloner.engine.scheduler import Scheduler
 from cloner.errors import BadReference, LoadFailed
-from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice
+from tests.support.engine_requests import CPU, StopWhen, generated, loaded, make_request, make_voice
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
@@ -37,17 +37,8 @@ def slots_of(engine: BatchedEngine) -> Scheduler:
 
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> Iterator[BatchedEngine]:
-    engine = make_engine(tiny)
-    engine.load(lambda _line: None)
-    yield engine
-    engine.close()
-
-
-def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
-    results = list(engine.speak(requests))
-    assert all(isinstance(result, SegmentAudio) for result in results), results
-    assert len(results) == len(requests)
-    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
+    with loaded(make_engine(tiny)) as engine:
+        yield engine
 
 
 def test_loading_logs_each_model_before_it_and_then_the_cache(tiny: Path) -> None:
@@ -71,7 +62,7 @@ def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkey
     assert engine.slots == 4
     assert slots_of(engine).decoder.cache.slots == 4
     assert slots_of(engine).prefixes.capacity_bytes == pytest.approx((4.5 / 0.8 - 4) * slot_gb * 2**30, abs=1)
-    spoken(engine, [make_request(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
+    generated(engine, [make_request(make_voice(n), n, max_new_tokens=1, min_new_tokens=0) for n in range(6)])
     assert engine.slots == 4
     engine.close()
 
@@ -102,7 +93,7 @@ def test_recordings_become_codes_that_can_be_a_voice(engine: BatchedEngine) -> N
     assert codes.shape == (10, 10)
     assert (codes >= 0).all()
     assert (codes < np.array(CODEBOOK_SIZES)[:, None]).all()
-    spoken(engine, [make_request(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
+    generated(engine, [make_request(Voice(codes, "Noise."), max_new_tokens=1, min_new_tokens=0)])
     with pytest.raises(BadReference, match="one at least"):
         engine.encode([noise[:0]])
 
@@ -134,7 +125,7 @@ def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_genera
     engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [make_request(make_voice(n), n, max_new_tokens=2 + n, min_new_tokens=2 + n) for n in range(5)]
-    before = spoken(engine, requests)
+    before = generated(engine, requests)
     use, step = slots_of(engine).usage, slots_of(engine).step_runner.step
     stopped, waiting = Event(), Event()
     begin = use.steps
@@ -153,7 +144,7 @@ def test_closing_the_generator_early_stops_decoding_and_the_next_chunk_is_genera
         assert waiting.wait(30)
         results.close()
     assert use.steps == begin + 6, "the step in progress was the last"
-    after = spoken(engine, requests)
+    after = generated(engine, requests)
     assert all(np.array_equal(after[segment].audio, before[segment].audio) for segment in before)
 
 
@@ -219,7 +210,7 @@ def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch:
 def test_closing_releases_the_models(tiny: Path) -> None:
     engine = make_engine(tiny)
     engine.load(lambda _line: None)
-    spoken(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
+    generated(engine, [make_request(make_voice(0), max_new_tokens=1, min_new_tokens=0)])
     engine.encode([np.zeros(100, dtype=np.float32)])
     decoder = slots_of(engine).decoder
     gone = [

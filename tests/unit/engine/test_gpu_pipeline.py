@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from cloner.audio import FRAME_SAMPLES
-from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options
 from cloner.engine.row_scheduler import Scheduler
 from cloner.errors import LoadFailed
-from tests.support.engine_requests import CPU, StopWhen, fixed_request, make_request, make_voice
+from tests.support.engine_requests import CPU, StopWhen, fixed_request, generated, loaded, make_request, make_voice
 
 
 def make_engine(
@@ -36,17 +36,8 @@ def pipeline() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def engine(tiny: Path, pipeline: None) -> Iterator[BatchedEngine]:
-    engine = make_engine(tiny)
-    engine.load(lambda _line: None)
-    yield engine
-    engine.close()
-
-
-def spoken(engine: BatchedEngine, requests: list[SpeechRequest]) -> dict[int, SegmentAudio]:
-    results = list(engine.speak(requests))
-    assert all(isinstance(result, SegmentAudio) for result in results), results
-    assert len(results) == len(requests)
-    return {result.segment: result for result in results if isinstance(result, SegmentAudio)}
+    with loaded(make_engine(tiny)) as engine:
+        yield engine
 
 
 def test_loading_logs_each_model_before_it_and_then_the_pages(tiny: Path) -> None:
@@ -88,9 +79,9 @@ def test_a_segment_sounds_the_same_alone_and_among_others_if_that_is_asked_for(t
     engine = make_engine(tiny, deterministic=True)
     engine.load(lambda _line: None)
     requests = [make_request(make_voice(n % 2), n, f"Number {n}.", seed=n, max_new_tokens=4) for n in range(5)]
-    together = spoken(engine, requests)
+    together = generated(engine, requests)
     for request in requests[::2]:
-        alone = spoken(engine, [request])[request.segment]
+        alone = generated(engine, [request])[request.segment]
         assert np.allclose(alone.audio, together[request.segment].audio, atol=1e-5)
     engine.close()
 
@@ -102,7 +93,7 @@ def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: Batc
     assert list(engine.speak(requests, observer)) == []
     assert observer.started_segments == [4, 3, 2], "three slots, longest first"
     assert engine.steps == begin + 3
-    assert sorted(spoken(engine, requests)) == list(range(5)), "the next chunk begins anew"
+    assert sorted(generated(engine, requests)) == list(range(5)), "the next chunk begins anew"
 
 
 def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine: BatchedEngine) -> None:
@@ -110,7 +101,7 @@ def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine:
     results = engine.speak(requests)
     next(results)
     results.close()
-    assert sorted(spoken(engine, requests)) == list(range(5))
+    assert sorted(generated(engine, requests)) == list(range(5))
 
 
 def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEngine) -> None:
@@ -125,7 +116,7 @@ def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEng
         head.copy_(kept)
     assert isinstance(failure, SegmentFailure)
     assert (failure.code, failure.message[:11]) == ("generation_failed", "the model's")
-    assert sorted(spoken(engine, [fixed_request(make_voice(0), 1, 3)])) == [1]
+    assert sorted(generated(engine, [fixed_request(make_voice(0), 1, 3)])) == [1]
 
 
 def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Path) -> None:
@@ -144,7 +135,7 @@ def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Pa
 
     scheduler.device.launch = scarce  # type: ignore[method-assign, assignment]
     before = engine.cache_gb
-    assert sorted(spoken(engine, [fixed_request(make_voice(0), n, 3) for n in range(5)])) == list(range(5))
+    assert sorted(generated(engine, [fixed_request(make_voice(0), n, 3) for n in range(5)])) == list(range(5))
     assert engine.slots == 2
     assert engine.cache_gb == pytest.approx(before / 2, rel=0.1)
     engine.close()

@@ -22,7 +22,7 @@ def settings(valkey_url: str) -> Settings:
 @pytest.fixture
 def reader(redis: Redis, settings: Settings) -> FleetReader:
     blobs = connect(str(settings.redis_url), decode=False)
-    return FleetReader(settings, redis, BatchStore(blobs, RedisKeys(settings.fleet), settings.batch_ttl_s))
+    return FleetReader(settings, redis, BatchStore.of(settings, blobs))
 
 
 def test_a_worker_without_heartbeats_is_gone_and_has_no_load(

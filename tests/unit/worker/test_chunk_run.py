@@ -96,7 +96,7 @@ def test_after_the_engine_broke_a_fresh_process_generates_the_others_and_the_sus
     counts = run_chunk(workers.start(engine=Broken()), chunk)
     assert (counts.generated, counts.failed) == (3, 1)
     results = workers.start().record(BATCH_ID).results
-    assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "first", 2: "", 3: ""}
+    assert {segment: result.code for segment, result in results.items()} == {0: "", 1: "crashed", 2: "", 3: ""}
     assert list(workers.settings.out_dir.rglob("*.journal")) == []
 
 
@@ -159,7 +159,7 @@ def test_a_worker_passes_chunks_on_and_is_broken_if_another_could_generate_them(
     passed = break_down(broken, first)
     assert isinstance(passed, PassedOn)
     assert passed.queue == two.infos[1].queue
-    with pytest.raises(PassedOn):  # its process first before it had passed the chunk on
+    with pytest.raises(PassedOn):  # its process crashed before it had passed the chunk on
         run_chunk(broken, first)
     # It is not known yet which of chunk and worker is at fault.
     assert isinstance(break_down(broken, second), PassedOn)

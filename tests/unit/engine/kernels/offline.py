@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
-from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+from cloner.engine.offline_kernels import use_target
 
 SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 """Shared memory that a block may have (``shared_memory_per_block_optin``), by compute capability."""
@@ -42,31 +42,9 @@ class Compiled:
     """Asynchronous copies of 16 bytes to shared memory."""
 
 
-class _Driver:
-    """What Triton asks of a driver to compile. It launches nothing."""
-
-    def __init__(self, capability: int) -> None:
-        self._target = GPUTarget("cuda", capability, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, _device: int = 0) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def map_python_to_cpp_type(self, _type: str) -> str:
-        return "x"
-
-
 def compile_all(capability: int, launch: Callable[[], None]) -> list[Compiled]:
     """Compile whatever kernels `launch` launches on CPU tensors, instead of running them."""
-    triton.runtime.driver.set_active(_Driver(capability))
+    use_target(capability)
     compile_kernel = JITFunction.run
     found: dict[str, Compiled] = {}
 
