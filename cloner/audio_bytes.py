@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import soundfile
@@ -28,18 +28,20 @@ def encode_audio(audio: Audio, sample_rate: int, file_format: str) -> bytes:
         return os.pread(file, os.fstat(file).st_size, 0)
 
 
-def decode_audio(data: bytes, max_samples: int) -> tuple[Audio, int]:
-    """The first `max_samples` samples ``[samples]``, or ``[samples, channels]``, of a file, and its sample rate.
+def decode_audio(data: bytes, check: Callable[[soundfile.SoundFile], None]) -> Audio:
+    """The samples ``[samples]``, or ``[samples, channels]``, of a file.
 
-    Raises `OSError`, `soundfile.SoundFileError`.
+    `check` gets the file before memory is allocated for its samples: its header is read. Raises what `check` raises,
+    `OSError`, `soundfile.SoundFileError`.
     """
     with _file_in_memory() as file:
         with open(file, "wb", closefd=False) as whole:
             whole.write(data)
         os.lseek(file, 0, os.SEEK_SET)
         with soundfile.SoundFile(file, closefd=False) as sound:
-            audio: Audio = sound.read(max_samples, dtype="float32")
-            return audio, sound.samplerate
+            check(sound)
+            audio: Audio = sound.read(dtype="float32")
+            return audio
 
 
 @contextmanager

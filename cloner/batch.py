@@ -14,6 +14,9 @@ from pydantic_core import PydanticCustomError
 CODEBOOK_SIZES = (4096, *[1024] * 9)
 """Codes in each codebook of fish-speech's codec: one semantic, nine residual (modded_dac_vq.yaml of 0.1.0)."""
 
+MAX_SEGMENTS = 1_000_000
+"""Most segments of a batch."""
+
 
 class Generation(BaseModel):
     """How segments are sampled. The bounds are those of fish-speech's `generate_long`."""

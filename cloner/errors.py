@@ -4,7 +4,7 @@
 
     ClonerError                    exit 1   the message says what is wrong and what to do
     ├── UsageError                 exit 2   nothing was queued, nothing was written
-    │   ├── BadBatch                        the batch has bad rows; all of them are listed
+    │   ├── BadBatch                        the batch has bad rows; the first 1,000 are listed
     │   ├── BadSetting                      an option or environment variable has a bad value
     │   ├── BoxTaken                        another launcher runs the workers of this box
     │   ├── NoWorkers                       no worker is registered
@@ -81,12 +81,17 @@ class Problem:
 class BadBatch(UsageError):
     """The batch cannot be used."""
 
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, source: str, problems: Sequence[Problem], count: int, *, whole: bool = True) -> None:
+        """`problems` are the first of `count`; without `whole`, the rest of the batch was not read."""
         self.source = source
         self.problems = tuple(problems)
-        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
+        self.count = count
+        said = f"{count} problem" + ("s" if count != 1 else "")
+        if not whole:
+            said += " and more (the rest was not read)"
+        some = f" the first {len(problems)} are:" if len(problems) < count else ""
         lines = "".join(f"\n  {problem}" for problem in problems)
-        super().__init__(f"{source}: {count}, nothing was queued:{lines}")
+        super().__init__(f"{source}: {said}, nothing was queued:{some}{lines}")
 
 
 class BadSetting(UsageError):

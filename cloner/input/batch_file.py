@@ -1,4 +1,4 @@
-"""Reading a batch file: every row is checked, and all bad ones are listed at once.
+"""Reading a batch file: every row is checked, and the first bad ones are listed at once.
 
 `rows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; this module checks the rows against each other and
 against the files that they name.
@@ -11,9 +11,10 @@ from functools import cache
 from os.path import normpath
 from pathlib import Path
 
-from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
-from cloner.errors import BadBatch, BadReference, Problem
+from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+from cloner.errors import BadReference, Problem
 from cloner.input.output_names import Outputs, names_folder
+from cloner.input.problems import Problems
 from cloner.input.references import (
     RECORDING_ENDINGS,
     codes_file_problem,
@@ -51,22 +52,25 @@ def read_batch(
     `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
     folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
     the file are relative to its folder. References must lie, all links followed, in that folder, in `references` or in
-    `references_root`. Raises `BadBatch`, which lists everything that is wrong.
+    `references_root`. Raises `BadBatch`, which lists the first `MOST_KEPT` things that are wrong.
     """
     document = read_document(path)
     base = path.absolute().parent
     roots = tuple(root for root in (base, references, references_root) if root)
-    checker = _Checker(base, Outputs(out_root), references, roots)
+    problems = Problems(str(path))
+    checker = _Checker(base, Outputs(out_root), references, roots, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     for row in document.rows:
         if isinstance(row, Problem):
-            checker.problems.append(row)
-        else:
+            problems.add(row)
+        elif row.number < MAX_SEGMENTS:
             checker.add(row)
+        else:
+            problems.add(Problem("the file", f"it has more than {MAX_SEGMENTS} segments", "split it into several"))
+            break
     speakers = checker.speakers()
-    if checker.problems:
-        raise BadBatch(str(path), checker.problems)
+    problems.raise_any()
     return Batch(source=path, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
 
 
@@ -76,15 +80,19 @@ class _SpeakerRows:
 
     first: Row
     segments: list[Segment] = field(default_factory=list)
-    reference_places: dict[str, None] = field(default_factory=dict)
-    """An ordered set: the rows, or groups, that name the speaker's reference."""
+    places: list[str] = field(default_factory=list)
+    """The first `_PLACES_SHOWN` rows, or groups, that name the speaker's reference."""
+    place_count: int = 0
+    last_place: str = ""
 
 
 class _Checker:
-    """Turns rows into speakers, and collects `problems`."""
+    """Turns rows into speakers. All methods may raise `BadBatch`, where there are too many problems."""
 
-    def __init__(self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...]) -> None:
-        self.problems: list[Problem] = []
+    def __init__(
+        self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...], problems: Problems
+    ) -> None:
+        self._problems = problems
         self._base = base
         self._outputs = outputs
         self._references = references
@@ -99,14 +107,14 @@ class _Checker:
         found = checked(Generation, {} if values is None else values, "generation")
         if isinstance(found, Generation):
             return found
-        self.problems += found
+        self._problems.extend(found)
         return Generation()
 
     def checkpoint_dir(self, value: object) -> str | None:
         """The checkpoint's folder as the batch spells it."""
         if value is None or (isinstance(value, str) and not name_flaw(value)):
             return value
-        self.problems.append(Problem("checkpoint_dir", f"it is {shown(value)}", "give the name of a folder"))
+        self._problems.add(Problem("checkpoint_dir", f"it is {shown(value)}", "give the name of a folder"))
         return None
 
     def add(self, row: Row) -> None:
@@ -122,15 +130,15 @@ class _Checker:
             self._problem(row.place, f"segment_index {index} is also that of {place}", "number every segment once")
         output = self._outputs.claim(row, index)
         if isinstance(output, Problem):
-            self.problems.append(output)
+            self._problems.add(output)
         else:
             speaker.segments.append(Segment(index, row.text, output))
 
     def speakers(self) -> tuple[Speaker, ...]:
         """All speakers, in the order in which they appear. Call it once, after the last row."""
-        if not self._speakers and not self.problems:
+        if not self._speakers and not self._problems.count:
             self._problem("the file", "it has no segments", "give at least one")
-        self.problems += self._outputs.nested()
+        self._problems.extend(self._outputs.nested())
         speakers = []
         for key, speaker in self._speakers.items():
             reference = self._reference(key, speaker)
@@ -139,7 +147,7 @@ class _Checker:
         return tuple(speakers)
 
     def _problem(self, where: str, what: str, right: str) -> None:
-        self.problems.append(Problem(where, what, right))
+        self._problems.add(Problem(where, what, right))
 
     def _check_speaker(self, row: Row, speaker: _SpeakerRows) -> None:
         """Check that the speaker's id is spelt as before, and that it has one reference."""
@@ -147,9 +155,12 @@ class _Checker:
         if type(row.speaker_id) is not type(first.speaker_id):
             what = f"speaker {shown(row.speaker_id)} is {shown(first.speaker_id)} at {first.place}"
             self._problem(row.place, what, "write the id as a number or as a text, everywhere the same")
-        if row.reference_place in speaker.reference_places:
+        if row.reference_place == speaker.last_place:  # another text of the same group
             return
-        speaker.reference_places[row.reference_place] = None
+        speaker.last_place = row.reference_place
+        speaker.place_count += 1
+        if speaker.place_count <= _PLACES_SHOWN:
+            speaker.places.append(row.reference_place)
         difference = self._difference(row.reference, first.reference)
         if difference:
             what = f"speaker {shown(row.speaker_id)} has {difference} {first.reference_place}"
@@ -166,10 +177,9 @@ class _Checker:
 
     def _reference(self, key: str, speaker: _SpeakerRows) -> Reference | None:
         """The speaker's reference, its files checked; None if it has none."""
-        places = list(speaker.reference_places)
-        where = ", ".join(places[:_PLACES_SHOWN])
-        if len(places) > _PLACES_SHOWN:
-            where += f" and {len(places) - _PLACES_SHOWN} more rows"
+        where = ", ".join(speaker.places)
+        if speaker.place_count > _PLACES_SHOWN:
+            where += f" and {speaker.place_count - _PLACES_SHOWN} more rows"
         named = speaker.first.reference
         if named:
             path = self._base / named.file

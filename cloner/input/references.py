@@ -29,7 +29,7 @@ from cloner.protocol.references import (
     parse_codes,
     reference_key,
 )
-from cloner.validation import leads_out, prose_flaw
+from cloner.validation import MAX_TEXT, leads_out, prose_flaw
 
 MIN_SECONDS = 0.5
 """The shortest recording."""
@@ -43,11 +43,17 @@ RECORDING_ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 SAMPLE_RATES = range(1_000, 768_001)
 """Accepted sample rates of a recording, Hz."""
 
+MAX_CHANNELS = 8
+"""Most channels of a recording: those of 7.1 surround sound, and of FLAC."""
+
 _BLOCK_SAMPLES = 65_536
 """Samples of all channels together that are read at once."""
 
 _MAX_CODES_BYTES = 2**16 + len(CODEBOOK_SIZES) * MAX_FRAMES * 8
 """The largest ``.npy`` of codes: its header, and `MAX_FRAMES` frames of 8-byte integers."""
+
+_MAX_TRANSCRIPT_BYTES = 4 * MAX_TEXT
+"""The largest transcript: UTF-8 takes at most four bytes a character."""
 
 
 def codes_file_problem(path: Path) -> str | None:
@@ -156,6 +162,9 @@ def _recordings(folder: Path) -> list[Path]:
 
 def _read_transcript(path: Path) -> str:
     with _reading(path):
+        size = path.stat().st_size
+        if size > _MAX_TRANSCRIPT_BYTES:
+            raise BadReference(f"the transcript has {size} bytes, and {_MAX_TRANSCRIPT_BYTES} is the most")
         try:
             text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").strip()
         except UnicodeDecodeError as error:
@@ -193,6 +202,9 @@ def _read_recording(path: Path) -> tuple[Audio, float]:
     """The recording at `SAMPLE_RATE`, up to `MAX_SECONDS`, and its whole length in seconds by its header."""
     with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
         rate = sound.samplerate
+        if sound.channels > MAX_CHANNELS:
+            what = f"the recording has {sound.channels} channels, and {MAX_CHANNELS} is the most"
+            raise BadReference(f"{what}: mix it down to one")
         if rate not in SAMPLE_RATES:
             least, most = SAMPLE_RATES[0], SAMPLE_RATES[-1]
             raise BadReference(f"the recording has {rate} samples a second, and {least} to {most} can be used")

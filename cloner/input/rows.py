@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 from cloner.batch import ReferenceKind
 from cloner.errors import Problem
 from cloner.input.parsers import Unreadable, decode, parse_csv, parse_json, parse_yaml
-from cloner.input.schema import TASK_KEYS, Group, GroupReference, Task, checked, repeated_keys, unknown_key
+from cloner.input.schema import (
+    TASK_KEYS,
+    Group,
+    GroupReference,
+    Task,
+    checked,
+    checked_text,
+    repeated_keys,
+    unknown_key,
+)
 from cloner.validation import shown
 
 MAX_BYTES = 256 * 1024**2
@@ -141,13 +150,22 @@ def _flat_rows(tasks: list[object]) -> Rows:
 
 
 def _json_line_rows(text: str) -> Rows:
-    # Not splitlines(), which also splits at U+2028 and the like: a JSON text may contain them.
-    lines = ((line, content) for line, content in enumerate(text.split("\n"), start=1) if content.strip())
+    lines = ((line, content) for line, content in enumerate(_lines(text), start=1) if content.strip())
     for number, (line, content) in enumerate(lines):
         try:
             yield from _task(parse_json(content, line), f"line {line}", number)
         except Unreadable as error:
             yield error.problem
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines one at a time, because ten million of them as a list take a gigabyte. Only a line feed ends a line, as
+    a JSON text may contain U+2028 and the like."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _csv_rows(text: str) -> Rows:
@@ -196,7 +214,7 @@ def _csv_task(header: list[str], cells: list[str]) -> dict[str, object]:
 
 def _task(values: object, place: str, number: int) -> Iterable[Row | Problem]:
     task = checked(Task, values, place)
-    if isinstance(task, list):
+    if not isinstance(task, Task):
         return task
     reference = None
     if task.npy_file is not None and task.reference_text is not None:
@@ -220,20 +238,31 @@ def _grouped_rows(speakers: list[object]) -> Rows:
     for position, values in enumerate(speakers):
         place = f"speakers[{position}]"
         group = checked(Group, values, place)
-        if isinstance(group, list):
+        if not isinstance(group, Group):
             yield from group
-            continue
-        reference = _group_reference(group)
-        for text_position, text in enumerate(group.texts):
+        parts = values if isinstance(values, dict) else {}
+        reference = _group_reference(parts.get("reference"), f"{place}.reference")
+        if not isinstance(reference, NamedReference | None):
+            yield from reference
+            reference = None
+        texts = parts.get("texts")
+        for text_position, value in enumerate(texts if isinstance(texts, list) else []):
             text_place = f"{place}.texts[{text_position}]"
-            yield Row(text_place, f"{place}.reference", number, group.id, text, reference=reference)
+            text = checked_text(value, text_place)
+            if isinstance(text, Problem):
+                yield text
+            elif isinstance(group, Group):
+                yield Row(text_place, f"{place}.reference", number, group.id, text, reference=reference)
             number += 1
 
 
-def _group_reference(group: Group) -> NamedReference | None:
-    match group.reference:
-        case GroupReference(audio=str(file), text=text):
-            return NamedReference(ReferenceKind.AUDIO, file, text)
-        case GroupReference(codes=str(file), text=text):
-            return NamedReference(ReferenceKind.CODES, file, text)
-    return None
+def _group_reference(values: object, place: str) -> NamedReference | Iterable[Problem] | None:
+    """The reference that a group names, or its problems; what is no object is a problem of the group."""
+    if not isinstance(values, dict):
+        return None
+    found = checked(GroupReference, values, place)
+    if not isinstance(found, GroupReference):
+        return found
+    if found.audio is not None:
+        return NamedReference(ReferenceKind.AUDIO, found.audio, found.text)
+    return NamedReference(ReferenceKind.CODES, str(found.codes), found.text)

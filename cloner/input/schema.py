@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Self, TypeVar
 
 from pydantic import (
@@ -26,9 +27,10 @@ from cloner.validation import name_flaw, prose_flaw, shown
 M = TypeVar("M", bound=BaseModel)
 
 
-def _flaw(what: str) -> PydanticCustomError:
-    """A validation error; `what` follows the key in its message, as in "is blank"."""
-    return PydanticCustomError("flaw", "{what}", {"what": what})
+def _flaw(what: str, right: str | None = None) -> PydanticCustomError:
+    """A validation error; `what` follows the key in its message, as in "is blank". By default, `_RIGHT` has what is
+    right."""
+    return PydanticCustomError("flaw", "{what}", {"what": what, "right": right})
 
 
 def _name(text: str) -> str:
@@ -76,7 +78,7 @@ class Task(_Object):
     @model_validator(mode="after")
     def _whole_reference(self) -> Self:
         if (self.npy_file is None) != (self.reference_text is None):
-            raise _flaw("has only one of npy_file and reference_text")
+            raise _flaw("has only one of npy_file and reference_text", "give both, or neither")
         return self
 
 
@@ -93,16 +95,31 @@ class GroupReference(_Object):
     @model_validator(mode="after")
     def _one_file(self) -> Self:
         if (self.audio is None) == (self.codes is None):
-            raise _flaw(f"has {'both' if self.audio else 'none'} of audio and codes")
+            raise _flaw(f"has {'both' if self.audio else 'none'} of audio and codes", _RIGHT["reference"])
         return self
 
 
+def _mapping(value: object) -> object:
+    if value is None or isinstance(value, dict):
+        return value
+    raise PydanticCustomError("object_type", "not an object")
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, list):
+        raise PydanticCustomError("list_type", "not a list")
+    if not value:
+        raise _flaw("is empty")
+    return value
+
+
 class Group(_Object):
-    """A speaker of the grouped form."""
+    """A speaker of the grouped form, without what is in its reference and its texts: those are checked one by one, as
+    pydantic would collect the errors of all texts, 1 KB each."""
 
     id: SpeakerId
-    reference: GroupReference | None = None
-    texts: Annotated[list[Prose], Field(min_length=1)]
+    reference: Annotated[object, PlainValidator(_mapping)] = None
+    texts: Annotated[object, PlainValidator(_list)]
 
 
 _RIGHT = {
@@ -118,36 +135,55 @@ _RIGHT = {
     "audio": "give the file of a recording",
     "codes": "give a .npy file",
     "text": "give what is said",
-    "": "give both, or neither",
 }
-"""What would be right for a key, "" being a whole row. For `Generation`, pydantic's message is used."""
+"""What would be right for a key. For `Generation`, pydantic's message is used."""
 
 
 _UNQUOTED = {"string_type": (Misread, bool, int, float), "flaw": (Misread,)}
 """Types that an unquoted text may be parsed as, by the type of pydantic's error."""
 
 
-def checked(model: type[M], values: object, place: str) -> M | list[Problem]:
-    """`values` as a `model`, or all problems of their types and keys."""
+def checked(model: type[M], values: object, place: str) -> M | Iterable[Problem]:
+    """`values` as a `model`, or the problems of their types and keys, made as they are iterated over: an object may
+    have millions of unknown keys."""
     if not isinstance(values, dict):
         return [Problem(place, f"it is {shown(values)}", "give an object")]
-    problems = [*repeated_keys(values, place), *repeated_keys(values.get("reference"), f"{place}.reference")]
+    known = _keys(model)
+    found: list[ErrorDetails] = []
     try:
-        parsed = model.model_validate(values)
+        parsed = model.model_validate({key: values[key] for key in known if key in values})
+        if not isinstance(values, Repeated) and all(key in known for key in values):
+            return parsed
     except ValidationError as error:
-        problems += [_problem(model, details, place) for details in error.errors(include_url=False)]
-    return problems or parsed
+        found = error.errors(include_url=False)
+    return chain(
+        repeated_keys(values, place),
+        (_problem(model, details, place) for details in found),
+        (unknown_key(key, known, place) for key in values if key not in known),
+    )
 
 
-def repeated_keys(values: object, place: str) -> list[Problem]:
+def checked_text(value: object, place: str) -> str | Problem:
+    """One of a group's texts, or its problem."""
+    try:
+        if isinstance(value, str):
+            return _prose(value)
+        what = f"is {shown(value)}"
+    except PydanticCustomError as error:
+        what = error.message()
+    right = _RIGHT["texts"] + (", in quotes" if isinstance(value, _UNQUOTED["string_type"]) else "")
+    return Problem(place, f"it {what}", right)
+
+
+def repeated_keys(values: object, place: str) -> Iterator[Problem]:
     """A problem for each key that an object names more than once."""
-    keys = values.keys_repeated if isinstance(values, Repeated) else []
-    return [Problem(place, f"the key {shown(key)} appears more than once", "keep one") for key in keys]
+    keys = values.keys_repeated if isinstance(values, Repeated) else ()
+    return (Problem(place, f"the key {shown(key)} appears more than once", "keep one") for key in keys)
 
 
 def unknown_key(key: str, known: Iterable[str], place: str) -> Problem:
     """The problem of a key that is not in `known`."""
-    return Problem(place, f"the key {shown(key)} is not known", _known_keys(key, tuple(known)))
+    return Problem(place, f"the key {shown(key)} is not known", _known_keys(key[:100], tuple(known)))
 
 
 @lru_cache(maxsize=1024)  # a misspelt key is usually misspelt in every row
@@ -157,28 +193,21 @@ def _known_keys(key: str, known: tuple[str, ...]) -> str:
 
 
 def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Problem:
-    """One of pydantic's errors as a problem with its place, such as ``speakers[2].texts[0]``."""
-    *outer, key = details["loc"] or ("",)
-    if isinstance(key, int):
-        outer, key, subject = [*outer, key], str(outer[-1]), "it"
-    else:
-        subject = key or "it"
-    where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in outer)
+    """One of pydantic's errors as a problem."""
+    key = str(details["loc"][0]) if details["loc"] else ""
     match details["type"]:
         case "extra_forbidden":
-            return unknown_key(key, _keys(GroupReference if outer else model), where)
+            return unknown_key(key, _keys(model), place)
         case "missing":
             what = "is missing"
-        case "too_short":
-            what = "is empty"
         case "flaw":
             what = details["msg"]
         case _:
             what = f"is {shown(details['input'])}"
-    right = _RIGHT.get(key) or details["msg"].replace("Input", "it", 1)
+    right = details.get("ctx", {}).get("right") or _RIGHT.get(key) or details["msg"].replace("Input", "it", 1)
     if details["type"] in _UNQUOTED and isinstance(details["input"], _UNQUOTED[details["type"]]):
         right += ", in quotes"
-    return Problem(where, f"{subject} {what}", right)
+    return Problem(place, f"{key or 'it'} {what}", right)
 
 
 def _keys(model: type[BaseModel]) -> tuple[str, ...]:

@@ -47,16 +47,30 @@ def codes_from_bytes(data: bytes) -> Codes:
 
 
 def audio_from_bytes(data: bytes) -> Audio:
-    """The recording ``[samples]`` at `SAMPLE_RATE` of a packed reference. Raises `BadReference`."""
+    """The recording ``[samples]`` at `SAMPLE_RATE` of a packed reference. Raises `BadReference`.
+
+    The header is checked before memory is allocated for samples: 48 KB of Vorbis can hold 1.35 GB of samples.
+    """
     try:
-        audio, rate = decode_audio(data, MAX_SECONDS * SAMPLE_RATE)
+        audio = decode_audio(data, _check_header)
     except sf.SoundFileError as error:
         reason = error.error_string if isinstance(error, sf.LibsndfileError) else error
         raise BadReference(f"the reference's recording did not arrive whole ({reason})") from error
-    if rate != SAMPLE_RATE:
-        raise BadReference(f"the reference's recording arrived at {rate} Hz, and {SAMPLE_RATE} Hz is needed")
     check_recording(audio)
     return audio
+
+
+def _check_header(sound: sf.SoundFile) -> None:
+    """Raise `BadReference` unless the header is one that `pack_audio` writes."""
+    arrived, needed = "the reference's recording arrived", "is needed"
+    if sound.format != "FLAC":
+        raise BadReference(f"{arrived} as {sound.format}, and FLAC {needed}")
+    if sound.samplerate != SAMPLE_RATE:
+        raise BadReference(f"{arrived} at {sound.samplerate} Hz, and {SAMPLE_RATE} Hz {needed}")
+    if sound.channels != 1:
+        raise BadReference(f"{arrived} with {sound.channels} channels, and 1 {needed}")
+    if sound.frames > MAX_SECONDS * SAMPLE_RATE:
+        raise BadReference(f"{arrived} with {sound.frames} samples, and {MAX_SECONDS * SAMPLE_RATE} is the most")
 
 
 def parse_codes(file: BinaryIO) -> Codes:

@@ -1,6 +1,7 @@
 """Bad input given to the command line's own entry, in this process.
 
-It gives an exit status and an error message, never a traceback; nothing is queued, and nothing written.
+It gives an exit status and an error message, never a traceback; nothing is queued, nothing written, and at most 1 GB
+of memory taken.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cloner.settings import Settings, WorkerSettings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 from tests.support.batch_files import task, write_references
+from tests.support.memory import memory_limit
 from tests.support.processes import environment
 
 CommandLine = Callable[..., tuple[int, str]]
@@ -56,7 +58,8 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     def call(*arguments: str, entry: Callable[[], object] = main) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["cloner", *arguments])
         try:
-            status = entry()
+            with memory_limit():
+                status = entry()
         except SystemExit as exit_:
             status = exit_.code
         printed = capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,26 @@ class TestRecordings:
         sf.write(buffer, tone(1), 16_000, format="FLAC")
         with pytest.raises(BadReference, match="16000 Hz"):
             audio_from_bytes(buffer.getvalue())
+
+    @pytest.mark.parametrize(
+        ("form", "channels", "seconds", "expected"),
+        [
+            ("OGG", 255, 1, "arrived as OGG, and FLAC is needed"),
+            ("FLAC", 2, 1, "arrived with 2 channels, and 1 is needed"),
+            ("FLAC", 1, 60, "arrived with 2646000 samples, and 1323000 is the most"),
+        ],
+    )
+    def test_other_recordings_are_refused_before_they_are_read(
+        self, form: str, channels: int, seconds: int, expected: str
+    ) -> None:
+        buffer = io.BytesIO()
+        sf.write(buffer, np.zeros((seconds * 44_100, channels), np.float32), 44_100, format=form)
+        data = buffer.getvalue()
+        tracemalloc.start()
+        with pytest.raises(BadReference, match=expected):
+            audio_from_bytes(data)
+        assert tracemalloc.get_traced_memory()[1] < 1024**2
+        tracemalloc.stop()
 
 
 class TestFolder:
