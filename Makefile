@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast test-compose check docs bench soak
+.PHONY: setup demo test test-fast test-compose check docs bench soak chaos
 setup: .venv/ready
 
 .venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
@@ -31,6 +31,9 @@ bench: setup
 
 soak: setup
 	$(BIN)/python ops/scripts/soak.py
+
+chaos: setup
+	$(BIN)/python ops/scripts/chaos.py $(or $(SEED),1) $(or $(MINUTES),10)
 
 test-compose: setup
 	ops/scripts/compose-tests

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import secrets
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import RecordFiles
 from tests.support.redis_server import RedisServer
+from tests.support.waiting_client import WaitingClient
 
 pytestmark = pytest.mark.slow
 
@@ -113,13 +113,9 @@ def _go_through(
     client = Client(settings=settings)
     batch = client.submit(batch_file)
 
-    def wait_for_batch() -> LoggedProcess:
-        return LoggedProcess(
-            [sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), batch_file.parent
-        )
-
+    waiting = WaitingClient(settings, batch.id, batch_file.parent)
     rng = random.Random(SEED)
-    faults = FaultInjector(settings, server, rng, fleets[-1], start_fleet, wait_for_batch)
+    faults = FaultInjector(settings, server, rng, fleets[-1], start_fleet, lambda: [waiting])
     total = batch.progress().total
     try:
         struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
@@ -128,7 +124,7 @@ def _go_through(
         for fleet in fleets:
             print("", *fleet.lines[-LAST_LINES:], sep="\n")
     assert (result.generated, result.errors) == (total, {})
-    assert faults.waiting.wait() == 0
+    assert waiting.wait() == 0
     # Only what was in flight at a crash is generated again, and it had no line yet.
     assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
     assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))

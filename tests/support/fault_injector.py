@@ -17,6 +17,7 @@ from tests.support.fleet_processes import FleetProcess, Role, fleet_processes
 from tests.support.processes import LoggedProcess
 from tests.support.records import RecordFiles
 from tests.support.redis_server import RedisServer
+from tests.support.waiting_client import WaitingClient
 
 PAUSE_S = (2.0, 6.0)
 """Least and most seconds between two faults if no segment is generated in between."""
@@ -44,7 +45,7 @@ class NoTarget(Exception):
 class FaultInjector:
     """Injects faults into a fleet that generates a batch, and prints each with its time.
 
-    `fleet` is the launcher, `start_fleet` starts another, `wait_for_batch` starts a client that waits for the batch.
+    `fleet` is the launcher, `start_fleet` starts another, `waiting` returns the clients that wait for a batch now.
     """
 
     def __init__(
@@ -54,16 +55,15 @@ class FaultInjector:
         rng: random.Random,
         fleet: LoggedProcess,
         start_fleet: Callable[[], LoggedProcess],
-        wait_for_batch: Callable[[], LoggedProcess],
+        waiting: Callable[[], Sequence[WaitingClient]],
     ) -> None:
         self._settings = settings
         self._server = server
         self._rng = rng
         self._start_fleet = start_fleet
-        self._wait_for_batch = wait_for_batch
+        self._waiting = waiting
         self._last_hit = ""
         self.fleet = fleet
-        self.waiting = wait_for_batch()
 
     def strike(self, kinds: Sequence[str], record: RecordFiles, total: int, step: tuple[int, int]) -> int:
         """Inject these in turn, each after `step` more segments or after some seconds; returns how many were injected.
@@ -78,7 +78,7 @@ class FaultInjector:
                 break
             self.keep_launcher()
             try:
-                description = getattr(self, waiting[0])()
+                description = self.inject(waiting[0])
             except NoTarget:
                 waiting.rotate(-1)  # its process is being restarted: later
                 continue
@@ -86,6 +86,11 @@ class FaultInjector:
             waiting.popleft()
             struck += 1
         return struck
+
+    def inject(self, kind: str) -> str:
+        """Inject a fault of one of the `KINDS`; returns what was done. Raises `NoTarget`."""
+        description: str = getattr(self, kind)()
+        return description
 
     def keep_launcher(self) -> None:
         """Start another launcher if it has ended, as systemd or compose would: one that starts without Redis ends."""
@@ -136,10 +141,11 @@ class FaultInjector:
         return f"kill -9 of Redis, away for {seconds:.1f} s"
 
     def kill_client(self) -> str:
-        """Kill the client that waits for the batch, and start another."""
-        self.waiting.stop(signal.SIGKILL)
-        self.waiting = self._wait_for_batch()
-        return "kill -9 of the client that waits, and a new one"
+        """Kill a client that waits for a batch, and start another."""
+        if not (waiting := self._waiting()):
+            raise NoTarget
+        self._rng.choice(waiting).kill_and_replace()
+        return "kill -9 of a client that waits, and a new one"
 
     def _signal(self, role: Role, number: signal.Signals) -> str:
         target = self._running(role)

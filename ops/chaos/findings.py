@@ -1,0 +1,88 @@
+"""What must be there after a batch, and what must not: files, lines of the record, messages, processes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from cloner import Client
+from cloner.names import collector_name
+from cloner.output.record import batch_directory
+from cloner.settings import EngineName, Settings
+from cloner.state.keys import RedisKeys
+from cloner.validation import HOUSEKEEPING
+from ops.chaos.clients import FinishedBatch
+from tests.support.fleet_processes import Role, fleet_processes, stacks
+from tests.support.polling import eventually
+from tests.support.processes import environment, run_cloner
+
+
+def check_batch(batch: FinishedBatch, settings: Settings) -> list[str]:
+    """Problems with a batch's record and files. The same batch is generated again without faults, to compare."""
+    problems = []
+    lines: Counter[int] = Counter()
+    for path in batch_directory(settings.out_dir, batch.id).glob("*.jsonl"):
+        for line in filter(None, path.read_text().splitlines()):
+            result = json.loads(line)
+            lines[result["segment"]] += not result.get("code")
+    if lines != Counter(range(batch.total)):
+        wrong = {n: lines[n] for n in sorted(lines.keys() | set(range(batch.total))) if lines[n] != 1}
+        problems.append(f"batch {batch.id}: segments without exactly one line, and how many they have: {wrong}")
+    undisturbed = batch.file.parent / "undisturbed"
+    env = {name: value for name, value in environment(settings).items() if name != "CLONER_REDIS_URL"}
+    env["CLONER_FAKE_SEGMENT_S"] = "0"
+    again = ["run", str(batch.file), "--out", str(undisturbed), "--workers", "1"]
+    ran = run_cloner(*again, cwd=batch.file.parent, env=env)
+    if ran.returncode:
+        return [*problems, f"batch {batch.id} could not be generated without faults: {ran.stderr}"]
+    expected = [path.relative_to(undisturbed) for path in undisturbed.rglob("*.wav")]
+    folder = Path("audio") / batch.file.stem
+    unexpected = {path.relative_to(settings.out_dir) for path in (settings.out_dir / folder).rglob("*")} - set(expected)
+    problems += [f"{path}: no output of its batch" for path in sorted(unexpected)]
+    for path in expected:
+        if difference := _difference(settings.out_dir / path, undisturbed / path, settings.engine):
+            problems.append(f"{path}: {difference}")
+    return problems
+
+
+def _difference(path: Path, expected: Path, engine: str) -> str:
+    """How a file differs from the expected one; empty if it does not. The codec's last bits depend on what it decodes
+    together."""
+    if not path.is_file():
+        return "missing"
+    if path.read_bytes() == expected.read_bytes():
+        return ""
+    if engine == EngineName.FAKE:
+        return "another content than without faults"
+    ours, theirs = (soundfile.read(file, dtype="int16")[0].astype(np.int32) for file in (path, expected))
+    if ours.shape != theirs.shape:
+        return f"{len(ours)} samples, and {len(theirs)} without faults"
+    most = int(np.abs(ours - theirs).max())
+    return "" if most <= 1 else f"samples that differ by {most}"
+
+
+def left_behind(client: Client, settings: Settings) -> list[str]:
+    """Messages, temporary files and processes that are left when all batches are finished; stops the fleet."""
+    problems = []
+    workers = client.fleet()
+    holders = [worker.name for worker in workers] + [collector_name(settings.box)]
+    queues = [worker.queue for worker in workers]
+    queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
+    keys = [*queues, *(RedisKeys(settings.fleet).unacked(holder) for holder in holders)]
+    try:
+        eventually(lambda: not client.redis.exists(*keys))
+    except AssertionError:
+        problems.append(f"messages are left: {[key for key in keys if client.redis.exists(key)]}")
+    problems += [f"{path} is left" for path in (settings.out_dir / HOUSEKEEPING).rglob("*part*")]
+    for found in fleet_processes(settings.fleet):
+        if found.role is Role.LAUNCHER:
+            found.process.terminate()
+    try:
+        eventually(lambda: not list(fleet_processes(settings.fleet)))
+    except AssertionError:
+        problems.append(f"processes are left:\n{stacks(fleet_processes(settings.fleet))}")
+    return problems
