@@ -14,6 +14,8 @@ from cloner.client.batch_handle import BatchHandle
 from cloner.errors import BrokerUnreachable, ClonerError, NoWorkers, OutputsTaken
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.connection import connect
 from tests.support.batches import write_batch
 from tests.support.waiting_client import WaitingClient
 
@@ -23,8 +25,8 @@ CANCELLED = 0.15
 SPEAKERS = 6
 """Most speakers of a batch."""
 
-SUBMIT_S = 120.0
-"""Seconds that a client tries to submit a batch; Redis may be away, and no worker alive."""
+OUTAGE_S = 120.0
+"""Seconds that a client tries again; Redis may be away, and no worker alive."""
 
 FINISH_S = 600.0
 """Seconds until a batch must be finished."""
@@ -59,7 +61,7 @@ class Clients:
     def run(self, seed: int, deadline: float) -> list[FinishedBatch]:
         """Submit batches and wait for them, until the monotonic clock shows `deadline`."""
         rng = random.Random(seed)
-        batches = []
+        batches: list[FinishedBatch] = []
         while time.monotonic() < deadline:
             name = f"{seed}-{len(batches)}"
             folder = self._folder / "batches" / name
@@ -87,9 +89,9 @@ class Clients:
         return batch
 
     def _submit(self, file: Path, strategy: Strategy) -> BatchHandle:
-        """Submit the file; during an outage, try again. A submission may have gone through although its client failed."""
+        """Submit the file; in an outage, try again: a submission may have gone through although its client failed."""
         client = Client(settings=self._settings)
-        deadline = time.monotonic() + SUBMIT_S
+        deadline = time.monotonic() + OUTAGE_S
         while True:
             try:
                 return client.submit(file, strategy=strategy)
@@ -102,9 +104,10 @@ class Clients:
 
     def _find(self, client: Client, file: Path) -> BatchHandle:
         """The open batch of the file."""
-        connection = client.batch("0" * 12)._connection
-        ids = connection.batches.open_ids(cancelled=False)
-        (found,) = (batch_id for batch_id in ids if connection.batches.submission(batch_id).source == file.name)
+        redis = connect(self._settings.require_redis_url(), decode=False)
+        batches = BatchStore.of(self._settings, redis)
+        ids = batches.open_ids(cancelled=False)
+        (found,) = (batch_id for batch_id in ids if batches.submission(batch_id).source == file.name)
         return client.batch(found)
 
     def _wait(self, handle: BatchHandle, folder: Path) -> BatchResult:
@@ -115,5 +118,8 @@ class Clients:
             return handle.wait(timeout=FINISH_S)
         finally:
             self._waiting.remove(waiting)
-            if status := waiting.wait():
-                raise ClonerError(f"`cloner wait {handle.id}` ended with {status}")
+            deadline = time.monotonic() + OUTAGE_S
+            while status := waiting.wait():  # one that starts during an outage ends at once
+                if time.monotonic() > deadline:
+                    raise ClonerError(f"`cloner wait {handle.id}` ends with {status}")
+                waiting.kill_and_replace()
