@@ -77,6 +77,7 @@ class Event(Enum):
     MESSAGES_REQUEUED = "[Main] The messages of {title} are back in their queues: {count} unacknowledged"
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
     REGISTRY_UNREACHABLE = "[Main] Redis does not answer: {error}; until it does, the registry has no news of this box"
+    REGISTRY_REACHABLE = "[Main] Redis answers again"
     METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"
 
     # A worker, or a collector.

@@ -2,7 +2,7 @@
 heartbeats, and requeues the messages of processes that have died.
 
 Redis may become unreachable and come back. Each method then ends early, the outage is logged once, and what is still to
-be done is done after it. Only a Redis that has never answered is an error.
+be done is done after it. It is an error only where the address or the password is wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from redis import RedisError
 from cloner.events import Event
 from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
-from cloner.state.connection import HASTE_S
+from cloner.state.connection import HASTE_S, may_pass
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
 from launcher.health import HealthMonitor, Unhealthy, exists, pid_of
 from launcher.layout import Layout
@@ -59,11 +59,9 @@ class Box:
     def open(self) -> None:
         """Take the box, and register its workers as "loading", if that was not done.
 
-        Waits where Redis becomes unreachable meanwhile. Raises `BoxTaken`, and `RedisError` if Redis does not answer at
-        the beginning.
+        Waits where Redis is unreachable. Raises `BoxTaken`, and `RedisError` if the settings of Redis are wrong.
         """
-        self._registry.redis.ping()
-        while not self._try_to_open():
+        while not (self._ping() and self._try_to_open()):
             time.sleep(POLL_S)
 
     def prepare_start(self, name: str) -> bool:
@@ -169,6 +167,12 @@ class Box:
         entry = self._entry(name)
         return entry.error if entry else ""
 
+    def _ping(self) -> bool:
+        """Whether Redis answers. Raises `RedisError` if it never will with these settings."""
+        with self._tolerate_outage(is_first=True):
+            self._registry.redis.ping()
+        return self.redis_answers
+
     def _try_to_open(self) -> bool:
         with self._tolerate_outage():
             if not self._is_open:
@@ -224,13 +228,20 @@ class Box:
         return entry  # noqa: RET504 - an outage ends the statement above
 
     @contextmanager
-    def _tolerate_outage(self) -> Iterator[None]:
-        """Inside it, a Redis that does not answer ends the block, and is logged once an outage."""
+    def _tolerate_outage(self, is_first: bool = False) -> Iterator[None]:
+        """Inside it, a Redis that does not answer ends the block; its outage is logged once, and so is its end.
+
+        If the block `is_first` to use Redis, it raises `RedisError` where the settings are wrong.
+        """
         try:
             yield
         except RedisError as error:
+            if is_first and not may_pass(error, self._registry.redis):
+                raise
             if self.redis_answers:
                 self._log(Event.REGISTRY_UNREACHABLE.line(error=error))
             self.redis_answers = False
         else:
+            if not self.redis_answers:
+                self._log(Event.REGISTRY_REACHABLE.line())
             self.redis_answers = True

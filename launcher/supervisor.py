@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from cloner.errors import EXIT_LOAD_FAILED, BoxTaken, LoadFailed, UsageError
 from cloner.events import Event
@@ -86,17 +86,23 @@ class Supervisor:
     def register(self) -> list[WorkerInfo]:
         """Enter all workers into the registry as "loading": a batch can be assigned to them before they are ready.
 
-        Raises `BoxTaken` if another launcher runs this box's workers.
+        Waits while Redis is away. Raises `BoxTaken` if another launcher runs this box's workers, `RedisError` if the
+        settings of Redis are wrong.
         """
         self._box.open()
         return self._box.workers
 
     def start(self) -> None:
-        """Start everything at once; registers the workers if that was not done."""
-        self.register()
+        """Start everything at once; registers the workers if that was not done.
+
+        A stop signal before they are registered ends this process with status 0. Raises as `register` does.
+        """
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                self._handlers[number] = signal.signal(number, self._queue_signal)
+                self._handlers[number] = signal.signal(number, _exit)
+        self.register()
+        for number in self._handlers:
+            signal.signal(number, self._queue_signal)
         if self._box.workers:
             self._log(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
         for process in self._processes:
@@ -276,3 +282,7 @@ class Supervisor:
             raise LoadFailed(what)
         self._box.give_up(process.name, why)
         self._log(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))
+
+
+def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)

@@ -62,6 +62,7 @@ def run_batch(
         client = Client(settings=settings)
         stack.callback(_remove_fleet, client, RedisKeys(fleet), screen)
         hasty = connect(url, retries=0, answer_s=HASTE_S)
+        hasty.ping()  # a launcher waits for a Redis that is away; a run says so
         registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), log=screen.log)
         with supervisor:

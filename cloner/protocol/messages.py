@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from cloner.batch import Generation, ReferenceKind
-from cloner.errors import WrongSchema
+from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
 from cloner.validation import name_flaw, output_flaw, prose_flaw, shown
@@ -146,10 +146,20 @@ class ChunkMessage(_Wire):
         return f"speakers [{speakers}], {self.total} texts, chunk {self.number} of batch {self.batch_id}"
 
 
-class Manifest(_Wire, Packed):
-    """A batch, split into chunks that are assigned to queues."""
+def _own_version(version: int) -> int:
+    if version != SCHEMA:
+        # No `ValueError`: pydantic would go on, and list what else this version cannot read.
+        raise Damaged(
+            f"what Redis holds as a Manifest is of schema version {version}, and this process reads version {SCHEMA}: "
+            "install one version on all boxes, and submit the batch again"
+        )
+    return version
 
-    schema_version: int = SCHEMA
+
+class Manifest(_Wire, Packed):
+    """A batch, split into chunks that are assigned to queues. Raises `Damaged` if it is of another version."""
+
+    schema_version: Annotated[int, AfterValidator(_own_version)] = SCHEMA
     batch_id: BatchId
     source: Annotated[str, Field(max_length=4096)]
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.connection import UnixDomainSocketConnection
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -59,6 +62,24 @@ def translate_redis_errors(url: str) -> Iterator[None]:
         raise BrokerUnreachable(f"Redis at {redacted(url)} does not answer: {error}") from error
     except RedisError as error:
         raise BrokerUnreachable(f"Redis at {redacted(url)} cannot be used: {error}") from error
+
+
+def may_pass(error: RedisError, redis: Redis) -> bool:
+    """Whether the error of that client's first command may be gone later: the server is away, or starts.
+
+    False where the settings are wrong: the password, the host's name, a certificate.
+    """
+    cause = error.__context__
+    is_local = issubclass(redis.connection_pool.connection_class, UnixDomainSocketConnection)
+    return (
+        isinstance(error, (RedisConnectionError, RedisTimeoutError))
+        and not isinstance(error, (AuthenticationError, AuthorizationError))
+        and not isinstance(cause, ssl.SSLCertVerificationError)
+        # Of a Unix socket that does not exist, the server is not running; else a file of TLS does not exist.
+        and (is_local or not isinstance(cause, FileNotFoundError))
+        # EAI_AGAIN, the other error of names, is that of a name server which does not answer.
+        and not (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME)
+    )
 
 
 def server_time(redis: Redis) -> float:

@@ -134,7 +134,7 @@ def _run(part: Part, seed: int, faults: FaultInjector, clients: Clients) -> tupl
         runs = [pool.submit(clients.run, seed * 1000 + number, deadline) for number in range(part.clients)]
         while not all(run.done() for run in runs):
             threading.Event().wait(rng.uniform(*PAUSE_S))
-            faults.keep_launcher()
+            faults.check_launcher()
             if time.monotonic() > deadline:
                 continue  # without further faults, until the last batches are finished
             kind = rng.choice(KINDS)

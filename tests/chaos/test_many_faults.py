@@ -119,7 +119,7 @@ def _go_through(
     total = batch.progress().total
     try:
         struck = faults.strike(rng.sample(kinds, len(kinds)), RecordFiles(settings.out_dir, batch.id), total, step)
-        result = batch.wait(timeout=600, on_progress=lambda _: faults.keep_launcher())
+        result = batch.wait(timeout=600, on_progress=lambda _: faults.check_launcher())
     finally:
         for fleet in fleets:
             print("", *fleet.lines[-LAST_LINES:], sep="\n")

@@ -193,12 +193,16 @@ def redis_holds(url: str) -> str:
 CHANGES: dict[str, tuple[Callable[[str], str], str]] = {
     "a wrong password": (lambda url: url.replace(QUOTED, f"wr0ng-{CORE}"), "password"),
     "no password": (lambda url: url.replace(f"cloner:{QUOTED}@", ""), "uthenticat"),
-    "no TLS": (lambda url: url.replace("rediss://", "redis://").partition("?")[0], "does not answer"),
     "no authority": (lambda url: url.partition("?")[0], "certificate verify failed"),
     "no certificate": (lambda url: url.replace("redis.crt", "no.crt"), "No such file or directory"),
     "another host": (lambda url: url.replace("localhost", "127.0.0.1"), "certificate"),
-    "no server": (lambda url: re.sub(r":\d+/", ":1/", url), "does not answer"),
 }
+
+AWAY: dict[str, Callable[[str], str]] = {
+    "no TLS": lambda url: url.replace("rediss://", "redis://").partition("?")[0],
+    "no server": lambda url: re.sub(r":\d+/", ":1/", url),
+}
+"""Changes of the address that cannot be told from a server that is away: a launcher waits for it."""
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
@@ -207,17 +211,37 @@ def test_what_does_not_work_is_a_sentence_without_the_password(
 ) -> None:
     url = change(server.url)
     env = environment(secret_settings) | {"CLONER_REDIS_URL": url}
-    for module, *command in (["cloner", "fleet"], ["cloner", "submit", "batch.json"], ["launcher", "up"]):
-        write_batch(tmp_path, [1])
-        ran = subprocess.run(
-            [sys.executable, "-m", module, *command],
-            env={**os.environ, **env},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        everything = ran.stdout + ran.stderr
-        assert ran.returncode == 1, everything
-        assert message in everything
-        assert "Traceback" not in everything
-        assert CORE not in everything
+    write_batch(tmp_path, [1])
+    for command in (["cloner", "fleet"], ["cloner", "submit", "batch.json"], ["launcher", "up"]):
+        _is_refused(command, env, tmp_path, message)
+
+
+@pytest.mark.parametrize("change", AWAY.values(), ids=AWAY)
+def test_clients_report_a_redis_that_is_away_and_a_launcher_waits_for_it(
+    server: Server, secret_settings: Settings, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    env = environment(secret_settings) | {"CLONER_REDIS_URL": change(server.url)}
+    write_batch(tmp_path, [1])
+    for command in (["cloner", "fleet"], ["cloner", "submit", "batch.json"], ["cloner", "run", "batch.json"]):
+        _is_refused(command, env, tmp_path, "does not answer")
+    launcher = LoggedProcess([sys.executable, "-m", "launcher", "up"], env, tmp_path)
+    launcher.wait_for(Event.REGISTRY_UNREACHABLE)
+    assert launcher.stop() == 0
+    everything = "\n".join(launcher.lines)
+    assert "Traceback" not in everything
+    assert CORE not in everything
+
+
+def _is_refused(command: list[str], env: dict[str, str], folder: Path, message: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, **env},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    everything = ran.stdout + ran.stderr
+    assert ran.returncode == 1, everything
+    assert message in everything
+    assert "Traceback" not in everything
+    assert CORE not in everything

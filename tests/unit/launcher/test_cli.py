@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
 import pytest
 from redis import Redis
 
+from cloner.events import Event
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
@@ -15,6 +18,7 @@ from launcher.__main__ import main
 from launcher.cpu import Cpu
 from launcher.gpus import GB, Gpu
 from launcher.supervisor import Supervisor
+from tests.support.log_lines import find_lines
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -116,17 +120,29 @@ def test_a_usage_error_is_a_sentence_and_exit_status_2(launcher: Run, arguments:
     assert "Traceback" not in err + out
 
 
-@pytest.mark.parametrize("command", ["up", "status"])
-def test_redis_that_does_not_answer_is_a_sentence_without_the_password(
-    launcher: Run, monkeypatch: pytest.MonkeyPatch, command: str
+def test_status_without_redis_is_a_sentence_without_the_password(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", "redis://:secret@127.0.0.1:1/0")
 
-    status, _, err = launcher(command)
+    status, _, err = launcher("status")
 
     assert status == 1
     assert err.splitlines()[-1].startswith("Redis at redis://:***@127.0.0.1:1/0 does not answer: ")
     assert "secret" not in err
+
+
+def test_up_without_redis_waits_until_sigterm_ends_it_at_once(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+    # As another process sends it while the launcher waits.
+    monkeypatch.setattr("launcher.box.time.sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    status, _, err = launcher("up", "--workers", "1")
+
+    assert status == 0
+    assert len(find_lines(err.splitlines(), Event.REGISTRY_UNREACHABLE)) == 1
+    assert "secret" not in err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("redis")

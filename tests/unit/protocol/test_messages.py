@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from cloner.errors import WrongSchema
+from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.messages import (
     Manifest,
@@ -23,6 +24,14 @@ from tests.support.manifests import manifest
 
 def test_a_manifest_survives_its_way() -> None:
     assert Manifest.unpack(manifest().pack()) == manifest()
+
+
+@pytest.mark.parametrize("version", [SCHEMA - 1, SCHEMA + 1])
+def test_a_manifest_of_another_version_is_named_and_not_read(version: int) -> None:
+    other = manifest().model_dump(mode="json") | {"schema_version": version, "from": "another version", "speakers": 7}
+    packed = zlib.compress(json.dumps(other).encode())
+    with pytest.raises(Damaged, match=f"is of schema version {version}, and this process reads version {SCHEMA}"):
+        Manifest.unpack(packed)
 
 
 def test_a_chunks_message_holds_its_own_segments_and_survives_json() -> None:
