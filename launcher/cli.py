@@ -10,6 +10,7 @@ from cloner.console import print_fleet
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event, log_line
+from cloner.output.lock import output_lock
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.keys import RedisKeys
@@ -112,9 +113,9 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
 
 
 def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
-    """Run a supervisor until a signal stops it."""
+    """Run a supervisor until a signal stops it. Raises `OutputsTaken` if another fleet writes in the output folder."""
     url = settings.require_redis_url()
-    with translate_redis_errors(url):
+    with output_lock(settings.out_dir, settings.fleet), translate_redis_errors(url):
         redis = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}

@@ -1,7 +1,9 @@
 """The lock of an output root: two fleets that write there would overwrite each other's files.
 
-Each fleet holds a lock on a file of its own, ``OUT/.cloner/fleets/<fleet>.lock``: `cloner run` while it runs, a
-standing fleet by its collectors. It is the kernel's lock (``flock``), so that of a killed process is released.
+Each fleet holds a lock on a file of its own, ``OUT/.cloner/fleets/<fleet>.lock``, which its processes share: launchers,
+workers with their child processes, collectors, and `cloner run`. Each holds it from its start to its end, so the folder
+is locked as long as one of them may write there, even if it is frozen. It is the kernel's lock (``flock``), so that of
+a killed process is released.
 """
 
 from __future__ import annotations
@@ -30,18 +32,31 @@ def output_lock(root: Path, fleet: str) -> Iterator[None]:
 
     Raises `OutputsTaken` if another fleet holds it. If the folder's file system supports no locks, a warning is logged.
     """
-    folder = root.resolve() / HOUSEKEEPING / "fleets"
-    own = folder / f"{fleet}.lock"
+    own = _lock_file(root, fleet)
     file = None
     try:
-        file = _acquire(folder, own)
+        file = _acquire(own.parent, own)
     except OSError as error:
-        log_event(Event.FOLDER_NOT_LOCKED, folder=folder, error=error)
+        log_event(Event.FOLDER_NOT_LOCKED, folder=own.parent, error=error)
     try:
         yield
     finally:
         if file is not None:
             _release(own, file)
+
+
+def share_output_lock(root: Path, fleet: str) -> None:
+    """Share the lock that this process's parent holds, until this process ends.
+
+    A child process that is in a system call when its parent is killed may finish writing a file afterwards. Where the
+    folder cannot be locked, the parent has logged it.
+    """
+    with suppress(OSError):
+        _lock(_lock_file(root, fleet))
+
+
+def _lock_file(root: Path, fleet: str) -> Path:
+    return root.resolve() / HOUSEKEEPING / "fleets" / f"{fleet}.lock"
 
 
 def _acquire(folder: Path, own: Path) -> int:

@@ -7,7 +7,10 @@ import sys
 
 
 def main() -> int:
-    """Run until stopped. Returns the exit status: 78 if the model does not load, 2 if a setting is wrong."""
+    """Run until stopped; returns the exit status.
+
+    It is 78 if the model does not load, 2 if a setting is wrong or another fleet writes in the output folder.
+    """
     from cloner.engine import check_engine
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
     from cloner.events import Event
@@ -29,14 +32,17 @@ def main() -> int:
             raise LoadFailed(error.message) from None
         # A worker that is stopped requeues its chunk at once; the segments in the record are not generated again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+        from cloner.output.lock import output_lock
         from cloner.queueing.app import run_worker
         from cloner.state.connection import translate_redis_errors
         from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
 
-        with translate_redis_errors(settings.require_redis_url()):
-            register_if_unknown(settings, worker)
-        exit_on_give_up()
-        return run_worker(settings, "cloner.worker.tasks", worker.name, [worker.queue, settings.queues.shared_queue()])
+        with output_lock(settings.out_dir, settings.fleet):
+            with translate_redis_errors(settings.require_redis_url()):
+                register_if_unknown(settings, worker)
+            exit_on_give_up()
+            queues = [worker.queue, settings.queues.shared_queue()]
+            return run_worker(settings, "cloner.worker.tasks", worker.name, queues)
     except ClonerError as error:
         log_event(Event.FAILED, error=error.message)
         return error.exit_code

@@ -23,6 +23,7 @@ from cloner.engine import make_engine
 from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBroken, reason_of
 from cloner.events import Event
 from cloner.logs import configure, log_event
+from cloner.output.lock import share_output_lock
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
 from cloner.state.keys import RedisKeys
@@ -104,6 +105,7 @@ def start(**_: Any) -> None:
     blobs = connect(url, decode=False, retries=OUTAGE_RETRIES)
     try:
         worker = WorkerProcess(settings, info, make_engine(settings, info.device, place.memory_gb), redis, blobs)
+        share_output_lock(settings.out_dir, settings.fleet)
         on_stop_signal(worker.end_run)
         worker.start_heartbeat()
         worker.load()

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 from tests.support.bad_inputs import batch_folder, command_line, idle_fleet, refuse  # noqa: F401
-from tests.support.fixtures import client, launch, settings, tiny_checkpoint  # noqa: F401
+from tests.support.fixtures import alone, client, launch, settings, tiny_checkpoint  # noqa: F401
 from tests.support.hostile_scene import scene  # noqa: F401

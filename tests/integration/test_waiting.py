@@ -1,11 +1,8 @@
-"""Waiting clients learn of a fleet that is gone, a cancelled batch, an output folder in use."""
+"""Waiting clients learn of a fleet that is gone, and of a cancelled batch."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,30 +13,12 @@ from cloner.events import Event
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.registry import Registry, expected_worker
 from tests.support.batches import write_batch
+from tests.support.fixtures import Alone
 from tests.support.polling import eventually
-from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.processes import Launch, LoggedProcess, environment
 from tests.support.records import recorded_segments
 
 pytestmark = pytest.mark.slow
-
-Alone = Callable[..., LoggedProcess]
-
-
-@pytest.fixture
-def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
-    """Start a worker or a collector without a launcher."""
-    started: list[LoggedProcess] = []
-
-    def start(module: str, **changes: object) -> LoggedProcess:
-        env = environment(settings.model_copy(update=changes))
-        process = LoggedProcess([sys.executable, "-m", module], env, tmp_path)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.process.poll() is None:
-            process.stop()
 
 
 def waiting(settings: Settings, folder: Path, batch_id: str) -> LoggedProcess:
@@ -130,40 +109,3 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     # The cancelled batch does not block the next, and finished segments are not generated again.
     again = client.submit(write_batch(tmp_path, [100, 50])).wait(timeout=100)
     assert (again.generated, again.reused) == (150, len(there))
-
-
-def test_a_run_is_refused_in_a_folder_where_a_fleet_writes(launch: Launch, settings: Settings, tmp_path: Path) -> None:
-    fleet = launch("--workers", "1")
-    fleet.wait_for(Event.MODELS_LOADED)
-    lock = settings.out_dir / ".cloner" / "fleets" / f"{settings.fleet}.lock"
-    eventually(lock.exists)
-    batch = str(write_batch(tmp_path, [2]))
-    ran = run_cloner("run", batch, "--engine", "fake", "--out", str(settings.out_dir), cwd=tmp_path)
-    assert ran.returncode == 2
-    assert f"fleet {settings.fleet} (process " in ran.stderr.splitlines()[-1]
-    assert "--out" in ran.stderr.splitlines()[-1]
-    assert not list(settings.out_dir.rglob("*.wav"))
-    elsewhere = run_cloner("run", batch, "--engine", "fake", "--out", "elsewhere", cwd=tmp_path)
-    assert elsewhere.returncode == 0, elsewhere.stderr
-
-
-def test_a_second_run_and_a_fleet_are_refused_where_a_run_writes_until_it_is_gone(
-    launch: Launch, settings: Settings, tmp_path: Path
-) -> None:
-    batch = str(write_batch(tmp_path, [40]))
-    command = [sys.executable, "-m", "cloner", "run", batch, "--engine", "fake", "--out", str(settings.out_dir)]
-    run = LoggedProcess(command, {"CLONER_FAKE_SEGMENT_S": "30"}, tmp_path)
-    run.wait_for(Event.MODELS_LOADED)
-    second = run_cloner(*command[3:], cwd=tmp_path)
-    assert second.returncode == 2
-    assert f"(process {run.process.pid} on " in second.stderr
-    fleet = launch("--workers", "1")
-    (line,) = fleet.wait_for(Event.FAILED, child="Collector", error=re.compile("fleet run-"))
-    assert f"writes under {settings.out_dir}" in line
-    fleet.wait_for(Event.RESTARTING, title="Collector", reason="ended with exit status 2")
-    run.process.kill()  # the kernel lets go of its lock
-    fleet.stop()
-    assert run.wait() < 0
-    third = run_cloner(*command[3:], cwd=tmp_path)
-    assert third.returncode == 0, third.stderr
-    assert json.loads(third.stdout)["generated"] == 40

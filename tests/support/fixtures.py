@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,27 @@ def launch_loaded(launch: Launch) -> LaunchLoaded:
         return fleet
 
     return start
+
+
+Alone = Callable[..., LoggedProcess]
+"""The type of the fixture `alone`."""
+
+
+@pytest.fixture
+def alone(settings: Settings, tmp_path: Path) -> Iterator[Alone]:
+    """Start a worker or a collector, by its module and with changed settings, without a launcher."""
+    started: list[LoggedProcess] = []
+
+    def start(module: str, **changes: object) -> LoggedProcess:
+        env = environment(settings.model_copy(update=changes))
+        process = LoggedProcess([sys.executable, "-m", module], env, tmp_path)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.process.poll() is None:
+            process.stop()
 
 
 @pytest.fixture(scope="session")
