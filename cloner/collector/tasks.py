@@ -25,6 +25,7 @@ from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, batch_directory
 from cloner.output.reuse import finished_outputs, reuse_finished
+from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
 from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
 from cloner.queueing.retry import retry_on_outage
@@ -148,6 +149,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         return
     record = Record(settings.out_dir.resolve(), batch_id)
     record.refresh()
+    changed = withdraw_changed(record, OutputRoot(settings.out_dir))
     cancelled = batches.is_cancelled(batch_id)
     if not cancelled:
         following, progress = next_round(manifest, record, batches.chunk_progress(batch_id), present)
@@ -157,6 +159,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
                 _publish(manifest, following, settings)
             return
+    record.results.update(changed)
     result = gather(
         manifest,
         record,

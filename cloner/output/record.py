@@ -79,6 +79,8 @@ class Record:
         self._finished: Counter[tuple[int, str]] = Counter()
         self._generated: Counter[tuple[int, str]] = Counter()
         self._from: set[tuple[str, int, str]] = set()
+        self._other_lines: dict[int, list[SegmentResult]] = {}
+        """Segment -> the lines that say that it was generated, without that in `results`: few segments have any."""
 
     def refresh(self) -> None:
         """Read the lines that were written since the last call. Raises `RecordFailed`."""
@@ -109,14 +111,27 @@ class Record:
             self._finished[result.assignment, result.speaker] += 1
             self._finished[result.assignment, ""] += 1
         elif known.generated:
-            # Generated again, as with another checkpoint than that of the earlier batches.
-            if result.generated and not result.reused:
-                self.results[result.segment] = result
+            if result.generated:
+                self._add_other_line(known, result)
             return
         self.results[result.segment] = result
         if result.generated:
             self._generated[result.assignment, result.speaker] += 1
             self._generated[result.assignment, ""] += 1
+
+    def _add_other_line(self, known: SegmentResult, result: SegmentResult) -> None:
+        """Count a line about a segment that was generated before, as with another checkpoint than that of the earlier
+        batches, or by another worker."""
+        other = result
+        if not result.reused:
+            self.results[result.segment], other = result, known
+        self._other_lines.setdefault(result.segment, []).append(other)
+
+    def generated_lines(self, segment: int) -> list[SegmentResult]:
+        """All lines that say that the segment was generated. The one in `results`, which was read last, comes first;
+        but the files of two workers are read in no order of time."""
+        known = self.results.get(segment)
+        return [known, *reversed(self._other_lines.get(segment, []))] if known and known.generated else []
 
     def finished(self, assignment: int, speaker: str = "") -> int:
         """Segments that were generated or failed of an assignment, or of one of its speakers."""

@@ -9,6 +9,7 @@ from cloner.batch import Generation, segment_seed
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
+from cloner.output.verify import line_of_file
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage, ReferenceRow, SpeakerSegments
 from cloner.protocol.results import SegmentResult
@@ -42,7 +43,9 @@ def split_by_record(
             index, text, output = row
             key = keys.of(speaker.reference, row)
             known = record.results.get(index)
-            if known and known.key == key and (not known.generated or outputs.has_result(known)):
+            if known and known.generated:
+                known = line_of_file(record, index, outputs)
+            if known and known.key == key:
                 finished.append(known)
             else:
                 pending[index] = PendingSegment(index, text, output, key, speaker)

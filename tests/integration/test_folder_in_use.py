@@ -74,7 +74,6 @@ def test_a_worker_without_a_launcher_holds_the_folder_frozen_and_while_its_child
     for role in (Role.WORKER_CHILD, Role.WORKER):
         process_of(settings, role).resume()
     process_of(settings, Role.WORKER_CHILD).kill()
-    worker.wait_for(Event.CHILD_DIED)
     assert_refused(tmp_path, settings)
     worker.wait_for(Event.MODELS_LOADED, 2)
     assert worker.stop(signal.SIGKILL) == -signal.SIGKILL
