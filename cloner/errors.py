@@ -16,14 +16,16 @@
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as expected
     ├── MissingPackage             exit 1   an optional package is not installed
     ├── RecordFailed               exit 1   the record of what is finished cannot be read or written
-    │   └── RecordFull             exit 1   the disk has no room for the record's next line
+    │   ├── RecordFull             exit 1   the disk has no room for the record's next line
+    │   └── RecordUnavailable      exit 1   the record cannot be used at the moment: the disk fails
     ├── EngineBroken               exit 75  the engine raised an error; a new process may succeed
     ├── WorkerBroken               exit 78  the worker's engine fails on every chunk
     ├── WrongSchema                exit 1   a message has another version of the wire format
     ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
     └── SegmentFailed              exit 1   one segment could not be generated; has a short `code`
         ├── BadReference           exit 1   a speaker's reference cannot be used (`code` "bad_reference")
-        └── NoRoom                 exit 1   the disk has no room for the segment's audio (`code` "output")
+        ├── NoRoom                 exit 1   the disk has no room for the segment's audio (`code` "output")
+        └── OutputUnavailable      exit 1   audio cannot be written at the moment: the disk fails (`code` "output")
 
 `UsageError` and all below it have exit status 2. The first line of a class's docstring is its message when none is
 given.
@@ -144,6 +146,10 @@ class RecordFull(RecordFailed):
     """There is no room for the record."""
 
 
+class RecordUnavailable(RecordFailed):
+    """The record cannot be used at the moment."""
+
+
 class EngineBroken(ClonerError):
     """The engine raised an error."""
 
@@ -181,6 +187,13 @@ class BadReference(SegmentFailed):
 
 class NoRoom(SegmentFailed):
     """There is no room for the segment's audio."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, code="output")
+
+
+class OutputUnavailable(SegmentFailed):
+    """The audio cannot be written at the moment."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, code="output")

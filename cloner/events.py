@@ -143,6 +143,8 @@ class Event(Enum):
     MESSAGE_REFUSED = "A message was refused: {error}", ERROR
     DISK_FULL = "No room in {folder}: waiting until there is", ERROR
     DISK_HAS_ROOM = "There is room in {folder} again"
+    DISK_FAILS = "{error}; waiting until that has passed, at most {left_s:.0f} s", ERROR
+    DISK_WORKS = "{folder} can be used again"
     CODES_UNUSABLE = "{path} cannot be used, and is made again: {error}", WARNING
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 

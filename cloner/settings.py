@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     hang_s: Seconds = Field(
         300.0, description="seconds that a worker may be at work without a step before it is replaced"
     )
+    disk_wait_s: SecondsOrNone = Field(
+        600.0,
+        description="seconds that a chunk waits in total while the output folder's disk fails; a full disk: no limit",
+    )
     stop_s: Seconds = Field(20.0, description="seconds that a stopping worker gets before it is killed")
     log_format: LogFormat = Field(
         LogFormat.TEXT, description="log lines on standard error: text, for people, or json, one object a line"
@@ -174,6 +178,7 @@ _RIGHT = {
     "CLONER_ALIVE_S": _SECONDS,
     "CLONER_LOAD_S": _SECONDS,
     "CLONER_HANG_S": _SECONDS,
+    "CLONER_DISK_WAIT_S": _SECONDS_OR_NONE,
     "CLONER_STOP_S": _SECONDS,
     "CLONER_LOG_FORMAT": f"give {' or '.join(LogFormat)}",
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",

@@ -18,13 +18,16 @@ import soundfile
 from numpy.typing import NDArray
 
 from cloner.audio_bytes import encode_audio
-from cloner.errors import NoRoom, SegmentFailed
+from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
 from cloner.output.atomic_file import FileAt, open_part, write_and_rename
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors of a full disk or an exhausted quota: they may pass."""
+
+UNAVAILABLE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
+"""Errors of a disk that fails, is remounted, or whose server is restarted: they may pass soon, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class OutputRoot:
     def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> Written:
         """Write mono samples ``[samples]`` in -1..1 as 16-bit audio, as a whole or not at all.
 
-        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full.
+        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full,
+        `OutputUnavailable` where it fails for a while.
         """
         path = self.root / output
         try:
@@ -65,6 +69,8 @@ class OutputRoot:
             message = f"{output} cannot be written under {self.root}: {error}"
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise NoRoom(message) from error
+            if isinstance(error, OSError) and error.errno in UNAVAILABLE:
+                raise OutputUnavailable(message) from error
             raise SegmentFailed(message, code="output") from error
         return Written(status.st_size, status.st_mtime_ns, _digest(data))
 
@@ -77,7 +83,7 @@ class OutputRoot:
         """Whether the file of a line of the record exists, with the same content.
 
         Its bytes are read only if its time differs, as after a copy: another batch may have written a file of the same
-        size there, and crashed before it could record it.
+        size there, and crashed before it could record it. Raises `RecordUnavailable` where the disk fails for a while.
         """
         try:
             # Without `Path`, which takes longer than the call itself: a batch may have a million files.
@@ -87,7 +93,11 @@ class OutputRoot:
             if not result.digest or found.st_mtime_ns == result.mtime_ns:
                 return True
             return _digest(self._read(result.output)) == result.digest
-        except (OSError, SegmentFailed):
+        except OSError as error:
+            if error.errno in UNAVAILABLE:
+                raise RecordUnavailable(f"{result.output} under {self.root} cannot be read: {error}") from error
+            return False
+        except SegmentFailed:
             return False
 
     def _read(self, output: str) -> bytes:

@@ -10,16 +10,16 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from pydantic import ValidationError
 
-from cloner.errors import RecordFailed, RecordFull
+from cloner.errors import RecordFailed, RecordFull, RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.audio_files import NO_ROOM
+from cloner.output.audio_files import NO_ROOM, UNAVAILABLE
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
@@ -31,11 +31,16 @@ def batch_directory(root: Path, batch_id: str) -> Path:
 
 @contextmanager
 def translate_disk_errors(directory: Path) -> Iterator[None]:
-    """Turn an `OSError` into a `RecordFailed`, or a `RecordFull` if the disk is full."""
+    """Turn an `OSError` into a `RecordFailed`: `RecordFull` if the disk is full, `RecordUnavailable` if it fails for a
+    while."""
     try:
         yield
     except OSError as error:
-        kind = RecordFull if error.errno in NO_ROOM else RecordFailed
+        kind = RecordFailed
+        if error.errno in NO_ROOM:
+            kind = RecordFull
+        elif error.errno in UNAVAILABLE:
+            kind = RecordUnavailable
         raise kind(f"the record in {directory} cannot be kept: {error}") from error
 
 
@@ -153,7 +158,10 @@ class Record:
 
 
 class RecordWriter:
-    """Appends to this worker's file of a batch's record. Raises `RecordFailed`, and `RecordFull` where it may pass."""
+    """Appends to this worker's file of a batch's record.
+
+    Raises `RecordFailed`, and where that may pass `RecordFull` and `RecordUnavailable`; then call the method again.
+    """
 
     def __init__(self, record: Record, worker: str) -> None:
         self._record = record
@@ -162,16 +170,27 @@ class RecordWriter:
 
     def open(self) -> None:
         """Open the file, and create it if needed."""
-        with translate_disk_errors(self._record.directory):
-            self._file = open_to_append(self._path)
+        self._open()
 
     def append(self, result: SegmentResult) -> None:
-        """Write one line, whole or not at all, after the audio file has its final name."""
-        if self._file is None:
-            raise ValueError(f"{self._path} is not open")
-        with translate_disk_errors(self._record.directory):
-            append_line(self._file, result.model_dump_json().encode())
+        """Write one line after the audio file has its final name. After an error, the file is opened again: the line
+        may be there in part, and the descriptor may be of use no more."""
+        file = self._open()
+        try:
+            with translate_disk_errors(self._record.directory):
+                append_line(file, result.model_dump_json().encode())
+        except RecordUnavailable:
+            self._file = None
+            with suppress(OSError):
+                os.close(file)
+            raise
         self._record.add(result)
+
+    def _open(self) -> int:
+        if self._file is None:
+            with translate_disk_errors(self._record.directory):
+                self._file = open_to_append(self._path)
+        return self._file
 
     def close(self) -> None:
         """Flush the file to the disk, and close it."""

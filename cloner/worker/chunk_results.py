@@ -9,6 +9,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.protocol.results import SegmentResult
 from cloner.worker.chunk_report import ChunkReport
+from cloner.worker.disk_wait import DiskWait
 from cloner.worker.pending import PendingSegment
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import ResultWriter
@@ -21,12 +22,18 @@ class ChunkResults:
     """
 
     def __init__(
-        self, pending: dict[int, PendingSegment], writer: ResultWriter, log: ProgressLog, report: ChunkReport
+        self,
+        pending: dict[int, PendingSegment],
+        writer: ResultWriter,
+        log: ProgressLog,
+        report: ChunkReport,
+        disk: DiskWait,
     ) -> None:
         self._pending = pending
         self._writer = writer
         self._log = log
         self._report = report
+        self._disk = disk
 
     def add(self, answer: SpeechResult) -> None:
         """Write what came of a segment, log it and count it."""
@@ -34,7 +41,7 @@ class ChunkResults:
         self._log.speaker_started(segment.speaker)
         result = self._writer.write(segment, answer)
         self._warn(result)
-        self._log.segment_finished(segment.speaker)
+        self._disk.retry(lambda: self._log.segment_finished(segment.speaker))
         self._report.add(result)
 
     def fail(self, segments: Iterable[int], code: str, message: str) -> None:

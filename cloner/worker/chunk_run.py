@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from redis import RedisError
 
@@ -15,16 +15,21 @@ from cloner.output.journal import Journal
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.progress import ChunkProgress
+from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.chunk_report import ChunkReport
 from cloner.worker.chunk_results import ChunkResults
 from cloner.worker.crash_plan import Turn
 from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
+from cloner.worker.disk_wait import DiskWait
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
 from cloner.worker.progress_log import ProgressLog
-from cloner.worker.result_writer import FullDiskWait, ResultWriter
+from cloner.worker.result_writer import ResultWriter
 from cloner.worker.voice_loader import VoiceLoader
 from cloner.worker.worker_process import WorkerProcess
+
+UNWRITTEN = "an earlier segment of its chunk could not be written for as long as CLONER_DISK_WAIT_S"
+"""Why segments fail that the engine was not asked for."""
 
 
 def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
@@ -42,7 +47,13 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
     try:
         worker.log_assignment(assignment, message.speakers, message.texts, message.shared)
         try:
-            if ChunkRun(worker, message, report, references, cancelled=cancelled).run():
+            with Cancellation(worker, message.batch_id, cancelled=cancelled) as cancellation:
+                disk = DiskWait(worker, cancellation)
+                run = disk.retry(
+                    lambda: ChunkRun(worker, message, report, references, cancellation=cancellation, disk=disk)
+                )
+                is_assignment_finished = run.run()
+            if is_assignment_finished:
                 worker.forget_assignment(assignment)
         except RecordFailed as error:
             # A segment without a line in the record counts as not generated; the batch's result lists each.
@@ -60,14 +71,15 @@ class ChunkRun:
     `references` are references whose bytes are here already, by digest.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is there before the run
         self,
         worker: WorkerProcess,
         message: ChunkMessage,
         report: ChunkReport,
         references: dict[str, bytes],
         *,
-        cancelled: bool,
+        cancellation: Cancellation,
+        disk: DiskWait,
     ) -> None:
         self._worker = worker
         self._message = message
@@ -75,23 +87,34 @@ class ChunkRun:
         record = worker.record(message.batch_id)
         keys = ContentKeys(message.generation, worker.engine.name, worker.fingerprint)
         finished, self._pending = split_by_record(message, record, worker.outputs, keys)
-        for result in finished:
-            report.progress.add(result)
         self._log = ProgressLog(worker, message, record)
         self._journal = worker.journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
-        self._monitor = ChunkMonitor(worker, message, self._journal, self._log, cancelled=cancelled)
-        self._full_disk = FullDiskWait(worker, self._monitor)
-        self._writer = ResultWriter(worker, message, record, self._full_disk)
-        self._results = ChunkResults(self._pending, self._writer, self._log, report)
+        self._cancellation = cancellation
+        self._disk = disk
+        self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
+        self._writer = ResultWriter(worker, message, record, disk)
+        self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
         self._recovery = CrashRecovery(worker, message, self._journal)
         self._voices = VoiceLoader(worker, references)
+        # Last, so that it is done once: where the disk fails above, this object is made again.
+        for result in finished:
+            report.progress.add(result)
 
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
-        with self._journal, self._monitor, self._writer:
-            if self._pending and not self._monitor.stopped():
-                self._generate()
-        return self._log.assignment_finished() or self._monitor.stopped()
+        try:
+            with self._journal, self._writer:
+                if self._pending and not self._cancellation.stopped():
+                    self._generate()
+                self._recovery.discard_own_files()
+                self._disk.retry(self._journal.remove)
+        except RecordFailed:
+            # The chunk ends here, too, whatever is missing.
+            self._recovery.discard_own_files()
+            with suppress(RecordFailed):
+                self._journal.remove()
+            raise
+        return self._disk.retry(self._log.assignment_finished) or self._cancellation.stopped()
 
     def _generate(self) -> None:
         """Generate the segments that were in flight at a crash one by one, the others together."""
@@ -107,11 +130,13 @@ class ChunkRun:
             log_event(Event.CHUNK_GIVEN_UP, chunk=number, batch=batch_id, error=HOPELESS)
             self._results.fail(list(self._pending), "engine_failed", HOPELESS)
             return
-        self._full_disk.retry(lambda: self._journal.begin(self._worker.outputs.part, generated))
+        self._disk.retry(lambda: self._journal.begin(self._worker.outputs.part, generated))
         for turn in plan.turns:
             self._run_turn(turn)
-            if self._monitor.stopped():
-                return
+            if self._is_over():
+                break
+        if self._disk.failure:
+            self._results.fail(self._pending, "output", f"{UNWRITTEN}: {self._disk.failure}")
 
     def _run_turn(self, turn: Turn) -> None:
         """Have the engine generate the segments of a turn. Raises `EngineBroken` if it leaves any out."""
@@ -120,19 +145,23 @@ class ChunkRun:
         with closing(self._answers(groups)) as answers:
             for answer in answers:
                 # After a cancellation, the file may be another batch's.
-                if self._monitor.stopped():
+                if self._is_over():
                     return
                 self._results.add(answer)
         unanswered = self._pending.keys() & set(turn.segments)
-        if unanswered and not self._monitor.stopped():
+        if unanswered and not self._is_over():
             raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
+
+    def _is_over(self) -> bool:
+        """Whether no more results are wanted: the batch is cancelled, or they cannot be written."""
+        return self._cancellation.stopped() or bool(self._disk.failure)
 
     def _with_voices(self, groups: Sequence[list[PendingSegment]]) -> list[list[PendingSegment]]:
         """The speakers whose references can be used; the segments of the others are failed. Ends early if cancelled."""
         usable = []
         references = [group[0].speaker.reference for group in groups]
         for place, group in enumerate(groups):
-            if self._monitor.stopped():
+            if self._cancellation.stopped():
                 return []
             with _as_engine_error():
                 error = self._voices.prepare(references[place:])
@@ -144,7 +173,7 @@ class ChunkRun:
 
     def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult, None, None]:
         """The engine's answers. Raises `EngineBroken`."""
-        requests = speech_requests(groups, self._message.generation, self._voices.get, self._monitor.stopped)
+        requests = speech_requests(groups, self._message.generation, self._voices.get, self._cancellation.stopped)
         with _as_engine_error(), closing(self._worker.engine.speak(requests, self._monitor)) as answers:
             yield from answers
 

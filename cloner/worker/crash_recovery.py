@@ -58,6 +58,12 @@ class CrashRecovery:
             for name in (run.part, codes_part(run.part)):
                 self._worker.outputs.discard(name)
 
+    def discard_own_files(self) -> None:
+        """Remove what this run has left of files that it could not write."""
+        own = self._worker.outputs.part
+        for name in (own, codes_part(own)):
+            self._worker.outputs.discard(name)
+
     def plan(self, pending: Mapping[int, PendingSegment], generated: int) -> CrashPlan:
         """How the pending segments are generated, `generated` segments of the chunk being finished."""
         speakers = {index: segment.speaker.id for index, segment in pending.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cloner.errors import NoRoom, SegmentFailed
+from cloner.errors import NoRoom, OutputUnavailable, SegmentFailed
 from cloner.output import audio_files
 from cloner.output.audio_files import OutputRoot
 from cloner.protocol.results import SegmentResult
@@ -136,7 +136,8 @@ def test_a_line_of_the_record_identifies_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.ENOSPC, NoRoom), (errno.EDQUOT, NoRoom), (errno.EIO, SegmentFailed)]
+    ("number", "kind"),
+    [(errno.ENOSPC, NoRoom), (errno.EDQUOT, NoRoom), (errno.EIO, OutputUnavailable), (errno.EACCES, SegmentFailed)],
 )
 def test_a_failed_write_leaves_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SegmentFailed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -12,6 +13,7 @@ from redis import Redis
 from cloner.output.journal import Journal
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.keys import RedisKeys
+from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.worker_process import WorkerProcess
@@ -39,24 +41,56 @@ def make_journal(worker: WorkerProcess) -> Journal:
     return Journal(worker.outputs.root, BATCH_ID, 0, worker.name)
 
 
-def make_monitor(worker: WorkerProcess, chunk: ChunkMessage, journal: Journal | None = None) -> ChunkMonitor:
+def make_monitor(
+    worker: WorkerProcess,
+    chunk: ChunkMessage,
+    journal: Journal | None = None,
+    cancellation: Cancellation | None = None,
+) -> ChunkMonitor:
     log = ProgressLog(worker, chunk, worker.record(BATCH_ID))
-    return ChunkMonitor(worker, chunk, journal or make_journal(worker), log)
+    return ChunkMonitor(
+        worker, chunk, cancellation or Cancellation(worker, BATCH_ID), journal or make_journal(worker), log
+    )
 
 
 def test_it_stops_when_the_batch_is_cancelled(worker: WorkerProcess, chunk: ChunkMessage) -> None:
-    with make_monitor(worker, chunk) as monitor:
+    with Cancellation(worker, BATCH_ID) as cancellation:
+        monitor = make_monitor(worker, chunk, cancellation=cancellation)
         assert not monitor.stopped()
         worker.redis.hset(RedisKeys(worker.settings.fleet).batch(BATCH_ID), "cancelled", "1")
-        assert monitor.wait(60)
+        assert cancellation.wait(60)
         assert monitor.stopped()
 
 
-def test_it_checks_again_after_an_outage_of_redis(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+def test_no_segment_starts_while_the_worker_waits_for_the_disk(worker: WorkerProcess, chunk: ChunkMessage) -> None:
+    cancellation = Cancellation(worker, BATCH_ID)
+    journal = make_journal(worker)
+    journal.begin("part-" + "0" * 32, 0)
+    monitor = make_monitor(worker, chunk, journal, cancellation)
+    entered, started = threading.Event(), threading.Event()
+
+    def start() -> None:
+        entered.set()
+        monitor.started(0)
+        started.set()
+
+    with cancellation.paused():
+        engine = threading.Thread(target=start)
+        engine.start()
+        assert entered.wait(60)
+        (run,) = make_journal(worker).runs
+        assert run.started == {}
+    assert started.wait(60)
+    engine.join()
+    (run,) = make_journal(worker).runs
+    assert run.started == {0: False}
+
+
+def test_it_checks_again_after_an_outage_of_redis(worker: WorkerProcess) -> None:
     worker.batches = MagicMock()
     worker.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
-    with make_monitor(worker, chunk) as monitor:
-        assert monitor.wait(60)
+    with Cancellation(worker, BATCH_ID) as cancellation:
+        assert cancellation.wait(60)
     assert worker.batches.is_cancelled.call_count == 3
 
 

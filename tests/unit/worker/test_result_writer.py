@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,15 @@ from cloner.events import Event
 from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
-from cloner.worker import result_writer
+from cloner.state.keys import RedisKeys
+from cloner.worker import disk_wait
+from cloner.worker.cancellation import Cancellation
+from cloner.worker.disk_wait import DiskWait
 from cloner.worker.pending import PendingSegment
-from cloner.worker.result_writer import FullDiskWait, ResultWriter
+from cloner.worker.result_writer import ResultWriter
 from cloner.worker.worker_process import WorkerProcess
 from tests.support.batches import write_batch
-from tests.support.log_lines import find_lines, is_line_of
+from tests.support.log_lines import is_line_of
 from tests.support.workers import BATCH_ID, Workers
 
 SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
@@ -47,19 +49,23 @@ def segment(chunk: ChunkMessage) -> PendingSegment:
 
 @pytest.fixture
 def worker(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
-    monkeypatch.setattr(result_writer, "ROOM_INTERVAL_S", 0.01)
+    monkeypatch.setattr(disk_wait, "DISK_INTERVAL_S", 0.01)
     return workers.start()
 
 
 @pytest.fixture
-def cancelled() -> threading.Event:
-    """Set once the batch is cancelled."""
-    return threading.Event()
+def cancellation(worker: WorkerProcess) -> Cancellation:
+    return Cancellation(worker, BATCH_ID)
 
 
 @pytest.fixture
-def writer(worker: WorkerProcess, chunk: ChunkMessage, cancelled: threading.Event) -> ResultWriter:
-    return ResultWriter(worker, chunk, worker.record(BATCH_ID), FullDiskWait(worker, cancelled))
+def disk(worker: WorkerProcess, cancellation: Cancellation) -> DiskWait:
+    return DiskWait(worker, cancellation)
+
+
+@pytest.fixture
+def writer(worker: WorkerProcess, chunk: ChunkMessage, disk: DiskWait) -> ResultWriter:
+    return ResultWriter(worker, chunk, worker.record(BATCH_ID), disk)
 
 
 def test_audio_without_room_fails_and_the_next_waits(
@@ -113,15 +119,19 @@ def test_a_line_without_room_is_written_when_there_is(
 def test_a_cancellation_ends_the_wait_for_room(
     writer: ResultWriter,
     segment: PendingSegment,
-    cancelled: threading.Event,
+    cancellation: Cancellation,
     worker: WorkerProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: object) -> None:
         raise RecordFull
 
-    monkeypatch.setattr(worker.outputs, "has_room", lambda _size: cancelled.set())
-    with writer:
+    def cancel(_size: int) -> bool:
+        worker.redis.hset(RedisKeys(worker.settings.fleet).batch(BATCH_ID), "cancelled", "1")
+        return False
+
+    monkeypatch.setattr(worker.outputs, "has_room", cancel)
+    with cancellation, writer:
         monkeypatch.setattr(RecordWriter, "append", full)
         with pytest.raises(RecordFull):
             writer.write(segment, SegmentFailure(0, "bad_reference", "bad"))
@@ -134,13 +144,13 @@ def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def read_only(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     with writer:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", read_only)
+            patch.setattr(os, "replace", refuse)
             assert writer.write(segment, SPOKEN).code == "output"
         assert writer.write(segment, SPOKEN).generated
-    assert not find_lines(capsys.readouterr().err.splitlines(), Event.DISK_FULL)
+    assert capsys.readouterr().err == ""
     assert [path.name for path in worker.outputs.root.rglob("*") if "part" in path.name] == []
