@@ -121,7 +121,7 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
 def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:
     # The same image without CUDA; the stub of the runtime hook brings no GPU.
     docker("tag", "cloner-worker-cpu", "cloner-worker")
-    box = make_box("docker-compose.yml", CLONER_ENGINE="fake", REDIS_PORT="26379", FLOWER_ADDRESS="127.0.0.1:25555")
+    box = make_box("docker-compose.yml", CLONER_ENGINE="fake", REDIS_PORT="26379", FLOWER_PUBLISH="127.0.0.1:25555")
     box.up()
     (request,) = box.inspect("fleet")["HostConfig"]["DeviceRequests"]
     assert (request["Driver"], request["Count"]) == ("nvidia", -1)

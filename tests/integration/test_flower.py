@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cloner import Client
@@ -75,7 +76,38 @@ def test_flower_ends_though_a_thread_of_its_own_waits_for_redis(settings: Settin
     assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
 
 
-def test_nobody_may_watch_without_a_login(settings: Settings, tmp_path: Path) -> None:
+CONFIGURATION = "import pathlib\npathlib.Path({door!r}).touch()\n"
+
+
+def test_a_configuration_file_is_read_only_if_it_is_named(settings: Settings, tmp_path: Path) -> None:
+    """Flower's own default is a flowerconfig.py of the current folder, which it runs."""
+    door, named = tmp_path / "door", tmp_path / "named"
+    (tmp_path / "flowerconfig.py").write_text(CONFIGURATION.format(door=str(door)))
+    (tmp_path / "mine.py").write_text(CONFIGURATION.format(door=str(named)))
+    with running_flower(settings, tmp_path):
+        assert not door.exists()
+    with running_flower(settings, tmp_path, FLOWER_CONF="mine.py"):
+        assert named.exists()
+        assert not door.exists()
+
+
+def test_flower_listens_on_this_machine_alone_and_logins_may_have_any_letters(
+    settings: Settings, tmp_path: Path
+) -> None:
+    login = "jürgen:пароль"
+    with running_flower(settings, tmp_path, FLOWER_BASIC_AUTH=f"{LOGIN},{login}") as flower:
+        port = int(flower.rpartition(":")[2])
+        listening = [found.laddr for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+        assert [address for address in listening if address and address.port == port] == [("127.0.0.1", port)]
+        for path in ("/fleet", "/workers", "/api/workers"):
+            assert [get(flower + path, given)[0] for given in (LOGIN, login)] == [200, 200]
+            for given in ("jürgen:passwort", "änna:s3cret", "anna:s3cret€"):
+                status, text = get(flower + path, given)
+                assert status == 401
+                assert "Traceback" not in text
+
+
+def test_flower_does_not_start_without_a_login(settings: Settings, tmp_path: Path) -> None:
     for login in ("", "anna", "anna:", ":secret", f"{LOGIN},ben"):
         env = {**os.environ, "CLONER_REDIS_URL": str(settings.redis_url), "FLOWER_BASIC_AUTH": login}
         ran = run_cloner("flower", cwd=tmp_path, env=env)

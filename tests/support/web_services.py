@@ -19,10 +19,10 @@ LOGIN = "anna:s3cret"
 
 
 @contextmanager
-def running_flower(settings: Settings, folder: Path) -> Iterator[str]:
-    """Flower's address, without a slash at its end."""
+def running_flower(settings: Settings, folder: Path, **changes: str) -> Iterator[str]:
+    """Flower's address, without a slash at its end; `changes` are environment variables."""
     port = free_port()
-    env = {**environment(settings), "FLOWER_BASIC_AUTH": LOGIN, "FLOWER_PORT": str(port), "FLOWER_ADDRESS": "127.0.0.1"}
+    env = {**environment(settings), "FLOWER_BASIC_AUTH": LOGIN, "FLOWER_PORT": str(port), **changes}
     flower = LoggedProcess([sys.executable, "-m", "cloner", "flower"], env, folder)
     with _answering(flower, f"http://127.0.0.1:{port}", "/healthcheck") as address:
         yield address

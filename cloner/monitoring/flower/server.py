@@ -16,6 +16,10 @@ EXIT_S = 3.0
 def serve(settings: Settings) -> int:
     """Run Flower until it is stopped; return its exit status. Raises `BadSetting` without a login, `MissingPackage`."""
     check_login(os.environ.get("FLOWER_BASIC_AUTH", ""), os.environ.get("FLOWER_AUTH", ""))
+    # Else Flower would run a flowerconfig.py of the folder that it is started in.
+    os.environ.setdefault("FLOWER_CONF", os.devnull)
+    # Flower's own default is all addresses.
+    os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
     # Read-only by default: Flower could grow a worker's pool, and a second process would load a second model.
     os.environ.setdefault("FLOWER_READ_ONLY", "true")
     # The arguments say whose texts a task has, and how many; ids say nothing.
@@ -23,9 +27,11 @@ def serve(settings: Settings) -> int:
     app = make_app(settings)
     try:
         from cloner.monitoring.flower.pages import install
+        from cloner.monitoring.flower.security import protect
     except ModuleNotFoundError as error:
         raise MissingPackage(f"{error.name} is not installed: run `pip install '.[launcher]'` in a checkout") from None
     install(settings)
+    protect()
     status = int(app.start(["flower"]) or 0)
     # While Redis does not answer, Flower's threads keep retrying, and Python would wait for them.
     killer = threading.Timer(EXIT_S, os._exit, (status,))
