@@ -115,14 +115,12 @@ class Event(Enum):
 
     # A chunk in a worker.
     ASSIGNED = "Assigned {speakers} speakers, {texts} texts total"
-    TAKING_SHARED_CHUNKS = "Taking chunks of {speakers} speakers, {texts} texts total from the shared queue"
     SPEAKER_STARTED = "Processing Speaker {speaker} ({place}/{speakers})"
     SPEAKER_TEXTS = "This speaker has {texts} texts"
     SPEAKER_PROGRESS = "Speaker {speaker} progress: {finished}/{texts}"
     SPEAKER_COMPLETED = "✅ Completed Speaker {speaker}: {generated} segments"
     SPEAKER_FAILED = "❌ Speaker {speaker}: no segment generated, {texts} failed", WARNING
     WORKER_DONE = "✅ All done! Processed {generated}/{texts} segments"
-    SHARED_QUEUE_DONE = "✅ All done! Processed {generated}/{texts} segments, all workers together"
     SEGMENT_FAILED = "❌ Segment {segment} of Speaker {speaker} failed: {error}", WARNING
     SEGMENT_CUT = (
         "⚠ Segment {segment} of Speaker {speaker} was cut after {frames} frames, the end of its text may be missing: "

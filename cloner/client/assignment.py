@@ -1,7 +1,7 @@
 """Assigning a batch's speakers to workers, and splitting each worker's assignment into chunks.
 
-Pure functions. `round_robin`, `longest_first` and `split_into_chunks` identify speakers by their place in the batch
-and segments by their place in their speaker; `assign` adds the speakers' ids and the workers' queues.
+Pure functions. All but `assign` identify speakers by their place in the batch, and segments by their place in their
+speaker; `assign` adds the speakers' ids and the workers' queues.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 
 from cloner.batch import Batch
 from cloner.events import Event, LogLine
@@ -110,15 +111,36 @@ def split_into_chunks(assignment: Assignment, slots: int) -> list[Assignment]:
     limit = SEGMENTS_PER_SLOT * slots
     chunks: list[Assignment] = []
     chunk: list[SpeakerSlice] = []
-    for piece in assignment:
-        for start in range(piece.start, piece.stop, limit):
-            chunk.append(SpeakerSlice(piece.speaker, start, min(start + limit, piece.stop)))
-            if sum(map(len, chunk)) >= limit:
-                chunks.append(tuple(chunk))
-                chunk = []
+    for piece in _pieces(assignment, limit):
+        chunk.append(piece)
+        if sum(map(len, chunk)) >= limit:
+            chunks.append(tuple(chunk))
+            chunk = []
     if chunk:
         chunks.append(tuple(chunk))
     return chunks
+
+
+def split_for_any_worker(assignment: Assignment, slots: int, workers: int) -> list[Assignment]:
+    """Chunks with at most `SEGMENTS_PER_SLOT` segments a slot, and at most an even part of the whole, so that every
+    worker gets some. Only a speaker with more segments than that is split. One slot gets one speaker a chunk."""
+    limit = min(SEGMENTS_PER_SLOT * slots, ceil(sum(map(len, assignment)) / workers))
+    chunks: list[list[SpeakerSlice]] = []
+    room = 0
+    for piece in _pieces(assignment, limit):
+        if slots == 1 or len(piece) > room:
+            chunks.append([])
+            room = limit
+        chunks[-1].append(piece)
+        room -= len(piece)
+    return list(map(tuple, chunks))
+
+
+def _pieces(assignment: Assignment, limit: int) -> Iterator[SpeakerSlice]:
+    """The slices, each in pieces of at most `limit` segments."""
+    for whole in assignment:
+        for start in range(whole.start, whole.stop, limit):
+            yield SpeakerSlice(whole.speaker, start, min(start + limit, whole.stop))
 
 
 def _split_by_amount(speaker: int, texts: Sequence[int], limit: float) -> Iterator[SpeakerSlice]:
@@ -147,67 +169,47 @@ def _joined(slices: list[SpeakerSlice]) -> Iterator[SpeakerSlice]:
 
 
 def _chunks(assignments: Sequence[Assignment], workers: Sequence[WorkerInfo]) -> list[ChunkRow]:
-    """Chunks for each worker's own queue; places and totals are those within the worker's assignment."""
+    """Chunks for each worker's own queue."""
     rows: list[ChunkRow] = []
     for number, (assignment, worker) in enumerate(zip(assignments, workers, strict=True)):
-        places: dict[int, int] = {}
-        texts: dict[int, int] = {}
-        for piece in assignment:
-            places.setdefault(piece.speaker, len(places) + 1)
-            texts[piece.speaker] = texts.get(piece.speaker, 0) + len(piece)
-        for chunk in split_into_chunks(assignment, worker.slots):
-            slices = [
-                SpeakerSliceRow(
-                    speaker=piece.speaker,
-                    start=piece.start,
-                    stop=piece.stop,
-                    position=places[piece.speaker],
-                    texts=texts[piece.speaker],
-                )
-                for piece in chunk
-            ]
-            rows.append(
-                ChunkRow(
-                    number=len(rows),
-                    queue=worker.queue,
-                    assignment=number,
-                    speakers=len(places),
-                    texts=sum(texts.values()),
-                    shared=False,
-                    slices=slices,
-                )
-            )
+        chunks = split_into_chunks(assignment, worker.slots)
+        rows.extend(_rows(assignment, chunks, number, len(rows), worker.queue))
     return rows
 
 
 def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> list[ChunkRow]:
-    """Chunks for the shared queue; places and totals are those within the batch."""
+    """Chunks for the shared queue, enough for all workers. Each is an assignment of its own."""
     sizes = [len(speaker.segments) for speaker in batch.speakers]
-    (assignment,) = round_robin(sizes, 1)
-    rows: list[ChunkRow] = []
-    for number, chunk in enumerate(split_into_chunks(assignment, max(worker.slots for worker in workers))):
+    (whole,) = round_robin(sizes, 1)
+    chunks = split_for_any_worker(whole, max(worker.slots for worker in workers), len(workers))
+    return [row for number, chunk in enumerate(chunks) for row in _rows(chunk, [chunk], number, number, queue)]
+
+
+def _rows(
+    assignment: Assignment, chunks: Sequence[Assignment], number: int, first: int, queue: str
+) -> Iterator[ChunkRow]:
+    """The rows of an assignment's chunks, which are numbered from `first`. Places and counts of speakers and texts are
+    those within the assignment, whose own number is `number`."""
+    places: dict[int, int] = {}
+    texts: dict[int, int] = {}
+    for piece in assignment:
+        places.setdefault(piece.speaker, len(places) + 1)
+        texts[piece.speaker] = texts.get(piece.speaker, 0) + len(piece)
+    total = sum(texts.values())
+    for chunk_number, chunk in enumerate(chunks, first):
         slices = [
             SpeakerSliceRow(
                 speaker=piece.speaker,
                 start=piece.start,
                 stop=piece.stop,
-                position=piece.speaker + 1,
-                texts=sizes[piece.speaker],
+                position=places[piece.speaker],
+                texts=texts[piece.speaker],
             )
             for piece in chunk
         ]
-        rows.append(
-            ChunkRow(
-                number=number,
-                queue=queue,
-                assignment=0,
-                speakers=len(sizes),
-                texts=sum(sizes),
-                shared=True,
-                slices=slices,
-            )
+        yield ChunkRow(
+            number=chunk_number, queue=queue, assignment=number, speakers=len(places), texts=total, slices=slices
         )
-    return rows
 
 
 def _summaries(

@@ -107,6 +107,6 @@ def _seconds(
     loads: defaultdict[str, float] = defaultdict(float)
     for chunk in chunks:
         loads[chunk.queue] += sum(sum(left[part.speaker][part.start : part.stop]) for part in chunk.slices)
-    if all(chunk.shared for chunk in chunks):
+    if loads.keys().isdisjoint(worker.queue for worker in workers):  # all take from the shared queue
         return sum(loads.values()) / sum(measured.get(worker.queue, average) for worker in workers)
     return max(load / measured.get(queue, average) for queue, load in loads.items())

@@ -101,13 +101,10 @@ class ChunkRow(_Wire):
     number: Count
     queue: Queue
     assignment: Count
-    """Number of the assignment: that of a worker, or one for all workers of a shared queue. Its chunks are counted
-    together in the log."""
+    """Number of the assignment that the log counts: all chunks of one worker, or one chunk of the shared queue."""
     speakers: Count
     texts: Count
     """Speakers and texts in the whole assignment."""
-    shared: bool
-    """Whether the assignment is one for all workers."""
     slices: list[SpeakerSliceRow]
 
 
@@ -131,7 +128,6 @@ class ChunkMessage(_Wire):
     assignment: Count
     speakers: Count
     texts: Count
-    shared: bool
     generation: Generation
     slices: list[SpeakerSegments]
 
@@ -209,7 +205,6 @@ class Manifest(_Wire, Packed):
             assignment=chunk.assignment,
             speakers=chunk.speakers,
             texts=chunk.texts,
-            shared=chunk.shared,
             generation=self.generation,
             slices=slices,
         )

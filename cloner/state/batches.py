@@ -270,15 +270,6 @@ class BatchStore:
             pipe.expire(key, self._ttl_s)
             pipe.execute()
 
-    def is_first_to_log(self, batch_id: str, line: str) -> bool:
-        """Whether no worker has logged this `line` about the batch yet; from now on, one has."""
-        key = self._keys.logged(batch_id)
-        with self._redis.pipeline() as pipe:
-            pipe.sadd(key, line)
-            pipe.expire(key, self._ttl_s)
-            added, _ = pipe.execute()
-        return bool(added)
-
 
 def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else ""

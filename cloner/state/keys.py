@@ -85,10 +85,6 @@ class RedisKeys:
         once."""
         return f"{self.batch(batch_id)}:progress"
 
-    def logged(self, batch_id: str) -> str:
-        """Set: log lines about a batch on the shared queue that some worker has written."""
-        return f"{self.batch(batch_id)}:logged"
-
     def result(self, batch_id: str) -> str:
         """String: the batch's result, compressed."""
         return f"{self.batch(batch_id)}:result"

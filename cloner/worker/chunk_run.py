@@ -45,7 +45,7 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
     cancelled, references = report.begin()
     assignment = f"{message.batch_id}/{message.assignment}"
     try:
-        worker.log_assignment(assignment, message.speakers, message.texts, message.shared)
+        worker.log_assignment(assignment, message.speakers, message.texts)
         try:
             with Cancellation(worker, message.batch_id, cancelled=cancelled) as cancellation:
                 disk = DiskWait(worker, cancellation)

@@ -12,11 +12,8 @@ from cloner.worker.worker_process import WorkerProcess
 
 
 class ProgressLog:
-    """Logs the progress of a chunk's speakers. Counts are the record's, over all chunks and crashes.
-
-    The chunks of a shared queue are assigned to no worker: they are counted together over all workers, and each count
-    is logged once, by the first worker that reaches it.
-    """
+    """Logs the progress of a chunk's speakers. Counts are the record's, over all chunks of the assignment and all
+    crashes."""
 
     def __init__(self, worker: WorkerProcess, message: ChunkMessage, record: Record) -> None:
         self._worker = worker
@@ -46,15 +43,12 @@ class ProgressLog:
 
     def segment_finished(self, speaker: SpeakerSegments) -> None:
         """Log the speaker's progress, now that the record has another of its texts, generated or failed."""
-        split = self._message.shared and len(speaker.segments) < speaker.texts
-        if split:
-            self._record.refresh()
         before = self._counted[speaker.id]
         after = self._counted[speaker.id] = self._record.finished(self._message.assignment, speaker.id)
         for count in range(before + 1, after + 1):
-            if (count == 1 or count % 5 == 0) and not (split and self._is_logged(f"{speaker.id}: {count}")):
+            if count == 1 or count % 5 == 0:
                 log_event(Event.SPEAKER_PROGRESS, speaker=speaker.id, finished=count, texts=speaker.texts)
-        if before < after == speaker.texts and not (split and self._is_logged(f"{speaker.id}: completed")):
+        if before < after == speaker.texts:
             generated = self._record.generated(self._message.assignment, speaker.id)
             if generated:
                 log_event(Event.SPEAKER_COMPLETED, speaker=speaker.id, generated=generated)
@@ -64,18 +58,9 @@ class ProgressLog:
     def assignment_finished(self) -> bool:
         """Whether nothing is left of the assignment; if so, that is logged, once."""
         assignment, texts = self._message.assignment, self._message.texts
-        shared = self._message.shared
-        if shared:
-            self._record.refresh()
         if self._record.finished(assignment) < texts:
             return False
         # If earlier batches have generated them, each of the assignment's chunks finds all of it finished.
-        news = self._worker.is_first_time(f"{self._message.batch_id}/{assignment}: all done")
-        if news and not (shared and self._is_logged("all done")):
-            done = Event.SHARED_QUEUE_DONE if shared else Event.WORKER_DONE
-            log_event(done, generated=self._record.generated(assignment), texts=texts)
+        if self._worker.is_first_time(f"{self._message.batch_id}/{assignment}: all done"):
+            log_event(Event.WORKER_DONE, generated=self._record.generated(assignment), texts=texts)
         return True
-
-    def _is_logged(self, what: str) -> bool:
-        """Whether another worker has logged it; if not, this one is about to."""
-        return not self._worker.is_first_to_log(self._message.batch_id, what)

@@ -28,6 +28,9 @@ from cloner.worker.metrics import WorkerMetrics
 RECORDS_KEPT = 4
 """Batches whose records stay in memory: chunks of a few batches may alternate."""
 
+LOGGED_KEPT = 1000
+"""Assignments of which a process remembers that it has logged them."""
+
 
 class WorkerProcess:
     """One per child process. Parts of a run of a chunk get it to share its collaborators."""
@@ -49,7 +52,7 @@ class WorkerProcess:
         self.journal: Journal | None = None
         """Journal of the chunk that is run, or was run last."""
         self._records: OrderedDict[str, Record] = OrderedDict()
-        self._logged: set[str] = set()
+        self._logged: OrderedDict[str, None] = OrderedDict()
         self._loaded = False
         self._codec_identity = "none"
         self._noted_steps = 0
@@ -115,24 +118,19 @@ class WorkerProcess:
         self.registry.update(self.name, state=WorkerState.READY, **self.capacity())
         log_event(Event.MODELS_LOADED)
 
-    def log_assignment(self, assignment: str, speakers: int, texts: int, shared: bool = False) -> None:
-        """Log once what this worker was assigned, or that it takes chunks of the shared queue."""
-        if not self.is_first_time(assignment):
-            return
-        if shared:
-            log_event(Event.TAKING_SHARED_CHUNKS, speakers=speakers, texts=texts)
-        else:
+    def log_assignment(self, assignment: str, speakers: int, texts: int) -> None:
+        """Log once what this worker was assigned: all of a batch, or a chunk of the shared queue."""
+        if self.is_first_time(assignment):
             log_event(Event.ASSIGNED, speakers=speakers, texts=texts)
 
     def is_first_time(self, what: str) -> bool:
-        """Whether this process calls this with `what` for the first time."""
+        """Whether this process has not called this with `what` before; it remembers the last `LOGGED_KEPT`."""
         is_first = what not in self._logged
-        self._logged.add(what)
+        self._logged[what] = None
+        self._logged.move_to_end(what)
+        while len(self._logged) > LOGGED_KEPT:
+            self._logged.popitem(last=False)
         return is_first
-
-    def is_first_to_log(self, batch_id: str, what: str) -> bool:
-        """Whether no worker of the fleet has called this with the batch and `what` before."""
-        return self.batches.is_first_to_log(batch_id, what)
 
     def forget_assignment(self, assignment: str) -> None:
         """Remove a finished assignment from the registry: a restarted worker does not log it again."""

@@ -39,7 +39,6 @@ def chunk(**changes: Any) -> dict[str, Any]:
         assignment=0,
         speakers=1,
         texts=1,
-        shared=False,
         generation=Generation(),
         slices=[part],
     ).model_dump(mode="json")
@@ -65,7 +64,7 @@ def manifest(batch_id: str) -> dict[str, Any]:
         submitted_at=1.0,
         generation=Generation(),
         speakers=[SpeakerRow(id="anna", reference=reference, segments=[(0, "One.", "0.wav")])],
-        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, shared=False, slices=[part])],
+        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, slices=[part])],
     ).model_dump(mode="json")
 
 

@@ -12,6 +12,7 @@ from cloner.client.assignment import (
     SpeakerSlice,
     longest_first,
     round_robin,
+    split_for_any_worker,
     split_into_chunks,
 )
 
@@ -101,3 +102,15 @@ def test_chunks_keep_the_order_and_all_but_the_last_are_full(seed: int) -> None:
     assert segments_of(chunks) == {piece.speaker: list(range(piece.stop)) for piece in assignment}
     full = SEGMENTS_PER_SLOT * slots
     assert all(full <= sum(map(len, chunk)) < 2 * full for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_chunks_for_any_worker_keep_the_order_and_leave_none_without(seed: int) -> None:
+    rng = random.Random(seed)
+    assignment = tuple(SpeakerSlice(speaker, 0, rng.randint(1, 200)) for speaker in range(rng.randint(1, 40)))
+    slots, workers = rng.randint(1, 64), rng.randint(1, 16)
+    chunks = split_for_any_worker(assignment, slots, workers)
+    assert segments_of(chunks) == {piece.speaker: list(range(piece.stop)) for piece in assignment}
+    total = sum(map(len, assignment))
+    assert max(sum(map(len, chunk)) for chunk in chunks) <= min(SEGMENTS_PER_SLOT * slots, -(-total // workers))
+    assert len(chunks) >= min(workers, total // -(-total // workers))

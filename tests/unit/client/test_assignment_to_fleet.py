@@ -65,11 +65,20 @@ def test_a_speaker_split_over_workers_is_counted_for_each() -> None:
     assert [(chunk.texts, chunk.slices[0].texts) for chunk in chunks] == [(6, 6), (6, 6)]
 
 
-def test_shared_chunks_are_sized_for_the_widest_worker_and_counted_together() -> None:
+def test_each_shared_chunk_is_an_assignment_for_the_widest_worker() -> None:
     workers = [replace(worker_info(0), slots=1), replace(worker_info(1), slots=2)]
     chunks, summaries = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert summaries == []
     assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}
-    assert [sum(part.stop - part.start for part in chunk.slices) for chunk in chunks] == [16, 23, 7]
-    assert {(chunk.shared, chunk.assignment, chunk.speakers, chunk.texts) for chunk in chunks} == {(True, 0, 6, 46)}
-    assert [(part.position, part.texts) for part in chunks[1].slices] == [(3, 8), (4, 7), (5, 8)]
+    assert [(chunk.number, chunk.assignment) for chunk in chunks] == [(0, 0), (1, 1), (2, 2)]
+    assert [[part.speaker for part in chunk.slices] for chunk in chunks] == [[0, 1], [2, 3], [4, 5]]
+    assert [(chunk.speakers, chunk.texts) for chunk in chunks] == [(2, 16), (2, 15), (2, 15)]
+    assert [(part.position, part.texts) for part in chunks[1].slices] == [(1, 8), (2, 7)]
+
+
+def test_every_worker_gets_some_of_a_small_batch_on_the_shared_queue() -> None:
+    workers = [replace(worker_info(n), slots=128) for n in range(4)]
+    chunks, _ = assign(batch([30]), workers, Strategy.SHARED, QUEUES)
+    assert [chunk.texts for chunk in chunks] == [8, 8, 8, 6]
+    chunks, _ = assign(batch(), workers, Strategy.SHARED, QUEUES)
+    assert [chunk.texts for chunk in chunks] == [8, 8, 8, 7, 8, 7]

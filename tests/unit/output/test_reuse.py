@@ -32,7 +32,7 @@ def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "an
         if b > a
     ]
     chunks = [
-        ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=row.texts, shared=False, slices=[row])
+        ChunkRow(number=n, queue="q", assignment=n, speakers=1, texts=row.texts, slices=[row])
         for n, row in enumerate(slices)
     ]
     return Manifest(

@@ -17,43 +17,41 @@ from tests.support.log_lines import fields_of, find_lines
 from tests.support.workers import BATCH_ID, Workers
 
 
-def test_a_shared_speaker_split_over_chunks_and_workers_is_completed_once(
+def test_each_chunk_of_the_shared_queue_is_an_assignment(
     redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workers = Workers(redis, valkey_url, tmp_path / "out", count=2, slots=2)
-    chunks = workers.submit(write_batch(tmp_path, [40, 3]), Strategy.SHARED)
+    chunks = workers.submit(write_batch(tmp_path, [18, 3]), Strategy.SHARED)
     first, second = workers.start(0), workers.start(1)
     logged = []
-    for worker, chunk in [(first, chunks[0]), (second, chunks[1]), (first, chunks[2])]:
+    for worker, chunk in [(first, chunks[0]), (second, chunks[1])]:
         run_chunk(worker, chunk)
         logged.append(capsys.readouterr().err.splitlines())
     assert logged == [
         [
-            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
-            "Processing Speaker 0 (1/2)",
-            "This speaker has 40 texts",
-            *(f"Speaker 0 progress: {count}/40" for count in (1, 5, 10, 15)),
+            "Assigned 1 speakers, 11 texts total",
+            "Processing Speaker 0 (1/1)",
+            "This speaker has 11 texts",
+            *(f"Speaker 0 progress: {count}/11" for count in (1, 5, 10)),
+            "✅ Completed Speaker 0: 11 segments",
+            "✅ All done! Processed 11/11 segments",
         ],
         [
-            "Taking chunks of 2 speakers, 43 texts total from the shared queue",
+            "Assigned 2 speakers, 10 texts total",
             "Processing Speaker 0 (1/2)",
-            "This speaker has 40 texts",
-            *(f"Speaker 0 progress: {count}/40" for count in (20, 25, 30)),
-        ],
-        [
-            "Speaker 0 progress: 35/40",
-            "Speaker 0 progress: 40/40",
-            "✅ Completed Speaker 0: 40 segments",
+            "This speaker has 7 texts",
+            *(f"Speaker 0 progress: {count}/7" for count in (1, 5)),
             "Processing Speaker 1 (2/2)",
             "This speaker has 3 texts",
+            "✅ Completed Speaker 0: 7 segments",
             "Speaker 1 progress: 1/3",
             "✅ Completed Speaker 1: 3 segments",
-            "✅ All done! Processed 43/43 segments, all workers together",
+            "✅ All done! Processed 10/10 segments",
         ],
     ]
 
 
-def test_workers_that_share_a_speaker_log_each_count_once(
+def test_workers_that_share_a_speaker_log_their_own_parts(
     redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workers = Workers(redis, valkey_url, tmp_path / "out", count=4, slots=2)
@@ -70,13 +68,11 @@ def test_workers_that_share_a_speaker_log_each_count_once(
     for thread in threads:
         thread.join()
     logged = capsys.readouterr().err.splitlines()
-    progress = find_lines(logged, Event.SPEAKER_PROGRESS)
+    progress = find_lines(logged, Event.SPEAKER_PROGRESS, texts=16)
     counts = [int(fields_of(line, Event.SPEAKER_PROGRESS)["finished"]) for line in progress]
-    assert sorted(counts) == [1, *range(5, 65, 5)]
-    assert find_lines(logged, Event.SPEAKER_COMPLETED) == ["✅ Completed Speaker 0: 64 segments"]
-    assert find_lines(logged, Event.SHARED_QUEUE_DONE) == [
-        "✅ All done! Processed 64/64 segments, all workers together"
-    ]
+    assert sorted(counts) == sorted([1, 5, 10, 15] * 4)
+    assert find_lines(logged, Event.SPEAKER_COMPLETED) == ["✅ Completed Speaker 0: 16 segments"] * 4
+    assert find_lines(logged, Event.WORKER_DONE) == ["✅ All done! Processed 16/16 segments"] * 4
 
 
 def test_a_cancelled_assignment_is_logged_once_for_all_its_chunks(
