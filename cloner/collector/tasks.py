@@ -16,6 +16,7 @@ from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
+from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.rounds import next_round, segments_of
 from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
 from cloner.events import Event
@@ -38,13 +39,17 @@ from cloner.state.progress import ChunkProgress, Round
 
 
 @contextmanager
-def _breaking_batch_on_error(batches: BatchStore, settings: Settings, batch_id: str) -> Iterator[None]:
-    """Inside it, an error that ends the task marks the batch as broken, so that clients do not wait for it."""
+def _breaking_batch_on_error(redis: Redis, settings: Settings, batch_id: str) -> Iterator[None]:
+    """Inside it, an error that ends the task marks the batch as broken, so that clients do not wait for it; and so does
+    the death of this process, if it happens again and again."""
     try:
-        with bound_contextvars(batch=batch_id, worker=collector_name(settings.box)):
+        with (
+            bound_contextvars(batch=batch_id, worker=collector_name(settings.box)),
+            counted_attempt(redis, settings, batch_id),
+        ):
             yield
     except Exception as error:
-        retry_on_outage(batches.set_broken, batch_id, reason_of(error))
+        retry_on_outage(_batches(redis, settings).set_broken, batch_id, reason_of(error))
         raise
 
 
@@ -59,7 +64,7 @@ def open_batch(batch_id: str) -> None:
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
+    with _breaking_batch_on_error(redis, settings, batch_id):
         retry_on_outage(_open, redis, settings, batch_id)
 
 
@@ -73,7 +78,7 @@ def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str, ended: in
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
-    with _breaking_batch_on_error(_batches(redis, settings), settings, batch_id):
+    with _breaking_batch_on_error(redis, settings, batch_id):
         retry_on_outage(_end_round, redis, settings, batch_id, ended)
 
 

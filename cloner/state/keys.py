@@ -57,6 +57,10 @@ class RedisKeys:
         """String: kombu's lock while it looks for messages that the consumer has had for too long."""
         return f"{self.unacked(consumer)}:mutex"
 
+    def open_attempts(self, collector: str) -> str:
+        """Hash: batch id -> attempts of the collector to open or close the batch that have not ended."""
+        return self._key(f"open_attempts:{collector}")
+
     @property
     def counters(self) -> str:
         """Hash: worker and counter -> its value. Never expires: see `counters.py`."""
