@@ -138,6 +138,7 @@ class Event(Enum):
         "that can read it",
         ERROR,
     )
+    MESSAGE_DEAD_LETTERED = "A message of {queue} is in the dead-letter list: {reason}", ERROR
     MESSAGE_REFUSED = "A message was refused: {error}", ERROR
     DISK_FULL = "No room in {folder}: waiting until there is", ERROR
     DISK_HAS_ROOM = "There is room in {folder} again"

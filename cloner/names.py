@@ -17,6 +17,9 @@ OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
 FIND_FINISHED = "cloner.find_finished"
 
+WORKER_TASKS = frozenset({SPEAK_CHUNK})
+COLLECTOR_TASKS = frozenset({OPEN_BATCH, CLOSE_BATCH, FIND_FINISHED})
+
 PARENT, CHILD = "parent", "child"
 """The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
 

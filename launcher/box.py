@@ -14,17 +14,15 @@ from contextlib import contextmanager
 from redis import RedisError
 
 from cloner.events import Event
+from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
-from cloner.state.connection import may_pass
+from cloner.state.connection import HASTE_S, may_pass
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
-from launcher.health import HealthMonitor, Unhealthy
+from launcher.health import HealthMonitor, Unhealthy, exists, pid_of
 from launcher.layout import Layout
 from launcher.lease import POLL_S, RENEW_S, Lease, longest_lease_s
-from launcher.process import kill_started_under
-from launcher.recovery import Takeover, requeue
-
-GONE_S = 5.0
-"""Seconds that killed processes of the last launcher may take to be gone."""
+from launcher.recovery import Takeover
+from launcher.requeue import Requeuer
 
 
 class Box:
@@ -46,6 +44,7 @@ class Box:
         self._lease = Lease(registry, settings.box, log)
         self.lease_name = self._lease.name
         self._health = HealthMonitor(settings, registry)
+        self._requeuer = Requeuer(settings, registry.redis, log)
         self._takeover = Takeover(settings, registry, log)
         self._titles = {worker.name: f"Worker {worker.index}" for worker in self.workers}
         self._is_open = False
@@ -86,13 +85,14 @@ class Box:
                 self._registry.beat(name)
         return self.redis_answers
 
-    def ended(self, name: str) -> None:
-        """The process of that name has ended: its heartbeats stop, and its messages are requeued."""
+    def ended(self, name: str, *, stopped: bool = False) -> None:
+        """The process of that name has ended, where it was `stopped` by this launcher: its heartbeats stop, and its
+        messages are requeued."""
         self._loading.discard(name)
         if self._is_open and self.redis_answers:
             with self._tolerate_outage():
                 self._health.remove(name)
-            self._requeue(name)
+            self._requeue(name, stopped=stopped)
 
     def give_up(self, name: str, why: str) -> None:
         """The worker is not started again: it is assigned nothing more, the others take over its queue, and the
@@ -180,7 +180,7 @@ class Box:
         with self._tolerate_outage():
             if not self._is_open:
                 self._lease.acquire(longest_lease_s(self._settings))
-                self._end_predecessors()
+                self._wait_for_predecessors()
                 self._is_open = True
             if not self._registered:
                 for worker in self.workers:
@@ -188,23 +188,24 @@ class Box:
                 self._registered = True
         return self.redis_answers
 
-    def _end_predecessors(self) -> None:
-        """Kill what launchers that had the box before have left, and wait until it is gone.
+    def _wait_for_predecessors(self) -> None:
+        """Wait until processes of the last launcher have seen that this one has the box, and are gone.
 
-        It is left where such a launcher is frozen, not dead, and where a process was frozen before it could ask the
-        kernel to end it with its parent. Raises `RedisError`.
+        They run on only where that launcher is frozen, not dead. Two of their heartbeats are enough.
         """
-        predecessors = self._lease.predecessors()
-        deadline = time.monotonic() + GONE_S
-        while time.monotonic() < deadline and kill_started_under(predecessors):
+        keys, redis = self._registry.keys, self._registry.redis
+        fields = [keys.process_heartbeat(name, PARENT) for name in (*self._titles, collector_name(self._settings.box))]
+        deadline = time.monotonic() + 2 * self._settings.heartbeat_s + HASTE_S
+        while time.monotonic() < deadline:
+            if not any(exists(pid_of(str(heartbeat))) for heartbeat in redis.hmget(keys.process_heartbeats, fields)):
+                return
             time.sleep(POLL_S)
-        self._lease.forget(predecessors)
 
-    def _requeue(self, name: str) -> bool:
+    def _requeue(self, name: str, *, stopped: bool = False) -> bool:
         """Requeue what the dead process of that name has not acknowledged. False where Redis does not answer."""
         if name not in self._requeued:
             with self._tolerate_outage():
-                count = requeue(self._registry.redis, self._registry.keys, name)
+                count = self._requeuer.requeue(name, stopped=stopped)
                 self._requeued.add(name)
                 if count:
                     title = self._titles.get(name, "Collector")

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from redis import Redis
 
@@ -55,7 +55,6 @@ class Lease:
     def __init__(self, registry: Registry, box: str, log: Callable[[str], object]) -> None:
         self._redis = registry.redis
         self._key = registry.keys.box_lease(box)
-        self._launchers_key = registry.keys.box_launchers(box)
         self._box = box
         self._log = log
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
@@ -80,16 +79,6 @@ class Lease:
             else:
                 expiry = min(expiry, before)
             time.sleep(POLL_S)
-        self._redis.sadd(self._launchers_key, self.name)
-
-    def predecessors(self) -> set[str]:
-        """Names of the leases of launchers that had the box before and have not given it free. Raises `RedisError`."""
-        return {str(name) for name in self._redis.smembers(self._launchers_key)} - {self.name}
-
-    def forget(self, predecessors: Collection[str]) -> None:
-        """Their launchers have left no process. Raises `RedisError`."""
-        if predecessors:
-            self._redis.srem(self._launchers_key, *predecessors)
 
     def renew(self, seconds: float = LEASE_S) -> bool:
         """Hold the box for `seconds` from now, also where Redis has lost the lease. False if another launcher has the
@@ -105,8 +94,7 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Give the box free, with all that was started stopped. Raises `RedisError`."""
-        self.forget({self.name})
+        """Give the box free. Raises `RedisError`."""
         self._redis.eval(RELEASE, 1, self._key, self.name)
 
     def _expiry(self, longest_s: float) -> float:

@@ -1,9 +1,9 @@
 """Recovery of messages that no process works on any more. Needs no Celery.
 
-Messages that a dead process has not acknowledged go back to the queue that they came from (`requeue`). A queue that no
-worker reads any more, because the fleet has fewer workers, another card or one box less, is moved to the shared queue,
-which all workers read (`Takeover`). A message is in one place at each moment: every step is one script, which Redis
-runs whole or not at all.
+Messages that a dead process has not acknowledged go back to the queue that they came from (`requeue.py`). A queue that
+no worker reads any more, because the fleet has fewer workers, another card or one box less, is moved to the shared
+queue, which all workers read (`Takeover`). A message is in one place at each moment: every step is one script, which
+Redis runs whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,19 +17,10 @@ from redis import Redis
 from cloner.events import Event
 from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
-from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.health import exists, pid_of
 from launcher.lease import longest_lease_s, shorten
-
-REQUEUE = """
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('RPUSH', KEYS[3], ARGV[2])
-return 1
-"""
-"""From a consumer's hash of unacknowledged messages, and its index, to the end of a queue that is read next (kombu
-reads by BRPOP)."""
+from launcher.requeue import UNREADABLE, Requeuer
 
 MOVE = """
 if redis.call('LINDEX', KEYS[1], -1) ~= ARGV[1] then return 0 end
@@ -38,9 +29,6 @@ redis.call('LPUSH', KEYS[2], ARGV[2])
 return 1
 """
 """From the end of a queue that is read next to that of another one that is read last."""
-
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
-"""Errors of reading a message that kombu has not written."""
 
 MOVED_AT_ONCE = 1000
 """Messages that one call of `move` moves at most. It takes about half a second, in which the launcher does nothing
@@ -51,30 +39,6 @@ NO_KEY = -2
 
 MAX_LEASE_S = 600.0
 """Seconds that another box's lease may have left; more comes of a clock that was changed."""
-
-
-def requeue(redis: Redis, keys: RedisKeys, consumer: str) -> int:
-    """Put the messages that a dead consumer has not acknowledged back into the queues they came from, to be read next,
-    in the order in which they were taken; returns their number.
-
-    The consumer must be dead, else both it and another one work on them. What kombu cannot have packed is left where it
-    is. Raises `RedisError`.
-    """
-    unacked, since = keys.unacked(consumer), keys.unacked_since(consumer)
-    tags = redis.zrange(since, 0, -1)
-    count = 0
-    # Each is put before the others, so what was taken first comes last.
-    for tag in map(str, reversed(tags)):
-        packed = redis.hget(unacked, tag)
-        try:
-            # Our routing keys are queues.
-            message, _exchange, queue = json.loads(str(packed))
-            message["headers"]["redelivered"] = True
-            message["properties"]["delivery_info"]["redelivered"] = True
-        except UNREADABLE:
-            continue
-        count += int(redis.eval(REQUEUE, 3, unacked, since, queue, tag, json.dumps(message)))
-    return count
 
 
 def move(redis: Redis, source: str, target: str) -> int:
@@ -108,6 +72,7 @@ class Takeover:
 
     def __init__(self, settings: Settings, registry: Registry, log: Callable[[str], object]) -> None:
         self._settings = settings
+        self._requeuer = Requeuer(settings, registry.redis, log)
         self._redis = registry.redis
         self._keys = registry.keys
         self._log = log
@@ -163,7 +128,7 @@ class Takeover:
         return not is_held and seen == before
 
     def _take_over(self, consumer: str) -> None:
-        count = requeue(self._redis, self._keys, consumer)
+        count = self._requeuer.requeue(consumer)
         where = "their queue"
         if queue := self._queues.get(consumer):  # all collectors read one queue
             # Includes what was just requeued.

@@ -162,7 +162,7 @@ class Supervisor:
                 case Line() as line:
                     self._pass_on(line)
                 case Ended() as end:
-                    self._box.ended(self._clear_child(end).name)
+                    self._box.ended(self._clear_child(end).name, stopped=True)
                 case _ if not killed:
                     self._log(Event.KILLING.line(processes=names))
                     for child in running:

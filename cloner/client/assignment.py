@@ -6,6 +6,7 @@ speaker; `assign` adds the speakers' ids and the workers' queues.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,11 +16,20 @@ from cloner.batch import Batch
 from cloner.events import Event, LogLine
 from cloner.names import QueueNames
 from cloner.protocol.messages import ChunkRow, SpeakerSliceRow
+from cloner.queueing.envelope import MAX_BYTES
 from cloner.state.registry import WorkerInfo
 
 SEGMENTS_PER_SLOT = 8
 """Segments a slot that fill a chunk. Fewer leave slots idle at the end of each chunk: in a simulation of 32 slots they
 were occupied 58% of the time with 1 segment a slot, 84% with 4 and 95% with 16."""
+
+
+MAX_CHUNK_BYTES = MAX_BYTES * 3 // 8
+"""JSON of a chunk's segments and references: a bigger chunk is split. In base64 it is half of the longest message."""
+
+
+ROW_BYTES = 200
+"""More than what a row has besides its texts."""
 
 
 class Strategy(StrEnum):
@@ -68,13 +78,13 @@ def assign(
 ) -> tuple[list[ChunkRow], list[AssignmentSummary]]:
     """The batch's chunks, and a summary for each worker that gets any; no summaries if all share one queue."""
     if strategy is Strategy.SHARED:
-        return _shared_chunks(batch, workers, queues.shared_queue()), []
+        return _shared_chunks(batch, workers, queues.shared_queue(), _json_sizes(batch)), []
     if strategy is Strategy.LONGEST_FIRST:
         amounts = [[len(segment.text) for segment in speaker.segments] for speaker in batch.speakers]
         assignments = longest_first(amounts, len(workers))
     else:
         assignments = round_robin([len(speaker.segments) for speaker in batch.speakers], len(workers))
-    return _chunks(assignments, workers), _summaries(batch, assignments, workers)
+    return _chunks(assignments, workers, _json_sizes(batch)), _summaries(batch, assignments, workers)
 
 
 def round_robin(sizes: Sequence[int], workers: int) -> list[Assignment]:
@@ -143,6 +153,34 @@ def _pieces(assignment: Assignment, limit: int) -> Iterator[SpeakerSlice]:
             yield SpeakerSlice(whole.speaker, start, min(start + limit, whole.stop))
 
 
+def split_by_size(chunk: Assignment, sizes: Sequence[Sequence[int]], limit: int = MAX_CHUNK_BYTES) -> list[Assignment]:
+    """The chunk in parts of at most `limit` bytes, or of one segment. `sizes` are bytes, a speaker and segment."""
+    parts: list[list[SpeakerSlice]] = [[]]
+    room = limit
+    for piece in chunk:
+        start = piece.start
+        for place in range(piece.start, piece.stop):
+            size = sizes[piece.speaker][place]
+            if size > room and (parts[-1] or place > start):
+                if place > start:
+                    parts[-1].append(SpeakerSlice(piece.speaker, start, place))
+                parts.append([])
+                start, room = place, limit
+            room -= size
+        parts[-1].append(SpeakerSlice(piece.speaker, start, piece.stop))
+    return list(map(tuple, parts))
+
+
+def _json_sizes(batch: Batch) -> list[list[int]]:
+    """Bytes of each segment's row in a message, a speaker. The first one's row has the speaker's own."""
+    sizes = []
+    for speaker in batch.speakers:
+        voice = len(json.dumps([speaker.id, speaker.reference.text])) + ROW_BYTES
+        rows = [len(json.dumps([segment.text, segment.output])) + ROW_BYTES for segment in speaker.segments]
+        sizes.append([rows[0] + voice, *rows[1:]] if rows else [])
+    return sizes
+
+
 def _split_by_amount(speaker: int, texts: Sequence[int], limit: float) -> Iterator[SpeakerSlice]:
     """The speaker's texts in slices of at most `limit`, unless one text alone is longer."""
     start, amount = 0, 0
@@ -168,20 +206,25 @@ def _joined(slices: list[SpeakerSlice]) -> Iterator[SpeakerSlice]:
         yield pending
 
 
-def _chunks(assignments: Sequence[Assignment], workers: Sequence[WorkerInfo]) -> list[ChunkRow]:
+def _chunks(
+    assignments: Sequence[Assignment], workers: Sequence[WorkerInfo], sizes: Sequence[Sequence[int]]
+) -> list[ChunkRow]:
     """Chunks for each worker's own queue."""
     rows: list[ChunkRow] = []
     for number, (assignment, worker) in enumerate(zip(assignments, workers, strict=True)):
-        chunks = split_into_chunks(assignment, worker.slots)
+        chunks = [part for chunk in split_into_chunks(assignment, worker.slots) for part in split_by_size(chunk, sizes)]
         rows.extend(_rows(assignment, chunks, number, len(rows), worker.queue))
     return rows
 
 
-def _shared_chunks(batch: Batch, workers: Sequence[WorkerInfo], queue: str) -> list[ChunkRow]:
+def _shared_chunks(
+    batch: Batch, workers: Sequence[WorkerInfo], queue: str, json_sizes: Sequence[Sequence[int]]
+) -> list[ChunkRow]:
     """Chunks for the shared queue, enough for all workers. Each is an assignment of its own."""
     sizes = [len(speaker.segments) for speaker in batch.speakers]
     (whole,) = round_robin(sizes, 1)
-    chunks = split_for_any_worker(whole, max(worker.slots for worker in workers), len(workers))
+    even = split_for_any_worker(whole, max(worker.slots for worker in workers), len(workers))
+    chunks = [part for chunk in even for part in split_by_size(chunk, json_sizes)]
     return [row for number, chunk in enumerate(chunks) for row in _rows(chunk, [chunk], number, number, queue)]
 
 

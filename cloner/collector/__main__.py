@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cloner.names import collector_name
+from cloner.names import COLLECTOR_TASKS, collector_name
 from cloner.state.keys import RedisKeys
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def main() -> int:
         with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()
-            return run_worker(settings, "cloner.collector.tasks", name, [settings.queues.collector_queue])
+            queues = [settings.queues.collector_queue]
+            return run_worker(settings, "cloner.collector.tasks", COLLECTOR_TASKS, name, queues)
     except ClonerError as error:
         log_event(Event.FAILED, error=error.message)
         return error.exit_code

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import celery.worker.state
 from celery import Celery
@@ -23,8 +25,8 @@ NEVER_S = 100 * 366 * 86_400
 """More seconds than any clock has counted."""
 
 
-def make_app(settings: Settings, consumer: str | None = None) -> Celery:
-    """A Celery app for the fleet's Redis; a process that takes messages gives its name as a `consumer`.
+def make_app(settings: Settings, consumer: str | None = None, tasks: Collection[str] = ()) -> Celery:
+    """A Celery app for the fleet's Redis. A process that takes messages is a `consumer`, by its name, of its `tasks`.
 
     Raises `BadSetting` if no Redis is set, or its address makes no sense.
     """
@@ -67,7 +69,7 @@ def make_app(settings: Settings, consumer: str | None = None) -> Celery:
             "queue_order_strategy": "priority",
             # The kernel notices a Redis whose machine is gone without closing its connections.
             "socket_keepalive": True,
-            **(_unacked_keys(RedisKeys(settings.fleet), consumer) if consumer else {}),
+            **(_consumer_options(RedisKeys(settings.fleet), consumer, tasks) if consumer else {}),
         },
         # The results of chunks must outlast their batch: a chord never completes if one has expired.
         result_expires=settings.batch_ttl_s,
@@ -100,25 +102,27 @@ def make_client_app(settings: Settings) -> Celery:
     return app
 
 
-def _unacked_keys(keys: RedisKeys, consumer: str) -> dict[str, str]:
+def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) -> dict[str, Any]:
     """Where kombu keeps the messages that this process has not acknowledged: apart from those of others, so that the
-    launcher can requeue them when it dies."""
+    launcher can requeue them when it dies. Besides, what `transport.Channel` needs."""
     return {
+        "tasks": sorted(tasks),
+        "dead_letters_key": keys.dead_letters,
         "unacked_key": keys.unacked(consumer),
         "unacked_index_key": keys.unacked_since(consumer),
         "unacked_mutex_key": keys.unacked_mutex(consumer),
     }
 
 
-def run_worker(settings: Settings, tasks: str, name: str, queue_names: list[str]) -> int:
-    """Run a Celery worker with the tasks of one module until it is stopped; returns its exit status.
+def run_worker(settings: Settings, module: str, tasks: Collection[str], name: str, queue_names: list[str]) -> int:
+    """Run a Celery worker with the `tasks` of one module until it is stopped; returns its exit status.
 
     Raises `BadSetting` as `make_app` does.
     """
-    app = make_app(settings, name)
+    app = make_app(settings, name, tasks)
     app.steps["consumer"].add(RequeueOnReconnect)
     # The child process is spawned, not forked: it imports its tasks by these names.
-    app.conf.imports = ("cloner.queueing.heartbeat", "cloner.queueing.log_filters", tasks)
+    app.conf.imports = ("cloner.queueing.heartbeat", "cloner.queueing.log_filters", module)
     # The child process ends with this one, and sends heartbeats under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[CONSUMER] = name

@@ -3,6 +3,8 @@
 Taking a message: kombu pops it and then, in a second command, notes it as unacknowledged. A worker that is killed, or
 frozen, in between loses it, and its batch never ends. `Channel` does both in one script.
 
+A message is checked when it is taken: one that Celery or kombu cannot take safely goes to the dead-letter list.
+
 Losing the connection: Celery forgets the messages that were delivered and not started, since another broker would
 deliver them again. Redis keeps them as unacknowledged, and kombu would never requeue them. `RequeueOnReconnect` does.
 """
@@ -10,41 +12,61 @@ deliver them again. Redis keeps them as unacknowledged, and kombu would never re
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from queue import Empty
 from time import monotonic, time
 from typing import Any
 
 import celery.app.amqp
 from celery.bootsteps import StartStopStep
+from celery.platforms import EX_FAILURE
 from celery.worker.state import active_requests, reserved_requests
 from kombu import connection
 from kombu.transport import redis
-from kombu.utils.json import loads
+
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.queueing.envelope import MAX_BYTES, Malformed, read_message
+from cloner.state.dead_letters import ADD_LETTER, BURY
 
 WAIT_S = 0.2
 """Seconds between two polls of the shared queue while there is no work; a message in a worker's own queue is fetched
 at once."""
 
-TAKE = """
-for number = 3, #KEYS do
+TAKE = (
+    ADD_LETTER
+    + """
+local function problem_of(text, most_bytes)
+    if #text > most_bytes then return 'it has more than ' .. most_bytes .. ' bytes' end
+    local read, message = pcall(cjson.decode, text)
+    if not read or type(message) ~= 'table' then return 'it is no JSON object' end
+    local headers, properties = message.headers, message.properties
+    if type(headers) ~= 'table' or type(headers.id) ~= 'string' then return 'it has no headers with an id' end
+    if type(properties) ~= 'table' then return 'it has no properties' end
+    local tag, info = properties.delivery_tag, properties.delivery_info
+    if type(tag) ~= 'string' or type(info) ~= 'table' then return 'it has no delivery tag or no delivery info' end
+    if type(info.exchange) ~= 'string' or type(info.routing_key) ~= 'string' then return 'it has no address' end
+    return nil, tag, cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
+end
+for number = 4, #KEYS do
+    -- First, so that the other commands are not refused where Redis has no memory left.
     local text = redis.call('RPOP', KEYS[number])
     if text then
-        local read, message = pcall(cjson.decode, text)
-        if read and type(message) == 'table' and type(message.properties) == 'table' then
-            local tag, info = message.properties.delivery_tag, message.properties.delivery_info
-            if type(tag) == 'string' and type(info) == 'table' then
-                local address = cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
-                redis.call('HSET', KEYS[1], tag, '[' .. text .. ',' .. address .. ']')
-                redis.call('ZADD', KEYS[2], ARGV[1], tag)
-            end
+        local problem, tag, address = problem_of(text, tonumber(ARGV[2]))
+        if problem then
+            add_letter(KEYS[3], KEYS[number], problem, text)
+            return {KEYS[number], '', problem}
         end
-        return {KEYS[number], text}
+        redis.call('HSET', KEYS[1], tag, '[' .. text .. ',' .. address .. ']')
+        redis.call('ZADD', KEYS[2], ARGV[1], tag)
+        return {KEYS[number], text, ''}
     end
 end
 return false
 """
-"""Takes the next message of the first queue that has one, and notes it as `QoS.append` of kombu does. A message that
-cannot be read is left to kombu."""
+)
+"""Takes the next message of the first queue that has one, and notes it as `QoS.append` of kombu does. One that could
+not be requeued from there goes to the dead-letter list."""
 
 
 class QoS(redis.QoS):
@@ -55,11 +77,25 @@ class QoS(redis.QoS):
     stops, and ends in a traceback.
     """
 
+    worker: Any = None
+    """Celery's worker, once it has a connection."""
+
     def can_consume(self) -> bool:
         # The channel of remote control has no queue of work. Were it not read while a chunk is in flight, no ping would
         # be answered, and a lost connection of it would keep Celery's loop spinning until the chunk's end.
-        working = reserved_requests and self.channel.active_queues
-        return not working and bool(super().can_consume())  # type: ignore[no-untyped-call]
+        waits = self.channel.active_queues and (reserved_requests or self._is_loading())
+        return not waits and bool(super().can_consume())  # type: ignore[no-untyped-call]
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        # What ends Celery by an error may be the message in flight: the launcher requeues it, and counts.
+        if self.worker is None or self.worker.exitcode != EX_FAILURE:
+            super().restore_unacked_once(stderr)  # type: ignore[no-untyped-call]
+
+    def _is_loading(self) -> bool:
+        """Whether no child process is ready for a task. A message that waited for it in flight would be blamed for the
+        deaths of processes that do not load."""
+        pool = self.worker and self.worker.pool and self.worker.pool._pool
+        return bool(pool) and not pool._all_inqueues
 
 
 class Channel(redis.Channel):
@@ -68,6 +104,10 @@ class Channel(redis.Channel):
     """
 
     QoS = QoS
+    from_transport_options: Any = (*redis.Channel.from_transport_options, "dead_letters_key", "tasks")
+    dead_letters_key: str
+    tasks: Collection[str]
+    """Names of the tasks that the process runs."""
     _waits = False
     _in_poll: Any
     _brpop_sent_at: Any
@@ -80,7 +120,8 @@ class Channel(redis.Channel):
             # It moves a message of the worker's own queue to where it was, for the script to take.
             command = ["BLMOVE", queues[0], queues[0], "RIGHT", "RIGHT", WAIT_S]
         else:
-            command = ["EVAL", TAKE, 2 + len(queues), self.unacked_key, self.unacked_index_key, *queues, time()]
+            keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key, *queues]
+            command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_BYTES]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)
@@ -97,10 +138,31 @@ class Channel(redis.Channel):
         if waited or not answer:
             self._waits = not waited
             raise Empty
-        queue, text = answer
-        message = loads(text)  # type: ignore[no-untyped-call]
-        self.connection._deliver(message, queue.decode())
+        name, text, problem = answer
+        queue = name.decode()
+        if problem:
+            log_event(Event.MESSAGE_DEAD_LETTERED, queue=queue, reason=problem.decode())
+            raise Empty
+        try:
+            message = read_message(text, self.tasks)
+        except Malformed as error:
+            self._bury(text, queue, error.message)
+            raise Empty from None
+        self.connection._deliver(message, queue)
         return True
+
+    def _bury(self, text: bytes, queue: str, reason: str) -> None:
+        """Move a message that was just taken to the dead-letter list."""
+        tag = json.loads(text)["properties"]["delivery_tag"]
+        keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key]
+        with self.conn_or_acquire() as client:
+            client.eval(BURY, len(keys), *keys, tag, queue, reason, text)
+        log_event(Event.MESSAGE_DEAD_LETTERED, queue=queue, reason=reason)
+
+    def _do_restore_message(self, payload: Any, *address: Any, **options: Any) -> None:
+        # Not from a dead process: the deaths before it were not in a row with the next.
+        payload["headers"].pop("deaths", None)
+        super()._do_restore_message(payload, *address, **options)  # type: ignore[no-untyped-call]
 
 
 class Transport(redis.Transport):
@@ -134,6 +196,7 @@ class RequeueOnReconnect(StartStopStep):  # type: ignore[misc]  # Celery has no 
     def start(self, consumer: Any) -> None:
         """Requeue the messages that this process has not acknowledged, and does not work on."""
         channel = consumer.task_consumer.channel
+        channel.qos.worker = consumer.controller
         started = {request.id for request in active_requests}
         for tag, packed in channel.client.hgetall(channel.unacked_key).items():
             if _task(packed) not in {None, *started}:

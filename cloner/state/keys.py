@@ -44,10 +44,6 @@ class RedisKeys:
         """String: the launcher that owns the box; expires unless renewed."""
         return self._key(f"box:{box}")
 
-    def box_launchers(self, box: str) -> str:
-        """Set: leases of the box's launchers that have not ended in order, and may have left processes."""
-        return f"{self.box_lease(box)}:launchers"
-
     def unacked(self, consumer: str) -> str:
         """Hash: delivery tag -> a message that the consumer (a worker or collector) has not acknowledged, as kombu
         packs it."""
@@ -64,6 +60,11 @@ class RedisKeys:
     def open_attempts(self, collector: str) -> str:
         """Hash: batch id -> attempts of the collector to open or close the batch that have not ended."""
         return self._key(f"open_attempts:{collector}")
+
+    @property
+    def dead_letters(self) -> str:
+        """Stream: messages that are given to no process any more."""
+        return self._key("dead_letters")
 
     @property
     def counters(self) -> str:

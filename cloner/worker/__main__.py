@@ -15,6 +15,7 @@ def main() -> int:
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
     from cloner.events import Event
     from cloner.logs import configure, log_event
+    from cloner.names import WORKER_TASKS
     from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
     from cloner.state.registry import expected_worker
@@ -42,7 +43,7 @@ def main() -> int:
                 register_if_unknown(settings, worker)
             exit_on_give_up()
             queues = [worker.queue, settings.queues.shared_queue()]
-            return run_worker(settings, "cloner.worker.tasks", worker.name, queues)
+            return run_worker(settings, "cloner.worker.tasks", WORKER_TASKS, worker.name, queues)
     except ClonerError as error:
         log_event(Event.FAILED, error=error.message)
         return error.exit_code

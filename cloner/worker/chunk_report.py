@@ -53,6 +53,14 @@ class ChunkReport:
         """Note workers that could generate nothing of what is pending: if this run can, they are at fault."""
         self._unable.update(workers)
 
+    def begin_run(self, number: int) -> None:
+        """Report that the journal has begun the chunk's run of that number, counted from 1.
+
+        From now on it tells why processes die: a launcher does not put that down to the message.
+        """
+        self.progress.runs = number
+        self._report()
+
     def add(self, result: SegmentResult) -> None:
         """Count a segment of this run; report, if the last report is `REPORT_INTERVAL_S` old."""
         self._worker.metrics.finished(result)

@@ -131,6 +131,7 @@ class ChunkRun:
             self._results.fail(list(self._pending), "engine_failed", HOPELESS)
             return
         self._disk.retry(lambda: self._journal.begin(self._worker.outputs.part, generated))
+        self._report.begin_run(1 + len(self._journal.runs))
         for turn in plan.turns:
             self._run_turn(turn)
             if self._is_over():

@@ -44,10 +44,10 @@ module.run_chunk = raise_always
 
 DIES_BEFORE_THE_ROUND = """
 publish = module._publish
-def publish_or_die(manifest, present, settings):
+def publish_or_die(manifest, present, *others):
     if present.number == 1 and once("died"):
         die()
-    publish(manifest, present, settings)
+    publish(manifest, present, *others)
 module._publish = publish_or_die
 """
 

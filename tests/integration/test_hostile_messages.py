@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import re
-import zlib
+from collections import Counter
 
 import pytest
 
@@ -12,10 +13,12 @@ from cloner.batch import ReferenceKind
 from cloner.events import Event
 from cloner.names import SCHEMA, SPEAK_CHUNK
 from cloner.protocol.references import reference_key
+from cloner.state.dead_letters import DeadLetters
 from tests.support.bad_files import OpensDoor
 from tests.support.batches import write_codes
 from tests.support.hostile_messages import DIGEST, chunk, envelope
 from tests.support.hostile_scene import Scene
+from tests.support.polling import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -67,11 +70,19 @@ def test_a_right_chunk_stays_within_the_output_folder_whatever_lies_there(scene:
     scene.fleet.wait_for(Event.SEGMENT_FAILED, error=re.compile("did not arrive whole"))
 
 
-def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
+HEADERS = {"lang": "py", "task": SPEAK_CHUNK, "id": "1", "argsrepr": "()", "kwargsrepr": "{}"}
+
+BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+
+
+def test_malformed_messages_go_to_the_dead_letter_list_and_end_no_process(scene: Scene) -> None:
     pickled = pickle.dumps(OpensDoor(scene.door))
-    junk = [
+    packed = gzip.compress(bytes(64 * 1024**2))
+    junk: list[str | bytes] = [
+        b"junk",
         envelope(b"junk"),
-        envelope(b"[[], {}, {}]"),
+        envelope(b"[]"),
+        envelope(b"[[], {}, {}]", headers=[]),
         envelope(b'[["a"], 7, 8]'),
         envelope(b'[[{"a": ' + b"[" * 5_000),
         envelope(b"\xff\xfe\x00"),
@@ -79,17 +90,18 @@ def test_messages_that_are_none_are_dropped(scene: Scene) -> None:
         envelope(pickled, **{"content-type": "application/data"}),
         envelope(pickled, **{"content-encoding": "binary"}),
         envelope(b"a: !!python/object/apply:os.system [id]", **{"content-type": "application/x-yaml"}),
-        envelope(zlib.compress(b"[]"), headers={"compression": "application/x-bz2"}),
+        envelope(packed, headers=HEADERS | {"compression": "application/x-gzip"}),
+        # Each of these ended the process that took it, again and again.
+        envelope(BODY, headers=HEADERS | {"timelimit": ["a", None]}),
+        envelope(BODY, headers=HEADERS | {"eta": {}}),
+        envelope(BODY, headers=HEADERS | {"id": ["a"]}),
     ]
+    queues = [scene.worker.queue, scene.queues.collector_queue]
     for message in junk:
-        scene.client.redis.lpush(scene.worker.queue, message)
-        scene.client.redis.lpush(scene.queues.collector_queue, message)
+        for queue in queues:
+            scene.client.redis.lpush(queue, message)
     scene.is_unharmed()
-
-
-@pytest.mark.parametrize("message", [b"junk", envelope(b"[]")], ids=["no JSON", "a body of nothing"])
-def test_what_breaks_celery_itself_costs_a_load_and_no_work(scene: Scene, message: str | bytes) -> None:
-    """A message that is not in Celery's format ends the worker; the launcher starts it again."""
-    scene.client.redis.lpush(scene.worker.queue, message)
-    scene.fleet.wait_for(Event.MODELS_LOADED, 2)
-    scene.is_unharmed(same_process=False)
+    assert not any("Traceback" in line for line in scene.fleet.lines)
+    letters = DeadLetters(scene.client.redis, scene.keys)
+    eventually(lambda: len(letters) == len(junk) * len(queues))
+    assert Counter(letter.queue for letter in letters.newest_first()) == dict.fromkeys(queues, len(junk))

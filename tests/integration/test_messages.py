@@ -15,12 +15,12 @@ from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from launcher.recovery import requeue
 from tests.support.batches import write_batch
 from tests.support.log_lines import fields_of
 from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
+from tests.support.unacked import requeue
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_a_fleet_stopped_in_mid_chunk_gives_the_chunk_back_at_once_and_the_next_
 
 
 def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again(
-    launch: Launch, client: Client, redis: Redis, hand: str, tmp_path: Path
+    launch: Launch, client: Client, settings: Settings, redis: Redis, hand: str, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", fake_segment_s=0.2)
     fleet.wait_for(Event.MODELS_LOADED)
@@ -87,7 +87,7 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
     (worker,) = client.fleet()
     for tag in ("first", "second", "third"):
         _leave(redis, hand, tag, message)
-        assert requeue(redis, client.keys, HOLDER) == 1
+        assert requeue(redis, HOLDER, fleet=settings.fleet) == 1
         eventually(lambda: not redis.exists(worker.queue, hand))
 
     # The worker takes messages in order: when the next batch is done, it has taken all before.

@@ -8,7 +8,9 @@ from typing import Any
 from redis import Redis
 
 from cloner.names import QueueNames
+from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
+from launcher.requeue import Requeuer
 
 KEYS = RedisKeys("main")
 
@@ -27,6 +29,11 @@ def take(redis: Redis, consumer: str, tag: str, queue: str = QUEUE, taken: float
     """As kombu does."""
     redis.hset(KEYS.unacked(consumer), tag, json.dumps([message(int(tag), queue), "cloner", queue]))
     redis.zadd(KEYS.unacked_since(consumer), {tag: taken})
+
+
+def requeue(redis: Redis, consumer: str, *, stopped: bool = False, fleet: str = "main") -> int:
+    """As a launcher does."""
+    return Requeuer(Settings(fleet=fleet), redis, print).requeue(consumer, stopped=stopped)
 
 
 def next_ones(redis: Redis, queue: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from cloner.client.assignment import (
     SpeakerSlice,
     longest_first,
     round_robin,
+    split_by_size,
     split_for_any_worker,
     split_into_chunks,
 )
@@ -114,3 +115,21 @@ def test_chunks_for_any_worker_keep_the_order_and_leave_none_without(seed: int) 
     total = sum(map(len, assignment))
     assert max(sum(map(len, chunk)) for chunk in chunks) <= min(SEGMENTS_PER_SLOT * slots, -(-total // workers))
     assert len(chunks) >= min(workers, total // -(-total // workers))
+
+
+def test_a_chunk_is_split_by_its_size_in_bytes() -> None:
+    sizes = [[4, 4, 4, 4], [1, 9, 1]]
+    assert split_by_size((SpeakerSlice(0, 0, 4), SpeakerSlice(1, 0, 3)), sizes, limit=100) == [
+        (SpeakerSlice(0, 0, 4), SpeakerSlice(1, 0, 3))
+    ]
+    assert split_by_size((SpeakerSlice(0, 1, 4), SpeakerSlice(1, 0, 3)), sizes, limit=8) == [
+        (SpeakerSlice(0, 1, 3),),
+        (SpeakerSlice(0, 3, 4), SpeakerSlice(1, 0, 1)),
+        (SpeakerSlice(1, 1, 2),),
+        (SpeakerSlice(1, 2, 3),),
+    ]
+    assert split_by_size((SpeakerSlice(1, 0, 1), SpeakerSlice(0, 0, 2)), sizes, limit=1) == [
+        (SpeakerSlice(1, 0, 1),),
+        (SpeakerSlice(0, 0, 1),),
+        (SpeakerSlice(0, 1, 2),),
+    ]

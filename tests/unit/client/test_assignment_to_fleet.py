@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,11 @@ import pytest
 
 from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
-from cloner.names import QueueNames
+from cloner.names import SPEAK_CHUNK, QueueNames
+from cloner.queueing.app import make_app
+from cloner.queueing.envelope import MAX_BYTES
+from cloner.settings import Settings
+from cloner.validation import MAX_TEXT
 from tests.support.batches import SIX_SPEAKERS
 from tests.support.workers import worker_info
 
@@ -82,3 +88,23 @@ def test_every_worker_gets_some_of_a_small_batch_on_the_shared_queue() -> None:
     assert [chunk.texts for chunk in chunks] == [8, 8, 8, 6]
     chunks, _ = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert [chunk.texts for chunk in chunks] == [8, 8, 8, 7, 8, 7]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("slots", [1, 4_000])
+def test_no_chunk_is_too_long_for_a_message(strategy: Strategy, slots: int) -> None:
+    reference = Reference(ReferenceKind.CODES, (Path("a.npy"),), "\u3042" * MAX_TEXT)
+    texts = tuple(Segment(n, "\u3042" * MAX_TEXT, f"{n}.wav") for n in range(70))
+    big = Batch(Path("batch.json"), (Speaker("a", reference, texts), *batch([3]).speakers))
+    chunks, _ = assign(big, [replace(worker_info(n), slots=slots) for n in range(2)], strategy, QUEUES)
+    segments = [
+        (row.speaker, place) for chunk in chunks for row in chunk.slices for place in range(row.start, row.stop)
+    ]
+    assert sorted(segments) == [*((0, place) for place in range(70)), *((1, place) for place in range(3))]
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    app = make_app(Settings(redis_url="redis://localhost"))
+    for chunk in chunks:
+        parts = [big.speakers[row.speaker].segments[row.start : row.stop] for row in chunk.slices]
+        sent = [[segment.text for segment in part] + [reference.text] for part in parts]
+        body = json.dumps(app.amqp.as_task_v2("1", SPEAK_CHUNK, args=[sent]).body)
+        assert len(b64encode(body.encode())) < MAX_BYTES * 3 // 4

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery.platforms import EX_FAILURE
 from kombu.entity import Queue
 from kombu.messaging import Consumer
 from kombu.transport import redis as redis_transport
 from redis import Redis
 
+from cloner.names import SPEAK_CHUNK
+from cloner.queueing import envelope as envelope_module
 from cloner.queueing import transport
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
+from cloner.state.dead_letters import DeadLetters
 from cloner.state.keys import RedisKeys
-from launcher.recovery import move, requeue
+from launcher.recovery import move
+from tests.support.unacked import requeue
 
 CONSUMER = "cpu.0@box"
 
@@ -27,7 +34,7 @@ class TwoQueues:
         self.settings = Settings(redis_url=url)
         self.keys, names = RedisKeys(self.settings.fleet), self.settings.queues
         self.own, self.shared = names.worker_queue("box", "cpu", 0), names.shared_queue()
-        self.app = make_app(self.settings, CONSUMER)
+        self.app = make_app(self.settings, CONSUMER, [SPEAK_CHUNK])
         self.connection = self.app.connection_for_read()
         self.channel: Any = self.connection.channel()
         self.bodies: list[str] = []
@@ -38,8 +45,7 @@ class TwoQueues:
         kombu_consumer.consume()
 
     def send(self, queue: str, body: str) -> None:
-        with self.app.connection_for_write() as connection:
-            connection.Producer().publish(body, routing_key=queue, serializer="json")
+        self.app.send_task(SPEAK_CHUNK, (body,), queue=queue, ignore_result=True)
 
     def next(self) -> str:
         """Wait for a message, and finish it."""
@@ -47,8 +53,9 @@ class TwoQueues:
         self.messages.pop().ack()
         return self.bodies.pop()
 
-    def _receive(self, body: str, message: Any) -> None:
-        self.bodies.append(body)
+    def _receive(self, body: Any, message: Any) -> None:
+        ((text,), _, _) = body
+        self.bodies.append(text)
         self.messages.append(message)
 
 
@@ -96,7 +103,7 @@ def test_a_message_on_its_way_to_a_process_that_dies_is_unacknowledged_and_can_b
         pass
     # As if it were frozen, it never reads the answer.
     assert redis.hlen(consumer.keys.unacked(CONSUMER)) == 1
-    assert requeue(redis, consumer.keys, CONSUMER) == 1
+    assert requeue(redis, CONSUMER) == 1
     assert redis.llen(consumer.own) == 2
     following = TwoQueues(valkey_url)
     assert [following.next(), following.next()] == ["a", "b"]
@@ -133,3 +140,90 @@ def test_nothing_is_prefetched_while_a_chunk_is_in_flight(
             consumer.connection.drain_events(timeout=0.5)
         assert redis.llen(consumer.own) == 1
     assert consumer.next() == "a"
+
+
+def envelope(**changes: object) -> str:
+    """A message whose task this consumer runs."""
+    message: dict[str, Any] = {
+        "body": base64.b64encode(b'[["good"], {}, {}]').decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"id": "1", "task": SPEAK_CHUNK},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": "q"},
+            "delivery_tag": "1",
+        },
+    }
+    return json.dumps(message | changes)
+
+
+BURIED: list[tuple[str | bytes, str]] = [
+    ("junk \x1b[31m\xe9", "no JSON object"),
+    (b"\xff\xfe", "no JSON object"),
+    ("7", "no JSON object"),
+    (envelope(headers=[]), "no headers with an id"),
+    (envelope(headers={"task": SPEAK_CHUNK}), "no headers with an id"),
+    (envelope(properties=None), "no properties"),
+    (envelope(properties={"delivery_tag": "1"}), "no delivery tag or no delivery info"),
+    (envelope(properties={"delivery_tag": "1", "delivery_info": {"exchange": 1}}), "no address"),
+    ("[" * 100_000, "no JSON object"),
+    (" " * (envelope_module.MAX_BYTES + 1), f"more than {envelope_module.MAX_BYTES} bytes"),
+    (envelope(headers={"id": "1", "task": SPEAK_CHUNK, "timelimit": ["a", None]}), "headers.timelimit.0"),
+    (envelope(headers={"id": "1", "task": SPEAK_CHUNK, "compression": "application/x-gzip"}), "headers.compression"),
+    (envelope(body="*"), "body"),
+]
+
+
+@pytest.mark.parametrize(("message", "reason"), BURIED, ids=[reason for _, reason in BURIED])
+def test_a_malformed_message_goes_to_the_dead_letter_list_and_the_next_is_taken(
+    consumer: TwoQueues, redis: Redis, message: str | bytes, reason: str
+) -> None:
+    redis.lpush(consumer.own, message)
+    consumer.send(consumer.own, "good")
+    assert consumer.next() == "good"
+    (letter,) = DeadLetters(redis, consumer.keys).newest_first()
+    assert reason in letter.reason
+    assert letter.queue == consumer.own
+    assert letter.bytes == len(message.encode() if isinstance(message, str) else message)
+    assert redis.exists(consumer.own, consumer.keys.unacked(CONSUMER), consumer.keys.unacked_since(CONSUMER)) == 0
+
+
+def test_a_message_that_a_live_process_requeues_has_no_deaths_in_a_row(consumer: TwoQueues, redis: Redis) -> None:
+    redis.lpush(consumer.own, envelope(headers={"id": "1", "task": SPEAK_CHUNK, "deaths": {"count": 2}}))
+    consumer.connection.drain_events(timeout=30)
+    consumer.messages.pop().requeue()
+    (left,) = redis.lrange("q", 0, -1)  # where its delivery info sends it
+    assert json.loads(str(left))["headers"] == {"id": "1", "task": SPEAK_CHUNK, "redelivered": True}
+
+
+class Worker:
+    """What the transport reads of Celery's worker."""
+
+    def __init__(self, exitcode: int | None = None) -> None:
+        self.exitcode = exitcode
+        self.pool = self
+        self._pool = self
+        self._all_inqueues: set[int] = set()
+
+
+def test_nothing_is_taken_before_a_child_process_is_ready(consumer: TwoQueues, redis: Redis) -> None:
+    worker = consumer.channel.qos.worker = Worker()
+    consumer.send(consumer.own, "a")
+    with pytest.raises(TimeoutError):
+        consumer.connection.drain_events(timeout=0.5)
+    assert redis.llen(consumer.own) == 1
+    worker._all_inqueues.add(7)
+    assert consumer.next() == "a"
+
+
+@pytest.mark.parametrize(("exitcode", "left"), [(None, 1), (0, 1), (EX_FAILURE, 0)])
+def test_a_worker_that_ends_by_an_error_leaves_its_message_to_the_launcher(
+    consumer: TwoQueues, redis: Redis, exitcode: int | None, left: int
+) -> None:
+    consumer.send(consumer.own, "a")
+    consumer.connection.drain_events(timeout=30)
+    consumer.channel.qos.worker = Worker(exitcode)
+    consumer.channel.close()
+    assert redis.llen(consumer.own) == left
+    assert redis.hlen(consumer.keys.unacked(CONSUMER)) == 1 - left

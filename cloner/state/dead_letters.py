@@ -1,0 +1,101 @@
+"""The dead-letter list: messages that are given to no process any more, for a person to look at.
+
+A message is there because it is malformed, or because it has killed its processes one after another. Nothing reads the
+list to run a message, or to queue it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, cast
+
+from redis import Redis
+
+from cloner.state.keys import RedisKeys
+
+MAX_LETTERS = 100
+"""The oldest is dropped where there are more."""
+
+MAX_BYTES = 64 * 1024
+"""Bytes that are kept of a message."""
+
+ADD_LETTER = (
+    """
+local function printable(text, most)
+    local shown = string.gsub(string.sub(text, 1, most), '[^ -~]', function(byte)
+        return string.format('\\\\x%02x', string.byte(byte))
+    end)
+    return string.sub(shown, 1, most)
+end
+local function add_letter(key, queue, reason, message)
+    redis.call('XADD', key, 'MAXLEN', '=', """
+    f"{MAX_LETTERS}, '*', 'queue', printable(queue, 200), 'reason', printable(reason, 500), 'bytes', #message, "
+    f"'message', printable(message, {MAX_BYTES}))\nend\n"
+)
+"""Lua functions for scripts that move a message to the list, so that it is in one place at each moment. Celery's
+messages are ASCII; any other byte is escaped."""
+
+BURY = (
+    ADD_LETTER
+    + """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+add_letter(KEYS[3], ARGV[2], ARGV[3], ARGV[4])
+return 1
+"""
+)
+"""From a consumer's hash of unacknowledged messages, and its index, to the list: tag, queue, reason, message."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of the list. All texts are printable ASCII."""
+
+    id: str
+    """As Redis numbers the entries of a stream: "milliseconds-count"."""
+    queue: str
+    reason: str
+    bytes: int
+    """Length of the message, of which `MAX_BYTES` are kept."""
+    message: str
+
+    @property
+    def added_at(self) -> float:
+        """Seconds since the epoch, by Redis's clock."""
+        return int(self.id.partition("-")[0]) / 1000
+
+    @classmethod
+    def from_entry(cls, letter_id: str, fields: Mapping[str, str]) -> Self:
+        length = fields.get("bytes", "")
+        texts = {name: _ascii(fields.get(name, "")) for name in ("queue", "reason", "message")}
+        return cls(id=letter_id, bytes=int(length) if length.isdecimal() else 0, **texts)
+
+
+class DeadLetters:
+    """The list of a fleet. `redis` must decode responses. Every method raises `RedisError`."""
+
+    def __init__(self, redis: Redis, keys: RedisKeys) -> None:
+        self._redis = redis
+        self._key = keys.dead_letters
+
+    def __len__(self) -> int:
+        return int(self._redis.xlen(self._key))
+
+    def newest_first(self) -> list[DeadLetter]:
+        """All of the list."""
+        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(self._key))
+        return [DeadLetter.from_entry(letter_id, fields) for letter_id, fields in entries]
+
+    def get(self, letter_id: str) -> DeadLetter | None:
+        """None if there is none of that id."""
+        return next((letter for letter in self.newest_first() if letter.id == letter_id), None)
+
+    def drop(self, letter_id: str) -> bool:
+        """Remove a message for good; False if there is none of that id."""
+        return self.get(letter_id) is not None and bool(self._redis.xdel(self._key, letter_id))
+
+
+def _ascii(text: str) -> str:
+    """The text as the list's own scripts write it: another program may have written the entry."""
+    return "".join(char if " " <= char <= "~" else char.encode("unicode_escape").decode() for char in text)
