@@ -7,6 +7,7 @@ host name: they must outlive a restart and a container.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 SCHEMA = 2
@@ -22,6 +23,16 @@ COLLECTOR_TASKS = frozenset({OPEN_BATCH, CLOSE_BATCH, FIND_FINISHED})
 
 PARENT, CHILD = "parent", "child"
 """The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
+
+
+def new_task_id(batch_id: str) -> str:
+    """An id for a task of a batch. The ids of all tasks of a batch begin with the batch's own id and a dot."""
+    return f"{batch_id}.{secrets.token_hex(8)}"
+
+
+def batch_of_task(task_id: str) -> str:
+    """The id of the batch that a task belongs to."""
+    return task_id.partition(".")[0]
 
 
 def collector_name(box: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 from kombu.exceptions import OperationalError
 from redis import Redis
 
 from cloner.errors import BrokerUnreachable
+from cloner.names import new_task_id
 from cloner.queueing.app import make_client_app
 from cloner.settings import Settings, redacted
 from cloner.state.batches import BatchStore
@@ -43,10 +42,10 @@ class FleetConnection:
         with self.translate_redis_errors():
             return self.registry.workers()
 
-    def tell_collector(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> None:
-        """Send the collector a message. Raises `BrokerUnreachable`."""
-        queue = self.queues.collector_queue
+    def tell_collector(self, task: str, batch_id: str) -> None:
+        """Have the collector run a task for a batch. Raises `BrokerUnreachable`."""
+        queue, task_id = self.queues.collector_queue, new_task_id(batch_id)
         try:
-            self.app.send_task(task, args, kwargs, queue=queue, ignore_result=True)
+            self.app.send_task(task, kwargs={"batch_id": batch_id}, queue=queue, task_id=task_id, ignore_result=True)
         except OperationalError as error:
             raise BrokerUnreachable(f"nothing could be sent to {redacted(self.url)}: {error}") from error

@@ -81,4 +81,4 @@ class Liveness:
             self._close_due = now + (CANCEL_S if workers else 0.0)
         if now >= self._close_due:
             self._close_due = now + CANCEL_S
-            self._connection.tell_collector(CLOSE_BATCH, [[]], {"batch_id": batch_id})
+            self._connection.tell_collector(CLOSE_BATCH, batch_id)

@@ -78,7 +78,7 @@ def send(
         for number, summary in enumerate(summaries):
             worker, speakers = summary.worker.name, len(summary.speakers)
             connection.registry.assign(worker, f"{batch_id}/{number}", speakers, summary.texts)
-        connection.tell_collector(OPEN_BATCH, [batch_id])
+        connection.tell_collector(OPEN_BATCH, batch_id)
     except Exception:
         with suppress(RedisError):  # where Redis is away, the batch stays, and expires
             connection.batches.remove(batch_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -17,8 +18,9 @@ from redis import Redis, RedisError
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, batch_of_task, new_task_id
 from cloner.queueing.app import make_app
+from cloner.queueing.transport import task_of_unacked
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
@@ -56,13 +58,13 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
-    unacked = _unacked_messages(text, keys)
+    in_flight = _batches_in_flight(redis, keys)
     common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
     common |= {queues.shared_queue(), queues.collector_queue}
     if text.exists(*common):
         return
     for batch_id in open_ids:
-        if any(batch_id in message for message in unacked):
+        if batch_id in in_flight:
             continue
         try:
             manifest = batches.manifest(batch_id)
@@ -84,13 +86,13 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     except ClonerError as error:
         log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=error.message)
         return
-    to_collector = {"queue": queues.collector_queue, "ignore_result": True}
+    to_collector = {"queue": queues.collector_queue, "task_id": new_task_id(batch_id), "ignore_result": True}
     if progress.closed:
         return
     if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
         closing = {"batch_id": batch_id, "ended": progress.round.number}
-        app.send_task(CLOSE_BATCH, args=([],), kwargs=closing, **to_collector)
+        app.send_task(CLOSE_BATCH, kwargs=closing, **to_collector)
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
@@ -100,10 +102,10 @@ def _batches(redis: Redis, settings: Settings) -> BatchStore:
     return BatchStore.of(settings, redis)
 
 
-def _unacked_messages(text: Redis, keys: RedisKeys) -> list[str]:
-    """The unacknowledged messages of all processes of the fleet, dead or alive, as kombu packs them: they contain their
-    batch's id."""
-    messages: list[str] = []
-    for key in text.scan_iter(keys.unacked("*"), count=1000, _type="HASH"):
-        messages += map(str, text.hvals(str(key)))
-    return messages
+def _batches_in_flight(redis: Redis, keys: RedisKeys) -> set[str]:
+    """Ids of the batches of which a process, dead or alive, has a message that it has not acknowledged."""
+    with redis.pipeline(transaction=False) as pipe:
+        for consumer in cast("set[bytes]", redis.smembers(keys.consumers)):
+            pipe.hvals(keys.unacked(consumer.decode()))
+        packed = [message for messages in pipe.execute() for message in messages]
+    return {batch_of_task(task_id) for task_id in map(task_of_unacked, packed) if task_id}

@@ -69,7 +69,7 @@ def open_batch(batch_id: str) -> None:
 
 
 @shared_task(name=CLOSE_BATCH, ignore_result=True)
-def close_batch(_chunks: list[dict[str, Any]] | str, *, batch_id: str, ended: int | None = None) -> None:
+def close_batch(_chunks: list[dict[str, Any]] | str = "", *, batch_id: str, ended: int | None = None) -> None:
     """The body of a round's chord, and its errback: begin another round, or gather the record's lines into one result.
 
     `ended` is the round's number, None for the present one; does nothing if another round has begun, or the batch is

@@ -108,6 +108,8 @@ def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) ->
     return {
         "tasks": sorted(tasks),
         "dead_letters_key": keys.dead_letters,
+        "consumers_key": keys.consumers,
+        "consumer": consumer,
         "unacked_key": keys.unacked(consumer),
         "unacked_index_key": keys.unacked_since(consumer),
         "unacked_mutex_key": keys.unacked_mutex(consumer),

@@ -48,7 +48,7 @@ local function problem_of(text, most_bytes)
     if type(info.exchange) ~= 'string' or type(info.routing_key) ~= 'string' then return 'it has no address' end
     return nil, tag, cjson.encode(info.exchange) .. ',' .. cjson.encode(info.routing_key)
 end
-for number = 4, #KEYS do
+for number = 5, #KEYS do
     -- First, so that the other commands are not refused where Redis has no memory left.
     local text = redis.call('RPOP', KEYS[number])
     if text then
@@ -59,14 +59,15 @@ for number = 4, #KEYS do
         end
         redis.call('HSET', KEYS[1], tag, '[' .. text .. ',' .. address .. ']')
         redis.call('ZADD', KEYS[2], ARGV[1], tag)
+        redis.call('SADD', KEYS[4], ARGV[3])
         return {KEYS[number], text, ''}
     end
 end
 return false
 """
 )
-"""Takes the next message of the first queue that has one, and notes it as `QoS.append` of kombu does. One that could
-not be requeued from there goes to the dead-letter list."""
+"""Takes the next message of the first queue that has one, and notes it as `QoS.append` of kombu does, and that its
+consumer has some. One that could not be requeued from there goes to the dead-letter list."""
 
 
 class QoS(redis.QoS):
@@ -104,8 +105,17 @@ class Channel(redis.Channel):
     """
 
     QoS = QoS
-    from_transport_options: Any = (*redis.Channel.from_transport_options, "dead_letters_key", "tasks")
+    from_transport_options: Any = (
+        *redis.Channel.from_transport_options,
+        "dead_letters_key",
+        "consumers_key",
+        "consumer",
+        "tasks",
+    )
     dead_letters_key: str
+    consumers_key: str
+    consumer: str
+    """The name under which the process takes messages."""
     tasks: Collection[str]
     """Names of the tasks that the process runs."""
     _waits = False
@@ -120,8 +130,8 @@ class Channel(redis.Channel):
             # It moves a message of the worker's own queue to where it was, for the script to take.
             command = ["BLMOVE", queues[0], queues[0], "RIGHT", "RIGHT", WAIT_S]
         else:
-            keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key, *queues]
-            command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_BYTES]
+            keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key, self.consumers_key, *queues]
+            command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_BYTES, self.consumer]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)
@@ -199,11 +209,11 @@ class RequeueOnReconnect(StartStopStep):  # type: ignore[misc]  # Celery has no 
         channel.qos.worker = consumer.controller
         started = {request.id for request in active_requests}
         for tag, packed in channel.client.hgetall(channel.unacked_key).items():
-            if _task(packed) not in {None, *started}:
+            if task_of_unacked(packed) not in {None, *started}:
                 channel.qos.restore_by_tag(tag)
 
 
-def _task(packed: bytes) -> str | None:
+def task_of_unacked(packed: bytes) -> str | None:
     """The id of the task of an unacknowledged message, as kombu packs it; None if it cannot be read."""
     try:
         return str(json.loads(packed)[0]["headers"]["id"])

@@ -44,6 +44,11 @@ class RedisKeys:
         """String: the launcher that owns the box; expires unless renewed."""
         return self._key(f"box:{box}")
 
+    @property
+    def consumers(self) -> str:
+        """Set: workers and collectors that have taken a message. Never expires: they may have some still."""
+        return self._key("consumers")
+
     def unacked(self, consumer: str) -> str:
         """Hash: delivery tag -> a message that the consumer (a worker or collector) has not acknowledged, as kombu
         packs it."""

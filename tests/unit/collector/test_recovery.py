@@ -1,0 +1,94 @@
+"""Which open batches are stalled: none of their messages is in a queue or in flight."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from redis import Redis
+
+from cloner.collector.recovery import stalled_batches
+from cloner.names import batch_of_task, new_task_id
+from cloner.queueing.app import make_app
+from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.cleanup import chord_id
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from tests.support.manifests import manifest
+
+WORKER = "cpu.0@box"
+
+
+class Fleet:
+    """A fleet with two open batches, and no process."""
+
+    def __init__(self, redis: Redis, url: str) -> None:
+        self.redis = redis
+        self.settings = Settings(redis_url=url, fleet="main")
+        self.keys = RedisKeys(self.settings.fleet)
+        self._blobs = connect(url, decode=False)
+        batches = BatchStore.of(self.settings, self._blobs)
+        for batch_id in ("b", "bb"):
+            batches.add(manifest().model_copy(update={"batch_id": batch_id}), "round-robin", check=lambda: None)
+
+    def stalled(self) -> list[str]:
+        return list(stalled_batches(self.redis, self._blobs, self.settings))
+
+    def take(self, task_id: str, consumer: str = WORKER) -> None:
+        """Note a message as in flight, as the transport does when a consumer takes it."""
+        self.redis.sadd(self.keys.consumers, consumer)
+        message = {"headers": {"id": task_id}, "body": "bb"}
+        self.redis.hset(self.keys.unacked(consumer), task_id, json.dumps([message, "", "queue"]))
+
+
+@pytest.fixture
+def fleet(redis: Redis, valkey_url: str) -> Fleet:
+    return Fleet(redis, valkey_url)
+
+
+def test_batches_without_messages_are_stalled(fleet: Fleet) -> None:
+    assert fleet.stalled() == ["b", "bb"]
+
+
+@pytest.mark.parametrize("task_id", ["b.7", "b.close", f"{chord_id('b', 2)}.7", new_task_id("b")])
+def test_a_batch_with_a_message_in_flight_is_not_stalled(fleet: Fleet, task_id: str) -> None:
+    fleet.take(task_id)
+    assert batch_of_task(task_id) == "b"
+    assert fleet.stalled() == ["bb"]
+
+
+def test_messages_of_every_consumer_count(fleet: Fleet) -> None:
+    fleet.take("b.7", WORKER)
+    fleet.take("bb.close", "collector@box")
+    assert fleet.stalled() == []
+
+
+def test_what_cannot_be_read_belongs_to_no_batch(fleet: Fleet) -> None:
+    fleet.redis.sadd(fleet.keys.consumers, WORKER)
+    fleet.redis.hset(fleet.keys.unacked(WORKER), mapping={"1": "bb", "2": "[]", "3": '[{"headers": {"id": null}}]'})
+    assert fleet.stalled() == ["b", "bb"]
+
+
+def test_a_message_that_waits_for_the_collector_leaves_no_batch_stalled(fleet: Fleet) -> None:
+    fleet.redis.lpush(fleet.settings.queues.collector_queue, "a message")
+    assert fleet.stalled() == []
+
+
+def test_keys_of_others_in_the_same_redis_are_not_read(fleet: Fleet) -> None:
+    fleet.redis.mset({f"theirs:{number}": "b" for number in range(100)})
+    fleet.redis.hset("cloner:other:unacked:cpu.0@box", "b.7", "b.7")
+    fleet.redis.config_resetstat()
+    assert fleet.stalled() == ["b", "bb"]
+    assert not {"cmdstat_scan", "cmdstat_keys"} & fleet.redis.info("commandstats").keys()
+
+
+def test_the_transport_notes_who_has_taken_a_message(fleet: Fleet) -> None:
+    app = make_app(fleet.settings, WORKER, ["cloner.speak_chunk"])
+    app.send_task("cloner.speak_chunk", ({},), queue="q", task_id="b.7", ignore_result=True)
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue("q")
+        queue.get(timeout=30)
+        assert fleet.redis.smembers(fleet.keys.consumers) == {WORKER}
+        assert fleet.stalled() == ["bb"]
+        queue.close()
