@@ -78,6 +78,7 @@ class Event(Enum):
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
     REGISTRY_UNREACHABLE = "[Main] Redis does not answer: {error}; until it does, the registry has no news of this box"
     REGISTRY_REACHABLE = "[Main] Redis answers again"
+    DEAD_LETTERS = "[Main] Messages in the dead-letter list: {count}; see `launcher dead-letters`", WARNING
     METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"
 
     # A worker, or a collector.

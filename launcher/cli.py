@@ -1,4 +1,4 @@
-"""``launcher up | collect | plan | status``: the command line over layout, supervisor and registry."""
+"""``launcher up | collect | plan | status | dead-letters``: the command line over layout, supervisor and registry."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 from cloner.console import print_fleet
-from cloner.errors import ClonerError
+from cloner.errors import ClonerError, Damaged
 from cloner.events import Event
 from cloner.logs import log_event, log_line
 from cloner.output.lock import output_lock
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
+from cloner.state.dead_letters import DeadLetters
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
+from launcher import dead_letters
 from launcher.cpu import find_cpu
 from launcher.gpu_monitor import monitor_gpus
 from launcher.gpus import described_gpu, find_gpus
@@ -28,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(dead_letters.app, name="dead-letters")
 
 GpuOption = Annotated[
     list[str] | None,
@@ -92,13 +96,26 @@ def status(ready: ReadyOption = False) -> None:
     settings = load_settings()
     url = settings.require_redis_url()
     with translate_redis_errors(url):
-        alive = Registry(connect(url), RedisKeys(settings.fleet), settings.alive_s).workers()
+        redis, keys = connect(url), RedisKeys(settings.fleet)
+        alive = Registry(redis, keys, settings.alive_s).workers()
+        _log_dead_letters(DeadLetters(redis, keys))
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
     print_fleet(workers)
     if ready:
         _check_ready(settings, workers)
+
+
+def _log_dead_letters(letters: DeadLetters) -> None:
+    """Log how many messages are in the dead-letter list, if any are. Raises `RedisError`."""
+    try:
+        count = len(letters)
+    except Damaged as error:
+        log_event(Event.FAILED, error=error.message)
+    else:
+        if count:
+            log_event(Event.DEAD_LETTERS, count=count)
 
 
 def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:

@@ -11,6 +11,7 @@ from cloner.errors import Damaged, UnknownBatch
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
+from cloner.state.dead_letters import DeadLetter, DeadLetters
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import Progress
@@ -53,6 +54,7 @@ class FleetReader:
         keys = RedisKeys(settings.fleet)
         self._registry = Registry(redis, keys, settings.alive_s)
         self._gpu_usage = GpuUsageTable(redis, keys)
+        self._dead_letters = DeadLetters(redis, keys)
         self._queues = settings.queues
         self._alive_s = settings.alive_s
 
@@ -83,6 +85,10 @@ class FleetReader:
                 except (UnknownBatch, Damaged):
                     continue
         return progress
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The messages that are given to no process any more, the newest first. Raises `Damaged`."""
+        return self._dead_letters.newest_first()
 
     def queue_lengths(self, workers: list[WorkerSnapshot]) -> dict[str, int]:
         """Queue -> number of messages that no process has taken."""

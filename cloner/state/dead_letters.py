@@ -6,12 +6,15 @@ list to run a message, or to queue it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
+from cloner.errors import Damaged
 from cloner.state.keys import RedisKeys
 
 MAX_LETTERS = 100
@@ -20,8 +23,7 @@ MAX_LETTERS = 100
 MAX_BYTES = 64 * 1024
 """Bytes that are kept of a message."""
 
-ADD_LETTER = (
-    """
+ADD_LETTER = """
 local function printable(text, most)
     local shown = string.gsub(string.sub(text, 1, most), '[^ -~]', function(byte)
         return string.format('\\\\x%02x', string.byte(byte))
@@ -29,10 +31,16 @@ local function printable(text, most)
     return string.sub(shown, 1, most)
 end
 local function add_letter(key, queue, reason, message)
-    redis.call('XADD', key, 'MAXLEN', '=', """
-    f"{MAX_LETTERS}, '*', 'queue', printable(queue, 200), 'reason', printable(reason, 500), 'bytes', #message, "
-    f"'message', printable(message, {MAX_BYTES}))\nend\n"
-)
+    local entry = {'XADD', key, 'MAXLEN', '=', MAX_LETTERS, '*', 'queue', printable(queue, 200), 'bytes', #message,
+        'reason', printable(reason, 500), 'message', printable(message, MAX_BYTES)}
+    local added = redis.pcall(unpack(entry))
+    if type(added) == 'table' and added.err then
+        -- Another program has written the key: what is there is no list.
+        redis.call('DEL', key)
+        redis.call(unpack(entry))
+    end
+end
+""".replace("MAX_LETTERS", str(MAX_LETTERS)).replace("MAX_BYTES", str(MAX_BYTES))
 """Lua functions for scripts that move a message to the list, so that it is in one place at each moment. Celery's
 messages are ASCII; any other byte is escaped."""
 
@@ -68,23 +76,27 @@ class DeadLetter:
     @classmethod
     def from_entry(cls, letter_id: str, fields: Mapping[str, str]) -> Self:
         length = fields.get("bytes", "")
-        texts = {name: _ascii(fields.get(name, "")) for name in ("queue", "reason", "message")}
+        texts = {name: printable_ascii(fields.get(name, "")) for name in ("queue", "reason", "message")}
         return cls(id=letter_id, bytes=int(length) if length.isdecimal() else 0, **texts)
 
 
 class DeadLetters:
-    """The list of a fleet. `redis` must decode responses. Every method raises `RedisError`."""
+    """The list of a fleet. `redis` must decode responses. Every method raises `Damaged` if another program has written
+    what is in its place, and `RedisError`.
+    """
 
     def __init__(self, redis: Redis, keys: RedisKeys) -> None:
         self._redis = redis
         self._key = keys.dead_letters
 
     def __len__(self) -> int:
-        return int(self._redis.xlen(self._key))
+        with self._reading():
+            return int(self._redis.xlen(self._key))
 
     def newest_first(self) -> list[DeadLetter]:
         """All of the list."""
-        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(self._key))
+        with self._reading():
+            entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(self._key))
         return [DeadLetter.from_entry(letter_id, fields) for letter_id, fields in entries]
 
     def get(self, letter_id: str) -> DeadLetter | None:
@@ -95,7 +107,14 @@ class DeadLetters:
         """Remove a message for good; False if there is none of that id."""
         return self.get(letter_id) is not None and bool(self._redis.xdel(self._key, letter_id))
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (ResponseError, UnicodeDecodeError) as error:
+            raise Damaged(f"what Redis holds at {self._key} is no dead-letter list: delete that key") from error
 
-def _ascii(text: str) -> str:
-    """The text as the list's own scripts write it: another program may have written the entry."""
+
+def printable_ascii(text: str) -> str:
+    """The text as the list's scripts write it: what is not printable ASCII is escaped."""
     return "".join(char if " " <= char <= "~" else char.encode("unicode_escape").decode() for char in text)

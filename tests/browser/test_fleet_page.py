@@ -8,6 +8,7 @@ from pathlib import Path
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from tests.support.batches import write_batch
 from tests.support.chromium import Page
 from tests.support.processes import Launch
@@ -34,6 +35,10 @@ def test_names_that_are_programs_are_shown_and_not_run(
         handle.wait(timeout=120)
         page.wait_for("document.querySelectorAll('#finished .batch').length === 1")
         assert evil.name in page.text()
+        assert page.eval("window.hacked") is None
+        client.redis.xadd(RedisKeys(settings.fleet).dead_letters, {"queue": "q", "reason": EVIL, "bytes": 7})
+        page.wait_for("document.querySelectorAll('#letters .letter').length === 1")
+        assert EVIL in page.text()
         assert page.eval("window.hacked") is None
         page.goto(page.wait_for("document.querySelector('#finished [data-is=result]').href"))
         assert json.loads(page.text())["generated"] == 3

@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
-from cloner.errors import UnknownBatch
+from cloner.errors import Damaged, UnknownBatch
 from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
@@ -49,6 +49,7 @@ class FleetData:
                 "fleet": self._settings.fleet,
                 "workers": [_worker(worker) for worker in workers],
                 "batches": self._batch_rows(any(not worker.gone for worker in workers)),
+                "dead_letters": self._dead_letters(),
                 "waiting": sum(self._fleet.queue_lengths(workers).values()),
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
@@ -69,6 +70,24 @@ class FleetData:
 
     def _store(self, blobs: Redis) -> BatchStore:
         return BatchStore.of(self._settings, blobs)
+
+    def _dead_letters(self) -> list[dict[str, Any]]:
+        """The dead-letter list without its messages; one entry without an id if it is damaged."""
+        now = self._fleet.now()
+        try:
+            letters = self._fleet.dead_letters()
+        except Damaged as error:
+            return [{"id": "", "queue": "", "reason": error.message, "bytes": 0, "age_s": 0.0}]
+        return [
+            {
+                "id": letter.id,
+                "queue": letter.queue,
+                "reason": letter.reason,
+                "bytes": letter.bytes,
+                "age_s": round(max(0.0, now - letter.added_at), 1),
+            }
+            for letter in letters
+        ]
 
     def _batch_rows(self, has_workers: bool) -> list[dict[str, Any]]:
         ids = self._fleet.batches(SHOWN_BATCHES)

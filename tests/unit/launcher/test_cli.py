@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -14,31 +13,11 @@ from cloner.events import Event
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
-from launcher.__main__ import main
-from launcher.cpu import Cpu
-from launcher.gpus import GB, Gpu
 from launcher.supervisor import Supervisor
+from tests.support.launcher_command import Run
 from tests.support.log_lines import find_lines
 
-Run = Callable[..., tuple[int, str, str]]
-
 STOP_THE_LAUNCHER = "import os, signal; print('up'); os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
-
-
-@pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line on a box of two cores, 23.5 GB and no GPU: exit status, standard output, standard error."""
-    monkeypatch.setattr(cli, "find_cpu", lambda: Cpu(2, int(23.5 * GB)))
-    monkeypatch.setattr(cli, "find_gpus", list[Gpu])
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["launcher", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:

@@ -49,6 +49,19 @@ def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis:
     assert batch["left_s"] > 0
 
 
+def test_the_dead_letter_list_is_shown_without_the_messages(redis: Redis, settings: Settings) -> None:
+    key = RedisKeys(settings.fleet).dead_letters
+    assert FleetData(settings).snapshot()["dead_letters"] == []
+    redis.xadd(key, {"queue": "q", "reason": "junk\x1b", "bytes": 7, "message": "secret"})
+    (letter,) = FleetData(settings).snapshot()["dead_letters"]
+    assert (letter["queue"], letter["reason"], letter["bytes"]) == ("q", r"junk\x1b", 7)
+    assert 0 <= letter["age_s"] < 60
+    assert "secret" not in str(letter)
+    redis.set(key, "text")
+    (letter,) = FleetData(settings).snapshot()["dead_letters"]
+    assert "is no dead-letter list" in letter["reason"]
+
+
 def test_a_worker_that_is_gone_has_no_usage_and_a_batch_without_workers_no_throughput(
     redis: Redis, settings: Settings
 ) -> None:

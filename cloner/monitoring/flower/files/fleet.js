@@ -112,6 +112,14 @@
     error(worker.error);
   }
 
+  function fillLetter(card, letter) {
+    const { text } = parts(card);
+    text("reason", letter.reason);
+    text("id", letter.id);
+    text("age", `${duration(letter.age_s)} ago`);
+    text("queue", `${letter.queue} · ${number(letter.bytes)} bytes`);
+  }
+
   function sums(fleet) {
     const alive = fleet.workers.filter((worker) => worker.state !== "gone");
     const add = (items, key) => items.reduce((sum, item) => sum + item[key], 0);
@@ -160,6 +168,7 @@
       show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
       show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
       show("workers", "worker", fleet.workers, "name", fillWorker);
+      show("letters", "letter", fleet.dead_letters, "id", fillLetter);
       seenAt = new Date();
       status("");
     } catch (error) {
