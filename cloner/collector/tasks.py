@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from celery import chord, current_app, shared_task
@@ -16,19 +15,22 @@ from celery.exceptions import Ignore
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
+from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.open_attempts import counted_attempt
-from cloner.collector.rounds import next_round, segments_of
-from cloner.errors import Damaged, RecordFailed, UnknownBatch, printable, reason_of
+from cloner.collector.result import gather
+from cloner.collector.rounds import next_round
+from cloner.errors import Damaged, RecordFailed, UnknownBatch, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import discard_journals
 from cloner.output.record import Record, batch_directory
 from cloner.output.reuse import finished_outputs, reuse_finished
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
-from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
+from cloner.protocol.results import SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
@@ -128,7 +130,7 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     """Add what earlier batches have generated to the record, for the workers, and to the progress, for clients."""
     batch_id = manifest.batch_id
     try:
-        chunks = reuse_finished(manifest, OutputRoot(settings.out_dir))
+        chunks = retry_on_failing_disk(settings)(reuse_finished, manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
         # It costs only time: the segments are generated again.
         log_event(Event.FAILED, error=error.message)
@@ -152,12 +154,12 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     present = batches.round(batch_id)
     if batches.is_done(batch_id) or ended not in {None, present.number}:
         return
-    record = Record(settings.out_dir.resolve(), batch_id)
-    record.refresh()
-    changed = withdraw_changed(record, OutputRoot(settings.out_dir))
+    outputs = OutputRoot(settings.out_dir)
+    record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
     cancelled = batches.is_cancelled(batch_id)
+    reported = batches.chunk_progress(batch_id)
     if not cancelled:
-        following, progress = next_round(manifest, record, batches.chunk_progress(batch_id), present)
+        following, progress = next_round(manifest, record, reported, present)
         if following:
             # If this process dies before it has published the round, the batch is stalled, and opened again.
             if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
@@ -168,15 +170,24 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     result = gather(
         manifest,
         record,
-        settings.out_dir.resolve(),
+        outputs.root,
         cancelled=cancelled,
-        given_up=batches.given_up_chunks(batch_id),
+        progress=reported,
         now=server_time(redis),
     )
+    discard_journals(record.directory, outputs)
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
     batches.close(result, present, len(manifest.chunks))
+
+
+def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:
+    """The batch's record without the segments whose files are not what it says, and those as failed. Raises
+    `RecordFailed`."""
+    record = Record(outputs.root, batch_id)
+    record.refresh()
+    return record, withdraw_changed(record, outputs)
 
 
 def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: Collection[int] = ()) -> None:
@@ -203,80 +214,6 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
     current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
-
-
-def gather(  # noqa: PLR0913 - the parts of a result
-    manifest: Manifest, record: Record, out_dir: Path, *, cancelled: bool, given_up: Collection[int], now: float
-) -> BatchResult:
-    """The batch's result, in which a segment without a line in the record is an error.
-
-    `given_up` are numbers of chunks, `now` is the server's time in seconds.
-    """
-    dead = {index for chunk in manifest.chunks if chunk.number in given_up for index in segments_of(manifest, chunk)}
-    results: dict[int, str] = {}
-    errors: dict[int, SegmentError] = {}
-    workers: dict[str, int] = {}
-    spoken: list[SegmentResult] = []
-    speakers: dict[str, SpeakerResult] = {}
-    for speaker in manifest.speakers:
-        before = len(spoken)
-        for index, _, output in speaker.segments:
-            found = record.results.get(index)
-            if found and found.generated:
-                results[index] = output
-                workers[found.worker] = workers.get(found.worker, 0) + 1
-                spoken.append(found)
-            elif found:
-                code, message = found.code, found.message
-                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
-            else:
-                code, message = _error_without_line(record, cancelled, index in dead)
-                errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
-        texts, own = len(speaker.segments), spoken[before:]
-        speakers[speaker.id] = SpeakerResult(
-            texts=texts, generated=len(own), failed=texts - len(own), audio_s=_audio_s(own)
-        )
-    return BatchResult(
-        batch_id=manifest.batch_id,
-        source=manifest.source,
-        total=manifest.total,
-        generated=len(results),
-        failed=len(errors),
-        cancelled=cancelled,
-        out_dir=printable(out_dir),
-        results=dict(sorted(results.items())),
-        errors=dict(sorted(errors.items())),
-        reused=sum(segment.reused for segment in spoken),
-        truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
-        submitted_at=manifest.submitted_at,
-        # 0 where the server's clock was put back meanwhile.
-        elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),
-        audio_s=_audio_s(spoken),
-        reused_audio_s=_audio_s(segment for segment in spoken if segment.reused),
-        frames=sum(segment.frames for segment in spoken),
-        workers=dict(sorted(workers.items())),
-        speakers=speakers,
-        engine=manifest.engine,
-        fingerprint=manifest.fingerprint,
-    )
-
-
-def _audio_s(segments: Iterable[SegmentResult]) -> float:
-    return round(sum(segment.audio_s for segment in segments), 3)
-
-
-def _error_without_line(record: Record, cancelled: bool, given_up: bool) -> tuple[str, str]:
-    if cancelled:
-        return "cancelled", "the batch was cancelled before this segment was spoken"
-    if given_up:
-        return "crashed", (
-            "the message of its chunk killed the process of its worker again and again; it is kept in the dead-letter "
-            "list: see `launcher dead-letters`"
-        )
-    return "missing", (
-        f"nothing is recorded of it in {printable(record.directory)}; could it not be written, or do workers and"
-        " collector not share that folder?"
-    )
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloner.errors import EngineBroken
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.record import append_line, batch_directory, open_to_append, translate_disk_errors
 
 
@@ -134,16 +135,33 @@ class Journal:
         return self._directory.glob(f"{self._chunk}.*.journal")
 
     def _read(self) -> list[Run]:
-        runs: dict[tuple[Path, int], Run] = {}
-        for path in self._files():
-            worker = path.name.removeprefix(f"{self._chunk}.").removesuffix(".journal")
-            for line in path.read_bytes().splitlines():
-                try:
-                    note = _Note.model_validate_json(line)
-                except ValidationError:
-                    continue  # torn by a crash
-                _take(runs.setdefault((path, note.run), Run(note.run, worker)), note)
-        return sorted(runs.values(), key=lambda run: run.number)
+        runs = [run for path in self._files() for run in _read_runs(path)]
+        return sorted(runs, key=lambda run: run.number)
+
+
+def discard_journals(directory: Path, outputs: OutputRoot) -> None:
+    """Remove a batch's journals, and the temporary files of the runs in them. What cannot be removed stays.
+
+    No chunk of the batch may run any more. A journal is left where the disk failed when its chunk ended.
+    """
+    for path in directory.glob("*.journal"):
+        with suppress(OSError):
+            for run in _read_runs(path):
+                outputs.discard(run.part)
+                outputs.discard(codes_part(run.part))
+            path.unlink(missing_ok=True)
+
+
+def _read_runs(path: Path) -> list[Run]:
+    worker = path.name.partition(".")[2].removesuffix(".journal")
+    runs: dict[int, Run] = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            note = _Note.model_validate_json(line)
+        except ValidationError:
+            continue  # torn by a crash
+        _take(runs.setdefault(note.run, Run(note.run, worker)), note)
+    return list(runs.values())
 
 
 def _take(run: Run, note: _Note) -> None:

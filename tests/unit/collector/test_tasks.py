@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from cloner.collector.tasks import _write_beside, gather
+from cloner.collector.result import gather
+from cloner.collector.tasks import _write_beside
 from cloner.events import Event
 from cloner.logs import configure
 from cloner.output.record import Record
 from cloner.protocol.results import BatchResult, SegmentResult, SpeakerResult
 from cloner.settings import Settings
+from cloner.state.progress import ChunkProgress
 from tests.support.log_lines import find_lines
 from tests.support.manifests import manifest
 from tests.support.records import segment_result
 
 
 def gathered(
-    tmp_path: Path, *results: SegmentResult, cancelled: bool = False, given_up: Collection[int] = ()
+    tmp_path: Path,
+    *results: SegmentResult,
+    cancelled: bool = False,
+    progress: Mapping[int, ChunkProgress] | None = None,
 ) -> BatchResult:
     record = Record(tmp_path, "b")
     for result in results:
         record.add(result)
-    return gather(manifest(), record, tmp_path, cancelled=cancelled, given_up=given_up, now=4.5)
+    return gather(manifest(), record, tmp_path, cancelled=cancelled, progress=progress or {}, now=4.5)
 
 
 def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
@@ -50,7 +55,7 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
 
 
 def test_of_a_chunk_that_is_given_up_what_is_not_recorded_has_crashed(tmp_path: Path) -> None:
-    errors = gathered(tmp_path, segment_result(1), given_up={7}).errors
+    errors = gathered(tmp_path, segment_result(1), progress={7: ChunkProgress(given_up=True)}).errors
     assert {index: error.code for index, error in errors.items()} == {
         0: "missing",
         2: "crashed",
@@ -95,6 +100,12 @@ def test_a_batch_that_is_closed_twice_keeps_the_last_report(tmp_path: Path) -> N
         _write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
     (written,) = (tmp_path / ".cloner/b").iterdir()
     assert written.read_text() == "second!"
+
+
+def test_of_a_chunk_whose_record_could_not_be_kept_what_is_not_recorded_fails_with_the_reason(tmp_path: Path) -> None:
+    errors = gathered(tmp_path, segment_result(1), progress={7: ChunkProgress(error="the disk is gone")}).errors
+    assert (errors[2].code, errors[2].message) == ("output", "the disk is gone")
+    assert {error.code for index, error in errors.items() if index != 2} == {"missing"}
 
 
 def test_the_error_of_a_segment_without_a_line_names_the_record(tmp_path: Path) -> None:

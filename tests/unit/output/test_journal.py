@@ -11,7 +11,8 @@ import pytest
 
 from cloner.errors import EngineBroken, RecordFailed
 from cloner.output import journal as journal_module
-from cloner.output.journal import Journal, Run
+from cloner.output.audio_files import OutputRoot, codes_part
+from cloner.output.journal import Journal, Run, discard_journals
 
 PART = "part-" + "0" * 32
 
@@ -124,3 +125,16 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_record(tmp_path: Pat
     (tmp_path / ".cloner").write_text("in the way")
     with pytest.raises(RecordFailed, match="cannot be kept"):
         make(tmp_path).begin(PART, 0)
+
+
+def test_the_journals_of_a_closed_batch_and_what_their_runs_left_can_be_removed(tmp_path: Path) -> None:
+    outputs = OutputRoot(tmp_path)
+    leave(tmp_path, EngineBroken())
+    leave(tmp_path, SystemExit(), worker="cpu.1@box")
+    housekeeping = tmp_path / ".cloner"
+    for name in (PART, codes_part(PART), "part-" + "1" * 32):
+        (housekeeping / name).write_bytes(b"half")
+    (housekeeping / "b" / "cpu.0@box.jsonl").write_bytes(b"")
+    discard_journals(housekeeping / "b", outputs)
+    left = sorted(path.name for path in housekeeping.rglob("*") if path.is_file())
+    assert left == ["cpu.0@box.jsonl", "part-" + "1" * 32], "of another process"
