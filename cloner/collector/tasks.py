@@ -23,10 +23,9 @@ from cloner.errors import Damaged, RecordFailed, UnknownBatch, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
-from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
-from cloner.output.record import Record, batch_directory
+from cloner.output.record import Record, batch_folder
 from cloner.output.reuse import finished_outputs, reuse_finished
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
@@ -175,7 +174,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         progress=reported,
         now=server_time(redis),
     )
-    discard_journals(record.directory, outputs)
+    discard_journals(record.folder, outputs)
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
@@ -230,8 +229,7 @@ def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable
 
     The result goes to Redis in any case: clients do not wait for room on a disk, nor for a report that cannot be made.
     """
-    path = batch_directory(settings.out_dir.resolve(), batch_id) / name
     try:
-        write_atomically(path, (piece.encode() for piece in pieces))
+        batch_folder(settings.out_dir.resolve(), batch_id).write(name, (piece.encode() for piece in pieces))
     except Exception as error:  # noqa: BLE001 - the batch is closed in any case
         log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

@@ -20,18 +20,6 @@ class FileAt:
     dir_fd: int | None = None
 
 
-def write_atomically(path: Path, pieces: Iterable[bytes], *, sync: bool = False) -> None:
-    """Write the pieces to the file, making its folder if needed. With `sync`, they reach the disk before the rename.
-
-    Only one process at a time may write the file: temporary files of earlier ones, which were killed, are removed.
-    Raises `OSError`, and what iterating over `pieces` raises.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f"{path.stem}-*.part"):
-        left.unlink(missing_ok=True)
-    write_and_rename(pieces, FileAt(path.with_name(f"{path.stem}-{os.getpid()}.part")), FileAt(path), sync=sync)
-
-
 def write_and_rename(
     pieces: Iterable[bytes | memoryview], part: FileAt, final: FileAt, *, sync: bool = False
 ) -> os.stat_result:

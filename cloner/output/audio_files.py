@@ -7,8 +7,7 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
 from cloner.output.atomic_file import FileAt, open_part, write_and_rename
+from cloner.output.own_folder import OwnFolder, open_file, opened_folder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
@@ -74,10 +74,10 @@ class OutputRoot:
             raise SegmentFailed(message, code="output") from error
         return Written(status.st_size, status.st_mtime_ns, _digest(data))
 
-    def write_codes(self, path: Path, data: bytes) -> None:
-        """Write the codes of a reference to a file in our own folder, which is made if needed. Raises `OSError`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_and_rename([data], FileAt(self._parts / codes_part(self.part)), FileAt(path))
+    def write_codes(self, folder: OwnFolder, name: str, data: bytes) -> None:
+        """Write the codes of a reference to a file of our own; its folder is made if needed. Raises `OSError`."""
+        with folder.opened(make=True) as opened, OwnFolder(self.root).opened() as parts:
+            write_and_rename([data], FileAt(codes_part(self.part), parts), FileAt(name, opened))
 
     def has_result(self, result: SegmentResult) -> bool:
         """Whether the file of a line of the record exists, with the same content.
@@ -104,7 +104,7 @@ class OutputRoot:
         """The bytes of an audio file, which may not be a link. Raises `OSError`, `SegmentFailed`."""
         path = self.root / output
         with self._opened(path.parent) as folder:
-            file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+            file = open_file(folder, path.name, os.O_RDONLY)
         with os.fdopen(file, "rb") as opened:
             return opened.read()
 
@@ -122,10 +122,9 @@ class OutputRoot:
     def discard(self, part: str) -> None:
         """Remove the temporary file of a process, this one or a crashed one."""
         with suppress(OSError):
-            (self._parts / part).unlink()
+            OwnFolder(self.root).remove(part)
 
-    @contextmanager
-    def _opened(self, folder: Path) -> Iterator[int]:
+    def _opened(self, folder: Path) -> AbstractContextManager[int]:
         """A descriptor of the folder, which is made if needed. Raises `SegmentFailed` if links lead out of the root.
 
         Links are resolved first. Then each folder below the root is opened by its name within its parent, and may not
@@ -134,18 +133,7 @@ class OutputRoot:
         real = Path(realpath(folder))
         if not real.is_relative_to(self.root):
             raise SegmentFailed(f"{folder} leads out of the output folder {self.root}", code="output")
-        self.root.mkdir(parents=True, exist_ok=True)
-        opened = os.open(self.root, os.O_DIRECTORY)
-        try:
-            for name in real.relative_to(self.root).parts:
-                with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=opened)
-                inner = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened)
-                os.close(opened)
-                opened = inner
-            yield opened
-        finally:
-            os.close(opened)
+        return opened_folder(self.root, real.relative_to(self.root).parts, make=True)
 
 
 def _digest(data: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from cloner.errors import EngineBroken
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot, codes_part
-from cloner.output.record import append_line, batch_directory, open_to_append, translate_disk_errors
+from cloner.output.own_folder import OwnFolder
+from cloner.output.record import append_line, batch_folder, open_to_append, translate_disk_errors
 
 
 class _Note(BaseModel):
@@ -62,14 +63,14 @@ class Journal:
     """
 
     def __init__(self, root: Path, batch_id: str, chunk: int, worker: str) -> None:
-        self._directory = batch_directory(root, batch_id)
+        self._folder = batch_folder(root, batch_id)
         self._chunk = chunk
-        self._path = self._directory / f"{chunk}.{worker}.journal"
+        self._name = f"{chunk}.{worker}.journal"
         self._file: int | None = None
         self._lock = threading.Lock()
         self._number = 0
         self._is_torn = False
-        with translate_disk_errors(self._directory):
+        with translate_disk_errors(self._folder.path):
             self.runs = self._read()
 
     @property
@@ -80,8 +81,8 @@ class Journal:
     def begin(self, part: str, generated: int) -> None:
         """Note that a run begins, with `generated` segments of the chunk generated already."""
         number = 1 + max((run.number for run in self.runs), default=0)
-        with translate_disk_errors(self._directory):
-            self._file = self._file or open_to_append(self._path)
+        with translate_disk_errors(self._folder.path):
+            self._file = self._file or open_to_append(self._folder, self._name)
             append_line(self._file, _line(_Note(run=number, part=part, generated=generated)))
         self._number = number
 
@@ -100,9 +101,9 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the chunk's journals, those of other workers too: no other run of it will come."""
-        with translate_disk_errors(self._directory):
-            for path in self._files():
-                path.unlink(missing_ok=True)
+        with translate_disk_errors(self._folder.path):
+            for name in self._names():
+                self._folder.remove(name)
 
     def __enter__(self) -> Journal:
         return self
@@ -128,34 +129,34 @@ class Journal:
         except OSError as error:
             # A chunk must not fail for its journal.
             if not self._is_torn:
-                log_event(Event.JOURNAL_NOT_KEPT, path=self._path, error=error)
+                log_event(Event.JOURNAL_NOT_KEPT, path=self._folder.path / self._name, error=error)
             self._is_torn = True
 
-    def _files(self) -> Iterator[Path]:
-        return self._directory.glob(f"{self._chunk}.*.journal")
+    def _names(self) -> Iterable[str]:
+        return self._folder.files(f"{self._chunk}.*.journal")
 
     def _read(self) -> list[Run]:
-        runs = [run for path in self._files() for run in _read_runs(path)]
+        runs = [run for name in self._names() for run in _read_runs(self._folder, name)]
         return sorted(runs, key=lambda run: run.number)
 
 
-def discard_journals(directory: Path, outputs: OutputRoot) -> None:
+def discard_journals(folder: OwnFolder, outputs: OutputRoot) -> None:
     """Remove a batch's journals, and the temporary files of the runs in them. What cannot be removed stays.
 
     No chunk of the batch may run any more. A journal is left where the disk failed when its chunk ended.
     """
-    for path in directory.glob("*.journal"):
-        with suppress(OSError):
-            for run in _read_runs(path):
+    with suppress(OSError):
+        for name in folder.files("*.journal"):
+            for run in _read_runs(folder, name):
                 outputs.discard(run.part)
                 outputs.discard(codes_part(run.part))
-            path.unlink(missing_ok=True)
+            folder.remove(name)
 
 
-def _read_runs(path: Path) -> list[Run]:
-    worker = path.name.partition(".")[2].removesuffix(".journal")
+def _read_runs(folder: OwnFolder, name: str) -> list[Run]:
+    worker = name.partition(".")[2].removesuffix(".journal")
     runs: dict[int, Run] = {}
-    for line in path.read_bytes().splitlines():
+    for line in folder.read(name).splitlines():
         try:
             note = _Note.model_validate_json(line)
         except ValidationError:

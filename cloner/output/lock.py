@@ -20,7 +20,9 @@ from pathlib import Path
 from cloner.errors import OutputsTaken
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.validation import HOUSEKEEPING
+from cloner.output.own_folder import OwnFolder
+
+SUFFIX = ".lock"
 
 MAX_ATTEMPTS = 5
 """Attempts to get the lock. Of two fleets that start at the same moment, one or both release it and try again."""
@@ -32,17 +34,17 @@ def output_lock(root: Path, fleet: str) -> Iterator[None]:
 
     Raises `OutputsTaken` if another fleet holds it. If the folder's file system supports no locks, a warning is logged.
     """
-    own = _lock_file(root, fleet)
+    locks = _locks(root)
     file = None
     try:
-        file = _acquire(own.parent, own)
+        file = _acquire(locks, fleet)
     except OSError as error:
-        log_event(Event.FOLDER_NOT_LOCKED, folder=own.parent, error=error)
+        log_event(Event.FOLDER_NOT_LOCKED, folder=locks.path, error=error)
     try:
         yield
     finally:
         if file is not None:
-            _release(own, file)
+            _release(locks, fleet, file)
 
 
 def share_output_lock(root: Path, fleet: str) -> None:
@@ -52,51 +54,52 @@ def share_output_lock(root: Path, fleet: str) -> None:
     folder cannot be locked, the parent has logged it.
     """
     with suppress(OSError):
-        _lock(_lock_file(root, fleet))
+        _lock(_locks(root), fleet)
 
 
-def _lock_file(root: Path, fleet: str) -> Path:
-    return root.resolve() / HOUSEKEEPING / "fleets" / f"{fleet}.lock"
+def _locks(root: Path) -> OwnFolder:
+    """The folder of the locks, with a file for each fleet."""
+    return OwnFolder(root.resolve(), "fleets")
 
 
-def _acquire(folder: Path, own: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
+def _acquire(locks: OwnFolder, fleet: str) -> int:
     for _ in range(MAX_ATTEMPTS):
-        file = _lock(own)
-        others = [path for path in folder.glob("*.lock") if path != own and _is_held(path)]
+        file = _lock(locks, fleet)
+        others = [name for name in locks.files(f"*{SUFFIX}") if name != fleet + SUFFIX and _is_held(locks, name)]
         if not others:
             return file
-        _release(own, file)
+        _release(locks, fleet, file)
         time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - so that two fleets do not retry at the same moment
     raise OutputsTaken(
-        f"fleet {others[0].stem} ({_holder(others[0])}) writes under {folder.parent.parent}: wait until it has ended,"
+        f"fleet {others[0].removesuffix(SUFFIX)} ({_holder(locks, others[0])}) writes under"
+        f" {locks.path.parent.parent}: wait until it has ended,"
         " or take another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
     )
 
 
-def _lock(path: Path) -> int:
+def _lock(locks: OwnFolder, fleet: str) -> int:
     """Get the fleet's lock, shared with its other processes; returns the descriptor.
 
     Blocks while another process checks the lock. The first process of the fleet writes its id and host to the file.
     """
+    name = fleet + SUFFIX
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = locks.open_file(name, os.O_RDWR | os.O_CREAT)
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         fcntl.flock(file, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(file).st_ino:
-                return file
+        if (there := locks.files(name).get(name)) and there.st_ino == os.fstat(file).st_ino:
+            return file
         os.close(file)  # another process of the fleet has removed it meanwhile
 
 
-def _is_held(path: Path) -> bool:
+def _is_held(locks: OwnFolder, name: str) -> bool:
     try:
-        file = os.open(path, os.O_RDWR)  # NFS locks nothing exclusively that cannot be written
+        file = locks.open_file(name, os.O_RDWR)  # NFS locks nothing exclusively that cannot be written
     except PermissionError:
-        file = os.open(path, os.O_RDONLY)  # another user's
+        file = locks.open_file(name, os.O_RDONLY)  # another user's
     except FileNotFoundError:
         return False
     try:
@@ -108,16 +111,16 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _release(path: Path, file: int) -> None:
+def _release(locks: OwnFolder, fleet: str, file: int) -> None:
     """Release the lock, and remove its file if no other process of the fleet holds it."""
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        locks.remove(fleet + SUFFIX)
     os.close(file)
 
 
-def _holder(path: Path) -> str:
+def _holder(locks: OwnFolder, name: str) -> str:
     with suppress(OSError):
-        if holder := path.read_text(errors="replace"):
+        if holder := locks.read(name).decode(errors="replace"):
             return holder
     return "somewhere"

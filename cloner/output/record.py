@@ -20,6 +20,7 @@ from cloner.errors import RecordFailed, RecordFull, RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import NO_ROOM, UNAVAILABLE
+from cloner.output.own_folder import OwnFolder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
@@ -44,17 +45,17 @@ def translate_disk_errors(directory: Path) -> Iterator[None]:
         raise kind(f"the record in {directory} cannot be kept: {error}") from error
 
 
-def open_to_append(path: Path) -> int:
+def batch_folder(root: Path, batch_id: str) -> OwnFolder:
+    """The same, to open its files."""
+    return OwnFolder(root, batch_id)
+
+
+def open_to_append(folder: OwnFolder, name: str) -> int:
     """A descriptor of a file of lines, which is made if needed. A line that a crash left incomplete is ended.
 
     Lines are written without a buffer in this process, so they survive its crash. Raises `OSError`.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-    try:
-        file = os.open(path, flags, 0o644)
-    except FileNotFoundError:  # the batch's first chunk here
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, flags, 0o644)
+    file = folder.open_file(name, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         end = os.fstat(file).st_size
         if end and os.pread(file, 1, end - 1) != b"\n":
@@ -78,9 +79,10 @@ class Record:
     """The record of one batch, read as it grows: each line is read once."""
 
     def __init__(self, root: Path, batch_id: str) -> None:
-        self.directory = batch_directory(root, batch_id)
+        self.folder = batch_folder(root, batch_id)
+        self.directory = self.folder.path
         self.results: dict[int, SegmentResult] = {}
-        self._read_to: dict[Path, int] = {}
+        self._read_to: dict[str, int] = {}
         self._finished: Counter[tuple[int, str]] = Counter()
         self._generated: Counter[tuple[int, str]] = Counter()
         self._from: set[tuple[str, int, str]] = set()
@@ -93,19 +95,17 @@ class Record:
             self._refresh()
 
     def _refresh(self) -> None:
-        for path in sorted(self.directory.glob("*.jsonl")):
-            start = self._read_to.get(path, 0)
-            if path.stat().st_size == start:
+        for name, status in self.folder.files("*.jsonl").items():
+            start = self._read_to.get(name, 0)
+            if status.st_size == start:
                 continue
-            with path.open("rb") as file:
-                file.seek(start)
-                data = file.read()
+            data = self.folder.read(name, start)
             # A line without its end is still being written, or a crash left it incomplete.
             whole = data.rfind(b"\n") + 1
-            self._read_to[path] = start + whole
+            self._read_to[name] = start + whole
             for line in data[:whole].splitlines():
                 if line:
-                    self._take(path, line)
+                    self._take(name, line)
 
     def add(self, result: SegmentResult) -> None:
         """Count a result. A generated segment stays generated, even if a later line says that it failed."""
@@ -150,11 +150,11 @@ class Record:
         """Whether the worker has finished any of a speaker's texts."""
         return (worker, assignment, speaker) in self._from
 
-    def _take(self, path: Path, line: bytes) -> None:
+    def _take(self, name: str, line: bytes) -> None:
         try:
             self.add(SegmentResult.model_validate_json(line))
         except ValidationError:
-            log_event(Event.RECORD_LINE_TORN, file=path.name)
+            log_event(Event.RECORD_LINE_TORN, file=name)
 
 
 class RecordWriter:
@@ -165,7 +165,7 @@ class RecordWriter:
 
     def __init__(self, record: Record, worker: str) -> None:
         self._record = record
-        self._path = record.directory / f"{worker}.jsonl"
+        self._name = f"{worker}.jsonl"
         self._file: int | None = None
 
     def open(self) -> None:
@@ -189,7 +189,7 @@ class RecordWriter:
     def _open(self) -> int:
         if self._file is None:
             with translate_disk_errors(self._record.directory):
-                self._file = open_to_append(self._path)
+                self._file = open_to_append(self._record.folder, self._name)
         return self._file
 
     def close(self) -> None:

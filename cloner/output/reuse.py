@@ -5,6 +5,7 @@ The records of all earlier batches are searched, so this does not depend on what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,12 @@ from pydantic_core import to_json
 from cloner.errors import RecordFailed
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.atomic_file import write_atomically
 from cloner.output.audio_files import OutputRoot
-from cloner.output.record import batch_directory
+from cloner.output.own_folder import OwnFolder
+from cloner.output.record import batch_folder
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
-from cloner.validation import HOUSEKEEPING
 
 REUSED = "reused.jsonl"
 """The file of a batch's record with the lines of earlier batches. No worker has that name."""
@@ -49,8 +49,8 @@ def finished_outputs(outputs: OutputRoot, wanted: Mapping[str, str], except_batc
     # Names as a line has them, so that lines about other outputs are skipped without parsing.
     written = {to_json(output)[1:-1]: output for output in wanted}
     last: dict[str, bytes] = {}
-    for path in _record_files(outputs.root, except_batch):
-        for name, line in _lines_about(path, written):
+    for folder, file in _record_files(outputs.root, except_batch):
+        for name, line in _lines_about(folder, file, written):
             last[written[name]] = line
     finished: dict[str, SegmentResult] = {}
     changed = set()
@@ -67,10 +67,10 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
 
     Returns the added lines by chunk number. It may run again: then it returns the same lines. Raises `RecordFailed`.
     """
-    path = batch_directory(outputs.root, manifest.batch_id) / REUSED
+    folder = batch_folder(outputs.root, manifest.batch_id)
+    path = folder.path / REUSED
     try:
-        with path.open("rb") as file:
-            lines = [line for line in map(_parse, file) if line]
+        lines = [line for line in map(_parse, folder.read(REUSED).splitlines()) if line]
         return _by_chunk(manifest, {line.output: line for line in lines})
     except FileNotFoundError:
         pass
@@ -82,35 +82,35 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     if chunks:
         pieces = (line.model_dump_json().encode() + b"\n" for chunk in chunks.values() for line in chunk)
         try:
-            write_atomically(path, pieces, sync=True)
+            folder.write(REUSED, pieces, sync=True)
         except OSError as error:
             raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error
     return chunks
 
 
-def _record_files(root: Path, except_batch: str) -> list[Path]:
+def _record_files(root: Path, except_batch: str) -> list[tuple[OwnFolder, str]]:
     """The files of all records but one batch's, in the order of their last change, by the file system's clock."""
     times = []
-    for path in (root / HOUSEKEEPING).glob("*/*.jsonl"):
-        if path.parent.name != except_batch:
+    for folder in OwnFolder(root).inner_folders():
+        if folder.path.name != except_batch:
             try:
-                times.append((path.stat().st_mtime_ns, path))
+                times += [(status.st_mtime_ns, folder, name) for name, status in folder.files("*.jsonl").items()]
             except OSError as error:
-                _log_skipped(path, error)
-    return [path for _, path in sorted(times)]
+                _log_skipped(folder.path, error)
+    return [(folder, name) for _, folder, name in sorted(times, key=lambda file: (file[0], file[1].path, file[2]))]
 
 
-def _lines_about(path: Path, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The lines about generated files with one of these names: (name, line)."""
+def _lines_about(folder: OwnFolder, file_name: str, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of a record's file about generated files with one of these names: (name, line)."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(folder.open_file(file_name, os.O_RDONLY), "rb") as file:
             for line in file:
                 name = line.partition(_OUTPUT)[2].partition(_KEY)[0]
                 # A crash may have left a line without its end.
                 if name in names and _GENERATED in line and line.endswith(b"\n"):
                     yield name, line
     except OSError as error:
-        _log_skipped(path, error)
+        _log_skipped(folder.path / file_name, error)
 
 
 def _log_skipped(path: Path, error: OSError) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
-from cloner.validation import HOUSEKEEPING
 from cloner.worker.worker_process import WorkerProcess
 
 TOGETHER = 8
@@ -36,7 +36,7 @@ class VoiceLoader:
         self._fetched = fetched
         self._loaded: dict[str, Codes | BadReference] = {}
         """By digest: codes ``[codebooks, frames]``, or why the reference cannot be used."""
-        self._folder = worker.outputs.root / HOUSEKEEPING / "references" / worker.codec_identity
+        self._folder = OwnFolder(worker.outputs.root, "references", worker.codec_identity)
 
     def prepare(self, references: Sequence[ReferenceRow]) -> BadReference | None:
         """Load the first of some references; returns why it cannot be used, if it cannot.
@@ -114,22 +114,22 @@ class VoiceLoader:
     def _kept(self, digest: str) -> Codes | None:
         """The recording's codes, if an earlier encoding has kept them."""
         try:
-            codes: Codes = np.load(self._path(digest), allow_pickle=False)
+            codes: Codes = np.load(io.BytesIO(self._folder.read(_name(digest))), allow_pickle=False)
             check_codes(codes)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, BadReference) as error:
-            log_event(Event.CODES_UNUSABLE, path=self._path(digest), error=reason_of(error))
+            log_event(Event.CODES_UNUSABLE, path=self._folder.path / _name(digest), error=reason_of(error))
             return None
         return codes
 
     def _keep(self, digest: str, codes: Codes) -> None:
         self._loaded[digest] = codes
-        path = self._path(digest)
         try:
-            self._worker.outputs.write_codes(path, pack_codes(codes))
+            self._worker.outputs.write_codes(self._folder, _name(digest), pack_codes(codes))
         except OSError as error:
-            log_event(Event.CODES_NOT_KEPT, path=path, error=error)
+            log_event(Event.CODES_NOT_KEPT, path=self._folder.path / _name(digest), error=error)
 
-    def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.npy"
+
+def _name(digest: str) -> str:
+    return f"{digest}.npy"

@@ -13,6 +13,7 @@ from cloner.errors import EngineBroken, RecordFailed
 from cloner.output import journal as journal_module
 from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.journal import Journal, Run, discard_journals
+from cloner.output.record import batch_folder
 
 PART = "part-" + "0" * 32
 
@@ -135,6 +136,6 @@ def test_the_journals_of_a_closed_batch_and_what_their_runs_left_can_be_removed(
     for name in (PART, codes_part(PART), "part-" + "1" * 32):
         (housekeeping / name).write_bytes(b"half")
     (housekeeping / "b" / "cpu.0@box.jsonl").write_bytes(b"")
-    discard_journals(housekeeping / "b", outputs)
+    discard_journals(batch_folder(tmp_path, "b"), outputs)
     left = sorted(path.name for path in housekeeping.rglob("*") if path.is_file())
     assert left == ["cpu.0@box.jsonl", "part-" + "1" * 32], "of another process"

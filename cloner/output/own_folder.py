@@ -1,0 +1,136 @@
+"""The folders in which the product keeps files of its own, within ``OUT/.cloner``.
+
+Users who can write into the output folder may put a link there. None is followed below the output root: folders are
+opened one by one, each by its name within its parent, and files by their name within their folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from cloner.output.atomic_file import FileAt, write_and_rename
+from cloner.validation import HOUSEKEEPING
+
+FOLDER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW
+FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe must not block
+
+
+@contextmanager
+def opened_folder(root: Path, names: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """A descriptor of the folder at the end of a way down from `root`; with `make`, missing folders are made.
+
+    Raises `OSError`, also where one of `names` is a link.
+    """
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
+    opened = os.open(root, os.O_DIRECTORY)
+    try:
+        for name in names:
+            inner = _open_inner(opened, name, make=make)
+            os.close(opened)
+            opened = inner
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _open_inner(folder: int, name: str, *, make: bool) -> int:
+    try:
+        return _open(folder, name, FOLDER_FLAGS)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):  # another process has made it meanwhile
+        os.mkdir(name, dir_fd=folder)
+    return _open(folder, name, FOLDER_FLAGS)
+
+
+def _open(folder: int, name: str, flags: int) -> int:
+    try:
+        return os.open(name, flags, 0o644, dir_fd=folder)
+    except OSError as error:
+        # The kernel's own words: "Too many levels of symbolic links", or "Not a directory".
+        if error.errno in {errno.ELOOP, errno.ENOTDIR} and stat.S_ISLNK(
+            os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        ):
+            raise OSError(errno.ELOOP, "a link is not followed here", name) from error
+        raise
+
+
+def open_file(folder: int, name: str, flags: int) -> int:
+    """A descriptor of a file in an open folder. Raises `OSError`, also where it is a link, a pipe or a device."""
+    file = _open(folder, name, flags | FILE_FLAGS)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    return file
+
+
+class OwnFolder:
+    """A folder within ``OUT/.cloner``, and its files by their names. Methods raise `OSError`."""
+
+    def __init__(self, root: Path, *names: str) -> None:
+        self.path = root.joinpath(HOUSEKEEPING, *names)
+        self._root = root
+        self._names = (HOUSEKEEPING, *names)
+
+    def opened(self, *, make: bool = False) -> AbstractContextManager[int]:
+        """A descriptor of the folder; with `make`, it is made if it is missing."""
+        return opened_folder(self._root, self._names, make=make)
+
+    def open_file(self, name: str, flags: int) -> int:
+        """A descriptor of a file. With `os.O_CREAT`, the folder is made if it is missing."""
+        with self.opened(make=bool(flags & os.O_CREAT)) as folder:
+            return open_file(folder, name, flags)
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """The bytes of a file, from `start` on."""
+        with os.fdopen(self.open_file(name, os.O_RDONLY), "rb") as file:
+            file.seek(start)
+            return file.read()
+
+    def files(self, pattern: str) -> dict[str, os.stat_result]:
+        """The files whose names match, and links of such names, in the order of names; none if there is no folder."""
+        found = {}
+        with suppress(FileNotFoundError), self.opened() as folder:
+            for name in _names(folder, pattern):
+                with suppress(FileNotFoundError):  # another process has removed it meanwhile
+                    found[name] = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return found
+
+    def inner_folders(self) -> list[OwnFolder]:
+        """The folders in this one."""
+        try:
+            with self.opened() as folder, os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            return []
+        return [OwnFolder(self._root, *self._names[1:], name) for name in names]
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError), self.opened() as folder:
+            os.unlink(name, dir_fd=folder)
+
+    def write(self, name: str, pieces: Iterable[bytes], *, sync: bool = False) -> None:
+        """Write the pieces to a file, as a whole or not at all; with `sync`, they reach the disk before the rename.
+
+        Only one process at a time may write the file: temporary files of earlier ones, which were killed, are removed.
+        Raises also what iterating over `pieces` raises.
+        """
+        stem = Path(name).stem
+        with self.opened(make=True) as folder:
+            for left in _names(folder, f"{stem}-*.part"):
+                os.unlink(left, dir_fd=folder)
+            part = FileAt(f"{stem}-{os.getpid()}.part", folder)
+            write_and_rename(pieces, part, FileAt(name, folder), sync=sync)
+
+
+def _names(folder: int, pattern: str) -> list[str]:
+    return sorted(fnmatch.filter(os.listdir(folder), pattern))
