@@ -82,8 +82,7 @@ class Journal:
         """Note that a run begins, with `generated` segments of the chunk generated already."""
         number = 1 + max((run.number for run in self.runs), default=0)
         with translate_disk_errors(self._folder.path):
-            self._file = self._file or open_to_append(self._folder, self._name)
-            append_line(self._file, _line(_Note(run=number, part=part, generated=generated)))
+            self._append(_Note(run=number, part=part, generated=generated))
         self._number = number
 
     def started(self, segment: int, *, alone: bool) -> None:
@@ -116,16 +115,29 @@ class Journal:
         elif not isinstance(error, EngineBroken):
             self.end()
         with self._lock:
-            if self._file is not None:
-                self._number = 0
-                with suppress(OSError):
-                    os.close(self._file)
+            self._number = 0
+            self._close()
+
+    def _append(self, note: _Note) -> None:
+        """Append a line. After an error, the file is opened again: the line may be there in part, and the descriptor
+        may be of use no more. Raises `OSError`."""
+        if self._file is None:
+            self._file = open_to_append(self._folder, self._name)
+        try:
+            append_line(self._file, note.model_dump_json(exclude_defaults=True).encode())
+        except OSError:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                os.close(self._file)
+            self._file = None
 
     def _note(self, note: _Note) -> None:
-        if self._file is None:
-            return
         try:
-            append_line(self._file, _line(note))
+            self._append(note)
         except OSError as error:
             # A chunk must not fail for its journal.
             if not self._is_torn:
@@ -171,7 +183,3 @@ def _take(run: Run, note: _Note) -> None:
     run.ended = run.ended or note.ended
     if note.segment is not None:
         run.started[note.segment] = run.started.get(note.segment, False) or note.alone
-
-
-def _line(note: _Note) -> bytes:
-    return note.model_dump_json(exclude_defaults=True).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.errors import EngineBroken, RecordFailed
+from cloner.errors import EngineBroken, RecordFailed, RecordUnavailable
 from cloner.output import journal as journal_module
 from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.journal import Journal, Run, discard_journals
@@ -139,3 +141,29 @@ def test_the_journals_of_a_closed_batch_and_what_their_runs_left_can_be_removed(
     discard_journals(batch_folder(tmp_path, "b"), outputs)
     left = sorted(path.name for path in housekeeping.rglob("*") if path.is_file())
     assert left == ["cpu.0@box.jsonl", "part-" + "1" * 32], "of another process"
+
+
+@pytest.mark.parametrize("when", ["begin", "started"])
+def test_after_an_error_the_file_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    journal = make(tmp_path)
+    write = os.write
+    stale: list[int] = []
+
+    def write_to_a_stale_file(file: int, data: bytes) -> int:
+        if not stale:
+            stale.append(write(file, data[:5]))
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return write(file, data)
+
+    if when == "started":
+        journal.begin(PART, 0)
+    monkeypatch.setattr(os, "write", write_to_a_stale_file)
+    if when == "begin":
+        with pytest.raises(RecordUnavailable):
+            journal.begin(PART, 0)
+        journal.begin(PART, 0)
+    else:
+        journal.started(6, alone=False)
+    journal.started(7, alone=False)
+    (run,) = make(tmp_path).runs
+    assert run == Run(1, "cpu.0@box", PART, 0, {7: False})
