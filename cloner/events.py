@@ -145,6 +145,10 @@ class Event(Enum):
     DISK_HAS_ROOM = "There is room in {folder} again"
     DISK_FAILS = "{error}; waiting until that has passed, at most {left_s:.0f} s", ERROR
     DISK_WORKS = "{folder} can be used again"
+    OUTPUTS_NOT_FLUSHED = (
+        "{folder} cannot be flushed to its disk ({error}): what was written last may be lost with the power",
+        ERROR,
+    )
     CODES_UNUSABLE = "{path} cannot be used, and is made again: {error}", WARNING
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 

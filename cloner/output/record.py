@@ -193,15 +193,12 @@ class RecordWriter:
         return self._file
 
     def close(self) -> None:
-        """Flush the file to the disk, and close it."""
+        """Close the file."""
         if self._file is None:
             return
         file, self._file = self._file, None
         with translate_disk_errors(self._record.directory):
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            os.close(file)
 
     def __enter__(self) -> RecordWriter:
         self.open()

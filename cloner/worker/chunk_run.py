@@ -22,6 +22,7 @@ from cloner.worker.chunk_results import ChunkResults
 from cloner.worker.crash_plan import Turn
 from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import ResultWriter
@@ -92,7 +93,8 @@ class ChunkRun:
         self._cancellation = cancellation
         self._disk = disk
         self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
-        self._writer = ResultWriter(worker, message, record, disk)
+        self._flush = OutputFlush(worker.outputs.root)
+        self._writer = ResultWriter(worker, message, record, disk, self._flush)
         self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
         self._recovery = CrashRecovery(worker, message, self._journal)
         self._voices = VoiceLoader(worker, references)
@@ -103,7 +105,7 @@ class ChunkRun:
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
         try:
-            with self._journal, self._writer:
+            with self._journal, self._flush, self._writer:
                 if self._pending and not self._cancellation.stopped():
                     self._generate()
                 self._recovery.discard_own_files()

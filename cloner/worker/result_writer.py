@@ -12,6 +12,7 @@ from cloner.output.record import Record, RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment
 from cloner.worker.worker_process import WorkerProcess
 
@@ -22,12 +23,15 @@ class ResultWriter:
     Raises `RecordFailed`.
     """
 
-    def __init__(self, worker: WorkerProcess, message: ChunkMessage, record: Record, disk: DiskWait) -> None:
+    def __init__(
+        self, worker: WorkerProcess, message: ChunkMessage, record: Record, disk: DiskWait, flush: OutputFlush
+    ) -> None:
         self._worker_name = worker.name
         self._assignment = message.assignment
         self._outputs = worker.outputs
         self._lines = RecordWriter(record, worker.name)
         self._disk = disk
+        self._flush = flush
 
     def __enter__(self) -> ResultWriter:
         self._disk.retry(self._lines.open)
@@ -60,6 +64,7 @@ class ResultWriter:
             # Samples take two bytes in the largest of the formats.
             needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio) else 0
         self._disk.retry(lambda: self._lines.append(result))
+        self._flush.written()
         if needed:
             self._disk.wait_for_room(needed)
         return result

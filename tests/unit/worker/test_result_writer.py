@@ -20,6 +20,7 @@ from cloner.state.keys import RedisKeys
 from cloner.worker import disk_wait
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment
 from cloner.worker.result_writer import ResultWriter
 from cloner.worker.worker_process import WorkerProcess
@@ -65,7 +66,7 @@ def disk(worker: WorkerProcess, cancellation: Cancellation) -> DiskWait:
 
 @pytest.fixture
 def writer(worker: WorkerProcess, chunk: ChunkMessage, disk: DiskWait) -> ResultWriter:
-    return ResultWriter(worker, chunk, worker.record(BATCH_ID), disk)
+    return ResultWriter(worker, chunk, worker.record(BATCH_ID), disk, OutputFlush(worker.outputs.root))
 
 
 def test_audio_without_room_fails_and_the_next_waits(
