@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from cloner.errors import OutputsTaken
 from cloner.events import Event
@@ -65,7 +66,9 @@ def _locks(root: Path) -> OwnFolder:
 def _acquire(locks: OwnFolder, fleet: str) -> int:
     for _ in range(MAX_ATTEMPTS):
         file = _lock(locks, fleet)
-        others = [name for name in locks.files(f"*{SUFFIX}") if name != fleet + SUFFIX and _is_held(locks, name)]
+        files = locks.files(f"*{SUFFIX}").items()
+        names = [name for name, status in files if S_ISREG(status.st_mode) and name != fleet + SUFFIX]
+        others = [name for name in names if _is_held(locks, name)]
         if not others:
             return file
         _release(locks, fleet, file)

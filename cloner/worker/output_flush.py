@@ -27,6 +27,7 @@ class OutputFlush:
         self._root = root
         self._over = threading.Event()
         self._written = threading.Event()
+        self._has_failed = False
         self._thread = threading.Thread(target=self._flush_regularly, name="flush", daemon=True)
 
     def written(self) -> None:
@@ -50,11 +51,16 @@ class OutputFlush:
             self._flush()
 
     def _flush(self) -> None:
-        """Flush what was written since the last flush. Errors are only logged: the files are there for all to read."""
+        """Flush what was written since the last flush.
+
+        The first error of a chunk is logged, and no more: the files are there for all to read.
+        """
         if not self._written.is_set():
             return
         self._written.clear()
         try:
             flush_file_system(self._root)
         except OSError as error:
-            log_event(Event.OUTPUTS_NOT_FLUSHED, folder=self._root, error=error)
+            if not self._has_failed:
+                log_event(Event.OUTPUTS_NOT_FLUSHED, folder=self._root, error=error)
+            self._has_failed = True
