@@ -33,6 +33,7 @@ given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,13 +50,32 @@ def printable(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
+# Escape sequences for terminals, what starts a line, and what changes the direction of text.
+_LINE_BREAKS = re.compile(r"[\t\n\r]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def without_controls(text: str) -> str:
+    """`text` with control characters escaped, except tabs and line feeds: a terminal would obey them."""
+    return text if text.isprintable() else _CONTROLS.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """`text` as one line without control characters. All text that is read from Redis and shown goes through this."""
+    return text if text.isprintable() else without_controls(_LINE_BREAKS.sub(" ", text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 class ClonerError(Exception):
     """An error occurred."""
 
     exit_code = 1
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(printable(message or "") or (type(self).__doc__ or "").strip().splitlines()[0])
+        super().__init__(without_controls(message or "") or (type(self).__doc__ or "").strip().splitlines()[0])
 
     @property
     def message(self) -> str:
@@ -201,4 +221,4 @@ class OutputUnavailable(SegmentFailed):
 
 def reason_of(error: Exception) -> str:
     """The message of a `ClonerError`; the type and message of any other error."""
-    return error.message if isinstance(error, ClonerError) else printable(f"{type(error).__name__}: {error}")
+    return error.message if isinstance(error, ClonerError) else without_controls(f"{type(error).__name__}: {error}")

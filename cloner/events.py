@@ -54,6 +54,7 @@ class Event(Enum):
         WARNING,
     )
     COLLECTOR_ALIVE_AGAIN = "[Main] A collector is alive again"
+    DAMAGED_PASSED_OVER = ("what Redis holds at {key} is passed over: {reason}", WARNING)
     OUTPUTS_NOT_COMPARED = (
         "batch {batch} cannot be read here: its outputs were not compared with this one's",
         WARNING,

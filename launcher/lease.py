@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from redis import Redis
 
-from cloner.errors import BoxTaken
+from cloner.errors import BoxTaken, one_line
 from cloner.events import Event
 from cloner.settings import Settings
 from cloner.state.registry import Registry
@@ -108,4 +108,4 @@ class Lease:
         return float(seconds) + float(microseconds) / 1e6 + min(float(left_ms) / 1000, longest_s)
 
     def _holder(self) -> str:
-        return str(self._redis.get(self._key) or "").rpartition(" ")[0] or "gone by now"
+        return one_line(str(self._redis.get(self._key) or "")).rpartition(" ")[0] or "gone by now"

@@ -17,6 +17,7 @@ from cloner.events import Event
 from cloner.logs import log_line
 from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.results import BatchResult
+from cloner.state.damage import unpacking
 from cloner.state.progress import Progress
 
 MAX_OUTAGE_S = 600.0
@@ -157,7 +158,7 @@ class BatchHandle:
             if not workers:
                 raise NoWorkers
             batch = Batch(Path(manifest.source), tuple(map(_speaker, rows)), manifest.generation)
-            batch_id, assignments = send(self._connection, batch, rows, workers, Strategy(strategy))
+            batch_id, assignments = send(self._connection, batch, rows, workers, _strategy(self.id, strategy))
         return BatchHandle(self._connection, batch_id, assignments)
 
     def _keep_references(self, rows: Sequence[SpeakerRow]) -> None:
@@ -170,6 +171,11 @@ class BatchHandle:
 
 
 _AGAIN = "submit the batch's file again; only what is missing is spoken"
+
+
+def _strategy(batch_id: str, name: str) -> Strategy:
+    with unpacking(batch_id):
+        return Strategy(name)
 
 
 def _speaker(row: SpeakerRow) -> Speaker:

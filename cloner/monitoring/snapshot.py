@@ -11,6 +11,7 @@ from cloner.errors import Damaged, UnknownBatch
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
+from cloner.state.damage import pass_over, reply_or
 from cloner.state.dead_letters import DeadLetter, DeadLetters
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
@@ -82,8 +83,10 @@ class FleetReader:
             if batch_id not in known:
                 try:
                     progress[batch_id] = self._batches.progress(batch_id)
-                except (UnknownBatch, Damaged):
+                except UnknownBatch:
                     continue
+                except Damaged as error:
+                    pass_over(f"batch {batch_id}", error.message)
         return progress
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -99,5 +102,5 @@ class FleetReader:
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in sorted(queues):
                 pipe.llen(queue)
-            lengths = pipe.execute()
-        return dict(zip(sorted(queues), map(int, lengths), strict=True))
+            lengths = pipe.execute(raise_on_error=False)
+        return {queue: reply_or(0, queue, length) for queue, length in zip(sorted(queues), lengths, strict=True)}

@@ -17,6 +17,7 @@ from cloner.batch import Generation, ReferenceKind
 from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
+from cloner.protocol.results import Line
 from cloner.validation import name_flaw, output_flaw, prose_flaw, shown
 
 _BATCH_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -157,7 +158,7 @@ class Manifest(_Wire, Packed):
 
     schema_version: Annotated[int, AfterValidator(_own_version)] = SCHEMA
     batch_id: BatchId
-    source: Annotated[str, Field(max_length=4096)]
+    source: Annotated[Line, Field(max_length=4096)]
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Generation
     engine: str = ""
@@ -223,7 +224,7 @@ class FinishedResponse(_Wire, Packed):
     finished: list[str] = []
     changed: list[str] = []
     """Outputs that were generated with another key."""
-    error: str = ""
+    error: Line = ""
     """Why the collector could not read the records, if it could not."""
 
 

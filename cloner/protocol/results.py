@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cloner.errors import one_line
 from cloner.protocol.packing import Packed
+
+Line = Annotated[str, AfterValidator(one_line)]
+"""A text that is shown: one line without control characters, also if other programs have written it."""
 
 
 class SegmentResult(BaseModel):
@@ -44,10 +50,10 @@ class SegmentError(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    speaker: str
-    output: str
-    code: str
-    message: str
+    speaker: Line
+    output: Line
+    code: Line
+    message: Line
 
 
 class SpeakerResult(BaseModel):
@@ -67,16 +73,16 @@ class BatchResult(Packed):
 
     model_config = ConfigDict(frozen=True)
 
-    batch_id: str
-    source: str = ""
+    batch_id: Line
+    source: Line = ""
     """Name of the batch's file."""
     total: int
     generated: int
     failed: int
     cancelled: bool
-    out_dir: str
+    out_dir: Line
     """The output root as the fleet sees it; outputs are relative to it."""
-    results: dict[int, str]
+    results: dict[int, Line]
     errors: dict[int, SegmentError]
     reused: int = 0
     """Segments in `results` that earlier batches had generated."""
@@ -90,12 +96,12 @@ class BatchResult(Packed):
     reused_audio_s: float = 0.0
     """Seconds of `audio_s` that earlier batches had generated."""
     frames: int
-    workers: dict[str, int]
+    workers: dict[Line, int]
     """Segments that each worker generated."""
-    speakers: dict[str, SpeakerResult] = Field(default_factory=dict)
+    speakers: dict[Line, SpeakerResult] = Field(default_factory=dict)
     """In the order of the batch."""
-    engine: str = ""
-    fingerprint: str = ""
+    engine: Line = ""
+    fingerprint: Line = ""
     """Engine and checkpoint (`content_key.fingerprint`) of the workers that it was assigned to."""
 
     def to_json(self) -> str:

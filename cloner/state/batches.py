@@ -6,35 +6,24 @@ chunk that runs twice counts once. The record beside the outputs, not this, says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 from redis import Redis, WatchError
 
-from cloner.errors import ClonerError, Damaged, UnknownBatch, reason_of
-from cloner.protocol.messages import Manifest
+from cloner.errors import ClonerError, UnknownBatch, one_line
+from cloner.protocol.messages import Manifest, is_batch_id
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.cleanup import celery_results, chord_id
+from cloner.state.damage import finite, integer, pass_over, read_or, reply_or, unpacking
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
+from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What was noted when a batch was submitted."""
-
-    source: str
-    """Name of the batch's file."""
-    speakers: int
-    submitted_at: float
-    """Seconds since the epoch, by Redis's clock; 0 if the batch has expired."""
-    strategy: str
 
 
 class BatchStore:
@@ -100,21 +89,31 @@ class BatchStore:
 
     def newest(self, count: int) -> list[str]:
         """Ids of the newest batches, the last one submitted first."""
-        return [_text(batch_id) for batch_id in self._redis.zrevrange(self._keys.batches, 0, count - 1)]
+        return self._ids(lambda key: self._redis.zrevrange(key, 0, count - 1))
 
     def open_ids(self, *, cancelled: bool) -> list[str]:
         """Ids of the batches that are neither done nor broken, oldest first; with or without those that are
         `cancelled`."""
-        ids = [_text(batch_id) for batch_id in self._redis.zrange(self._keys.batches, 0, -1)]
+        ids = self._ids(lambda key: self._redis.zrange(key, 0, -1))
         with self._redis.pipeline(transaction=False) as pipe:
             for batch_id in ids:
                 pipe.hmget(self._keys.batch(batch_id), "state", "cancelled")
-            found = pipe.execute()
-        return [
-            batch_id
-            for batch_id, (state, is_cancelled) in zip(ids, found, strict=True)
-            if _is_open(state) and (cancelled or not is_cancelled)
-        ]
+            replies = pipe.execute(raise_on_error=False)
+        found = []
+        for batch_id, reply in zip(ids, replies, strict=True):
+            state, is_cancelled = reply_or((None, None), self._keys.batch(batch_id), reply)
+            if _is_open(state) and (cancelled or not is_cancelled):
+                found.append(batch_id)
+        return found
+
+    def _ids(self, read: Callable[[str], Any]) -> list[str]:
+        """The ids that `read` finds in the key of all batches; what is no id is passed over."""
+        key = self._keys.batches
+        found: list[bytes] = read_or([], key, lambda: read(key))
+        ids = [_text(batch_id) for batch_id in found]
+        for wrong in (batch_id for batch_id in ids if not is_batch_id(batch_id)):
+            pass_over(key, f"{wrong} is no batch's id")
+        return [batch_id for batch_id in ids if is_batch_id(batch_id)]
 
     def is_open(self, batch_id: str) -> bool:
         """Whether chunks of the batch may still run: it is neither done nor broken nor cancelled, and known."""
@@ -180,19 +179,22 @@ class BatchStore:
 
     def manifest(self, batch_id: str) -> Manifest | None:
         """The batch with its chunks; None if it has expired. Raises `Damaged`."""
-        data = self._redis.get(self._keys.manifest(batch_id))
+        with unpacking(batch_id):
+            data = self._redis.get(self._keys.manifest(batch_id))
         return Manifest.unpack(data) if isinstance(data, bytes) else None
 
     def result(self, batch_id: str) -> BatchResult | None:
         """The result of a batch that is done; None if it is not, or has expired. Raises `Damaged`."""
-        data = self._redis.get(self._keys.result(batch_id))
+        with unpacking(batch_id):
+            data = self._redis.get(self._keys.result(batch_id))
         return BatchResult.unpack(data) if isinstance(data, bytes) else None
 
     def submission(self, batch_id: str) -> Submission:
-        """What was noted when the batch was submitted; empty if it has expired. Raises `ValueError` on damage."""
+        """What was noted when the batch was submitted; empty if it has expired. Raises `Damaged`."""
         fields = ("source", "speakers", "submitted_at", "strategy")
-        source, speakers, submitted_at, strategy = self._redis.hmget(self._keys.batch(batch_id), *fields)
-        return Submission(_text(source), int(speakers or 0), float(submitted_at or 0), _text(strategy))
+        with unpacking(batch_id):
+            source, speakers, submitted_at, strategy = self._redis.hmget(self._keys.batch(batch_id), *fields)
+            return Submission(_text(source), integer(speakers or 0), finite(submitted_at or 0), _text(strategy))
 
     def age_s(self, batch_id: str) -> float | None:
         """Seconds since the batch was submitted, by the server's clock; None if it has expired."""
@@ -204,7 +206,7 @@ class BatchStore:
 
     def progress(self, batch_id: str) -> Progress:
         """How far the batch is. Raises `UnknownBatch`, `Damaged`."""
-        with self._redis.pipeline(transaction=False) as pipe:
+        with unpacking(batch_id), self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._keys.batch(batch_id))
             pipe.hvals(self._keys.progress(batch_id))
             values, chunks = pipe.execute()
@@ -213,13 +215,13 @@ class BatchStore:
                 f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
                 " if Redis has lost it, submit its file again: only what is missing is spoken"
             )
-        with _unpacking(batch_id):
+        with unpacking(batch_id):
             counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
             return Progress(
                 batch_id=batch_id,
                 state=BatchState(_text(values[b"state"])),
-                total=int(values[b"total"]),
-                chunks=int(values[b"chunks"]),
+                total=integer(values[b"total"]),
+                chunks=integer(values[b"chunks"]),
                 generated=sum(chunk.generated for chunk in counts),
                 failed=sum(chunk.failed for chunk in counts),
                 frames=sum(chunk.frames for chunk in counts),
@@ -233,19 +235,19 @@ class BatchStore:
     def round(self, batch_id: str) -> Round:
         """The batch's present round. Raises `Damaged`."""
         packed = self._redis.hget(self._keys.batch(batch_id), "round")
-        with _unpacking(batch_id):
+        with unpacking(batch_id):
             return _round(packed)
 
     def chunk_progress(self, batch_id: str) -> dict[int, ChunkProgress]:
         """The progress of each chunk that has reported any. Raises `Damaged`."""
         found = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys.progress(batch_id)))
-        with _unpacking(batch_id):
+        with unpacking(batch_id):
             return {int(number): ChunkProgress.unpack(counts) for number, counts in found.items() if number}
 
     def progress_of(self, batch_id: str, number: int) -> ChunkProgress | None:
         """The progress of one chunk; None if it has reported none. Raises `Damaged`."""
         packed = self._redis.hget(self._keys.progress(batch_id), str(number))
-        with _unpacking(batch_id):
+        with unpacking(batch_id):
             return ChunkProgress.unpack(packed) if packed else None
 
     def give_up_chunk(self, batch_id: str, number: int) -> None:
@@ -272,16 +274,8 @@ class BatchStore:
 
 
 def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else ""
-
-
-@contextmanager
-def _unpacking(batch_id: str) -> Iterator[None]:
-    """Raise `Damaged` where a value of the batch cannot be read."""
-    try:
-        yield
-    except (ValueError, TypeError, LookupError) as error:
-        raise Damaged(f"what Redis holds of batch {batch_id} makes no sense ({reason_of(error)})") from error
+    """A line of a value that Redis holds; empty if it is not there."""
+    return one_line(value.decode(errors="replace")) if isinstance(value, bytes) else ""
 
 
 def _round(packed: object) -> Round:

@@ -39,13 +39,14 @@ OUTAGE_RETRIES = 600
 def connect(url: str, *, decode: bool = True, retries: int = RETRIES, answer_s: float = ANSWER_S) -> Redis:
     """A client of ``redis://``, ``rediss://`` (TLS) or ``unix://``; it connects at its first command.
 
-    With `decode`, responses are text, else bytes; each try waits `answer_s` seconds. Raises `BadSetting` as
-    `check_address` does.
+    With `decode`, responses are text, in which bytes that are not UTF-8 are escaped; else bytes. Each try waits
+    `answer_s` seconds. Raises `BadSetting` as `check_address` does.
     """
     check_address(url)
     return Redis.from_url(
         url,
         decode_responses=decode,
+        encoding_errors="backslashreplace",
         socket_connect_timeout=min(CONNECT_S, answer_s),
         socket_timeout=answer_s,
         health_check_interval=30,

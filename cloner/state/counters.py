@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from redis import Redis
 
+from cloner.errors import one_line, reason_of
+from cloner.state.damage import UNREADABLE, finite, pass_over, read_or
 from cloner.state.keys import RedisKeys
 
 
@@ -45,10 +47,15 @@ class Counters:
             pipe.execute()
 
     def read(self) -> dict[str, dict[Count, float]]:
-        """Worker -> its counters; 0 where nothing was counted."""
+        """Worker -> its counters; 0 where nothing was counted. What is damaged is passed over."""
         counts: dict[str, dict[Count, float]] = {}
-        for field, value in self._redis.hgetall(self._key).items():
-            worker, _, what = str(field).rpartition(" ")
-            if what in set(Count):
-                counts.setdefault(worker, dict.fromkeys(Count, 0.0))[Count(what)] = float(value)
+        found: dict[str, str] = read_or({}, self._key, lambda: self._redis.hgetall(self._key))
+        for field, value in found.items():
+            worker, _, what = one_line(field).rpartition(" ")
+            try:
+                count, number = Count(what), finite(value)
+            except UNREADABLE as error:
+                pass_over(f"{self._key} {field}", reason_of(error))
+                continue
+            counts.setdefault(worker, dict.fromkeys(Count, 0.0))[count] = number
         return counts

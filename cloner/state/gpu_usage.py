@@ -9,7 +9,9 @@ from typing import Any
 
 from redis import Redis
 
+from cloner.errors import one_line, reason_of
 from cloner.state.connection import server_time
+from cloner.state.damage import UNREADABLE, finite, integer, pass_over, read_or
 from cloner.state.keys import RedisKeys
 
 
@@ -44,14 +46,23 @@ class GpuUsageTable:
             self._redis.hset(self._key, mapping=values)
 
     def read(self, alive_s: float) -> dict[tuple[str, str], GpuUsage]:
-        """(box, card) -> its reading, if it is not older than `alive_s` seconds."""
+        """(box, card) -> its reading, if it is not older than `alive_s` seconds. What is damaged is passed over."""
         since = server_time(self._redis) - alive_s
         readings = {}
-        for field, value in self._redis.hgetall(self._key).items():
-            card, _, box = str(field).partition("@")
-            at, *figures = json.loads(value)
-            if at >= since:
-                readings[box, card] = GpuUsage(box, card, *figures)
+        found: dict[str, str] = read_or({}, self._key, lambda: self._redis.hgetall(self._key))
+        for field, value in found.items():
+            card, _, box = one_line(field).partition("@")
+            try:
+                at, gpu, used, total, use = json.loads(value)
+                usage = GpuUsage(
+                    box, card, one_line(gpu), integer(used), integer(total), None if use is None else finite(use)
+                )
+                is_recent = finite(at) >= since
+            except (*UNREADABLE, AttributeError) as error:
+                pass_over(f"{self._key} {field}", reason_of(error))
+                continue
+            if is_recent:
+                readings[box, card] = usage
         return readings
 
     def remove(self, readings: Sequence[GpuUsage]) -> None:

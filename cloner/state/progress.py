@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Self
 
 from cloner.audio import SAMPLE_RATE
+from cloner.errors import one_line
 from cloner.protocol.results import SegmentResult
+from cloner.state.damage import integer
 
 
 class BatchState(StrEnum):
@@ -60,14 +62,14 @@ class ChunkProgress:
 
     @classmethod
     def unpack(cls, data: bytes | str) -> Self:
-        """The value that `pack` made. Raises `ValueError`, `TypeError` or `LookupError`."""
+        """The value that `pack` made. Raises what is in `damage.UNREADABLE`."""
         values = json.loads(data)
-        counts = {name: int(values[name]) for name in ("generated", "failed", "frames", "samples")}
+        counts = {name: integer(values[name]) for name in ("generated", "failed", "frames", "samples")}
         return cls(
             **counts,
             finished=bool(values["finished"]),
-            error=str(values.get("error", "")),
-            runs=int(values.get("runs", 0)),
+            error=one_line(str(values.get("error", ""))),
+            runs=integer(values.get("runs", 0)),
             given_up=bool(values.get("given_up", False)),
         )
 
@@ -89,14 +91,14 @@ class Round:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """The value that `pack` made. Raises `ValueError`, `TypeError` or `LookupError`."""
+        """The value that `pack` made. Raises what is in `damage.UNREADABLE`."""
         values = json.loads(data)
         chunks = values["chunks"]
         return cls(
-            number=int(values["number"]),
-            chunks=None if chunks is None else tuple(map(int, chunks)),
-            missing=int(values["missing"]),
-            fruitless=int(values["fruitless"]),
+            number=integer(values["number"]),
+            chunks=None if chunks is None else tuple(map(integer, chunks)),
+            missing=integer(values["missing"]),
+            fruitless=integer(values["fruitless"]),
         )
 
 
@@ -131,3 +133,15 @@ class Progress:
     def closed(self) -> bool:
         """Whether the batch has reached its end: its result is there, or never will be."""
         return not self.state.is_open
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was noted when a batch was submitted."""
+
+    source: str
+    """Name of the batch's file."""
+    speakers: int
+    submitted_at: float
+    """Seconds since the epoch, by Redis's clock; 0 if the batch has expired."""
+    strategy: str

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from redis import Redis
 
+from cloner.errors import one_line
 from cloner.protocol.content_key import NO_CHECKPOINT, fingerprint
 from cloner.settings import EngineName, Settings
 from cloner.state.connection import server_time
+from cloner.state.damage import UNREADABLE, finite, integer, pass_over, read_or, reply_or
 from cloner.state.keys import RedisKeys
 
 
@@ -98,13 +100,17 @@ class WorkerInfo:
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
-        """None if fields are missing or make no sense: Redis has lost the hash, and it was written to since."""
+        """None if fields are missing or make no sense: Redis has lost the hash, and it was written to since.
+
+        Texts are lines without control characters: all who can write to Redis can write them.
+        """
         if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
             return None
-        kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "WorkerState": WorkerState}
+        kinds: dict[str, Callable[[str], Any]] = {"int": integer, "float": finite, "WorkerState": WorkerState}
+        known = [field for field in fields(cls) if field.name in values]
         try:
-            return cls(**{f.name: kinds.get(str(f.type), str)(values[f.name]) for f in fields(cls) if f.name in values})
-        except ValueError:
+            return cls(**{field.name: kinds.get(str(field.type), one_line)(values[field.name]) for field in known})
+        except UNREADABLE:
             return None
 
 
@@ -228,8 +234,8 @@ class Registry:
 
     def get(self, name: str) -> WorkerInfo | None:
         """A worker's entry, alive or not; None if there is none."""
-        values = self.redis.hgetall(self.keys.worker(name))
-        return WorkerInfo.from_hash(values)
+        key = self.keys.worker(name)
+        return WorkerInfo.from_hash(read_or({}, key, lambda: self.redis.hgetall(key)))
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are assigned to them."""
@@ -237,21 +243,29 @@ class Registry:
 
     def all_workers(self) -> list[tuple[WorkerInfo, float]]:
         """All registered workers, alive or not, with the seconds since their last heartbeat; ordered by box and
-        index."""
+        index. What is damaged is passed over."""
         now = server_time(self.redis)
-        beats = cast("list[tuple[str, float]]", self.redis.zrange(self.keys.workers, 0, -1, withscores=True))
+        key = self.keys.workers
+        beats: list[tuple[str, float]] = read_or([], key, lambda: self.redis.zrange(key, 0, -1, withscores=True))
         with self.redis.pipeline(transaction=False) as pipe:
             for name, _ in beats:
                 pipe.hgetall(self.keys.worker(name))
-            hashes = pipe.execute()
-        workers = [
-            (worker, max(0.0, now - beat))
-            for (_, beat), values in zip(beats, hashes, strict=True)
-            if (worker := WorkerInfo.from_hash(values))
-        ]
+            hashes = pipe.execute(raise_on_error=False)
+        workers = []
+        for (name, beat), reply in zip(beats, hashes, strict=True):
+            values: dict[str, str] = reply_or({}, self.keys.worker(name), reply)
+            if worker := WorkerInfo.from_hash(values):
+                workers.append((worker, min(max(0.0, now - beat), now)))
+            elif values:
+                pass_over(self.keys.worker(name), "fields are missing, or make no sense")
         return sorted(workers, key=lambda entry: (entry[0].box, entry[0].index))
 
     def worker_queues(self) -> dict[str, str]:
         """Queue -> name of its worker, of every worker that ever was: messages may be left in the queue of one that is
         gone."""
-        return {str(queue): str(name) for queue, name in self.redis.hgetall(self.keys.worker_queues).items()}
+        key = self.keys.worker_queues
+        found: dict[str, str] = read_or({}, key, lambda: self.redis.hgetall(key))
+        for queue, name in found.items():
+            if not (queue.isprintable() and name.isprintable()):
+                pass_over(f"{key} {queue}", "it has control characters")
+        return {queue: name for queue, name in found.items() if queue.isprintable() and name.isprintable()}

@@ -24,6 +24,9 @@ from tests.support.batch_files import task, write_references
 from tests.support.memory import memory_limit
 from tests.support.processes import environment
 
+RunCommand = Callable[..., tuple[int, str, str]]
+"""The type of the fixture `run_command`."""
+
 CommandLine = Callable[..., tuple[int, str]]
 """The type of the fixture `command_line`."""
 
@@ -52,10 +55,10 @@ def idle_fleet(settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Run the command line in this process; returns its exit status and standard error."""
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunCommand:
+    """Run the command line in this process; returns its exit status, standard output and standard error."""
 
-    def call(*arguments: str, entry: Callable[[], object] = main) -> tuple[int, str]:
+    def call(*arguments: str, entry: Callable[[], object] = main) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cloner", *arguments])
         try:
             with memory_limit():
@@ -63,9 +66,20 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         except SystemExit as exit_:
             status = exit_.code
         printed = capsys.readouterr()
-        assert printed.out == ""
         assert "Traceback" not in printed.err
-        return (status if isinstance(status, int) else 0), printed.err
+        return (status if isinstance(status, int) else 0), printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def command_line(run_command: RunCommand) -> CommandLine:
+    """As `run_command`, without standard output, which must be empty."""
+
+    def call(*arguments: str, entry: Callable[[], object] = main) -> tuple[int, str]:
+        status, stdout, stderr = run_command(*arguments, entry=entry)
+        assert stdout == ""
+        return status, stderr
 
     return call
 

@@ -13,9 +13,10 @@ from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
 from cloner.settings import Settings
-from cloner.state.batches import BatchStore, Submission
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
-from cloner.state.progress import BatchState, Progress
+from cloner.state.damage import pass_over
+from cloner.state.progress import BatchState, Progress, Submission
 from cloner.state.throughput import ThroughputMeter
 
 SHOWN_BATCHES = 50
@@ -97,10 +98,13 @@ class FleetData:
         progress = {**self._closed, **self._fleet.progress(ids, known=self._closed)}
         self._closed.update((batch_id, seen) for batch_id, seen in progress.items() if seen.closed)
         now = self._fleet.now()
-        return [self._batch(progress[batch_id], now, has_workers) for batch_id in ids if batch_id in progress]
+        return [
+            self._batch(progress[batch_id], submission, now, has_workers)
+            for batch_id in ids
+            if batch_id in progress and (submission := self._submission(batch_id))
+        ]
 
-    def _batch(self, progress: Progress, now: float, has_workers: bool) -> dict[str, Any]:
-        submission = self._submission(progress.batch_id)
+    def _batch(self, progress: Progress, submission: Submission, now: float, has_workers: bool) -> dict[str, Any]:
         meter = self._throughput.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
         throughput = meter.update(now, progress)
         state = "cancelled" if progress.cancelled and progress.state is not BatchState.BROKEN else progress.state
@@ -121,9 +125,14 @@ class FleetData:
             "has_result": progress.state is BatchState.DONE,
         }
 
-    def _submission(self, batch_id: str) -> Submission:
+    def _submission(self, batch_id: str) -> Submission | None:
+        """What was noted at the batch's submission; None if that is damaged."""
         if batch_id not in self._submissions:
-            self._submissions[batch_id] = self._batches.submission(batch_id)
+            try:
+                self._submissions[batch_id] = self._batches.submission(batch_id)
+            except Damaged as error:
+                pass_over(f"batch {batch_id}", error.message)
+                return None
         return self._submissions[batch_id]
 
 
