@@ -51,7 +51,7 @@ def test_batches_without_messages_are_stalled(fleet: Fleet) -> None:
     assert fleet.stalled() == ["b", "bb"]
 
 
-@pytest.mark.parametrize("task_id", ["b.7", "b.close", f"{chord_id('b', 2)}.7", new_task_id("b")])
+@pytest.mark.parametrize("task_id", ["b.7", "b.close", f"{chord_id('b', 2)}.7", new_task_id("b")], ids=range(4))
 def test_a_batch_with_a_message_in_flight_is_not_stalled(fleet: Fleet, task_id: str) -> None:
     fleet.take(task_id)
     assert batch_of_task(task_id) == "b"
