@@ -8,7 +8,7 @@
     │   ├── BadSetting                      an option or environment variable has a bad value
     │   ├── BoxTaken                        another launcher runs the workers of this box
     │   ├── NoWorkers                       no worker is registered
-    │   ├── OutputsTaken                    another batch that is not finished writes the same files
+    │   ├── OutputsTaken                    another fleet writes in the folder, or an open batch the same files
     │   ├── UnknownBatch                    Redis holds no batch of that id, or no result of it yet
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  the model cannot be loaded; a restart will not help

@@ -41,12 +41,14 @@ class Cancellation:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside it, `wait_while_paused` blocks."""
+        """Inside it, `wait_while_paused` blocks. May be nested, in one thread."""
+        is_outermost = self._unpaused.is_set()
         self._unpaused.clear()
         try:
             yield
         finally:
-            self._unpaused.set()
+            if is_outermost:
+                self._unpaused.set()
 
     def wait_while_paused(self) -> None:
         """Block the calling thread while another one is in `paused`."""

@@ -75,6 +75,8 @@ def test_no_segment_starts_while_the_worker_waits_for_the_disk(worker: WorkerPro
         started.set()
 
     with cancellation.paused():
+        with cancellation.paused():
+            pass
         engine = threading.Thread(target=start)
         engine.start()
         assert entered.wait(60)
