@@ -50,7 +50,7 @@ def test_a_run_is_refused_where_a_fleet_writes_whose_collector_is_stopped(
     assert elsewhere.returncode == 0, elsewhere.stderr
 
 
-def test_the_folder_is_locked_while_a_worker_that_was_killed_with_its_launcher_waits_to_be_started_again(
+def test_the_folder_is_locked_while_a_killed_worker_waits_to_be_started_again(
     launch: Launch, settings: Settings, tmp_path: Path
 ) -> None:
     fleet = launch("--workers", "1", "--no-collector")
