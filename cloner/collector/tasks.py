@@ -153,6 +153,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     present = batches.round(batch_id)
     if batches.is_done(batch_id) or ended not in {None, present.number}:
         return
+    manifest.drop_texts()
     outputs = OutputRoot(settings.out_dir)
     record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
     cancelled = batches.is_cancelled(batch_id)
@@ -163,7 +164,8 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
             # If this process dies before it has published the round, the batch is stalled, and opened again.
             if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
-                _publish(manifest, following, settings)
+                del manifest, record
+                _publish(_manifest(redis, settings, batch_id), following, settings)
             return
     record.results.update(changed)
     result = gather(
@@ -184,7 +186,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
 def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:
     """The batch's record without the segments whose files are not what it says, and those as failed. Raises
     `RecordFailed`."""
-    record = Record(outputs.root, batch_id)
+    record = Record(outputs.root, batch_id, with_keys=False)
     record.refresh()
     return record, withdraw_changed(record, outputs)
 

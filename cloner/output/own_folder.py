@@ -89,11 +89,16 @@ class OwnFolder:
         with self.opened(make=bool(flags & os.O_CREAT)) as folder:
             return open_file(folder, name, flags)
 
-    def read(self, name: str, start: int = 0) -> bytes:
-        """The bytes of a file, from `start` on."""
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        with os.fdopen(self.open_file(name, os.O_RDONLY), "rb") as file:
+            return file.read()
+
+    def lines(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """The lines of a file, from byte `start` on, each with its end if it has one."""
         with os.fdopen(self.open_file(name, os.O_RDONLY), "rb") as file:
             file.seek(start)
-            return file.read()
+            yield from file
 
     def files(self, pattern: str) -> dict[str, os.stat_result]:
         """The files whose names match, and links of such names, in the order of names; none if there is no folder."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -80,7 +80,7 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     found = finished_outputs(outputs, wanted, except_batch=manifest.batch_id)
     chunks = _by_chunk(manifest, found.finished)
     if chunks:
-        pieces = (line.model_dump_json().encode() + b"\n" for chunk in chunks.values() for line in chunk)
+        pieces = (line.to_json() + b"\n" for chunk in chunks.values() for line in chunk)
         try:
             folder.write(REUSED, pieces, sync=True)
         except OSError as error:
@@ -119,7 +119,7 @@ def _log_skipped(path: Path, error: OSError) -> None:
 
 def _parse(line: bytes) -> SegmentResult | None:
     try:
-        return SegmentResult.model_validate_json(line)
+        return SegmentResult.from_json(line)
     except ValidationError:
         return None
 
@@ -132,6 +132,6 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
             speaker = manifest.speakers[row.speaker]
             for index, _, output in speaker.segments[row.start : row.stop]:
                 if line := finished.get(output):
-                    own = {"segment": index, "speaker": speaker.id, "assignment": chunk.assignment, "reused": True}
-                    chunks.setdefault(chunk.number, []).append(line.model_copy(update=own))
+                    own = replace(line, segment=index, speaker=speaker.id, assignment=chunk.assignment, reused=True)
+                    chunks.setdefault(chunk.number, []).append(own)
     return chunks

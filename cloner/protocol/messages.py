@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from cloner.batch import Generation, ReferenceKind
+from cloner.batch import MAX_SEGMENTS, Generation, ReferenceKind
 from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
@@ -63,9 +72,14 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 SegmentRow = tuple[Index, Text, Output]
 """Segment index, text, output relative to the output root."""
 
+Item = TypeVar("Item")
+Items = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that is refused at its first bad item: pydantic would collect 1 KB for each, from two bytes."""
+
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Other fields are ignored: pydantic would collect an error for each, and an object may have millions.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ReferenceRow(_Wire):
@@ -81,7 +95,7 @@ class SpeakerRow(_Wire):
 
     id: Name
     reference: ReferenceRow
-    segments: list[SegmentRow]
+    segments: Items[SegmentRow]
 
 
 class SpeakerSliceRow(_Wire):
@@ -106,7 +120,7 @@ class ChunkRow(_Wire):
     speakers: Count
     texts: Count
     """Speakers and texts in the whole assignment."""
-    slices: list[SpeakerSliceRow]
+    slices: Items[SpeakerSliceRow]
 
 
 class SpeakerSegments(_Wire):
@@ -114,7 +128,7 @@ class SpeakerSegments(_Wire):
 
     id: Name
     reference: ReferenceRow
-    segments: list[SegmentRow]
+    segments: Items[SegmentRow]
     position: Count
     """As in `SpeakerSliceRow`, and so is `texts`."""
     texts: Count
@@ -123,6 +137,8 @@ class SpeakerSegments(_Wire):
 class ChunkMessage(_Wire):
     """All that a worker needs to generate a chunk, except for the references' bytes."""
 
+    model_config = ConfigDict(extra="forbid")
+
     schema_version: int = SCHEMA
     batch_id: BatchId
     number: Count
@@ -130,7 +146,7 @@ class ChunkMessage(_Wire):
     speakers: Count
     texts: Count
     generation: Generation
-    slices: list[SpeakerSegments]
+    slices: Items[SpeakerSegments]
 
     @property
     def total(self) -> int:
@@ -153,6 +169,13 @@ def _own_version(version: int) -> int:
     return version
 
 
+def _check_count(generation: object) -> object:
+    """Raise `ValueError` if there are more fields than a `Generation` has, which forbids all others."""
+    if isinstance(generation, dict) and len(generation) > len(Generation.model_fields):
+        raise ValueError("it has too many fields")
+    return generation
+
+
 class Manifest(_Wire, Packed):
     """A batch, split into chunks that are assigned to queues. Raises `Damaged` if it is of another version."""
 
@@ -160,18 +183,20 @@ class Manifest(_Wire, Packed):
     batch_id: BatchId
     source: Annotated[Line, Field(max_length=4096)]
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    generation: Generation
+    generation: Annotated[Generation, BeforeValidator(_check_count)]
     engine: str = ""
     fingerprint: str = ""
     """Engine and checkpoint of the workers that it was assigned to; the segments' content keys depend on both."""
-    speakers: list[SpeakerRow]
-    chunks: list[ChunkRow]
+    speakers: Items[SpeakerRow]
+    chunks: Items[ChunkRow]
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
         """Each chunk is of these speakers' segments, and all chunks together have no more than the speakers."""
         slices = [row for chunk in self.chunks for row in chunk.slices]
         sizes = [len(speaker.segments) for speaker in self.speakers]
+        if sum(sizes) > MAX_SEGMENTS:
+            raise ValueError(f"it has more than {MAX_SEGMENTS} segments")
         inside = all(row.speaker < len(sizes) and row.start < row.stop <= sizes[row.speaker] for row in slices)
         if not inside or sum(row.stop - row.start for row in slices) > sum(sizes):
             raise ValueError("its chunks are not of its speakers' segments")
@@ -181,6 +206,11 @@ class Manifest(_Wire, Packed):
     def total(self) -> int:
         """Segments in the batch."""
         return sum(len(speaker.segments) for speaker in self.speakers)
+
+    def drop_texts(self) -> None:
+        """Forget the texts, more than half of the manifest's memory. Its chunks cannot be published from then on."""
+        for speaker in self.speakers:
+            speaker.segments[:] = [(index, "", output) for index, _, output in speaker.segments]
 
     def outputs(self) -> Iterator[str]:
         """The audio files of the batch, relative to the output root."""
@@ -211,18 +241,26 @@ class Manifest(_Wire, Packed):
         )
 
 
+def _check_keys(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Raise `ValueError` at the first key that is no text: pydantic would collect an error for each."""
+    for key in wanted.values():
+        if not isinstance(key, str):
+            raise ValueError("a content key is no text")  # noqa: TRY004 - pydantic reports a ValueError
+    return wanted
+
+
 class FinishedRequest(_Wire, Packed):
     """A client's request to the collector: which outputs exist already, since only the fleet sees them."""
 
-    wanted: dict[str, str]
-    """Output -> content key."""
+    wanted: Annotated[dict[str, Any], AfterValidator(_check_keys)]
+    """Output -> content key, a text."""
 
 
 class FinishedResponse(_Wire, Packed):
     """The collector's response, from the records; wanted outputs that are in neither list are missing."""
 
-    finished: list[str] = []
-    changed: list[str] = []
+    finished: Items[str] = []
+    changed: Items[str] = []
     """Outputs that were generated with another key."""
     error: Line = ""
     """Why the collector could not read the records, if it could not."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from cloner.errors import one_line
 from cloner.protocol.packing import Packed
@@ -13,10 +14,12 @@ Line = Annotated[str, AfterValidator(one_line)]
 """A text that is shown: one line without control characters, also if other programs have written it."""
 
 
-class SegmentResult(BaseModel):
-    """The result of one segment: a line of the record. `code` is empty if it was generated."""
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
+class SegmentResult:
+    """The result of one segment: a line of the record. `code` is empty if it was generated.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    A dataclass with slots, since a record may have a million lines: a pydantic model takes three times the memory.
+    """
 
     segment: int
     speaker: str
@@ -43,6 +46,18 @@ class SegmentResult(BaseModel):
     @property
     def generated(self) -> bool:
         return not self.code
+
+    def to_json(self) -> bytes:
+        """The line, without its end."""
+        return _LINES.dump_json(self)
+
+    @staticmethod
+    def from_json(line: bytes) -> SegmentResult:
+        """The result in a line. Raises `ValidationError`."""
+        return _LINES.validate_json(line)
+
+
+_LINES = TypeAdapter(SegmentResult)
 
 
 class SegmentError(BaseModel):

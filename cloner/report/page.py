@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from heapq import nsmallest
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,7 +76,7 @@ class ErrorGroup:
 
 def page(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
     """Yield the page that is stored beside the record, in pieces; `lines` are the record's lines, by segment."""
-    values = _values(result, fleet, _outputs(result, lines))
+    values = _values(result, fleet, lines)
     yield from _templates().get_template("page.html").generate(values, css=css(), has_outputs=True)
 
 
@@ -95,10 +97,11 @@ def fair_limit(sizes: Iterable[int], total: int) -> int:
     return ascending[-1] if ascending else 0
 
 
-def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRow]]) -> dict[str, Any]:
+def _values(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> dict[str, Any]:
     cancelled = Counter(error.speaker for error in result.errors.values() if error.code == CANCELLED)
+    outputs = _outputs(result, lines)
     listed = fair_limit(map(len, outputs.values()), MAX_LINKS)
-    rows = [row for speaker_rows in outputs.values() for row in speaker_rows]
+    longest = nsmallest(LONGEST, chain(*outputs.values()), key=lambda index: (-lines[index].audio_s, index))
     generated_s = result.audio_s - result.reused_audio_s
     return {
         "result": result,
@@ -117,26 +120,31 @@ def _values(result: BatchResult, fleet: str, outputs: Mapping[str, list[OutputRo
                 failed=speaker.failed - cancelled[name],
                 cancelled=cancelled[name],
                 audio_s=speaker.audio_s,
-                outputs=tuple(outputs.get(name, [])[:listed]),
+                outputs=tuple(_row(result, lines[index]) for index in outputs.get(name, [])[:listed]),
             )
             for name, speaker in list(result.speakers.items())[:MAX_SPEAKERS]
         ],
-        "longest": sorted(rows, key=lambda row: -row.audio_s)[:LONGEST],
+        "longest": [_row(result, lines[index]) for index in longest],
         "truncated": [(index, result.results[index]) for index in result.truncated[:MAX_ERRORS]],
         "players": fair_limit((min(len(own), listed) for own in outputs.values()), MAX_PLAYERS),
         "message_length": MAX_MESSAGE,
     }
 
 
-def _outputs(result: BatchResult, lines: Mapping[int, SegmentResult]) -> dict[str, list[OutputRow]]:
-    """Speaker -> its audio files, by index."""
-    rows = defaultdict(list)
-    for index, output in result.results.items():
+def _outputs(result: BatchResult, lines: Mapping[int, SegmentResult]) -> dict[str, list[int]]:
+    """Speaker -> its segments that have an audio file, by index."""
+    outputs = defaultdict(list)
+    for index in result.results:
         if line := lines.get(index):
-            # Relative to OUT/.cloner/BATCH_ID/; outputs are relative to OUT.
-            href = f"../../{quote(output)}"
-            rows[line.speaker].append(OutputRow(index, output, href, line.audio_s, line.reused, line.truncated))
-    return rows
+            outputs[line.speaker].append(index)
+    return outputs
+
+
+def _row(result: BatchResult, line: SegmentResult) -> OutputRow:
+    output = result.results[line.segment]
+    # Relative to OUT/.cloner/BATCH_ID/; outputs are relative to OUT.
+    href = f"../../{quote(output)}"
+    return OutputRow(line.segment, output, href, line.audio_s, line.reused, line.truncated)
 
 
 def _grouped(errors: Mapping[int, SegmentError]) -> Iterator[ErrorGroup]:

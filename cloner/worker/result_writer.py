@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
+from typing import Any
 
 from cloner.audio import SAMPLE_RATE
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
@@ -58,9 +59,9 @@ class ResultWriter:
         )
         needed = 0
         try:
-            result = result.model_copy(update=self._disk.retry(lambda: self._write_audio(answer, segment.output)))
+            result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment.output)))
         except SegmentFailed as error:
-            result = result.model_copy(update={"code": error.code, "message": error.message})
+            result = replace(result, code=error.code, message=error.message)
             # Samples take two bytes in the largest of the formats.
             needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio) else 0
         self._disk.retry(lambda: self._lines.append(result))
@@ -69,7 +70,7 @@ class ResultWriter:
             self._disk.wait_for_room(needed)
         return result
 
-    def _write_audio(self, answer: SpeechResult, output: str) -> dict[str, object]:
+    def _write_audio(self, answer: SpeechResult, output: str) -> dict[str, Any]:
         """Write the answer's audio, if it has any; returns the fields of a `SegmentResult` that follow from it."""
         if isinstance(answer, SegmentFailure):
             return {"code": answer.code, "message": answer.message}

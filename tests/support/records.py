@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from cloner.output.record import batch_directory
 from cloner.protocol.results import SegmentResult
@@ -44,7 +45,7 @@ class RecordFiles:
 
 def segment_result(segment: int, **changes: object) -> SegmentResult:
     """A line of the record about a segment that was generated, with changes."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "segment": segment,
         "speaker": "anna",
         "output": f"{segment}.wav",
@@ -54,4 +55,4 @@ def segment_result(segment: int, **changes: object) -> SegmentResult:
         "frames": 20,
         "audio_s": 0.9288,
     }
-    return SegmentResult.model_validate({**values, **changes})
+    return SegmentResult(**{**values, **changes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def test_a_file_that_was_changed_is_withdrawn(outputs: OutputRoot, record: Recor
 
 
 def test_a_failed_segment_has_no_file_to_compare(outputs: OutputRoot, record: Record) -> None:
-    failed = generate(outputs, 0).model_copy(update={"code": "bad_reference", "size": 0})
+    failed = replace(generate(outputs, 0), code="bad_reference", size=0)
     record.add(failed)
     assert withdraw_changed(record, outputs) == {}
     assert record.results == {0: failed}
@@ -88,7 +88,7 @@ def test_of_two_workers_lines_that_of_the_file_counts(
 
 
 def test_a_reused_line_does_not_hide_that_of_the_file(outputs: OutputRoot, record: Record) -> None:
-    reused = generate(outputs, 0, 0.25).model_copy(update={"reused": True})
+    reused = replace(generate(outputs, 0, 0.25), reused=True)
     there = generate(outputs, 0, 0.5)
     record.add(there)
     record.add(reused)

@@ -28,9 +28,9 @@ def test_a_value_survives_its_way() -> None:
         (b"junk", "incorrect header check"),
         (Value(text="a").pack()[:-5], "cut off"),
         (pickle.dumps({"text": "a"}), "incorrect header check"),
-        (zlib.compress(pickle.dumps({"text": "a"})), "1 validation error for Value"),
-        (zlib.compress(b"{"), "1 validation error for Value"),
-        (zlib.compress(b'{"text": 1}'), "1 validation error for Value"),
+        (zlib.compress(pickle.dumps({"text": "a"})), "1 validation errors"),
+        (zlib.compress(b"{"), "1 validation errors"),
+        (zlib.compress(b'{"text": 1}'), "1 validation errors"),
     ],
 )
 def test_what_is_no_packed_value_is_a_sentence(data: bytes, reason: str) -> None:
