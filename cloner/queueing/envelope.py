@@ -119,11 +119,15 @@ def read_message(text: bytes, tasks: Collection[str]) -> dict[str, Any]:
         raise Malformed(f"body.{_first(error)}") from None
     except Exception as error:  # noqa: BLE001 - whatever kombu's decoder raises
         raise Malformed(f"body: {type(error).__name__}") from None
-    message: dict[str, Any] = json.loads(text)
+    try:
+        message: dict[str, Any] = json.loads(text)
+    except ValueError as error:  # pydantic reads longer numbers than Python
+        raise Malformed(str(error)) from None
     return message
 
 
 def _first(error: ValidationError) -> str:
     """Place and kind of the first thing that is wrong."""
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]

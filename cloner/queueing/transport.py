@@ -35,9 +35,10 @@ at once."""
 
 TAKE = (
     ADD_LETTER
-    + """
+    + r"""
 local function problem_of(text, most_bytes)
     if #text > most_bytes then return 'it has more than ' .. most_bytes .. ' bytes' end
+    if string.find(text, '[\128-\255]') then return 'it is not ASCII, as kombu writes JSON' end
     local read, message = pcall(cjson.decode, text)
     if not read or type(message) ~= 'table' then return 'it is no JSON object' end
     local headers, properties = message.headers, message.properties
@@ -55,12 +56,12 @@ for number = 5, #KEYS do
         local problem, tag, address = problem_of(text, tonumber(ARGV[2]))
         if problem then
             add_letter(KEYS[3], KEYS[number], problem, text)
-            return {KEYS[number], '', problem}
+            return {KEYS[number], '', '', problem}
         end
         redis.call('HSET', KEYS[1], tag, '[' .. text .. ',' .. address .. ']')
         redis.call('ZADD', KEYS[2], ARGV[1], tag)
         redis.call('SADD', KEYS[4], ARGV[3])
-        return {KEYS[number], text, ''}
+        return {KEYS[number], text, tag, ''}
     end
 end
 return false
@@ -148,7 +149,7 @@ class Channel(redis.Channel):
         if waited or not answer:
             self._waits = not waited
             raise Empty
-        name, text, problem = answer
+        name, text, tag, problem = answer
         queue = name.decode()
         if problem:
             log_event(Event.MESSAGE_DEAD_LETTERED, queue=queue, reason=problem.decode())
@@ -156,14 +157,13 @@ class Channel(redis.Channel):
         try:
             message = read_message(text, self.tasks)
         except Malformed as error:
-            self._bury(text, queue, error.message)
+            self._bury(text, tag, queue, error.message)
             raise Empty from None
         self.connection._deliver(message, queue)
         return True
 
-    def _bury(self, text: bytes, queue: str, reason: str) -> None:
+    def _bury(self, text: bytes, tag: bytes, queue: str, reason: str) -> None:
         """Move a message that was just taken to the dead-letter list."""
-        tag = json.loads(text)["properties"]["delivery_tag"]
         keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key]
         with self.conn_or_acquire() as client:
             client.eval(BURY, len(keys), *keys, tag, queue, reason, text)

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from cloner.errors import Damaged
+from cloner.state.damage import is_wrong_type
 from cloner.state.keys import RedisKeys
 
 MAX_LETTERS = 100
@@ -111,7 +112,9 @@ class DeadLetters:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (ResponseError, UnicodeDecodeError) as error:
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
             raise Damaged(f"what Redis holds at {self._key} is no dead-letter list: delete that key") from error
 
 

@@ -48,6 +48,7 @@ def test_what_celery_sends_is_accepted_and_not_changed(
     app.send_task(task, arguments, queue="q", group_id="b", chord={"task": "cloner.close_batch"}, group_index=3)
     for _ in range(2):
         text = str(redis.rpop("q"))
+        assert text.isascii()
         assert read_message(text.encode(), WORKER_TASKS | COLLECTOR_TASKS) == json.loads(text)
 
 

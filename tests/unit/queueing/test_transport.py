@@ -159,9 +159,11 @@ def envelope(**changes: object) -> str:
 
 
 BURIED: list[tuple[str | bytes, str]] = [
-    ("junk \x1b[31m\xe9", "no JSON object"),
-    (b"\xff\xfe", "no JSON object"),
+    ("junk \x1b[31m", "no JSON object"),
+    (b"\xff\xfe", "not ASCII"),
     ("7", "no JSON object"),
+    (envelope(body="\u00e9").replace("\\u00e9", "\u00e9"), "not ASCII"),
+    (envelope(number=0x10).replace('"number": 16', '"number": 0x10'), "Invalid JSON"),
     (envelope(headers=[]), "no headers with an id"),
     (envelope(headers={"task": SPEAK_CHUNK}), "no headers with an id"),
     (envelope(properties=None), "no properties"),
