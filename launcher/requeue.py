@@ -26,20 +26,22 @@ from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress
 
 REQUEUE = """
+local kind = redis.call('TYPE', KEYS[3]).ok
+if kind ~= 'list' and kind ~= 'none' then return -1 end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
 """
 """From a consumer's hash of unacknowledged messages, and its index, to the end of a queue that is read next (kombu
-reads by BRPOP)."""
+reads by BRPOP). -1 if the queue's key is of another type."""
 
 MAX_DEATHS = 3
 """Deaths in a row after which a message goes to the dead-letter list."""
 
 KILLS = f"{MAX_DEATHS} processes in a row died with it in flight, before its work began"
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 """Errors of reading a message that kombu has not written."""
 
 
@@ -78,6 +80,8 @@ class Requeuer:
             try:
                 # Our routing keys are queues.
                 message, _exchange, queue = json.loads(str(packed))
+                if not isinstance(queue, str):
+                    raise TypeError
                 chunk = _chunk_of(message)
                 deaths = self._count_deaths(message["headers"], chunk, stopped)
                 message["headers"]["redelivered"] = True
@@ -85,14 +89,23 @@ class Requeuer:
             except UNREADABLE:
                 self._bury(consumer, tag, "", "it is not as kombu packs a message", str(packed))
                 continue
-            if deaths < MAX_DEATHS:
-                count += int(self._redis.eval(REQUEUE, 3, unacked, since, queue, tag, json.dumps(message)))
-                continue
-            # First: if this process dies in between, the next launcher finds the message here, and its chunk given up.
+            text = json.dumps(message)
+            if deaths >= MAX_DEATHS:
+                # First: if this process dies in between, the next one finds the message here, and its chunk given up.
+                self._give_up(chunk)
+                self._bury(consumer, tag, queue, KILLS, text)
+            elif (moved := int(self._redis.eval(REQUEUE, 3, unacked, since, queue, tag, text))) >= 0:
+                count += moved
+            else:
+                self._bury(consumer, tag, queue, "its queue is no list in Redis", text)
+        return count
+
+    def _give_up(self, chunk: _ChunkId | None) -> None:
+        try:
             if chunk:
                 self._batches.give_up_chunk(chunk.batch_id, chunk.number)
-            self._bury(consumer, tag, queue, KILLS, json.dumps(message))
-        return count
+        except Damaged as error:  # then nobody can follow the batch, nor close it
+            self._log(Event.FAILED.line(error=error.message))
 
     def _count_deaths(self, headers: dict[str, Any], chunk: _ChunkId | None, stopped: bool) -> int:
         """The deaths in a row, the last one included, which the message's headers get, too."""

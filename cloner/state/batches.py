@@ -246,8 +246,8 @@ class BatchStore:
 
     def progress_of(self, batch_id: str, number: int) -> ChunkProgress | None:
         """The progress of one chunk; None if it has reported none. Raises `Damaged`."""
-        packed = self._redis.hget(self._keys.progress(batch_id), str(number))
         with unpacking(batch_id):
+            packed = self._redis.hget(self._keys.progress(batch_id), str(number))
             return ChunkProgress.unpack(packed) if packed else None
 
     def give_up_chunk(self, batch_id: str, number: int) -> None:

@@ -105,10 +105,27 @@ def test_a_message_of_the_collector_is_given_up_too(redis: Redis) -> None:
 
 def test_damaged_progress_is_none(deaths: Deaths, redis: Redis) -> None:
     redis.hset(KEYS.progress("b"), "7", "junk")
-    assert [deaths.die(), deaths.die()] == [1, 1]
+    assert [deaths.die(), deaths.die(), deaths.die()] == [1, 1, 0]
+    assert deaths.letters == [KILLS]
 
 
-@pytest.mark.parametrize("count", ["a", None, -5, {}, [], True])
+def test_progress_of_another_type_is_none(deaths: Deaths, redis: Redis) -> None:
+    redis.set(KEYS.progress("b"), "junk")
+    assert [deaths.die(), deaths.die(), deaths.die()] == [1, 1, 0]
+    assert deaths.letters == [KILLS]
+
+
+def test_a_message_whose_queue_is_no_list_goes_to_the_dead_letter_list(deaths: Deaths, redis: Redis) -> None:
+    redis.set(QUEUE, "text")
+    redis.hset(KEYS.unacked("killed"), "1", json.dumps([deaths.message, "", QUEUE]))
+    redis.hset(KEYS.unacked("killed"), "2", json.dumps([deaths.message, "", {"a": 1}]))
+    redis.zadd(KEYS.unacked_since("killed"), {"1": 1.0, "2": 2.0})
+    assert requeue(redis, "killed") == 0
+    assert deaths.letters == ["its queue is no list in Redis", "it is not as kombu packs a message"]
+    assert redis.get(QUEUE) == "text"
+
+
+@pytest.mark.parametrize("count", ["a", None, -5, {}, [], True, float("inf"), float("nan")])
 def test_a_count_that_another_program_wrote_ends_no_launcher(redis: Redis, count: object) -> None:
     deaths = Deaths(redis)
     deaths.message["headers"]["deaths"] = {"count": count, "progress": ""}
