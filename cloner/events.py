@@ -113,7 +113,6 @@ class Event(Enum):
     REDIS_BACK = "Redis answers again"
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
     HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG
-    PROCESS_HEARTBEAT_MISSED = "process heartbeat missed: {error}", DEBUG
 
     # A chunk in a worker.
     ASSIGNED = "Assigned {speakers} speakers, {texts} texts total"

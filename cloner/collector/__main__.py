@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cloner.names import COLLECTOR_TASKS, collector_name
-from cloner.state.keys import RedisKeys
+from cloner.names import COLLECTOR_TASKS, PARENT, collector_name
 
 if TYPE_CHECKING:
-    from cloner.settings import Settings
+    from cloner.state.registry import Registry
 
 
 def main() -> int:
@@ -34,10 +31,11 @@ def main() -> int:
         from cloner.collector.recovery import watch_stalled_batches
         from cloner.output.lock import output_lock
         from cloner.queueing.app import run_worker
+        from cloner.queueing.heartbeat import Heartbeat
 
         with output_lock(settings.out_dir, settings.fleet):
-            threading.Thread(target=_beat, args=(settings,), name="heartbeat", daemon=True).start()
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()
+            Heartbeat(settings, name, PARENT).add(_beat)
             queues = [settings.queues.collector_queue]
             return run_worker(settings, "cloner.collector.tasks", COLLECTOR_TASKS, name, queues)
     except ClonerError as error:
@@ -45,18 +43,9 @@ def main() -> int:
         return error.exit_code
 
 
-def _beat(settings: Settings) -> None:
-    """Send heartbeats as long as this process lives: clients that wait for a batch check for a live collector."""
-    from redis import RedisError
-
-    from cloner.state.connection import connect
-    from cloner.state.registry import Registry
-
-    registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
-    while True:
-        with suppress(RedisError):  # Celery logs an outage
-            registry.beat_collector(os.getpid())
-        time.sleep(settings.heartbeat_s)
+def _beat(registry: Registry) -> None:
+    """Note that this collector is alive: clients that wait for a batch check for one."""
+    registry.beat_collector(os.getpid())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from celery import Celery
 from celery.platforms import SecurityWarning
 
 from cloner.errors import EXIT_LOAD_FAILED
-from cloner.names import PARENT
 from cloner.process import PARENT_PID
-from cloner.queueing.heartbeat import CONSUMER, start_heartbeat
+from cloner.queueing.heartbeat import CONSUMER
 from cloner.queueing.transport import AMQP, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import ANSWER_S, CONNECT_S, RETRIES, celery_address, check_address
@@ -119,7 +118,7 @@ def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) ->
 def run_worker(settings: Settings, module: str, tasks: Collection[str], name: str, queue_names: list[str]) -> int:
     """Run a Celery worker with the `tasks` of one module until it is stopped; returns its exit status.
 
-    Raises `BadSetting` as `make_app` does.
+    The caller sends heartbeats of this process, its child process its own. Raises `BadSetting` as `make_app` does.
     """
     app = make_app(settings, name, tasks)
     app.steps["consumer"].add(RequeueOnReconnect)
@@ -128,7 +127,6 @@ def run_worker(settings: Settings, module: str, tasks: Collection[str], name: st
     # The child process ends with this one, and sends heartbeats under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[CONSUMER] = name
-    start_heartbeat(settings, name, PARENT)
     # The log goes to standard error; Celery's banner and last lines, on standard output, are dropped.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

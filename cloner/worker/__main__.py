@@ -15,7 +15,7 @@ def main() -> int:
     from cloner.errors import ClonerError, LoadFailed, MissingPackage
     from cloner.events import Event
     from cloner.logs import configure, log_event
-    from cloner.names import WORKER_TASKS
+    from cloner.names import PARENT, WORKER_TASKS
     from cloner.process import die_with_parent
     from cloner.settings import load_settings, load_worker_settings
     from cloner.state.registry import expected_worker
@@ -35,6 +35,7 @@ def main() -> int:
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         from cloner.output.lock import output_lock
         from cloner.queueing.app import run_worker
+        from cloner.queueing.heartbeat import Heartbeat
         from cloner.state.connection import translate_redis_errors
         from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
 
@@ -42,6 +43,7 @@ def main() -> int:
             with translate_redis_errors(settings.require_redis_url()):
                 register_if_unknown(settings, worker)
             exit_on_give_up()
+            Heartbeat(settings, worker.name, PARENT)
             queues = [worker.queue, settings.queues.shared_queue()]
             return run_worker(settings, "cloner.worker.tasks", WORKER_TASKS, worker.name, queues)
     except ClonerError as error:

@@ -24,6 +24,7 @@ from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBro
 from cloner.events import Event
 from cloner.logs import configure, log_event
 from cloner.output.lock import share_output_lock
+from cloner.queueing import heartbeat
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
 from cloner.state.keys import RedisKeys
@@ -107,7 +108,7 @@ def start(**_: Any) -> None:
         worker = WorkerProcess(settings, info, make_engine(settings, info.device, place.memory_gb), redis, blobs)
         share_output_lock(settings.out_dir, settings.fleet)
         on_stop_signal(worker.end_run)
-        worker.start_heartbeat()
+        heartbeat.of_child().add(worker.beat)
         worker.load()
     except Exception as error:  # noqa: BLE001 - after any error, a worker without a model must not run on
         reason = reason_of(error)

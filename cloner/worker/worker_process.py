@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis
 
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
@@ -56,7 +55,7 @@ class WorkerProcess:
         self._loaded = False
         self._codec_identity = "none"
         self._noted_steps = 0
-        self._stop_heartbeat = threading.Event()
+        self._is_closed = False
 
     def record(self, batch_id: str) -> Record:
         """The batch's record, with the lines that other workers have written meanwhile. Raises `RecordFailed`."""
@@ -138,9 +137,13 @@ class WorkerProcess:
         if known and known.assignment == assignment:
             self.registry.update(self.name, assignment="")
 
-    def start_heartbeat(self) -> None:
-        """Send heartbeats from a thread of their own, so that loading and decoding do not delay them."""
-        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+    def beat(self, registry: Registry) -> None:
+        """Send state, steps and metrics; nothing once the worker is closed. Raises `RedisError`."""
+        if self._is_closed:
+            return
+        if not registry.beat(self.name, self.steps):
+            self._register_again(registry)
+        self.metrics.report(registry)
 
     def end_run(self) -> None:
         """End the run in the journal: if this process is killed from now on, no segment is suspected."""
@@ -148,28 +151,16 @@ class WorkerProcess:
             self.journal.end()
 
     def close(self) -> None:
-        """Release the model, and stop the heartbeats."""
-        self._stop_heartbeat.set()
+        """Release the model, and send no further state."""
+        self._is_closed = True
         self.engine.close()
 
     def _is_open(self, assignment: str) -> bool:
         """Whether chunks of the assignment may still come: its batch is neither closed nor cancelled."""
         return self.batches.is_open(assignment.partition("/")[0])
 
-    def _send_heartbeats(self) -> None:
-        while True:
-            try:
-                if not self.registry.beat(self.name, self.steps):
-                    self._register_again()
-                self.metrics.report(self.registry)
-            except RedisError as error:
-                # During an outage of Redis, the worker goes on.
-                log_event(Event.HEARTBEAT_MISSED, error=error)
-            if self._stop_heartbeat.wait(self.settings.heartbeat_s):
-                return
-
-    def _register_again(self) -> None:
+    def _register_again(self, registry: Registry) -> None:
         """Register the worker after Redis has lost its entry."""
-        if self.registry.get(self.name) is None:
+        if registry.get(self.name) is None:
             state = WorkerState.READY if self._loaded else WorkerState.LOADING
-            self.registry.register(replace(self._info, state=state, pid=os.getpid(), **self.capacity()))
+            registry.register(replace(self._info, state=state, pid=os.getpid(), **self.capacity()))

@@ -18,11 +18,18 @@ from tests.support.polling import eventually
 
 BEATS = """
 import signal
+from redis import RedisError
 from cloner.logs import configure
-from cloner.queueing.heartbeat import start_heartbeat
+from cloner.queueing.heartbeat import Heartbeat
 from cloner.settings import load_settings
 configure()
-start_heartbeat(load_settings(), "cpu.0@box", "parent")
+heartbeat = Heartbeat(load_settings(), "cpu.0@box", "parent")
+
+def send(registry):
+    if registry.redis.incr("sent-with-it") == 2:
+        raise RedisError("a beat is missed")
+
+heartbeat.add(send)
 while True:
     signal.pause()
 """
@@ -92,3 +99,10 @@ def test_a_process_that_was_started_by_hand_runs_beside_any_launcher(redis: Redi
     assert process.poll() is None
     assert heartbeat(redis)[0] == process.pid
     assert redis.get(BOX) == "some launcher's"
+
+
+def test_what_else_is_sent_goes_on_after_an_error(redis: Redis, start: Start) -> None:
+    process = start({})
+    eventually(lambda: int(str(redis.get("sent-with-it") or 0)) >= 5)
+    assert heartbeat(redis)[1] >= 4
+    assert process.poll() is None
