@@ -46,6 +46,9 @@ CollectorOption = Annotated[
 ReadyOption = Annotated[
     bool, typer.Option("--ready", help="Exit status 1 unless each worker that `up` starts here has loaded its model.")
 ]
+AliveCollectorOption = Annotated[
+    bool, typer.Option("--collector", help="List nothing: exit status 1 unless a collector of the fleet is alive.")
+]
 
 
 @app.command()
@@ -91,13 +94,18 @@ def plan(
 
 
 @app.command()
-def status(ready: ReadyOption = False) -> None:
+def status(ready: ReadyOption = False, collector: AliveCollectorOption = False) -> None:
     """List this box's workers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
     with translate_redis_errors(url):
         redis, keys = connect(url), RedisKeys(settings.fleet)
-        alive = Registry(redis, keys, settings.alive_s).workers()
+        registry = Registry(redis, keys, settings.alive_s)
+        if collector:
+            if not registry.collector_is_alive():
+                raise ClonerError("No collector is alive: start one with `launcher up` or `launcher collect`")
+            return
+        alive = registry.workers()
         _log_dead_letters(DeadLetters(redis, keys))
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:

@@ -100,6 +100,32 @@ def test_every_service_is_locked_down(folder: Path) -> None:
         assert service["user"] == USERS.get(name, f"{os.getuid()}:{os.getgid()}"), name
 
 
+def test_only_the_fleet_may_use_all_memory_and_redis_keeps_room_beside_its_data(folder: Path) -> None:
+    found = services(folder, *SHIPPED)
+    limits = {name: int(service.get("mem_limit", 0)) for name, service in found.items()}
+    assert {name for name, limit in limits.items() if not limit} == {"fleet"}
+    (size,) = re.findall(r"^ *maxmemory (\d+)gb$", found["redis"]["command"][-1], re.MULTILINE)
+    assert 2 * int(size) * 1024**3 <= limits["redis"]
+    assert all(service["pids_limit"] > 0 for service in found.values())
+
+
+def test_every_image_has_an_exact_version_and_what_runs_has_a_health_check(folder: Path) -> None:
+    found = services(folder, *SHIPPED)
+    named = [service["image"] for service in found.values() if "build" not in service]
+    bases = re.findall(r"^FROM (python\S*)", (ROOT / "ops/Dockerfile").read_text(), re.MULTILINE)
+    assert len(bases) == 1
+    for image in (*named, *bases):
+        assert re.fullmatch(r"[\w./]+:v?\d+\.\d+\.\d+(-[\w-]+)?", image), image
+    for name in SERVICES | MONITORING - {"out"}:
+        assert name == "out" or found[name]["healthcheck"]["test"], name
+
+
+def test_flower_listens_to_its_network_and_its_name_for_the_host_is_not_one_of_its_settings(folder: Path) -> None:
+    environment = services(folder, *SHIPPED)["flower"]["environment"]
+    assert environment["FLOWER_ADDRESS"] == "0.0.0.0"
+    assert "FLOWER_ADDRESS" not in (folder / ".env").read_text()
+
+
 def test_the_fleet_has_all_gpus_and_time_to_stop(folder: Path) -> None:
     fleet = services(folder, *SHIPPED)["fleet"]
     (device,) = fleet["deploy"]["resources"]["reservations"]["devices"]

@@ -43,7 +43,7 @@ class Box:
             "REDIS_PASSWORD": self.password,
             "FLOWER_PASSWORD": self.password,
             "REDIS_PORT": "16379",
-            "FLOWER_ADDRESS": "127.0.0.1:15555",
+            "FLOWER_PUBLISH": "127.0.0.1:15555",
             "GRAFANA_PASSWORD": self.password,
             "GRAFANA_PORT": "13000",
             "CLONER_OUT_DIR": str(self.out),

@@ -250,3 +250,13 @@ def test_status_of_a_box_without_workers_is_exit_status_1(
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
 
     assert launcher("status") == (1, "", 'No worker of box "box" is alive: start them with `launcher up`\n')
+
+
+def test_a_collector_of_the_fleet_is_asked_for_alone(
+    launcher: Run, redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    code, out, err = launcher("status", "--collector")
+    assert (code, out, "No collector is alive: start one with" in err) == (1, "", True)
+    Registry(redis, RedisKeys("main"), alive_s=30).beat_collector(1)
+    assert launcher("status", "--collector") == (0, "", "")
