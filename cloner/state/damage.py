@@ -24,10 +24,19 @@ UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionErro
 MAX_NUMBER = 2**63
 
 
-@lru_cache(maxsize=1000)
+SHOWN = 300
+"""Most characters of a key or a reason in a log line."""
+
+
 def pass_over(key: str, reason: str) -> None:
     """Log that a key, or a part of it, is left out: once a process, because many readers poll."""
-    log_event(Event.DAMAGED_PASSED_OVER, key=one_line(key), reason=one_line(reason))
+    log_once(one_line(key[:SHOWN]), one_line(reason[:SHOWN]))
+
+
+@lru_cache(maxsize=1000)
+def log_once(key: str, reason: str) -> None:
+    """Log a warning, if it is not among the last thousand."""
+    log_event(Event.DAMAGED_PASSED_OVER, key=key, reason=reason)
 
 
 def read_or(missing: T, key: str, read: Callable[[], Any]) -> T:

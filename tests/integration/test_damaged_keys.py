@@ -20,7 +20,7 @@ from cloner.settings import Settings, WorkerSettings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.counters import Count, Counters
-from cloner.state.damage import pass_over
+from cloner.state.damage import log_once
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress, Round
@@ -85,7 +85,7 @@ class Fleet:
         self.blobs.delete(*self._keys())
         for key, dump in self._before.items():
             self.blobs.restore(key, 0, dump)
-        pass_over.cache_clear()
+        log_once.cache_clear()
 
     def read(self) -> str:
         """Read what clients, the fleet page and Prometheus read; returns all of it."""
