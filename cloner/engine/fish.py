@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,9 @@ from torch.nn.utils import parametrize
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.config_sizes import check_codec_sizes, check_shapes, check_sizes
 from cloner.engine.fish_imports import importing_fish_speech, no_warnings
-from cloner.engine.weights import load_weights, place, reading, without_weights
+from cloner.engine.weights import load_weights, place, read_weights, reading, without_weights
 from cloner.errors import LoadFailed
 
 with importing_fish_speech():
@@ -63,7 +65,22 @@ REBUILT = ("causal_mask", "freqs_cis")
 """Last names of the codec's buffers that follow from its sizes: not read from ``codec.pth``, not written to it."""
 
 MAX_POSITIONS = 65_536
-"""Eight times those of S1-mini. Tables of this length, and of its square in bits, are made when a model is loaded."""
+"""Eight times those of S1-mini. Tables of this length are made when a model is loaded."""
+
+
+class CausalMask:
+    """Upstream's table of the positions to which each position attends, computed where it is read: that of 65,536
+    positions takes 4 GiB, and as much again while it is made."""
+
+    def __init__(self, positions: int) -> None:
+        self._positions = positions
+
+    def __getitem__(self, index: tuple[Any, ...]) -> Tensor:
+        """``[1, 1, queries, keys]`` for an index ``[None, None, queries, keys]``, as upstream writes it."""
+        _, _, rows, columns = index
+        queries = rows if isinstance(rows, Tensor) else torch.arange(self._positions)[rows]
+        keys = torch.arange(self._positions, device=queries.device)[columns]
+        return (keys <= queries[:, None])[None, None]
 
 
 def load_text2semantic(directory: Path, device: torch.device, precision: torch.dtype) -> Text2Semantic:
@@ -71,12 +88,15 @@ def load_text2semantic(directory: Path, device: torch.device, precision: torch.d
 
     Raises `LoadFailed`, or torch's `OutOfMemoryError` if it does not fit on `device`.
     """
-    model = build_text2semantic(directory)
-    load_weights(model, directory / MODEL_WEIGHTS, prefix="model.")
+    path = directory / MODEL_WEIGHTS
+    weights = read_weights(path, prefix="model.")
+    model = build_text2semantic(directory, weights)
+    load_weights(model, path, weights)
     config = model.config
     model.freqs_cis = llama.precompute_freqs_cis(config.max_seq_len, config.head_dim, config.rope_base)
     model.fast_freqs_cis = llama.precompute_freqs_cis(config.num_codebooks, config.fast_head_dim, config.rope_base)
-    model.causal_mask = torch.tril(torch.ones(config.max_seq_len, config.max_seq_len, dtype=torch.bool))
+    del model.causal_mask
+    model.causal_mask = CausalMask(config.max_seq_len)
     return place(model, device, precision)
 
 
@@ -85,14 +105,16 @@ def load_codec(directory: Path, device: torch.device, part: CodecPart = CodecPar
 
     Raises `LoadFailed`, or torch's `OutOfMemoryError` if it does not fit on `device`.
     """
-    codec = build_codec(directory)
+    path = directory / CODEC_WEIGHTS
+    weights = read_weights(path, prefix="generator.")
+    codec = build_codec(directory, weights)
     if part is CodecPart.DECODER:
         codec.encoder = codec.quantizer.downsample = codec.quantizer.pre_module = None
     elif part is CodecPart.ENCODER:
         # While it encodes, upstream also computes the quantized latents, and discards them.
         codec.quantizer.post_module = codec.quantizer.upsample = torch.nn.Identity()
         codec.decoder = None
-    load_weights(codec, directory / CODEC_WEIGHTS, prefix="generator.", rebuilt=REBUILT)
+    load_weights(codec, path, weights, rebuilt=REBUILT)
     for module in codec.modules():
         if isinstance(module, modded_dac.Transformer):
             config = module.config
@@ -140,8 +162,10 @@ def _cached_mask(make: Callable[[int], Tensor], device: torch.device) -> Callabl
     return mask
 
 
-def build_text2semantic(directory: Path) -> Text2Semantic:
+def build_text2semantic(directory: Path, weights: Mapping[str, Tensor] | None = None) -> Text2Semantic:
     """Text2Semantic as `directory` describes it, without weights (on the ``meta`` device). Raises `LoadFailed`.
+
+    The sizes must be those of the `weights` of its file, where they are known.
 
     As in upstream, the ids of special tokens follow from their order in ``special_tokens.json``, behind the
     vocabulary; the ids in that file are ignored.
@@ -149,6 +173,7 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
     path = directory / CONFIG
     with reading(path, "the configuration of a fish-speech 0.1.0 model"):
         config = llama.BaseModelArgs.from_pretrained(str(path))
+        check_sizes(config)
     if config.model_type != "dual_ar":
         raise LoadFailed(f"{path} has model_type {config.model_type!r}; only 'dual_ar' (OpenAudio S1) can be loaded")
     if config.num_codebooks != len(CODEBOOK_SIZES) or config.codebook_size < max(CODEBOOK_SIZES):
@@ -165,14 +190,17 @@ def build_text2semantic(directory: Path) -> Text2Semantic:
             f"{TOKENIZER} and {SPECIAL_TOKENS} in {directory} make {tokens} tokens, and {CONFIG} has a vocab_size"
             f" of {config.vocab_size}: take all files from one checkpoint"
         )
+    if weights is not None:
+        check_shapes(path, config, weights)
     with reading(path, "the configuration of a fish-speech 0.1.0 model"), without_weights():
         return llama.DualARTransformer(config, tokenizer=tokenizer)
 
 
-def build_codec(directory: Path) -> Codec:
+def build_codec(directory: Path, weights: Mapping[str, Tensor] | None = None) -> Codec:
     """The codec of `directory`, without weights (on the ``meta`` device). Raises `LoadFailed`.
 
     Its configuration is upstream's packaged ``modded_dac_vq.yaml``; ``codec.json``, if present, replaces its sizes.
+    It has no more layers than the `weights` of its file, where they are known.
     """
     packaged = importlib.resources.files("fish_speech") / "configs" / "modded_dac_vq.yaml"
     config = OmegaConf.load(str(packaged))
@@ -181,7 +209,7 @@ def build_codec(directory: Path) -> Codec:
     if path.is_file():
         with reading(path, "sizes of a codec"):
             sizes = json.loads(path.read_text(encoding="utf-8"))
-            _check_sizes(sizes)
+            check_codec_sizes(sizes, math.inf if weights is None else len(weights))
             config = OmegaConf.merge(config, sizes)
     with reading(path, "sizes of a codec"), no_warnings(), without_weights():
         codec = hydra.utils.instantiate(config)
@@ -233,16 +261,6 @@ def _read_tokenizer(directory: Path) -> Any:
             )
         tokenizer.get_token_id(IM_END_TOKEN)
         return tokenizer
-
-
-def _check_sizes(sizes: Any) -> None:
-    """Raise `ValueError` unless all values are whole numbers: a hydra configuration with names could call any
-    function."""
-    if isinstance(sizes, dict | list):
-        for value in sizes.values() if isinstance(sizes, dict) else sizes:
-            _check_sizes(value)
-    elif type(sizes) is not int:
-        raise ValueError(f"{sizes!r} is not a whole number")
 
 
 def _checked_codec(codec: Codec, path: Path) -> Codec:

@@ -14,6 +14,7 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from cloner.errors import LoadFailed
+from cloner.validation import shown
 
 
 def check_device(device: torch.device) -> None:
@@ -66,12 +67,11 @@ def without_weights() -> Iterator[None]:
         yield
 
 
-def load_weights(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] = ()) -> None:
-    """Load the weights in `path` into a model on the ``meta`` device. As in upstream, extra weights are ignored.
+def load_weights(model: Any, path: Path, weights: dict[str, Tensor], rebuilt: tuple[str, ...] = ()) -> None:
+    """Load the `weights` of `path` into a model on the ``meta`` device. As in upstream, extra weights are ignored.
 
     Raises `LoadFailed` if a weight is missing, unless its last name is in `rebuilt`.
     """
-    weights = _read_weights(path, prefix)
     with reading(path, "weights for this configuration"):
         missing, _unexpected = model.load_state_dict(weights, strict=False, assign=True)
     missing = [name for name in missing if not name.endswith(rebuilt)]
@@ -79,8 +79,11 @@ def load_weights(model: Any, path: Path, prefix: str, rebuilt: tuple[str, ...] =
         raise LoadFailed(f"{path} lacks weights that its configuration asks for: {missing[0]}, {len(missing)} in all")
 
 
-def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors in `path`, memory-mapped. Upstream's training puts them under "state_dict" and adds `prefix`."""
+def read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors in `path`, memory-mapped. Upstream's training puts them under "state_dict" and adds `prefix`.
+
+    Raises `LoadFailed`.
+    """
     try:
         weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:
@@ -93,6 +96,10 @@ def _read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
         weights = weights.get("state_dict", weights)
     if not isinstance(weights, dict):
         raise LoadFailed(f"{path} holds a {type(weights).__name__}, and a table of weights is needed")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            what = f"under {shown(name)} a {type(tensor).__name__}"
+            raise LoadFailed(f"{path} holds {what}, and tensors under names are needed")
     wrapped = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     return wrapped or weights
 

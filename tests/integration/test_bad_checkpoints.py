@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from cloner.commandline import report_errors
 from cloner.engine import make_engine
+from cloner.engine.fish import MAX_POSITIONS, load_text2semantic
 from cloner.settings import EngineName, Settings
 from tests.support import bad_files as bad
 from tests.support.bad_inputs import CommandLine
+from tests.support.memory import memory_limit
 from tests.support.processes import run_cloner
 
 CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
@@ -34,6 +37,15 @@ CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
     "a configuration that is no JSON": ("config.json", bad.content(b"{"), "config.json cannot be read as the config"),
     "a configuration in UTF-16": ("config.json", bad.content("{}".encode("utf-16")), "config.json cannot be read as"),
     "a configuration that is a list": ("config.json", bad.content(b"[]"), "config.json cannot be read as the config"),
+    "a million layers": ("config.json", bad.changed(n_layer=10**6), "n_layer is 1000000 here, and 2 layers there"),
+    "a million fast layers": ("config.json", bad.changed(n_fast_layer=10**6), "n_fast_layer is 1000000 here"),
+    "a huge head": ("config.json", bad.changed(head_dim=10**9), "size mismatch"),
+    "a codec of a million layers": (
+        "codec.json",
+        bad.changed(encoder_transformer_layers=[10**6, 0, 0, 1]),
+        "encoder_transformer_layers is 1000000, and the file of weights has",
+    ),
+    "weights without names": ("model.pth", bad.weights({1: [2]}), "holds under 1 a list, and tensors under names"),
     "layers in words": ("config.json", bad.changed(n_layer="two"), "config.json cannot be read as the configuration"),
     "no heads": ("config.json", bad.changed(n_head=0), "config.json cannot be read as the configuration"),
     "too many positions": ("config.json", bad.changed(max_seq_len=10**9), "max_seq_len of 1000000000; 1 to 65536"),
@@ -66,6 +78,13 @@ def test_a_checkpoint_that_cannot_be_loaded(
     assert (status, len(stderr.splitlines())) == (78, 1)
     assert message in stderr
     assert not (folder / "door").exists()
+
+
+def test_many_positions_take_little_memory(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    bad.changed(max_seq_len=MAX_POSITIONS)(folder / "config.json")
+    with memory_limit():
+        load_text2semantic(folder, torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.slow

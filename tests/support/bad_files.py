@@ -69,6 +69,17 @@ def program_for_weights(path: Path) -> None:
     torch.save({"a": OpensDoor(path.parent / "door")}, path)
 
 
+def weights(values: object) -> Make:
+    """A file of torch's format that holds these values."""
+
+    def make(path: Path) -> None:
+        import torch
+
+        torch.save(values, path)
+
+    return make
+
+
 def npy_header(shape: tuple[int, ...], descr: str = "<i8") -> Make:
     """The header of a ``.npy`` without data."""
     file = io.BytesIO()
