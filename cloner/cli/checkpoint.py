@@ -23,13 +23,15 @@ def init(
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="openaudio-s1-mini, or a full name as in owner/model.")],
+    name: Annotated[str, typer.Argument(help="openaudio-s1-mini or owner/model; @REVISION may follow.")],
     directory: Annotated[
         Path | None, typer.Option("--to", help="Where to put it; checkpoints/NAME if not given.")
     ] = None,
 ) -> None:
     """Fetch a checkpoint from the Hugging Face hub."""
     from cloner.engine.checkpoint import pull_checkpoint
+    from cloner.protocol.content_key import fingerprint
 
-    where = pull_checkpoint(name, directory or Path("checkpoints") / name.rpartition("/")[2])
+    where = pull_checkpoint(name, directory or Path("checkpoints") / name.partition("@")[0].rpartition("/")[2])
+    print(f"The checkpoint's fingerprint is {fingerprint(where)}", file=sys.stderr)
     print(where)

@@ -39,9 +39,11 @@ def check_checkpoint(directory: Path) -> None:
 def pull_checkpoint(name: str, directory: Path) -> Path:
     """Fetch the checkpoint `name` from Hugging Face into `directory`, and return `directory`.
 
-    `name` is one of `PUBLISHED` or a full "owner/model". An interrupted pull is resumed.
+    `name` is one of `PUBLISHED` or a full "owner/model"; "@" and a branch, tag or commit may follow. An interrupted
+    pull is resumed.
     Raises `UsageError`, `MissingPackage` or another `ClonerError`, whose message says what to do.
     """
+    name, _, revision = name.partition("@")
     repo = name if "/" in name else PUBLISHED.get(name)
     if repo is None:
         raise BadSetting(f"{name!r} is no known checkpoint: give {', '.join(PUBLISHED)}, or a full name as owner/model")
@@ -57,7 +59,9 @@ def pull_checkpoint(name: str, directory: Path) -> Path:
     if not (directory / ".cache" / "huggingface").is_dir():  # an interrupted pull leaves it
         _check_empty(directory)
     try:
-        huggingface_hub.snapshot_download(repo, local_dir=directory, allow_patterns=list(FILES))
+        huggingface_hub.snapshot_download(
+            repo, revision=revision or None, local_dir=directory, allow_patterns=list(FILES)
+        )
     except errors.GatedRepoError:
         raise ClonerError(
             f"{repo} wants its licence accepted: do that at {page}, run `hf auth login`, and pull again; {by_hand}"
@@ -67,6 +71,8 @@ def pull_checkpoint(name: str, directory: Path) -> Path:
             f"there is no model {repo} that you may see: check its name at {page}, or run `hf auth login` if it is"
             f" private; {by_hand}"
         ) from None
+    except errors.RevisionNotFoundError:
+        raise ClonerError(f"{repo} has no revision {revision!r}: give a branch, tag or commit of {page}") from None
     except errors.HFValidationError:
         raise BadSetting(f"{name!r} is not the name of a model: give it as owner/model") from None
     except Exception as error:  # the hub raises errors of its network library, and that library changes

@@ -55,7 +55,19 @@ def test_a_pull_fetches_the_checkpoint_and_nothing_else(name: str, repo: str, hu
     directory = tmp_path / "checkpoint"
     calls = hub(complete)
     assert pull_checkpoint(name, directory) == directory
-    assert calls == [{"repo_id": repo, "local_dir": directory, "allow_patterns": list(FILES)}]
+    assert calls == [{"repo_id": repo, "revision": None, "local_dir": directory, "allow_patterns": list(FILES)}]
+
+
+def test_a_pull_may_name_a_revision(hub: Any, tmp_path: Path) -> None:
+    calls = hub(complete)
+    pull_checkpoint("openaudio-s1-mini@v1.2", tmp_path / "checkpoint")
+    assert (calls[0]["repo_id"], calls[0]["revision"]) == ("fishaudio/openaudio-s1-mini", "v1.2")
+
+
+def test_the_error_for_an_unknown_revision_names_it(hub: Any, tmp_path: Path) -> None:
+    hub(failing(errors.RevisionNotFoundError("404", response=MagicMock())))
+    with pytest.raises(ClonerError, match="fishaudio/openaudio-s1-mini has no revision 'v9': give a branch"):
+        pull_checkpoint("openaudio-s1-mini@v9", tmp_path / "checkpoint")
 
 
 def test_an_unknown_short_name_is_refused(tmp_path: Path) -> None:
