@@ -3,8 +3,8 @@
     .venv/bin/python ops/scripts/hashes.py
 
 The packages are those that are installed here for the extras `launcher` and `worker`, in the versions of
-ops/constraints.txt; the hashes are of the files that PyPI has for x86_64 and aarch64. Packages that come from PyTorch's
-index or are many gigabytes of NVIDIA's have none.
+ops/constraints.txt; the hashes are of the files that pip installs by default on x86_64 and aarch64. Packages that come
+from PyTorch's index or are many gigabytes of NVIDIA's have none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ WITHOUT = ("torch", "triton")
 """Packages without hashes. Those of CUDA that torch needs are not installed with its CPU build, so they have none."""
 
 ARM = [f"manylinux_2_{minor}_aarch64" for minor in range(17, 37)]
-PYPI = ["--isolated", "--index-url", "https://pypi.org/simple", "--no-deps", "--ignore-installed", "--dry-run"]
+DRY_RUN = ["--isolated", "--no-deps", "--ignore-installed", "--dry-run"]
+
+OLD_PYTHON = {"async-timeout": "5.0.1"}
+"""What the client's packages need only before Python 3.11.3, as Debian has it; so it is not installed here."""
 
 
 def closure(requirements: list[str]) -> set[str]:
@@ -44,13 +47,18 @@ def closure(requirements: list[str]) -> set[str]:
     return {name for name, _ in found if name not in WITHOUT}
 
 
+def version_of(name: str) -> str:
+    """The version that the images get."""
+    return OLD_PYTHON.get(name) or version(name)
+
+
 def files(names: list[str], *options: str) -> dict[str, tuple[str, str]]:
     """Name -> address and SHA-256 of the file that pip would install."""
-    pins = [f"{name}=={version(name)}" for name in names]
+    pins = [f"{name}=={version_of(name)}" for name in names]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", *PYPI, "--report", str(report), *options, *pins]
-        subprocess.run(command, check=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *DRY_RUN, "--report", str(report)]
+        subprocess.run([*command, *options, *pins], check=True)
         installs: list[dict[str, Any]] = json.loads(report.read_text())["install"]
     found = {}
     for install in installs:
@@ -70,7 +78,8 @@ def write(path: Path, names: set[str]) -> None:
     lines = []
     for name, (_, digest) in sorted(here.items()):
         digests = sorted({digest, arm.get(name, ("", digest))[1]})
-        lines.append(" \\\n".join([f"{name}=={version(name)}", *(f"    --hash=sha256:{found}" for found in digests)]))
+        hashes = (f"    --hash=sha256:{found}" for found in digests)
+        lines.append(" \\\n".join([f"{name}=={version_of(name)}", *hashes]))
     path.write_text("# Made by ops/scripts/hashes.py.\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -81,7 +90,7 @@ def requirements(extra: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    client = closure(requirements("launcher"))
+    client = closure(requirements("launcher")) | set(OLD_PYTHON)
     write(ROOT / "ops/client.txt", client)
     fish_speech = ROOT.joinpath("ops/fish-speech.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in fish_speech if line and not line.startswith("#")}
