@@ -1,8 +1,8 @@
 """Requeues the messages that a dead process has not acknowledged, and gives up those that kill one after another.
 
 A message carries the count of the processes in a row that have died with it in flight, and its chunk's progress at the
-last death: both are in Redis in the one step that requeues it. A chunk whose run has begun, or that has got further,
-begins to count anew: its journal decides what to do about crashes within it.
+last death: both are in Redis in the one step that requeues it. The count starts at zero again once a run of the chunk
+has begun or made progress: the chunk's journal decides what to do about crashes within the run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Requeuer:
         """`redis` must decode responses; `log` takes finished log lines."""
         self._redis = redis
         self._keys = RedisKeys(settings.fleet)
-        self._batches = BatchStore(redis, self._keys, settings.batch_ttl_s)
+        self._batches = BatchStore.of(settings, redis)
         self._log = log
 
     def requeue(self, consumer: str, *, stopped: bool = False) -> int:
@@ -104,7 +104,7 @@ class Requeuer:
         try:
             if chunk:
                 self._batches.give_up_chunk(chunk.batch_id, chunk.number)
-        except Damaged as error:  # then nobody can follow the batch, nor close it
+        except Damaged as error:  # then no client can follow the batch, and no collector can close it
             self._log(Event.FAILED.line(error=error.message))
 
     def _count_deaths(self, headers: dict[str, Any], chunk: _ChunkId | None, stopped: bool) -> int:

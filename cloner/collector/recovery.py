@@ -44,7 +44,7 @@ def watch_stalled_batches(settings: Settings) -> None:
         try:
             stalled.update(stalled_batches(text, redis, settings))
             for batch_id in stalled & seen:
-                resume_batch(app, _batches(redis, settings), settings.queues, batch_id)
+                resume_batch(app, BatchStore.of(settings, redis), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
             # An outage of Redis: Celery logs it.
             log_event(Event.STALLED_BATCHES_NOT_READ, error=error)
@@ -54,7 +54,7 @@ def watch_stalled_batches(settings: Settings) -> None:
 def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
     """Ids of the open batches that have no unacknowledged message, and whose messages could only be in queues that are
     empty. `text` decodes."""
-    keys, queues, batches = RedisKeys(settings.fleet), settings.queues, _batches(redis, settings)
+    keys, queues, batches = RedisKeys(settings.fleet), settings.queues, BatchStore.of(settings, redis)
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
@@ -96,10 +96,6 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
-
-
-def _batches(redis: Redis, settings: Settings) -> BatchStore:
-    return BatchStore.of(settings, redis)
 
 
 def _batches_in_flight(redis: Redis, keys: RedisKeys) -> set[str]:

@@ -26,7 +26,12 @@ def gather(  # noqa: PLR0913 - the parts of a result
 
     `progress` is that of the chunks, by number; `now` is the server's time in seconds.
     """
-    chunk_of = {index: chunk.number for chunk in manifest.chunks for index in segments_of(manifest, chunk)}
+    chunk_of_missing = {
+        index: chunk.number
+        for chunk in manifest.chunks
+        for index in segments_of(manifest, chunk)
+        if index not in record.results
+    }
     results: dict[int, str] = {}
     errors: dict[int, SegmentError] = {}
     workers: dict[str, int] = {}
@@ -44,7 +49,7 @@ def gather(  # noqa: PLR0913 - the parts of a result
                 code, message = found.code, found.message
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
             else:
-                code, message = _error_without_line(record, cancelled, progress.get(chunk_of.get(index, -1)))
+                code, message = _error_without_line(record, cancelled, progress.get(chunk_of_missing.get(index, -1)))
                 errors[index] = SegmentError(speaker=speaker.id, output=output, code=code, message=message)
         texts, own = len(speaker.segments), spoken[before:]
         speakers[speaker.id] = SpeakerResult(

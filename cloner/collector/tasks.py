@@ -50,7 +50,7 @@ def _breaking_batch_on_error(redis: Redis, settings: Settings, batch_id: str) ->
         ):
             yield
     except Exception as error:
-        retry_on_outage(_batches(redis, settings).set_broken, batch_id, reason_of(error))
+        retry_on_outage(BatchStore.of(settings, redis).set_broken, batch_id, reason_of(error))
         raise
 
 
@@ -107,13 +107,9 @@ def _ignore_expired(redis: Redis, expires_at: float) -> None:
         raise Ignore
 
 
-def _batches(redis: Redis, settings: Settings) -> BatchStore:
-    return BatchStore.of(settings, redis)
-
-
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
-    batches = _batches(redis, settings)
+    batches = BatchStore.of(settings, redis)
     if batches.is_done(batch_id):
         return
     if batches.is_cancelled(batch_id):
@@ -149,7 +145,7 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
 
 def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | None) -> None:
     manifest = _manifest(redis, settings, batch_id)
-    batches = _batches(redis, settings)
+    batches = BatchStore.of(settings, redis)
     present = batches.round(batch_id)
     if batches.is_done(batch_id) or ended not in {None, present.number}:
         return
@@ -218,7 +214,7 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
-    manifest = _batches(redis, settings).manifest(batch_id)
+    manifest = BatchStore.of(settings, redis).manifest(batch_id)
     if manifest is None:
         raise UnknownBatch(f"batch {batch_id} is not in Redis (any more); submit it again")
     if manifest.batch_id != batch_id:

@@ -33,7 +33,7 @@ class DiskWait:
         self._cancellation = cancellation
         self._left_s = worker.settings.disk_wait_s
         self.failure = ""
-        """The last error, once the disk was waited for in vain."""
+        """The error at the last try, if the disk still failed when the time was over; else empty."""
 
     def retry(self, work: Callable[[], T]) -> T:
         """Do something on the disk; while it fails and that may pass, wait and do it again.

@@ -17,9 +17,10 @@ from cloner import Client
 from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from ops.chaos.clients import Clients, FinishedBatch
-from ops.chaos.findings import check_batch, left_behind
+from ops.chaos.findings import check_batch
 from tests.support.fault_injector import KINDS, PAUSE_S, FaultInjector, NoTarget
 from tests.support.fleet_processes import fleet_processes
+from tests.support.leftovers import left_behind
 from tests.support.processes import LoggedProcess, environment
 from tests.support.redis_server import RedisServer
 
@@ -91,7 +92,7 @@ class Launchers:
 
 
 def run_part(part: Part, seed: int, folder: Path) -> Outcome:
-    """Run the part with all files in `folder`. The seed decides each fault and each batch, but not their moments."""
+    """Run the part with all files in `folder`. The seed decides which faults and batches come, but not when."""
     folder.mkdir(parents=True)
     server = RedisServer(folder)
     name = f"chaos-{seed}-{part.settings['engine']}"

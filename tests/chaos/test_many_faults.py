@@ -16,15 +16,13 @@ import soundfile
 
 from cloner import Client
 from cloner.events import Event
-from cloner.names import collector_name
 from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
-from cloner.state.keys import RedisKeys
 from cloner.validation import HOUSEKEEPING
 from tests.support.batches import write_batch
 from tests.support.fault_injector import KINDS, FaultInjector
-from tests.support.fleet_processes import Role, fleet_processes, stacks
-from tests.support.polling import eventually
+from tests.support.fleet_processes import fleet_processes
+from tests.support.leftovers import left_behind
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import RecordFiles
 from tests.support.redis_server import RedisServer
@@ -128,7 +126,7 @@ def _go_through(
     # Only what was in flight at a crash is generated again, and it had no line yet.
     assert Counter(_recorded(settings, batch.id)) == dict.fromkeys(range(total), 1)
     assert not list((settings.out_dir / HOUSEKEEPING).rglob("*part*"))
-    _assert_nothing_left(client, settings)
+    assert left_behind(client, settings) == []
     return struck
 
 
@@ -160,21 +158,3 @@ def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
             result = json.loads(line)
             if not result.get("code"):
                 yield result["segment"]
-
-
-def _assert_nothing_left(client: Client, settings: Settings) -> None:
-    """No message is queued or in flight, and after the launcher has stopped, no process is left."""
-    workers = client.fleet()
-    holders = [worker.name for worker in workers] + [collector_name(settings.box)]
-    queues = [worker.queue for worker in workers]
-    queues += [settings.queues.shared_queue(), settings.queues.collector_queue]
-    unacked = [RedisKeys(settings.fleet).unacked(holder) for holder in holders]
-    eventually(lambda: not client.redis.exists(*queues, *unacked))
-    for found in fleet_processes(settings.fleet):
-        if found.role is Role.LAUNCHER:
-            found.process.terminate()
-    try:
-        eventually(lambda: not list(fleet_processes(settings.fleet)))
-    except AssertionError:
-        print("left:", stacks(fleet_processes(settings.fleet)), sep="\n")
-        raise

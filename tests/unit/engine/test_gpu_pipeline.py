@@ -93,7 +93,7 @@ def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: Batc
     assert list(engine.speak(requests, observer)) == []
     assert observer.started_segments == [4, 3, 2], "three slots, longest first"
     assert engine.steps == begin + 3
-    assert sorted(generated(engine, requests)) == list(range(5)), "the next chunk begins anew"
+    assert sorted(generated(engine, requests)) == list(range(5)), "the next chunk is generated whole"
 
 
 def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine: BatchedEngine) -> None:

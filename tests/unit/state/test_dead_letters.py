@@ -1,4 +1,4 @@
-"""The dead-letter list: bounded, printable, and read by nobody but people."""
+"""The dead-letter list: bounded, printable, and never queued or run again."""
 
 from __future__ import annotations
 
