@@ -20,6 +20,9 @@ from cloner.validation import HOUSEKEEPING
 FOLDER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW
 FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe must not block
 
+NO_FOLDER = (FileNotFoundError, NotADirectoryError)
+"""Nothing is there, or a file where a folder should be. (A link is neither: see `_open`.)"""
+
 
 @contextmanager
 def opened_folder(root: Path, names: Sequence[str], *, make: bool = False) -> Iterator[int]:
@@ -103,7 +106,7 @@ class OwnFolder:
     def files(self, pattern: str) -> dict[str, os.stat_result]:
         """The files whose names match, and links of such names, in the order of names; none if there is no folder."""
         found = {}
-        with suppress(FileNotFoundError), self.opened() as folder:
+        with suppress(*NO_FOLDER), self.opened() as folder:
             for name in _names(folder, pattern):
                 with suppress(FileNotFoundError):  # another process has removed it meanwhile
                     found[name] = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -114,13 +117,13 @@ class OwnFolder:
         try:
             with self.opened() as folder, os.scandir(folder) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        except FileNotFoundError:
+        except NO_FOLDER:
             return []
         return [OwnFolder(self._root, *self._names[1:], name) for name in names]
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), self.opened() as folder:
+        with suppress(*NO_FOLDER), self.opened() as folder:
             os.unlink(name, dir_fd=folder)
 
     def write(self, name: str, pieces: Iterable[bytes], *, sync: bool = False) -> None:

@@ -65,7 +65,7 @@ def sent(client: Client) -> list[str]:
 
 
 def _named(messages: list[dict[str, dict[str, str]]], batch_id: str) -> bool:
-    return any(batch_id in message["headers"]["argsrepr"] for message in messages)
+    return any(batch_id in message["headers"]["kwargsrepr"] for message in messages)
 
 
 def known(client: Client) -> list[str]:

@@ -150,6 +150,7 @@ def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
     fleet.wait_for(Event.MODELS_LOADED, 2)
     result = client.submit(write_batch(tmp_path, [2, 2, 2])).wait(timeout=60)
     assert (result.generated, result.failed) == (0, 6)
+    assert {error.code for error in result.errors.values()} == {"output"}
     assert not any("Traceback" in line for line in fleet.lines)
 
 
