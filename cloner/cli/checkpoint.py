@@ -29,7 +29,7 @@ def pull(
     ] = None,
 ) -> None:
     """Fetch a checkpoint from the Hugging Face hub."""
-    from cloner.engine.checkpoint import pull_checkpoint
+    from cloner.engine.checkpoint_pull import pull_checkpoint
     from cloner.protocol.content_key import fingerprint
 
     where = pull_checkpoint(name, directory or Path("checkpoints") / name.partition("@")[0].rpartition("/")[2])

@@ -5,16 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def sibling(name: str, content: bytes) -> dict[str, Any]:
+    """What the hub says of a file: weights are kept outside Git."""
+    file = {
+        "rfilename": name,
+        "size": len(content),
+        "blobId": sha1(b"blob %d\0%b" % (len(content), content)).hexdigest(),
+    }
+    if name.endswith(".pth"):
+        lfs = {"size": len(content), "sha256": sha256(content).hexdigest(), "pointerSize": 134}
+        return {**file, "lfs": lfs, "blobId": COMMIT}
+    return file
+
+
 @contextmanager
-def running_hub(model: str, files: Mapping[str, bytes], token: str) -> Iterator[int]:
-    """Run the server; yields its port, on all of this host's addresses."""
+def running_hub(
+    model: str, files: Mapping[str, bytes], token: str, published: Mapping[str, bytes] | None = None
+) -> Iterator[int]:
+    """Run the server; yields its port, on all of this host's addresses. The digests are those of `published`, which is
+    `files` if not given."""
+    siblings = [sibling(name, content) for name, content in (published or files).items()]
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -36,8 +54,7 @@ def running_hub(model: str, files: Mapping[str, bytes], token: str) -> Iterator[
             if self.headers["Authorization"] != f"Bearer {token}":
                 return None
             path = self.path.partition("?")[0]
-            if path.startswith(f"/api/models/{model}/revision/"):
-                siblings = [{"rfilename": name} for name in files]
+            if path == f"/api/models/{model}" or path.startswith(f"/api/models/{model}/revision/"):
                 return json.dumps({"id": model, "sha": COMMIT, "siblings": siblings}).encode()
             if path.startswith(f"/api/models/{model}/tree/"):
                 tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": COMMIT} for name in files]

@@ -8,18 +8,19 @@ from unittest.mock import MagicMock
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants, errors
+from huggingface_hub import ModelInfo, constants, errors
 
-from cloner.engine.checkpoint import pull_checkpoint
 from cloner.engine.checkpoint_files import FILES
+from cloner.engine.checkpoint_pull import pull_checkpoint
 from cloner.errors import BadSetting, ClonerError, MissingPackage, UsageError
+from tests.support.model_hub import COMMIT, sibling
 
 Hub = Callable[..., None]
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hub], list[dict[str, Any]]]:
-    """Replace `snapshot_download` by a stub; returns the list of its calls."""
+    """Replace what asks the hub by stubs; returns the list of calls of `snapshot_download`."""
 
     def install(behaviour: Hub) -> list[dict[str, Any]]:
         calls: list[dict[str, Any]] = []
@@ -28,7 +29,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Hub], list[dict[str, Any]]
             calls.append({"repo_id": repo_id, **options})
             behaviour(options["local_dir"])
 
+        def model_info(_api: Any, repo_id: str, revision: str | None, **_options: Any) -> ModelInfo:
+            published = [sibling(name, b"x") for name in FILES]
+            return ModelInfo(id=repo_id, sha=revision or COMMIT, siblings=published)  # type: ignore[no-untyped-call]
+
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
         return calls
 
     return install
@@ -55,7 +61,7 @@ def test_a_pull_fetches_the_checkpoint_and_nothing_else(name: str, repo: str, hu
     directory = tmp_path / "checkpoint"
     calls = hub(complete)
     assert pull_checkpoint(name, directory) == directory
-    assert calls == [{"repo_id": repo, "revision": None, "local_dir": directory, "allow_patterns": list(FILES)}]
+    assert calls == [{"repo_id": repo, "revision": COMMIT, "local_dir": directory, "allow_patterns": list(FILES)}]
 
 
 def test_a_pull_may_name_a_revision(hub: Any, tmp_path: Path) -> None:
@@ -98,7 +104,7 @@ def test_without_a_network_the_folder_can_be_copied_by_hand(tmp_path: Path, monk
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(
-        ClonerError, match=r"could not be fetched \(LocalEntryNotFoundError.*network.*by hand to"
+        ClonerError, match=r"could not be fetched \(OfflineModeIsEnabled.*network.*by hand to"
     ) as caught:
         pull_checkpoint("openaudio-s1-mini", tmp_path / "checkpoint")
     assert "\n" not in caught.value.message
