@@ -1,5 +1,8 @@
 """Audio files in memory: encoded from samples, and decoded.
 
+WAV files, which a worker writes by the hundred a second, are encoded by numpy: libsndfile takes about five times as
+long. Their bytes are the same. Other formats are libsndfile's.
+
 libsndfile reads and writes a descriptor. With a Python file object it would call back into Python, where a signal
 handler may run: the exception by which Celery ends a process would be lost in the callback, the process would go on,
 and the file would be cut short.
@@ -8,24 +11,62 @@ and the file would be cut short.
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import soundfile
 
 from cloner.audio import Audio
+
+MOST = np.float32(1 - 2**-24)
+"""The largest float32 below 1: the largest 16-bit sample."""
+
+WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
 def encode_audio(audio: Audio, sample_rate: int, file_format: str) -> bytes:
     """Mono samples ``[samples]`` in -1..1 as a 16-bit file of one of libsndfile's formats, such as "WAV".
 
-    Raises `OSError`, `soundfile.SoundFileError`.
+    Samples beyond are clipped. Raises `OSError`, `soundfile.SoundFileError`.
     """
+    if file_format == "WAV":
+        return _wav(audio, sample_rate)
     with _file_in_memory() as file:
         soundfile.write(file, audio, sample_rate, format=file_format, closefd=False)
         return os.pread(file, os.fstat(file).st_size, 0)
+
+
+def _wav(audio: Audio, sample_rate: int) -> bytes:
+    """The bytes that libsndfile writes: a sample is rounded to 32 bits, of which the upper 16 remain.
+
+    Not a number becomes the least sample, as with libsndfile on x86-64.
+    """
+    scaled = np.fmax(audio, np.float32(-1))
+    np.minimum(scaled, MOST, out=scaled)
+    scaled *= np.float32(2**31)
+    np.rint(scaled, out=scaled)
+    samples = scaled.astype("<i4").view("<i2")[1::2].tobytes()
+    channels, sample_bytes = 1, 2
+    header = WAV_HEADER.pack(
+        b"RIFF",
+        WAV_HEADER.size - 8 + len(samples),
+        b"WAVE",
+        b"fmt ",
+        16,  # bytes of the format, which follows: PCM is 1
+        1,
+        channels,
+        sample_rate,
+        sample_rate * channels * sample_bytes,
+        channels * sample_bytes,
+        8 * sample_bytes,
+        b"data",
+        len(samples),
+    )
+    return header + samples
 
 
 def decode_audio(data: bytes, check: Callable[[soundfile.SoundFile], None]) -> Audio:

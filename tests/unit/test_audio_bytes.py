@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import platform
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from types import FrameType
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 from cloner.audio_bytes import decode_audio, encode_audio
 
@@ -44,6 +47,44 @@ def test_what_was_encoded_is_decoded(file_format: str) -> None:
     assert headers == [(44_100, 1)]
     assert samples.shape == SOUND.shape
     assert np.abs(samples - SOUND).max() < (0.1 if file_format == "OGG" else 1e-4)
+
+
+STEPS = (np.arange(-(2**16), 2**16) / 2**16).astype(np.float32)
+"""Every sample of 16 bits, and the middle between each and the next."""
+
+BITS = np.random.default_rng(0).integers(0, 2**32, 1_000_000, dtype=np.uint32).view(np.float32)
+"""Numbers of every size."""
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        pytest.param(SOUND, id="a tone"),
+        pytest.param(SOUND[:0], id="nothing"),
+        pytest.param(SOUND[1:2], id="one sample"),
+        pytest.param(SOUND[::3], id="not contiguous"),
+        pytest.param(STEPS, id="every sample"),
+        pytest.param(np.nextafter(STEPS, np.float32(2)), id="just above every sample"),
+        pytest.param(np.nextafter(STEPS, np.float32(-2)), id="just below every sample"),
+        pytest.param(np.array([1, -1, 1.5, -1.5, 3e38, -3e38, np.inf, -np.inf], dtype=np.float32), id="clipped"),
+        pytest.param(np.array([0, -0.0, 1e-12, -1e-12, 1e-45, -1e-45], dtype=np.float32), id="nearly nothing"),
+        pytest.param(BITS[~np.isnan(BITS)], id="every size"),
+    ],
+)
+def test_a_wav_file_has_the_bytes_that_libsndfile_writes(audio: NDArray[np.float32]) -> None:
+    assert encode_audio(audio, 44_100, "WAV") == _by_libsndfile(audio)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="libsndfile leaves it to the processor")
+def test_what_is_not_a_number_becomes_what_libsndfile_makes_of_it() -> None:
+    audio = np.array([np.nan, 0.5, -np.nan], dtype=np.float32)
+    assert encode_audio(audio, 44_100, "WAV") == _by_libsndfile(audio)
+
+
+def _by_libsndfile(audio: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, audio, 44_100, format="WAV")
+    return file.getvalue()
 
 
 def test_a_file_whose_header_is_refused_is_not_decoded() -> None:
