@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     deterministic: bool = Field(
         False, description="batched engine: the same codes whatever else is spoken beside a segment; slower"
     )
+    kernel_cache: Folder = Field(
+        Path("~/.cache/cloner/kernels"),
+        description="folder of compiled kernels; workers on a GPU run what is there, so it must be their user's alone",
+    )
     model_memory_gb: float = Field(
         8.0,
         gt=0,
@@ -172,6 +176,7 @@ _RIGHT = {
     "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
     "CLONER_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_DETERMINISTIC": "give true or false",
+    "CLONER_KERNEL_CACHE": _FOLDER,
     "FISH_MODEL_MEMORY_GB": _GB,
     "CLONER_BATCH_TTL_S": "give a whole number of seconds, 60 to 316224000 (ten years)",
     "CLONER_HEARTBEAT_S": _SECONDS,

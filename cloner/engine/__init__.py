@@ -39,13 +39,19 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
             from cloner.engine.upstream import UpstreamEngine
         else:
             from cloner.engine.batched import BatchedEngine
+            from cloner.engine.kernel_cache import KernelCache
             from cloner.engine.pipeline import Options
     torch_device, precision = torch.device("cpu"), torch.float32
     if device.startswith("cuda"):
         torch_device, precision = torch.device("cuda"), torch.bfloat16
     if settings.engine is EngineName.UPSTREAM:
         return UpstreamEngine(settings.checkpoint_dir, torch_device, precision)
-    options = Options(memory_gb or settings.model_memory_gb, settings.batched_slots(device), settings.deterministic)
+    options = Options(
+        memory_gb or settings.model_memory_gb,
+        settings.batched_slots(device),
+        settings.deterministic,
+        kernel_cache=KernelCache(settings.kernel_cache, settings.out_dir),
+    )
     return BatchedEngine(settings.checkpoint_dir, torch_device, precision, options)
 
 

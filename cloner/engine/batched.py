@@ -114,6 +114,8 @@ class BatchedEngine:
             if missing := missing_for_kernels():
                 log_event(LogEvent.KERNELS_UNAVAILABLE, missing=missing)
             else:
+                if self._options.kernel_cache:
+                    self._options.kernel_cache.open()
                 from cloner.engine.gpu_pipeline import load_gpu_pipeline as load  # imports Triton
         self._pipeline = load(self._checkpoint_dir, self._device, self._precision, self._options, log)
         self.slots = self._pipeline.scheduler.slots

@@ -19,6 +19,7 @@ from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder
+from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, plan_cache, used_bytes, workspace_bytes
 from cloner.engine.model import Model
 from cloner.engine.prefix_cache import PrefixCache
@@ -42,6 +43,8 @@ class Options:
     slots: int
     deterministic: bool = False
     resampling: bool = True
+    kernel_cache: KernelCache | None = None
+    """Where a GPU's compiled kernels are kept; without one, where Triton keeps them."""
 
 
 class ChunkScheduler(Protocol):

@@ -37,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def services(folder: Path, *files: str) -> dict[str, dict[str, Any]]:
-    ran = configured(folder, *files)
+def services(folder: Path, *files: str, **env: str) -> dict[str, dict[str, Any]]:
+    ran = configured(folder, *files, **env)
     assert (ran.returncode, ran.stderr) == (0, "")
     found: dict[str, dict[str, Any]] = json.loads(ran.stdout)["services"]
     return found
@@ -134,7 +134,18 @@ def test_the_fleet_has_all_gpus_and_time_to_stop(folder: Path) -> None:
     stop_s = Settings.model_fields["stop_s"].default
     assert fleet["stop_grace_period"] == "1m0s"
     assert stop_s + 10 < 60
-    assert {volume["target"] for volume in fleet["volumes"]} == {"/cloner/checkpoints", "/cloner/out"}
+    assert {volume["target"] for volume in fleet["volumes"]} == {
+        "/cloner/checkpoints",
+        "/cloner/kernels",
+        "/cloner/out",
+    }
+
+
+def test_kernels_are_kept_in_a_volume_in_a_folder_of_the_user_alone(folder: Path) -> None:
+    fleet = services(folder, *SHIPPED, CLONER_UID="1234")["fleet"]
+    (volume,) = [volume for volume in fleet["volumes"] if volume["target"] == "/cloner/kernels"]
+    assert (volume["type"], volume["source"], volume.get("read_only", False)) == ("volume", "kernels", False)
+    assert fleet["environment"]["CLONER_KERNEL_CACHE"] == "/cloner/kernels/1234"
 
 
 def test_nothing_is_published_beyond_this_host(folder: Path) -> None:
@@ -160,6 +171,8 @@ def test_every_setting_is_a_knob(folder: Path) -> None:
         variable = str(field.validation_alias or f"CLONER_{name}".upper())
         if name == "redis_url":
             continue  # made of the password
+        if name == "kernel_cache":
+            continue  # the volume's folder
         assert re.search(f"^#{variable}=", example, re.MULTILINE), variable
         if name == "references_dir":
             assert variable in found["client"]["environment"]

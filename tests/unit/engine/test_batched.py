@@ -19,6 +19,7 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine import fish
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
 from cloner.engine.scheduler import Scheduler
 from cloner.errors import BadReference, LoadFailed
@@ -196,6 +197,19 @@ def test_a_gpu_that_torch_does_not_find_is_reported(tiny: Path, monkeypatch: pyt
     engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
     with pytest.raises(LoadFailed, match="finds no GPU"):
         engine.load(lambda _line: None)
+
+
+def test_only_a_gpu_uses_the_folder_of_kernels_and_refuses_one_that_others_can_write_to(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("cloner.engine.batched.missing_for_kernels", lambda: None)
+    options = Options(4, 3, kernel_cache=KernelCache(tmp_path / "out/kernels", tmp_path / "out"))
+    with pytest.raises(LoadFailed, match="is under the output folder"):
+        BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, options).load(lambda _line: None)
+    with loaded(BatchedEngine(tiny, CPU, torch.float32, options)) as engine:
+        assert engine.slots == 3
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
