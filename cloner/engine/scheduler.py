@@ -1,7 +1,7 @@
-"""Which segment runs in which slot: continuous batching over the requests of one chunk, longest first.
+"""Continuous batching over the requests of one chunk, longest first, in the slots of a CPU's cache.
 
-The loop is three verbs: admit, step, finish. A slot that becomes free is filled at once. When no segment is waiting,
-the last running slot moves into it, so that steps get smaller.
+The loop is three verbs: schedule, run, postprocess. A slot that becomes free is filled at once. When no segment is
+waiting, the last running segment moves into it, so that steps get smaller.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 
 from cloner.audio import NOT_NUMBERS, check_codes
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
-from cloner.engine.decoder import DRAWS, NOT_FINITE, RUNNING, Decoder, SegmentStart
+from cloner.engine.decoder import NOT_FINITE, RUNNING, Decoder
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.prefix_cache import PrefixCache
-from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
-from cloner.engine.segment import OUT_OF_MEMORY, Segment, SegmentCodes, SlotUsage
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.running_slots import RunningSlots
+from cloner.engine.segment import Segment, SegmentCodes, SlotUsage, out_of_memory
 from cloner.engine.slot_scaling import SlotScaling
 from cloner.engine.step_runner import PendingStatuses, StepRunner
 from cloner.errors import SegmentFailed
@@ -37,11 +38,8 @@ class Scheduler:
         self._scaling = SlotScaling(step_runner, prefixes)
         self._slot_positions = decoder.cache.positions
         """Positions of a usual slot. Segments that need more are decoded together in fewer, longer slots."""
+        self.running = RunningSlots(decoder, prefixes, deterministic=step_runner.deterministic)
         self._waiting: deque[Segment] = deque()
-        self._running: list[Segment | None] = []
-        """By slot."""
-        self._may_hold_nan = False
-        """True if a slot's positions may hold NaN, which would reach the next segment there although it is masked."""
 
     @property
     def slots(self) -> int:
@@ -106,31 +104,25 @@ class Scheduler:
         self, positions: int, segments: list[Segment], observer: ChunkObserver
     ) -> Iterator[SegmentCodes | SegmentFailure]:
         """Decode segments in slots of `positions`."""
-        cache = self.decoder.cache
-        while positions > cache.total_positions and self._scaling.grow():
-            pass
-        if positions > cache.total_positions:
+        if not self._make_slots(positions):
             yield from (out_of_memory(segment) for segment in segments)
             return
-        if cache.positions != positions:
-            cache.partition(positions)
         self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
-        self._running = []
+        self.running.remove_all()
         launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
         while not observer.stopped():
             # Running segments are finished first, since growing loses the slots' contents.
             memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
             try:
-                running = self._admit(0 if grow else self.step_runner.slots, observer)
+                running = self._schedule(observer, grow=grow)
                 if observer.stopped():  # the prompts of admitted segments may be incomplete
                     return
                 if running:
-                    launched.append((running, self._step(running)))
-                    self.usage.slot_steps += self.step_runner.slots
+                    launched.append((running, self._run(running)))
                 elif not launched and not grow:
                     return
                 if len(launched) > self.step_runner.pipeline_depth or (launched and not running):
-                    yield from self._finish(*launched.popleft())
+                    yield from self._postprocess(*launched.popleft())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -142,58 +134,32 @@ class Scheduler:
             elif grow and not running and not launched:
                 self._scaling.grow()
 
-    def _admit(self, slots: int, observer: ChunkObserver) -> list[Segment]:
-        """Fill the free slots and return the running segments, which are in the first slots: a step takes a number of
-        slots, from the first on."""
-        admitted: list[tuple[int, Segment]] = []
-        for slot in range(slots):
-            if not self._waiting:
-                break
-            if slot == len(self._running):
-                self._running.append(None)
-            if self._running[slot] is None:
-                segment = self._running[slot] = self._waiting.popleft()
-                observer.started(segment.request.segment)
-                admitted.append((slot, segment))
-        if admitted:
-            self._start(admitted, observer)
-        while None in self._running:
-            last = self._running.pop()
-            if last is not None:
-                slot = self._running.index(None)
-                self.decoder.move(len(self._running), slot, last.position)
-                self._running[slot] = last
-        return [segment for segment in self._running if segment]
+    def _make_slots(self, positions: int) -> bool:
+        """Divide the cache into slots of `positions`. Returns False if it has no memory for one."""
+        cache = self.decoder.cache
+        while positions > cache.total_positions and self._scaling.grow():
+            pass
+        if positions > cache.total_positions:
+            return False
+        if cache.positions != positions:
+            cache.partition(positions)
+        return True
 
-    def _start(self, admitted: list[tuple[int, Segment]], observer: ChunkObserver) -> None:
-        """Read the prompts of admitted segments, by slot."""
-        texts = []
-        for slot, segment in admitted:
-            if self._may_hold_nan:
-                self.decoder.cache.clear(slot)
-            if not self.prefixes.copy_to_slot(segment.request.voice, slot, observer.stopped):
-                return
-            text = segment.text
-            texts.append(Prefill(slot, segment.prefix_tokens, Tokens(text.ids[:-1], text.codes[:-1])))
-        # Several texts at once are read faster, but then the last bits of their values depend on each other's lengths.
-        for together in [[text] for text in texts] if self.step_runner.deterministic else [texts]:
-            if not self.decoder.prefill(together, observer.stopped):
-                return
-        for slot, segment in admitted:
-            text, request = segment.text, segment.request
-            segment.position = segment.prefix_tokens + len(text) - 1
-            noise = torch.rand(segment.max_frames + 1, DRAWS, generator=torch.Generator().manual_seed(request.seed))
-            last = Tokens(text.ids[-1:], text.codes[-1:])
-            self.decoder.start(slot, segment.position, SegmentStart(last, request.generation, noise))
+    def _schedule(self, observer: ChunkObserver, *, grow: bool) -> list[Segment]:
+        """The segments of the next step, in the order of their slots; none is added if the slots are to `grow`."""
+        return self.running.fill(self._waiting, 0 if grow else self.step_runner.slots, observer)
 
-    def _step(self, running: list[Segment]) -> PendingStatuses:
+    def _run(self, running: list[Segment]) -> PendingStatuses:
         statuses = self.step_runner.step(len(running), max(segment.position for segment in running))
         for segment in running:
             segment.position += 1
         self.usage.steps += 1
+        self.usage.slot_steps += self.step_runner.slots
         return statuses
 
-    def _finish(self, stepped: list[Segment], statuses: PendingStatuses) -> Iterator[SegmentCodes | SegmentFailure]:
+    def _postprocess(
+        self, stepped: list[Segment], statuses: PendingStatuses
+    ) -> Iterator[SegmentCodes | SegmentFailure]:
         """Yield the segments that a step finished, and free their slots."""
         for segment, status in zip(stepped, statuses(), strict=True):
             if segment.finished:
@@ -203,16 +169,14 @@ class Scheduler:
                 self.usage.frames += 1
                 continue
             # A segment with all of its frames has taken one step more, whose status tells whether it was truncated.
-            slot = self._running.index(segment)
             result: SegmentCodes | SegmentFailure
             if status == NOT_FINITE:
-                self._may_hold_nan = True
                 result = SegmentFailure(segment.request.segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
-                codes = self.decoder.generated_codes(slot, segment.frames)
+                codes = self.decoder.generated_codes(self.running.segments.index(segment), segment.frames)
                 self._scaling.segment_finished()
                 result = SegmentCodes(segment.request, codes, truncated=status == RUNNING)
-            self._running[slot] = None
+            self.running.remove(segment, not_finite=status == NOT_FINITE)
             segment.finished = True
             yield result
 
@@ -221,8 +185,7 @@ class Scheduler:
 
         They start again from their first frame and get the same codes, since their random numbers are their own.
         """
-        running = [segment for segment in self._running if segment]
-        self._running = []
+        running = self.running.remove_all()
         self.prefixes.offload()
         if not self._scaling.shrink():
             yield from (out_of_memory(segment) for segment in running)
@@ -230,8 +193,3 @@ class Scheduler:
         for segment in running:
             segment.frames = 0
         self._waiting.extendleft(reversed(running))
-
-
-def out_of_memory(segment: Segment) -> SegmentFailure:
-    """The result of a segment for which the device has no memory."""
-    return SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY)

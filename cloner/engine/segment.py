@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cloner.audio import FRAMES_PER_CHARACTER
-from cloner.engine.base import SpeechRequest
+from cloner.engine.base import SegmentFailure, SpeechRequest
 from cloner.engine.prompt import Tokens
 
 OUT_OF_MEMORY = (
@@ -60,3 +60,8 @@ class Segment:
     def estimated_frames(self) -> int:
         """Frames that its text is likely to take."""
         return min(round(len(self.request.text) * FRAMES_PER_CHARACTER), self.max_frames)
+
+
+def out_of_memory(segment: Segment) -> SegmentFailure:
+    """The result of a segment for which the device has no memory."""
+    return SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY)

@@ -28,9 +28,10 @@ def scheduler(tiny: Path) -> Scheduler:
 def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[PrefixCache]:
     """Gives the scheduler an empty prefix cache within the context."""
     kept = scheduler.prefixes
-    scheduler.prefixes = PrefixCache(scheduler.decoder, scheduler.prompts, room)
-    yield scheduler.prefixes
-    scheduler.prefixes = kept
+    fresh = PrefixCache(scheduler.decoder, scheduler.prompts, room)
+    scheduler.prefixes = scheduler.running.prefixes = fresh
+    yield fresh
+    scheduler.prefixes = scheduler.running.prefixes = kept
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -90,7 +90,8 @@ def test_a_segment_that_does_not_fit_alone_fails_and_the_others_go_on(tiny: Path
     step = scheduler.step_runner.step
 
     def scarce_step(active: int, longest: int) -> Any:
-        if scheduler._running[0] and scheduler._running[0].request.segment == 1:
+        first = scheduler.running.segments[0]
+        if first and first.request.segment == 1:
             ask_for_too_much()
         return step(active, longest)
 
@@ -163,7 +164,7 @@ def never_fits(scheduler: Scheduler, *segments: int) -> AbstractContextManager[o
     step = scheduler.step_runner.step
 
     def scarce_step(active: int, longest: int) -> Any:
-        if any(running and running.request.segment in segments for running in scheduler._running):
+        if any(running and running.request.segment in segments for running in scheduler.running.segments):
             ask_for_too_much()
         return step(active, longest)
 
