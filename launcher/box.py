@@ -14,15 +14,18 @@ from contextlib import contextmanager
 from redis import RedisError
 
 from cloner.events import Event
-from cloner.names import PARENT, collector_name
 from cloner.settings import Settings
-from cloner.state.connection import HASTE_S, may_pass
+from cloner.state.connection import may_pass
 from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
-from launcher.health import HealthMonitor, Unhealthy, exists, pid_of
+from launcher.health import HealthMonitor, Unhealthy
 from launcher.layout import Layout
 from launcher.lease import POLL_S, RENEW_S, Lease, longest_lease_s
+from launcher.process import kill_started_under
 from launcher.recovery import Takeover
 from launcher.requeue import Requeuer
+
+GONE_S = 5.0
+"""Seconds that killed processes of the last launcher may take to be gone."""
 
 
 class Box:
@@ -180,7 +183,7 @@ class Box:
         with self._tolerate_outage():
             if not self._is_open:
                 self._lease.acquire(longest_lease_s(self._settings))
-                self._wait_for_predecessors()
+                self._end_predecessors()
                 self._is_open = True
             if not self._registered:
                 for worker in self.workers:
@@ -188,18 +191,17 @@ class Box:
                 self._registered = True
         return self.redis_answers
 
-    def _wait_for_predecessors(self) -> None:
-        """Wait until processes of the last launcher have seen that this one has the box, and are gone.
+    def _end_predecessors(self) -> None:
+        """Kill what launchers that had the box before have left, and wait until it is gone.
 
-        They run on only where that launcher is frozen, not dead. Two of their heartbeats are enough.
+        It is left where such a launcher is frozen, not dead, and where a process was frozen before it could ask the
+        kernel to end it with its parent. Raises `RedisError`.
         """
-        keys, redis = self._registry.keys, self._registry.redis
-        fields = [keys.process_heartbeat(name, PARENT) for name in (*self._titles, collector_name(self._settings.box))]
-        deadline = time.monotonic() + 2 * self._settings.heartbeat_s + HASTE_S
-        while time.monotonic() < deadline:
-            if not any(exists(pid_of(str(heartbeat))) for heartbeat in redis.hmget(keys.process_heartbeats, fields)):
-                return
+        predecessors = self._lease.predecessors()
+        deadline = time.monotonic() + GONE_S
+        while time.monotonic() < deadline and kill_started_under(predecessors):
             time.sleep(POLL_S)
+        self._lease.forget(predecessors)
 
     def _requeue(self, name: str, *, stopped: bool = False) -> bool:
         """Requeue what the dead process of that name has not acknowledged. False where Redis does not answer."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from redis import Redis
 
@@ -31,6 +31,7 @@ RENEW = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[1])
 return 1
 """
 
@@ -55,6 +56,7 @@ class Lease:
     def __init__(self, registry: Registry, box: str, log: Callable[[str], object]) -> None:
         self._redis = registry.redis
         self._key = registry.keys.box_lease(box)
+        self._launchers_key = registry.keys.box_launchers(box)
         self._box = box
         self._log = log
         self.name = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}"
@@ -80,10 +82,19 @@ class Lease:
                 expiry = min(expiry, before)
             time.sleep(POLL_S)
 
+    def predecessors(self) -> set[str]:
+        """Names of the leases of launchers that had the box before and have not given it free. Raises `RedisError`."""
+        return {str(name) for name in self._redis.smembers(self._launchers_key)} - {self.name}
+
+    def forget(self, predecessors: Collection[str]) -> None:
+        """Their launchers have left no process. Raises `RedisError`."""
+        if predecessors:
+            self._redis.srem(self._launchers_key, *predecessors)
+
     def renew(self, seconds: float = LEASE_S) -> bool:
         """Hold the box for `seconds` from now, also where Redis has lost the lease. False if another launcher has the
         box. Raises `RedisError`."""
-        return bool(self._redis.eval(RENEW, 1, self._key, self.name, int(seconds * 1000)))
+        return bool(self._redis.eval(RENEW, 2, self._key, self._launchers_key, self.name, int(seconds * 1000)))
 
     def require(self) -> None:
         """Renew the lease. Raises `BoxTaken` if another launcher has the box, `RedisError`."""
@@ -94,7 +105,8 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Give the box free. Raises `RedisError`."""
+        """Give the box free, with all that was started stopped. Raises `RedisError`."""
+        self.forget({self.name})
         self._redis.eval(RELEASE, 1, self._key, self.name)
 
     def _expiry(self, longest_s: float) -> float:

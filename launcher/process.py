@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TypeAlias, cast
 
-from cloner.process import PARENT_PID
+from cloner.process import LEASE, PARENT_PID
 
 LONGEST_LINE = 8192
 """Bytes of a line that are passed on."""
@@ -110,6 +111,27 @@ class Child:
         self.kill()
         reader.join(LAST_LINES_S)
         self._events.put(Ended(self, status))
+
+
+def kill_started_under(leases: Collection[str]) -> int:
+    """Kill this machine's processes that launchers with these leases, or their child processes, have started.
+
+    Returns how many there were; 0 where there is no ``/proc`` (only Linux has it).
+    """
+    wanted = {f"{LEASE}={lease}".encode() for lease in leases}
+    found = 0
+    for environment in Path("/proc").glob("[0-9]*/environ") if wanted else ():
+        # Another user's cannot be read, and a dead process has none. If it dies meanwhile, its id may become another's,
+        # but the descriptor does not.
+        with suppress(OSError):
+            process = os.pidfd_open(int(environment.parent.name))
+            try:
+                if wanted.intersection(environment.read_bytes().split(b"\0")):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    found += 1
+            finally:
+                os.close(process)
+    return found
 
 
 def _text(raw: bytes) -> str:

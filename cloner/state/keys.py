@@ -44,6 +44,10 @@ class RedisKeys:
         """String: the launcher that owns the box; expires unless renewed."""
         return self._key(f"box:{box}")
 
+    def box_launchers(self, box: str) -> str:
+        """Set: leases of the box's launchers that have not ended in order, and may have left processes."""
+        return f"{self.box_lease(box)}:launchers"
+
     @property
     def consumers(self) -> str:
         """Set: workers and collectors that have taken a message. Never expires: they may have some still."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from tests.support.batches import write_batch
 from tests.support.crashes import BATCHED, check_whole
+from tests.support.fleet_processes import Role, fleet_processes
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 from tests.support.process_tree import celery_child, celery_parents
@@ -127,3 +129,40 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
     assert 0 < len(before) < 8
     check_whole(batch.wait(timeout=200), settings)
     assert len(fleet.wait_for(Event.MODELS_LOADED, 2)) == 2
+
+
+def test_a_process_that_was_frozen_as_it_started_is_gone_with_the_next_launcher(
+    patch_module: ModulePatcher, launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    """It has not asked the kernel yet to end it with its parent, whose launcher is killed."""
+    patch_module(
+        "cloner.process",
+        """
+        die_with_parent = module.die_with_parent
+
+        def freeze_first():
+            if os.environ.get("CLONER_CONSUMER", "").startswith("cpu.") and once("frozen"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            die_with_parent()
+
+        module.die_with_parent = freeze_first
+        """,
+    )
+    first = launch("--workers", "1")
+
+    def frozen() -> list[psutil.Process]:
+        processes = (found.process for found in fleet_processes(settings.fleet) if found.role is Role.WORKER_CHILD)
+        return [process for process in processes if process.status() == psutil.STATUS_STOPPED]
+
+    eventually(lambda: len(frozen()) == 1)
+    (left,) = frozen()
+    first.stop(signal.SIGKILL)
+    parents = (Role.WORKER, Role.COLLECTOR)
+    eventually(lambda: not any(found.role in parents for found in fleet_processes(settings.fleet)))
+    assert left.is_running()
+    second = launch("--workers", "1")
+    second.wait_for(Event.MODELS_LOADED)
+    assert not left.is_running()
+    assert client.submit(write_batch(tmp_path, [2])).wait(timeout=100).generated == 2
+    assert second.stop() == 0
+    assert client.redis.smembers(RedisKeys(settings.fleet).box_launchers(settings.box)) == set()

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cloner import Client
@@ -39,9 +40,12 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
     before = client.fleet()
     path = write_batch(tmp_path, [10, 10, 10, 10])
     lost = client.submit(path)
+    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=5, texts=10)
+    children = [psutil.Process(worker.pid) for worker in before]
+    for child in children:
+        child.suspend()  # the batch is not finished before the loss, however slowly the client starts
     waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", lost.id], environment(settings), tmp_path)
     waiting.wait_for(Event.PROGRESS)
-    fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=5, texts=10)
     if how == "emptied":
         client.redis.flushall()
     else:
@@ -49,6 +53,8 @@ def test_the_fleet_is_there_again_and_the_batch_is_submitted_for_what_is_missing
         shutil.rmtree(tmp_path / "valkey")
         (tmp_path / "valkey").mkdir()
         server.start()
+    for child in children:
+        child.resume()
 
     assert waiting.wait() == 2
     assert waiting.lines[-1] == (

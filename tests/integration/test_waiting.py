@@ -88,7 +88,7 @@ def test_a_batch_that_is_cancelled_before_it_is_opened_is_never_queued(
 def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    fleet = launch("--workers", "1", fake_segment_s=0.2, alive_s=2.0, heartbeat_s=0.2)
+    fleet = launch("--workers", "1", fake_segment_s=0.2)
     fleet.wait_for(Event.MODELS_LOADED)
     batch = client.submit(write_batch(tmp_path, [100, 50]))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=100)
@@ -96,8 +96,9 @@ def test_a_batch_that_is_cancelled_while_the_fleet_is_stopped_stays_so(
     there = recorded_segments(settings, batch.id)
     batch.cancel()
     # Without a collector there is no result, and the wait ends.
+    impatient = Client(settings=settings.model_copy(update={"alive_s": 2.0}))
     with pytest.raises(BatchBroken, match=f"batch {batch.id} is cancelled, and no process is alive"):
-        batch.wait(timeout=100)
+        impatient.batch(batch.id).wait(timeout=100)
 
     launch("--workers", "1")
     result = batch.wait(timeout=100)

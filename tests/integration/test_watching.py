@@ -57,7 +57,7 @@ def test_a_worker_and_the_collector_say_nothing_but_what_is_this_version(
     child.suspend()
     # One chunk is finished, one in flight.
     # The chord's counter and size: neither key may expire before the batch.
-    patterns = f"celery-task-meta-{batch.id}.*", "celery-taskset-meta-*.[jsd]"
+    patterns = f"celery-task-meta-{batch.id}.*", f"celery-taskset-meta-{batch.id}*.[jsd]"
     ages = [client.redis.ttl(key) for pattern in patterns for key in client.redis.scan_iter(pattern)]
     assert len(ages) >= 4
     assert min(ages) > settings.batch_ttl_s - 600

@@ -93,3 +93,16 @@ def test_a_lease_that_redis_has_lost_is_taken_again_unless_another_launcher_has_
     second.acquire()
     with pytest.raises(BoxTaken, match=r"another launcher has taken over box .*; this one's workers are stopped"):
         first.require()
+
+
+def test_a_launcher_knows_the_leases_of_those_that_have_not_given_the_box_free(leases: Leases) -> None:
+    killed, ended, present = leases.lease(), leases.lease(), leases.lease()
+    killed.acquire()
+    leases.redis.delete(KEY)
+    ended.acquire()
+    ended.release()
+    present.acquire()
+    assert present.predecessors() == {killed.name}
+    present.forget(present.predecessors())
+    assert present.predecessors() == set()
+    assert leases.lease().predecessors() == {present.name}

@@ -9,7 +9,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from launcher.process import LONGEST_LINE, Child, Ended, Line, ProcessEvent
+from cloner.process import LEASE
+from launcher.process import LONGEST_LINE, Child, Ended, Line, ProcessEvent, kill_started_under
 
 # Opens the FIFO (which waits for the test to open it), and forks a child that keeps it open: the FIFO ends when that
 # grandchild does.
@@ -138,3 +139,27 @@ def test_an_end_is_described(events: SimpleQueue[ProcessEvent], status: int, how
     child = start(events, "")
 
     assert Ended(child, status).how == how
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_only_what_was_started_under_a_lease_is_killed(is_frozen: bool) -> None:
+    def start_under(lease: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "import signal; print(flush=True); signal.pause()"]
+        process = subprocess.Popen(command, env={**os.environ, LEASE: lease}, stdout=subprocess.PIPE)
+        assert process.stdout
+        assert process.stdout.readline()
+        return process
+
+    left, other = start_under("process 7 on box abc"), start_under("process 7 on box abcd")
+    try:
+        if is_frozen:
+            left.send_signal(signal.SIGSTOP)
+        assert kill_started_under({"process 7 on box abc", "process 8 on box"}) == 1
+        assert left.wait(timeout=60) == -signal.SIGKILL
+        assert kill_started_under({"process 7 on box abc"}) == 0
+        assert kill_started_under(set()) == 0
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.communicate()
