@@ -109,6 +109,7 @@ class Event(Enum):
         ERROR,
     )
     BOX_TAKEN_OVER = "Another launcher has taken over this box: ending at once", ERROR
+    NOT_STOPPED = "Not stopped within {stop_s:g} s (does Redis not answer?): ending at once", ERROR
     REDIS_AWAY = "Redis does not answer ({error}): trying again until it does", WARNING
     REDIS_BACK = "Redis answers again"
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING

@@ -20,6 +20,10 @@ MAX_FAILED_LOADS = 5
 FIRST_HEARTBEAT = 4
 """How many times ``CLONER_ALIVE_S`` a child process has before its first heartbeat."""
 
+FIRST_HEARTBEAT_S = 60.0
+"""Seconds that it has in any case: Python starts and imports libraries, which takes no less where ``CLONER_ALIVE_S`` is
+short."""
+
 LOADING = 1 / 3
 """Part of ``CLONER_LOAD_S`` that a child process has between two heartbeats while it loads: a library that is read from
 a slow disk keeps Python from running for long."""
@@ -95,7 +99,8 @@ class HealthCheck:
             return Unhealthy(f"has been loading for more than {load_s:g} s")
         child_s = alive_s
         if loading:
-            child_s = max(FIRST_HEARTBEAT * alive_s, LOADING * load_s if exists(vitals.child_pid) else 0.0)
+            first_s = max(FIRST_HEARTBEAT * alive_s, FIRST_HEARTBEAT_S)
+            child_s = max(first_s, LOADING * load_s if exists(vitals.child_pid) else 0.0)
         for age, limit_s in ((ages[PARENT] if vitals.parent else 0.0, alive_s), (ages[CHILD], child_s)):
             if age > limit_s:
                 return Unhealthy(f"has shown no sign of life for {limit_s:g} s")

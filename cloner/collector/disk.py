@@ -7,10 +7,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from cloner.errors import RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.audio_files import DISK_INTERVAL_S
 from cloner.settings import Settings
-
-DISK_INTERVAL_S = 1.0
-"""Seconds between two tries."""
 
 
 def retry_on_failing_disk(settings: Settings) -> Retrying:

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import chord, current_app, shared_task
 from celery.exceptions import Ignore
+from celery.signals import worker_process_init
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
@@ -25,6 +26,7 @@ from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
+from cloner.output.lock import share_output_lock
 from cloner.output.record import Record, batch_folder
 from cloner.output.reuse import finished_outputs, reuse_finished
 from cloner.output.verify import withdraw_changed
@@ -37,6 +39,13 @@ from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect, server_time
 from cloner.state.progress import ChunkProgress, Round
+
+
+@worker_process_init.connect
+def _share_output_lock(**_: object) -> None:
+    """In the child process, which runs the tasks."""
+    settings = load_settings()
+    share_output_lock(settings.out_dir, settings.fleet)
 
 
 @contextmanager

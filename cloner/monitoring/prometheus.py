@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from redis import RedisError
 
-from cloner.errors import ClonerError, MissingPackage
+from cloner.errors import MissingPackage, UsageError
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
@@ -35,13 +35,13 @@ BATCHES = 200
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Answer Prometheus until the process is stopped. Raises `ClonerError` if the address cannot be listened on."""
+    """Answer Prometheus until the process is stopped. Raises `UsageError` if the address cannot be listened on."""
     registry = CollectorRegistry()
     registry.register(FleetMetrics(settings))
     try:
         start_http_server(port, host, registry)
-    except OSError as error:
-        raise ClonerError(f"cannot listen on {host}:{port} ({error}): give another --host or --port") from error
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error}): give another --host or --port") from error
     log_event(Event.METRICS_SERVED, fleet=settings.fleet, host=host, port=port)
     threading.Event().wait()
 

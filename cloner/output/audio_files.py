@@ -29,6 +29,9 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNAVAILABLE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
 """Errors of a disk that fails, is remounted, or whose server is restarted: they may pass soon, or not at all."""
 
+DISK_INTERVAL_S = 1.0
+"""Seconds between two tries to use a disk that is full or fails."""
+
 
 @dataclass(frozen=True)
 class Written:

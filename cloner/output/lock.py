@@ -1,9 +1,9 @@
 """The lock of an output root: two fleets that write there would overwrite each other's files.
 
 Each fleet holds a lock on a file of its own, ``OUT/.cloner/fleets/<fleet>.lock``, which its processes share: launchers,
-workers with their child processes, collectors, and `cloner run`. Each holds it from its start to its end, so the folder
-is locked as long as one of them may write there, even if it is frozen. It is the kernel's lock (``flock``), so that of
-a killed process is released.
+workers and collectors with their child processes, and `cloner run`. Each holds it from its start to its end, so the
+folder is locked as long as one of them may write there, even if it is frozen. It is the kernel's lock (``flock``), so
+that of a killed process is released.
 """
 
 from __future__ import annotations

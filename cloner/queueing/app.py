@@ -13,8 +13,9 @@ from celery import Celery
 from celery.platforms import SecurityWarning
 
 from cloner.errors import EXIT_LOAD_FAILED
-from cloner.process import PARENT_PID
+from cloner.process import LEASE, PARENT_PID
 from cloner.queueing.heartbeat import CONSUMER
+from cloner.queueing.stop_signal import end_after_stop_signal
 from cloner.queueing.transport import AMQP, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import ANSWER_S, CONNECT_S, RETRIES, celery_address, check_address
@@ -127,6 +128,8 @@ def run_worker(settings: Settings, module: str, tasks: Collection[str], name: st
     # The child process ends with this one, and sends heartbeats under the same name.
     os.environ[PARENT_PID] = str(os.getpid())
     os.environ[CONSUMER] = name
+    if LEASE not in os.environ:  # else a launcher kills what takes too long to stop
+        end_after_stop_signal(settings.stop_s)
     # The log goes to standard error; Celery's banner and last lines, on standard output, are dropped.
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

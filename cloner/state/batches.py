@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from redis import Redis, WatchError
 
-from cloner.errors import ClonerError, UnknownBatch, one_line
+from cloner.errors import ClonerError, Damaged, UnknownBatch, one_line
 from cloner.protocol.messages import Manifest, is_batch_id
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
@@ -197,12 +197,16 @@ class BatchStore:
             return Submission(_text(source), integer(speakers or 0), finite(submitted_at or 0), _text(strategy))
 
     def age_s(self, batch_id: str) -> float | None:
-        """Seconds since the batch was submitted, by the server's clock; None if it has expired."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self._keys.batch(batch_id), "submitted_at")
-            pipe.time()
-            submitted_at, (seconds, _) = pipe.execute()
-        return max(0.0, seconds - float(submitted_at)) if submitted_at else None
+        """Seconds since the batch was submitted, by the server's clock; None if it has expired or is damaged."""
+        try:
+            with unpacking(batch_id), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hget(self._keys.batch(batch_id), "submitted_at")
+                pipe.time()
+                submitted_at, (seconds, _) = pipe.execute()
+                return max(0.0, seconds - finite(submitted_at)) if submitted_at else None
+        except Damaged as error:
+            pass_over(f"batch {batch_id}", error.message)
+            return None
 
     def progress(self, batch_id: str) -> Progress:
         """How far the batch is. Raises `UnknownBatch`, `Damaged`."""

@@ -7,7 +7,7 @@ list to run a message, or to queue it again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from cloner.errors import Damaged
-from cloner.state.damage import is_wrong_type
+from cloner.state.damage import UNREADABLE, integer, is_wrong_type
 from cloner.state.keys import RedisKeys
 
 MAX_LETTERS = 100
@@ -76,9 +76,12 @@ class DeadLetter:
 
     @classmethod
     def from_entry(cls, letter_id: str, fields: Mapping[str, str]) -> Self:
-        length = fields.get("bytes", "")
+        """The entry, whatever another program has written into it: a length that makes no sense counts as 0."""
+        length = 0
+        with suppress(*UNREADABLE):
+            length = max(0, integer(fields.get("bytes", "")))
         texts = {name: printable_ascii(fields.get(name, "")) for name in ("queue", "reason", "message")}
-        return cls(id=letter_id, bytes=int(length) if length.isdecimal() else 0, **texts)
+        return cls(id=letter_id, bytes=length, **texts)
 
 
 class DeadLetters:

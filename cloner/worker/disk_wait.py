@@ -10,13 +10,11 @@ from typing import TypeVar
 from cloner.errors import OutputUnavailable, RecordFull, RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.audio_files import DISK_INTERVAL_S
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.worker_process import WorkerProcess
 
 T = TypeVar("T")
-
-DISK_INTERVAL_S = 1.0
-"""Seconds between two tries to use the disk."""
 
 LINE_BYTES = 4096
 """More than a line of the record takes."""

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import celery.worker.state
+from billiard.common import TERM_SIGNAL
 from celery.signals import worker_process_init, worker_process_shutdown
 from redis import RedisError
 
@@ -25,11 +26,11 @@ from cloner.events import Event
 from cloner.logs import configure, log_event
 from cloner.output.lock import share_output_lock
 from cloner.queueing import heartbeat
+from cloner.queueing.stop_signal import on_signal
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, expected_worker
-from cloner.worker.stop_signal import on_stop_signal
 from cloner.worker.worker_process import WorkerProcess
 
 _worker: WorkerProcess | None = None
@@ -107,7 +108,7 @@ def start(**_: Any) -> None:
     try:
         worker = WorkerProcess(settings, info, make_engine(settings, info.device, place.memory_gb), redis, blobs)
         share_output_lock(settings.out_dir, settings.fleet)
-        on_stop_signal(worker.end_run)
+        on_signal([TERM_SIGNAL], worker.end_run)
         heartbeat.of_child().add(worker.beat)
         worker.load()
     except Exception as error:  # noqa: BLE001 - after any error, a worker without a model must not run on

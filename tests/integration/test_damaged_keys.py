@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ from cloner import Client
 from cloner.errors import ClonerError
 from cloner.monitoring.flower.data import FleetData
 from cloner.monitoring.prometheus import FleetMetrics
+from cloner.names import PARENT, collector_name
 from cloner.protocol.results import BatchResult, SegmentError
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.batches import BatchStore
@@ -23,8 +26,10 @@ from cloner.state.counters import Count, Counters
 from cloner.state.damage import log_once
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
+from cloner.state.open_attempts import OpenAttempts
 from cloner.state.progress import ChunkProgress, Round
 from cloner.state.registry import Registry, expected_worker
+from launcher.__main__ import main as launcher
 from tests.support.bad_inputs import RunCommand
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e\r\n[Worker 0] All done!"
@@ -34,6 +39,9 @@ WRONG_TYPES: dict[str, Callable[[Redis, str], object]] = {
     "hash": lambda redis, key: redis.hset(key, ESCAPES, ESCAPES),
     "sorted set": lambda redis, key: redis.zadd(key, {ESCAPES: 1.0}),
 }
+LAST_ID = 2**64 - 1
+"""The largest number in an id of a stream's entry."""
+
 VALUES: list[str | bytes] = [
     ESCAPES,
     b"\xff\xfe\x1b[2J",
@@ -43,6 +51,7 @@ VALUES: list[str | bytes] = [
     "-inf",
     "1e400",
     "9" * 400,
+    "9" * 5_000,
     "-1",
     "[]",
     "{}",
@@ -72,14 +81,41 @@ class Fleet:
         result: dict[str, Any] = {"generated": 0, "failed": 1, "results": {}, "errors": {9: error}, "workers": {}}
         more: dict[str, Any] = {"audio_s": 0, "frames": 0, "elapsed_s": 1, "cancelled": False, "out_dir": "out"}
         batches.close(BatchResult(batch_id=self.done, total=1, **result, **more), Round(), 1)
+        client.redis.xadd(self.keys.dead_letters, {"queue": "q", "bytes": "9", "reason": "junk", "message": "{}"})
+        self._write_what_processes_write(client.redis)
         self._before: dict[bytes, Any] = {key: self.blobs.dump(key) for key in self._keys()}
         assert len(self._before) >= 12
+
+    def _write_what_processes_write(self, redis: Redis) -> None:
+        """What a launcher, a worker and a collector keep besides, as they would."""
+        keys, worker = self.keys, "cpu.0@box"
+        redis.set(keys.box_lease("box"), "process 1 on box x", px=600_000)
+        redis.hset(keys.process_heartbeats, keys.process_heartbeat(worker, PARENT), "1 1")
+        redis.sadd(keys.consumers, worker)
+        redis.hset(keys.unacked(worker), "tag", "[]")
+        redis.zadd(keys.unacked_since(worker), {"tag": 1.0})
+        redis.set(keys.unacked_mutex(worker), "1")
+        OpenAttempts(redis, keys, collector_name("box"), 600).begin(self.open)
 
     def __iter__(self) -> Iterator[str]:
         """Every key; after each, all are as before."""
         for key in sorted(self._before):
             yield key.decode()
             self.restore()
+
+    def keys_that_clients_do_not_read(self) -> set[str]:
+        """Nor the fleet page and Prometheus."""
+        keys, worker = self.keys, "cpu.0@box"
+        return {
+            keys.collector_heartbeat,
+            keys.process_heartbeats,
+            keys.box_lease("box"),
+            keys.consumers,
+            keys.unacked(worker),
+            keys.unacked_since(worker),
+            keys.unacked_mutex(worker),
+            keys.open_attempts(collector_name("box")),
+        }
 
     def restore(self) -> None:
         self.blobs.delete(*self._keys())
@@ -96,6 +132,7 @@ class Fleet:
                 found.append(value.to_json() if isinstance(value, BatchResult) else value.error)
             except ClonerError as error:
                 found.append(error.message)
+        found.append(BatchStore.of(self.settings, self.blobs).age_s(self.open))
         found.append(json.dumps(FleetData(self.settings).snapshot(), allow_nan=False, ensure_ascii=False))
         registry = CollectorRegistry()
         registry.register(FleetMetrics(self.settings))
@@ -116,6 +153,10 @@ class Fleet:
             status, stdout, stderr = self.run(*command)
             assert status in (0, 1, 2)
             assert stdout or stderr
+            printed += [stdout, stderr]
+        for command in (["dead-letters"], ["dead-letters", "show", "1-0"]):
+            status, stdout, stderr = self.run(*command, entry=launcher)
+            assert status in (0, 1, 2)
             printed += [stdout, stderr]
         return check_text("\n".join(printed))
 
@@ -145,10 +186,21 @@ def fleet(
     return Fleet(settings, valkey_url, Client(settings=settings), run_command)
 
 
+def test_the_fleet_has_a_key_of_every_family(fleet: Fleet) -> None:
+    there = list(fleet)
+    for name, family in inspect.getmembers(RedisKeys):
+        if name.startswith("_") or name in ("fleet", "process_heartbeat"):  # a field of a hash
+            continue
+        key = getattr(fleet.keys, name)
+        pattern = key if isinstance(family, property) else key("ANY")
+        pattern = re.escape(pattern).replace("ANY", "[^:]+")
+        assert any(re.fullmatch(pattern, found) for found in there), f"no key of the family {name}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG_TYPES)
 def test_a_key_of_a_wrong_type_is_named_and_passed_over(fleet: Fleet, kind: str) -> None:
-    unread = {fleet.keys.collector_heartbeat, fleet.keys.process_heartbeats}
+    unread = fleet.keys_that_clients_do_not_read()
     for key in fleet:
         if fleet.client.redis.type(key) == {"sorted set": "zset"}.get(kind, kind):
             continue
@@ -182,6 +234,12 @@ def test_hostile_values_harm_neither_terminals_nor_pages(fleet: Fleet, value: st
                 fleet.blobs.zadd(key, {value: float("inf")})  # type: ignore[type-var]
             case "string":
                 fleet.blobs.set(key, value)
+            case "set":
+                fleet.blobs.sadd(key, value)
+            case "stream":
+                fields: dict[Any, Any] = dict.fromkeys(("queue", "bytes", "reason", "message", value), value)
+                fleet.blobs.xadd(key, fields)
+                fleet.blobs.xadd(key, fields, id=f"{LAST_ID}-{LAST_ID}")
         fleet.read()
         if value in VALUES[:2]:
             fleet.run_all()

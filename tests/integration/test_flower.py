@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,25 @@ def test_flower_listens_on_this_machine_alone_and_logins_may_have_any_letters(
                 status, text = get(flower + path, given)
                 assert status == 401
                 assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("command", ["flower", "metrics"])
+def test_an_address_that_is_taken_or_none_is_refused_in_one_sentence(
+    settings: Settings, tmp_path: Path, command: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for host, reason in (("127.0.0.1", "Address already in use"), ("a" * 70, "label too long")):
+            env = {**environment(settings), "FLOWER_BASIC_AUTH": LOGIN, "FLOWER_ADDRESS": host, "FLOWER_PORT": port}
+            arguments = ["--host", host, "--port", port] if command == "metrics" else []
+            ran = run_cloner(command, *arguments, cwd=tmp_path, env=env)
+            (line,) = ran.stderr.splitlines()
+            assert ran.returncode == 2
+            assert f"cannot listen on {host}:{port} (" in line
+            assert reason in line
+            assert ": give another " in line
 
 
 def test_flower_does_not_start_without_a_login(settings: Settings, tmp_path: Path) -> None:

@@ -17,10 +17,19 @@ from cloner.settings import Settings
 from tests.support.batches import write_batch
 from tests.support.fixtures import Alone
 from tests.support.fleet_processes import Role, fleet_processes
+from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, run_cloner
 
 pytestmark = pytest.mark.slow
+
+OUTLIVING_CHILD = """
+import cloner.process
+
+module.set_pdeathsig = lambda name: None
+cloner.process.die_with_parent = lambda: None
+"""
+"""The kernel does not kill the child of a killed process: as where the child is in a system call."""
 
 
 def run_of_another_fleet(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -77,6 +86,25 @@ def test_a_worker_without_a_launcher_holds_the_folder_frozen_and_while_its_child
     assert_refused(tmp_path, settings)
     worker.wait_for(Event.MODELS_LOADED, 2)
     assert worker.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: not list(fleet_processes(settings.fleet)))
+    ran = run_of_another_fleet(tmp_path, settings.out_dir)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_child_of_a_killed_collector_holds_the_folder_until_it_ends(
+    alone: Alone, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        ModulePatcher(tmp_path / "patches", patch)("celery.platforms", OUTLIVING_CHILD)
+        collector = alone("cloner.collector")
+    eventually(lambda: any(found.role is Role.COLLECTOR_CHILD for found in fleet_processes(settings.fleet)))
+    child = process_of(settings, Role.COLLECTOR_CHILD)
+    eventually(lambda: any(file.path.endswith(f"/{settings.fleet}.lock") for file in child.open_files()))
+    child.suspend()
+    collector.process.kill()
+    assert collector.process.wait() == -signal.SIGKILL
+    assert_refused(tmp_path, settings)
+    child.kill()
     eventually(lambda: not list(fleet_processes(settings.fleet)))
     ran = run_of_another_fleet(tmp_path, settings.out_dir)
     assert ran.returncode == 0, ran.stderr

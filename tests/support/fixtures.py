@@ -12,7 +12,9 @@ import pytest
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import EngineName, Settings
+from tests.support.module_patches import ModulePatcher
 from tests.support.processes import Launch, LaunchLoaded, LoggedProcess, environment, run_cloner
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -85,3 +87,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = run_cloner("checkpoint", "init", "tiny-random", "--preset", "tiny", cwd=folder)
     assert made.returncode == 0, made.stderr
     return folder / "tiny-random"
+
+
+@pytest.fixture
+def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatcher:
+    """Changes modules in the processes that the test starts."""
+    return ModulePatcher(tmp_path / "patches", monkeypatch)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may kill and start again."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()

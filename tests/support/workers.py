@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from cloner.batch import Batch
@@ -17,7 +18,9 @@ from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import WorkerInfo, expected_worker
+from cloner.worker import disk_wait
 from cloner.worker.worker_process import WorkerProcess
+from tests.support.batches import write_batch
 
 BATCH_ID = "b"
 
@@ -60,6 +63,31 @@ class Workers:
             segments = [(segment.index, segment.text, segment.output) for segment in speaker.segments]
             rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))
         return rows
+
+
+@pytest.fixture
+def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
+    """One worker, which generates one segment at a time."""
+    return Workers(redis, valkey_url, tmp_path / "out")
+
+
+@pytest.fixture
+def worker(workers: Workers) -> WorkerProcess:
+    """The process of the first of the workers."""
+    return workers.start()
+
+
+@pytest.fixture
+def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
+    """A chunk of one speaker with four texts."""
+    (chunk,) = workers.submit(write_batch(tmp_path, [4]))
+    return chunk
+
+
+@pytest.fixture
+def disk_tried_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker tries a hundred times a second to use a disk that fails."""
+    monkeypatch.setattr(disk_wait, "DISK_INTERVAL_S", 0.01)
 
 
 def worker_info(index: int, box: str = "a") -> WorkerInfo:

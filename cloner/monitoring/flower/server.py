@@ -14,7 +14,10 @@ EXIT_S = 3.0
 
 
 def serve(settings: Settings) -> int:
-    """Run Flower until it is stopped; return its exit status. Raises `BadSetting` without a login, `MissingPackage`."""
+    """Run Flower until it is stopped; return its exit status.
+
+    Raises `BadSetting` without a login, `UsageError` if the address cannot be listened on, `MissingPackage`.
+    """
     check_login(os.environ.get("FLOWER_BASIC_AUTH", ""), os.environ.get("FLOWER_AUTH", ""))
     # Else Flower would run a flowerconfig.py of the folder that it is started in.
     os.environ.setdefault("FLOWER_CONF", os.devnull)
@@ -26,12 +29,14 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,args,state,received,runtime,worker")
     app = make_app(settings)
     try:
+        from cloner.monitoring.flower.listening import report_taken_address
         from cloner.monitoring.flower.pages import install
         from cloner.monitoring.flower.security import protect
     except ModuleNotFoundError as error:
         raise MissingPackage(f"{error.name} is not installed: run `pip install '.[launcher]'` in a checkout") from None
     install(settings)
     protect()
+    report_taken_address()
     status = int(app.start(["flower"]) or 0)
     # While Redis does not answer, Flower's threads keep retrying, and Python would wait for them.
     killer = threading.Timer(EXIT_S, os._exit, (status,))

@@ -109,6 +109,14 @@ def test_a_child_that_freezes_while_it_loads_is_found_and_sooner_before_its_firs
     assert life.passes(1) == Unhealthy(f"has shown no sign of life for {limit_s} s")
 
 
+def test_the_time_before_the_first_heartbeat_has_a_minimum() -> None:
+    life = Life(WorkerState.LOADING)
+    life.health = HealthCheck(SETTINGS.model_copy(update={"alive_s": 2.0}))
+    life.stopped |= {"parent": "", "child": ""}
+    assert life.passes(61) is None
+    assert life.passes(1) == Unhealthy("has shown no sign of life for 60 s")
+
+
 def test_a_parent_that_freezes_while_the_model_loads_is_found(dead_pid: int) -> None:
     life = Life(WorkerState.LOADING)
     life.stop("parent")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 from redis import ConnectionError as RedisConnectionError
-from redis import Redis
 
 from cloner.output.journal import Journal
 from cloner.protocol.messages import ChunkMessage
@@ -17,24 +15,7 @@ from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.worker_process import WorkerProcess
-from tests.support.batches import write_batch
-from tests.support.workers import BATCH_ID, Workers
-
-
-@pytest.fixture
-def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
-    return Workers(redis, valkey_url, tmp_path / "out")
-
-
-@pytest.fixture
-def worker(workers: Workers) -> WorkerProcess:
-    return workers.start()
-
-
-@pytest.fixture
-def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
-    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
-    return chunk
+from tests.support.workers import BATCH_ID
 
 
 def make_journal(worker: WorkerProcess) -> Journal:
@@ -114,4 +95,4 @@ def test_a_speaker_is_logged_when_its_first_segment_starts(
     assert capsys.readouterr().err == ""
     monitor.started(0)
     monitor.started(1)
-    assert capsys.readouterr().err.splitlines() == ["Processing Speaker 0 (1/1)", "This speaker has 3 texts"]
+    assert capsys.readouterr().err.splitlines() == ["Processing Speaker 0 (1/1)", "This speaker has 4 texts"]

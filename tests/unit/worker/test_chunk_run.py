@@ -27,11 +27,6 @@ from tests.support.log_lines import find_lines
 from tests.support.workers import BATCH_ID, Workers
 
 
-@pytest.fixture
-def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
-    return Workers(redis, valkey_url, tmp_path / "out")
-
-
 def state(workers: Workers) -> object:
     return workers.redis.hget(RedisKeys(workers.settings.fleet).worker(workers.infos[0].name), "state")
 

@@ -7,11 +7,9 @@ import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from redis import Redis
 
 from cloner.engine.base import SegmentAudio
 from cloner.errors import OutputUnavailable, RecordUnavailable
@@ -23,9 +21,10 @@ from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_run import run_chunk
 from cloner.worker.disk_wait import DiskWait
 from cloner.worker.worker_process import WorkerProcess
-from tests.support.batches import write_batch
 from tests.support.log_lines import find_lines, is_line_of
 from tests.support.workers import BATCH_ID, Workers
+
+pytestmark = pytest.mark.usefixtures("disk_tried_often")
 
 SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
 
@@ -54,23 +53,6 @@ class FailingDisk:
 @pytest.fixture
 def failing_disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
     return FailingDisk(monkeypatch)
-
-
-@pytest.fixture
-def workers(redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workers:
-    monkeypatch.setattr(disk_wait, "DISK_INTERVAL_S", 0.01)
-    return Workers(redis, valkey_url, tmp_path / "out")
-
-
-@pytest.fixture
-def worker(workers: Workers) -> WorkerProcess:
-    return workers.start()
-
-
-@pytest.fixture
-def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
-    (chunk,) = workers.submit(write_batch(tmp_path, [4]))
-    return chunk
 
 
 def left_over(worker: WorkerProcess) -> list[str]:

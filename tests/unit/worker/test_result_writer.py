@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from redis import Redis
 
 from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull
@@ -17,41 +15,24 @@ from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.state.keys import RedisKeys
-from cloner.worker import disk_wait
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.disk_wait import DiskWait
 from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment
 from cloner.worker.result_writer import ResultWriter
 from cloner.worker.worker_process import WorkerProcess
-from tests.support.batches import write_batch
 from tests.support.log_lines import is_line_of
-from tests.support.workers import BATCH_ID, Workers
+from tests.support.workers import BATCH_ID
+
+pytestmark = pytest.mark.usefixtures("disk_tried_often")
 
 SPOKEN = SegmentAudio(0, np.zeros(4096, dtype=np.float32), 2)
-
-
-@pytest.fixture
-def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
-    return Workers(redis, valkey_url, tmp_path / "out")
-
-
-@pytest.fixture
-def chunk(workers: Workers, tmp_path: Path) -> ChunkMessage:
-    (chunk,) = workers.submit(write_batch(tmp_path, [1]))
-    return chunk
 
 
 @pytest.fixture
 def segment(chunk: ChunkMessage) -> PendingSegment:
     speaker = chunk.slices[0]
     return PendingSegment(*speaker.segments[0], key="k", speaker=speaker)
-
-
-@pytest.fixture
-def worker(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
-    monkeypatch.setattr(disk_wait, "DISK_INTERVAL_S", 0.01)
-    return workers.start()
 
 
 @pytest.fixture

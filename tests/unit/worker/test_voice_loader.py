@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from redis import Redis
 
 from cloner.audio import SAMPLE_RATE, Audio, Codes
 from cloner.batch import ReferenceKind
@@ -38,11 +37,6 @@ class Counting(FakeEngine):
         if any(recording.size == SAMPLE_RATE // 2 for recording in recordings):
             raise RuntimeError("half a second")
         return super().encode(recordings)
-
-
-@pytest.fixture
-def workers(redis: Redis, valkey_url: str, tmp_path: Path) -> Workers:
-    return Workers(redis, valkey_url, tmp_path / "out")
 
 
 def recording(workers: Workers, seed: int, seconds: float = 1.0) -> ReferenceRow:
