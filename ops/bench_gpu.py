@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.machinery
+import math
 import os
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +26,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cloner.engine.kernel_cache import KernelCache
+from cloner.errors import LoadFailed
+from cloner.settings import load_settings
 from ops.engine_bench.children import checkpoints, in_child, set_environment
 from ops.engine_bench.parts import Part, run_part
 from ops.engine_bench.table import Report, machine
+
+TOTAL_LIMIT_S = 240.0
+"""Of all parts together, if none is named: a part that has no time left is stopped, and can be named the next time.
+Kernels that were compiled by then are in the folder that CLONER_KERNEL_CACHE names."""
 
 CPU_LIMIT_S = 1800.0
 """Of a part on a CPU, where only its working matters."""
@@ -54,6 +63,7 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
         codec_part,
         decode_part,
         gpu,
+        run_part,
         steps_part,
         tune_part,
         upstream_part,
@@ -71,8 +81,9 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
             Part("decode", "texts to codes through the scheduler", decode_part.measure, 60),
             (preset, device, sizes.decode_slots, sizes.decode_segments),
         ),
-        (Part("codec", "the codec, right and fast", codec_part.measure, 240), (device,)),
-        (Part("wav", "texts to WAV files", wav_part.measure, 200), (preset, device, sizes.slots, sizes.wav_segments)),
+        (Part("wav", "texts to WAV files", wav_part.measure, 120), (preset, device, sizes.slots, sizes.wav_segments)),
+        (Part("run", "a batch through a fleet", run_part.measure, 120), (sizes.fleet_batch, sizes.slots)),
+        (Part("codec", "the codec, right and fast", codec_part.measure, 200), (device,)),
         (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
         (
             Part("upstream", "upstream's code, one text at a time", upstream_part.measure, 120),
@@ -96,7 +107,13 @@ def main() -> int:
     listed = [
         f"  {part.name:10}{part.what}, at most {part.limit_s:.0f} s" for part, _ in make_parts("tiny", "cpu").values()
     ]
-    parser.epilog = "\n".join(["parts:", *listed, f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}."])
+    parser.epilog = "\n".join(
+        [
+            "parts:",
+            *listed,
+            f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}, together at most {TOTAL_LIMIT_S:.0f} s.",
+        ]
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure, see below")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--preset", choices=("s1-mini", "tiny"), default="s1-mini", help="size of the model")
@@ -108,14 +125,25 @@ def main() -> int:
     if options.device == "cuda" and not in_child(has_gpu):
         print("error: torch finds no GPU; to try the measurements, give --device cpu --preset tiny", file=sys.stderr)
         return 1
+    if options.device == "cuda":
+        settings = load_settings()
+        try:
+            KernelCache(settings.kernel_cache, settings.out_dir).open()  # for all parts, and the workers of `run`
+        except LoadFailed as error:
+            print(f"error: {error.message}", file=sys.stderr)
+            return 1
     set_environment(threads=1 if options.device == "cpu" else min(8, len(os.sched_getaffinity(0))))
+    began = time.monotonic()
+
+    def left_s() -> float:
+        return math.inf if options.parts else max(0.0, TOTAL_LIMIT_S - (time.monotonic() - began))
+
     report = Report(f"`python ops/bench_gpu.py`, {options.preset}, {machine()}, {card(options.device)}")
     with checkpoints() as made:
         directory = made.get(options.preset)
         for name in options.parts or [name for name in parts if name not in ONLY_IF_NAMED]:
             part, arguments = parts[name]
-            if options.device == "cpu":
-                part = replace(part, limit_s=CPU_LIMIT_S)
+            part = replace(part, limit_s=CPU_LIMIT_S if options.device == "cpu" else min(part.limit_s, left_s()))
             rows = run_part(part, directory, *arguments)
             while report.add_next(rows):
                 options.out.write_text(report.markdown(), encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ops.engine_bench import codec, workers
 from ops.engine_bench.mps import cuda_mps
+from ops.engine_bench.run_part import FleetBatch
 from ops.engine_bench.table import Row
 
 
@@ -22,6 +23,7 @@ class Sizes:
     decode_slots: tuple[int, ...]
     decode_segments: int
     wav_segments: int
+    fleet_batch: FleetBatch
     upstream_frames: int
     codec: codec.Comparison
     workers: tuple[int, ...]
@@ -37,6 +39,7 @@ def sizes(preset: str, device: str) -> Sizes:
             decode_slots=(64, 128),
             decode_segments=256,
             wav_segments=512,
+            fleet_batch=FleetBatch(segments=4000, frames=200, voices=16),
             upstream_frames=64,
             codec=codec.Comparison("full", device, ("float16", "bfloat16", "float32"), segments=8, frames=200, runs=2),
             workers=(1, 2),
@@ -50,6 +53,7 @@ def sizes(preset: str, device: str) -> Sizes:
         decode_slots=(2,),
         decode_segments=6,
         wav_segments=6,
+        fleet_batch=FleetBatch(segments=5, frames=3, voices=2),
         upstream_frames=2,
         codec=codec.Comparison("small", device, ("bfloat16", "float32"), segments=2, frames=4, runs=2),
         workers=(2,),

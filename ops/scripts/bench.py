@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cloner import Client, read_batch
+from cloner import read_batch
 from cloner.state.embedded import embedded_redis
 from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, set_environment
+from ops.engine_bench.fleet import running_fleet
 from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
@@ -98,7 +98,11 @@ def fleet_overhead() -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="cloner-bench-") as folder,
         embedded_redis() as url,
-        fleet(url, Path(folder) / "out") as client,
+        running_fleet(
+            {"CLONER_REDIS_URL": url, "CLONER_OUT_DIR": f"{folder}/out", "CLONER_ENGINE": "fake"},
+            WORKERS,
+            Path(folder) / "fleet.log",
+        ) as client,
     ):
         for run in range(RUNS):
             # A different seed each time, because finished segments are not generated again.
@@ -125,23 +129,6 @@ def importing() -> list[Row]:
     bare = timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
     whole = timed(lambda: subprocess.run([sys.executable, "-c", "import cloner"], check=True))
     return [Row("import cloner", "s", [max(0.0, value - min(bare)) for value in whole], goal="< 0.5 s")]
-
-
-@contextmanager
-def fleet(url: str, out_dir: Path) -> Iterator[Client]:
-    """Run a launcher with workers of the fake engine; yield a client when all are ready."""
-    env = {**os.environ, "CLONER_REDIS_URL": url, "CLONER_OUT_DIR": str(out_dir), "CLONER_ENGINE": "fake"}
-    command = [sys.executable, "-m", "launcher", "up", "--workers", str(WORKERS)]
-    client = Client(url)
-    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as launcher:
-        try:
-            while sum(worker.state == "ready" for worker in client.fleet()) < WORKERS:
-                if launcher.poll() is not None:
-                    raise SystemExit("the fleet did not start")
-                time.sleep(0.1)
-            yield client
-        finally:
-            launcher.terminate()
 
 
 def write_batch(folder: Path, segments: int, speakers: int, seed: int = 0) -> Path:

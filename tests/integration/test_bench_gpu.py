@@ -23,7 +23,7 @@ def bench(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
     out = tmp_path / "table.md"
-    ran = bench("--device", "cpu", "--preset", "tiny", "check", "steps", "decode", "wav", "upstream", out=out)
+    ran = bench("--device", "cpu", "--preset", "tiny", "check", "steps", "decode", "wav", "run", "upstream", out=out)
     assert ran.returncode == 0, ran.stderr + ran.stdout
     assert ran.stdout.strip() == out.read_text(encoding="utf-8").strip()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines() if "|" in line][2:]
@@ -35,6 +35,9 @@ def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
         "decoding, 2 slots, 6 segments, texts of",
         "wav: engine loaded, first",
         "wav: text to WAV files, 6 segments, 16 voices, 8 slots, 4 thread(s) that write",
+        "run: `launcher up` until its worker is ready",
+        "run: `cloner submit --wait`, 5 segments of 3 frames, 2 voices",
+        "run: `cloner submit --wait`, 5 segments of 3 frames, 2 voices, load included",
         "upstream: decoding, generate_long",
         "codec, small, bfloat16, batched, against codec.decode in float32",
     ):
@@ -43,8 +46,9 @@ def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
 
 def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:
     shown = bench("--help", out=tmp_path / "table.md").stdout
-    for part in ("check", "steps", "decode", "codec", "wav", "tune", "upstream", "workers"):
+    for part in ("check", "steps", "decode", "wav", "run", "codec", "tune", "upstream", "workers"):
         assert f"\n  {part:10}" in shown
+    assert "None named means all but tune, upstream, workers, together at most 240 s." in shown
     refused = bench("wave", out=tmp_path / "table.md")
     assert refused.returncode == 2
     assert "no part is called wave: there are check, steps," in refused.stderr
