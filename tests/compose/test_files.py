@@ -78,6 +78,11 @@ def test_a_secret_of_ones_own_is_made_and_no_other_user_can_read_it(folder: Path
     assert len(set(passwords)) == 3
 
 
+def test_only_what_downloads_a_checkpoint_has_the_hubs_token(folder: Path) -> None:
+    found = services(folder, *SHIPPED, HF_TOKEN="hf_secret")
+    assert [name for name, service in found.items() if "hf_secret" in json.dumps(service)] == ["checkpoint"]
+
+
 @pytest.mark.parametrize("name", ["REDIS_PASSWORD", "FLOWER_PASSWORD"])
 def test_without_a_password_nothing_starts_and_the_error_says_what_to_do(folder: Path, name: str) -> None:
     ran = configured(folder, *SHIPPED, **{name: ""})

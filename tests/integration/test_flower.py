@@ -18,7 +18,7 @@ from cloner.settings import Settings
 from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import Launch, environment, run_cloner
-from tests.support.web_services import LOGIN, get, running_flower
+from tests.support.web_services import LOGIN, get, post, running_flower
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +106,12 @@ def test_flower_listens_on_this_machine_alone_and_logins_may_have_any_letters(
                 status, text = get(flower + path, given)
                 assert status == 401
                 assert "Traceback" not in text
+
+
+def test_flower_changes_nothing_unless_it_is_allowed_to(settings: Settings, tmp_path: Path) -> None:
+    for changes, status in (({}, 403), ({"FLOWER_READ_ONLY": "false"}, 404)):  # there is no such worker
+        with running_flower(settings, tmp_path, **changes) as flower:
+            assert post(f"{flower}/api/worker/shutdown/none") == status
 
 
 @pytest.mark.parametrize("command", ["flower", "metrics"])

@@ -50,7 +50,15 @@ def _answering(server: LoggedProcess, address: str, path: str) -> Iterator[str]:
 
 def get(address: str, login: str | None = LOGIN) -> tuple[int, str]:
     """Status and text of a page; status 0 if the server does not answer."""
-    request = urllib.request.Request(address)
+    return _answer(urllib.request.Request(address), login)
+
+
+def post(address: str, login: str = LOGIN) -> int:
+    """Status of the answer to a POST without data."""
+    return _answer(urllib.request.Request(address, method="POST"), login)[0]
+
+
+def _answer(request: urllib.request.Request, login: str | None) -> tuple[int, str]:
     if login:
         request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from cloner.batch import Generation, Reference, ReferenceKind, Segment
+from cloner.input.rows import MAX_BYTES
 from tests.support.batch_files import as_csv, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 from tests.support.batches import write_batch
 
@@ -235,3 +237,12 @@ class TestEveryProblemAtOnce:
         (found,) = problems_of_tasks(folder, *rows)
         assert found.startswith("tasks[0], tasks[1], tasks[2], ")
         assert ", tasks[19] and 5 more rows: " in found
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(folder: Path) -> None:
+    path = folder / "batch.json"
+    path.touch()
+    os.truncate(path, MAX_BYTES + 1)
+    assert problems(path) == [
+        f"the file: it has {MAX_BYTES + 1} bytes, and {MAX_BYTES} is the most; split it into several"
+    ]
