@@ -12,7 +12,12 @@ from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
 from tests.support.batches import write_batch
-from tests.support.engine_faults import NO_MEMORY_TWICE, WORKER_1_CANNOT_LOAD, WORKER_1_DIES_LOADING
+from tests.support.engine_faults import (
+    LOADS_AFTER_SUBMISSION,
+    NO_MEMORY_TWICE,
+    WORKER_1_CANNOT_LOAD,
+    WORKER_1_DIES_LOADING,
+)
 from tests.support.log_lines import find_lines
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import TIMEOUT_S, eventually
@@ -39,11 +44,12 @@ def test_the_others_take_over_the_queue_of_a_worker_that_cannot_load(
     fault: str,
     reason: str,
 ) -> None:
-    patch_module("cloner.engine.fake", fault)
+    patch_module("cloner.engine.fake", fault + LOADS_AFTER_SUBMISSION)
     fleet = launch("--workers", "2", heartbeat_s=0.2)
     fleet.wait_for(Event.LAUNCHING_WORKER, index=1)
     batch = client.submit(write_batch(tmp_path, [4, 4, 4]))
     assert [assignment.speakers for assignment in batch.assignments] == [("0", "2"), ("1",)]
+    patch_module.allow("submitted")
     fleet.wait_for(Event.WORKER_GIVEN_UP, title="Worker 1", reason=f"cannot load its model: {reason}")
     assert batch.wait(timeout=100).generated == 12
     assert recorded_segments(settings, batch.id) == list(range(12))

@@ -40,3 +40,14 @@ def fail_twice(self, log):
 module.FakeEngine.load = fail_twice
 """
 """The second and the third load fail, as where the driver still holds a killed process's memory."""
+
+LOADS_AFTER_SUBMISSION = """
+load_at_once = module.FakeEngine.load
+
+def load_later(self, log):
+    wait_until("submitted")
+    load_at_once(self, log)
+
+module.FakeEngine.load = load_later
+"""
+"""After another fault: a batch is assigned to all workers, however long its client takes to submit it."""

@@ -18,6 +18,7 @@ import importlib.machinery
 import os
 import signal
 import sys
+import time
 
 
 class Faults(importlib.abc.MetaPathFinder):
@@ -49,6 +50,12 @@ def once(name):
     return True
 
 
+def wait_until(name):
+    """Wait until the test has called `allow` with this name."""
+    while not os.path.exists(os.path.join({folder!r}, name)):
+        time.sleep(0.05)
+
+
 def change(module):
 {change}
 
@@ -64,10 +71,15 @@ class ModulePatcher:
         self._monkeypatch = monkeypatch
 
     def __call__(self, module: str, change: str) -> None:
-        """Run the Python code `change` after `module` is imported; it may use `module`, `die()` and `once(name)`."""
+        """Run the Python code `change` after `module` is imported; it may use `module`, `die()`, `once(name)` and
+        `wait_until(name)`."""
         self._folder.mkdir(exist_ok=True)
         body = "".join(f"    {line}\n" for line in dedent(change).splitlines())
         text = _SITECUSTOMIZE.format(module=module, folder=str(self._folder), change=body)
         (self._folder / "sitecustomize.py").write_text(text)
         paths = [str(self._folder), os.environ.get("PYTHONPATH", "")]
         self._monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+
+    def allow(self, name: str) -> None:
+        """Let processes that wait until this go on."""
+        (self._folder / name).touch()
