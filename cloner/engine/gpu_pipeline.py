@@ -9,11 +9,11 @@ import torch
 
 from cloner.engine import fish
 from cloner.engine.base import LogFunction
-from cloner.engine.codec import CODEC_FRAMES
 from cloner.engine.codec_precision import load_codec_decoder
 from cloner.engine.codec_stage import CodecStage
-from cloner.engine.gpu_step import StepOptions, make_step
-from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes, workspace_bytes
+from cloner.engine.gpu_step import PROMPT_BUCKETS, StepOptions, make_step
+from cloner.engine.gpu_workspace import DRIVER_BYTES, CodecMemory, step_bytes
+from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes
 from cloner.engine.page_plan import plan_pages
 from cloner.engine.paged_cache import RESERVED, page_bytes
 from cloner.engine.pipeline import Options, Pipeline
@@ -41,17 +41,17 @@ def load_gpu_pipeline(
     weights = StepWeights.take(upstream, fish.end_token(upstream))
     del upstream
     log(Event.LOADING_DAC.line())
-    codec = load_codec_decoder(checkpoint_dir, device, CODEC_FRAMES)
-    budget = MemoryBudget(
-        int(options.memory_gb * GB),
-        used=used_bytes(device) - before,
-        free=free_bytes(device),
-        workspace=workspace_bytes(device),
-    )
+    limit = int(options.memory_gb * GB)
+    codec_memory = CodecMemory.of(fish.build_codec(checkpoint_dir))
+    batch_frames = codec_memory.batch_frames(limit)
+    codec = load_codec_decoder(checkpoint_dir, device, batch_frames)
+    frames = min(codec.max_frames, weights.positions)
+    step_buffers = step_bytes(weights, options.slots, PROMPT_BUCKETS[-1], frames)
+    workspace = DRIVER_BYTES + step_buffers + codec_memory.reserved_bytes(batch_frames)
+    budget = MemoryBudget(limit, used_bytes(device) - before, free_bytes(device), workspace)
     page = page_bytes(len(weights.slow), weights.slow[0].attention.heads, precision)
     plan = plan_pages(budget, page, options.slots, exactly=options.deterministic)
     log(plan.log_line())
-    frames = min(codec.max_frames, weights.positions)
     step = make_step(
         weights,
         StepOptions(plan.slots, plan.pages, weights.positions, frames, options.deterministic, options.resampling),

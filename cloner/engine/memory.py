@@ -55,7 +55,7 @@ class MemoryBudget:
     used: int
     free: int
     workspace: int
-    """Reserved for temporary allocations, see `workspace_bytes`."""
+    """Reserved for all else, temporary allocations included."""
 
     @property
     def available(self) -> int:
@@ -80,8 +80,8 @@ def plan_cache(budget: MemoryBudget, position_bytes: int, positions: int, slots:
 
 
 def workspace_bytes(device: torch.device) -> int:
-    """Bytes for temporary allocations beside models and cache: activations of prompts and of the codec, and on a GPU
-    its context, its graphs, and the codec's encoder if references are recordings."""
+    """Bytes for temporary allocations beside models and slots: activations of prompts and of the codec, and on a GPU
+    its context, its graphs, and the codec's encoder if references are recordings. (`gpu_workspace.py` is for pages.)"""
     return 5 * GB // 2 if device.type == "cuda" else GB
 
 

@@ -13,6 +13,7 @@ from cloner.audio import FRAME_SAMPLES
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
+from cloner.engine.gpu_workspace import CodecMemory
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options
 from cloner.engine.row_scheduler import Scheduler
@@ -51,8 +52,10 @@ def test_loading_logs_each_model_before_it_and_then_the_pages(tiny: Path) -> Non
 
 
 def test_slots_follow_from_memory_unless_they_are_fixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("workspace", 0), ("used", 0), ("free", 2**33)):
-        monkeypatch.setattr(f"cloner.engine.gpu_pipeline.{name}_bytes", lambda _device, value=value: value)
+    for name, value in (("used", 0), ("free", 2**33), ("step", 0)):
+        monkeypatch.setattr(f"cloner.engine.gpu_pipeline.{name}_bytes", lambda *_sizes, value=value: value)
+    monkeypatch.setattr("cloner.engine.gpu_pipeline.DRIVER_BYTES", 0)
+    monkeypatch.setattr(CodecMemory, "of", lambda _codec: CodecMemory(0, 0, 0))
     page_gb = 64 * 512 / GB  # 512 bytes a position: two layers of two heads of 16, keys and values in fp32
     for deterministic, slots in ((False, 4), (True, 64)):
         engine = make_engine(tiny, 53.5 * page_gb, slots=64, deterministic=deterministic)
