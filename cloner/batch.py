@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +44,11 @@ class Generation(BaseModel):
             )
         return value
 
+    @property
+    def fixed_length(self) -> bool:
+        """Whether every segment gets the same number of frames, so that none is cut: for random weights, and tests."""
+        return self.min_new_tokens == self.max_new_tokens
+
 
 class ReferenceKind(StrEnum):
     """What a reference consists of."""
@@ -60,11 +68,17 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One text and the audio file it becomes; `output` is relative to the output root, with ``/``."""
+    """One text and the audio file it becomes."""
 
     index: int
+    """A label, unique in the batch: the number of log lines, and of the result's map."""
     text: str
     output: str
+    """Relative to the output root, with ``/``."""
+    id: str | None = None
+    """Its name in the batch, if it has one: what is spoken anew and what is not depends on it in place of the text."""
+    seed: int | None = None
+    """Its own seed; None if it follows from its identity and the batch's seed (see `segment_seeds`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +105,23 @@ class Batch:
         return sum(len(speaker.segments) for speaker in self.speakers)
 
 
-def segment_seed(seed: int, segment_index: int) -> int:
-    """The segment's own seed, 63 bits: it does not depend on worker, slot, or the other segments."""
-    digest = hashlib.sha256(f"{seed}:{segment_index}".encode()).digest()
+def segment_seeds(speaker: Speaker, seed: int) -> Iterator[int]:
+    """The seed of each of a speaker's segments, 63 bits; `seed` is the batch's.
+
+    It follows from the segment's identity: its id, else its speaker, its text and how many times that pair came before.
+    So it does not depend on the place in the file, on worker or slot, or on other segments.
+    """
+    times: Counter[str] = Counter()
+    for segment in speaker.segments:
+        if segment.seed is not None:
+            yield segment.seed
+        elif segment.id is not None:
+            yield _digest([seed, segment.id])
+        else:
+            yield _digest([seed, speaker.id, segment.text, times[segment.text]])
+        times[segment.text] += 1
+
+
+def _digest(identity: list[int | str]) -> int:
+    digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -124,11 +124,6 @@ class Event(Enum):
     SPEAKER_FAILED = "❌ Speaker {speaker}: no segment generated, {texts} failed", WARNING
     WORKER_DONE = "✅ All done! Processed {generated}/{texts} segments"
     SEGMENT_FAILED = "❌ Segment {segment} of Speaker {speaker} failed: {error}", WARNING
-    SEGMENT_CUT = (
-        "⚠ Segment {segment} of Speaker {speaker} was cut after {frames} frames, the end of its text may be missing: "
-        "split the text, or raise max_new_tokens",
-        WARNING,
-    )
     CHUNK_GIVEN_UP = "Chunk {chunk} of batch {batch} is given up: {error}", ERROR
     CHUNK_PASSED_ON = (
         "Chunk {chunk} of batch {batch} is passed on to {to}: the process died again and again here, whatever it spoke"

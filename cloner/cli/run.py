@@ -82,7 +82,7 @@ def run_batch(
 
 def plan_batch(batch: Batch, settings: Settings) -> Estimate:
     """What `run_batch` would generate, without a time: its workers are not started yet. Reads only."""
-    rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
+    rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
     wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
     found = finished_outputs(OutputRoot(settings.out_dir), wanted)
     return estimate(batch, found.finished, found.changed)

@@ -180,5 +180,5 @@ def _strategy(batch_id: str, name: str) -> Strategy:
 
 def _speaker(row: SpeakerRow) -> Speaker:
     """The speaker of a manifest. Its reference is in Redis, so it names no files."""
-    segments = tuple(Segment(*segment) for segment in row.segments)
+    segments = tuple(Segment(index, text, output, seed=seed) for index, text, output, seed in row.segments)
     return Speaker(row.id, Reference(row.reference.kind, (), row.reference.text), segments)

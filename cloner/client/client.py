@@ -77,7 +77,7 @@ class Client:
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references)
         with self.translate_redis_errors():
-            rows = [upload_reference(self._connection, speaker) for speaker in batch.speakers]
+            rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy)
         return BatchHandle(self._connection, batch_id, assignments)
 
@@ -95,7 +95,7 @@ class Client:
         """
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references)
-        rows = [pack_speaker(speaker)[0] for speaker in batch.speakers]
+        rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
         wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
         found = ask_collector(self._connection, wanted)
         chunks, _ = assign(batch, workers, strategy, self.queues)

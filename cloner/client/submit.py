@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from redis import RedisError
 
-from cloner.batch import Batch, Speaker
+from cloner.batch import Batch, Speaker, segment_seeds
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
 from cloner.errors import Damaged, OutputsTaken, printable
@@ -29,23 +29,27 @@ SHOWN = 3
 """Most outputs that an error message names."""
 
 
-def upload_reference(connection: FleetConnection, speaker: Speaker) -> SpeakerRow:
-    """Put the speaker's reference into Redis under its content hash; returns the speaker's row of the manifest.
+def upload_reference(connection: FleetConnection, speaker: Speaker, seed: int) -> SpeakerRow:
+    """Put the speaker's reference into Redis under its content hash; returns the speaker's row of the manifest, of a
+    batch with that seed.
 
     Raises `BadReference`, `RedisError`.
     """
-    row, data = pack_speaker(speaker)
+    row, data = pack_speaker(speaker, seed)
     connection.references.put(row.reference.digest, data)
     return row
 
 
-def pack_speaker(speaker: Speaker) -> tuple[SpeakerRow, bytes]:
-    """The speaker's row of the manifest, and its reference's bytes. Raises `BadReference`."""
+def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
+    """The speaker's row of the manifest of a batch with that seed, and its reference's bytes. Raises `BadReference`."""
     data = load_reference(speaker.reference)
     row = SpeakerRow(
         id=speaker.id,
         reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
-        segments=[(segment.index, segment.text, segment.output) for segment in speaker.segments],
+        segments=[
+            (segment.index, segment.text, segment.output, own)
+            for segment, own in zip(speaker.segments, segment_seeds(speaker, seed), strict=True)
+        ],
     )
     return row, data.data
 

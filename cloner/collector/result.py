@@ -39,7 +39,7 @@ def gather(  # noqa: PLR0913 - the parts of a result
     speakers: dict[str, SpeakerResult] = {}
     for speaker in manifest.speakers:
         before = len(spoken)
-        for index, _, output in speaker.segments:
+        for index, _, output, _ in speaker.segments:
             found = record.results.get(index)
             if found and found.generated:
                 results[index] = output
@@ -66,7 +66,6 @@ def gather(  # noqa: PLR0913 - the parts of a result
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
         reused=sum(segment.reused for segment in spoken),
-        truncated=tuple(sorted(segment.segment for segment in spoken if segment.truncated)),
         submitted_at=manifest.submitted_at,
         # 0 where the server's clock was put back meanwhile.
         elapsed_s=max(0.0, round(now - manifest.submitted_at, 3)),

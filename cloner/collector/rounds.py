@@ -43,7 +43,7 @@ def next_round(
 def segments_of(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
     """Indexes of the chunk's segments."""
     for row in chunk.slices:
-        for index, _, _ in manifest.speakers[row.speaker].segments[row.start : row.stop]:
+        for index, *_ in manifest.speakers[row.speaker].segments[row.start : row.stop]:
             yield index
 
 

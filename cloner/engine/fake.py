@@ -103,7 +103,8 @@ def _generate(request: SpeechRequest) -> SegmentAudio | SegmentFailure:
     wanted = math.ceil(len(request.text) * FRAMES_PER_CHARACTER)
     whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
     frames = min(whole, generation.max_new_tokens)
-    identity = "\n".join((request.voice.key, generation.model_dump_json(), str(request.seed), request.text))
+    sampled = generation.model_dump_json(exclude={"seed", "max_new_tokens"})
+    identity = "\n".join((request.voice.key, sampled, str(request.seed), request.text))
     return SegmentAudio(request.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 
 

@@ -100,6 +100,8 @@ class _Checker:
         self._speakers: dict[str, _SpeakerRows] = {}
         self._places: dict[int, str] = {}
         """Segment index -> the place of its row."""
+        self._ids: dict[str, str] = {}
+        """The same for the segments' ids."""
         self._file_problem = cache(_file_problem)
 
     def generation(self, values: object) -> Generation:
@@ -128,11 +130,15 @@ class _Checker:
         place = self._places.setdefault(index, row.place)
         if place != row.place:
             self._problem(row.place, f"segment_index {index} is also that of {place}", "number every segment once")
+        if row.id is not None and (place := self._ids.setdefault(row.id, row.place)) != row.place:
+            self._problem(
+                row.place, f"id {shown(row.id)} is also that of {place}", "give every segment an id of its own"
+            )
         output = self._outputs.claim(row, index)
         if isinstance(output, Problem):
             self._problems.add(output)
         else:
-            speaker.segments.append(Segment(index, row.text, output))
+            speaker.segments.append(Segment(index, row.text, output, row.id, row.seed))
 
     def speakers(self) -> tuple[Speaker, ...]:
         """All speakers, in the order in which they appear. Call it once, after the last row."""

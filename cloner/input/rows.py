@@ -20,6 +20,7 @@ from cloner.input.schema import (
     TASK_KEYS,
     Group,
     GroupReference,
+    GroupText,
     Task,
     checked,
     checked_text,
@@ -54,6 +55,8 @@ class Row(NamedTuple):
     segment_index: int | None = None
     output_file: str | None = None
     reference: NamedReference | None = None
+    id: str | None = None
+    seed: int | None = None
 
 
 Rows = Iterator[Row | Problem]
@@ -202,13 +205,14 @@ def _bad_columns(header: list[str], place: str) -> Iterator[Problem]:
 
 
 def _csv_task(header: list[str], cells: list[str]) -> dict[str, object]:
-    """A CSV row as a JSON row: without empty cells and unknown columns, the index as a number."""
+    """A CSV row as a JSON row: without empty cells and unknown columns, index and seed as numbers."""
     values: dict[str, object] = {
         key: cell for key, cell in zip(header, cells, strict=True) if cell and key in TASK_KEYS
     }
-    index = values.get("segment_index")
-    if isinstance(index, str) and re.fullmatch("[0-9]{1,19}", index):
-        values["segment_index"] = int(index)
+    for key in ("segment_index", "seed"):
+        number = values.get(key)
+        if isinstance(number, str) and re.fullmatch("[0-9]{1,19}", number):
+            values[key] = int(number)
     return values
 
 
@@ -229,6 +233,8 @@ def _task(values: object, place: str, number: int) -> Iterable[Row | Problem]:
             segment_index=task.segment_index,
             output_file=task.output_file,
             reference=reference,
+            id=task.id,
+            seed=task.seed,
         )
     ]
 
@@ -249,10 +255,20 @@ def _grouped_rows(speakers: list[object]) -> Rows:
         for text_position, value in enumerate(texts if isinstance(texts, list) else []):
             text_place = f"{place}.texts[{text_position}]"
             text = checked_text(value, text_place)
-            if isinstance(text, Problem):
-                yield text
+            if not isinstance(text, GroupText):
+                yield from text
             elif isinstance(group, Group):
-                yield Row(text_place, f"{place}.reference", number, group.id, text, reference=reference)
+                yield Row(
+                    place=text_place,
+                    reference_place=f"{place}.reference",
+                    number=number,
+                    speaker_id=group.id,
+                    text=text.text,
+                    output_file=text.output,
+                    reference=reference,
+                    id=text.id,
+                    seed=text.seed,
+                )
             number += 1
 
 

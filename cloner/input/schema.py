@@ -59,6 +59,7 @@ SpeakerId = Annotated[int | str, PlainValidator(_speaker_id)]
 FileName = Annotated[str, AfterValidator(_name)]
 Prose = Annotated[str, AfterValidator(_prose)]
 Index = Annotated[int, Field(ge=0, lt=2**63)]
+SegmentId = Annotated[str, PlainValidator(lambda value: str(_speaker_id(value)))]
 
 
 class _Object(BaseModel):
@@ -74,6 +75,8 @@ class Task(_Object):
     output_file: FileName | None = None
     npy_file: FileName | None = None
     reference_text: Prose | None = None
+    id: SegmentId | None = None
+    seed: Index | None = None
 
     @model_validator(mode="after")
     def _whole_reference(self) -> Self:
@@ -82,7 +85,26 @@ class Task(_Object):
         return self
 
 
-TASK_KEYS = ("speaker_id", "target_text", "text", "segment_index", "output_file", "npy_file", "reference_text")
+TASK_KEYS = (
+    "speaker_id",
+    "target_text",
+    "text",
+    "segment_index",
+    "output_file",
+    "npy_file",
+    "reference_text",
+    "id",
+    "seed",
+)
+
+
+class GroupText(_Object):
+    """A text of the grouped form that has more than its words."""
+
+    text: Prose
+    output: FileName | None = None
+    id: SegmentId | None = None
+    seed: Index | None = None
 
 
 class GroupReference(_Object):
@@ -128,7 +150,9 @@ _RIGHT = {
     "target_text": "give the text to speak",
     "texts": "give the texts to speak",
     "segment_index": "give a whole number, 0 or more",
+    "seed": "give a whole number, 0 or more",
     "output_file": "give the name of the audio file to write",
+    "output": "give the name of the audio file to write",
     "npy_file": "give the .npy file with the codes of the speaker's reference",
     "reference_text": "give what is said in the speaker's reference",
     "reference": 'give {"audio": ..., "text": ...} or {"codes": ..., "text": ...}',
@@ -163,16 +187,18 @@ def checked(model: type[M], values: object, place: str) -> M | Iterable[Problem]
     )
 
 
-def checked_text(value: object, place: str) -> str | Problem:
-    """One of a group's texts, or its problem."""
+def checked_text(value: object, place: str) -> GroupText | Iterable[Problem]:
+    """One of a group's texts, which may be an object, or its problems."""
+    if isinstance(value, dict):
+        return checked(GroupText, value, place)
     try:
         if isinstance(value, str):
-            return _prose(value)
+            return GroupText.model_construct(text=_prose(value))
         what = f"is {shown(value)}"
     except PydanticCustomError as error:
         what = error.message()
     right = _RIGHT["texts"] + (", in quotes" if isinstance(value, _UNQUOTED["string_type"]) else "")
-    return Problem(place, f"it {what}", right)
+    return [Problem(place, f"it {what}", right)]
 
 
 def repeated_keys(values: object, place: str) -> Iterator[Problem]:

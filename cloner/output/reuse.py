@@ -130,7 +130,7 @@ def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict
     for chunk in manifest.chunks:
         for row in chunk.slices:
             speaker = manifest.speakers[row.speaker]
-            for index, _, output in speaker.segments[row.start : row.stop]:
+            for index, _, output, _ in speaker.segments[row.start : row.stop]:
                 if line := finished.get(output):
                     own = replace(line, segment=index, speaker=speaker.id, assignment=chunk.assignment, reused=True)
                     chunks.setdefault(chunk.number, []).append(own)

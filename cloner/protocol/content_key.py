@@ -18,21 +18,23 @@ from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
 class ContentKeys:
     """Makes the content keys of one batch's segments, for one engine and one checkpoint.
 
-    Two keys are equal if, and only if, the same audio would be generated: text, reference, parameters, engine and
-    checkpoint are the same, and so is the segment's index, which determines its seed. Neither the name of the speaker
-    nor that of the file is part of a key.
+    Two keys are equal if, and only if, the same audio would be generated: text, seed, reference, parameters, engine and
+    checkpoint are the same. Neither the segment's index nor the name of its file is part of a key, and nor is the
+    greatest number of frames, unless all segments get that many: a segment that would need more fails.
     """
 
     def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
         """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
-        common = [generation.model_dump(mode="json"), engine, fingerprint]
+        fixed = generation.fixed_length
+        sampled = generation.model_dump(mode="json", exclude={"seed", "max_new_tokens"})
+        common = [sampled, fixed, engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
 
     def of(self, reference: ReferenceRow, segment: SegmentRow) -> str:
         """The segment's key, 64 hexadecimal digits."""
-        index, text, _ = segment
+        _, text, _, seed = segment
         key = self._common.copy()
-        key.update(json.dumps([reference.kind, reference.digest, reference.text, index, text]).encode())
+        key.update(json.dumps([reference.kind, reference.digest, reference.text, seed, text]).encode())
         return key.hexdigest()
 
 

@@ -69,8 +69,8 @@ Output = Annotated[str, _unless(_output_flaw)]
 Index = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
-SegmentRow = tuple[Index, Text, Output]
-"""Segment index, text, output relative to the output root."""
+SegmentRow = tuple[Index, Text, Output, Index]
+"""Segment index, text, output relative to the output root, seed."""
 
 Item = TypeVar("Item")
 Items = Annotated[list[Item], Field(fail_fast=True)]
@@ -210,11 +210,11 @@ class Manifest(_Wire, Packed):
     def drop_texts(self) -> None:
         """Forget the texts, more than half of the manifest's memory. Its chunks cannot be published from then on."""
         for speaker in self.speakers:
-            speaker.segments[:] = [(index, "", output) for index, _, output in speaker.segments]
+            speaker.segments[:] = [(index, "", output, seed) for index, _, output, seed in speaker.segments]
 
     def outputs(self) -> Iterator[str]:
         """The audio files of the batch, relative to the output root."""
-        return (output for speaker in self.speakers for _, _, output in speaker.segments)
+        return (row[2] for speaker in self.speakers for row in speaker.segments)
 
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""

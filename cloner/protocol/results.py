@@ -30,8 +30,6 @@ class SegmentResult:
     worker: str
     frames: int = 0
     audio_s: float = 0.0
-    truncated: bool = False
-    """Whether it was cut at its greatest number of frames."""
     size: int = 0
     """Bytes of the audio file."""
     mtime_ns: int = 0
@@ -101,8 +99,6 @@ class BatchResult(Packed):
     errors: dict[int, SegmentError]
     reused: int = 0
     """Segments in `results` that earlier batches had generated."""
-    truncated: tuple[int, ...] = ()
-    """Segments in `results` that were cut at their greatest number of frames: the end of the text may be missing."""
     submitted_at: float = 0.0
     """Seconds since the epoch, by Redis's clock."""
     elapsed_s: float

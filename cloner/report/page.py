@@ -49,7 +49,6 @@ class OutputRow:
     href: str
     audio_s: float
     reused: bool
-    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,6 @@ def _values(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult])
             for name, speaker in list(result.speakers.items())[:MAX_SPEAKERS]
         ],
         "longest": [_row(result, lines[index]) for index in longest],
-        "truncated": [(index, result.results[index]) for index in result.truncated[:MAX_ERRORS]],
         "players": fair_limit((min(len(own), listed) for own in outputs.values()), MAX_PLAYERS),
         "message_length": MAX_MESSAGE,
     }
@@ -144,7 +142,7 @@ def _row(result: BatchResult, line: SegmentResult) -> OutputRow:
     output = result.results[line.segment]
     # Relative to OUT/.cloner/BATCH_ID/; outputs are relative to OUT.
     href = f"../../{quote(output)}"
-    return OutputRow(line.segment, output, href, line.audio_s, line.reused, line.truncated)
+    return OutputRow(line.segment, output, href, line.audio_s, line.reused)
 
 
 def _grouped(errors: Mapping[int, SegmentError]) -> Iterator[ErrorGroup]:

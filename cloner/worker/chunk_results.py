@@ -52,5 +52,3 @@ class ChunkResults:
     def _warn(self, result: SegmentResult) -> None:
         if not result.generated:
             log_event(Event.SEGMENT_FAILED, segment=result.segment, speaker=result.speaker, error=result.message)
-        elif result.truncated:
-            log_event(Event.SEGMENT_CUT, segment=result.segment, speaker=result.speaker, frames=result.frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cloner.batch import Generation, segment_seed
+from cloner.batch import Generation
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
@@ -23,6 +23,7 @@ class PendingSegment:
     text: str
     output: str
     """Audio file, relative to the output root."""
+    seed: int
     key: str
     """Content key."""
     speaker: SpeakerSegments
@@ -40,7 +41,7 @@ def split_by_record(
     pending: dict[int, PendingSegment] = {}
     for speaker in message.slices:
         for row in speaker.segments:
-            index, text, output = row
+            index = row[0]
             key = keys.of(speaker.reference, row)
             known = record.results.get(index)
             if known and known.generated:
@@ -48,7 +49,7 @@ def split_by_record(
             if known and known.key == key:
                 finished.append(known)
             else:
-                pending[index] = PendingSegment(index, text, output, key, speaker)
+                pending[index] = PendingSegment(*row, key, speaker)
     return finished, pending
 
 
@@ -78,5 +79,4 @@ def speech_requests(
             if stopped():
                 return
             voice = voice or voice_of(segment.speaker.reference)
-            seed = segment_seed(generation.seed, segment.index)
-            yield SpeechRequest(segment.index, segment.text, voice, generation, seed)
+            yield SpeechRequest(segment.index, segment.text, voice, generation, segment.seed)

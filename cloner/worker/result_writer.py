@@ -29,6 +29,7 @@ class ResultWriter:
     ) -> None:
         self._worker_name = worker.name
         self._assignment = message.assignment
+        self._fixed_length = message.generation.fixed_length
         self._outputs = worker.outputs
         self._lines = RecordWriter(record, worker.name)
         self._disk = disk
@@ -74,6 +75,11 @@ class ResultWriter:
         """Write the answer's audio, if it has any; returns the fields of a `SegmentResult` that follow from it."""
         if isinstance(answer, SegmentFailure):
             return {"code": answer.code, "message": answer.message}
-        written = self._outputs.write_audio(output, answer.audio, SAMPLE_RATE)
         seconds = len(answer.audio) / SAMPLE_RATE
-        return {"frames": answer.frames, "audio_s": seconds, "truncated": answer.truncated, **asdict(written)}
+        if answer.truncated and not self._fixed_length:
+            message = (
+                f"it is cut after {answer.frames} frames ({seconds:.1f} s): raise max_new_tokens, or split the text"
+            )
+            return {"code": "cut_off", "message": message}
+        written = self._outputs.write_audio(output, answer.audio, SAMPLE_RATE)
+        return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}

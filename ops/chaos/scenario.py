@@ -65,7 +65,7 @@ def parts(seconds: float, checkpoint: Path) -> list[Part]:
             clients=2,
             settings=batched,
             texts=(1, 6),
-            generation={"min_new_tokens": 30, "max_new_tokens": 40},
+            generation={"min_new_tokens": 35, "max_new_tokens": 35},
         ),
     ]
 

@@ -44,7 +44,7 @@ def write_batch(folder: Path) -> Path:
         )
     batch = folder / "batch.yaml"
     # With random weights, the end token may be sampled at once, or never.
-    generation = {"min_new_tokens": 12, "max_new_tokens": 24}
+    generation = {"min_new_tokens": 24, "max_new_tokens": 24}
     document = {"checkpoint_dir": "tiny-random", "generation": generation, "speakers": speakers}
     batch.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return batch

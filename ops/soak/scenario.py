@@ -52,7 +52,7 @@ def batched_engine(url: str, segments: int, ttl_s: int, checkpoint: Path) -> Sce
         checkpoint_dir=checkpoint,
         batch_ttl_s=ttl_s,
     )
-    generation = {"min_new_tokens": 12, "max_new_tokens": 24}
+    generation = {"min_new_tokens": 18, "max_new_tokens": 18}
     return Scenario("batched engine, tiny preset", 40, segments // 40, settings, generation)
 
 

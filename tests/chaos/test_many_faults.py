@@ -71,7 +71,7 @@ def test_the_batched_engine_says_the_same_through_ten_faults(
 ) -> None:
     changes = {"checkpoint_dir": tiny_checkpoint, "slots": 4, "deterministic": True, "engine": EngineName.BATCHED}
     settings = settings.model_copy(update=changes)
-    batch_file = write_batch(tmp_path, [10] * 8, {"min_new_tokens": 60, "max_new_tokens": 80})
+    batch_file = write_batch(tmp_path, [10] * 8, {"min_new_tokens": 70, "max_new_tokens": 70})
     undisturbed = _undisturbed(batch_file, settings, tmp_path)
     kinds = [kind for kind in KINDS if kind != "kill_client"]
     assert _go_through(kinds, launch, server, settings, batch_file, workers=2, step=(1, 6)) == len(kinds)

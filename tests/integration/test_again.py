@@ -49,6 +49,25 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     assert len(fleet.find(Event.WORKER_DONE)) == 3 * 2
 
 
+def test_an_inserted_line_is_spoken_alone_and_a_greater_length_speaks_what_was_cut(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    launch("--workers", "1").wait_for(Event.MODELS_LOADED)
+    batch = write_batch(tmp_path, [3, 3], {"max_new_tokens": 60}, texts={4: "a" * 100})
+    first = client.submit(batch).wait(timeout=60)
+    assert {index: error.code for index, error in first.errors.items()} == {4: "cut_off"}
+    assert not (settings.out_dir / "audio/4.wav").exists()
+
+    document = json.loads(batch.read_text())
+    new = {**document["tasks"][0], "segment_index": 9, "target_text": "New.", "output_file": "audio/new.wav"}
+    tasks = [new, *reversed(document["tasks"])]
+    batch.write_text(json.dumps({"tasks": tasks, "generation": {"max_new_tokens": 1000}}))
+    again = client.submit(batch)
+    result = again.wait(timeout=60)
+    assert (result.generated, result.reused, result.failed) == (7, 5, 0)
+    assert generated_by_workers(settings, again.id) == [4, 9]
+
+
 def test_other_parameters_are_another_audio_and_the_last_one_counts(
     launch: Launch, client: Client, tmp_path: Path
 ) -> None:
@@ -96,7 +115,7 @@ def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) ->
 def test_another_checkpoint_is_another_voice(tiny_checkpoint: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model"
     shutil.copytree(tiny_checkpoint, checkpoint)
-    short = {"max_new_tokens": 2}
+    short = {"min_new_tokens": 2, "max_new_tokens": 2}
     batch = write_batch(tmp_path, [2], generation=short, checkpoint_dir=str(checkpoint))
     for changed, reused in ((False, 0), (False, 2), (True, 0)):
         if changed:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scene) -> None:
     elsewhere = str(scene.folder / "elsewhere")
     right = manifest("right")
-    bad_output = manifest("above") | {"speakers": [right["speakers"][0] | {"segments": [[0, "One.", "../0.wav"]]}]}
+    bad_output = manifest("above") | {"speakers": [right["speakers"][0] | {"segments": [[0, "One.", "../0.wav", 0]]}]}
     bad_parts = manifest("parts") | {"chunks": right["chunks"] * 50}
     packed: dict[str, bytes] = {
         "junk": b"junk",

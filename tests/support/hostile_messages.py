@@ -29,7 +29,7 @@ def chunk(**changes: Any) -> dict[str, Any]:
     part = SpeakerSegments(
         id="anna",
         reference=ReferenceRow(kind=ReferenceKind.CODES, digest=DIGEST, text="Said."),
-        segments=[(0, "One.", "0.wav")],
+        segments=[(0, "One.", "0.wav", 0)],
         position=1,
         texts=1,
     )
@@ -63,7 +63,7 @@ def manifest(batch_id: str) -> dict[str, Any]:
         source="b.json",
         submitted_at=1.0,
         generation=Generation(),
-        speakers=[SpeakerRow(id="anna", reference=reference, segments=[(0, "One.", "0.wav")])],
+        speakers=[SpeakerRow(id="anna", reference=reference, segments=[(0, "One.", "0.wav", 0)])],
         chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=1, slices=[part])],
     ).model_dump(mode="json")
 

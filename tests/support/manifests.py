@@ -10,7 +10,7 @@ REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.
 
 def manifest() -> Manifest:
     """Five segments of one speaker, of which one chunk has the second and the third."""
-    speaker = SpeakerRow(id="anna", reference=REFERENCE, segments=[(n, f"text {n}", f"{n}.wav") for n in range(5)])
+    speaker = SpeakerRow(id="anna", reference=REFERENCE, segments=[(n, f"text {n}", f"{n}.wav", n) for n in range(5)])
     row = SpeakerSliceRow(speaker=0, start=1, stop=3, position=1, texts=5)
     chunk = ChunkRow(number=7, queue="q", assignment=2, speakers=1, texts=5, slices=[row])
     return Manifest(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.batch import Batch
+from cloner.batch import Batch, segment_seeds
 from cloner.client.assignment import Strategy, assign
 from cloner.engine.base import Engine
 from cloner.engine.fake import FakeEngine
@@ -60,7 +60,11 @@ class Workers:
             data = load_reference(speaker.reference)
             self.blobs.set(RedisKeys(self.settings.fleet).reference(data.key), data.data)
             reference = ReferenceRow(kind=data.kind, digest=data.key, text=data.text)
-            segments = [(segment.index, segment.text, segment.output) for segment in speaker.segments]
+            seeds = segment_seeds(speaker, batch.generation.seed)
+            segments = [
+                (segment.index, segment.text, segment.output, seed)
+                for segment, seed in zip(speaker.segments, seeds, strict=True)
+            ]
             rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))
         return rows
 

@@ -24,7 +24,7 @@ def store(blobs: Redis) -> BatchStore:
 
 def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
-    rows = [(n, "text", output) for n, output in enumerate(outputs)]
+    rows = [(n, "text", output, n) for n, output in enumerate(outputs)]
     speaker = SpeakerRow(id="anna", reference=reference, segments=rows)
     return Manifest(
         batch_id=batch_id,

@@ -36,7 +36,7 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     result = gathered(
         tmp_path,
         segment_result(0),
-        segment_result(3, worker="cpu.1@box", truncated=True),
+        segment_result(3, worker="cpu.1@box"),
         segment_result(4, code="bad_reference", message="It is silent.", frames=0, audio_s=0),
     )
     assert (result.total, result.generated, result.failed) == (5, 2, 3)
@@ -46,7 +46,6 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
         2: "missing",
         4: "bad_reference",
     }
-    assert result.truncated == (3,)
     assert result.errors[4].message == "It is silent."
     assert result.workers == {"cpu.0@box": 1, "cpu.1@box": 1}
     assert (result.elapsed_s, result.audio_s, result.frames) == (3.5, 1.858, 40)

@@ -58,6 +58,17 @@ class TestForms:
         assert five.reference == Reference(ReferenceKind.CODES, (folder / "refs/0.npy",), "Said.")
         assert five.segments == (Segment(2, "Three.", "5/2.wav"),)
 
+    @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+    def test_a_row_may_have_an_id_and_a_seed(self, folder: Path, form: str) -> None:
+        (speaker,) = read(write_rows(folder, form, [task(0, id="intro", seed=3, output_file="a.wav")])).speakers
+        assert speaker.segments == (Segment(0, "Text 0.", "a.wav", "intro", 3),)
+
+    def test_a_text_may_be_an_object(self, folder: Path) -> None:
+        texts = ["One.", {"text": "Two.", "output": "intro.wav", "seed": 3, "id": 7}]
+        content = {"speakers": [{"id": "anna", "reference": {"audio": "anna.wav", "text": "I."}, "texts": texts}]}
+        (anna,) = read(write(folder / "b.yaml", content)).speakers
+        assert anna.segments == (Segment(0, "One.", "anna/0.wav"), Segment(1, "Two.", "intro.wav", "7", 3))
+
     def test_yaml_as_people_write_it(self, folder: Path) -> None:
         content = """
         speakers:

@@ -37,12 +37,16 @@ fuzz = settings(
 
 TASKS = [
     task(0),
-    task(1, output_file=...),
+    task(1, output_file=..., id="one", seed=4),
     task(2, speaker_id="anna", npy_file="refs/1.npy", target_text="Two\nlines"),
 ]
 GROUPED = {
     "speakers": [
-        {"id": "anna", "reference": {"audio": "anna.wav", "text": "Said."}, "texts": ["One.", "Two."]},
+        {
+            "id": "anna",
+            "reference": {"audio": "anna.wav", "text": "Said."},
+            "texts": ["One.", {"text": "Two.", "output": "two.wav", "id": 2, "seed": 3}],
+        },
         {"id": 5, "reference": {"codes": "refs/0.npy", "text": "Said."}, "texts": ["Three."]},
         {"id": "ben", "texts": ["Four."]},
     ],
@@ -124,7 +128,10 @@ PIECES = [
         b"tasks",
     ),
 ]
-KEYS = [*TASKS[0], "text", *GROUPED, "tasks", *GROUPED["speakers"][0], "audio", "codes", "temperature", "seed", ""]  # type: ignore[index]
+KEYS = [
+    *(*TASKS[0], "text", *GROUPED, "tasks", "id", "reference", "texts"),
+    *("audio", "codes", "temperature", "seed", "output", ""),
+]
 
 
 def mutations(right: bytes) -> st.SearchStrategy[bytes]:
@@ -229,7 +236,7 @@ def check_that_it_can_be_sent(batch: Batch) -> None:
         SpeakerRow(
             id=speaker.id,
             reference=ReferenceRow(kind=speaker.reference.kind, digest="0" * 64, text=speaker.reference.text),
-            segments=[(segment.index, segment.text, segment.output) for segment in speaker.segments],
+            segments=[(segment.index, segment.text, segment.output, 0) for segment in speaker.segments],
         )
         for speaker in batch.speakers
     ]

@@ -84,7 +84,7 @@ def test_a_yaml_number_that_looks_like_another_is_refused(tmp_path: Path) -> Non
     row = "{speaker_id: a, text: b, segment_index: 010, npy_file: refs/0.npy, reference_text: c}"
     path = write(tmp_path / "b.yaml", f"tasks:\n- {row}\ngeneration: {{seed: 0x1f}}\n")
     assert problems(path) == [
-        "generation: seed is 0x1f, which YAML reads as 31; it should be a valid integer",
+        "generation: seed is 0x1f, which YAML reads as 31; give a whole number, 0 or more",
         "tasks[0]: segment_index is 010, which YAML reads as 8; give a whole number, 0 or more",
     ]
 

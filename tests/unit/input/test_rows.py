@@ -112,7 +112,7 @@ class TestGeneration:
             ({"temperature": 0}, "temperature is 0; it should be greater than 0"),
             ({"temperature": True}, "temperature is true; it should be a valid number"),
             ({"top_p": "0.7"}, "top_p is '0.7'; it should be a valid number"),
-            ({"seed": 1.5}, "seed is 1.5; it should be a valid integer"),
+            ({"seed": 1.5}, "seed is 1.5; give a whole number, 0 or more"),
             ({"temperatur": 1}, "the key 'temperatur' is not known; did you mean \"temperature\"?"),
             ([], "it is a list; give an object"),
         ],

@@ -24,7 +24,7 @@ REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.
 
 def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "anna") -> Manifest:
     """A batch of one speaker; its two workers get one chunk each."""
-    rows = [(n, text, f'{n} "ü".wav') for n, text in enumerate(texts)]
+    rows = [(n, text, f'{n} "ü".wav', 100 * seed + n) for n, text in enumerate(texts)]
     half = len(rows) // 2
     slices = [
         SpeakerSliceRow(speaker=0, start=a, stop=b, position=1, texts=b - a)

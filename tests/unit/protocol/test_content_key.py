@@ -12,17 +12,22 @@ from cloner.protocol.messages import ReferenceRow
 
 ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
 KEYS = ContentKeys(Generation(), "fake", "none")
-KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav"))
+KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 7))
 
 OTHERS = {
-    "text": KEYS.of(ANNA, (3, "Good evening.", "a/3.wav")),
-    "index, and with it the seed": KEYS.of(ANNA, (4, "Good morning.", "a/3.wav")),
-    "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav")),
-    "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav")),
-    "seed": ContentKeys(Generation(seed=1), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "parameters": ContentKeys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "engine": ContentKeys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav")),
-    "checkpoint": ContentKeys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav")),
+    "text": KEYS.of(ANNA, (3, "Good evening.", "a/3.wav", 7)),
+    "seed": KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 8)),
+    "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav", 7)),
+    "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav", 7)),
+    "fixed length": ContentKeys(Generation(min_new_tokens=12, max_new_tokens=12), "fake", "none").of(
+        ANNA, (3, "Good morning.", "a/3.wav", 7)
+    ),
+    "least length": ContentKeys(Generation(min_new_tokens=12), "fake", "none").of(
+        ANNA, (3, "Good morning.", "a/3.wav", 7)
+    ),
+    "parameters": ContentKeys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "engine": ContentKeys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "checkpoint": ContentKeys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
 }
 
 
@@ -36,12 +41,18 @@ def test_all_keys_differ_from_each_other() -> None:
     assert len({KEY, *OTHERS.values()}) == len(OTHERS) + 1
 
 
+def test_neither_the_index_nor_the_batchs_seed_nor_the_greatest_length_changes_the_key() -> None:
+    assert KEYS.of(ANNA, (4, "Good morning.", "a/3.wav", 7)) == KEY
+    for generation in (Generation(seed=1), Generation(max_new_tokens=2000)):
+        assert ContentKeys(generation, "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+
+
 def test_the_files_name_does_not_change_the_key() -> None:
-    assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac")) == KEY
-    assert ContentKeys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav")) == KEY
+    assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac", 7)) == KEY
+    assert ContentKeys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
-    one = KEYS.of(ANNA.model_copy(update={"digest": 'd", "x'}), (1, "y", ""))
-    other = KEYS.of(ANNA.model_copy(update={"digest": "d"}), (1, "y", ""))
+    one = KEYS.of(ANNA.model_copy(update={"digest": 'd", "x'}), (1, "y", "", 7))
+    other = KEYS.of(ANNA.model_copy(update={"digest": "d"}), (1, "y", "", 7))
     assert one != other

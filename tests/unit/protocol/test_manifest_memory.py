@@ -66,7 +66,7 @@ def test_too_many_values_are_refused_before_they_are_parsed(text: bytes) -> None
 
 
 def test_a_batch_has_a_largest_number_of_segments() -> None:
-    speaker = manifest().speakers[0].model_copy(update={"segments": [(0, "a", "0.wav")] * (MAX_SEGMENTS + 1)})
+    speaker = manifest().speakers[0].model_copy(update={"segments": [(0, "a", "0.wav", 0)] * (MAX_SEGMENTS + 1)})
     too_many = manifest().model_copy(update={"speakers": [speaker], "chunks": []})
     with pytest.raises(Damaged):
         Manifest.unpack(too_many.pack())

@@ -36,7 +36,7 @@ def test_a_manifest_of_another_version_is_named_and_not_read(version: int) -> No
 
 def test_a_chunks_message_holds_its_own_segments_and_survives_json() -> None:
     message = manifest().message(manifest().chunks[0])
-    assert [row.segments for row in message.slices] == [[(1, "text 1", "1.wav"), (2, "text 2", "2.wav")]]
+    assert [row.segments for row in message.slices] == [[(1, "text 1", "1.wav", 1), (2, "text 2", "2.wav", 2)]]
     assert (message.number, message.assignment, message.total) == (7, 2, 2)
     assert read_chunk(json.loads(json.dumps(message.model_dump(mode="json")))) == message
 
@@ -95,6 +95,7 @@ HOSTILE: list[tuple[tuple[str | int, ...], object]] = [
     (("slices", 0, "reference", "text"), "a\0"),
     (("slices", 0, "segments", 0, 0), -1),
     (("slices", 0, "segments", 0, 0), 2**63),
+    (("slices", 0, "segments", 0, 3), -1),
     (("slices", 0, "segments", 0, 1), "a" * 40_000),
     (("slices", 0, "segments", 0, 2), "/etc/cron.d/1.wav"),
     (("slices", 0, "segments", 0, 2), "../1.wav"),

@@ -77,7 +77,6 @@ def finished(
                     frames=43,
                     audio_s=2.0 + segment,
                     reused=segment in reused,
-                    truncated=segment == 1,
                 )
         own = [lines[segment] for segment in mine if segment in lines]
         speakers[speaker] = SpeakerResult(
@@ -95,7 +94,6 @@ def finished(
         errors=failures,
         reused=len(reused),
         reused_audio_s=sum(lines[segment].audio_s for segment in reused),
-        truncated=tuple(segment for segment, line in lines.items() if line.truncated),
         submitted_at=1795637304.0,
         elapsed_s=10.0,
         audio_s=sum(line.audio_s for line in lines.values()),
@@ -123,7 +121,6 @@ def test_the_page_shows_outcome_figures_and_failures() -> None:
         # Without the reused segments, which took no time of this batch.
         "Speed 1.3 audio-seconds a second",
         "output 1 segment 3 out/3.wav of speaker ben Why 3 failed.",
-        "Cut short 1 segment reached max_new_tokens",
         "anna 3 of 3 texts 9.0 s",
         "ben 1 of 2 texts 6.0 s 1 failed",
         "cpu.0@box 4 segments 100%",
@@ -182,7 +179,7 @@ def test_untrusted_names_are_escaped(in_flower: bool) -> None:
 def test_every_class_of_the_page_has_a_style() -> None:
     parsed = page(*finished({"anna": 3, "ben": 2}, errors={3: "output"}, reused=(0,)))
     classes = {name for _, attributes in parsed.tags for name in (attributes.get("class") or "").split()}
-    assert {"reused", "bad", "warn"} <= classes
+    assert {"reused", "bad"} <= classes
     assert {name for name in classes if f".{name}" not in report.css()} == set()
 
 

@@ -53,17 +53,26 @@ def test_a_worker_is_busy_during_a_chunk_and_ready_after_it(workers: Workers, tm
     assert progress(workers).finished
 
 
-def test_a_truncated_segment_is_marked_and_logged_once(
+def test_a_segment_that_is_cut_fails_and_is_logged_once(
     workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2], generation={"max_new_tokens": 12}))
     for _ in range(2):  # delivered again, all segments are in the record
         run_chunk(workers.start(), chunk)
-    assert find_lines(capsys.readouterr().err.splitlines(), Event.SEGMENT_CUT) == [
-        Event.SEGMENT_CUT.line(segment=segment, speaker=0, frames=12) for segment in range(2)
+    said = "it is cut after 12 frames (0.6 s): raise max_new_tokens, or split the text"
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.SEGMENT_FAILED) == [
+        Event.SEGMENT_FAILED.line(segment=segment, speaker=0, error=said) for segment in range(2)
     ]
     record = workers.start().record(BATCH_ID)
-    assert [(result.generated, result.truncated) for result in record.results.values()] == [(True, True)] * 2
+    assert [(result.code, result.message) for result in record.results.values()] == [("cut_off", said)] * 2
+    assert list(workers.settings.out_dir.rglob("*.wav")) == []
+
+
+def test_nothing_is_cut_at_a_fixed_length(workers: Workers, tmp_path: Path) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [2], generation={"max_new_tokens": 12, "min_new_tokens": 12}))
+    run_chunk(workers.start(), chunk)
+    results = workers.start().record(BATCH_ID).results.values()
+    assert [(result.generated, result.frames) for result in results] == [(True, 12)] * 2
 
 
 class Broken(FakeEngine):
