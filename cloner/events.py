@@ -95,6 +95,15 @@ class Event(Enum):
         "The kernels for this GPU cannot be compiled, so it is several times slower: {missing}",
         WARNING,
     )
+    KERNELS_TRIED = (
+        "Compiling and trying the kernels for this GPU: once for each kind of GPU, driver and version, at most"
+        " {limit_s:.0f} s"
+    )
+    KERNELS_REPLACED = "Kernels that do not work on this GPU are replaced by slower functions: {kernels}", WARNING
+    KERNEL_VERDICT_NOT_KEPT = (
+        "{path} cannot be written, so the kernels are tried again at the next start: {error}",
+        WARNING,
+    )
     MODELS_LOADED = "Models loaded! Starting generation..."
     LOAD_FAILED = "Load failed: {error}", ERROR
     ENGINE_RELOADING = "{error}: loading it again", ERROR

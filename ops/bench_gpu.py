@@ -81,7 +81,7 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
             Part("decode", "texts to codes through the scheduler", decode_part.measure, 60),
             (preset, device, sizes.decode_slots, sizes.decode_segments),
         ),
-        (Part("wav", "texts to WAV files", wav_part.measure, 120), (preset, device, sizes.slots, sizes.wav_segments)),
+        (Part("wav", "texts to WAV files", wav_part.measure, 120), (device, sizes.slots, sizes.wav_segments)),
         (Part("run", "a batch through a fleet", run_part.measure, 120), (sizes.fleet_batch, sizes.slots)),
         (Part("codec", "the codec, right and fast", codec_part.measure, 200), (device,)),
         (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),

@@ -93,6 +93,9 @@ def fleet() -> None:
     if not workers:
         raise ClonerError("no worker is alive: start them with `launcher up`")
     print_fleet(workers)
+    for worker in workers:
+        if worker.warning:
+            print(f"{worker.name}: {worker.warning}", file=sys.stderr)
 
 
 def _client() -> Client:

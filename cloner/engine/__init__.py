@@ -50,7 +50,7 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
         memory_gb or settings.model_memory_gb,
         settings.batched_slots(device),
         settings.deterministic,
-        kernel_cache=KernelCache(settings.kernel_cache, settings.out_dir),
+        kernel_cache=KernelCache(settings.kernel_cache, settings.out_dir, settings.load_s / 3),
     )
     return BatchedEngine(settings.checkpoint_dir, torch_device, precision, options)
 

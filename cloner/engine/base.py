@@ -111,6 +111,9 @@ class Engine(Protocol):
     slots: int
     """Segments decoded at the same time. After `load` it changes only if memory runs out."""
 
+    warning: str
+    """Why it is slower than it could be on this device, as one line; empty if it is not. Set by `load`."""
+
     @property
     def cache_gb(self) -> float:
         """Memory of its cache, slots and references together, GB of 1024**3 bytes; 0 if it does not size one."""

@@ -43,6 +43,7 @@ class BatchedEngine:
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype, options: Options) -> None:
         self.slots = options.slots
+        self.warning = ""
         self._checkpoint_dir = checkpoint_dir
         self._device = device
         self._precision = precision
@@ -113,12 +114,14 @@ class BatchedEngine:
         if self._device.type == "cuda":
             if missing := missing_for_kernels():
                 log_event(LogEvent.KERNELS_UNAVAILABLE, missing=missing)
+                self.warning = LogEvent.KERNELS_UNAVAILABLE.line(missing=missing)
             else:
                 if self._options.kernel_cache:
                     self._options.kernel_cache.open()
                 from cloner.engine.gpu_pipeline import load_gpu_pipeline as load  # imports Triton
         self._pipeline = load(self._checkpoint_dir, self._device, self._precision, self._options, log)
         self.slots = self._pipeline.scheduler.slots
+        self.warning = self.warning or self._pipeline.warning
 
     def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         if self._encoder is None:  # most batches bring codes, and do not need it

@@ -44,6 +44,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    warning = ""
     cache_gb = 0.0
 
     def __init__(self, slots: int = 1, load_s: float = 0.0, segment_s: float = 0.0) -> None:

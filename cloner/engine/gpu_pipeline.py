@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from cloner.engine.codec_precision import load_codec_decoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.gpu_step import PROMPT_BUCKETS, StepOptions, make_step
 from cloner.engine.gpu_workspace import DRIVER_BYTES, CodecMemory, step_bytes
+from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_check import CheckedKernels, EngineSetup, check_kernels
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes
 from cloner.engine.page_plan import plan_pages
 from cloner.engine.paged_cache import RESERVED, page_bytes
@@ -35,16 +38,20 @@ def load_gpu_pipeline(
     """Load the models of a checkpoint and size the cache by what they leave. Raises `LoadFailed`, or torch's
     `OutOfMemoryError`."""
     before = used_bytes(device)
-    log(Event.LOADING_TEXT2SEMANTIC.line())
-    upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
-    prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
-    weights = StepWeights.take(upstream, fish.end_token(upstream))
-    del upstream
+    setup = EngineSetup(checkpoint_dir, device, precision, options.slots, options.deterministic, options.resampling)
+    with ThreadPoolExecutor(1, thread_name_prefix="kernels") as pool:
+        checking = pool.submit(_check_kernels, setup, options.kernel_cache)
+        log(Event.LOADING_TEXT2SEMANTIC.line())
+        upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
+        prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
+        weights = StepWeights.take(upstream, fish.end_token(upstream))
+        del upstream
+        kernels = checking.result()
     log(Event.LOADING_DAC.line())
     limit = int(options.memory_gb * GB)
     codec_memory = CodecMemory.of(fish.build_codec(checkpoint_dir))
     batch_frames = codec_memory.batch_frames(limit)
-    codec = load_codec_decoder(checkpoint_dir, device, batch_frames)
+    codec = load_codec_decoder(checkpoint_dir, device, batch_frames, kernels.codec)
     frames = min(codec.max_frames, weights.positions)
     step_buffers = step_bytes(weights, options.slots, PROMPT_BUCKETS[-1], frames)
     workspace = DRIVER_BYTES + step_buffers + codec_memory.reserved_bytes(batch_frames)
@@ -55,8 +62,14 @@ def load_gpu_pipeline(
     step = make_step(
         weights,
         StepOptions(plan.slots, plan.pages, weights.positions, frames, options.deterministic, options.resampling),
+        kernels.step,
     )
     step.warm_up()
     sys.setswitchinterval(SWITCH_S)
     factory = SegmentFactory(prompts, weights.positions, frames, plan.pages - RESERVED)
-    return Pipeline(Scheduler(step, factory), CodecStage(codec))
+    return Pipeline(Scheduler(step, factory), CodecStage(codec), kernels.warning)
+
+
+def _check_kernels(setup: EngineSetup, cache: KernelCache | None) -> CheckedKernels:
+    """Those that work on the GPU, tried in child processes while this one loads the models."""
+    return check_kernels(setup, cache) if cache and setup.device.type == "cuda" else CheckedKernels()

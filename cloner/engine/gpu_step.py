@@ -277,6 +277,6 @@ def _decode_buckets(slots: int, prompts: int) -> list[int]:
     return sorted({rows for rows in DECODE_BUCKETS if least <= rows < slots} | {slots})
 
 
-def make_step(weights: StepWeights, options: StepOptions) -> GpuStep:
-    """With Triton's kernels on a GPU, and with their twins elsewhere."""
-    return GpuStep(weights, options, TRITON if weights.head.is_cuda else TWINS)
+def make_step(weights: StepWeights, options: StepOptions, kernels: KernelSet = TRITON) -> GpuStep:
+    """With these kernels on a GPU, and with twins of all elsewhere."""
+    return GpuStep(weights, options, kernels if weights.head.is_cuda else TWINS)

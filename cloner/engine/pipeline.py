@@ -79,6 +79,8 @@ class Pipeline:
 
     scheduler: ChunkScheduler
     codec_stage: CodecStage
+    warning: str = ""
+    """Why it is slower than it could be on this device, if it is."""
 
     @property
     def steps(self) -> int:

@@ -38,6 +38,7 @@ class UpstreamEngine:
 
     name = "upstream"
     slots = 1
+    warning = ""
     cache_gb = 0.0
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:

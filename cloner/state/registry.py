@@ -69,6 +69,8 @@ class WorkerInfo:
     """Model loads under this name since the launcher registered it."""
     steps: int = 0
     """Work done since the load, at the last heartbeat; it does not grow while the engine hangs."""
+    warning: str = ""
+    """Why the engine is slower than it could be on this device, if it is."""
     error: str = ""
     """Why the model does not load, or why the worker is given up, if it is."""
     suspected_faulty: str = ""

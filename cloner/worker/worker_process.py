@@ -86,8 +86,9 @@ class WorkerProcess:
         self._noted_steps += 1
 
     def capacity(self) -> dict[str, Any]:
-        """The registry's fields about the engine's size, which shrinks where memory has run out."""
-        return {"slots": self.engine.slots, "cache_gb": round(self.engine.cache_gb, 2)}
+        """The registry's fields about what the engine can do; its size shrinks where memory has run out."""
+        cache_gb = round(self.engine.cache_gb, 2)
+        return {"slots": self.engine.slots, "cache_gb": cache_gb, "warning": self.engine.warning}
 
     def others(self) -> list[WorkerInfo]:
         """The other workers that are alive; those on another GPU come first, then those that are not busy."""

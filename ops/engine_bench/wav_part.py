@@ -15,18 +15,14 @@ import numpy as np
 import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio
-from cloner.engine import fish
 from cloner.engine.base import SpeechRequest
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.gpu_step import Statuses, StepOptions, StepRows
-from cloner.engine.memory import MemoryBudget
-from cloner.engine.page_plan import plan_pages
+from cloner.engine.gpu_step import Statuses, StepRows
+from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
-from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.step_weights import ModelSizes
 from cloner.output.audio_files import OutputRoot
-from ops.engine_bench.step_model import compile_all
+from cloner.settings import load_settings
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import TEXT, audio_of, make_requests, make_voice
 
@@ -39,23 +35,23 @@ USABLE = 0.9
 """Fraction of the card's memory that the engine may take, as in the launcher."""
 
 
-def measure(directory: Path, size: str, name: str, slots: int, segments: int) -> Iterator[Row]:
+def measure(directory: Path, name: str, slots: int, segments: int) -> Iterator[Row]:
     """Load, then audio-seconds a second for each number of threads that write."""
     device = torch.device(name)
     cuda = device.type == "cuda"
     memory_gb = torch.cuda.get_device_properties(0).total_memory * USABLE / 2**30 if cuda else 2.0
     precision = torch.bfloat16 if cuda else torch.float32
-    yield Row(
-        "wav: step's kernels compiled in parallel", "s", [compile_all(size, [_options(directory, size, slots)], device)]
-    )
-    for how in ("first", "again, kernels in Triton's cache"):
-        engine = BatchedEngine(directory, device, precision, Options(memory_gb, slots))
+    settings = load_settings()
+    cache = KernelCache(settings.kernel_cache, settings.out_dir)
+    for how, goal in (("first", "<= 25, CLONER_KERNEL_CACHE empty"), ("again", "<= 8")):
+        engine = BatchedEngine(directory, device, precision, Options(memory_gb, slots, kernel_cache=cache))
         began, lines = time.perf_counter(), list[tuple[float, str]]()
         engine.load(lambda line, lines=lines: lines.append((time.perf_counter(), line)))  # type: ignore[misc]
         ended = time.perf_counter()
         marks = [*(at for at, _ in lines), ended]
         spans = [f"{end - at:.1f} s after {line!r}" for (at, line), end in zip(lines, marks[1:], strict=True)]
-        yield Row(f"wav: engine loaded, {how}", "s", [ended - began], goal="<= 8 warm", remark="; ".join(spans))
+        remark = "; ".join([*([engine.warning] if engine.warning else []), *spans])
+        yield Row(f"wav: engine loaded, {how}", "s", [ended - began], goal=goal, remark=remark)
         if how == "first":
             engine.close()
     requests = _requests(segments, 1 if cuda else 50)
@@ -78,14 +74,6 @@ def measure(directory: Path, size: str, name: str, slots: int, segments: int) ->
 class _Run:
     rate: float
     remark: str
-
-
-def _options(directory: Path, size: str, slots: int) -> StepOptions:
-    """As the engine makes them on a card that has room for all."""
-    room = MemoryBudget(2**60, used=0, free=2**60, workspace=0)
-    positions = ModelSizes.of_config(CONFIGS[Preset(size)]).positions
-    frames = min(fish.codec_frames(fish.build_codec(directory)), positions)
-    return StepOptions(slots, plan_pages(room, 1, slots).pages, positions, frames)
 
 
 def _requests(segments: int, divisor: int) -> list[SpeechRequest]:

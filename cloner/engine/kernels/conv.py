@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from cloner.engine.codec_layers import Convolution, Snake
 from cloner.engine.kernels.codec_tiles import ConvTile
+from cloner.engine.kernels.launch import launch
 from cloner.engine.kernels.rows import add_bias, box, boxed, finish, finish_twin
 
 
@@ -85,7 +86,9 @@ def convolve(
     m = len(rows)
     part = tile.columns // 2 if tile.halves else tile.columns
     grid = (triton.cdiv(m, tile.rows) * triton.cdiv(layer.outputs, tile.columns),)
-    conv_kernel[grid](
+    launch(
+        conv_kernel,
+        grid,
         boxed(rows, tile.rows, tile.depth, tma=tile.tma),
         boxed(layer.weight, tile.columns, tile.depth, tma=tile.tma),
         layer.bias,

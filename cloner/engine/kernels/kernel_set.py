@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, replace
 
 from cloner.engine.kernels import sampling_twins
 from cloner.engine.kernels.attend_decode import attend_decode, attend_decode_twin
@@ -18,7 +18,7 @@ Kernel = Callable[..., None]
 
 @dataclass(frozen=True)
 class KernelSet:
-    """One function of each family. `dataclasses.replace` puts a twin in a kernel's place."""
+    """One function of each family."""
 
     embed: Kernel
     linear: Kernel
@@ -27,6 +27,10 @@ class KernelSet:
     attend_fast: Kernel
     sample_first: Kernel
     sample_next: Kernel
+
+    def without(self, names: Collection[str]) -> KernelSet:
+        """The same with twins in place of the kernels of these names."""
+        return replace(self, **{each.name: getattr(TWINS, each.name) for each in fields(self) if each.name in names})
 
 
 TRITON = KernelSet(embed, linear, attend_prompt, attend_decode, attend_fast, sample_first, sample_next)

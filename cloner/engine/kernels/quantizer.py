@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
+from cloner.engine.kernels.launch import launch
+
 GATE_BLOCK = 1024
 
 
@@ -42,8 +44,16 @@ def rotate(qkv: Tensor, table: Tensor, first: Tensor, heads: int) -> None:
     (a, b) -> (a cos - b sin, b cos + a sin).
     """
     both = 2 * heads
-    rotate_kernel[(len(qkv),)](
-        qkv, table, first, HEADS=both, HALF=table.shape[1], WIDTH=qkv.shape[1], BH=triton.next_power_of_2(both)
+    launch(
+        rotate_kernel,
+        (len(qkv),),
+        qkv,
+        table,
+        first,
+        HEADS=both,
+        HALF=table.shape[1],
+        WIDTH=qkv.shape[1],
+        BH=triton.next_power_of_2(both),
     )
 
 
@@ -72,7 +82,7 @@ def gate(x: Tensor) -> Tensor:
     """silu(a) * b, ``[frames, width]``, of the halves of x ``[frames, 2 * width]``."""
     width = x.shape[1] // 2
     out = x.new_empty(len(x), width)
-    gate_kernel[(len(x), triton.cdiv(width, GATE_BLOCK))](x, out, WIDTH=width, BLOCK=GATE_BLOCK)
+    launch(gate_kernel, (len(x), triton.cdiv(width, GATE_BLOCK)), x, out, WIDTH=width, BLOCK=GATE_BLOCK)
     return out
 
 
@@ -114,7 +124,9 @@ def depthwise_norm(
     """
     out = torch.empty_like(x)
     rows, channels = x.shape
-    depthwise_kernel[(rows,)](
+    launch(
+        depthwise_kernel,
+        (rows,),
         x,
         weight,
         bias,

@@ -22,6 +22,7 @@ from torch.nn import functional
 from cloner.engine.codec_layers import LAST_TAPS, ResidualUnit, Snake
 from cloner.engine.kernels.codec_tiles import UnitTile
 from cloner.engine.kernels.conv import convolution_twin
+from cloner.engine.kernels.launch import launch
 from cloner.engine.kernels.rows import (
     activate,
     add_bias,
@@ -139,7 +140,9 @@ def apply_unit(
         return boxed(matrix, height, width, tma=tile.tma) if wanted and height and width else None
 
     kept = x if keep else None
-    unit_kernel[(triton.cdiv(m, tile.rows),)](
+    launch(
+        unit_kernel,
+        (triton.cdiv(m, tile.rows),),
         tiles(rows, tile.rows, tile.depth),
         tiles(wide, left, tile.depth),
         tiles(wide, right, tile.depth),
@@ -221,7 +224,7 @@ def sum_taps(part: Tensor, bias: Tensor, taps: int, *, samples: Tensor, finite: 
     """Write `samples` ``[m]`` of the products `part` ``[m, 8]``, in fp32, and whether they are `finite`
     ``[ceil(m / SUM_ROWS)]``: 0 where one of `SUM_ROWS` is not, before tanh makes a number of infinity."""
     grid = (triton.cdiv(len(part), SUM_ROWS),)
-    sum_kernel[grid](part, bias, samples, finite, len(part), TAPS=taps, BM=SUM_ROWS, num_warps=4)
+    launch(sum_kernel, grid, part, bias, samples, finite, len(part), TAPS=taps, BM=SUM_ROWS, num_warps=4)
 
 
 def sum_taps_twin(part: Tensor, bias: Tensor, taps: int, *, samples: Tensor, finite: Tensor) -> None:

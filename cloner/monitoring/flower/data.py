@@ -155,6 +155,7 @@ def _worker(worker: WorkerSnapshot) -> dict[str, Any]:
         "loads": info.loads,
         "load_s": info.load_s,
         "error": info.error,
+        "warning": info.warning,
         "memory_bytes": usage.used_bytes if usage else 0 if worker.gone else info.memory_bytes,
         "memory_total_bytes": usage.total_bytes if usage else None,
         "use": usage.use if usage else None,

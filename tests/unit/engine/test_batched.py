@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -210,6 +210,17 @@ def test_only_a_gpu_uses_the_folder_of_kernels_and_refuses_one_that_others_can_w
     with loaded(BatchedEngine(tiny, CPU, torch.float32, options)) as engine:
         assert engine.slots == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_without_a_compiler_is_slower_and_the_engine_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("cloner.engine.batched.missing_for_kernels", lambda: "there is no C compiler")
+    engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
+    load = MagicMock(side_effect=LoadFailed("that is all"))
+    monkeypatch.setattr("cloner.engine.batched.load_pipeline", load)
+    with pytest.raises(LoadFailed, match="that is all"):
+        engine.load(lambda _line: None)
+    assert engine.warning.endswith("so it is several times slower: there is no C compiler")
 
 
 def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

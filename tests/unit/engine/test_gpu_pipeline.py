@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
 from cloner.audio import FRAME_SAMPLES
+from cloner.engine import fish, gpu_pipeline
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.codec_precision import load_codec_decoder
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
 from cloner.engine.gpu_workspace import CodecMemory
+from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_check import CheckedKernels, EngineSetup
+from cloner.engine.kernels.codec import TRITON as CODEC_TRITON
+from cloner.engine.kernels.kernel_set import TRITON, TWINS
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options
 from cloner.engine.row_scheduler import Scheduler
@@ -142,3 +150,46 @@ def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Pa
     assert engine.slots == 2
     assert engine.cache_gb == pytest.approx(before / 2, rel=0.1)
     engine.close()
+
+
+def test_the_step_and_the_codec_get_the_kernels_that_work_and_the_engine_says_which_do_not(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = CheckedKernels(TRITON.without(["linear"]), CODEC_TRITON.without(["gate"]), "linear and gate do not work")
+    used = []
+
+    def make_step(_weights: object, _options: object, kernels: object) -> NoReturn:
+        used.append(kernels)
+        raise LoadFailed("that is all")
+
+    def load_codec(*arguments: Any) -> Any:
+        used.append(arguments[3])
+        return load_codec_decoder(*arguments)
+
+    monkeypatch.setattr(gpu_pipeline, "_check_kernels", lambda *_: checked)
+    engine = make_engine(tiny)
+    engine.load(lambda _line: None)
+    assert engine.warning == "linear and gate do not work"
+    engine.close()
+    monkeypatch.setattr(gpu_pipeline, "make_step", make_step)
+    monkeypatch.setattr(gpu_pipeline, "load_codec_decoder", load_codec)
+    with pytest.raises(LoadFailed, match="that is all"):
+        make_engine(tiny).load(lambda _line: None)
+    assert used == [checked.codec, checked.step]
+    assert checked.step.linear is TWINS.linear
+
+
+def test_a_load_that_fails_ends_the_trial_of_kernels_with_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(gpu_pipeline, "_check_kernels", lambda *_: tried.append(1))
+    monkeypatch.setattr(fish, "load_text2semantic", MagicMock(side_effect=LoadFailed("no weights")))
+    with pytest.raises(LoadFailed, match="no weights"):
+        make_engine(tiny).load(lambda _line: None)
+    assert tried == [1]
+
+
+def test_a_cpu_tries_no_kernels(tiny: Path, tmp_path: Path) -> None:
+    setup = EngineSetup(tiny, CPU, torch.float32, 3, deterministic=False, resampling=True)
+    cache = KernelCache(tmp_path / "kernels", tmp_path / "out")
+    assert gpu_pipeline._check_kernels(setup, cache) == CheckedKernels()
+    assert not cache.folder.exists()

@@ -77,6 +77,11 @@ def test_what_is_no_folder_or_has_no_place_is_named(tmp_path: Path, monkeypatch:
     )
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _folder, _mode: False)
+    assert "cannot be written by this worker" in refusal(tmp_path, Path("out"))
+
+
 def test_a_folder_from_which_nothing_can_be_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _folder: SimpleNamespace(f_flag=os.ST_NOEXEC))
     assert "is on a file system that is mounted noexec" in refusal(tmp_path, Path("out"))

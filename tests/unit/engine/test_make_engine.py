@@ -10,6 +10,7 @@ import torch
 from cloner.engine import make_engine
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.fake import FakeEngine
+from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import LoadFailed, MissingPackage
 from cloner.settings import EngineName, Settings, load_settings
@@ -53,6 +54,12 @@ def test_the_batched_engine_is_the_default_and_takes_its_settings(tiny: Path) ->
     assert lines[2].startswith("Cache: 3 slots of 2048 positions")
     assert engine.slots == 3
     engine.close()
+
+
+def test_trying_kernels_leaves_most_of_the_time_that_a_load_may_take(tiny: Path) -> None:
+    engine = make_engine(settings(checkpoint_dir=tiny, load_s=90.0, kernel_cache=Path("kernels")), "cuda:0")
+    assert isinstance(engine, BatchedEngine)
+    assert engine._options.kernel_cache == KernelCache(Path("kernels"), Path("out"), 30.0)
 
 
 @pytest.mark.parametrize("name", [EngineName.BATCHED, EngineName.UPSTREAM])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ def settings(valkey_url: str) -> Settings:
 def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, Any]:
     """The snapshot of a fleet with one worker, whose last heartbeat is `silent_s` old, and one half-finished batch."""
     now = float(redis.time()[0])
-    worker = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
+    expected = expected_worker(settings, WorkerSettings(card="GPU-1", device="cuda:0", gpu="RTX 4090"))
+    worker = replace(expected, warning="Kernels are replaced: linear")
     Registry(redis, RedisKeys(settings.fleet), settings.alive_s).register(worker)
     redis.zadd(RedisKeys(settings.fleet).workers, {worker.name: now - silent_s})
     GpuUsageTable(redis, RedisKeys(settings.fleet)).write([GpuUsage("box", "GPU-1", "RTX 4090", 5, 24, 0.5)])
@@ -45,6 +47,7 @@ def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis:
     seen = _snapshot(redis, settings, silent_s=0)
     (worker,), (batch,) = seen["workers"], seen["batches"]
     assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
+    assert worker["warning"] == "Kernels are replaced: linear"
     assert batch["speed"] > 0
     assert batch["left_s"] > 0
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from cloner.cli.fleet import fleet
+from cloner.engine.fake import FakeEngine
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from tests.support.workers import Workers
@@ -60,3 +62,27 @@ def test_a_workers_steps_are_those_of_its_engine_and_the_noted_ones(
     worker.note_step()
     worker.note_step()
     assert worker.steps == worker.engine.steps + 2
+
+
+def test_why_an_engine_is_slower_than_it_could_be_is_in_the_registry_and_in_cloner_fleet(
+    redis: Redis, valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Workers(redis, valkey_url, tmp_path)
+    engine = FakeEngine()
+    engine.warning = "Kernels are replaced: linear\x1b[2J"
+    worker = workers.start(engine=engine)
+    worker.registry.register(workers.infos[0])
+    worker.load()
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("CLONER_FLEET", workers.settings.fleet)
+    capsys.readouterr()
+    fleet()
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [rf"{worker.name}: Kernels are replaced: linear\x1b[2J"]
+    assert printed.out.splitlines()[1].split("\t")[1] == worker.name
+    redis.flushdb()
+    worker.beat(worker.registry)  # after Redis has lost the entry
+    assert [known.warning for known in worker.registry.workers()] == [r"Kernels are replaced: linear\x1b[2J"]
+    engine.warning = ""
+    workers.start(engine=engine).load()
+    assert [known.warning for known in worker.registry.workers()] == [""]

@@ -109,6 +109,8 @@
     const loaded = worker.loads > 0 ? `loaded in ${duration(worker.load_s)}` : "";
     text("loads", worker.loads > 1 ? `${loaded}, ${worker.loads} loads` : loaded);
     text("name", `${worker.name} · ${worker.engine} · ${worker.checkpoint}`);
+    text("warning", worker.warning);
+    part("warning").hidden = !worker.warning;
     error(worker.error);
   }
 

@@ -1,0 +1,154 @@
+"""The trial of kernels in child processes that die, hang and lie."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cloner.engine import kernel_trial
+from cloner.engine.kernel_trial import Job, Trial
+from tests.support.module_patches import ModulePatcher
+from tests.support.polling import eventually
+
+from .kernel_plans import plan
+
+pytestmark = pytest.mark.slow
+
+CASES = "cloner.engine.kernel_cases"
+
+TWINS = "module.StepCases.__init__.__defaults__ = (module.TWINS,)\n"
+"""A CPU has no kernels: their twins are compared with themselves."""
+
+
+@pytest.fixture
+def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatcher:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "compiled"))
+    return ModulePatcher(tmp_path / "patches", monkeypatch)
+
+
+def trial(limit_s: float = 250.0) -> Trial:
+    return Trial(Job(plan().json(), limit_s, compilers=1))
+
+
+def test_kernels_are_compiled_without_a_gpu_and_pass(
+    patch_module: ModulePatcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    patch_module(CASES, TWINS)
+    findings = trial().run()
+    assert (findings.failed, findings.unfinished) == ({}, "")
+    assert findings.passed == {
+        "embed",
+        "linear",
+        "attend_prompt",
+        "attend_decode",
+        "attend_fast",
+        "sample_first",
+        "sample_next",
+    }
+    compiled = {path.stem for path in (tmp_path / "compiled").rglob("*.cubin")}
+    assert compiled >= {"embed_kernel", "linear_kernel", "store_prompt_kernel", "attend_prompt_kernel"}
+
+
+FAULTS = """
+import ctypes, os, sys, threading
+from dataclasses import replace
+
+def compile(self, name):
+    match self.families[name]:
+        case "embed":
+            raise ValueError("no such\\ninstruction")
+        case "linear":
+            print("WSLowerToken.cpp: Assertion failed", file=sys.stderr, flush=True)
+            os.abort()
+        case "attend_prompt":
+            threading.Event().wait()
+
+def wrong(qkv, out, *arguments, **options):
+    module.TWINS.attend_fast(qkv, out, *arguments, **options)
+    out.mul_(1.1)
+
+def illegal(*arguments, **options):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+tried = replace(module.TWINS, attend_fast=wrong, sample_first=illegal, sample_next=lambda *a, **o: os._exit(3))
+module.StepCases.__init__.__defaults__ = (tried,)
+module.StepCases.compile = compile
+"""
+
+
+def test_a_process_that_dies_or_hangs_is_the_verdict_of_its_kernel_and_the_others_go_on(
+    patch_module: ModulePatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_trial, "CASE_S", 30.0)
+    patch_module(CASES, FAULTS)
+    findings = trial().run()
+    reasons = dict(findings.failed)
+    assert "off torch's" in reasons.pop("attend_fast")
+    assert reasons == {
+        "embed": "does not compile: ValueError: no such instruction",
+        "linear": "its process ended with signal 6 (Aborted): WSLowerToken.cpp: Assertion failed",
+        "attend_prompt": "it has given no answer for 30 s",
+        "sample_first": "RuntimeError: CUDA error: an illegal memory access was encountered",
+        "sample_next": "its process ended with status 3",
+    }
+    assert (findings.passed, findings.unfinished) == ({"attend_decode"}, "")
+
+
+OUTER_FAULTS = """
+from dataclasses import replace
+
+def exhausted(*arguments, **options):
+    raise MemoryError("no room")
+
+def compile(self, name):
+    if self.families[name] == "attend_fast":
+        raise OSError(28, "No space left on device")
+
+tried = replace(module.TWINS, attend_prompt=exhausted, sample_next=lambda *a, **o: die())
+module.StepCases.__init__.__defaults__ = (tried,)
+module.StepCases.compile = compile
+"""
+
+
+def test_what_memory_the_disk_or_a_signal_ends_is_no_kernels_fault(patch_module: ModulePatcher) -> None:
+    patch_module(CASES, OUTER_FAULTS)
+    findings = trial().run()
+    assert findings.failed == {}
+    assert findings.unfinished in {
+        "MemoryError: no room",
+        "OSError: [Errno 28] No space left on device",
+        "its process ended with signal 9 (Killed)",
+    }
+    assert findings.passed == {"embed", "linear", "attend_decode", "sample_first"}
+
+
+def test_children_that_cannot_start_leave_everything_untried(patch_module: ModulePatcher) -> None:
+    patch_module(CASES, "raise ImportError('no such library')\n")
+    findings = trial().run()
+    assert (findings.passed, findings.failed) == (set(), {})
+    assert "no such library" in findings.unfinished
+    assert "could be started" in findings.unfinished
+
+
+def test_a_trial_ends_in_time_and_blames_no_kernel_for_that(patch_module: ModulePatcher) -> None:
+    patch_module(CASES, TWINS + "import threading\nmodule.StepCases.compile = lambda s, n: threading.Event().wait()\n")
+    findings = trial(limit_s=20.0).run()
+    assert (findings.passed, findings.failed) == (set(), {})
+    assert findings.unfinished
+
+
+def test_children_end_with_the_process_that_tries(patch_module: ModulePatcher) -> None:
+    patch_module(CASES, TWINS + "import threading\nmodule.StepCases.compile = lambda s, n: threading.Event().wait()\n")
+    code = "from tests.unit.engine.test_kernel_trial import trial\ntrial().run()\n"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    worker = psutil.Process(process.pid)
+    eventually(lambda: len(worker.children(recursive=True)) == 3, timeout_s=200)
+    children = worker.children(recursive=True)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
