@@ -18,6 +18,7 @@ from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, Spe
 from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
 from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
+from cloner.engine.paged_cache import Prefix
 from cloner.engine.row_segments import Inbox, ReadingQueue, Segment, SegmentFactory, WaitingSegments
 from cloner.engine.segment import OUT_OF_MEMORY, SegmentCodes, SlotUsage
 from cloner.engine.slot_pool import Placed, SlotPool
@@ -33,16 +34,16 @@ class _Decoding:
 
     segments: list[Segment]
     slots: tuple[int, ...]
-    voices: tuple[int, ...]
+    voices: tuple[Prefix | None, ...]
     first_limit: int
 
     @classmethod
     def of(cls, segments: list[Segment]) -> _Decoding:
         return cls(
             segments,
-            tuple(segment.slot for segment in segments),
-            tuple(id(segment.held_prefix) for segment in segments),
-            min((segment.first_step + segment.limit for segment in segments), default=0),
+            tuple([segment.slot for segment in segments]),
+            tuple([segment.prefix for segment in segments]),
+            min([segment.first_step + segment.limit for segment in segments], default=0),
         )
 
 
@@ -67,7 +68,9 @@ class Scheduler:
         self._waiting, self._reading = WaitingSegments(factory), ReadingQueue()
         self._running: list[Segment] = []
         """Those that have a slot, whether they are decoded or still read."""
-        self._decoding = _Decoding.of([])
+        self._decoded: list[Segment] = []
+        """Those of the running whose prompts are read; a new list whenever they change."""
+        self._decoding = _Decoding.of(self._decoded)
         self._answers: deque[Answer] = deque()
 
     @property
@@ -130,7 +133,9 @@ class Scheduler:
         if read:
             for segment in read:
                 segment.first_step = self.usage.steps
-            self._decoding = _Decoding.of(self._decoding.segments + read)
+            self._decoded = self._decoded + read
+        if self._decoding.segments is not self._decoded:
+            self._decoding = _Decoding.of(self._decoded)
         return _Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
 
     def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
@@ -177,7 +182,7 @@ class Scheduler:
                 self.pool.backoff.finished()
             self.pool.release(segment, not_finite=status == NOT_FINITE)
         self._running = [segment for segment in self._running if not segment.finished]
-        self._decoding = _Decoding.of([segment for segment in self._decoding.segments if not segment.finished])
+        self._decoded = [segment for segment in self._decoded if not segment.finished]
 
     def _make_room(self) -> None:
         """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
@@ -206,4 +211,4 @@ class Scheduler:
     def _forget_rows(self) -> None:
         self._reading.clear()
         self._running.clear()
-        self._decoding = _Decoding.of([])
+        self._decoded = []

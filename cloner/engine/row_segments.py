@@ -89,9 +89,8 @@ class SegmentFactory:
 
     def make(self, request: SpeechRequest) -> Segment:
         """Raises `SegmentFailed` if the request cannot be spoken."""
-        check_codes(request.voice.codes)
-        text = self.prompts.text(request)
         prefix = self._prefix(request.voice)
+        text = self.prompts.text(request)
         prompt = len(prefix) + len(text)
         self.prompts.check_length(prompt)
         limit = min(request.generation.max_new_tokens, self.max_frames, self.positions - prompt)
@@ -111,6 +110,7 @@ class SegmentFactory:
 
     def _prefix(self, voice: Voice) -> Tokens:
         if voice.key not in self._prefixes:
+            check_codes(voice.codes)
             self._prefixes[voice.key] = self.prompts.prefix(voice)
         return self._prefixes[voice.key]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 
+from cloner.audio import check_codes
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.kernels.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
+from cloner.engine.row_scheduler import _Decoding
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import SlotStart
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
@@ -47,6 +51,23 @@ def test_a_free_slot_is_given_at_once_to_the_longest_that_waits(voice: Voice) ->
     assert scheduler.usage.steps == len(device.rows)
     assert scheduler.usage.slot_steps == 2 * scheduler.usage.steps
     assert ended, "at the end one slot is left"
+
+
+def test_rows_are_described_once_when_they_change_and_not_at_every_step(voice: Voice) -> None:
+    scheduler, device = make(3)
+    requests = [fixed_request(voice, n, frames) for n, frames in enumerate([30, 40, 20, 9, 7])]
+    with patch("cloner.engine.row_scheduler._Decoding.of", wraps=_Decoding.of) as described:
+        codes_of(scheduler, requests)
+    shown = {id(slots) for slots in device.rows if slots}
+    assert len(shown) < len(device.rows) / 3, "most steps have the rows of the step before"
+    assert described.call_count <= len(shown) + 1, "and nothing is described that no step takes, but the empty end"
+
+
+def test_a_voice_is_checked_once_a_chunk(voice: Voice) -> None:
+    scheduler, _ = make(3)
+    with patch("cloner.engine.row_segments.check_codes", wraps=check_codes) as checked:
+        codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(5)])
+    assert checked.call_count == 1
 
 
 def test_a_reference_is_read_once_for_all_segments_and_chunks(voice: Voice) -> None:
