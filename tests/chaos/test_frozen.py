@@ -113,12 +113,12 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
         "cloner.engine.scheduler",
         f"""
         import threading
-        step = module.Scheduler._step
+        step = module.Scheduler._run
         def standing_still(self, running):
             if self.usage.frames > 60 and once("stood still"):
                 {what}
             return step(self, running)
-        module.Scheduler._step = standing_still
+        module.Scheduler._run = standing_still
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, hang_s=hang_s, **BATCHED, **ALIVE)

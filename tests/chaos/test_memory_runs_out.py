@@ -46,14 +46,14 @@ def test_a_segment_that_never_fits_fails_and_no_other(
     launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     patch_module(
-        "cloner.engine.scheduler",
+        "cloner.engine.running_slots",
         """
-        start = module.Scheduler._start
+        start = module.RunningSlots._start
         def scarce(self, admitted, *rest):
             if any("endless" in segment.request.text for _, segment in admitted):
                 module.torch.empty(2**50)
             return start(self, admitted, *rest)
-        module.Scheduler._start = scarce
+        module.RunningSlots._start = scarce
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, **BATCHED)

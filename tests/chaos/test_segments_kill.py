@@ -63,12 +63,12 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
         patch_module(
             "cloner.engine.scheduler",
             """
-            step = module.Scheduler._step
+            step = module.Scheduler._run
             def stepping(self, running):
                 if any("killer" in segment.request.text and segment.frames == 3 for segment in running):
                     die()
                 return step(self, running)
-            module.Scheduler._step = stepping
+            module.Scheduler._run = stepping
             """,
         )
         changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}
