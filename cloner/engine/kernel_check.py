@@ -68,8 +68,8 @@ class Verdict(BaseModel):
 
 
 def check_kernels(setup: EngineSetup, cache: KernelCache) -> CheckedKernels:
-    """The kernels for this GPU, from the verdict of an earlier start or by a trial, which takes some 20 s and at most
-    `cache.trial_s`. Workers that start together wait for one of them. Raises `LoadFailed`."""
+    """The kernels for this GPU, from the verdict of an earlier start or by a trial, which takes at most
+    `cache.trial_s` seconds. Workers that start together wait for one of them. Raises `LoadFailed`."""
     folder = cache.open()
     identity = identify(setup)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -6,8 +6,8 @@ import os
 import shutil
 from importlib.util import find_spec
 
-COMPILERS = ("clang", "gcc", "cc")
-"""C compilers that Triton takes, unless ``CC`` names another: it compiles a launcher for each kernel."""
+COMPILERS = ("gcc", "clang")
+"""C compilers that Triton takes, unless ``CC`` names another: it builds its interface to the GPU's driver."""
 
 
 def missing_for_kernels() -> str | None:

@@ -164,13 +164,16 @@ class Trial:
 
     def _serve(self, mode: Mode) -> None:
         """Have a child work on what is queued, and another one if it dies."""
-        child = None
+        child = self._started(mode)  # before there is work: its imports take seconds
+        if child is None:
+            return
         try:
-            while (child := child or self._started(mode)) and (name := self._queues[mode].get()):
+            while name := self._queues[mode].get():
                 if self._families[name] in self._findings.failed:
                     continue
+                child = child or self._started(mode)
                 limit_s = min(CASE_S, self._deadline - time.monotonic())
-                if limit_s <= 0:
+                if child is None or limit_s <= 0:
                     return
                 try:
                     answer = child.ask(name, limit_s)

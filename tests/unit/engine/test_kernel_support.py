@@ -26,14 +26,15 @@ def make_program(path: Path) -> None:
 
 
 def test_a_machine_without_a_compiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert missing_for_kernels() == "there is no C compiler (clang, gcc, cc)"
+    assert missing_for_kernels() == "there is no C compiler (gcc, clang)"
     monkeypatch.setenv("CC", str(tmp_path / "my-cc"))
     make_program(tmp_path / "gcc")
+    make_program(tmp_path / "cc")
     assert missing_for_kernels() == f"there is no C compiler ({tmp_path / 'my-cc'})"
 
 
-@pytest.mark.parametrize("compiler", ["clang", "gcc", "cc"])
-def test_any_compiler_will_do(tmp_path: Path, compiler: str) -> None:
+@pytest.mark.parametrize("compiler", ["clang", "gcc"])
+def test_any_compiler_that_triton_looks_for_will_do(tmp_path: Path, compiler: str) -> None:
     make_program(tmp_path / compiler)
     assert missing_for_kernels() is None
 
