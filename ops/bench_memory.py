@@ -112,7 +112,7 @@ def _finish(settings: Settings, worker: str) -> None:
         for speaker in manifest.speakers:
             first = speaker.segments[0][2]
             written = outputs.write_audio(first, silence, SAMPLE_RATE)
-            for index, _, output in speaker.segments:
+            for index, _, output, _ in speaker.segments:
                 if output != first:
                     os.link(root / first, root / output)
                 line = SegmentResult(
