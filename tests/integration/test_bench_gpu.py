@@ -21,6 +21,7 @@ def bench(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=out.parent, env=env, capture_output=True, text=True)
 
 
+@pytest.mark.timeout(900)
 def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
     out = tmp_path / "table.md"
     ran = bench("--device", "cpu", "--preset", "tiny", "check", "steps", "decode", "wav", "run", "upstream", out=out)

@@ -90,6 +90,7 @@ class Fleet:
         """What a launcher, a worker and a collector keep besides, as they would."""
         keys, worker = self.keys, "cpu.0@box"
         redis.set(keys.box_lease("box"), "process 1 on box x", px=600_000)
+        redis.sadd(keys.box_launchers("box"), "process 1 on box x")
         redis.hset(keys.process_heartbeats, keys.process_heartbeat(worker, PARENT), "1 1")
         redis.sadd(keys.consumers, worker)
         redis.hset(keys.unacked(worker), "tag", "[]")
@@ -110,6 +111,7 @@ class Fleet:
             keys.collector_heartbeat,
             keys.process_heartbeats,
             keys.box_lease("box"),
+            keys.box_launchers("box"),
             keys.consumers,
             keys.unacked(worker),
             keys.unacked_since(worker),

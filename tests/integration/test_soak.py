@@ -20,6 +20,7 @@ def test_a_thousand_segments_leak_nothing(valkey_url: str, tmp_path: Path) -> No
     assert result.segments == 1000
 
 
+@pytest.mark.timeout(900)
 def test_the_batched_engine_leaks_nothing(valkey_url: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = soak(batched_engine(valkey_url, 800, TTL_S, tiny_checkpoint), tmp_path)
     assert result.problems == []
