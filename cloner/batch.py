@@ -21,6 +21,11 @@ MAX_SEGMENTS = 1_000_000
 """Most segments of a batch."""
 
 
+NOT_HEARD = {"seed", "max_new_tokens"}
+"""The fields of `Generation` that a segment's audio does not depend on: the segment has a seed of its own, and fails if
+it would need more frames."""
+
+
 class Generation(BaseModel):
     """How segments are sampled. The bounds are those of fish-speech's `generate_long`."""
 
@@ -76,7 +81,7 @@ class Segment:
     output: str
     """Relative to the output root, with ``/``."""
     id: str | None = None
-    """Its name in the batch, if it has one: what is spoken anew and what is not depends on it in place of the text."""
+    """Its name in the batch, if it has one; the seed then follows from it, and not from the text."""
     seed: int | None = None
     """Its own seed; None if it follows from its identity and the batch's seed (see `segment_seeds`)."""
 
@@ -106,7 +111,7 @@ class Batch:
 
 
 def segment_seeds(speaker: Speaker, seed: int) -> Iterator[int]:
-    """The seed of each of a speaker's segments, 63 bits; `seed` is the batch's.
+    """The seed of each of a speaker's segments, 63 bits, in a batch with the seed `seed`.
 
     It follows from the segment's identity: its id, else its speaker, its text and how many times that pair came before.
     So it does not depend on the place in the file, on worker or slot, or on other segments.

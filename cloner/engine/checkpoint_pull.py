@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 PUBLISHED = {"openaudio-s1-mini": "fishaudio/openaudio-s1-mini"}
 """Checkpoints that have a short name."""
 
-BLOCK = 1 << 20
-"""Bytes that are read at a time."""
-
 
 def pull_checkpoint(name: str, directory: Path) -> Path:
     """Fetch the checkpoint `name` from Hugging Face into `directory`, and return `directory`.
@@ -102,14 +99,9 @@ def _is_published(path: Path, file: RepoSibling) -> bool:
 
     Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
     """
-    if file.lfs:
-        return _digest(path, hashlib.sha256()) == file.lfs.sha256
-    header = f"blob {path.stat().st_size}\0".encode()
-    return _digest(path, hashlib.sha1(header, usedforsecurity=False)) == file.blob_id
-
-
-def _digest(path: Path, digest: hashlib._Hash) -> str:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    with path.open("rb") as content:
+        if file.lfs:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.lfs.sha256
+        header = f"blob {path.stat().st_size}\0".encode()
+        digest = hashlib.sha1(header, usedforsecurity=False)
+        return hashlib.file_digest(content, lambda: digest).hexdigest() == file.blob_id

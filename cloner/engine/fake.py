@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import numpy as np
 
 from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, check_codes, check_recording
-from cloner.batch import CODEBOOK_SIZES
+from cloner.batch import CODEBOOK_SIZES, NOT_HEARD
 from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
@@ -104,8 +104,8 @@ def _generate(request: SpeechRequest) -> SegmentAudio | SegmentFailure:
     wanted = math.ceil(len(request.text) * FRAMES_PER_CHARACTER)
     whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
     frames = min(whole, generation.max_new_tokens)
-    sampled = generation.model_dump_json(exclude={"seed", "max_new_tokens"})
-    identity = "\n".join((request.voice.key, sampled, str(request.seed), request.text))
+    heard = generation.model_dump_json(exclude=NOT_HEARD)
+    identity = "\n".join((request.voice.key, heard, str(request.seed), request.text))
     return SegmentAudio(request.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from os.path import normpath
 from pathlib import Path
+from typing import TypeVar
 
 from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
 from cloner.errors import BadReference, Problem
@@ -26,6 +27,8 @@ from cloner.input.rows import NamedReference, Row, read_document
 from cloner.input.schema import checked
 from cloner.settings import Settings
 from cloner.validation import name_flaw, shown
+
+Key = TypeVar("Key", int, str)
 
 _PLACES_SHOWN = 20
 """Most rows that one problem names."""
@@ -127,13 +130,9 @@ class _Checker:
             speaker = self._speakers[key] = _SpeakerRows(row)
         self._check_speaker(row, speaker)
         index = row.number if row.segment_index is None else row.segment_index
-        place = self._places.setdefault(index, row.place)
-        if place != row.place:
-            self._problem(row.place, f"segment_index {index} is also that of {place}", "number every segment once")
-        if row.id is not None and (place := self._ids.setdefault(row.id, row.place)) != row.place:
-            self._problem(
-                row.place, f"id {shown(row.id)} is also that of {place}", "give every segment an id of its own"
-            )
+        self._check_unique(self._places, "segment_index", index, row, "number every segment once")
+        if row.id is not None:
+            self._check_unique(self._ids, "id", row.id, row, "give every segment an id of its own")
         output = self._outputs.claim(row, index)
         if isinstance(output, Problem):
             self._problems.add(output)
@@ -154,6 +153,12 @@ class _Checker:
 
     def _problem(self, where: str, what: str, right: str) -> None:
         self._problems.add(Problem(where, what, right))
+
+    def _check_unique(self, places: dict[Key, str], name: str, key: Key, row: Row, right: str) -> None:
+        """Note the place of a row's key, and check that no row before has it."""
+        place = places.setdefault(key, row.place)
+        if place != row.place:
+            self._problem(row.place, f"{name} {shown(key)} is also that of {place}", right)
 
     def _check_speaker(self, row: Row, speaker: _SpeakerRows) -> None:
         """Check that the speaker's id is spelt as before, and that it has one reference."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cloner.batch import Generation
+from cloner.batch import NOT_HEARD, Generation
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
 
 
@@ -25,9 +25,8 @@ class ContentKeys:
 
     def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
         """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
-        fixed = generation.fixed_length
-        sampled = generation.model_dump(mode="json", exclude={"seed", "max_new_tokens"})
-        common = [sampled, fixed, engine, fingerprint]
+        heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
+        common = [heard, generation.fixed_length, engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
 
     def of(self, reference: ReferenceRow, segment: SegmentRow) -> str:

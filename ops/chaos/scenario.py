@@ -92,7 +92,7 @@ class Launchers:
 
 
 def run_part(part: Part, seed: int, folder: Path) -> Outcome:
-    """Run the part with all files in `folder`. The seed decides which faults and batches come, but not when."""
+    """Run the part with all files in `folder`. The faults and batches follow from the seed, and their times do not."""
     folder.mkdir(parents=True)
     server = RedisServer(folder)
     name = f"chaos-{seed}-{part.settings['engine']}"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cloner.batch import Batch, segment_seeds
+from cloner.batch import Batch
 from cloner.client.assignment import Strategy, assign
+from cloner.client.submit import pack_speaker
 from cloner.engine.base import Engine
 from cloner.engine.fake import FakeEngine
 from cloner.input.batch_file import read_batch
-from cloner.input.references import load_reference
-from cloner.protocol.messages import ChunkMessage, Manifest, ReferenceRow, SpeakerRow
+from cloner.protocol.messages import ChunkMessage, Manifest, SpeakerRow
 from cloner.settings import EngineName, Settings, WorkerSettings
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
@@ -57,15 +57,9 @@ class Workers:
     def _speakers(self, batch: Batch) -> list[SpeakerRow]:
         rows = []
         for speaker in batch.speakers:
-            data = load_reference(speaker.reference)
-            self.blobs.set(RedisKeys(self.settings.fleet).reference(data.key), data.data)
-            reference = ReferenceRow(kind=data.kind, digest=data.key, text=data.text)
-            seeds = segment_seeds(speaker, batch.generation.seed)
-            segments = [
-                (segment.index, segment.text, segment.output, seed)
-                for segment, seed in zip(speaker.segments, seeds, strict=True)
-            ]
-            rows.append(SpeakerRow(id=speaker.id, reference=reference, segments=segments))
+            row, data = pack_speaker(speaker, batch.generation.seed)
+            self.blobs.set(RedisKeys(self.settings.fleet).reference(row.reference.digest), data)
+            rows.append(row)
         return rows
 
 
