@@ -83,6 +83,8 @@ class _SpeakerRows:
 
     first: Row
     segments: list[Segment] = field(default_factory=list)
+    texts: int = 0
+    """Rows so far, also those that have a problem."""
     places: list[str] = field(default_factory=list)
     """The first `_PLACES_SHOWN` rows, or groups, that name the speaker's reference."""
     place_count: int = 0
@@ -133,7 +135,8 @@ class _Checker:
         self._check_unique(self._places, "segment_index", index, row, "number every segment once")
         if row.id is not None:
             self._check_unique(self._ids, "id", row.id, row, "give every segment an id of its own")
-        output = self._outputs.claim(row, index)
+        speaker.texts += 1
+        output = self._outputs.claim(row, speaker.texts)
         if isinstance(output, Problem):
             self._problems.add(output)
         else:

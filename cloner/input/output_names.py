@@ -28,14 +28,17 @@ class Outputs:
         self._root = root and realpath(root)
         self._places: dict[str, str] = {}
 
-    def claim(self, row: Row, index: int) -> str | Problem:
-        """The row's output, relative to the output root with ``/``; by default ``<speaker_id>/<index>.wav``."""
+    def claim(self, row: Row, number: int) -> str | Problem:
+        """The output of a speaker's `number`-th row, from 1, relative to the output root with ``/``.
+
+        By default it is ``<speaker_id>/<number, 4 digits>.wav``.
+        """
         name = row.output_file
         if name is None:
             if not names_folder(row.speaker_id):
                 what = f"speaker {shown(row.speaker_id)} cannot name the folder of its outputs"
                 return Problem(row.place, what, "give an output_file, or the speaker another id")
-            name = f"{row.speaker_id}/{index}.wav"
+            name = f"{row.speaker_id}/{number:04}.wav"
         output = self._relative(name)
         if flaw := self._flaw(output):
             what, right = flaw

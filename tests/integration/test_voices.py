@@ -45,7 +45,7 @@ def test_a_table_and_a_folder_of_real_voices_become_speech(
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["generated"] == 10
-    assert result["results"]["3"] == "es/3.wav"
+    assert result["results"]["3"] == "es/0002.wav"
     for output in result["results"].values():
         assert soundfile.info(tmp_path / "out" / output).samplerate == 44_100
 

@@ -53,10 +53,10 @@ class TestForms:
         anna, five = read(write(folder / f"b.{ending}", content)).speakers
         assert anna.id == "anna"
         assert anna.reference == Reference(ReferenceKind.AUDIO, (folder / "anna.wav",), "I am Anna.")
-        assert anna.segments == (Segment(0, "One.", "anna/0.wav"), Segment(1, "Two.", "anna/1.wav"))
+        assert anna.segments == (Segment(0, "One.", "anna/0001.wav"), Segment(1, "Two.", "anna/0002.wav"))
         assert five.id == "5"
         assert five.reference == Reference(ReferenceKind.CODES, (folder / "refs/0.npy",), "Said.")
-        assert five.segments == (Segment(2, "Three.", "5/2.wav"),)
+        assert five.segments == (Segment(2, "Three.", "5/0001.wav"),)
 
     @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
     def test_a_row_may_have_an_id_and_a_seed(self, folder: Path, form: str) -> None:
@@ -67,7 +67,7 @@ class TestForms:
         texts = ["One.", {"text": "Two.", "output": "intro.wav", "seed": 3, "id": 7}]
         content = {"speakers": [{"id": "anna", "reference": {"audio": "anna.wav", "text": "I."}, "texts": texts}]}
         (anna,) = read(write(folder / "b.yaml", content)).speakers
-        assert anna.segments == (Segment(0, "One.", "anna/0.wav"), Segment(1, "Two.", "intro.wav", "7", 3))
+        assert anna.segments == (Segment(0, "One.", "anna/0001.wav"), Segment(1, "Two.", "intro.wav", "7", 3))
 
     def test_yaml_as_people_write_it(self, folder: Path) -> None:
         content = """
@@ -94,8 +94,8 @@ class TestForms:
         anna, bob = read(write_rows(folder, form, rows), references=folder / "voices").speakers
         assert anna.reference.paths == (folder / "voices/anna/a.wav",)
         assert anna.reference.text == "I am Anna."
-        assert [(segment.index, segment.output) for segment in anna.segments] == [(0, "anna/0.wav"), (2, "anna/2.wav")]
-        assert bob.segments == (Segment(1, "bob speaks.", "bob/1.wav"),)
+        assert [(segment.index, segment.output) for segment in anna.segments] == [(0, "anna/0001.wav"), (2, "anna/0002.wav")]
+        assert bob.segments == (Segment(1, "bob speaks.", "bob/0001.wav"),)
 
     def test_grouped_speakers_may_have_their_reference_in_the_folder(self, folder: Path) -> None:
         save_recording(folder / "voices/7/a.wav", "I am Seven.")
@@ -127,7 +127,7 @@ class TestForms:
         (speaker,) = read(
             write(folder / "b.json", {"tasks": rows, "generation": None, "checkpoint_dir": None})
         ).speakers
-        assert speaker.segments == (Segment(0, "Text 0.", "0/0.wav"),)
+        assert speaker.segments == (Segment(0, "Text 0.", "0/0001.wav"),)
 
     def test_relative_references_do_not_depend_on_the_working_directory(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
