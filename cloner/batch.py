@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -103,6 +103,21 @@ class Batch:
     speakers: tuple[Speaker, ...]
     generation: Generation = field(default_factory=Generation)
     checkpoint_dir: str | None = None
+    prefix: str = ""
+    """The folder under the output root that all outputs begin with; empty if there is none."""
+    overwrite: bool = False
+    """Whether files at the outputs' names that no version of the batch has written are replaced."""
+
+    def under(self, prefix: str) -> Batch:
+        """The batch with its outputs in a folder of that name."""
+        speakers = tuple(
+            replace(
+                speaker,
+                segments=tuple(replace(segment, output=f"{prefix}/{segment.output}") for segment in speaker.segments),
+            )
+            for speaker in self.speakers
+        )
+        return replace(self, speakers=speakers, prefix=f"{prefix}/{self.prefix}" if self.prefix else prefix)
 
     @property
     def total(self) -> int:

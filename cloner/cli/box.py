@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, References, StrategyOption
+from cloner.cli.options import BatchFile, Overwrite, Prefix, References, StrategyOption
 from cloner.cli.results import print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
@@ -26,6 +27,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Speak a batch on this box, from start to finish, and print its result as JSON. What is there is not spoken
     again."""
@@ -33,18 +35,20 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
 
     loaded, settings = _load(batch, out or batch.parent, references, engine)
+    loaded = replace(loaded, overwrite=overwrite)
     result = run_batch(loaded, settings, Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     print_result(result)
 
 
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch: BatchFile,
     out: Annotated[Path | None, typer.Option(help="Look in this folder, as for `run`, and ask no fleet.")] = None,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
     engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
+    prefix: Prefix = None,
 ) -> None:
     """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
     from cloner.client.estimate import COLUMNS
@@ -55,8 +59,10 @@ def plan(
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")
         from cloner.client.client import Client
 
-        estimate = Client().plan(batch, strategy=strategy, references=references)
+        estimate = Client().plan(batch, strategy=strategy, references=references, prefix=prefix)
     else:
+        if prefix is not None:
+            raise UsageError("--prefix goes without --out: a run writes where --out says")
         from cloner.cli.run import plan_batch
 
         estimate = plan_batch(*_load(batch, out, references, engine))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, References, StrategyOption
+from cloner.cli.options import BatchFile, Overwrite, Prefix, References, StrategyOption
 from cloner.cli.results import print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import ClonerError
@@ -22,18 +22,20 @@ BatchId = Annotated[str, typer.Argument(help="The id that `cloner submit` printe
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")]
 
 
-def submit(
+def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch: BatchFile,
     wait: Wait = False,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
+    prefix: Prefix = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Send a batch to the fleet and print its id."""
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
     loaded = load_batch(batch, load_settings(), references=references)
-    handle = _client().submit(loaded, strategy=strategy)
+    handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite)
     if not wait:
         print(handle.id)
         return

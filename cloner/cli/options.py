@@ -14,4 +14,11 @@ References = Annotated[
     Path | None,
     typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(help="Folder under the fleet's output root; the batch file's name without its ending if not given."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that no version of this batch has written.")
+]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]

@@ -24,9 +24,12 @@ from cloner.engine import check_engine
 from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.lock import output_lock
+from cloner.output.origin import Origin
 from cloner.output.record import Record
-from cloner.output.reuse import finished_outputs
+from cloner.output.reuse import check_files
+from cloner.output.search import find_outputs
 from cloner.protocol.content_key import wanted_outputs
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.cleanup import remove_fleet
@@ -45,7 +48,8 @@ def run_batch(
 ) -> BatchResult | signal.Signals:
     """Generate the batch with workers of its own; returns its result, or the signal that stopped the run.
 
-    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder.
+    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder, or if
+    files are there that no version of the batch has written.
     """
     check_engine(settings)
     layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
@@ -67,7 +71,9 @@ def run_batch(
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), log=screen.log)
         with supervisor:
             supervisor.register()
-            handle = client.submit(batch, strategy=strategy)
+            handle = client.submit(
+                batch, strategy=strategy, prefix="", check=lambda manifest: _check_files(manifest, settings)
+            )
             for line in handle.assignment_lines(batch):
                 screen.log(line)
             result = _follow(handle, supervisor, screen)
@@ -80,12 +86,20 @@ def run_batch(
         return result
 
 
+def _check_files(manifest: Manifest, settings: Settings) -> None:
+    """Raise `OutputsTaken` before the models are loaded; the collector looks again when it opens the batch."""
+    if manifest.overwrite:
+        return
+    wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
+    check_files(find_outputs(OutputRoot(settings.out_dir), wanted, Origin.of(manifest)))
+
+
 def plan_batch(batch: Batch, settings: Settings) -> Estimate:
     """What `run_batch` would generate, without a time: its workers are not started yet. Reads only."""
     rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
     wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
-    found = finished_outputs(OutputRoot(settings.out_dir), wanted)
-    return estimate(batch, found.finished, found.changed)
+    found = find_outputs(OutputRoot(settings.out_dir), wanted, None)
+    return estimate(batch, list(found.done()), found.changed)
 
 
 def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:

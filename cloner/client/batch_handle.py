@@ -157,7 +157,8 @@ class BatchHandle:
             workers = self._connection.workers()
             if not workers:
                 raise NoWorkers
-            batch = Batch(Path(manifest.source), tuple(map(_speaker, rows)), manifest.generation)
+            path = Path(manifest.path or manifest.source)
+            batch = Batch(path, tuple(map(_speaker, rows)), manifest.generation, prefix=manifest.prefix)
             batch_id, assignments = send(self._connection, batch, rows, workers, _strategy(self.id, strategy))
         return BatchHandle(self._connection, batch_id, assignments)
 

@@ -8,8 +8,9 @@ print(result.generated, "of", result.total)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from cloner.batch import Batch
@@ -22,10 +23,10 @@ from cloner.client.submit import pack_speaker, send, upload_reference
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
 from cloner.protocol.content_key import wanted_outputs
-from cloner.protocol.messages import is_batch_id
+from cloner.protocol.messages import Manifest, is_batch_id
 from cloner.settings import Settings, load_settings
 from cloner.state.registry import WorkerInfo
-from cloner.validation import shown
+from cloner.validation import name_flaw, output_flaw, shown
 
 __all__ = ["BatchHandle", "Client"]
 
@@ -61,24 +62,31 @@ class Client:
             raise UnknownBatch(f"{shown(batch_id)} is no batch's id: ids are printed by `cloner submit`")
         return BatchHandle(self._connection, batch_id)
 
-    def submit(
+    def submit(  # noqa: PLR0913 - one parameter an option
         self,
         batch: Batch | Path | str,
         *,
         strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        check: Callable[[Manifest], None] | None = None,
     ) -> BatchHandle:
         """Assign a batch, or the batch in a file, to the fleet's workers and send it.
 
         Segments that earlier batches have generated are not generated again. `references` is a folder of references,
-        ``<speaker_id>/*.wav`` with ``.lab``. Raises `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`,
-        `BadReference` or `OutputsTaken` before anything is queued.
+        ``<speaker_id>/*.wav`` with ``.lab``. The outputs lie in the folder `prefix` under the fleet's output root, by
+        default one with the name of the batch's file without its ending; an empty prefix is no folder. With
+        `overwrite`, files that no version of the batch has written are replaced, else the fleet refuses the batch.
+        `check` may refuse it, too, before anything is queued. So do `UsageError`, `BadBatch`, `NoWorkers`,
+        `WrongCheckpoint`, `BadReference` and `OutputsTaken`, which are raised.
         """
         strategy = _strategy(strategy)
-        batch, workers = self._load(batch, references)
+        batch, workers = self._load(batch, references, prefix)
+        batch = replace(batch, overwrite=batch.overwrite or overwrite)
         with self.translate_redis_errors():
             rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
-            batch_id, assignments = send(self._connection, batch, rows, workers, strategy)
+            batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)
         return BatchHandle(self._connection, batch_id, assignments)
 
     def plan(
@@ -87,6 +95,7 @@ class Client:
         *,
         strategy: Strategy | str = Strategy.ROUND_ROBIN,
         references: Path | None = None,
+        prefix: str | None = None,
     ) -> Estimate:
         """What `submit` would have the fleet generate, and how long that would take. Nothing is queued or written.
 
@@ -94,16 +103,18 @@ class Client:
         if no collector answers.
         """
         strategy = _strategy(strategy)
-        batch, workers = self._load(batch, references)
+        batch, workers = self._load(batch, references, prefix)
         rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
         wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
         found = ask_collector(self._connection, wanted)
         chunks, _ = assign(batch, workers, strategy, self.queues)
         return estimate(batch, found.finished, found.changed, chunks, workers)
 
-    def _load(self, batch: Batch | Path | str, references: Path | None) -> tuple[Batch, list[WorkerInfo]]:
-        """The batch, and the workers that are to generate it."""
-        batch = load_batch(batch, self.settings, references=references)
+    def _load(
+        self, batch: Batch | Path | str, references: Path | None, prefix: str | None
+    ) -> tuple[Batch, list[WorkerInfo]]:
+        """The batch with its outputs under the prefix, and the workers that are to generate it."""
+        batch = _under(load_batch(batch, self.settings, references=references), prefix)
         workers = self.fleet()
         if not workers:
             raise NoWorkers
@@ -116,6 +127,21 @@ def _strategy(name: Strategy | str) -> Strategy:
         return Strategy(name)
     except ValueError:
         raise UsageError(f"{name!r} is no strategy: give {', '.join(Strategy)}") from None
+
+
+def _under(batch: Batch, prefix: str | None) -> Batch:
+    """The batch with its outputs in the folder `prefix`, by default of its file's name. Raises `UsageError`."""
+    folder = batch.source.stem if prefix is None else prefix
+    if not folder and prefix is not None:
+        return batch
+    outputs = (segment.output for speaker in batch.speakers for segment in speaker.segments)
+    longest = f"{folder}/{max(outputs, key=len, default='0.wav')}"
+    found = output_flaw(longest)
+    if flaw := found[0] if found else name_flaw(longest):
+        raise UsageError(
+            f"the output {shown(longest)} {flaw}: give the name of a folder under the fleet's output root with --prefix"
+        )
+    return batch.under(folder)
 
 
 def _check_checkpoint(batch: Batch, workers: Sequence[WorkerInfo]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis import RedisError
@@ -54,21 +54,27 @@ def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
     return row, data.data
 
 
-def send(
+def send(  # noqa: PLR0913 - all that a batch is made of
     connection: FleetConnection,
     batch: Batch,
     rows: Sequence[SpeakerRow],
     workers: Sequence[WorkerInfo],
     strategy: Strategy,
+    *,
+    check: Callable[[Manifest], None] | None = None,
 ) -> tuple[str, list[AssignmentSummary]]:
     """Assign a batch whose references are in Redis to workers, and send it; returns its id and what each worker gets.
 
-    `rows` are the batch's speakers as in the manifest. Raises `OutputsTaken`, `BrokerUnreachable`, `RedisError`.
+    `rows` are the batch's speakers as in the manifest. `check` may raise what refuses the batch. Raises `OutputsTaken`,
+    `BrokerUnreachable`, `RedisError`.
     """
     chunks, summaries = assign(batch, workers, strategy, connection.queues)
     manifest = Manifest(
         batch_id=_new_id(),
         source=printable(batch.source.name),
+        path=printable(str(batch.source.absolute())),
+        prefix=batch.prefix,
+        overwrite=batch.overwrite,
         submitted_at=server_time(connection.redis),
         generation=batch.generation,
         engine=workers[0].engine,
@@ -76,6 +82,8 @@ def send(
         speakers=list(rows),
         chunks=chunks,
     )
+    if check:
+        check(manifest)
     batch_id = manifest.batch_id
     connection.batches.add(manifest, strategy, check=lambda: check_outputs(manifest, connection.batches))
     try:

@@ -28,7 +28,8 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record, batch_folder
-from cloner.output.reuse import finished_outputs, reuse_finished
+from cloner.output.reuse import reuse_finished
+from cloner.output.search import find_outputs
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
 from cloner.protocol.results import SegmentResult
@@ -103,8 +104,8 @@ def find_finished(request: bytes, expires_at: float) -> bytes:
     redis = connect(settings.require_redis_url(), decode=False)
     _ignore_expired(redis, expires_at)
     try:
-        found = finished_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted)
-        response = FinishedResponse(finished=list(found.finished), changed=list(found.changed)).pack()
+        found = find_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted, None)
+        response = FinishedResponse(finished=list(found.done()), changed=list(found.changed)).pack()
     except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
         response = FinishedResponse(error=reason_of(error)).pack()
     _ignore_expired(redis, expires_at)

@@ -7,10 +7,12 @@ import hashlib
 import os
 import stat
 import uuid
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from os.path import realpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
-from cloner.output.atomic_file import FileAt, open_part, write_and_rename
+from cloner.output.atomic_file import FileAt, open_part, write_and_rename, write_new
 from cloner.output.own_folder import OwnFolder, open_file, opened_folder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
@@ -33,6 +35,10 @@ DISK_INTERVAL_S = 1.0
 """Seconds between two tries to use a disk that is full or fails."""
 
 
+FOREIGN = "is there, and not as this batch has written it: move it, or submit the batch with --overwrite"
+"""Why an output is not written."""
+
+
 @dataclass(frozen=True)
 class Written:
     """What a line of the record holds of a file, to identify it later."""
@@ -40,6 +46,21 @@ class Written:
     size: int
     mtime_ns: int
     digest: str
+
+
+class Ownership(Protocol):
+    """What a batch knows of the file that it is about to write."""
+
+    def publishes(self, digest: str) -> None:
+        """Note that a file with this digest is about to get its final name."""
+        ...
+
+    def owns(self, digest: str) -> bool:
+        """Whether the file with this digest, which has that name, is the batch's own, and may be replaced.
+
+        The digest is empty where the name is a link's.
+        """
+        ...
 
 
 def codes_part(part: str) -> str:
@@ -56,18 +77,32 @@ class OutputRoot:
         self.part = f"part-{uuid.uuid4().hex}"
         """Name of this process's temporary file, in our own folder. Other processes remove it after a crash."""
 
-    def write_audio(self, output: str, audio: NDArray[np.float32], sample_rate: int) -> Written:
+    def write_audio(
+        self, output: str, audio: NDArray[np.float32], sample_rate: int, ownership: Ownership | None = None
+    ) -> Written:
         """Write mono samples ``[samples]`` in -1..1 as 16-bit audio, as a whole or not at all.
 
-        Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full,
+        A file that is there already is replaced if it is the batch's own; or if it is empty, as a loss of power leaves
+        it. Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full,
         `OutputUnavailable` where it fails for a while.
         """
         path = self.root / output
         try:
             # Encoded in memory: on a full disk, soundfile fails by an assertion of its own.
             data = encode_audio(audio, sample_rate, path.suffix[1:].upper())
+            digest = _digest(data)
+            if ownership:
+                ownership.publishes(digest)
             with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
-                status = write_and_rename([data], FileAt(self.part, parts), FileAt(path.name, folder))
+
+                def is_own() -> bool:
+                    found = _digest_at(folder, path.name)
+                    return found in {NOTHING, digest} or (ownership is not None and ownership.owns(found))
+
+                try:
+                    status = write_new([data], FileAt(self.part, parts), FileAt(path.name, folder), is_own)
+                except FileExistsError as error:
+                    raise SegmentFailed(f"{output} {FOREIGN}", code="output") from error
         except (OSError, soundfile.SoundFileError) as error:
             message = f"{output} cannot be written under {self.root}: {error}"
             if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -75,7 +110,7 @@ class OutputRoot:
             if isinstance(error, OSError) and error.errno in UNAVAILABLE:
                 raise OutputUnavailable(message) from error
             raise SegmentFailed(message, code="output") from error
-        return Written(status.st_size, status.st_mtime_ns, _digest(data))
+        return Written(status.st_size, status.st_mtime_ns, digest)
 
     def write_codes(self, folder: OwnFolder, name: str, data: bytes) -> None:
         """Write the codes of a reference to a file of our own; its folder is made if needed. Raises `OSError`."""
@@ -103,13 +138,43 @@ class OutputRoot:
         except SegmentFailed:
             return False
 
+    def is_taken(self, output: str) -> bool:
+        """Whether there is a file at the output's name that is not empty, or a link."""
+        try:
+            found = os.stat(f"{self.root}/{output}", follow_symlinks=False)  # noqa: PTH116 - see `has_result`
+        except OSError:
+            return False  # or it cannot be looked at: its segment fails when it is written
+        return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_size > 0)
+
+    def digest_of(self, output: str) -> str:
+        """The digest of an audio file; empty if it cannot be read."""
+        try:
+            return _digest(self._read(output))
+        except (OSError, SegmentFailed):
+            return ""
+
+    def blocks(self, output: str, size: int) -> Iterator[bytes]:
+        """The bytes of an audio file, in blocks of at most `size` bytes. Raises `OSError`, `SegmentFailed`."""
+        with self.opened_parent(output) as folder:
+            file = open_file(folder, PurePosixPath(output).name, os.O_RDONLY)
+        with os.fdopen(file, "rb") as opened:
+            while block := opened.read(size):
+                yield block
+
+    def remove(self, output: str) -> None:
+        """Remove an audio file, if it is there. Raises `OSError`, `SegmentFailed`."""
+        with self.opened_parent(output) as folder, suppress(FileNotFoundError):
+            os.unlink(PurePosixPath(output).name, dir_fd=folder)
+
+    def opened_parent(self, output: str) -> AbstractContextManager[int]:
+        """A descriptor of the folder of an output, which is made if needed. Raises `OSError`, `SegmentFailed`."""
+        return self._opened((self.root / output).parent)
+
     def _read(self, output: str) -> bytes:
         """The bytes of an audio file, which may not be a link. Raises `OSError`, `SegmentFailed`."""
         path = self.root / output
         with self._opened(path.parent) as folder:
-            file = open_file(folder, path.name, os.O_RDONLY)
-        with os.fdopen(file, "rb") as opened:
-            return opened.read()
+            return _read_at(folder, path.name)
 
     def has_room(self, size: int) -> bool:
         """Whether a file of `size` bytes fits on the disk. True, too, if it cannot be written for another reason."""
@@ -139,5 +204,24 @@ class OutputRoot:
         return opened_folder(self.root, real.relative_to(self.root).parts, make=True)
 
 
+def _digest_at(folder: int, name: str) -> str:
+    """The digest of a file; empty if it is a link. Raises `OSError`."""
+    try:
+        return _digest(_read_at(folder, name))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return ""
+        raise
+
+
+def _read_at(folder: int, name: str) -> bytes:
+    with os.fdopen(open_file(folder, name, os.O_RDONLY), "rb") as opened:
+        return opened.read()
+
+
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+NOTHING = _digest(b"")
+"""The digest of an empty file."""

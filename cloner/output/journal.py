@@ -25,7 +25,7 @@ from cloner.output.record import append_line, batch_folder, open_to_append, tran
 
 
 class _Note(BaseModel):
-    """A line: a run begins, a segment starts, or the run ends."""
+    """A line: a run begins, a segment starts, an audio file is about to get its name, or the run ends."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -35,6 +35,7 @@ class _Note(BaseModel):
     segment: int | None = None
     alone: bool = False
     ended: bool = False
+    digest: str | None = None
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Run:
     """Segment that was started -> whether it was alone in the engine."""
     ended: bool = False
     """Whether it ended, or its process was asked to stop; the process may have been killed after that."""
+    digests: set[str] = field(default_factory=set)
+    """Digests of the audio files that it gave their names; their lines may be missing in the record."""
 
 
 class Journal:
@@ -90,6 +93,12 @@ class Journal:
         with self._lock:
             if self._number:
                 self._note(_Note(run=self._number, segment=segment, alone=alone))
+
+    def publishes(self, digest: str) -> None:
+        """Note that an audio file with this digest is about to get its name. As `started`, from any thread."""
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, digest=digest))
 
     def end(self) -> None:
         """Note that the run ends, so that its segments are not suspected. As `started`, from any thread."""
@@ -165,6 +174,17 @@ def discard_journals(folder: OwnFolder, outputs: OutputRoot) -> None:
             folder.remove(name)
 
 
+def published_digests(folder: OwnFolder) -> set[str]:
+    """The digests in a batch's journals: of files whose lines the record may lack. Journals that cannot be read are
+    passed over."""
+    digests: set[str] = set()
+    with suppress(OSError):
+        for name in folder.files("*.journal"):
+            for run in _read_runs(folder, name):
+                digests |= run.digests
+    return digests
+
+
 def _read_runs(folder: OwnFolder, name: str) -> list[Run]:
     worker = name.partition(".")[2].removesuffix(".journal")
     runs: dict[int, Run] = {}
@@ -181,5 +201,7 @@ def _take(run: Run, note: _Note) -> None:
     run.part = note.part or run.part
     run.generated = run.generated if note.generated is None else note.generated
     run.ended = run.ended or note.ended
+    if note.digest:
+        run.digests.add(note.digest)
     if note.segment is not None:
         run.started[note.segment] = run.started.get(note.segment, False) or note.alone

@@ -112,6 +112,16 @@ class OwnFolder:
                     found[name] = os.stat(name, dir_fd=folder, follow_symlinks=False)
         return found
 
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """The bytes of a file in blocks of at most `size` bytes."""
+        with os.fdopen(self.open_file(name, os.O_RDONLY), "rb") as file:
+            while block := file.read(size):
+                yield block
+
+    def inner(self, name: str) -> OwnFolder:
+        """A folder in this one, which need not be there."""
+        return OwnFolder(self._root, *self._names[1:], name)
+
     def inner_folders(self) -> list[OwnFolder]:
         """The folders in this one."""
         try:
@@ -119,12 +129,17 @@ class OwnFolder:
                 names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except NO_FOLDER:
             return []
-        return [OwnFolder(self._root, *self._names[1:], name) for name in names]
+        return [self.inner(name) for name in names]
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with suppress(*NO_FOLDER), self.opened() as folder:
             os.unlink(name, dir_fd=folder)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file another name, in place of the file that has it, if there is one."""
+        with self.opened() as folder:
+            os.replace(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def write(self, name: str, pieces: Iterable[bytes], *, sync: bool = False) -> None:
         """Write the pieces to a file, as a whole or not at all; with `sync`, they reach the disk before the rename.

@@ -1,24 +1,25 @@
 """Segments that earlier batches have generated under the same output root, and that a new batch reuses.
 
-The records of all earlier batches are searched, so this does not depend on what Redis still holds.
+What has another name now is given its new one. A process that dies on the way loses nothing: each file has its old
+name, its new one, or is among the takes of the batch (`takes.py`), and its line is in ``moving.jsonl`` or
+``reused.jsonl``, which other batches find. Its old name is removed where an earlier version of the same batch gave it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
-from cloner.errors import RecordFailed
-from cloner.events import Event
-from cloner.logs import log_event
-from cloner.output.audio_files import OutputRoot
+from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed
+from cloner.output.audio_files import FOREIGN, OutputRoot
+from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import batch_folder
+from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.search import Found, find_outputs
+from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
@@ -26,95 +27,94 @@ from cloner.protocol.results import SegmentResult
 REUSED = "reused.jsonl"
 """The file of a batch's record with the lines of earlier batches. No worker has that name."""
 
-_OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
-"""Parts of a line of a record, a `SegmentResult` as JSON. They cannot occur in a string: its quotes are escaped."""
+MOVING = "moving.jsonl"
+"""Its name until all files have their new names."""
 
-
-@dataclass(frozen=True)
-class Found:
-    """The state of wanted outputs, according to the records."""
-
-    finished: Mapping[str, SegmentResult]
-    """Output -> its line: generated with the wanted content key, and its file is as it was written."""
-    changed: frozenset[str]
-    """Outputs that were last generated with another key."""
-
-
-def finished_outputs(outputs: OutputRoot, wanted: Mapping[str, str], except_batch: str = "") -> Found:
-    """Search the records of all batches but one for the `wanted` outputs (output -> content key).
-
-    A million lines about other outputs take about half a second, and no memory: one line is kept for each of `wanted`.
-    Records that cannot be read are logged and skipped.
-    """
-    # Names as a line has them, so that lines about other outputs are skipped without parsing.
-    written = {to_json(output)[1:-1]: output for output in wanted}
-    last: dict[str, bytes] = {}
-    for folder, file in _record_files(outputs.root, except_batch):
-        for name, line in _lines_about(folder, file, written):
-            last[written[name]] = line
-    finished: dict[str, SegmentResult] = {}
-    changed = set()
-    for output, line in last.items():
-        if not line.partition(_KEY)[2].startswith(wanted[output].encode()):
-            changed.add(output)
-        elif (result := _parse(line)) and outputs.has_result(result):
-            finished[output] = result
-    return Found(finished, frozenset(changed))
+SHOWN = 10
+"""Most files that an error names."""
 
 
 def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[SegmentResult]]:
     """Add the segments that earlier batches have generated to a batch's own record, so that its workers skip them.
 
-    Returns the added lines by chunk number. It may run again: then it returns the same lines. Raises `RecordFailed`.
+    Returns the added lines by chunk number. It may run again: then it returns the same lines. Raises `RecordFailed`,
+    and `OutputsTaken` if files that are not the batch's are where it would write.
     """
     folder = batch_folder(outputs.root, manifest.batch_id)
-    path = folder.path / REUSED
     try:
-        lines = [line for line in map(_parse, folder.read(REUSED).splitlines()) if line]
-        return _by_chunk(manifest, {line.output: line for line in lines})
+        noted = folder.read(REUSED)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise RecordFailed(f"{path} cannot be read: {error}") from error
+        raise RecordFailed(f"{folder.path / REUSED} cannot be read: {error}") from error
+    else:
+        return _by_chunk(manifest, filter(None, map(_parse, noted.splitlines())))
+    try:
+        return _take_over(manifest, outputs, folder)
+    except SegmentFailed as error:  # a link leads out of the output root
+        raise RecordFailed(error.message) from error
+
+
+def check_files(found: Found) -> None:
+    """Raise `OutputsTaken` if any of the wanted names has a file that is not the batch's."""
+    if found.foreign:
+        some = ", ".join(found.foreign[:SHOWN]) + (", ..." if len(found.foreign) > SHOWN else "")
+        raise OutputsTaken(f"{len(found.foreign)} of the outputs: {some}: each {FOREIGN}, or under another --prefix")
+
+
+def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> dict[int, list[SegmentResult]]:
+    """Note the lines of what is reused, and give each file the name that the batch wants. Raises `RecordFailed`,
+    `SegmentFailed`, `OutputsTaken`."""
     wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
-    found = finished_outputs(outputs, wanted, except_batch=manifest.batch_id)
-    chunks = _by_chunk(manifest, found.finished)
-    if chunks:
-        pieces = (line.to_json() + b"\n" for chunk in chunks.values() for line in chunk)
-        try:
-            folder.write(REUSED, pieces, sync=True)
-        except OSError as error:
-            raise RecordFailed(f"what earlier batches have generated cannot be noted in {path}: {error}") from error
+    origin = Origin.of(manifest)
+    # Its own record, too: an opening that was killed has noted there what it was about to move.
+    found = find_outputs(outputs, wanted, origin)
+    if not manifest.overwrite:
+        check_files(found)
+    takes = Takes(outputs, manifest.batch_id)
+    with translate_disk_errors(folder.path):
+        origin.write(folder)
+    with translate_disk_errors(folder.path):
+        _keep(found, takes, wanted)
+        moved = [replace(source.line, output=output) for output, source in found.elsewhere.items()]
+        chunks = _by_chunk(manifest, [*found.finished.values(), *moved])
+        folder.write(MOVING, (line.to_json() + b"\n" for lines in chunks.values() for line in lines), sync=True)
+        for output in (*found.replaced, *found.foreign):
+            outputs.remove(output)
+        _place(chunks, outputs, takes, found.finished)
+        for source in found.elsewhere.values():
+            if source.is_take or (source.is_own and source.line.output not in wanted):
+                outputs.remove(source.line.output)
+        folder.rename(MOVING, REUSED)
     return chunks
 
 
-def _record_files(root: Path, except_batch: str) -> list[tuple[OwnFolder, str]]:
-    """The files of all records but one batch's, in the order of their last change, by the file system's clock."""
-    times = []
-    for folder in OwnFolder(root).inner_folders():
-        if folder.path.name != except_batch:
-            try:
-                times += [(status.st_mtime_ns, folder, name) for name, status in folder.files("*.jsonl").items()]
-            except OSError as error:
-                _log_skipped(folder.path, error)
-    return [(folder, name) for _, folder, name in sorted(times, key=lambda file: (file[0], file[1].path, file[2]))]
+def _keep(found: Found, takes: Takes, wanted: Mapping[str, str]) -> None:
+    """Add to the takes what gets another name, and what the batch replaces."""
+    for source in found.elsewhere.values():
+        loses_name = source.is_take or source.line.output in found.replaced
+        takes.keep(source.line, shared=not (loses_name or (source.is_own and source.line.output not in wanted)))
+    for line in found.replaced.values():
+        if line:
+            takes.keep(line, shared=False)
 
 
-def _lines_about(folder: OwnFolder, file_name: str, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The lines of a record's file about generated files with one of these names: (name, line)."""
-    try:
-        with os.fdopen(folder.open_file(file_name, os.O_RDONLY), "rb") as file:
-            for line in file:
-                name = line.partition(_OUTPUT)[2].partition(_KEY)[0]
-                # A crash may have left a line without its end.
-                if name in names and _GENERATED in line and line.endswith(b"\n"):
-                    yield name, line
-    except OSError as error:
-        _log_skipped(folder.path / file_name, error)
-
-
-def _log_skipped(path: Path, error: OSError) -> None:
-    log_event(Event.RECORD_UNREADABLE, path=path, error=error)
+def _place(
+    chunks: Mapping[int, Iterable[SegmentResult]],
+    outputs: OutputRoot,
+    takes: Takes,
+    finished: Mapping[str, SegmentResult],
+) -> None:
+    moved = [
+        line
+        for lines in chunks.values()
+        for line in lines
+        if line.output not in finished and not outputs.has_result(line)
+    ]
+    left = Counter(line.key for line in moved)
+    for line in moved:
+        left[line.key] -= 1
+        takes.place(line, line.output, again=left[line.key] > 0)
 
 
 def _parse(line: bytes) -> SegmentResult | None:
@@ -124,8 +124,9 @@ def _parse(line: bytes) -> SegmentResult | None:
         return None
 
 
-def _by_chunk(manifest: Manifest, finished: Mapping[str, SegmentResult]) -> dict[int, list[SegmentResult]]:
-    """The finished segments as lines of this batch, each with the assignment of its chunk, by chunk number."""
+def _by_chunk(manifest: Manifest, lines: Iterable[SegmentResult]) -> dict[int, list[SegmentResult]]:
+    """Lines about the batch's outputs as its own, each with the assignment of its chunk, by chunk number."""
+    finished = {line.output: line for line in lines}
     chunks: dict[int, list[SegmentResult]] = {}
     for chunk in manifest.chunks:
         for row in chunk.slices:

@@ -146,6 +146,8 @@ class ChunkMessage(_Wire):
     speakers: Count
     texts: Count
     generation: Generation
+    overwrite: bool = False
+    """Whether files that the batch has not written may be replaced."""
     slices: Items[SpeakerSegments]
 
     @property
@@ -182,6 +184,12 @@ class Manifest(_Wire, Packed):
     schema_version: Annotated[int, AfterValidator(_own_version)] = SCHEMA
     batch_id: BatchId
     source: Annotated[Line, Field(max_length=4096)]
+    path: Annotated[Line, Field(max_length=4096)] = ""
+    """The batch's file as its client sees it."""
+    prefix: Annotated[Line, Field(max_length=4096)] = ""
+    """The folder under the output root that all outputs begin with; empty if there is none."""
+    overwrite: bool = False
+    """Whether files that no version of this batch has written are replaced."""
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Annotated[Generation, BeforeValidator(_check_count)]
     engine: str = ""
@@ -237,6 +245,7 @@ class Manifest(_Wire, Packed):
             speakers=chunk.speakers,
             texts=chunk.texts,
             generation=self.generation,
+            overwrite=self.overwrite,
             slices=slices,
         )
 

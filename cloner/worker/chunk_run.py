@@ -94,7 +94,7 @@ class ChunkRun:
         self._disk = disk
         self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
         self._flush = OutputFlush(worker.outputs.root)
-        self._writer = ResultWriter(worker, message, record, disk, self._flush)
+        self._writer = ResultWriter(worker, message, record, self._journal, disk, self._flush)
         self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
         self._recovery = CrashRecovery(worker, message, self._journal)
         self._voices = VoiceLoader(worker, references)

@@ -9,6 +9,7 @@ from typing import Any
 from cloner.audio import SAMPLE_RATE
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, SegmentFailed
+from cloner.output.journal import Journal
 from cloner.output.record import Record, RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
@@ -18,19 +19,49 @@ from cloner.worker.pending import PendingSegment
 from cloner.worker.worker_process import WorkerProcess
 
 
+class FileOwnership:
+    """What a chunk's record and journal know of the file that a segment's audio is about to replace."""
+
+    def __init__(self, segment: int, record: Record, journal: Journal, *, overwrite: bool) -> None:
+        self._segment = segment
+        self._record = record
+        self._journal = journal
+        self._overwrite = overwrite
+
+    def publishes(self, digest: str) -> None:
+        """Note in the journal that a file with this digest is about to get its name."""
+        self._journal.publishes(digest)
+
+    def owns(self, digest: str) -> bool:
+        """Whether a line of the record, or a run that ended before it could write its line, has this digest."""
+        if self._overwrite or any(digest in run.digests for run in self._journal.runs):
+            return True
+        self._record.refresh()  # another worker may have written the file since
+        return any(line.digest == digest for line in self._record.generated_lines(self._segment))
+
+
 class ResultWriter:
     """Writes what came of a chunk's segments. A context manager around the worker's file of the record.
 
     Raises `RecordFailed`.
     """
 
-    def __init__(
-        self, worker: WorkerProcess, message: ChunkMessage, record: Record, disk: DiskWait, flush: OutputFlush
+    def __init__(  # noqa: PLR0913, PLR0917 - what writing a file touches
+        self,
+        worker: WorkerProcess,
+        message: ChunkMessage,
+        record: Record,
+        journal: Journal,
+        disk: DiskWait,
+        flush: OutputFlush,
     ) -> None:
         self._worker_name = worker.name
         self._assignment = message.assignment
         self._fixed_length = message.generation.fixed_length
+        self._overwrite = message.overwrite
         self._outputs = worker.outputs
+        self._record = record
+        self._journal = journal
         self._lines = RecordWriter(record, worker.name)
         self._disk = disk
         self._flush = flush
@@ -60,7 +91,7 @@ class ResultWriter:
         )
         needed = 0
         try:
-            result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment.output)))
+            result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment)))
         except SegmentFailed as error:
             result = replace(result, code=error.code, message=error.message)
             # Samples take two bytes in the largest of the formats.
@@ -71,7 +102,7 @@ class ResultWriter:
             self._disk.wait_for_room(needed)
         return result
 
-    def _write_audio(self, answer: SpeechResult, output: str) -> dict[str, Any]:
+    def _write_audio(self, answer: SpeechResult, segment: PendingSegment) -> dict[str, Any]:
         """Write the answer's audio, if it has any; returns the fields of a `SegmentResult` that follow from it."""
         if isinstance(answer, SegmentFailure):
             return {"code": answer.code, "message": answer.message}
@@ -81,5 +112,6 @@ class ResultWriter:
                 f"it is cut after {answer.frames} frames ({seconds:.1f} s): raise max_new_tokens, or split the text"
             )
             return {"code": "cut_off", "message": message}
-        written = self._outputs.write_audio(output, answer.audio, SAMPLE_RATE)
+        owned = FileOwnership(segment.index, self._record, self._journal, overwrite=self._overwrite)
+        written = self._outputs.write_audio(segment.output, answer.audio, SAMPLE_RATE, owned)
         return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}

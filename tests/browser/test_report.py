@@ -27,7 +27,7 @@ LOAD_ALL_AUDIO = """Promise.all([...document.querySelectorAll('audio')].map((pla
 def test_a_batchs_report_is_a_click_away_and_plays_its_audio(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path, page: Page, pictures: Path
 ) -> None:
-    (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # so that one segment fails
+    (settings.out_dir / "batch/audio/2.wav").mkdir(parents=True)  # so that one segment fails
     launch("--workers", "1", fake_slots=4).wait_for(Event.MODELS_LOADED)
     path = write_batch(tmp_path, [5, 4])
     batch = json.loads(path.read_text())
@@ -55,7 +55,12 @@ def test_a_batchs_report_is_a_click_away_and_plays_its_audio(
 
 
 def _look(page: Page, picture: Path) -> None:
-    for words in ("batch.json", "8 of 9 segments generated, 1 failed.", f"{EVIL}1", "audio/2.wav cannot be written"):
+    for words in (
+        "batch.json",
+        "8 of 9 segments generated, 1 failed.",
+        f"{EVIL}1",
+        "batch/audio/2.wav cannot be written",
+    ):
         assert words in page.text()
     assert "Sentence" not in page.text()
     for (width, height), scheme in product([(1280, 900), (390, 844)], ["light", "dark"]):

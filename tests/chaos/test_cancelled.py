@@ -71,7 +71,7 @@ def test_what_was_finished_stays_and_is_not_spoken_again(
     eventually(lambda: recorded_segments(settings, batch.id) == [0, 1, 2, 3])
     batch.cancel()
     assert sorted(batch.wait(timeout=100).results) == [0, 1, 2, 3]
-    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "batch/audio").iterdir()}
     again = client.submit(path).wait(timeout=100)
     assert (again.generated, again.reused) == (6, 4)
     assert all(path.stat().st_mtime_ns == before[path] for path in before)

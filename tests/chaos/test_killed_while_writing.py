@@ -58,8 +58,20 @@ pytestmark = pytest.mark.slow
             module._write_all = dying
             """,
         ),
+        (
+            "cloner.output.atomic_file",
+            """
+            rename = module.rename_to_new
+            def dying(part, final):
+                if once("died"):
+                    os.link(part.path, final.path, src_dir_fd=part.dir_fd, dst_dir_fd=final.dir_fd)
+                    die()
+                rename(part, final)
+            module.rename_to_new = dying
+            """,
+        ),
     ],
-    ids=["between the file and its line", "in the middle of the line", "in the middle of the file"],
+    ids=["before the line", "in the middle of the line", "in the middle of the file", "while it gets its name"],
 )
 def test_a_death_in_the_middle_of_writing_loses_nothing(
     module: str,
@@ -102,7 +114,7 @@ def test_a_file_that_has_no_line_is_not_taken_for_the_one_of_an_earlier_line(
         module.append_line = waiting
         """,
     )
-    path = settings.out_dir / "audio/0.wav"
+    path = settings.out_dir / "batch/audio/0.wav"
     fleet = launch_loaded()
     assert client.submit(write_batch(tmp_path, [1], texts={0: "Text A."})).wait(timeout=100).generated == 1
     first = path.read_bytes()

@@ -70,12 +70,14 @@ def test_a_full_disk_fails_what_has_no_room_and_the_rest_waits_for_it(
     result = batch.wait(timeout=200)
     ((failed, error),) = result.errors.items()
     assert error.code == "output"
-    assert error.message.startswith(f"audio/{failed}.wav cannot be written under {disk}: ")
+    assert error.message.startswith(f"batch/audio/{failed}.wav cannot be written under {disk}: ")
     assert "No space left on device" in error.message
     assert recorded_segments(settings, batch.id) == list(range(8))
     for output in result.results.values():
         assert soundfile.info(disk / output).frames == 38 * 2048
-    assert sorted(path.name for path in disk.glob("audio/*")) == sorted(Path(o).name for o in result.results.values())
+    assert sorted(path.name for path in disk.glob("batch/audio/*")) == sorted(
+        Path(o).name for o in result.results.values()
+    )
     assert parts(disk) == []
     assert [worker.loads for worker in client.fleet()] == [1]
 
@@ -119,7 +121,8 @@ def test_a_folder_that_cannot_be_written_fails_its_segments_and_no_others(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     settings.out_dir.mkdir()
-    (settings.out_dir / "taken").write_text("a file where a folder should be")
+    (settings.out_dir / "batch").mkdir(parents=True)
+    (settings.out_dir / "batch/taken").write_text("a file where a folder should be")
     fleet = launch("--workers", "1")
     fleet.wait_for(Event.MODELS_LOADED)
     path = write_batch(tmp_path, [4])
@@ -127,6 +130,6 @@ def test_a_folder_that_cannot_be_written_fails_its_segments_and_no_others(
     result = client.submit(path).wait(timeout=100)
     assert sorted(result.results) == [0, 1, 3]
     assert result.errors[2].code == "output"
-    assert result.errors[2].message.startswith(f"taken/2.wav cannot be written under {settings.out_dir}: ")
+    assert result.errors[2].message.startswith(f"batch/taken/2.wav cannot be written under {settings.out_dir}: ")
     assert parts(settings.out_dir) == []
     assert fleet.find(Event.DISK_FULL) == []

@@ -29,7 +29,7 @@ def test_a_child_that_is_killed_speaks_on_where_it_was(
     batch = client.submit(write_batch(tmp_path, [24], {"min_new_tokens": 20, "max_new_tokens": 20}))
     fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=5, texts=24)
     (worker,) = client.fleet()
-    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "audio").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (settings.out_dir / "batch/audio").iterdir()}
     os.kill(worker.pid, signal.SIGKILL)
     result = batch.wait(timeout=200)
     check_whole(result, settings)

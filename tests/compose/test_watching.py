@@ -56,8 +56,9 @@ def submit(box: Box, folder: Path, outputs: str) -> BatchHandle:
 
 def submit_with_one_that_fails(box: Box, folder: Path, outputs: str) -> BatchHandle:
     """Make the third segment fail: a folder is at its output's path."""
-    (box.out / outputs / "2.wav").mkdir(parents=True)
-    os.chown(box.out / outputs, UID, UID)
+    (box.out / "batch" / outputs / "2.wav").mkdir(parents=True)
+    for made in (box.out / "batch", box.out / "batch" / outputs):
+        os.chown(made, UID, UID)
     return submit(box, folder, outputs)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloner import Client
+from cloner.errors import BatchBroken
 from cloner.events import Event
 from cloner.settings import Settings
 from tests.support.batches import change_text, write_batch
@@ -33,7 +34,12 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     # Of the same age and another size.
     touched = settings.out_dir / first.results[40]
     touched.write_bytes(before[first.results[40]][:-1])
-    again = client.submit(batch)
+    with pytest.raises(
+        BatchBroken, match=r"1 of the outputs: batch/audio/40.wav: each is there, and not as this batch"
+    ):
+        client.submit(batch).wait(timeout=60)
+    assert not (settings.out_dir / first.results[30]).exists()
+    again = client.submit(batch, overwrite=True)
     result = again.wait(timeout=60)
     assert (result.generated, result.reused, result.failed) == (46, 43, 0)
     assert generated_by_workers(settings, again.id) == [3, 30, 40]
@@ -56,7 +62,7 @@ def test_an_inserted_line_is_spoken_alone_and_a_greater_length_speaks_what_was_c
     batch = write_batch(tmp_path, [3, 3], {"max_new_tokens": 60}, texts={4: "a" * 100})
     first = client.submit(batch).wait(timeout=60)
     assert {index: error.code for index, error in first.errors.items()} == {4: "cut_off"}
-    assert not (settings.out_dir / "audio/4.wav").exists()
+    assert not (settings.out_dir / "batch/audio/4.wav").exists()
 
     document = json.loads(batch.read_text())
     new = {**document["tasks"][0], "segment_index": 9, "target_text": "New.", "output_file": "audio/new.wav"}
@@ -68,11 +74,11 @@ def test_an_inserted_line_is_spoken_alone_and_a_greater_length_speaks_what_was_c
     assert generated_by_workers(settings, again.id) == [4, 9]
 
 
-def test_other_parameters_are_another_audio_and_the_last_one_counts(
+def test_other_parameters_are_another_audio_and_the_first_comes_back(
     launch: Launch, client: Client, tmp_path: Path
 ) -> None:
     launch("--workers", "1").wait_for(Event.MODELS_LOADED)
-    for seed, reused in ((0, 0), (1, 0), (1, 4), (0, 0)):
+    for seed, reused in ((0, 0), (1, 0), (1, 4), (0, 4)):
         batch = write_batch(tmp_path, [2, 2], generation={"seed": seed})
         assert client.submit(batch).wait(timeout=60).reused == reused
 

@@ -46,7 +46,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
 
     assert client.submit(batch).wait(timeout=60).generated == 10
     change_text(batch, 2, "A text of another length, to be spoken anew.")
-    (settings.out_dir / "audio/7.wav").unlink()
+    (settings.out_dir / "batch/audio/7.wav").unlink()
     keys, written = dump(client), files(settings.out_dir)
     ran = run_cloner("plan", str(batch), cwd=tmp_path, env=environment(settings))
     assert ran.returncode == 0, ran.stderr
@@ -120,8 +120,8 @@ def blocked_batch(folder: Path, out: Path) -> Path:
     for task in whole["tasks"][3:]:
         task["output_file"] = f"blocked/{task['segment_index']}.wav"
     batch.write_text(json.dumps(whole))
-    out.mkdir(exist_ok=True)
-    (out / "blocked").write_text("a file where a folder should be")
+    (out / "batch").mkdir(parents=True, exist_ok=True)
+    (out / "batch/blocked").write_text("a file where a folder should be")
     return batch
 
 
@@ -129,13 +129,13 @@ def test_a_retry_speaks_just_what_failed(launch: Launch, client: Client, setting
     launch("--workers", "2").wait_for(Event.MODELS_LOADED, 2)
     first = client.submit(blocked_batch(tmp_path, settings.out_dir), strategy="longest-first")
     assert first.wait(timeout=60).failed == 3
-    (settings.out_dir / "blocked").unlink()
+    (settings.out_dir / "batch/blocked").unlink()
 
     ran = run_cloner("retry", first.id, "--wait", cwd=tmp_path, env=environment(settings))
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert (result["total"], result["generated"], result["reused"]) == (3, 3, 0)
-    assert result["results"] == {str(index): f"blocked/{index}.wav" for index in (3, 4, 5)}
+    assert result["results"] == {str(index): f"batch/blocked/{index}.wav" for index in (3, 4, 5)}
     assert recorded_segments(settings, result["batch_id"]) == [3, 4, 5]
     assert find_lines(ran.stderr.splitlines(), Event.BATCH_SUBMITTED, batch=result["batch_id"])
     # As if nothing had failed: the same audio, and the whole batch finds it.

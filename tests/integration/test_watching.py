@@ -95,7 +95,7 @@ def test_a_program_that_reads_the_lines_finds_objects_that_say_whose_they_are(
 ) -> None:
     fleet = launch("--workers", "1", log_format=LogFormat.JSON)
     fleet.wait_for(Event.MODELS_LOADED)
-    (settings.out_dir / "audio/2.wav").mkdir(parents=True)  # a file cannot take its place
+    (settings.out_dir / "batch/audio/2.wav").mkdir(parents=True)  # a file cannot take its place
     batch = client.submit(write_batch(tmp_path, [2, 1]))
     assert batch.wait(timeout=60).failed == 1
     fleet.wait_for(Event.WORKER_DONE)

@@ -94,7 +94,10 @@ class TestForms:
         anna, bob = read(write_rows(folder, form, rows), references=folder / "voices").speakers
         assert anna.reference.paths == (folder / "voices/anna/a.wav",)
         assert anna.reference.text == "I am Anna."
-        assert [(segment.index, segment.output) for segment in anna.segments] == [(0, "anna/0001.wav"), (2, "anna/0002.wav")]
+        assert [(segment.index, segment.output) for segment in anna.segments] == [
+            (0, "anna/0001.wav"),
+            (2, "anna/0002.wav"),
+        ]
         assert bob.segments == (Segment(1, "bob speaks.", "bob/0001.wav"),)
 
     def test_grouped_speakers_may_have_their_reference_in_the_folder(self, folder: Path) -> None:

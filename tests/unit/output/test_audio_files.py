@@ -17,6 +17,7 @@ from cloner.errors import NoRoom, OutputUnavailable, SegmentFailed
 from cloner.output import audio_files
 from cloner.output.audio_files import OutputRoot
 from cloner.protocol.results import SegmentResult
+from tests.support.ownership import Known
 
 TONE = np.sin(np.arange(22_050, dtype=np.float32) / 20) * np.float32(0.5)
 
@@ -41,7 +42,7 @@ def test_a_wav_holds_the_samples_in_16_bits(tmp_path: Path) -> None:
 def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     outputs = OutputRoot(tmp_path)
     outputs.write_audio("a.wav", TONE, 44_100)
-    outputs.write_audio("a.wav", TONE[:100], 44_100)
+    outputs.write_audio("a.wav", TONE[:100], 44_100, Known())
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.wav"]
     assert soundfile.info(tmp_path / "a.wav").frames == 100
 
@@ -91,11 +92,72 @@ def test_a_link_that_is_put_there_after_the_check_is_not_followed(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_a_file_that_is_there_is_replaced_only_by_its_batch(tmp_path: Path, ending: str) -> None:
+    outputs = OutputRoot(tmp_path)
+    path = tmp_path / f"a{ending}"
+    first = outputs.write_audio(path.name, TONE, 44_100)
+    before = path.read_bytes()
+    knows = Known(digests=set())
+    with pytest.raises(SegmentFailed, match=rf"^a{ending} is there, and not as this batch has written it: ") as failure:
+        outputs.write_audio(path.name, TONE[:100], 44_100, knows)
+    assert failure.value.code == "output"
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.rglob("*"))) == 2, "a temporary file is left"
+    outputs.write_audio(path.name, TONE[:100], 44_100, Known(digests={first.digest}))
+    assert soundfile.info(path).frames == 100
+    assert len(knows.published) == 1
+
+
+def test_a_file_of_the_same_bytes_and_an_empty_one_are_replaced(tmp_path: Path) -> None:
+    outputs = OutputRoot(tmp_path)
+    first = outputs.write_audio("a.wav", TONE, 44_100)
+    assert outputs.write_audio("a.wav", TONE, 44_100).digest == first.digest
+    (tmp_path / "a.wav").write_bytes(b"")  # as a loss of power leaves a file that has reached its name only
+    assert outputs.write_audio("a.wav", TONE, 44_100).size == (tmp_path / "a.wav").stat().st_size
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_is_new_also_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", no_links)
+    outputs = OutputRoot(tmp_path)
+    written = outputs.write_audio("a.wav", TONE, 44_100)
+    assert (tmp_path / "a.wav").stat().st_size == written.size
+    with pytest.raises(SegmentFailed, match="is there"):
+        outputs.write_audio("a.wav", TONE[:100], 44_100)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.wav"]
+
+
+def test_a_temporary_file_that_a_crash_left_beside_its_final_name_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    outputs = OutputRoot(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            outputs.write_audio("a.wav", TONE, 44_100)
+    before = (tmp_path / "a.wav").read_bytes()
+    outputs.write_audio("b.wav", TONE[:100], 44_100)
+    assert (tmp_path / "a.wav").read_bytes() == before
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced_by_its_owner_alone_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a.wav").symlink_to("../secret")
-    OutputRoot(tmp_path / "root").write_audio("a.wav", TONE, 44_100)
+    outputs = OutputRoot(tmp_path / "root")
+    with pytest.raises(SegmentFailed, match="is there"):
+        outputs.write_audio("a.wav", TONE, 44_100)
+    assert (tmp_path / "root/a.wav").is_symlink()
+    outputs.write_audio("a.wav", TONE, 44_100, Known())
     assert not (tmp_path / "root/a.wav").is_symlink()
     assert (tmp_path / "secret").read_text() == "secret"
 
@@ -110,7 +172,7 @@ def test_our_own_folder_may_not_lead_out_either(tmp_path: Path) -> None:
 
 
 def line_of(outputs: OutputRoot, audio: np.ndarray[Any, Any]) -> SegmentResult:
-    written = outputs.write_audio("a.wav", audio.astype(np.float32), 44_100)
+    written = outputs.write_audio("a.wav", audio.astype(np.float32), 44_100, Known())
     return SegmentResult(segment=0, speaker="a", output="a.wav", key="k", assignment=0, worker="w", **asdict(written))
 
 

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from cloner.batch import Generation, ReferenceKind
-from cloner.output import reuse as carry
+from cloner.output import search
 from cloner.output.audio_files import OutputRoot
-from cloner.output.record import Record, RecordWriter, batch_directory
-from cloner.output.reuse import REUSED, finished_outputs, reuse_finished
+from cloner.output.origin import Origin
+from cloner.output.record import Record, RecordWriter, batch_directory, batch_folder
+from cloner.output.reuse import REUSED, reuse_finished
+from cloner.output.search import find_outputs
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
+from tests.support.ownership import Known
 
 REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
 
@@ -38,6 +41,7 @@ def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "an
     return Manifest(
         batch_id=batch_id,
         source="batch.json",
+        path="/home/batch.json",
         submitted_at=1.0,
         generation=Generation(seed=seed),
         engine="fake",
@@ -48,7 +52,8 @@ def batch(batch_id: str, texts: Sequence[str], seed: int = 0, speaker: str = "an
 
 
 def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, code: str = "") -> None:
-    """Write audio and record as a worker does."""
+    """Write audio and record as a collector and a worker do."""
+    Origin.of(manifest).write(batch_folder(root, manifest.batch_id))
     outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
     keys = ContentKeys(manifest.generation, manifest.engine, manifest.fingerprint)
     with RecordWriter(record, "cpu.7@box") as writer:
@@ -57,7 +62,7 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
                 continue
             key = keys.of(REFERENCE, row)
             audio = np.frombuffer(bytes.fromhex(key), dtype=np.uint8).astype(np.float32) / np.float32(512)
-            written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100))
+            written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100, Known()))
             writer.append(
                 SegmentResult(
                     segment=row[0],
@@ -114,9 +119,10 @@ def test_nothing_of_a_failed_a_torn_or_a_lost_segment_is_carried_over(tmp_path: 
     speak(tmp_path, manifest, only=[0], code="generation_failed")
     speak(tmp_path, manifest, only=[1, 2, 3])
     (tmp_path / '2 "ü".wav').unlink()
-    (file,) = batch_directory(tmp_path, "first").iterdir()
+    (file,) = batch_directory(tmp_path, "first").glob("*.jsonl")
     file.write_bytes(file.read_bytes()[:-1])
-    assert reused(tmp_path, batch("again", ["a", "b", "c", "d"])) == [1]
+    again = batch("again", ["a", "b", "c", "d"]).model_copy(update={"overwrite": True})
+    assert reused(tmp_path, again) == [1]
 
 
 def test_an_attempt_that_failed_since_has_not_touched_the_file(tmp_path: Path) -> None:
@@ -126,10 +132,10 @@ def test_an_attempt_that_failed_since_has_not_touched_the_file(tmp_path: Path) -
     assert reused(tmp_path, batch("again", ["a", "b"])) == [0, 1]
 
 
-def test_a_batch_of_which_nothing_is_there_leaves_no_file(tmp_path: Path) -> None:
+def test_a_batch_of_which_nothing_is_there_reuses_nothing(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", ["a"]))
     assert reused(tmp_path, batch("again", ["A"])) == []
-    assert not batch_directory(tmp_path, "again").exists()
+    assert (batch_directory(tmp_path, "again") / REUSED).read_bytes() == b""
 
 
 def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
     keys = ContentKeys(manifest.generation, "fake", "none")
     wanted = {row[2]: keys.of(REFERENCE, row) for row in manifest.speakers[0].segments}
-    found = finished_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"})
+    found = find_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"}, None)
     assert list(found.finished) == ['0 "ü".wav']
     assert found.changed == {'1 "ü".wav'}
 
@@ -155,6 +161,6 @@ def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path, capsys: pyt
 def test_lines_about_other_outputs_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speak(tmp_path, batch("first", [str(n) for n in range(50)]))
     parsed: list[bytes] = []
-    monkeypatch.setattr(carry, "_parse", parsed.append)
-    assert finished_outputs(OutputRoot(tmp_path), {"other.wav": "k", '7 "ü".wav': "k"}).changed == {'7 "ü".wav'}
+    monkeypatch.setattr(search, "_parse", parsed.append)
+    assert find_outputs(OutputRoot(tmp_path), {"other.wav": "k", '7 "ü".wav': "k"}, None).changed == {'7 "ü".wav'}
     assert parsed == []

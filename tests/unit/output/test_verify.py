@@ -13,6 +13,7 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
 from cloner.output.verify import line_of_file, withdraw_changed
 from cloner.protocol.results import SegmentResult
+from tests.support.ownership import Known
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def record(tmp_path: Path) -> Record:
 def generate(outputs: OutputRoot, segment: int, level: float = 0.5, worker: str = "cpu.0@box") -> SegmentResult:
     """Write a segment's file; returns its line."""
     output = f"anna/{segment}.wav"
-    written = asdict(outputs.write_audio(output, np.full(2048, level, dtype=np.float32), 44_100))
+    written = asdict(outputs.write_audio(output, np.full(2048, level, dtype=np.float32), 44_100, Known()))
     return SegmentResult(
         segment=segment, speaker="anna", output=output, key="k", assignment=0, worker=worker, frames=1, **written
     )

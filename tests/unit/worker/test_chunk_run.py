@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SpeechRequest, SpeechResult
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentAudio, SpeechRequest, SpeechResult
 from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken, WorkerBroken
 from cloner.events import Event
@@ -223,14 +224,43 @@ def test_a_failed_segment_is_finished_when_the_chunk_is_delivered_again(workers:
     assert len(file.read_text().splitlines()) == 3
 
 
-def test_a_segment_whose_file_another_batch_replaced_is_generated_again(workers: Workers, tmp_path: Path) -> None:
+def test_a_file_that_another_program_has_changed_is_not_written_over(workers: Workers, tmp_path: Path) -> None:
     (chunk,) = workers.submit(write_batch(tmp_path, [2]))
     run_chunk(workers.start(), chunk)
     path = workers.settings.out_dir / chunk.slices[0].segments[0][2]
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"xx")
-    assert run_chunk(workers.start(), chunk).generated == 2
+    assert run_chunk(workers.start(), chunk).failed == 1
+    assert path.read_bytes() == whole[:-2] + b"xx"
+    assert run_chunk(workers.start(), chunk.model_copy(update={"overwrite": True})).generated == 2
     assert path.read_bytes() == whole
+
+
+def test_a_file_without_its_line_is_replaced_by_the_next_run(workers: Workers, tmp_path: Path) -> None:
+    """The process died after the file got its name, and before its line was in the record."""
+
+    class Dying(FakeEngine):
+        def speak(
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+        ) -> Generator[SpeechResult, None, None]:
+            yield from islice(super().speak(requests, observer), 1)
+            raise EngineBroken("it dies")
+
+    class Louder(FakeEngine):
+        def speak(
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+        ) -> Generator[SpeechResult, None, None]:
+            for answer in super().speak(requests, observer):
+                assert isinstance(answer, SegmentAudio)
+                yield replace(answer, audio=answer.audio * 2)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [2]))
+    with pytest.raises(EngineBroken):
+        run_chunk(workers.start(engine=Dying()), chunk)
+    (lines,) = workers.settings.out_dir.rglob("*.jsonl")
+    assert len(lines.read_text().splitlines()) == 1
+    lines.write_text("")
+    assert run_chunk(workers.start(engine=Louder()), chunk).generated == 2
 
 
 def test_a_cancellation_stops_the_chunk_in_the_middle_of_a_segment(workers: Workers, tmp_path: Path) -> None:

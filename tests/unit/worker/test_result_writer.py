@@ -11,6 +11,7 @@ import pytest
 from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull
 from cloner.events import Event
+from cloner.output.journal import Journal
 from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
@@ -47,7 +48,9 @@ def disk(worker: WorkerProcess, cancellation: Cancellation) -> DiskWait:
 
 @pytest.fixture
 def writer(worker: WorkerProcess, chunk: ChunkMessage, disk: DiskWait) -> ResultWriter:
-    return ResultWriter(worker, chunk, worker.record(BATCH_ID), disk, OutputFlush(worker.outputs.root))
+    root = worker.outputs.root
+    journal = Journal(root, BATCH_ID, 0, worker.name)
+    return ResultWriter(worker, chunk, worker.record(BATCH_ID), journal, disk, OutputFlush(root))
 
 
 def test_audio_without_room_fails_and_the_next_waits(
@@ -131,7 +134,7 @@ def test_the_worker_does_not_wait_where_a_folder_cannot_be_written(
 
     with writer:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", refuse)
+            patch.setattr(os, "link", refuse)
             assert writer.write(segment, SPOKEN).code == "output"
         assert writer.write(segment, SPOKEN).generated
     assert capsys.readouterr().err == ""

@@ -1,0 +1,249 @@
+"""An edited batch: files whose lines have moved get their new names, and those of other batches are left alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloner.batch import Generation, ReferenceKind
+from cloner.errors import OutputsTaken
+from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import Journal
+from cloner.output.origin import Origin
+from cloner.output.record import Record, RecordWriter, batch_folder
+from cloner.output.reuse import reuse_finished
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
+from cloner.protocol.results import SegmentResult
+from tests.support.ownership import Known
+
+REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
+WORKER = "cpu.0@box"
+LINES = ["one", "two", "three", "four"]
+INSERTED = ["zero", *LINES]
+
+EDITS = {
+    "a line is inserted at the top": INSERTED,
+    "the first line is removed": LINES[1:],
+    "two lines change places": ["two", "one", "three", "four"],
+    "all lines are rotated": ["four", "one", "two", "three"],
+    "a line changes": ["one", "other", "three", "four"],
+    "a line is said twice": ["one", "one again", "one", "two", "three", "four"],
+}
+
+
+class Killed(BaseException):
+    """The process dies: no clean-up runs for it."""
+
+
+def seed_of(text: str) -> int:
+    return sum(text.removesuffix(" again").encode())
+
+
+def batch(batch_id: str, texts: Sequence[str], path: str = "/home/batch.json", *, overwrite: bool = False) -> Manifest:
+    """A batch of one speaker, with the names that it gets by default. What is said `again` is the same audio."""
+    rows = [(n, text.removesuffix(" again"), f"anna/{n + 1:04}.wav", seed_of(text)) for n, text in enumerate(texts)]
+    row = SpeakerSliceRow(speaker=0, start=0, stop=len(rows), position=1, texts=len(rows))
+    return Manifest(
+        batch_id=batch_id,
+        source="batch.json",
+        path=path,
+        overwrite=overwrite,
+        submitted_at=1.0,
+        generation=Generation(),
+        engine="fake",
+        fingerprint="none",
+        speakers=[SpeakerRow(id="anna", reference=REFERENCE, segments=rows)],
+        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=len(rows), slices=[row])],
+    )
+
+
+def audio_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.full(400, seed_of(text) / 4000, dtype=np.float32)
+
+
+def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
+    """Open the batch, and generate what it does not reuse, as its collector and a worker do."""
+    reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root)).values() for line in found}
+    outputs, keys = OutputRoot(root), ContentKeys(manifest.generation, manifest.engine, manifest.fingerprint)
+    with RecordWriter(Record(root, manifest.batch_id), WORKER) as writer:
+        for row in manifest.speakers[0].segments:
+            if row[0] not in reused:
+                written = asdict(outputs.write_audio(row[2], audio_of(row[1]), 44_100, Known(digests=set())))
+                result = SegmentResult(
+                    segment=row[0],
+                    speaker="anna",
+                    output=row[2],
+                    key=keys.of(REFERENCE, row),
+                    assignment=0,
+                    worker=WORKER,
+                    **written,
+                )
+                if lines:
+                    writer.append(result)
+
+
+def reused(root: Path, manifest: Manifest) -> set[str]:
+    """Texts that need not be generated."""
+    chunks = reuse_finished(manifest, OutputRoot(root))
+    texts = {row[0]: row[1] for row in manifest.speakers[0].segments}
+    return {texts[line.segment] for lines in chunks.values() for line in lines}
+
+
+def said(root: Path) -> dict[str, bytes]:
+    """The outputs: name -> bytes."""
+    return {path.name: path.read_bytes() for path in sorted((root / "anna").iterdir())}
+
+
+def bytes_of(root: Path, texts: Sequence[str]) -> dict[str, bytes]:
+    """The same, as they should be."""
+    other = OutputRoot(root / "expected")
+    for text in texts:
+        other.write_audio(f"{seed_of(text)}.wav", audio_of(text), 44_100)
+    return {f"{n:04}.wav": (other.root / f"{seed_of(text)}.wav").read_bytes() for n, text in enumerate(texts, start=1)}
+
+
+@pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
+def test_what_an_edit_moves_is_moved(tmp_path: Path, texts: list[str]) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    before = {path.read_bytes(): path.stat().st_mtime_ns for path in (root / "anna").iterdir()}
+    edited = batch("second", texts)
+    again = reused(root, edited)
+    assert again == {text.removesuffix(" again") for text in texts} & {*LINES}
+    expected = bytes_of(tmp_path, texts)
+    assert said(root) == {name: data for name, data in expected.items() if data in before}
+    for path in (root / "anna").iterdir():
+        assert path.stat().st_mtime_ns == before[path.read_bytes()]
+    inodes = Counter(path.stat().st_ino for path in (root / "anna").iterdir())
+    assert set(inodes.values()) == {1}, "an edit of one file would change another"
+    speak(root, edited)
+    assert said(root) == expected
+    # The next run finds all of it in place.
+    assert reused(root, batch("third", texts)) == {text.removesuffix(" again") for text in texts}
+
+
+def test_a_take_that_an_edit_replaced_comes_back_with_the_edit_undone(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    speak(root, batch("second", ["one", "other", "three", "four"]))
+    assert reused(root, batch("third", LINES)) == {*LINES}
+    assert said(root) == bytes_of(tmp_path, LINES)
+
+
+@pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
+@pytest.mark.parametrize("next_id", ["second", "third"], ids=["the batch goes on", "a new batch follows"])
+def test_a_death_at_any_instant_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], next_id: str
+) -> None:
+    wanted = {text.removesuffix(" again") for text in texts}
+    expected = bytes_of(tmp_path, texts)
+    for deadly in range(1000):
+        root = tmp_path / f"out{deadly}"
+        speak(root, batch("first", LINES))
+        with monkeypatch.context() as patch:
+            has_died = die_at(patch, deadly)
+            with suppress(Killed):
+                reused(root, batch("second", texts))
+        again = batch(next_id, texts)
+        assert reused(root, again) == wanted & {*LINES}, f"call {deadly}"
+        speak(root, again)
+        there = said(root)
+        assert {name: there[name] for name in expected} == expected, f"call {deadly}"
+        if not has_died():
+            break
+    else:
+        pytest.fail("it has no end")
+    assert deadly > 5
+
+
+def die_at(patch: pytest.MonkeyPatch, call: int) -> Callable[[], bool]:
+    """Kill the process before one call that changes a folder; returns whether it was killed."""
+    calls = 0
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > call:
+                raise Killed
+            return real(*args, **options)
+
+        return do
+
+    for name in ("link", "unlink", "replace", "utime", "write"):
+        patch.setattr(os, name, dying(getattr(os, name)))
+    return lambda: calls > call
+
+
+@pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
+def test_files_are_copied_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    speak(root, batch("second", texts))
+    assert said(root) == bytes_of(tmp_path, texts)
+
+
+def test_the_files_of_another_batch_are_copied_and_left(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES[:1]))
+    other = batch("second", ["x", "one"], path="/home/other.json")
+    rows = [(n, text, f"anna/other-{n}.wav", seed) for n, text, _, seed in other.speakers[0].segments]
+    other.speakers[0].segments[:] = rows
+    assert reused(root, other) == {"one"}
+    first, copy = root / "anna/0001.wav", root / "anna/other-1.wav"
+    assert first.read_bytes() == copy.read_bytes()
+    assert first.stat().st_ino != copy.stat().st_ino
+
+
+def test_files_of_others_are_listed_and_only_replaced_if_asked_for(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    (root / "anna/0005.wav").write_bytes(b"of another program")
+    (root / "anna/0006.wav").touch()
+    before = said(root)
+    texts = ["one", "b", "c", "d", "e", "f"]
+    with pytest.raises(OutputsTaken, match=r"^4 of the outputs: anna/0002.wav, .*0005.wav: each is there") as raised:
+        reused(root, batch("second", texts, path="/home/other.json"))
+    assert "--prefix" in raised.value.message
+    assert said(root) == before
+    # To a version of the first batch, only the file of the other program is foreign.
+    with pytest.raises(OutputsTaken, match=r"^1 of the outputs: anna/0005.wav: "):
+        reused(root, batch("third", texts))
+    assert said(root) == before
+    speak(root, batch("fourth", texts, path="/home/other.json", overwrite=True))
+    assert said(root) == bytes_of(tmp_path, texts)
+
+
+def test_a_file_whose_line_a_crash_prevented_is_known_by_the_journal(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    outputs = OutputRoot(root)
+    Origin.of(batch("first", ["one"])).write(batch_folder(root, "first"))
+    journal = Journal(root, "first", 0, WORKER)
+    journal.begin(outputs.part, 0)
+    outputs.write_audio("anna/0001.wav", audio_of("one"), 44_100, journal_only(journal))
+    assert reused(root, batch("second", ["other"])) == set()
+    assert said(root) == {}
+
+
+def journal_only(journal: Journal) -> Known:
+    class Noting(Known):
+        def publishes(self, digest: str) -> None:
+            journal.publishes(digest)
+
+    return Noting()
