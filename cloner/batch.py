@@ -107,6 +107,10 @@ class Batch:
     """The folder under the output root that all outputs begin with; empty if there is none."""
     overwrite: bool = False
     """Whether files at the outputs' names that no version of the batch has written are replaced."""
+    prune: bool = False
+    """Whether files of earlier versions of the batch that this one does not name are removed once all is generated."""
+    partial: bool = False
+    """Whether it is a part of a batch: then files of the batch that it does not name are left alone."""
 
     def under(self, prefix: str) -> Batch:
         """The batch with its outputs in a folder of that name."""

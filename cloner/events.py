@@ -42,6 +42,8 @@ class Event(Enum):
     WAITING_FOR_WORKERS = "[Main] Waiting for all workers to complete..."
     COLLECTING_RESULTS = "[Main] Collecting results..."
     BATCH_FINISHED = "[Main] All done! Generated {generated}/{total} segments"
+    LEFTOVER = "[Main] Files of earlier versions of this batch: {count}, as {some}; --prune removes them"
+    PRUNED = "[Main] Files of earlier versions of this batch, removed: {count}"
     RUN_STOPPED = "[Main] Stopped: {generated}/{total} segments are in {folder}"
     REDIS_NOT_CLEANED = "[Main] What this run has put into Redis stays there, under {fleet}: {error}"
     NO_WORKER_ALIVE = (
@@ -158,6 +160,7 @@ class Event(Enum):
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 
     # Batches in the collector.
+    LEFTOVER_NOT_REMOVED = "{output}, of an earlier version of the batch, cannot be removed: {error}", WARNING
     SEGMENTS_REUSED = "Batch {batch}: {reused} of {total} segments are there from earlier batches"
     STALLED_BATCH_CLOSED = (
         "Batch {batch}: all of its chunks are finished and no message would close it, so it is closed now",

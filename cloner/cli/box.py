@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, Overwrite, Prefix, References, StrategyOption
+from cloner.cli.options import BatchFile, Overwrite, Prefix, Prune, References, StrategyOption
 from cloner.cli.results import print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
@@ -28,6 +28,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     references: References = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
+    prune: Prune = False,
 ) -> None:
     """Speak a batch on this box, from start to finish, and print its result as JSON. What is there is not spoken
     again."""
@@ -35,7 +36,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
 
     loaded, settings = _load(batch, out or batch.parent, references, engine)
-    loaded = replace(loaded, overwrite=overwrite)
+    loaded = replace(loaded, overwrite=overwrite, prune=prune)
     result = run_batch(loaded, settings, Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)

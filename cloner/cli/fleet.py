@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, Overwrite, Prefix, References, StrategyOption
-from cloner.cli.results import print_result
+from cloner.cli.options import BatchFile, Overwrite, Prefix, Prune, References, StrategyOption
+from cloner.cli.results import log_end, print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import ClonerError
 from cloner.events import Event
@@ -29,13 +29,14 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     references: References = None,
     prefix: Prefix = None,
     overwrite: Overwrite = False,
+    prune: Prune = False,
 ) -> None:
     """Send a batch to the fleet and print its id."""
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
     loaded = load_batch(batch, load_settings(), references=references)
-    handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite)
+    handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite, prune=prune)
     if not wait:
         print(handle.id)
         return
@@ -116,5 +117,5 @@ def _wait(handle: BatchHandle) -> None:
     with screen.progress_display(plain_lines=True) as show:
         result = handle.wait(on_progress=show, on_warning=screen.log)
     screen.log(Event.COLLECTING_RESULTS.line())
-    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    log_end(result, screen)
     print_result(result)

@@ -21,4 +21,8 @@ Prefix = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that no version of this batch has written.")
 ]
+Prune = Annotated[
+    bool,
+    typer.Option("--prune", help="Remove files of earlier versions of this batch, once all of it is generated."),
+]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from redis import RedisError
 
 from cloner.batch import Batch
+from cloner.cli.results import log_end
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.client import Client
@@ -122,7 +123,7 @@ def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> Batc
         return stopped
     result = handle.result()
     supervisor.kill()
-    screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    log_end(result, screen)
     return result
 
 

@@ -158,7 +158,7 @@ class BatchHandle:
             if not workers:
                 raise NoWorkers
             path = Path(manifest.path or manifest.source)
-            batch = Batch(path, tuple(map(_speaker, rows)), manifest.generation, prefix=manifest.prefix)
+            batch = Batch(path, tuple(map(_speaker, rows)), manifest.generation, prefix=manifest.prefix, partial=True)
             batch_id, assignments = send(self._connection, batch, rows, workers, _strategy(self.id, strategy))
         return BatchHandle(self._connection, batch_id, assignments)
 

@@ -70,6 +70,7 @@ class Client:
         references: Path | None = None,
         prefix: str | None = None,
         overwrite: bool = False,
+        prune: bool = False,
         check: Callable[[Manifest], None] | None = None,
     ) -> BatchHandle:
         """Assign a batch, or the batch in a file, to the fleet's workers and send it.
@@ -78,12 +79,13 @@ class Client:
         ``<speaker_id>/*.wav`` with ``.lab``. The outputs lie in the folder `prefix` under the fleet's output root, by
         default one with the name of the batch's file without its ending; an empty prefix is no folder. With
         `overwrite`, files that no version of the batch has written are replaced, else the fleet refuses the batch.
-        `check` may refuse it, too, before anything is queued. So do `UsageError`, `BadBatch`, `NoWorkers`,
+        With `prune`, files of its earlier versions that it does not name are removed once all is generated. `check` may
+        refuse it, too, before anything is queued. So do `UsageError`, `BadBatch`, `NoWorkers`,
         `WrongCheckpoint`, `BadReference` and `OutputsTaken`, which are raised.
         """
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references, prefix)
-        batch = replace(batch, overwrite=batch.overwrite or overwrite)
+        batch = replace(batch, overwrite=batch.overwrite or overwrite, prune=batch.prune or prune)
         with self.translate_redis_errors():
             rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)

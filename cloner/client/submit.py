@@ -75,6 +75,8 @@ def send(  # noqa: PLR0913 - all that a batch is made of
         path=printable(str(batch.source.absolute())),
         prefix=batch.prefix,
         overwrite=batch.overwrite,
+        prune=batch.prune,
+        partial=batch.partial,
         submitted_at=server_time(connection.redis),
         generation=batch.generation,
         engine=workers[0].engine,

@@ -20,7 +20,7 @@ from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.result import gather
 from cloner.collector.rounds import next_round
-from cloner.errors import Damaged, RecordFailed, UnknownBatch, reason_of
+from cloner.errors import Damaged, RecordFailed, SegmentFailed, UnknownBatch, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
@@ -29,7 +29,7 @@ from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record, batch_folder
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import find_outputs
+from cloner.output.search import find_outputs, leftover_files
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
 from cloner.protocol.results import SegmentResult
@@ -181,12 +181,29 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         cancelled=cancelled,
         progress=reported,
         now=server_time(redis),
+        leftover=_leftover(manifest, record, outputs, cancelled=cancelled),
     )
     discard_journals(record.folder, outputs)
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
     batches.close(result, present, len(manifest.chunks))
+
+
+def _leftover(manifest: Manifest, record: Record, outputs: OutputRoot, *, cancelled: bool) -> list[str]:
+    """The files of earlier versions of the batch, which are removed if it asks for that; none before all of it is
+    generated, and none for a part of a batch."""
+    is_whole = all(index in record.results and record.results[index].generated for index in manifest.indexes())
+    if cancelled or manifest.partial or not is_whole:
+        return []
+    leftover = leftover_files(outputs, manifest)
+    if manifest.prune:
+        for output in leftover:
+            try:
+                outputs.remove(output)
+            except (OSError, SegmentFailed) as error:
+                log_event(Event.LEFTOVER_NOT_REMOVED, output=output, error=error)
+    return leftover
 
 
 def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:

@@ -8,7 +8,7 @@ name, its new one, or is among the takes of the batch (`takes.py`), and its line
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -72,28 +72,33 @@ def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> di
     if not manifest.overwrite:
         check_files(found)
     takes = Takes(outputs, manifest.batch_id)
+    losing = {
+        source.line.output
+        for source in found.elsewhere.values()
+        if source.is_take or (source.is_own and not manifest.partial and source.line.output not in wanted)
+    }
     with translate_disk_errors(folder.path):
         origin.write(folder)
     with translate_disk_errors(folder.path):
-        _keep(found, takes, wanted)
+        _keep(found, takes, losing)
         moved = [replace(source.line, output=output) for output, source in found.elsewhere.items()]
         chunks = _by_chunk(manifest, [*found.finished.values(), *moved])
         folder.write(MOVING, (line.to_json() + b"\n" for lines in chunks.values() for line in lines), sync=True)
         for output in (*found.replaced, *found.foreign):
             outputs.remove(output)
         _place(chunks, outputs, takes, found.finished)
-        for source in found.elsewhere.values():
-            if source.is_take or (source.is_own and source.line.output not in wanted):
-                outputs.remove(source.line.output)
+        for output in losing:
+            outputs.remove(output)
         folder.rename(MOVING, REUSED)
     return chunks
 
 
-def _keep(found: Found, takes: Takes, wanted: Mapping[str, str]) -> None:
-    """Add to the takes what gets another name, and what the batch replaces."""
+def _keep(found: Found, takes: Takes, losing: Container[str]) -> None:
+    """Add to the takes what gets another name, and what the batch replaces. `losing` are files that lose their names
+    and are not replaced."""
     for source in found.elsewhere.values():
-        loses_name = source.is_take or source.line.output in found.replaced
-        takes.keep(source.line, shared=not (loses_name or (source.is_own and source.line.output not in wanted)))
+        output = source.line.output
+        takes.keep(source.line, shared=not (output in losing or output in found.replaced))
     for line in found.replaced.values():
         if line:
             takes.keep(line, shared=False)

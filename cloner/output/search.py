@@ -20,6 +20,7 @@ from cloner.output.journal import published_digests
 from cloner.output.origin import Origin, read_origin
 from cloner.output.own_folder import OwnFolder
 from cloner.output.takes import TAKES
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
@@ -73,7 +74,7 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
     other outputs take about half a second, or a second if content keys are looked for, and no memory: a line is kept
     for each of `wanted`. Records that cannot be read are logged and skipped.
     """
-    records = _Records(outputs.root, origin)
+    records = Records(outputs.root, origin)
     finished, changed, last_own = _by_name(records, outputs, wanted)
     missing = {output: key for output, key in wanted.items() if output not in finished}
     sources = _by_key(records, outputs, set(missing.values())) if missing else {}
@@ -85,7 +86,7 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
     return Found(finished, elsewhere, frozenset(changed), replaced, foreign)
 
 
-class _Records:
+class Records:
     """The records' files, in the order of their last change, by the file system's clock."""
 
     def __init__(self, root: Path, origin: Origin | None) -> None:
@@ -114,8 +115,22 @@ class _Records:
                 _log_skipped(folder.path / name, error)
 
 
+def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
+    """The files that earlier versions of a batch have written and that it does not name, as they were written."""
+    origin = Origin.of(manifest)
+    records = Records(outputs.root, origin)
+    named = {to_json(output)[1:-1] for output in manifest.outputs()}
+    last = {
+        output: line
+        for folder, output, _, line in records.lines()
+        if folder.path in records.own and output not in named
+    }
+    found = (result.output for line in last.values() if (result := _parse(line)) and outputs.has_result(result))
+    return sorted(found)
+
+
 def _by_name(
-    records: _Records, outputs: OutputRoot, wanted: Mapping[str, str]
+    records: Records, outputs: OutputRoot, wanted: Mapping[str, str]
 ) -> tuple[dict[str, SegmentResult], set[str], dict[str, bytes]]:
     """What is there under its name, what was last generated with another key, and the lines of that if they are of the
     same batch."""
@@ -140,7 +155,7 @@ def _by_name(
     return finished, changed, {name: last[name] for name in own if name not in finished}
 
 
-def _by_key(records: _Records, outputs: OutputRoot, keys: Collection[str]) -> dict[str, Source]:
+def _by_key(records: Records, outputs: OutputRoot, keys: Collection[str]) -> dict[str, Source]:
     """The files with these content keys, wherever they are."""
     wanted = {key.encode() for key in keys}
     last: dict[bytes, tuple[bytes, bool]] = {}
@@ -181,7 +196,7 @@ def _takes(folders: Iterable[OwnFolder]) -> dict[str, str]:
 
 
 def _files_there(
-    records: _Records, outputs: OutputRoot, missing: Iterable[str], last_own: Mapping[str, bytes]
+    records: Records, outputs: OutputRoot, missing: Iterable[str], last_own: Mapping[str, bytes]
 ) -> tuple[dict[str, SegmentResult | None], list[str]]:
     """The files at the names of missing outputs: those of the same batch, and the others."""
     replaced: dict[str, SegmentResult | None] = {}
@@ -200,7 +215,7 @@ def _files_there(
     return replaced, [output for output in unknown if output not in replaced]
 
 
-def _own_digests(records: _Records, names: Iterable[str]) -> set[str]:
+def _own_digests(records: Records, names: Iterable[str]) -> set[str]:
     """The digests of all files that versions of the same batch have written under these names, or were about to."""
     written = {to_json(output)[1:-1] for output in names}
     lines = (line for folder, output, _, line in records.lines() if output in written and folder.path in records.own)

@@ -190,6 +190,10 @@ class Manifest(_Wire, Packed):
     """The folder under the output root that all outputs begin with; empty if there is none."""
     overwrite: bool = False
     """Whether files that no version of this batch has written are replaced."""
+    prune: bool = False
+    """Whether files of earlier versions that this one does not name are removed, once nothing has failed."""
+    partial: bool = False
+    """Whether it is a part of a batch, so that files that it does not name are left alone."""
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Annotated[Generation, BeforeValidator(_check_count)]
     engine: str = ""
@@ -223,6 +227,10 @@ class Manifest(_Wire, Packed):
     def outputs(self) -> Iterator[str]:
         """The audio files of the batch, relative to the output root."""
         return (row[2] for speaker in self.speakers for row in speaker.segments)
+
+    def indexes(self) -> Iterator[int]:
+        """The segments' indexes."""
+        return (row[0] for speaker in self.speakers for row in speaker.segments)
 
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""

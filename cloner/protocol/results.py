@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass
 from cloner.errors import one_line
 from cloner.protocol.packing import Packed
 
+MAX_LEFTOVER = 100
+
 Line = Annotated[str, AfterValidator(one_line)]
 """A text that is shown: one line without control characters, also if other programs have written it."""
 
@@ -109,6 +111,12 @@ class BatchResult(Packed):
     frames: int
     workers: dict[Line, int]
     """Segments that each worker generated."""
+    leftover: list[Line] = Field(default_factory=list)
+    """Files of earlier versions of the batch that this one does not name, at most `MAX_LEFTOVER`."""
+    leftover_total: int = 0
+    """How many there were."""
+    pruned: bool = False
+    """Whether they were removed."""
     speakers: dict[Line, SpeakerResult] = Field(default_factory=dict)
     """In the order of the batch."""
     engine: Line = ""

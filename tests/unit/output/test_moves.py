@@ -21,6 +21,7 @@ from cloner.output.journal import Journal
 from cloner.output.origin import Origin
 from cloner.output.record import Record, RecordWriter, batch_folder
 from cloner.output.reuse import reuse_finished
+from cloner.output.search import leftover_files
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
@@ -247,3 +248,24 @@ def journal_only(journal: Journal) -> Known:
             journal.publishes(digest)
 
     return Noting()
+
+
+def test_a_part_of_a_batch_takes_no_name_from_the_rest(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", ["one", "two"]))
+    part = batch("second", ["x", "x", "one again"]).model_copy(update={"partial": True})
+    part.speakers[0].segments[:] = part.speakers[0].segments[2:]
+    part.chunks[0].slices[:] = [SpeakerSliceRow(speaker=0, start=0, stop=1, position=1, texts=1)]
+    assert reused(root, part) == {"one"}
+    assert sorted(said(root)) == ["0001.wav", "0002.wav", "0003.wav"]
+
+
+def test_files_of_earlier_versions_that_no_line_names_are_left_over(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    outputs = OutputRoot(root)
+    speak(root, batch("first", LINES))
+    speak(root, batch("other", ["x"], path="/home/other.json", overwrite=True))
+    (root / "anna/0004.wav").write_bytes(b"of another program")
+    assert leftover_files(outputs, batch("second", ["new"])) == ["anna/0002.wav", "anna/0003.wav"]
+    assert leftover_files(outputs, batch("second", LINES)) == []
+    assert leftover_files(outputs, batch("second", ["new"], path="/home/third.json")) == []
