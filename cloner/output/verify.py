@@ -49,5 +49,5 @@ def _failed(result: SegmentResult) -> SegmentResult:
         worker=result.worker,
         code="changed",
         message=f"{result.output} was removed or written over after {result.worker} had written it: find out what else"
-        " writes there, and submit the batch again",
+        " writes there, and submit the batch again, with --overwrite to replace what is there",
     )

@@ -30,13 +30,14 @@ def test_files_that_were_removed_are_generated_again_and_what_was_written_over_t
     second.unlink()
     result = batch.wait(timeout=100)
     assert (result.generated, result.failed) == (19, 1)
-    assert result.errors[0].code == "output"
-    assert result.errors[0].message.startswith("batch/audio/0.wav is there, and not as this batch has written it: ")
+    assert result.errors[0].code == "changed"
     assert fleet.find(Event.ROUND_BEGUN, batch=batch.id, missing=2, chunks=1)
     assert (first.read_bytes(), second.read_bytes()) == (bytes(len(whole[0])), whole[1])
     record = Record(settings.out_dir, batch.id)
     record.refresh()
-    assert all(OutputRoot(settings.out_dir).has_result(line) for line in record.results.values() if line.generated)
+    outputs = OutputRoot(settings.out_dir)
+    assert [line.segment for line in record.results.values() if not outputs.has_result(line)] == [0]
+
 
 
 def test_files_of_a_cancelled_batch_that_were_written_over_are_errors_of_its_result(
