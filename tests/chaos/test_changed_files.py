@@ -39,7 +39,6 @@ def test_files_that_were_removed_are_generated_again_and_what_was_written_over_t
     assert [line.segment for line in record.results.values() if not outputs.has_result(line)] == [0]
 
 
-
 def test_files_of_a_cancelled_batch_that_were_written_over_are_errors_of_its_result(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
