@@ -33,6 +33,8 @@ class Event(Enum):
     WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"
 
     # A batch, as its client sees it.
+    BATCH_WARNING = "{source}: {warning}", WARNING
+    MORE_BATCH_WARNINGS = "{source}: {count} more warnings", WARNING
     TOTAL_TASKS = "[Main] Total tasks: {total}"
     SPEAKERS = "[Main] Speakers: {speakers}"
     SPEAKER_ASSIGNMENT = "[Main] Speaker assignment:"

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, Overwrite, Prefix, Prune, References, StrategyOption
+from cloner.cli.options import (
+    AsForm,
+    BatchFile,
+    Encoding,
+    Overwrite,
+    Prefix,
+    Prune,
+    Reference,
+    References,
+    ReferenceText,
+    StrategyOption,
+)
 from cloner.cli.results import print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
+from cloner.input.rows import ReadOptions
 from cloner.settings import EngineName, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -26,6 +38,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     workers: Annotated[int | None, typer.Option(min=1, help="Workers, whatever the memory allows.")] = None,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
+    reference: Reference = None,
+    reference_text: ReferenceText = None,
+    as_form: AsForm = None,
+    encoding: Encoding = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
@@ -35,7 +51,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.cli.run import run_batch
     from cloner.console import Screen
 
-    loaded, settings = _load(batch, out or batch.parent, references, engine)
+    options = ReadOptions(as_form, encoding, reference, reference_text)
+    loaded, settings = _load(batch, out or batch.parent, references, engine, options)
     loaded = replace(loaded, overwrite=overwrite, prune=prune)
     result = run_batch(loaded, settings, Screen(), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
@@ -48,6 +65,10 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     out: Annotated[Path | None, typer.Option(help="Look in this folder, as for `run`, and ask no fleet.")] = None,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
+    reference: Reference = None,
+    reference_text: ReferenceText = None,
+    as_form: AsForm = None,
+    encoding: Encoding = None,
     engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
     prefix: Prefix = None,
 ) -> None:
@@ -55,29 +76,35 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.client.estimate import COLUMNS
     from cloner.console import print_rows
 
+    options = ReadOptions(as_form, encoding, reference, reference_text)
     if out is None:
         if engine:
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")
         from cloner.client.client import Client
+        from cloner.input.batch_file import load_batch
 
-        estimate = Client().plan(batch, strategy=strategy, references=references, prefix=prefix)
+        client = Client()
+        loaded = load_batch(batch, client.settings, references=references, options=options)
+        estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
     else:
         if prefix is not None:
             raise UsageError("--prefix goes without --out: a run writes where --out says")
         from cloner.cli.run import plan_batch
 
-        estimate = plan_batch(*_load(batch, out, references, engine))
+        estimate = plan_batch(*_load(batch, out, references, engine, options))
     print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
     print(estimate)
 
 
-def _load(batch: Path, out: Path, references: Path | None, engine: EngineName | None) -> tuple[Batch, Settings]:
+def _load(
+    batch: Path, out: Path, references: Path | None, engine: EngineName | None, options: ReadOptions
+) -> tuple[Batch, Settings]:
     """The batch in that file, and the settings of a run of it on this box."""
     from cloner.input.batch_file import load_batch
 
     out_dir = _output_root(out)
     settings = load_settings()
-    loaded = load_batch(batch, settings, references=references, out_root=out_dir)
+    loaded = load_batch(batch, settings, references=references, out_root=out_dir, options=options)
     overrides: dict[str, object] = {"out_dir": out_dir}
     if engine:
         overrides["engine"] = engine

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.cli.options import BatchFile, Overwrite, Prefix, Prune, References, StrategyOption
+from cloner.cli.options import (
+    AsForm,
+    BatchFile,
+    Encoding,
+    Overwrite,
+    Prefix,
+    Prune,
+    Reference,
+    References,
+    ReferenceText,
+    StrategyOption,
+)
 from cloner.cli.results import log_end, print_result
 from cloner.client.assignment import Strategy
 from cloner.errors import ClonerError
 from cloner.events import Event
+from cloner.input.rows import ReadOptions
 from cloner.settings import load_settings
 
 if TYPE_CHECKING:
@@ -27,6 +39,10 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     wait: Wait = False,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
+    reference: Reference = None,
+    reference_text: ReferenceText = None,
+    as_form: AsForm = None,
+    encoding: Encoding = None,
     prefix: Prefix = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
@@ -35,7 +51,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
-    loaded = load_batch(batch, load_settings(), references=references)
+    options = ReadOptions(as_form, encoding, reference, reference_text)
+    loaded = load_batch(batch, load_settings(), references=references, options=options)
     handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite, prune=prune)
     if not wait:
         print(handle.id)

@@ -8,8 +8,25 @@ from typing import Annotated
 import typer
 
 from cloner.client.assignment import Strategy
+from cloner.input.rows import Form
 
-BatchFile = Annotated[Path, typer.Argument(help="Batch file: .json, .yaml, .jsonl or .csv.", show_default=False)]
+BatchFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Batch file: .json, .yaml, .jsonl, .csv, .tsv, .txt, .srt, .list or .lst; - for standard input.",
+        show_default=False,
+    ),
+]
+AsForm = Annotated[Form | None, typer.Option("--as", help="The batch file's form; that of its ending if not given.")]
+Encoding = Annotated[
+    str | None, typer.Option(help="The batch file's encoding, such as cp1252; if not given, UTF-8 or a guess.")
+]
+Reference = Annotated[
+    Path | None, typer.Option(help="Recording of the one speaker of a .txt or .srt, who is named after it.")
+]
+ReferenceText = Annotated[
+    str | None, typer.Option(help="What is said in it; if not given, as in the .lab or .txt beside it.")
+]
 References = Annotated[
     Path | None,
     typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),

@@ -1,19 +1,20 @@
 """Reading a batch file: every row is checked, and the first bad ones are listed at once.
 
-`rows.py` turns each form (flat, grouped, JSON Lines, CSV) into rows; this module checks the rows against each other and
+`document.py` turns each form (`forms/`) into rows; this module checks the rows against each other and
 against the files that they name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from os.path import normpath
+from os.path import isdir, normpath
 from pathlib import Path
 from typing import TypeVar
 
 from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
 from cloner.errors import BadReference, Problem
+from cloner.input.document import read_document
 from cloner.input.output_names import Outputs, names_folder
 from cloner.input.problems import Problems
 from cloner.input.references import (
@@ -23,8 +24,9 @@ from cloner.input.references import (
     outside,
     recording_file_problem,
 )
-from cloner.input.rows import NamedReference, Row, read_document
+from cloner.input.rows import NamedReference, ReadOptions, Row
 from cloner.input.schema import checked
+from cloner.input.text_file import STANDARD_INPUT
 from cloner.settings import Settings
 from cloner.validation import name_flaw, shown
 
@@ -35,32 +37,51 @@ _PLACES_SHOWN = 20
 
 
 def load_batch(
-    batch: Batch | Path | str, settings: Settings, *, references: Path | None = None, out_root: Path | None = None
+    batch: Batch | Path | str,
+    settings: Settings,
+    *,
+    references: Path | None = None,
+    out_root: Path | None = None,
+    options: ReadOptions | None = None,
 ) -> Batch:
     """`batch` itself, or the batch file at that path. Client and command line both use it.
 
-    References may lie in the folder that `settings` name; `references` and `out_root` are as in `read_batch`. Raises
+    References may lie in the folder that `settings` name; the other parameters are those of `read_batch`. Raises
     `BadBatch`.
     """
     if isinstance(batch, Batch):
         return batch
-    return read_batch(Path(batch), out_root=out_root, references=references, references_root=settings.references_dir)
+    return read_batch(
+        Path(batch),
+        out_root=out_root,
+        references=references,
+        references_root=settings.references_dir,
+        options=options,
+    )
 
 
 def read_batch(
-    path: Path, *, out_root: Path | None, references: Path | None, references_root: Path | None = None
+    path: Path,
+    *,
+    out_root: Path | None,
+    references: Path | None,
+    references_root: Path | None = None,
+    options: ReadOptions | None = None,
 ) -> Batch:
-    """Read and check the batch file at `path`.
+    """Read and check the batch file at `path`; ``-`` is standard input. Warnings are logged.
 
     `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
     folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
-    the file are relative to its folder. References must lie, all links followed, in that folder, in `references` or in
-    `references_root`. Raises `BadBatch`, which lists the first `MOST_KEPT` things that are wrong.
+    the file are relative to its folder, and on standard input to the current folder. References must lie, all links
+    followed, in that folder, in `references` or in `references_root`, or be that of the `options`. Raises `BadBatch`,
+    which lists the first `MOST_KEPT` things that are wrong.
     """
-    document = read_document(path)
-    base = path.absolute().parent
-    roots = tuple(root for root in (base, references, references_root) if root)
-    problems = Problems(str(path))
+    options = options or ReadOptions()
+    source = Path("standard-input") if path == STANDARD_INPUT else path
+    problems = Problems(str(source))
+    base = source.absolute().parent
+    document = read_document(path, base, options, problems.warn)
+    roots = tuple(root for root in (base, references, references_root, options.reference) if root)
     checker = _Checker(base, Outputs(out_root), references, roots, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
@@ -74,7 +95,7 @@ def read_batch(
             break
     speakers = checker.speakers()
     problems.raise_any()
-    return Batch(source=path, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
+    return Batch(source=source, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
 
 
 @dataclass
@@ -89,6 +110,21 @@ class _SpeakerRows:
     """The first `_PLACES_SHOWN` rows, or groups, that name the speaker's reference."""
     place_count: int = 0
     last_place: str = ""
+
+
+@dataclass
+class _Shared:
+    """A problem of one or more speakers, as the first of them has it."""
+
+    first: Problem
+    others: int = 0
+    """How many more speakers have it."""
+
+    def problem(self) -> Problem:
+        if not self.others:
+            return self.first
+        more = f" (and {self.others} more speaker{'s' if self.others > 1 else ''})"
+        return replace(self.first, where=self.first.where + more)
 
 
 class _Checker:
@@ -108,6 +144,9 @@ class _Checker:
         self._ids: dict[str, str] = {}
         """The same for the segments' ids."""
         self._file_problem = cache(_file_problem)
+        self._shared: dict[str, _Shared] = {}
+        """Problems that many speakers may have, by their causes."""
+        self._is_folder = cache(isdir)
 
     def generation(self, values: object) -> Generation:
         """The batch's generation parameters, or the defaults."""
@@ -152,10 +191,18 @@ class _Checker:
             reference = self._reference(key, speaker)
             if reference:
                 speakers.append(Speaker(key, reference, tuple(speaker.segments)))
+        self._problems.extend(shared.problem() for shared in self._shared.values())
         return tuple(speakers)
 
     def _problem(self, where: str, what: str, right: str) -> None:
         self._problems.add(Problem(where, what, right))
+
+    def _share(self, cause: str, where: str, what: str, right: str) -> None:
+        """Note a speaker's problem, as one for all speakers that have it of the same cause."""
+        if shared := self._shared.get(cause):
+            shared.others += 1
+        else:
+            self._shared[cause] = _Shared(Problem(where, what, right))
 
     def _check_unique(self, places: dict[Key, str], name: str, key: Key, row: Row, right: str) -> None:
         """Note the place of a row's key, and check that no row before has it."""
@@ -199,13 +246,19 @@ class _Checker:
             path = self._base / named.file
             if flaw := outside(path, self._roots):
                 right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
-                self._problem(where, flaw, right)
+                self._share(f"outside: {path.parent}", where, flaw, right)
+            elif not self._is_folder(path.parent):
+                right = "put the reference there, or name it as it is from the folder of the batch file"
+                self._share(f"folder: {path.parent}", where, f"there is no folder {shown(str(path.parent))}", right)
             elif flaw := self._file_problem(named.kind, path):
                 self._problem(where, flaw, _right_file(named.kind, path))
             return Reference(named.kind, (path,), named.text)
         if not self._references:
             right = "name one for it, or give a folder of references with --references"
-            self._problem(where, f"speaker {shown(speaker.first.speaker_id)} has no reference", right)
+            self._share("none", where, f"speaker {shown(speaker.first.speaker_id)} has no reference", right)
+        elif not self._is_folder(self._references):
+            what = f"there is no folder {shown(str(self._references))}"
+            self._share("references", where, what, "name the folder of the speakers' references")
         elif not names_folder(key):
             self._problem(where, f"speaker {shown(key)} cannot name a folder of references", "give it another id")
         else:

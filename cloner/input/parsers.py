@@ -1,4 +1,4 @@
-"""Parsing a file's bytes: UTF-8, JSON, YAML and CSV. Every error names its line.
+"""Parsing a file's text: JSON, YAML and CSV. Every error names its line.
 
 Stricter than the parsers beneath: keys that appear twice are noted, and YAML anchors, aliases and tags are refused, so
 that a small file cannot expand to a huge one.
@@ -24,6 +24,10 @@ _MAX_DEPTH = 20
 
 _MAX_YAML_VALUES = 1_000_000
 """Most values of a YAML file, keys included: PyYAML takes 400 bytes and 20 microseconds for each."""
+
+
+SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What separates the cells of a table."""
 
 
 class Unreadable(Exception):
@@ -52,16 +56,6 @@ class Misread:
 
     def __str__(self) -> str:
         return self._text
-
-
-def decode(data: bytes) -> str:
-    """The text of UTF-8 bytes, with or without a byte order mark. Raises `Unreadable`."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise Unreadable(f"line {line}", what, "save the file as UTF-8") from None
 
 
 def parse_json(text: str, first_line: int = 1) -> Any:
@@ -101,9 +95,9 @@ def parse_yaml(text: str) -> Any:
         raise Unreadable("the file", f"a YAML value has no meaning ({error})", "put texts in quotes") from None
 
 
-def parse_csv(text: str) -> Iterator[tuple[int, list[str]]]:
+def parse_csv(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, each with the number of its first line. Raises `Unreadable`."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -112,10 +106,9 @@ def parse_csv(text: str) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         if str(error).startswith("field larger"):
-            raise Unreadable(
-                f"line {line}", f"a cell has more than {csv.field_size_limit()} characters", "shorten it"
-            ) from None
-        right = "put texts with commas or quotes in quotes, and double the quotes inside"
+            what = f"a cell has more than {csv.field_size_limit()} characters"
+            raise Unreadable(f"line {line}", what, "shorten it, or close its quotes") from None
+        right = f"put texts with {SEPARATOR_NAMES[separator]} or quotes in quotes, and double the quotes inside"
         raise Unreadable(f"line {line}", f"this is not CSV ({error})", right) from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloner.errors import BadBatch, Problem
+from cloner.events import Event
+from cloner.logs import log_event
 
 MOST_KEPT = 1_000
 """Problems that an error message lists."""
@@ -12,14 +14,18 @@ MOST_KEPT = 1_000
 MOST_COUNTED = 100_000
 """Problems after which a file is not read further: 20 MB can have ten million, and each takes microseconds."""
 
+MOST_WARNED = 20
+"""Warnings about one file that are logged."""
+
 
 class Problems:
-    """Collects the problems of the batch file `source`."""
+    """Collects the problems of the batch file `source`, and logs its warnings."""
 
     def __init__(self, source: str) -> None:
         self.count = 0
         self._source = source
         self._kept: list[Problem] = []
+        self._warnings = 0
 
     def add(self, problem: Problem) -> None:
         """Count a problem, and keep it if it is one of the first. Raises `BadBatch` when there are `MOST_COUNTED`."""
@@ -34,7 +40,15 @@ class Problems:
         for problem in problems:
             self.add(problem)
 
+    def warn(self, warning: Problem) -> None:
+        """Log what is left out of the batch, or may be wrong with it, if it is one of the first `MOST_WARNED`."""
+        self._warnings += 1
+        if self._warnings <= MOST_WARNED:
+            log_event(Event.BATCH_WARNING, source=self._source, warning=warning)
+
     def raise_any(self) -> None:
-        """Raise `BadBatch` if there is a problem."""
+        """Log how many warnings were not logged, and raise `BadBatch` if there is a problem."""
+        if self._warnings > MOST_WARNED:
+            log_event(Event.MORE_BATCH_WARNINGS, source=self._source, count=self._warnings - MOST_WARNED)
         if self.count:
             raise BadBatch(self._source, self._kept, self.count)

@@ -94,7 +94,7 @@ def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
             seconds = _seconds(path)
             if paths and total + seconds > MAX_SECONDS:
                 break
-            texts.append(_read_transcript(transcript))
+            texts.append(read_transcript(transcript))
             _read_recording(path)
             paths.append(path)
             total += seconds
@@ -160,7 +160,8 @@ def _recordings(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_transcript(path: Path) -> str:
+def read_transcript(path: Path) -> str:
+    """The transcript in a file. Raises `BadReference`."""
     with _reading(path):
         size = path.stat().st_size
         if size > _MAX_TRANSCRIPT_BYTES:

@@ -98,6 +98,27 @@ TASK_KEYS = (
 )
 
 
+class Utterance(_Object):
+    """A line of a list of recordings."""
+
+    recording: FileName
+    text: Prose
+    transcript: Prose | None = None
+    """What is said in the recording; None if that is the text."""
+    speaker: SpeakerId | None = None
+    name: FileName | None = None
+    """The output's name, without its ending."""
+
+
+class NemoLine(_Object):
+    """What is of use of a line of a NeMo manifest."""
+
+    audio_filepath: FileName
+    text: Prose
+    speaker: SpeakerId | None = None
+    offset: float | None = None
+
+
 class GroupText(_Object):
     """A text of the grouped form that has more than its words."""
 
@@ -159,6 +180,11 @@ _RIGHT = {
     "audio": "give the file of a recording",
     "codes": "give a .npy file",
     "text": "give what is said",
+    "recording": "give the file of a recording",
+    "transcript": "give what is said in the recording",
+    "speaker": "give a whole number or a name",
+    "name": "give the name of the output, without its ending",
+    "audio_filepath": "give the file of a recording",
 }
 """What would be right for a key. For `Generation`, pydantic's message is used."""
 

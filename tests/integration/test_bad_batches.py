@@ -31,10 +31,12 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "empty": ("b.json", b"", "it is empty; give at least one segment"),
     "nothing but a byte order mark": ("b.json", b"\xef\xbb\xbf", "it is empty"),
     "white space": ("b.csv", " \r\n\t\n", "it is empty"),
-    "utf-16": ("b.json", RIGHT_JSON.encode("utf-16"), "byte 0xff is not UTF-8; save the file as UTF-8"),
-    "utf-16 without its mark": ("b.json", RIGHT_JSON.encode("utf-16-le"), "line 1, column 2: this is not JSON"),
-    "utf-32": ("b.yaml", RIGHT_YAML.encode("utf-32"), "byte 0xff is not UTF-8"),
-    "latin-1": ("b.csv", "speaker_id,text\na,b\nc,déjà vu\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
+    "half of utf-16": ("b.json", RIGHT_JSON.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8, or name"),
+    "utf-16 without its mark": ("b.json", RIGHT_JSON.encode("utf-16-le"), "every second byte is zero, as in UTF-16"),
+    "half of utf-32": ("b.yaml", RIGHT_YAML.encode("utf-32")[:-1], "is not UTF-32"),
+    "latin-1": ("b.yaml", "speakers:\n- id: a\n- id: déjà\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
+    "a picture as a table": ("b.csv", b"\x89PNG\r\n\x1a\n" + bytes(64), "byte 0x89 is not UTF-8"),
+    "a spreadsheet as a table": ("b.csv", b"PK\x03\x04\x14\x00\x06\x00\x08\x00\xff\xfe", "byte 0xff is not UTF-8"),
     "bytes of nothing": ("b.jsonl", b"\x80\x81\xfe\xff", "line 1: byte 0x80 is not UTF-8"),
     "a picture": ("b.json", b"\x89PNG\r\n\x1a\n" + bytes(64), "byte 0x89 is not UTF-8"),
     "cut in an object": ("b.json", RIGHT_JSON[:40], "this is not JSON"),
@@ -44,7 +46,7 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "single quotes": ("b.json", "{'tasks': []}", "this is not JSON"),
     "two documents": ("b.json", RIGHT_JSON + RIGHT_JSON, "this is not JSON (Extra data)"),
     "another form than its ending": ("b.json", RIGHT_CSV, "this is not JSON"),
-    "an unknown ending": ("b.txt", RIGHT_JSON, "the ending '.txt' is not known; name it .json"),
+    "an unknown ending": ("b.dat", RIGHT_JSON, "the ending '.dat' is not known; name it .json"),
     "a list": ("b.json", "[]", 'it holds a list; give an object with "tasks" or "speakers"'),
     "a number": ("b.json", "42", "it holds 42; give an object"),
     "not a number": ("b.json", "NaN", "it holds nan; give an object"),
@@ -96,11 +98,17 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
         "texts[1]: id 'x' is also that of speakers[0].texts[0]; give every segment an id of its own",
     ),
     "a text's output above": ("b.yaml", yaml_with("[{text: a, output: ../a.wav}]"), "is not inside the output root"),
-    "a CSV line of commas": ("b.csv", ",", "line 1: the column speaker_id is missing; name the columns"),
-    "CSV cells that are empty": ("b.csv", ",,,\n,,,\n", "line 1: the column target_text is missing"),
+    "a CSV line of commas": ("b.csv", ",", "line 1: the columns speaker_id and text are missing; name the columns"),
+    "CSV cells that are empty": ("b.csv", ",,,\n,,,\n", "line 1: the columns speaker_id and text are missing"),
     "CSV with a header only": ("b.csv", "speaker_id,text\n", "it has no segments"),
-    "CSV with semicolons": ("b.csv", "speaker_id;text\na;b\n", "with commas between them"),
-    "CSV with a column twice": ("b.csv", "speaker_id,text,text\na,b,c\n", "the column text appears 2 times; keep one"),
+    "CSV with spaces": ("b.csv", "speaker_id text\na b\n", "it has 'speaker_id text'; name the columns in the first"),
+    "CSV with a column twice": ("b.csv", "speaker_id,text,text\na,b,c\n", "the columns 'text' are the same; keep one"),
+    "CSV with two names of a column": (
+        "b.csv",
+        "Voice;speaker;text\n",
+        "the columns 'Voice' and 'speaker' are the same",
+    ),
+    "CSV without its header": ("b.csv", "anna;Good morning.\n", "the columns speaker_id and text are missing: it has"),
     "CSV with too many cells": ("b.csv", "speaker_id,text\na,b,c\n", "it has 3 cells, but there are 2 columns"),
     "CSV with an open quote": ("b.csv", 'speaker_id,text\na,"b\n', "this is not CSV (unexpected end of data)"),
     "CSV with a long cell": ("b.csv", f"speaker_id,text\na,{'b' * MB}\n", "a cell has more than 131072 characters"),
@@ -230,7 +238,7 @@ def test_an_output_may_not_leave_by_a_link(batch_folder: Path, command_line: Com
 @pytest.mark.slow
 def test_a_dozen_of_them_as_processes_of_their_own(batch_folder: Path, idle_fleet: Settings, redis: Redis) -> None:
     """The same by the installed command, in a process of its own."""
-    chosen = ["utf-16", "latin-1", "deep JSON", "a YAML bomb", "a CSV line of commas", "CSV with a long cell"]
+    chosen = ["half of utf-16", "latin-1", "deep JSON", "a YAML bomb", "a CSV line of commas", "CSV with a long cell"]
     batches = {name: BATCH_FILES[name] for name in chosen}
     rows = ["a text of 10 MB", "an output above", "a reference that is a device", "a speaker with a line feed"]
     batches |= {

@@ -30,7 +30,7 @@ RunCommand = Callable[..., tuple[int, str, str]]
 CommandLine = Callable[..., tuple[int, str]]
 """The type of the fixture `command_line`."""
 
-Refuse = Callable[[str, str], None]
+Refuse = Callable[..., None]
 """The type of the fixture `refuse`."""
 
 RIGHT_JSON = json.dumps({"tasks": [task()]})
@@ -98,13 +98,13 @@ def nothing_done(folder: Path, redis: Redis) -> Iterator[None]:
 
 @pytest.fixture
 def refuse(batch_folder: Path, idle_fleet: Settings, redis: Redis, command_line: CommandLine) -> Refuse:
-    """Check that a fleet, a run and its plan refuse a batch, with this message."""
+    """Check that a fleet, a run and its plan refuse a batch, given with these options, with this message."""
 
-    def refuse(batch: str, message: str) -> None:
+    def refuse(batch: str, message: str, *options: str) -> None:
         with nothing_done(batch_folder.parent, redis):
             here = [batch, "--engine", "fake", "--out", "out"]
             for command in (["submit", batch], ["run", *here], ["plan", *here]):
-                status, stderr = command_line(*command)
+                status, stderr = command_line(*command, *options)
                 assert status == 2
                 assert message in stderr
                 assert max(map(len, stderr.splitlines())) < 3_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloner.batch import Generation, Reference, ReferenceKind, Segment
-from cloner.input.rows import MAX_BYTES
+from cloner.input.text_file import MAX_BYTES
 from tests.support.batch_files import as_csv, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 from tests.support.batches import write_batch
 
@@ -195,22 +195,21 @@ class TestEveryProblemAtOnce:
         ]
 
     def test_csv_header_is_checked_once(self, folder: Path) -> None:
-        content = as_csv([task(0, output=1), task(1, output=2)])
-        expected = "line 1: the key 'output' is not known; did you mean \"output_file\"?"
+        content = as_csv([task(0, text=1), task(1, text=2)])
+        expected = "line 1: the columns 'target_text' and 'text' are the same; keep one"
         assert problems(write(folder / "b.csv", content)) == [expected]
 
     @pytest.mark.parametrize(
         ("header", "missing"),
         [
-            ("speaker_id,target", ["target_text"]),
-            ("speaker_id;text", ["speaker_id", "target_text"]),
+            ("speaker_id,target", "the column text is missing: it has 'speaker_id', 'target'"),
+            ("Sprecher;Text", "the column speaker_id is missing: it has 'Sprecher', 'Text'"),
+            ("name\tline", "the columns speaker_id and text are missing: it has 'name', 'line'"),
         ],
     )
-    def test_a_missing_csv_column_is_one_problem(self, folder: Path, header: str, missing: list[str]) -> None:
-        unknown, *found = problems(write(folder / "b.csv", f"{header}\na\nb\n"))
-        assert "is not known" in unknown
-        right = "name the columns in the first line, with commas between them"
-        assert found == [f"line 1: the column {name} is missing; {right}" for name in missing]
+    def test_missing_csv_columns_are_one_problem(self, folder: Path, header: str, missing: str) -> None:
+        right = "name the columns in the first line, such as speaker_id,text"
+        assert problems(write(folder / "b.csv", f"{header}\na\nb\n")) == [f"line 1: {missing}; {right}"]
 
     def test_empty_csv_rows_are_skipped(self, folder: Path) -> None:
         content = (

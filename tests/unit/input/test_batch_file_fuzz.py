@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,12 +19,14 @@ from hypothesis import strategies as st
 from cloner.batch import Batch
 from cloner.errors import BadBatch
 from cloner.input.batch_file import read_batch
+from cloner.input.rows import ReadOptions
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
-from tests.support.batch_files import as_csv, save_recording, task, write_references
+from tests.support.batch_files import save_recording, write_references
+from tests.support.fuzzed_files import LEAVES, PIECES, RIGHT, TASKS, VALUES, mutations
 
 pytestmark = pytest.mark.slow
 
-ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".yaml", ".yml", ".txt")
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml", ".txt", ".srt", ".list", ".lst", ".xlsx")
 
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "400")),
@@ -35,138 +36,6 @@ fuzz = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 
-TASKS = [
-    task(0),
-    task(1, output_file=..., id="one", seed=4),
-    task(2, speaker_id="anna", npy_file="refs/1.npy", target_text="Two\nlines"),
-]
-GROUPED = {
-    "speakers": [
-        {
-            "id": "anna",
-            "reference": {"audio": "anna.wav", "text": "Said."},
-            "texts": ["One.", {"text": "Two.", "output": "two.wav", "id": 2, "seed": 3}],
-        },
-        {"id": 5, "reference": {"codes": "refs/0.npy", "text": "Said."}, "texts": ["Three."]},
-        {"id": "ben", "texts": ["Four."]},
-    ],
-    "generation": {"temperature": 0.7, "seed": 3, "max_new_tokens": 20},
-    "checkpoint_dir": "checkpoints/tiny",
-}
-RIGHT = {
-    ".json": json.dumps({"tasks": TASKS, "generation": {"top_p": 0.5}}),
-    ".jsonl": "\n".join(map(json.dumps, TASKS)),
-    ".csv": as_csv(TASKS),
-    ".yaml": yaml.safe_dump(GROUPED, sort_keys=False),
-    ".yml": json.dumps(GROUPED, indent=1),
-}
-PIECES = [
-    *(
-        b"\x00",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf",
-        b"\r\n",
-        b"\n",
-        b'"',
-        b"'",
-        b",",
-        b":",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b"- ",
-        b"\\",
-    ),
-    *(
-        b"&a ",
-        b"*a",
-        b"<<: ",
-        b"!!binary ",
-        b"!!python/name:os.system ",
-        b"---\n",
-        b"...\n",
-        b"%YAML 1.1\n",
-        b"? ",
-        b"|\n",
-        b"~",
-    ),
-    *(
-        b"NaN",
-        b"-Infinity",
-        b"1e999",
-        b"9" * 400,
-        b"0x1F",
-        b"0o17",
-        b"010",
-        b"1_000",
-        b"12:30:45",
-        b"2026-01-01",
-        b".inf",
-    ),
-    *(
-        b"2026-01-01T00:00:00+99:99",
-        b"true",
-        b"null",
-        b"yes",
-        b"\\ud800",
-        b"\\u0000",
-        b"\xe2\x80\xa8",
-        b"../",
-        b"/etc/passwd",
-    ),
-    *(
-        b"refs/0.npy",
-        b"refs",
-        b"anna.wav",
-        b".cloner/a.wav",
-        b"a" * 300,
-        b"[" * 50,
-        b"0",
-        b"-1",
-        b"speaker_id",
-        b"tasks",
-    ),
-]
-KEYS = [
-    *(*TASKS[0], "text", *GROUPED, "tasks", "id", "reference", "texts"),
-    *("audio", "codes", "temperature", "seed", "output", ""),
-]
-
-
-def mutations(right: bytes) -> st.SearchStrategy[bytes]:
-    """`right` with a few places removed, doubled, or overwritten by awkward bytes."""
-    place = st.integers(0, len(right))
-    piece = st.one_of(st.sampled_from(PIECES), st.binary(max_size=6))
-
-    def mutated(changes: list[tuple[int, int, bytes, bool]]) -> bytes:
-        data = right
-        for start, length, insert, double in changes:
-            kept = data[start : start + length] if double else b""
-            data = data[:start] + kept + insert + kept + data[start + length :]
-        return data
-
-    change = st.tuples(place, st.integers(0, 12), st.one_of(st.just(b""), piece), st.booleans())
-    return st.lists(change, min_size=1, max_size=6).map(mutated)
-
-
-LEAVES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.text(max_size=20),
-    st.sampled_from([piece.decode("utf-8", "replace") for piece in PIECES]),
-)
-VALUES: st.SearchStrategy[Any] = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.dictionaries(st.one_of(st.sampled_from(KEYS), st.text(max_size=8)), inner, max_size=6),
-    ),
-    max_leaves=25,
-)
 TASK = st.fixed_dictionaries(
     {},
     optional={
@@ -209,19 +78,27 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     folder = write_references(tmp_path_factory.mktemp("fuzz"))
     save_recording(folder / "voices/anna/a.wav", "I am Anna.")
     save_recording(folder / "voices/ben/a.wav", "I am Ben.")
+    for name in ("one", "two", "three"):
+        save_recording(folder / f"wavs/{name}.wav")
 
     def read(ending: str, data: bytes) -> None:
         path = folder / f"b{ending}"
         path.write_bytes(data)
         for out_root, references in ((None, None), (folder / "out", folder / "voices")):
             try:
-                batch = read_batch(path, out_root=out_root, references=references)
+                options = spoken_by(folder / "anna.wav", ending)
+                batch = read_batch(path, out_root=out_root, references=references, options=options)
             except BadBatch as error:
                 check_problems(error)
             else:
                 check_that_it_can_be_sent(batch)
 
     return read
+
+
+def spoken_by(reference: Path, ending: str) -> ReadOptions | None:
+    """The options without which a file of this ending has no speaker."""
+    return ReadOptions(reference=reference, reference_text="Said.") if ending in {".txt", ".srt"} else None
 
 
 def check_problems(error: BadBatch) -> None:
@@ -270,6 +147,13 @@ def test_a_valid_file_with_mutations(read: Read, ending: str) -> None:
 
 
 @fuzz
+@given(rows=st.lists(st.dictionaries(st.sampled_from(["audio_filepath", "text", "speaker", "offset"]), LEAVES)))
+def test_any_values_as_a_manifest(read: Read, rows: list[object]) -> None:
+    lines = [{"audio_filepath": "anna.wav", "text": "Said."}, *rows]
+    read(".jsonl", "\n".join(map(json.dumps, lines)).encode())
+
+
+@fuzz
 @given(document=DOCUMENTS)
 def test_any_values_as_json(read: Read, document: object) -> None:
     read(".json", json.dumps(document).encode())
@@ -299,7 +183,12 @@ def test_any_cells_as_csv(read: Read, header: list[str], rows: list[list[str]]) 
 
 def test_the_files_that_are_mutated_are_valid(read: Read, tmp_path: Path) -> None:
     folder = write_references(tmp_path)
-    save_recording(folder / "voices/ben/a.wav", "I am Ben.")
+    for name in ("anna", "ben"):
+        save_recording(folder / f"voices/{name}/a.wav", "Said.")
+    for name in ("one", "two", "three"):
+        save_recording(folder / f"wavs/{name}.wav")
     for ending, content in RIGHT.items():
         (folder / f"b{ending}").write_text(content)
-        assert read_batch(folder / f"b{ending}", out_root=None, references=folder / "voices").total >= 3
+        options = spoken_by(folder / "anna.wav", ending)
+        batch = read_batch(folder / f"b{ending}", out_root=None, references=folder / "voices", options=options)
+        assert batch.total >= 3

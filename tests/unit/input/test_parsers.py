@@ -14,7 +14,7 @@ from tests.support.batch_files import problems, write, write_references
     [
         ("b.json", "", "the file: it is empty"),
         ("b.csv", " \n\n", "the file: it is empty"),
-        ("b.txt", "{}", "the file: the ending '.txt' is not known; name it .json, .jsonl, .ndjson, .csv, .yaml, .yml"),
+        ("b.doc.x", "{}", "the file: the ending '.x' is not known; name it .json, .jsonl, .ndjson, .csv, .tsv, .yaml"),
         ("b", "{}", "the file: the ending '' is not known"),
         ("b.json", "[]", 'the file: it holds a list; give an object with "tasks" or "speakers"'),
         ("b.json", "null", "the file: it holds null"),
@@ -46,11 +46,12 @@ def test_problem_and_place(tmp_path: Path, name: str, content: str, expected: st
     assert found.startswith(expected)
 
 
-@pytest.mark.parametrize("name", ["b.json", "b.jsonl", "b.csv", "b.yaml"])
+@pytest.mark.parametrize("name", ["b.json", "b.jsonl", "b.yaml"])
 def test_other_encodings_are_refused_with_the_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes("speakers:\ncaf\u00e9".encode("latin-1"))
-    assert problems(path) == ["line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"]
+    right = "save the file as UTF-8, or name its encoding with --encoding"
+    assert problems(path) == [f"line 2: byte 0xe9 is not UTF-8; {right}"]
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The tree forms, JSON and YAML: flat (a list of tasks) or grouped (speakers with their texts)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cloner.batch import ReferenceKind
+from cloner.errors import Problem
+from cloner.input.forms.tasks import task_rows
+from cloner.input.parsers import parse_json, parse_yaml
+from cloner.input.rows import Document, NamedReference, Row, Rows, TextFile
+from cloner.input.schema import Group, GroupReference, GroupText, checked, checked_text, repeated_keys, unknown_key
+from cloner.validation import shown
+
+
+def read_json(file: TextFile) -> Document:
+    """A batch as one JSON object. Raises `Unreadable`."""
+    return _tree(parse_json(file.text))
+
+
+def read_yaml(file: TextFile) -> Document:
+    """A batch as one YAML object. Raises `Unreadable`."""
+    return _tree(parse_yaml(file.text))
+
+
+def _tree(tree: Any) -> Document:
+    """The flat or the grouped form."""
+    if not isinstance(tree, dict):
+        return Document([Problem("the file", f"it holds {shown(tree)}", 'give an object with "tasks" or "speakers"')])
+    forms = {"tasks": _flat_rows, "speakers": _grouped_rows}
+    named = [key for key in forms if key in tree]
+    if len(named) != 1:
+        what = 'it has both "tasks" and "speakers"' if named else 'it has neither "tasks" nor "speakers"'
+        return Document([*repeated_keys(tree, "the file"), Problem("the file", what, "give one of them")])
+    rows = _tree_rows(tree, named[0], forms[named[0]])
+    return Document(rows, tree.get("generation"), tree.get("checkpoint_dir"))
+
+
+def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object]], Rows]) -> Rows:
+    known = (key, "generation", "checkpoint_dir")
+    yield from repeated_keys(tree, "the file")
+    yield from (unknown_key(other, known, "the file") for other in tree if other not in known)
+    if isinstance(tree[key], list):
+        yield from rows(tree[key])
+    else:
+        yield Problem(key, f"it is {shown(tree[key])}", "give a list")
+
+
+def _flat_rows(tasks: list[object]) -> Rows:
+    for number, values in enumerate(tasks):
+        yield from task_rows(values, f"tasks[{number}]", number)
+
+
+def _grouped_rows(speakers: list[object]) -> Rows:
+    number = 0
+    for position, values in enumerate(speakers):
+        place = f"speakers[{position}]"
+        group = checked(Group, values, place)
+        if not isinstance(group, Group):
+            yield from group
+        parts = values if isinstance(values, dict) else {}
+        reference = _group_reference(parts.get("reference"), f"{place}.reference")
+        if not isinstance(reference, NamedReference | None):
+            yield from reference
+            reference = None
+        texts = parts.get("texts")
+        for text_position, value in enumerate(texts if isinstance(texts, list) else []):
+            text_place = f"{place}.texts[{text_position}]"
+            text = checked_text(value, text_place)
+            if not isinstance(text, GroupText):
+                yield from text
+            elif isinstance(group, Group):
+                yield Row(
+                    place=text_place,
+                    reference_place=f"{place}.reference",
+                    number=number,
+                    speaker_id=group.id,
+                    text=text.text,
+                    output_file=text.output,
+                    reference=reference,
+                    id=text.id,
+                    seed=text.seed,
+                )
+            number += 1
+
+
+def _group_reference(values: object, place: str) -> NamedReference | Iterable[Problem] | None:
+    """The reference that a group names, or its problems; what is no object is a problem of the group."""
+    if not isinstance(values, dict):
+        return None
+    found = checked(GroupReference, values, place)
+    if not isinstance(found, GroupReference):
+        return found
+    if found.audio is not None:
+        return NamedReference(ReferenceKind.AUDIO, found.audio, found.text)
+    return NamedReference(ReferenceKind.CODES, str(found.codes), found.text)
