@@ -235,13 +235,14 @@ def repeated_keys(values: object, place: str) -> Iterator[Problem]:
 
 def unknown_key(key: str, known: Iterable[str], place: str) -> Problem:
     """The problem of a key that is not in `known`."""
-    return Problem(place, f"the key {shown(key)} is not known", _known_keys(key[:100], tuple(known)))
+    return Problem(place, f"the key {shown(key)} is not known", right_name("keys", key[:100], tuple(known)))
 
 
 @lru_cache(maxsize=1024)  # a misspelt key is usually misspelt in every row
-def _known_keys(key: str, known: tuple[str, ...]) -> str:
-    nearest = difflib.get_close_matches(key, known, n=1)
-    return f'did you mean "{nearest[0]}"?' if nearest else f"the keys are {', '.join(known)}"
+def right_name(kind: str, name: str, known: tuple[str, ...]) -> str:
+    """What would be right in the place of a misspelt name; `kind` says what the names are of, in the plural."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f'did you mean "{nearest[0]}"?' if nearest else f"the {kind} are {', '.join(known)}"
 
 
 def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Problem:

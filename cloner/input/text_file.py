@@ -28,13 +28,10 @@ _MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
 _USUAL = "cp1252"
 """The code page of Windows in Western Europe and America."""
 
-_GUESSED = [_USUAL, *(f"cp125{number}" for number in (0, 1, 3, 4, 5, 6, 7)), "cp874", "koi8_r", "mac_roman"]
-_GUESSED += ["cp932", "euc_jp", "gb18030", "big5", "cp949"]
+_LATIN = [_USUAL, "cp1250", "cp1254", "cp1257"]
+_OTHERS = ["cp1251", "cp1253", "cp1255", "cp1256", "cp874", "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 """Encodings that are guessed: those in which spreadsheets and editors save. Of all that Python has, a short text would
 fit too many."""
-
-_LATIN = {"cp1250", "cp1254", "cp1257"}
-"""Code pages that spell most Western texts as `_USUAL` does, or with a few rare letters in their place."""
 
 _SAMPLE_BYTES = 2**16
 """Bytes that a guess is made from."""
@@ -78,7 +75,9 @@ def decode(data: bytes, encoding: str | None, *, guess: bool, warn: Callable[[Pr
         text = data.decode(marked)
     except UnicodeDecodeError as error:
         if marked == "utf-8-sig" and guess and (guessed := _guess(data)):
-            return _warned(data.decode(guessed, "replace"), guessed, warn)
+            text, encoding = guessed
+            _warn_of_guess(text, encoding, warn)
+            return text
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte 0x{data[error.start]:02x} is not {marked.removesuffix('-sig').upper()}"
         raise Unreadable(f"line {line}", what, "save the file as UTF-8, or name its encoding with --encoding") from None
@@ -99,8 +98,8 @@ def _decode_as(data: bytes, encoding: str) -> str:
         raise Unreadable("the file", f"this is not {encoding}", "name the encoding in which it was saved") from None
 
 
-def _guess(data: bytes) -> str | None:
-    """The encoding in which `data` reads best; None if it is no text in any of `_GUESSED`."""
+def _guess(data: bytes) -> tuple[str, str] | None:
+    """The text of `data` in the encoding in which it reads best, and that encoding; None if it is no text in any."""
     sample = data
     if len(data) > _SAMPLE_BYTES:
         sample = b""
@@ -108,22 +107,37 @@ def _guess(data: bytes) -> str | None:
             sample += line[0]
             if len(sample) > _SAMPLE_BYTES:
                 break
-    matches = from_bytes(sample, cp_isolation=_GUESSED)
-    best = matches.best()
-    if best is None:
+    encoding = _best(sample)
+    if encoding is None:
         return None
-    encoding: str = best.encoding
-    if encoding in _LATIN:
-        # A guess from letters alone takes "déjà" for Latvian. A text of another language is less coherent in `_USUAL`.
-        usual = next((match for match in matches if _USUAL in match.could_be_from_charset), None)
-        if usual and usual.coherence >= best.coherence:
-            encoding = _USUAL
-    return None if _UNUSABLE.search(sample.decode(encoding, "replace")) else encoding
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    return None if _UNUSABLE.search(text) else (text, encoding)
 
 
-def _warned(text: str, encoding: str, warn: Callable[[Problem], None]) -> str:
+def _best(sample: bytes) -> str | None:
+    """The encoding in which a sample reads best."""
+    words = b" ".join(re.findall(rb"[A-Za-z]*[\x80-\xff][A-Za-z\x80-\xff]*", sample))
+    letters, others = (len(re.findall(chosen, words)) for chosen in (rb"[A-Za-z]", rb"[\x80-\xff]"))
+    if letters < others:  # hardly a Latin alphabet
+        best = from_bytes(sample, cp_isolation=_OTHERS).best()
+        return best.encoding if best else None
+    mac, windows = (len(re.findall(chosen, words)) for chosen in (rb"[\x87-\x8f\x9a\x9b\x9f]", rb"[\xc0-\xff]"))
+    if mac > windows:  # the bytes of é, è, ä, ö, ü and the like
+        return "mac_roman"
+    matches = from_bytes(sample, cp_isolation=_LATIN)
+    best = matches.best()
+    # By its letters alone, "déjà" may be Latvian. A text of another language is less coherent in the usual encoding.
+    usual = next((match for match in matches if _USUAL in match.could_be_from_charset), None)
+    if usual and best and usual.coherence >= best.coherence:
+        return _USUAL
+    return best.encoding if best else None
+
+
+def _warn_of_guess(text: str, encoding: str, warn: Callable[[Problem], None]) -> None:
     words = (found[0] for found in _NOT_ASCII.finditer(text))
     some = ", ".join(dict.fromkeys(word[:40] for word, _ in zip(words, range(_WORDS_SHOWN), strict=False)))
     what = f"it is not UTF-8, and is read as {encoding}: {some}"
     warn(Problem("the file", what, "if words are wrong, save it as UTF-8, or name its encoding with --encoding"))
-    return text

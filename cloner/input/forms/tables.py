@@ -9,7 +9,7 @@ from cloner.errors import Problem
 from cloner.input.forms.tasks import task_rows
 from cloner.input.parsers import SEPARATOR_NAMES, Unreadable, parse_csv
 from cloner.input.rows import Document, Rows, TextFile
-from cloner.input.schema import TASK_KEYS, unknown_key
+from cloner.input.schema import TASK_KEYS, right_name
 from cloner.validation import shown
 
 _SPELLINGS = {"speaker": "speaker_id", "voice": "speaker_id", "text": "target_text"}
@@ -98,8 +98,8 @@ def _warn_of_unknown(header: Sequence[str], columns: Sequence[str], place: str, 
         if not column:
             file.warn(Problem(place, "a column without a name is left out", "name it"))
         elif column not in TASK_KEYS:
-            unknown = unknown_key(column, TASK_KEYS, place)
-            file.warn(Problem(place, f"the column {shown(cell)} is not known, and is left out", unknown.right))
+            right = right_name("columns", column[:100], TASK_KEYS)
+            file.warn(Problem(place, f"the column {shown(cell)} is not known, and is left out", right))
 
 
 def _trimmed(cells: list[str], least: int) -> list[str]:

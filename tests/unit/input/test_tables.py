@@ -74,7 +74,7 @@ def test_other_columns_are_left_out_with_a_warning(
     assert batch.speakers[0].segments[0].id == "intro"
     warnings = capsys.readouterr().err.splitlines()
     path = folder / "b.csv"
-    assert warnings[0].startswith(f"{path}: line 1: the column 'Colour' is not known, and is left out; the keys are")
+    assert warnings[0].startswith(f"{path}: line 1: the column 'Colour' is not known, and is left out; the columns are")
     assert warnings[1] == f"{path}: line 1: the column 'sed' is not known, and is left out; did you mean \"seed\"?"
     assert warnings[2] == f"{path}: line 1: a column without a name is left out; name it"
     assert len(warnings) == 3
@@ -85,6 +85,8 @@ def test_other_columns_are_left_out_with_a_warning(
     [
         ("cp1252", "Voilà une idée géniale, déjà vu à l’école. « Très » cher : 5 €."),
         ("cp1252", "Grüße"),
+        ("cp1252", "Åsa får blåbær."),
+        ("mac_roman", "Schöne Grüße, garçon"),
         ("cp1252", "A informação não está disponível, coração."),
         ("cp1250", "Zażółć gęślą jaźń. Dzień dobry, książka."),
         ("cp1251", "Доброе утро, как вы себя чувствуете сегодня?"),
