@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from cloner.client.batch_handle import BatchHandle
     from cloner.client.client import Client
     from cloner.client.estimate import Estimate
-    from cloner.errors import BadBatch, ClonerError
+    from cloner.errors import (
+        BadBatch,
+        BadReference,
+        BadSetting,
+        BatchBroken,
+        BrokerUnreachable,
+        ClonerError,
+        Damaged,
+        NoWorkers,
+        OutputsTaken,
+        UnknownBatch,
+        UsageError,
+        WrongCheckpoint,
+    )
     from cloner.input.batch_file import read_batch
     from cloner.protocol.results import BatchResult, SegmentError
     from cloner.settings import Settings
@@ -25,13 +38,20 @@ if TYPE_CHECKING:
 # Modules are imported at the first use of a name, so that `import cloner` is fast and loads nothing else.
 _MODULES = {
     "BadBatch": "errors",
+    "BadReference": "errors",
+    "BadSetting": "errors",
     "Batch": "batch",
+    "BatchBroken": "errors",
     "BatchHandle": "client.batch_handle",
     "BatchResult": "protocol.results",
+    "BrokerUnreachable": "errors",
     "Client": "client.client",
     "ClonerError": "errors",
+    "Damaged": "errors",
     "Estimate": "client.estimate",
     "Generation": "batch",
+    "NoWorkers": "errors",
+    "OutputsTaken": "errors",
     "Progress": "state.progress",
     "Reference": "batch",
     "ReferenceKind": "batch",
@@ -40,18 +60,28 @@ _MODULES = {
     "Settings": "settings",
     "Speaker": "batch",
     "Strategy": "client.assignment",
+    "UnknownBatch": "errors",
+    "UsageError": "errors",
+    "WrongCheckpoint": "errors",
     "read_batch": "input.batch_file",
 }
 
 __all__ = [
     "BadBatch",
+    "BadReference",
+    "BadSetting",
     "Batch",
+    "BatchBroken",
     "BatchHandle",
     "BatchResult",
+    "BrokerUnreachable",
     "Client",
     "ClonerError",
+    "Damaged",
     "Estimate",
     "Generation",
+    "NoWorkers",
+    "OutputsTaken",
     "Progress",
     "Reference",
     "ReferenceKind",
@@ -60,6 +90,9 @@ __all__ = [
     "Settings",
     "Speaker",
     "Strategy",
+    "UnknownBatch",
+    "UsageError",
+    "WrongCheckpoint",
     "read_batch",
 ]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -18,26 +20,50 @@ from cloner.events import Event
 from cloner.logs import in_json, log_line
 from cloner.state.progress import Progress
 from cloner.state.registry import WorkerInfo
-from cloner.state.throughput import RateMeter
+from cloner.state.throughput import RateMeter, duration
 
 PROGRESS_INTERVAL_S = 5.0
 """Seconds between two progress lines where standard error is no terminal."""
 
 
-class Screen:
-    """Standard error: a terminal, or lines of text or JSON as `CLONER_LOG_FORMAT` has it."""
+_IN_THE_BAR = re.compile(r"\[Worker \d+\] (Speaker .* progress: \d+/\d+|This speaker has \d+ texts)")
+"""Lines that say no more than the bar does."""
 
-    def __init__(self) -> None:
+
+class Screen:
+    """Standard error: a terminal, or lines of text or JSON as `CLONER_LOG_FORMAT` has it. Nothing if it is `quiet`."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._quiet = quiet
+        self._file: TextIO | None = None
+        self._before: list[str] = []
+        """Lines until `copy_to` is called."""
+
+    def copy_to(self, file: TextIO) -> None:
+        """Write every line to this file, too, also those so far and those that are not shown."""
+        self._file = file
+        for line in self._before:
+            print(line, file=file)
+        self._before.clear()
 
     def log(self, line: str) -> None:
-        """Print one line without markup or wrapping, above any progress bar; log it instead if logs are JSON."""
+        """Print one line without markup or wrapping, above any progress bar; log it instead if logs are JSON.
+
+        On a terminal, where a bar shows the progress, the lines about each speaker's progress are left out.
+        """
+        if self._file:
+            print(line, file=self._file, flush=True)
+        else:
+            self._before.append(line)
+        if self._quiet:
+            return
         if in_json():
             log_line(line)
-        elif self.console.is_terminal:
-            self.console.print(line, markup=False, emoji=False)
-        else:
+        elif not self.console.is_terminal:
             print(line, file=sys.stderr, flush=True)
+        elif not _IN_THE_BAR.fullmatch(line):
+            self.console.print(line, markup=False, emoji=False)
 
     @contextmanager
     def progress_display(self, *, plain_lines: bool) -> Iterator[Callable[[Progress], None]]:
@@ -45,7 +71,9 @@ class Screen:
 
         Elsewhere it prints a line every `PROGRESS_INTERVAL_S` with `plain_lines`, and nothing without.
         """
-        if self.console.is_terminal and not in_json():
+        if self._quiet:
+            yield lambda _: None
+        elif self.console.is_terminal and not in_json():
             with _bar(self.console) as show:
                 yield show
         elif plain_lines:
@@ -74,6 +102,7 @@ def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     rate = Rate()
     bar = ProgressBar(
         BarColumn(bar_width=None),
+        TaskProgressColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.description}"),
         TextColumn("[red]{task.fields[failed]}"),
@@ -110,7 +139,7 @@ class Rate:
         finished_rate, audio_rate = self._meter.rates(now, *totals)
         if finished_rate:
             left_s = (progress.total - progress.finished) / finished_rate
-            self._text = f"{audio_rate:.1f} audio-s/s, {left_s:.0f} s left"
+            self._text = f"{audio_rate:.1f} audio-s/s, {duration(left_s)} left"
 
     def __str__(self) -> str:
         return self._text

@@ -46,7 +46,12 @@ class Event(Enum):
     BATCH_FINISHED = "[Main] All done! Generated {generated}/{total} segments"
     LEFTOVER = "[Main] Files of earlier versions of this batch: {count}, as {some}; --prune removes them"
     PRUNED = "[Main] Files of earlier versions of this batch, removed: {count}"
-    RUN_STOPPED = "[Main] Stopped: {generated}/{total} segments are in {folder}"
+    RUN_STOPPED = "[Main] Stopped: {generated}/{total} segments are in {folder}; the same command goes on from there"
+    WAIT_ENDED = (
+        "[Main] Batch {batch} goes on without you: `cloner wait {batch}` waits again, `cloner cancel {batch}` stops it"
+    )
+    MISSPELT_SETTING = "[Main] {name} is no setting: {meant} is", WARNING
+    RUN_LOG_NOT_KEPT = "[Main] {path} cannot be written: {error}"
     REDIS_NOT_CLEANED = "[Main] What this run has put into Redis stays there, under {fleet}: {error}"
     NO_WORKER_ALIVE = (
         "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`",

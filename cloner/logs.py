@@ -9,6 +9,7 @@ contextvars hold what is fixed for a while.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import MutableMapping
@@ -19,7 +20,7 @@ import structlog
 
 from cloner.errors import BadSetting
 from cloner.events import Event, LogLine
-from cloner.settings import LogFormat, load_settings
+from cloner.settings import LogFormat, load_settings, misspelt_variables
 
 Entry = MutableMapping[str, Any]
 
@@ -63,6 +64,12 @@ def log_line(line: str) -> None:
         configure()
     level = line.event.level if isinstance(line, LogLine) else INFO
     structlog.get_logger().log(level, line)
+
+
+def warn_of_misspelt_variables() -> None:
+    """Log a warning for each variable in the environment whose name is nearly a setting's."""
+    for name, meant in misspelt_variables(os.environ):
+        log_event(Event.MISSPELT_SETTING, name=name, meant=meant)
 
 
 def in_json() -> bool:

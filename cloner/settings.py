@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -207,6 +209,16 @@ def load_settings() -> Settings:
 def load_worker_settings() -> WorkerSettings:
     """What the launcher has set for this worker; `BadSetting` names every variable that makes no sense."""
     return _from_environment(WorkerSettings)
+
+
+def misspelt_variables(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names that are nearly those of settings: (the name in the environment, the setting that it is close to)."""
+    fields = {**Settings.model_fields, **WorkerSettings.model_fields}
+    known = {*_RIGHT, *(f"CLONER_{name}".upper() for name in fields), "CLONER_UID", "CLONER_GID"}
+    for name in sorted(set(environment) - known):
+        if name.upper().startswith(("CLONER", "FISH_MODEL")):
+            for meant in difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85):
+                yield name, meant
 
 
 def _from_environment(kind: type[S]) -> S:

@@ -9,7 +9,7 @@ import typer
 from cloner.console import print_fleet
 from cloner.errors import ClonerError, Damaged
 from cloner.events import Event
-from cloner.logs import log_event, log_line
+from cloner.logs import log_event, log_line, warn_of_misspelt_variables
 from cloner.output.lock import output_lock
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
@@ -25,6 +25,8 @@ from launcher.supervisor import Supervisor
 
 app = typer.Typer(
     help="Starts one worker for each part of this box's GPUs, and keeps them running.",
+    callback=warn_of_misspelt_variables,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,

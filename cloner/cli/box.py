@@ -12,11 +12,13 @@ import typer
 
 from cloner.cli.options import (
     AsForm,
+    AsJson,
     BatchFile,
     Encoding,
     Overwrite,
     Prefix,
     Prune,
+    Quiet,
     Reference,
     References,
     ReferenceText,
@@ -45,19 +47,20 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Speak a batch on this box, from start to finish, and print its result as JSON. What is there is not spoken
-    again."""
+    """Speak a batch on this box, from start to finish, and print its result. What is there is not spoken again."""
     from cloner.cli.run import run_batch
     from cloner.console import Screen
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
     loaded = replace(loaded, overwrite=overwrite, prune=prune)
-    result = run_batch(loaded, settings, Screen(), workers=workers, strategy=strategy)
+    result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
-    print_result(result)
+    print_result(result, as_json=as_json, again="the same command")
 
 
 def plan(  # noqa: PLR0913, PLR0917 - one parameter an option

@@ -9,11 +9,13 @@ import typer
 
 from cloner.cli.options import (
     AsForm,
+    AsJson,
     BatchFile,
     Encoding,
     Overwrite,
     Prefix,
     Prune,
+    Quiet,
     Reference,
     References,
     ReferenceText,
@@ -29,6 +31,7 @@ from cloner.settings import load_settings
 if TYPE_CHECKING:
     from cloner.client.batch_handle import BatchHandle
     from cloner.client.client import Client
+    from cloner.console import Screen
 
 BatchId = Annotated[str, typer.Argument(help="The id that `cloner submit` printed.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")]
@@ -46,6 +49,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     prefix: Prefix = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Send a batch to the fleet and print its id."""
     from cloner.console import Screen
@@ -57,12 +62,12 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     if not wait:
         print(handle.id)
         return
-    screen = Screen()
+    screen = Screen(quiet=quiet)
     screen.log(Event.TOTAL_TASKS.line(total=loaded.total))
     for line in handle.assignment_lines(loaded):
         screen.log(line)
     screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
-    _wait(handle)
+    _wait(handle, screen, as_json=as_json)
 
 
 def status(batch_id: BatchId) -> None:
@@ -77,14 +82,16 @@ def status(batch_id: BatchId) -> None:
     )
 
 
-def wait(batch_id: BatchId) -> None:
-    """Wait for a batch, wherever it was submitted, and print its result as JSON."""
-    _wait(_client().batch(batch_id))
+def wait(batch_id: BatchId, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Wait for a batch, wherever it was submitted, and print its result."""
+    from cloner.console import Screen
+
+    _wait(_client().batch(batch_id), Screen(quiet=quiet), as_json=as_json)
 
 
-def result(batch_id: BatchId) -> None:
-    """Print the result of a finished batch as JSON."""
-    print_result(_client().batch(batch_id).result())
+def result(batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Print the result of a finished batch."""
+    print_result(_client().batch(batch_id).result(), as_json=as_json, again=f"cloner retry {batch_id}")
 
 
 def cancel(batch_id: BatchId) -> None:
@@ -93,7 +100,7 @@ def cancel(batch_id: BatchId) -> None:
     print(f"{batch_id}: cancelled; `cloner wait {batch_id}` prints what was spoken before", file=sys.stderr)
 
 
-def retry(batch_id: BatchId, wait: Wait = False) -> None:
+def retry(batch_id: BatchId, wait: Wait = False, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
     from cloner.console import Screen
 
@@ -101,8 +108,9 @@ def retry(batch_id: BatchId, wait: Wait = False) -> None:
     if not wait:
         print(handle.id)
         return
-    Screen().log(Event.BATCH_SUBMITTED.line(batch=handle.id))
-    _wait(handle)
+    screen = Screen(quiet=quiet)
+    screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
+    _wait(handle, screen, as_json=as_json)
 
 
 def fleet() -> None:
@@ -124,15 +132,16 @@ def _client() -> Client:
     return Client()
 
 
-def _wait(handle: BatchHandle) -> None:
+def _wait(handle: BatchHandle, screen: Screen, *, as_json: bool) -> None:
     """Show the batch's progress until it is closed, then print its result."""
-    from cloner.console import Screen
-
     handle.progress()  # raises `UnknownBatch` before the command reports that it waits
-    screen = Screen()
     screen.log(Event.WAITING_FOR_WORKERS.line())
-    with screen.progress_display(plain_lines=True) as show:
-        result = handle.wait(on_progress=show, on_warning=screen.log)
+    try:
+        with screen.progress_display(plain_lines=True) as show:
+            result = handle.wait(on_progress=show, on_warning=screen.log)
+    except SystemExit:  # Ctrl-C, or another signal
+        screen.log(Event.WAIT_ENDED.line(batch=handle.id))
+        raise
     screen.log(Event.COLLECTING_RESULTS.line())
     log_end(result, screen)
-    print_result(result)
+    print_result(result, as_json=as_json, again=f"cloner retry {handle.id}")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cloner.cli import box, checkpoint, encode, fleet, serving
+from cloner.logs import warn_of_misspelt_variables
 
 
 def _print_version(wanted: bool) -> None:
@@ -26,6 +27,7 @@ def _common(
     ] = False,
 ) -> None:
     """Batch voice cloning on your own GPU box."""
+    warn_of_misspelt_variables()
 
 
 COMMANDS = (
@@ -44,7 +46,13 @@ COMMANDS = (
 )
 """In the order of the help."""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, callback=_common)
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    callback=_common,
+)
 for command in COMMANDS:
     app.command()(command)
 

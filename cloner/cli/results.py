@@ -1,13 +1,19 @@
-"""A batch's result on standard output, as one line of JSON."""
+"""A batch's result on standard output: a line of JSON, or a few lines for people."""
 
 from __future__ import annotations
 
+import posixpath
 import sys
+from itertools import islice
+from pathlib import Path
+from posixpath import commonpath
 from typing import TYPE_CHECKING
 
 import typer
 
 from cloner.events import Event
+from cloner.output.record import batch_directory
+from cloner.state.throughput import duration
 
 if TYPE_CHECKING:
     from cloner.console import Screen
@@ -28,10 +34,33 @@ def log_end(result: BatchResult, screen: Screen) -> None:
         screen.log(Event.LEFTOVER.line(count=result.leftover_total, some=some))
 
 
-def print_result(result: BatchResult) -> None:
-    """Print the result. Ends the command with status 1 if a segment failed."""
+def print_result(result: BatchResult, *, as_json: bool = False, again: str = "") -> None:
+    """Print the result: JSON, or on a terminal, without `as_json`, a few lines for people. `again` is the command that
+    generates what failed. Ends the command with status 1 if a segment failed."""
+    text = result.to_json() if as_json or not sys.stdout.isatty() else summary(result, again)
     # UTF-8 whatever the terminal's encoding: a batch must not fail at its end because one letter cannot be encoded.
-    sys.stdout.buffer.write(result.to_json().encode() + b"\n")
+    sys.stdout.buffer.write(text.encode() + b"\n")
     sys.stdout.buffer.flush()
     if result.failed:
         raise typer.Exit(1)
+
+
+def summary(result: BatchResult, again: str) -> str:
+    """What was generated, where it is, and what to do next; a line each."""
+    reused = f", {result.reused} of them by earlier runs" if result.reused else ""
+    lines = [
+        f"{result.generated} of {result.total} segments are generated{reused}: {duration(result.audio_s)} of audio, in"
+        f" {duration(result.elapsed_s)}"
+    ]
+    if result.results:
+        folder = commonpath(posixpath.dirname(output) for output in result.results.values())
+        lines.append(f"Audio:   {posixpath.join(result.out_dir, folder)}")
+    record = batch_directory(Path(result.out_dir), result.batch_id)
+    lines.append(f"Report:  {record / 'report.html'}")
+    some = islice(result.errors.values(), SHOWN)
+    lines += [f"Failed:  {error.output}: {error.message}" for error in some]
+    if result.failed > SHOWN:
+        lines.append(f"         and {result.failed - SHOWN} more; the report has all")
+    if result.failed and again:
+        lines.append(f"Next:    `{again}` generates again what failed")
+    return "\n".join(lines)

@@ -6,9 +6,11 @@ are registered and not yet started, so each worker finds its assignment when it 
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from redis import RedisError
@@ -26,7 +28,7 @@ from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.lock import output_lock
 from cloner.output.origin import Origin
-from cloner.output.record import Record
+from cloner.output.record import Record, batch_folder
 from cloner.output.reuse import check_files
 from cloner.output.search import find_outputs
 from cloner.protocol.content_key import wanted_outputs
@@ -42,6 +44,9 @@ from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
 from launcher.layout import Rule, plan_layout
 from launcher.supervisor import Supervisor
+
+RUN_LOG = "run.log"
+"""The file of a batch's record with the log lines of the run, also those that a terminal does not show."""
 
 
 def run_batch(
@@ -75,6 +80,7 @@ def run_batch(
             handle = client.submit(
                 batch, strategy=strategy, prefix="", check=lambda manifest: _check_files(manifest, settings)
             )
+            stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)
             result = _follow(handle, supervisor, screen)
@@ -85,6 +91,21 @@ def run_batch(
             generated = sum(segment.generated for segment in record.results.values())
             screen.log(Event.RUN_STOPPED.line(generated=generated, total=batch.total, folder=settings.out_dir))
         return result
+
+
+@contextmanager
+def _run_log(batch_id: str, settings: Settings, screen: Screen) -> Iterator[None]:
+    """Write all that the screen is given to `RUN_LOG`, beside the record."""
+    folder = batch_folder(settings.out_dir.resolve(), batch_id)
+    try:
+        opened = folder.open_file(RUN_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    except OSError as error:
+        screen.log(Event.RUN_LOG_NOT_KEPT.line(path=folder.path / RUN_LOG, error=error))
+        yield
+        return
+    with os.fdopen(opened, "a", encoding="utf-8") as file:
+        screen.copy_to(file)
+        yield
 
 
 def _check_files(manifest: Manifest, settings: Settings) -> None:

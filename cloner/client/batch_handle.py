@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -44,6 +45,9 @@ class BatchHandle:
         self._answered_at: float | None = None
         self.assignments = tuple(assignments)
         """What each worker gets; empty for a batch that another client submitted, or one on the shared queue."""
+
+    def __repr__(self) -> str:
+        return f"<BatchHandle {self.id}>"
 
     def assignment_lines(self, batch: Batch) -> list[str]:
         """Log lines that say how the batch is assigned to workers."""
@@ -107,6 +111,10 @@ class BatchHandle:
             if deadline is not None and not (progress and progress.closed) and time.monotonic() > deadline:
                 raise TimeoutError(f"batch {self.id} is not finished after {timeout} s")
         return self.result()
+
+    async def wait_async(self, timeout: float | None = None) -> BatchResult:
+        """`wait`, for programs with an event loop, which goes on meanwhile."""
+        return await asyncio.to_thread(self.wait, timeout)
 
     def result(self) -> BatchResult:
         """The result of the batch. Raises `UnknownBatch` if it is unknown or not closed yet, `BatchBroken`."""

@@ -10,6 +10,7 @@ from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
 from cloner.batch import Batch
 from cloner.protocol.messages import ChunkRow
 from cloner.state.registry import WorkerInfo
+from cloner.state.throughput import duration
 
 COLUMNS = ("Speaker", "Done", "Changed", "Missing")
 
@@ -54,10 +55,10 @@ class Estimate:
         segments = self.total.left
         if not segments:
             return "Nothing is left to speak"
-        left = f"{segments} segments are left to speak, about {_time(self.audio_s)} of audio"
+        left = f"{segments} segments are left to speak, about {duration(self.audio_s)} of audio"
         if self.seconds is None:
             return f"{left}; no speed was measured yet"
-        return f"{left}; that takes about {_time(self.seconds)} at the measured speed"
+        return f"{left}; that takes about {duration(self.seconds)} at the measured speed"
 
 
 def estimate(
@@ -80,13 +81,6 @@ def estimate(
         speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
         left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
     return Estimate(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
-
-
-def _time(seconds: float) -> str:
-    """A duration as text, rounded to the precision of an estimate and never zero."""
-    if seconds < 100:
-        return f"{max(1, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _audio_s(text: str, batch: Batch) -> float:

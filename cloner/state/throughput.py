@@ -12,6 +12,14 @@ WINDOW_S = 30.0
 """Seconds over which a batch's throughput is computed; longer if no segment finished in them."""
 
 
+def duration(seconds: float) -> str:
+    """A duration for people, never zero: ``45 s``, ``12 min``, ``1 h 20 min``."""
+    if seconds < 100:
+        return f"{max(1, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class RateMeter:
     """Growth a second of one or more totals, over the last `window_s` seconds: by default, since the first sample."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_progress_is_printed_from_the_first_segment_to_the_end(
         "[Main] Progress: 0/10 segments, waiting for the first segment",
         "[Main] Progress: 2/10 segments",
         "[Main] Progress: 4/10 segments, 1.0 audio-s/s, 18 s left",
-        "[Main] Progress: 10/10 segments (1 failed), 1.8 audio-s/s, 0 s left",
+        "[Main] Progress: 10/10 segments (1 failed), 1.8 audio-s/s, 1 s left",
     ]
 
 
@@ -43,3 +44,26 @@ def test_a_closed_batch_waits_for_no_segment(
     with Screen().progress_display(plain_lines=True) as show:
         show(replace(START, generated=generated, state=BatchState.DONE))
     assert capsys.readouterr().err == f"[Main] Progress: {generated}/10 segments\n"
+
+
+def test_all_lines_are_copied_to_a_file_and_nothing_is_shown_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    screen, file = Screen(quiet=True), StringIO()
+    screen.log("[Main] Speakers: 2")
+    screen.copy_to(file)
+    screen.log("[Worker 0] Speaker 0 progress: 5/8")
+    with screen.progress_display(plain_lines=True) as show:
+        show(START)
+    assert capsys.readouterr().err == ""
+    assert file.getvalue().splitlines() == ["[Main] Speakers: 2", "[Worker 0] Speaker 0 progress: 5/8"]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_lines_that_say_what_the_bar_says_are_left_out_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    screen = Screen()
+    screen.log("[Worker 0] Processing Speaker 0 (1/2)")
+    screen.log("[Worker 0] This speaker has 8 texts")
+    screen.log("[Worker 0] Speaker 0 progress: 5/8")
+    assert len(capsys.readouterr().err.splitlines()) == (1 if is_terminal else 3)

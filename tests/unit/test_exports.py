@@ -11,13 +11,20 @@ import cloner
 
 EXPORTS = [
     "BadBatch",
+    "BadReference",
+    "BadSetting",
     "Batch",
+    "BatchBroken",
     "BatchHandle",
     "BatchResult",
+    "BrokerUnreachable",
     "Client",
     "ClonerError",
+    "Damaged",
     "Estimate",
     "Generation",
+    "NoWorkers",
+    "OutputsTaken",
     "Progress",
     "Reference",
     "ReferenceKind",
@@ -26,6 +33,9 @@ EXPORTS = [
     "Settings",
     "Speaker",
     "Strategy",
+    "UnknownBatch",
+    "UsageError",
+    "WrongCheckpoint",
     "read_batch",
 ]
 """The public API. A name that is removed or renamed here breaks its users' programs."""

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from cloner.errors import BadSetting
-from cloner.settings import Settings, WorkerSettings, load_settings, load_worker_settings, redacted
+from cloner.settings import (
+    Settings,
+    WorkerSettings,
+    load_settings,
+    load_worker_settings,
+    misspelt_variables,
+    redacted,
+)
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -110,3 +117,20 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
 def test_the_batched_engine_has_more_slots_on_a_gpu_unless_they_are_set() -> None:
     assert [Settings().batched_slots(device) for device in ("cpu", "cuda:1")] == [64, 128]
     assert [Settings(slots=7).batched_slots(device) for device in ("cpu", "cuda:1")] == [7, 7]
+
+
+def test_names_that_are_nearly_settings_are_found() -> None:
+    names = [
+        "CLONER_REDIS_ULR",
+        "CLONER_OUTDIR",
+        "cloner_out_dir",
+        "CLONER_OUT_DIR",
+        "CLONER_UID",
+        "CLONER_CUSTOM",
+        "PATH",
+    ]
+    assert list(misspelt_variables(names)) == [
+        ("CLONER_OUTDIR", "CLONER_OUT_DIR"),
+        ("CLONER_REDIS_ULR", "CLONER_REDIS_URL"),
+        ("cloner_out_dir", "CLONER_OUT_DIR"),
+    ]

@@ -1,0 +1,55 @@
+"""What a command prints at its end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+
+from cloner.cli.results import print_result, summary
+from cloner.protocol.results import BatchResult, SegmentError
+
+RESULT = BatchResult(
+    batch_id="b-1",
+    total=6,
+    generated=2,
+    failed=4,
+    cancelled=False,
+    out_dir="/data/out",
+    results={0: "anna/0001.wav", 1: "anna/x/0002.wav"},
+    errors={n: SegmentError(speaker="anna", output=f"anna/{n}.wav", code="output", message="No.") for n in range(2, 6)},
+    reused=1,
+    elapsed_s=5000.0,
+    audio_s=4000.0,
+    frames=1,
+    workers={},
+)
+
+
+def test_the_last_lines_on_a_terminal_say_what_failed_where_the_audio_is_and_what_to_do() -> None:
+    assert summary(RESULT, "cloner retry b-1").splitlines() == [
+        "2 of 6 segments are generated, 1 of them by earlier runs: 1 h 7 min of audio, in 1 h 23 min",
+        "Audio:   /data/out/anna",
+        "Report:  /data/out/.cloner/b-1/report.html",
+        "Failed:  anna/2.wav: No.",
+        "Failed:  anna/3.wav: No.",
+        "Failed:  anna/4.wav: No.",
+        "         and 1 more; the report has all",
+        "Next:    `cloner retry b-1` generates again what failed",
+    ]
+
+
+@pytest.mark.parametrize(("is_terminal", "as_json"), [(False, False), (False, True), (True, True), (True, False)])
+def test_the_result_is_json_where_a_program_reads_it(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], is_terminal: bool, as_json: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    with pytest.raises(typer.Exit) as ended:
+        print_result(RESULT, as_json=as_json)
+    assert ended.value.exit_code == 1
+    printed = capfdbinary.readouterr().out
+    if is_terminal and not as_json:
+        assert printed.startswith(b"2 of 6 segments")
+    else:
+        assert json.loads(printed)["batch_id"] == "b-1"
