@@ -23,6 +23,9 @@ Codes = NDArray[np.int32]
 Audio = NDArray[np.float32]
 """Mono samples in -1..1, ``[samples]``, at `SAMPLE_RATE`."""
 
+Samples16 = NDArray[np.int16]
+"""Mono samples of 16 bits, ``[samples]``, at `SAMPLE_RATE`."""
+
 NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
 """Follows the name of what computed it: the model or the codec."""
 

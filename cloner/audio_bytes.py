@@ -20,36 +20,50 @@ from contextlib import contextmanager
 import numpy as np
 import soundfile
 
-from cloner.audio import Audio
+from cloner.audio import Audio, Samples16
 
 MOST = np.float32(1 - 2**-24)
 """The largest float32 below 1: the largest 16-bit sample."""
 
+BLOCK_SAMPLES = 2**16
+"""Samples that libsndfile is given at once. Its Vorbis encoder takes memory for them all from the stack: 60 s end the
+process."""
+
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
-def encode_audio(audio: Audio, sample_rate: int, file_format: str) -> bytes:
-    """Mono samples ``[samples]`` in -1..1 as a 16-bit file of one of libsndfile's formats, such as "WAV".
+def encode_audio(audio: Audio | Samples16, sample_rate: int, file_format: str) -> bytes:
+    """Mono samples ``[samples]`` in -1..1, or of 16 bits, as a 16-bit file of one of libsndfile's formats, such as
+    "WAV".
 
     Samples beyond are clipped. Raises `OSError`, `soundfile.SoundFileError`.
     """
     if file_format == "WAV":
         return _wav(audio, sample_rate)
     with _file_in_memory() as file:
-        soundfile.write(file, audio, sample_rate, format=file_format, closefd=False)
+        with soundfile.SoundFile(file, "w", sample_rate, channels=1, format=file_format, closefd=False) as sound:
+            for start in range(0, len(audio), BLOCK_SAMPLES):
+                sound.write(audio[start : start + BLOCK_SAMPLES])
         return os.pread(file, os.fstat(file).st_size, 0)
 
 
-def _wav(audio: Audio, sample_rate: int) -> bytes:
-    """The bytes that libsndfile writes: a sample is rounded to 32 bits, of which the upper 16 remain.
+def to_16_bits(audio: Audio | Samples16) -> Samples16:
+    """The samples that libsndfile writes: each is rounded to 32 bits, of which the upper 16 remain.
 
     Not a number becomes the least sample, as with libsndfile on x86-64.
     """
+    if audio.dtype == np.int16:
+        return audio.astype(np.int16, copy=False)
     scaled = np.fmax(audio, np.float32(-1))
     np.minimum(scaled, MOST, out=scaled)
     scaled *= np.float32(2**31)
     np.rint(scaled, out=scaled)
-    samples = scaled.astype("<i4").view("<i2")[1::2].tobytes()
+    return scaled.astype("<i4").view("<i2")[1::2]
+
+
+def _wav(audio: Audio | Samples16, sample_rate: int) -> bytes:
+    """The bytes that libsndfile writes."""
+    samples = to_16_bits(audio).tobytes()
     channels, sample_bytes = 1, 2
     header = WAV_HEADER.pack(
         b"RIFF",

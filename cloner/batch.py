@@ -21,9 +21,12 @@ MAX_SEGMENTS = 1_000_000
 """Most segments of a batch."""
 
 
-NOT_HEARD = {"seed", "max_new_tokens"}
-"""The fields of `Generation` that a segment's audio does not depend on: the segment has a seed of its own, and fails if
-it would need more frames."""
+PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
+"""The fields of `Generation` that only the audio of a long text depends on, which is generated in pieces."""
+
+NOT_HEARD = {"seed", "max_new_tokens", *PIECES}
+"""The fields of `Generation` that other segments' audio does not depend on: a segment has a seed of its own, and fails
+if it would need more frames."""
 
 
 class Generation(BaseModel):
@@ -38,6 +41,12 @@ class Generation(BaseModel):
     min_new_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
     """Frames before which a segment may not end. Trained weights do not need it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    piece_s: Annotated[float, Field(ge=5, le=60)] = 20.0
+    """Seconds of speech, estimated, above which a text is split into pieces, and of a piece."""
+    pause_s: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """Seconds of silence between two pieces at the end of a sentence; half of it at the end of a clause."""
+    paragraph_pause_s: Annotated[float, Field(ge=0, le=10)] = 0.8
+    """The same at the end of a paragraph, which is a blank line."""
 
     @field_validator("min_new_tokens")
     @classmethod
@@ -144,6 +153,11 @@ def segment_seeds(speaker: Speaker, seed: int) -> Iterator[int]:
         else:
             yield _digest([seed, speaker.id, segment.text, times[segment.text]])
         times[segment.text] += 1
+
+
+def piece_seed(seed: int, number: int) -> int:
+    """The seed of a long text's piece, counted from 0. The first has the segment's own."""
+    return _digest([seed, number]) if number else seed
 
 
 def _digest(identity: list[int | str]) -> int:

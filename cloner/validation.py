@@ -11,8 +11,9 @@ from os.path import realpath
 from pathlib import Path
 from posixpath import normpath, splitext
 
-MAX_TEXT = 32_768
-"""Most characters of a text. At four a token, it would fill the model's 8,192 positions and leave none for audio."""
+MAX_TEXT = 131_072
+"""Most characters of a text: more than two hours of speech in Latin script, more than seven in Chinese, which is joined
+in memory."""
 
 MAX_NAME = 4096
 """Most characters of an id or a file name: the longest path that Linux takes."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cloner.audio import Audio, Codes
+from cloner.audio import Audio, Codes, Samples16
 from cloner.batch import Generation
 
 
@@ -50,10 +50,13 @@ class SpeechRequest:
 
 @dataclass(frozen=True)
 class SegmentAudio:
-    """A segment's audio, ``[samples]`` at `SAMPLE_RATE`, and the number of frames it was decoded from."""
+    """A segment's audio, ``[samples]`` at `SAMPLE_RATE`, and the number of frames it was decoded from.
+
+    Engines give samples in -1..1; a long text that was joined from pieces has samples of 16 bits.
+    """
 
     segment: int
-    audio: Audio
+    audio: Audio | Samples16
     frames: int
     truncated: bool = False
     """True if the segment reached its maximum number of frames before the model ended it."""
@@ -89,6 +92,10 @@ class ChunkObserver(Protocol):
         """Whether to drop unfinished segments and return. Called at every step, so it must return at once."""
         ...
 
+    def dropped(self, segment: int) -> bool:
+        """Whether a segment that has not started is not wanted any more. Asked before it is started."""
+        ...
+
 
 class NullObserver:
     """Ignores progress and never stops the chunk."""
@@ -96,6 +103,9 @@ class NullObserver:
     def started(self, segment: int) -> None: ...
 
     def stopped(self) -> bool:
+        return False
+
+    def dropped(self, segment: int) -> bool:  # noqa: ARG002 - the protocol's
         return False
 
 
@@ -135,8 +145,8 @@ class Engine(Protocol):
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
     ) -> Generator[SpeechResult, None, None]:
-        """Generate a chunk: exactly one result a request, in any order. If `observer` stops it, unfinished segments
-        are dropped.
+        """Generate a chunk: exactly one result a request, in any order, and none for one that `observer` drops. If
+        `observer` stops it, unfinished segments are dropped.
 
         Requests may be drawn one by one, when a slot is free for them: an engine with one slot holds one speaker's
         voice at a time. A request that fails yields a `SegmentFailure`; an exception means that the engine is broken.

@@ -165,3 +165,6 @@ class _ClosableObserver:
 
     def stopped(self) -> bool:
         return self.closed.is_set() or self.observer.stopped()
+
+    def dropped(self, segment: int) -> bool:
+        return self.observer.dropped(segment)

@@ -139,8 +139,10 @@ class Scheduler:
         return _Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
 
     def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
-        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be.
-        False if it has to wait."""
+        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be; or
+        drop it. False if it has to wait."""
+        if observer.dropped(segment.request.segment):
+            return True
         match self.pool.place(segment, idle=not self._running):
             case Placed.LATER:
                 return False

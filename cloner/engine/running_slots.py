@@ -34,6 +34,8 @@ class RunningSlots:
         """
         admitted: list[tuple[int, Segment]] = []
         for slot in range(slots):
+            while waiting and observer.dropped(waiting[0].request.segment):
+                waiting.popleft()
             if not waiting:
                 break
             if slot == len(self.segments):

@@ -14,10 +14,9 @@ from os.path import realpath
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from cloner.audio import Audio, Samples16
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
 from cloner.output.atomic_file import FileAt, open_part, write_and_rename, write_new
@@ -78,9 +77,9 @@ class OutputRoot:
         """Name of this process's temporary file, in our own folder. Other processes remove it after a crash."""
 
     def write_audio(
-        self, output: str, audio: NDArray[np.float32], sample_rate: int, ownership: Ownership | None = None
+        self, output: str, audio: Audio | Samples16, sample_rate: int, ownership: Ownership | None = None
     ) -> Written:
-        """Write mono samples ``[samples]`` in -1..1 as 16-bit audio, as a whole or not at all.
+        """Write mono samples ``[samples]`` in -1..1, or of 16 bits, as 16-bit audio, as a whole or not at all.
 
         A file that is there already is replaced if it is the batch's own; or if it is empty, as a loss of power leaves
         it. Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full,

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cloner.batch import NOT_HEARD, Generation
+from cloner.batch import NOT_HEARD, PIECES, Generation
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
+from cloner.text.length import is_split
 
 
 class ContentKeys:
@@ -20,7 +21,8 @@ class ContentKeys:
 
     Two keys are equal if, and only if, the same audio would be generated: text, seed, reference, parameters, engine and
     checkpoint are the same. Neither the segment's index nor the name of its file is part of a key, and nor is the
-    greatest number of frames, unless all segments get that many: a segment that would need more fails.
+    greatest number of frames, unless all segments get that many: a segment that would need more fails. How a long text
+    is split and joined is part of the keys of long texts alone.
     """
 
     def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
@@ -28,12 +30,17 @@ class ContentKeys:
         heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
         common = [heard, generation.fixed_length, engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
+        self._generation = generation
+        self._pieces = generation.model_dump(mode="json", include=PIECES)
 
     def of(self, reference: ReferenceRow, segment: SegmentRow) -> str:
         """The segment's key, 64 hexadecimal digits."""
         _, text, _, seed = segment
         key = self._common.copy()
-        key.update(json.dumps([reference.kind, reference.digest, reference.text, seed, text]).encode())
+        parts = [reference.kind, reference.digest, reference.text, seed, text]
+        if is_split(text, self._generation):
+            parts.append(self._pieces)
+        key.update(json.dumps(parts).encode())
         return key.hexdigest()
 
 

@@ -41,3 +41,7 @@ class ChunkMonitor:
     def stopped(self) -> bool:
         """Whether the batch was cancelled."""
         return self._cancellation.stopped()
+
+    def dropped(self, segment: int) -> bool:  # noqa: ARG002 - the protocol's
+        """False: all segments of a chunk are wanted."""
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 from redis import RedisError
 
@@ -15,6 +16,7 @@ from cloner.output.journal import Journal
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.progress import ChunkProgress
+from cloner.text.length import is_speakable, is_split
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.chunk_report import ChunkReport
@@ -24,10 +26,13 @@ from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
 from cloner.worker.disk_wait import DiskWait
 from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
+from cloner.worker.pieces import joinable_groups, speak_in_pieces
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import ResultWriter
 from cloner.worker.voice_loader import VoiceLoader
 from cloner.worker.worker_process import WorkerProcess
+
+SILENT = "its text has no letter and no digit, so there is nothing to speak"
 
 UNWRITTEN = "an earlier segment of its chunk could not be written for as long as CLONER_DISK_WAIT_S"
 """Why segments fail that the engine was not asked for."""
@@ -122,6 +127,8 @@ class ChunkRun:
         """Generate the segments that were in flight at a crash one by one, the others together."""
         generated = self._report.progress.generated
         self._recovery.discard_unfinished_files()
+        silent = [segment.index for segment in self._pending.values() if not is_speakable(segment.text)]
+        self._results.fail(silent, "nothing_to_speak", SILENT)
         plan = self._recovery.plan(self._pending, generated)
         self._report.suspect(self._recovery.unable_workers(generated))
         self._results.fail(plan.crashed, "crashed", CRASHED)
@@ -142,16 +149,23 @@ class ChunkRun:
             self._results.fail(self._pending, "output", f"{UNWRITTEN}: {self._disk.failure}")
 
     def _run_turn(self, turn: Turn) -> None:
-        """Have the engine generate the segments of a turn. Raises `EngineBroken` if it leaves any out."""
+        """Have the engine generate the segments of a turn."""
         self._monitor.alone = turn.alone
-        groups = self._with_voices(by_speaker(turn.segments, self._pending))
+        for segments in joinable_groups(turn.segments, self._pending, self._message.generation):
+            self._run_together(segments)
+            if self._is_over():
+                return
+
+    def _run_together(self, segments: Sequence[int]) -> None:
+        """Have the engine generate some segments. Raises `EngineBroken` if it leaves any out."""
+        groups = self._with_voices(by_speaker(segments, self._pending))
         with closing(self._answers(groups)) as answers:
             for answer in answers:
                 # After a cancellation, the file may be another batch's.
                 if self._is_over():
                     return
                 self._results.add(answer)
-        unanswered = self._pending.keys() & set(turn.segments)
+        unanswered = self._pending.keys() & set(segments)
         if unanswered and not self._is_over():
             raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")
 
@@ -176,8 +190,12 @@ class ChunkRun:
 
     def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult, None, None]:
         """The engine's answers. Raises `EngineBroken`."""
-        requests = speech_requests(groups, self._message.generation, self._voices.get, self._cancellation.stopped)
-        with _as_engine_error(), closing(self._worker.engine.speak(requests, self._monitor)) as answers:
+        generation = self._message.generation
+        requests = speech_requests(groups, generation, self._voices.get, self._cancellation.stopped)
+        speak = self._worker.engine.speak
+        if any(is_split(segment.text, generation) for group in groups for segment in group):
+            speak = partial(speak_in_pieces, self._worker.engine)
+        with _as_engine_error(), closing(speak(requests, self._monitor)) as answers:
             yield from answers
 
 

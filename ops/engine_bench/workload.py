@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio, Samples16
 from cloner.batch import CODEBOOK_SIZES, Generation
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.segment import SegmentCodes
@@ -51,7 +51,7 @@ def codes_of(result: SegmentCodes | SegmentFailure) -> Tensor:
     raise RuntimeError(f"segment {result.segment} was not generated: {result.message}")
 
 
-def audio_of(result: SegmentAudio | SegmentFailure) -> Audio:
+def audio_of(result: SegmentAudio | SegmentFailure) -> Audio | Samples16:
     """The audio of a result. Raises `RuntimeError` if the segment failed."""
     if isinstance(result, SegmentAudio):
         return result.audio

@@ -142,7 +142,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a blank text": ({"target_text": "\n\t "}, "target_text is blank"),
     "a text of a number": ({"target_text": 12}, "target_text is 12; give the text to speak, in quotes"),
     "a text of infinity": ({"target_text": float("inf")}, "target_text is inf"),
-    "a text of 10 MB": ({"target_text": "a" * 10 * MB}, "target_text has 10485760 characters, and 32768 is the most"),
+    "a text of 10 MB": ({"target_text": "a" * 10 * MB}, "target_text has 10485760 characters, and 131072 is the most"),
     "a text with a bell": ({"target_text": "Ding\x07"}, "unusable character (U+0007) at position 5"),
     "a text with a zero": ({"target_text": "a\0b"}, "unusable character (U+0000)"),
     "a text with half a letter": ({"target_text": "a\ud83d"}, "unusable character (U+D83D)"),

@@ -37,12 +37,17 @@ class StopWhen:
 
     condition: Callable[[], bool] = lambda: False
     started_segments: list[int] = field(default_factory=list)
+    unwanted: frozenset[int] = frozenset()
+    """Segments that it drops."""
 
     def started(self, segment: int) -> None:
         self.started_segments.append(segment)
 
     def stopped(self) -> bool:
         return self.condition()
+
+    def dropped(self, segment: int) -> bool:
+        return segment in self.unwanted
 
 
 def make_voice(seed: int, frames: int = 20) -> Voice:

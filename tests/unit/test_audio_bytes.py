@@ -117,3 +117,16 @@ def test_libsndfile_calls_no_python(file_format: str) -> None:
 def test_what_is_no_audio_is_refused(data: bytes) -> None:
     with pytest.raises(soundfile.SoundFileError):
         decode_audio(data, accept)
+
+
+@pytest.mark.parametrize("file_format", ["WAV", "FLAC", "OGG"])
+def test_a_long_recording_is_encoded(file_format: str) -> None:
+    long = np.tile(SOUND, 90)
+    assert len(decode_audio(encode_audio(long, 44_100, file_format), lambda _sound: None)) == len(long)
+
+
+@pytest.mark.parametrize("file_format", ["WAV", "FLAC"])
+def test_samples_of_16_bits_are_written_as_they_are(file_format: str) -> None:
+    samples = np.arange(-(2**15), 2**15, 7, dtype=np.int16)
+    decoded = decode_audio(encode_audio(samples, 44_100, file_format), lambda _sound: None)
+    assert np.array_equal(np.round(decoded * 2**15), samples)

@@ -187,3 +187,10 @@ def test_closing_the_answers_early_stops(voice: Voice) -> None:
     steps = len(device.rows)
     assert sorted(codes_of(scheduler, [fixed_request(voice, 7, 2)])) == [7]
     assert len(device.rows) > steps
+
+
+def test_a_request_that_is_dropped_is_not_begun_and_has_no_answer() -> None:
+    scheduler, _ = make(2)
+    observer = StopWhen(unwanted=frozenset({1, 3}))
+    codes = codes_of(scheduler, [fixed_request(make_voice(0), n, 4) for n in range(5)], observer)
+    assert sorted(codes) == sorted(observer.started_segments) == [0, 2, 4]

@@ -56,3 +56,12 @@ def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
     one = KEYS.of(ANNA.model_copy(update={"digest": 'd", "x'}), (1, "y", "", 7))
     other = KEYS.of(ANNA.model_copy(update={"digest": "d"}), (1, "y", "", 7))
     assert one != other
+
+
+def test_how_pieces_are_joined_is_part_of_the_keys_of_long_texts_alone() -> None:
+    long = (3, "A sentence of a long text. " * 20, "a/3.wav", 7)
+    others = [Generation(piece_s=10.0), Generation(pause_s=0.5), Generation(paragraph_pause_s=2.0)]
+    keys = {ContentKeys(generation, "fake", "none").of(ANNA, long) for generation in (Generation(), *others)}
+    assert len(keys) == 4
+    for generation in others:
+        assert ContentKeys(generation, "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY

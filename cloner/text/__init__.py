@@ -1,0 +1,1 @@
+"""Texts before they are generated: how long they take, and where a long one is split."""

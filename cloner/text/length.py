@@ -1,0 +1,42 @@
+"""How long a text takes to speak, estimated from its characters."""
+
+from __future__ import annotations
+
+import re
+
+from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
+from cloner.batch import Generation
+
+FRAMES_PER_LONG_CHARACTER = 4.5
+"""Frames of a Chinese, Japanese or Korean character, which is a syllable or more, and of a digit, which is a word:
+about five a second."""
+
+_LONG_CHARACTERS = re.compile(
+    "[\\d\u1100-\u11ff\u3040-\u30ff\u3100-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+
+
+def estimated_frames(text: str) -> float:
+    """Frames that a text is likely to take."""
+    short = len(_LONG_CHARACTERS.sub("", text))
+    return short * FRAMES_PER_CHARACTER + (len(text) - short) * FRAMES_PER_LONG_CHARACTER
+
+
+def piece_frames(generation: Generation) -> float:
+    """Frames that a piece of a long text may be estimated at."""
+    return generation.piece_s * SAMPLE_RATE / FRAME_SAMPLES
+
+
+def is_split(text: str, generation: Generation) -> bool:
+    """Whether a text is generated in several pieces. None is if all segments have a fixed length."""
+    most = piece_frames(generation)
+    # Most texts are so short that their characters need not be looked at.
+    return (
+        len(text) * FRAMES_PER_LONG_CHARACTER > most and not generation.fixed_length and estimated_frames(text) > most
+    )
+
+
+def is_speakable(text: str) -> bool:
+    """Whether a text has a letter or a digit, in any script: emoji and punctuation alone are not spoken."""
+    return any(map(str.isalnum, text))

@@ -1,0 +1,164 @@
+"""Splitting a long text into pieces that are generated one by one: at paragraphs, then at the ends of sentences; a
+sentence that is too long by itself at its clauses, then at spaces, and at last between any two graphemes.
+
+Ends of sentences are found by sentencex. Its rules depend on the language, mostly by abbreviations, and the language of
+a text is not known: an end counts if the rules of all `LANGUAGES` have it there. It takes quadratic time on texts with
+quotation marks that are never closed, so it gets a text in windows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import accumulate, pairwise
+
+from wcwidth import iter_graphemes
+
+from cloner.batch import Generation
+from cloner.text.length import estimated_frames, is_speakable, piece_frames
+
+LANGUAGES = ("en", "fr", "es", "de")
+"""Languages whose abbreviations are known. The marks that end a sentence are known in all scripts whatever these."""
+
+WINDOW = 4000
+"""Characters that sentencex gets at once."""
+
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_CLAUSE_END = re.compile(r"[、,;:،؛]+\s*|[,;:–—…]+\s+")
+"""Those of Latin script end a clause before a space only: not in 1,000 or 12:30."""
+_WORD = re.compile(r"\S+\s*|\s+")
+_SPACE = re.compile(r"\s")
+
+
+class Break(Enum):
+    """What a piece ends with."""
+
+    PARAGRAPH = "paragraph"
+    SENTENCE = "sentence"
+    CLAUSE = "clause"
+    NONE = "none"
+    """Neither: the sentence goes on."""
+
+    def pause_s(self, generation: Generation) -> float:
+        """Seconds of silence after the piece."""
+        match self:
+            case Break.PARAGRAPH:
+                return generation.paragraph_pause_s
+            case Break.SENTENCE:
+                return generation.pause_s
+            case Break.CLAUSE:
+                return generation.pause_s / 2
+            case Break.NONE:
+                return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text, and the seconds of silence between it and the next."""
+
+    text: str
+    pause_s: float
+
+
+def split(text: str, generation: Generation) -> list[Piece]:
+    """The pieces of a text, each estimated at `Generation.piece_s` at most; those that cannot be spoken are left out.
+
+    A single grapheme is never split, however long.
+    """
+    most = piece_frames(generation)
+    pieces: list[Piece] = []
+    for paragraph in _PARAGRAPH.split(text):
+        for part, end in _parts(paragraph, most, Break.PARAGRAPH, 0):
+            if is_speakable(part):
+                pieces.append(Piece(part.strip(), end.pause_s(generation)))
+    return pieces
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """The sentences, each with the spaces after it."""
+    ends = sorted({0, *_sentence_ends(text), len(text)})
+    return (text[start:end] for start, end in pairwise(ends))
+
+
+def _sentence_ends(text: str) -> Iterator[int]:
+    """Where sentences end within the text."""
+    # Of spaces that take several bytes, sentencex 1.0 cuts one in two, and panics.
+    text = _SPACE.sub(" ", text)
+    start = 0
+    while start < len(text):
+        window = text[start : start + WINDOW]
+        ends = _agreed_ends(window)
+        yield from (start + end for end in ends)
+        # The last sentence may go on behind the window: the next window begins with it, unless that is less than half a
+        # window further, so that no character is in more than two windows.
+        last = max(ends, default=0)
+        start += last if last > WINDOW // 2 and start + WINDOW < len(text) else len(window)
+
+
+def _agreed_ends(window: str) -> set[int]:
+    """Where sentences end within the window, by the rules of all languages."""
+    from sentencex import segment  # a process that splits no text need not load it
+
+    ends = (set(accumulate(map(len, segment(language, window)))) for language in LANGUAGES)
+    return set.intersection(*ends) - {len(window)}
+
+
+def _clauses(text: str) -> Iterator[str]:
+    ends = (match.end() for match in _CLAUSE_END.finditer(text))
+    return (text[start:end] for start, end in pairwise(sorted({0, *ends, len(text)})))
+
+
+def _words(text: str) -> Iterator[str]:
+    return (match[0] for match in _WORD.finditer(text))
+
+
+_LEVELS = (
+    (_sentences, Break.SENTENCE),
+    (_clauses, Break.CLAUSE),
+    (_words, Break.NONE),
+    (iter_graphemes, Break.NONE),
+)
+
+
+def _parts(text: str, most: float, end: Break, level: int) -> Iterator[tuple[str, Break]]:
+    """The text in parts of at most `most` frames each, split as on that level of `_LEVELS`; the last ends with `end`.
+
+    Neighbours are joined to parts of about the same length, as the model speaks a few words alone less naturally.
+    """
+    if level == len(_LEVELS) or estimated_frames(text) <= most:
+        yield text, end
+        return
+    split_text, between = _LEVELS[level]
+    units = [(unit, estimated_frames(unit)) for unit in split_text(text)]
+    run: list[tuple[str, float]] = []
+    for number, (unit, frames) in enumerate(units, start=1):
+        last = number == len(units)
+        if frames <= most:
+            run.append((unit, frames))
+        if run and (last or frames > most):
+            *packed, final = _packed(run, most)
+            yield from ((part, between) for part in packed)
+            yield final, end if last and frames <= most else between
+            run = []
+        if frames > most:
+            yield from _parts(unit, most, end if last else between, level + 1)
+
+
+def _packed(units: list[tuple[str, float]], most: float) -> list[str]:
+    """Neighbours joined to as few parts as possible, of about equal frames, `most` at most."""
+    left = sum(frames for _, frames in units)
+    parts: list[str] = []
+    part: list[str] = []
+    filled = target = 0.0
+    for unit, frames in units:
+        if part and (filled + frames > most or filled + frames / 2 > target):
+            parts.append("".join(part))
+            left -= filled
+            part, filled = [], 0.0
+        if not part:
+            target = left / -(-left // most)
+        part.append(unit)
+        filled += frames
+    return [*parts, "".join(part)]

@@ -1,0 +1,164 @@
+"""Long texts in pieces: a segment's pieces are requests of their own to the engine, and are joined to its audio.
+
+Everything else sees segments: a piece has a negative number, which only the engine sees. A piece is in flight as its
+segment, so a crash makes the whole segment a suspect, and what was generated of it is lost.
+
+Pieces wait for their segment as samples of 16 bits, since engines decode codes to audio by themselves. So segments are
+given to the engine in groups, whose long texts have `MOST_JOINED_S` of speech together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Samples16
+from cloner.audio_bytes import to_16_bits
+from cloner.batch import Generation, piece_seed
+from cloner.engine.base import ChunkObserver, Engine, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
+from cloner.text.length import estimated_frames, is_split
+from cloner.text.splitting import Piece, split
+from cloner.worker.pending import PendingSegment
+
+MOST_JOINED_S = 7200.0
+"""Seconds of speech, estimated, of the long texts that are given to the engine together: 0.6 GB of samples. A longer
+text is given to it without another long one."""
+
+FADE_SAMPLES = round(0.005 * SAMPLE_RATE)
+"""Samples in which a piece fades from silence, and to silence, where it is joined: without it, a join may click."""
+
+MOST_SAMPLES = 2**31 - 64
+"""Most samples of a WAV file, 13.5 hours: its header has the bytes as 32 bits."""
+
+Requests = Iterable[SpeechRequest]
+
+
+def joinable_groups(
+    segments: Iterable[int], pending: Mapping[int, PendingSegment], generation: Generation
+) -> list[list[int]]:
+    """The segments in groups that may be given to the engine together, in their order."""
+    groups: list[list[int]] = [[]]
+    joined_s = 0.0
+    for index in segments:
+        text = pending[index].text
+        if is_split(text, generation):
+            seconds = estimated_frames(text) * FRAME_SAMPLES / SAMPLE_RATE
+            if joined_s and joined_s + seconds > MOST_JOINED_S:
+                groups.append([])
+                joined_s = 0.0
+            joined_s += seconds
+        groups[-1].append(index)
+    return groups
+
+
+def speak_in_pieces(engine: Engine, requests: Requests, observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+    """As `Engine.speak`; long texts are generated in pieces, and answered when the last of them is there."""
+    joiner = _Joiner(observer)
+    with closing(engine.speak(joiner.expand(requests), joiner)) as results:
+        for result in results:
+            answer = joiner.take(result)
+            if answer:
+                yield answer
+
+
+@dataclass(eq=False)
+class _LongSegment:
+    """A segment that is generated in pieces. `audio` has those that are there, by their place."""
+
+    index: int
+    pieces: list[Piece]
+    audio: dict[int, Samples16] = field(default_factory=dict)
+    frames: int = 0
+    samples: int = 0
+    failed: bool = False
+
+    def fail(self, code: str, message: str) -> SegmentFailure:
+        self.failed = True
+        self.audio.clear()
+        return SegmentFailure(self.index, code, message)
+
+    def add(self, place: int, result: SegmentAudio) -> None:
+        """Keep a piece's audio, its edges faded where it is joined, with the pause behind it."""
+        last = place == len(self.pieces) - 1
+        pause = 0 if last else round(self.pieces[place].pause_s * SAMPLE_RATE)
+        samples = to_16_bits(result.audio).copy()
+        _fade(samples, start=place > 0, end=not last)
+        self.audio[place] = np.concatenate([samples, np.zeros(pause, dtype=np.int16)])
+        self.frames += result.frames
+        self.samples += len(self.audio[place])
+
+    def join(self) -> SegmentAudio:
+        """The segment's audio."""
+        joined = np.concatenate([self.audio[place] for place in range(len(self.pieces))])
+        self.audio.clear()
+        return SegmentAudio(self.index, joined, self.frames)
+
+
+def _fade(samples: Samples16, *, start: bool, end: bool) -> None:
+    """Let the samples begin or end in silence."""
+    faded = min(FADE_SAMPLES, len(samples))
+    ramp = np.linspace(0, 1, faded)
+    if start:
+        samples[:faded] = samples[:faded] * ramp
+    if end:
+        samples[len(samples) - faded :] = samples[len(samples) - faded :] * ramp[::-1]
+
+
+class _Joiner:
+    """Expands requests for long texts, joins what comes of their pieces, and is the engine's observer meanwhile."""
+
+    def __init__(self, observer: ChunkObserver) -> None:
+        self._observer = observer
+        self._pieces: dict[int, tuple[_LongSegment, int]] = {}
+        """Number of a piece -> its segment, and its place in it."""
+        self._count = 0
+
+    def expand(self, requests: Requests) -> Iterator[SpeechRequest]:
+        """The requests, with those for long texts replaced by requests for their pieces."""
+        for request in requests:
+            if not is_split(request.text, request.generation):
+                yield request
+                continue
+            segment = _LongSegment(request.segment, split(request.text, request.generation))
+            numbers = range(self._count + 1, self._count + 1 + len(segment.pieces))
+            self._count += len(numbers)
+            for place, number in enumerate(numbers):
+                self._pieces[-number] = segment, place
+            for place, number in enumerate(numbers):
+                if segment.failed:  # an engine that draws one request after another is not given the others
+                    break
+                text, seed = segment.pieces[place].text, piece_seed(request.seed, place)
+                yield replace(request, segment=-number, text=text, seed=seed)
+
+    def take(self, result: SpeechResult) -> SpeechResult | None:
+        """The answer for a segment, if this result is the last that it needs."""
+        if result.segment >= 0:
+            return result
+        segment, place = self._pieces.pop(result.segment)
+        where = f"piece {place + 1} of {len(segment.pieces)}"
+        if segment.failed:
+            return None
+        if isinstance(result, SegmentFailure):
+            return segment.fail(result.code, f"{where}: {result.message}")
+        if result.truncated:
+            seconds = len(result.audio) / SAMPLE_RATE
+            cut = f"is cut after {result.frames} frames ({seconds:.1f} s): raise max_new_tokens, or lower piece_s"
+            return segment.fail("cut_off", f"{where} {cut}")
+        segment.add(place, result)
+        if segment.samples > MOST_SAMPLES:
+            return segment.fail(
+                "too_long", "its audio would be longer than a WAV file can be, 13.5 hours: split the text"
+            )
+        return segment.join() if len(segment.audio) == len(segment.pieces) else None
+
+    def started(self, segment: int) -> None:
+        self._observer.started(self._pieces[segment][0].index if segment < 0 else segment)
+
+    def stopped(self) -> bool:
+        return self._observer.stopped()
+
+    def dropped(self, segment: int) -> bool:
+        return segment < 0 and self._pieces[segment][0].failed

@@ -1,0 +1,119 @@
+"""Where long texts are split."""
+
+from __future__ import annotations
+
+import pytest
+import sentencex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloner.batch import Generation
+from cloner.text.length import estimated_frames, is_speakable, piece_frames
+from cloner.text.splitting import WINDOW, split
+
+GENERATION = Generation()
+
+SENTENCES = {
+    "English": [
+        "Dr. Smith paid $3.50 at 5 p.m. on Jan. 3rd.",
+        "He left, e.g. for the U.S. embassy.",
+        '"Really?" she asked.',
+    ],
+    "French": ["M. Dupont est arrivé à 8 h. 30.", "Il a dit : « Bonjour ! »", "Mme. Martin habite au 12, av. Foch."],
+    "Spanish": [
+        "El Sr. Gómez llegó a las 5 p.m. ayer.",
+        "¿Qué dijo?",
+        "Vive en EE. UU. desde 1990.",
+        "La Dra. Ruiz no vino.",
+    ],
+    "German": [
+        "Am 3. Mai kam Dr. Müller.",
+        "Das ist z. B. richtig.",
+        "Er wohnt in der Hauptstr. 5.",
+        "Ja, d. h. vielleicht.",
+    ],
+    "Chinese": ["今天天气很好。", "你去哪儿？", "他说：“我不知道。”", "真的吗？", "是的！"],
+    "Japanese": ["今日は天気がいいです。", "どこへ行きますか？", "本当ですか？", "はい！"],
+    "Arabic": ["الطقس جميل اليوم.", "إلى أين تذهب؟", "قال: لا أعرف.", "حقا؟", "نعم!"],
+}
+
+
+def texts(text: str, generation: Generation = GENERATION) -> list[str]:
+    return [piece.text for piece in split(text, generation)]
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_pieces_end_at_the_ends_of_sentences(language: str) -> None:
+    between = "" if language in {"Chinese", "Japanese"} else " "
+    sentences = SENTENCES[language] * 30
+    pieces = texts(between.join(sentences))
+    assert len(pieces) > 3
+    assert between.join(pieces) == between.join(sentences)
+    endings = tuple(SENTENCES[language])
+    assert [piece for piece in pieces if not piece.endswith(endings)] == []
+    frames = [estimated_frames(piece) for piece in pieces]
+    assert max(frames) <= piece_frames(GENERATION)
+    assert min(frames) > max(frames) / 2, "no short piece is left over"
+
+
+def test_a_sentence_that_is_too_long_is_split_at_clauses_then_at_spaces() -> None:
+    clause = "and then it went on without an end"
+    pieces = split(", ".join([clause] * 40), GENERATION)
+    assert all(piece.text.rstrip(",").endswith(clause) for piece in pieces)
+    assert {piece.pause_s for piece in pieces[:-1]} == {0.15}
+    pieces = split("word " * 300, GENERATION)
+    assert {word for piece in pieces for word in piece.text.split()} == {"word"}
+    assert {piece.pause_s for piece in pieces[:-1]} == {0.0}
+
+
+@pytest.mark.parametrize("grapheme", ["e\u0301\u0323", "\u1100\u1161\u11a8", "天"])
+def test_what_has_no_spaces_is_split_between_graphemes(grapheme: str) -> None:
+    pieces = texts("a" + grapheme * 700)
+    assert len(pieces) > 3
+    assert "".join(pieces) == "a" + grapheme * 700
+    assert all(piece.removeprefix("a").replace(grapheme, "") == "" for piece in pieces)
+
+
+def test_a_blank_line_is_a_longer_pause() -> None:
+    text = "One short heading\n\n" + "A sentence of this paragraph\nwith a line end. " * 10 + "\n \n\nThe end."
+    generation = Generation(pause_s=0.25, paragraph_pause_s=1.5)
+    pieces = split(text, generation)
+    assert (pieces[0].text, pieces[0].pause_s) == ("One short heading", 1.5)
+    assert {piece.pause_s for piece in pieces[1:-2]} == {0.25}
+    assert (pieces[-2].pause_s, pieces[-1].text) == (1.5, "The end.")
+
+
+def test_what_cannot_be_spoken_is_left_out() -> None:
+    assert texts("Say it.\n\n* * *\n\n" + "And this. " * 40)[:2] == ["Say it.", ("And this. " * 20).strip()]
+    assert texts("." * 1000) == []
+
+
+@given(st.text(alphabet="aB .!?。\n\t,«»“”\"'()[]1天あع؟\u200b\U0001f600e\u0301\u2028\xa0\u3000\r", max_size=3000))
+def test_no_character_that_is_spoken_is_lost(text: str) -> None:
+    spoken = "".join(filter(str.isalnum, text))
+    pieces = texts(text, Generation(piece_s=5.0))
+    assert "".join(filter(str.isalnum, "".join(pieces))) == spoken
+    assert all(map(is_speakable, pieces))
+
+
+@pytest.mark.parametrize(
+    ("unit", "length"),
+    [
+        *[pytest.param(unit, 1_000_000, marks=pytest.mark.slow) for unit in ("a", ".", "a.")],
+        *[(unit, 100_000) for unit in ("«a. ", " ", "天", "A sentence. ")],
+    ],
+)
+def test_the_work_grows_with_the_text(unit: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sentencex takes quadratic time on some texts, so it gets a bounded part of the text at once, and no part of it
+    more than twice in a language."""
+    given_sizes: list[int] = []
+    segment = sentencex.segment
+
+    def counted(language: str, text: str) -> list[str]:
+        given_sizes.append(len(text))
+        return segment(language, text)
+
+    monkeypatch.setattr(sentencex, "segment", counted)
+    split(unit * (length // len(unit)), GENERATION)
+    assert max(given_sizes) <= WINDOW
+    assert sum(given_sizes) <= 2 * 4 * (length + WINDOW)
