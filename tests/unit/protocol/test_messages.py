@@ -97,7 +97,7 @@ HOSTILE: list[tuple[tuple[str | int, ...], object]] = [
     (("slices", 0, "segments", 0, 0), -1),
     (("slices", 0, "segments", 0, 0), 2**63),
     (("slices", 0, "segments", 0, 3), -1),
-    pytest.param(("slices", 0, "segments", 0, 1), "a" * (MAX_TEXT + 1), id="a long text"),
+    (("slices", 0, "segments", 0, 1), "a" * (MAX_TEXT + 1)),
     (("slices", 0, "segments", 0, 2), "/etc/cron.d/1.wav"),
     (("slices", 0, "segments", 0, 2), "../1.wav"),
     (("slices", 0, "segments", 0, 2), "a/../../1.wav"),

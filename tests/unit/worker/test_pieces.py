@@ -107,7 +107,7 @@ def test_pieces_are_joined_in_order_with_pauses_and_without_a_click() -> None:
     start = 0
     for number, piece in enumerate(alone):
         end = start + len(piece.audio)
-        whole = np.round(piece.audio * 2**15)
+        whole = np.round(piece.audio * 2**15).astype(np.int32)
         inner = slice(FADE_SAMPLES, len(whole) - FADE_SAMPLES)
         assert np.abs(audio[start:end][inner] - whole[inner]).max() <= 1
         joins = [edge for edge, joined in ((start, number > 0), (end - 1, number < COUNT - 1)) if joined]
@@ -272,8 +272,8 @@ def test_the_batched_engine_generates_pieces_together_and_drops_those_of_a_faile
 
     many = request(5, LONG * 20, generation)
     observer = StopWhen()
-    with loaded(BatchedEngine(tmp_path / "tiny", CPU, torch.float32, options)) as engine:
-        (failed,) = speak_in_pieces(engine, [many], observer)
+    with loaded(BatchedEngine(tmp_path / "tiny", CPU, torch.float32, options)) as usual:
+        (failed,) = speak_in_pieces(usual, [many], observer)
     assert isinstance(failed, SegmentFailure)
     assert failed.code == "cut_off"
     assert 3 <= len(observer.started_segments) < len(split(many.text, generation)) / 2
