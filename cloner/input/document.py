@@ -75,9 +75,10 @@ def read_document(path: Path, base: Path, options: ReadOptions, warn: Callable[[
             raise Unreadable("the file", "it is empty", "give at least one segment")
         file = TextFile(text, path, base, warn, options)
         form = options.form or _form_by_first_line(form, file)
-        if options.reference and form not in {Form.TXT, Form.SRT}:
+        if form not in {Form.TXT, Form.SRT} and (options.reference or options.reference_text is not None):
+            option = "--reference" if options.reference else "--reference-text"
             right = "name the references in the batch, or their folder with --references"
-            raise Unreadable("--reference", f"a {form} names its speakers", right)
+            raise Unreadable(option, f"a {form} names its speakers", right)
         return _READERS[form](file)
     except OSError as error:
         what = f"it cannot be read ({error.strerror})"

@@ -50,6 +50,8 @@ def read_bytes(path: Path) -> bytes:
     A device or pipe is not opened: reading it might never end. Raises `OSError`, `Unreadable`.
     """
     if path == STANDARD_INPUT:
+        if sys.stdin is None:  # it is closed
+            raise Unreadable("the file", "standard input is closed", _RIGHT)
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise Unreadable("the file", f"it has more than {MAX_BYTES} bytes", "split it into several")

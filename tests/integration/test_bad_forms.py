@@ -73,6 +73,7 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
         SPOKEN,
         "a csv names its speakers; name the references",
     ),
+    "a transcript of a table": ("b.csv", "speaker_id,text\na,b\n", SPOKEN[2:], "--reference-text: a csv names its"),
     "subtitles without numbers": ("b.srt", CUE[2:], SPOKEN, "line 1: this is no cue: '00:00:01,000 --> 00:00:02,000'"),
     "subtitles of a player": ("b.srt", "WEBVTT\n\n" + CUE[2:], SPOKEN, "line 1: this is no cue: 'WEBVTT'"),
     "subtitles with a blank line": ("b.srt", f"{CUE}\nAnd more.\n", SPOKEN, "line 5: this is no cue: 'And more.'"),
@@ -108,13 +109,19 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
         "metadata.csv",
         "LJ001-0001|Printing.|Printing.\nLJ001-0002|In being.|In being.\n",
         (),
-        "1 problem, nothing was queued:\n  line 1 (and 1 more speaker): there is no folder",
+        "the file: it is a list as LJSpeech has it, name|text, and no folder 'wavs' of recordings is beside it",
+    ),
+    "a table with | between its cells": (
+        "b.csv",
+        "speaker_id|text\n",
+        (),
+        "or write a table with the columns speaker_id",
     ),
     "metadata with a part too many": (
-        "metadata.csv",
+        "voices/metadata.csv",
         "LJ1|a|b|c\n",
         (),
-        "it has 4 parts with | between them; give name",
+        "it has 4 parts with | between them; gi",
     ),
     "a list of prompts without a text": (
         "meta.lst",
@@ -136,6 +143,12 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
         (),
         "line 2: audio_filepath is missing; give the file of a recording",
     ),
+    "a manifest of a folder that is not there": (
+        "b.jsonl",
+        "\n".join(json.dumps(RECORDED | {"audio_filepath": f"clips/{number}.wav"}) for number in range(3)),
+        (),
+        "1 problem, nothing was queued:\n  line 1 (and 2 more speakers): there is no folder",
+    ),
     "a manifest of parts": (
         "b.jsonl",
         json.dumps(RECORDED | {"offset": 1.5}),
@@ -151,6 +164,7 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
 def test_a_file_of_another_program_that_is_no_batch(
     batch_folder: Path, refuse: Refuse, name: str, content: str | bytes, options: tuple[str, ...], message: str
 ) -> None:
+    (batch_folder / "voices/wavs").mkdir(parents=True)
     (batch_folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     refuse(name, message, *options)
 

@@ -31,8 +31,14 @@ def read_gpt_sovits(file: TextFile) -> Document:
 
 
 def read_ljspeech(file: TextFile) -> Document:
-    """The ``metadata.csv`` of LJSpeech: ``name|text|normalised text`` of ``wavs/name.wav``; the last is spoken."""
+    """The ``metadata.csv`` of LJSpeech: ``name|text|normalised text`` of ``wavs/name.wav``; the last is spoken.
+
+    Raises `Unreadable` if there is no such folder.
+    """
     speaker = file.base.resolve().name
+    if not (file.base / "wavs").is_dir():
+        what = "it is a list as LJSpeech has it, name|text, and no folder 'wavs' of recordings is beside it"
+        raise Unreadable("the file", what, "put them there, or write a table with the columns speaker_id,text")
 
     def values(cells: list[str]) -> dict[str, str]:
         recording = f"wavs/{cells[0].removesuffix('.wav')}.wav" if cells[0] else ""

@@ -92,7 +92,7 @@ def _reference(file: TextFile) -> NamedReference:
     """The reference that the command names. Raises `Unreadable`."""
     named = file.options.reference
     if named is None:
-        right = f"name the recording of the one who speaks, {_OPTION} FILE"
+        right = f"name the recording of the one who speaks, {_OPTION} FILE, or another form, such as --as tsv"
         raise Unreadable("the file", f"a {file.options.form or file.path.suffix} names no speaker", right)
     path = named.absolute()
     kind = ReferenceKind.CODES if path.suffix.lower() == ".npy" else ReferenceKind.AUDIO

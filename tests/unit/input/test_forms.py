@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloner.batch import Reference, ReferenceKind
+from cloner.errors import BadBatch
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import Form, ReadOptions
 from tests.support.batch_files import save_recording, write
@@ -147,3 +148,9 @@ def test_standard_input_has_paths_from_the_current_folder(folder: Path, monkeypa
     ((speaker, text, _, reference),) = read(Path("-"), form=Form.CSV)
     assert (speaker, text) == ("anna", "Grüße.")
     assert reference.paths == (folder / "refs/0.npy",)
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(BadBatch, match="standard input is closed; give the path of a batch file"):
+        read(Path("-"), form=Form.CSV)
