@@ -183,7 +183,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         now=server_time(redis),
         leftover=_leftover(manifest, record, outputs, cancelled=cancelled),
     )
-    discard_journals(record.folder, outputs)
+    discard_journals(record, outputs, (error.output for error in result.errors.values()))
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
     _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))

@@ -16,12 +16,12 @@ from types import TracebackType
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cloner.errors import EngineBroken
+from cloner.errors import EngineBroken, SegmentFailed
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import append_line, batch_folder, open_to_append, translate_disk_errors
+from cloner.output.record import Record, append_line, batch_folder, open_to_append, translate_disk_errors
 
 
 class _Note(BaseModel):
@@ -161,11 +161,19 @@ class Journal:
         return sorted(runs, key=lambda run: run.number)
 
 
-def discard_journals(folder: OwnFolder, outputs: OutputRoot) -> None:
-    """Remove a batch's journals, and the temporary files of the runs in them. What cannot be removed stays.
+def discard_journals(record: Record, outputs: OutputRoot, names: Iterable[str]) -> None:
+    """Remove a batch's journals, the temporary files of the runs in them, and those of the outputs `names` that have
+    no line in the record: after that, nothing would say whose they are. What cannot be removed stays.
 
     No chunk of the batch may run any more. A journal is left where the disk failed when its chunk ended.
     """
+    folder = record.folder
+    if unrecorded := published_digests(folder):
+        unrecorded -= {line.digest for line in record.results.values()}
+    for name in names if unrecorded else ():
+        if outputs.is_taken(name) and outputs.digest_of(name) in unrecorded:
+            with suppress(OSError, SegmentFailed):
+                outputs.remove(name)
     with suppress(OSError):
         for name in folder.files("*.journal"):
             for run in _read_runs(folder, name):

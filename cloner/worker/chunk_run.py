@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 
 from redis import RedisError
@@ -116,10 +116,9 @@ class ChunkRun:
                 self._recovery.discard_own_files()
                 self._disk.retry(self._journal.remove)
         except RecordFailed:
-            # The chunk ends here, too, whatever is missing.
+            # The chunk ends here, too, whatever is missing. Its journal stays until the batch is closed: it has the
+            # digests of files without a line.
             self._recovery.discard_own_files()
-            with suppress(RecordFailed):
-                self._journal.remove()
             raise
         return self._disk.retry(self._log.assignment_finished) or self._cancellation.stopped()
 

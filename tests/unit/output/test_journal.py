@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cloner.errors import EngineBroken, RecordFailed, RecordUnavailable
 from cloner.output import journal as journal_module
 from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.journal import Journal, Run, discard_journals
-from cloner.output.record import batch_folder
+from cloner.output.record import Record
+from cloner.protocol.results import SegmentResult
 
 PART = "part-" + "0" * 32
 
@@ -138,7 +141,7 @@ def test_the_journals_of_a_closed_batch_and_what_their_runs_left_can_be_removed(
     for name in (PART, codes_part(PART), "part-" + "1" * 32):
         (housekeeping / name).write_bytes(b"half")
     (housekeeping / "b" / "cpu.0@box.jsonl").write_bytes(b"")
-    discard_journals(batch_folder(tmp_path, "b"), outputs)
+    discard_journals(Record(tmp_path, "b"), outputs, [])
     left = sorted(path.name for path in housekeeping.rglob("*") if path.is_file())
     assert left == ["cpu.0@box.jsonl", "part-" + "1" * 32], "of another process"
 
@@ -167,3 +170,22 @@ def test_after_an_error_the_file_is_opened_again(tmp_path: Path, monkeypatch: py
     journal.started(7, alone=False)
     (run,) = make(tmp_path).runs
     assert run == Run(1, "cpu.0@box", PART, 0, {7: False})
+
+
+def test_a_file_without_a_line_goes_with_the_journal_that_knows_it(tmp_path: Path) -> None:
+    outputs = OutputRoot(tmp_path)
+    journal = Journal(tmp_path, "b", 0, "w")
+    journal.begin(outputs.part, 0)
+    silence = np.zeros(100, dtype=np.float32)
+    for name in ("recorded.wav", "unrecorded.wav", "failed.wav"):
+        journal.publishes(outputs.write_audio(name, silence, 44_100).digest)
+    (tmp_path / "failed.wav").write_bytes(b"of another program")
+    (tmp_path / "unrecorded.wav").unlink()
+    written = outputs.write_audio("unrecorded.wav", silence + 0.5, 44_100)
+    journal.publishes(written.digest)
+    record = Record(tmp_path, "b")
+    line = SegmentResult(segment=0, speaker="a", output="recorded.wav", key="k", assignment=0, worker="w")
+    record.add(replace(line, digest=outputs.digest_of("recorded.wav")))
+    discard_journals(record, outputs, ["unrecorded.wav", "failed.wav", "missing.wav"])
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["failed.wav", "recorded.wav"]
+    assert not [*tmp_path.rglob("*.journal")]

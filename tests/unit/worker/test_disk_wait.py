@@ -209,4 +209,4 @@ def test_a_record_that_stays_away_ends_the_chunk_with_the_reason(
     assert (counts.generated, counts.failed, counts.finished) == (0, 0, True)
     assert counts.error.endswith("Read-only file system")
     assert is_line_of(capsys.readouterr().err.splitlines()[-1], Event.FAILED)
-    assert left_over(worker) == []
+    assert left_over(worker) == ["0.cpu.0@box.journal"], "it stays until the batch is closed"
