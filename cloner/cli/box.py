@@ -23,6 +23,7 @@ from cloner.cli.options import (
     References,
     ReferenceText,
     StrategyOption,
+    Strict,
 )
 from cloner.cli.results import print_result
 from cloner.client.assignment import Strategy
@@ -47,15 +48,19 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Speak a batch on this box, from start to finish, and print its result. What is there is not spoken again."""
     from cloner.cli.run import run_batch
+    from cloner.client.texts import refuse_unspeakable
     from cloner.console import Screen
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
+    if strict:
+        refuse_unspeakable(loaded)
     loaded = replace(loaded, overwrite=overwrite, prune=prune)
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
@@ -74,9 +79,11 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     encoding: Encoding = None,
     engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
     prefix: Prefix = None,
+    strict: Strict = False,
 ) -> None:
     """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
     from cloner.client.estimate import COLUMNS
+    from cloner.client.texts import refuse_unspeakable
     from cloner.console import print_rows
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
@@ -88,14 +95,21 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
 
         client = Client()
         loaded = load_batch(batch, client.settings, references=references, options=options)
+        if strict:
+            refuse_unspeakable(loaded)
         estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
     else:
         if prefix is not None:
             raise UsageError("--prefix goes without --out: a run writes where --out says")
         from cloner.cli.run import plan_batch
 
-        estimate = plan_batch(*_load(batch, out, references, engine, options))
+        loaded, settings = _load(batch, out, references, engine, options)
+        if strict:
+            refuse_unspeakable(loaded)
+        estimate = plan_batch(loaded, settings)
     print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
+    for note in estimate.notes():
+        print(note)
     print(estimate)
 
 

@@ -20,6 +20,7 @@ from cloner.cli.options import (
     References,
     ReferenceText,
     StrategyOption,
+    Strict,
 )
 from cloner.cli.results import log_end, print_result
 from cloner.client.assignment import Strategy
@@ -49,15 +50,19 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     prefix: Prefix = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Send a batch to the fleet and print its id."""
+    from cloner.client.texts import refuse_unspeakable
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
+    if strict:
+        refuse_unspeakable(loaded)
     handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite, prune=prune)
     if not wait:
         print(handle.id)

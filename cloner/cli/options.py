@@ -42,6 +42,7 @@ Prune = Annotated[
     bool,
     typer.Option("--prune", help="Remove files of earlier versions of this batch, once all of it is generated."),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse the batch if a text of it cannot be spoken.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on a terminal, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]

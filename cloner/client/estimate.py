@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
 
-from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
+from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.batch import Batch
+from cloner.client.texts import split_segments, unspeakable_texts
+from cloner.errors import Problem
 from cloner.protocol.messages import ChunkRow
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import duration
+from cloner.text.length import estimated_frames, is_split
+
+T = TypeVar("T")
+
+SHOWN = 5
+"""Most segments that are named of those that are split, or cannot be spoken."""
 
 COLUMNS = ("Speaker", "Done", "Changed", "Missing")
 
@@ -30,6 +40,19 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Named(Generic[T]):
+    """How many things there are, and the first of them: a batch may have a million."""
+
+    count: int = 0
+    first: Sequence[T] = ()
+
+    @classmethod
+    def of(cls, things: Iterator[T]) -> Named[T]:
+        first = tuple(islice(things, SHOWN))
+        return cls(len(first) + sum(1 for _ in things), first)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What submitting a batch now would generate."""
 
@@ -39,6 +62,10 @@ class Estimate:
     """Seconds of audio that are left to generate, estimated from the lengths of the texts."""
     seconds: float | None = None
     """Seconds that the fleet would take at its measured speed; None if no speed was measured yet."""
+    split: Named[int] = Named()
+    """Segments whose texts are generated in pieces."""
+    unspeakable: Named[Problem] = Named()
+    """Texts that cannot be spoken, and fail alone."""
 
     @property
     def total(self) -> Counts:
@@ -50,6 +77,18 @@ class Estimate:
         """The `COLUMNS` of each speaker, and of all speakers together."""
         counts = [*self.speakers.items(), ("total", self.total)]
         return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in counts]
+
+    def notes(self) -> list[str]:
+        """A line about the texts that are split, and one for each of the first texts that cannot be spoken."""
+        lines = []
+        if self.split.count:
+            more = ", ..." if self.split.count > len(self.split.first) else ""
+            named = ", ".join(map(str, self.split.first)) + more
+            lines.append(f"Texts that are split into pieces: {self.split.count} (segments {named})")
+        if self.unspeakable.count:
+            lines.append(f"Texts that cannot be spoken: {self.unspeakable.count}")
+            lines += [f"  {problem}" for problem in self.unspeakable.first]
+        return lines
 
     def __str__(self) -> str:
         segments = self.total.left
@@ -80,11 +119,19 @@ def estimate(
         states = Counter("done" if o in finished else "changed" if o in changed else "missing" for o in outputs)
         speakers[speaker.id] = Counts(states["done"], states["changed"], states["missing"])
         left.append([0.0 if s.output in finished else _audio_s(s.text, batch) for s in speaker.segments])
-    return Estimate(speakers, sum(map(sum, left)), _seconds(left, chunks, workers))
+    return Estimate(
+        speakers,
+        sum(map(sum, left)),
+        _seconds(left, chunks, workers),
+        Named.of(split_segments(batch)),
+        Named.of(unspeakable_texts(batch)),
+    )
 
 
 def _audio_s(text: str, batch: Batch) -> float:
-    frames = min(len(text) * FRAMES_PER_CHARACTER, batch.generation.max_new_tokens)
+    frames = estimated_frames(text)
+    if not is_split(text, batch.generation):
+        frames = min(frames, batch.generation.max_new_tokens)
     return frames * FRAME_SAMPLES / SAMPLE_RATE
 
 

@@ -61,6 +61,11 @@ def codes_file_problem(path: Path) -> str | None:
     return _problem(_read_codes, path)
 
 
+def codes_frames(path: Path) -> int:
+    """Frames of a file of codes. Raises `BadReference`."""
+    return int(_read_codes(path).shape[1])
+
+
 def recording_file_problem(path: Path) -> str | None:
     """What is wrong with a recording, or None. It is decoded, for a header does not show silence."""
     return _problem(_read_recording, path)

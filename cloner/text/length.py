@@ -11,6 +11,9 @@ FRAMES_PER_LONG_CHARACTER = 4.5
 """Frames of a Chinese, Japanese or Korean character, which is a syllable or more, and of a digit, which is a word:
 about five a second."""
 
+SHORT_CHARACTERS_PER_TOKEN = 4
+"""Characters of a token, of scripts such as Latin; each of the others is one."""
+
 _LONG_CHARACTERS = re.compile(
     "[\\d\u1100-\u11ff\u3040-\u30ff\u3100-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
@@ -19,8 +22,18 @@ _LONG_CHARACTERS = re.compile(
 
 def estimated_frames(text: str) -> float:
     """Frames that a text is likely to take."""
-    short = len(_LONG_CHARACTERS.sub("", text))
+    short = _short_characters(text)
     return short * FRAMES_PER_CHARACTER + (len(text) - short) * FRAMES_PER_LONG_CHARACTER
+
+
+def estimated_tokens(text: str) -> float:
+    """Tokens that a text is likely to take in the model's prompt."""
+    short = _short_characters(text)
+    return short / SHORT_CHARACTERS_PER_TOKEN + len(text) - short
+
+
+def _short_characters(text: str) -> int:
+    return len(_LONG_CHARACTERS.sub("", text))
 
 
 def piece_frames(generation: Generation) -> float:

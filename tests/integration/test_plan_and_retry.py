@@ -57,9 +57,9 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
         ["1", "3", "0", "1"],
         ["total", "8", "1", "1"],
     ]
-    assert sentence.startswith("2 segments are left to speak, about 4 s of audio; that takes about ")
+    assert sentence.startswith("2 segments are left to speak, about 5 s of audio; that takes about ")
     plan = client.plan(batch)
-    # The tones are as long as estimated; each takes 0.05 s plus the time to write it.
+    # The tones are about as long as estimated; each takes 0.05 s plus the time to write it.
     assert plan.seconds is not None
     assert 0.05 <= plan.seconds < 60
     assert (dump(client), files(settings.out_dir)) == (keys, written)
@@ -75,7 +75,7 @@ def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.splitlines()[-2:] == [
         "total\t0\t0\t4",
-        "4 segments are left to speak, about 6 s of audio; no speed was measured yet",
+        "4 segments are left to speak, about 7 s of audio; no speed was measured yet",
     ]
     assert not (tmp_path / "spoken").exists()
     assert run_cloner("run", *arguments, cwd=tmp_path).returncode == 0

@@ -75,7 +75,8 @@ def test_no_segment_is_longer_than_its_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "98 min"), (9000.0, "2.5 h")]
+    ("seconds", "text"),
+    [(0.01, "1 s"), (99.0, "99 s"), (150.0, "2 min"), (5900.0, "1 h 38 min"), (9000.0, "2 h 30 min")],
 )
 def test_times_are_rounded_as_estimates(seconds: float, text: str) -> None:
     found = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
