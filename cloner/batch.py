@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -131,6 +131,15 @@ class Batch:
             for speaker in self.speakers
         )
         return replace(self, speakers=speakers, prefix=f"{prefix}/{self.prefix}" if self.prefix else prefix)
+
+    def part(self, speaker_ids: Collection[str], limit: int | None) -> Batch:
+        """The speakers with these ids, or all if there are none, with at most the first `limit` segments of each.
+
+        Seeds stay as they are in the whole batch, as a segment's depends on none after it.
+        """
+        chosen = (speaker for speaker in self.speakers if not speaker_ids or speaker.id in speaker_ids)
+        speakers = tuple(replace(speaker, segments=speaker.segments[:limit]) for speaker in chosen)
+        return replace(self, speakers=speakers, partial=True)
 
     @property
     def total(self) -> int:

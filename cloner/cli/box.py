@@ -26,6 +26,7 @@ from cloner.cli.options import (
     Strict,
 )
 from cloner.cli.results import print_result
+from cloner.cli.selection import Limit, Speakers, select
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
 from cloner.input.rows import ReadOptions
@@ -45,6 +46,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    speaker: Speakers = None,
+    limit: Limit = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
@@ -59,9 +62,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
+    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit)
     if strict:
         refuse_unspeakable(loaded)
-    loaded = replace(loaded, overwrite=overwrite, prune=prune)
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
@@ -77,6 +80,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    speaker: Speakers = None,
+    limit: Limit = None,
     engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
     prefix: Prefix = None,
     strict: Strict = False,
@@ -95,6 +100,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
 
         client = Client()
         loaded = load_batch(batch, client.settings, references=references, options=options)
+        loaded = select(loaded, speaker, limit)
         if strict:
             refuse_unspeakable(loaded)
         estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
@@ -104,6 +110,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
         from cloner.cli.run import plan_batch
 
         loaded, settings = _load(batch, out, references, engine, options)
+        loaded = select(loaded, speaker, limit)
         if strict:
             refuse_unspeakable(loaded)
         estimate = plan_batch(loaded, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,7 @@ from cloner.cli.options import (
     Strict,
 )
 from cloner.cli.results import log_end, print_result
+from cloner.cli.selection import Limit, Speakers, select
 from cloner.client.assignment import Strategy
 from cloner.errors import ClonerError
 from cloner.events import Event
@@ -47,6 +49,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    speaker: Speakers = None,
+    limit: Limit = None,
     prefix: Prefix = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
@@ -61,9 +65,10 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
+    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit)
     if strict:
         refuse_unspeakable(loaded)
-    handle = _client().submit(loaded, strategy=strategy, prefix=prefix, overwrite=overwrite, prune=prune)
+    handle = _client().submit(loaded, strategy=strategy, prefix=prefix)
     if not wait:
         print(handle.id)
         return

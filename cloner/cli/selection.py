@@ -1,0 +1,35 @@
+"""`--speaker` and `--limit`: a part of a batch, to listen to before all of it is generated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloner.errors import UsageError
+from cloner.validation import shown
+
+if TYPE_CHECKING:
+    from cloner.batch import Batch
+
+SHOWN = 10
+"""Most speakers that an error names."""
+
+Speakers = Annotated[
+    list[str] | None, typer.Option("--speaker", help="Only this speaker; may be given several times.", metavar="ID")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N texts of each speaker.", metavar="N")]
+
+
+def select(batch: Batch, speakers: list[str] | None, limit: int | None) -> Batch:
+    """The part of the batch that the options ask for. Raises `UsageError` if it has no such speaker, or is to prune."""
+    if not speakers and limit is None:
+        return batch
+    if batch.prune:
+        raise UsageError("--prune goes without --speaker and --limit: it removes what the batch does not name")
+    known = [speaker.id for speaker in batch.speakers]
+    for speaker in speakers or ():
+        if speaker not in known:
+            some = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+            raise UsageError(f"no speaker is called {shown(speaker)}: give one of {some} with --speaker")
+    return batch.part(speakers or (), limit)
