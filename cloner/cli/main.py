@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.cli import box, checkpoint, encode, fleet, serving
+from cloner.cli import box, checkpoint, encode, fleet, listing, serving
 from cloner.logs import warn_of_misspelt_variables
 
 
@@ -40,6 +40,7 @@ COMMANDS = (
     fleet.cancel,
     fleet.retry,
     fleet.fleet,
+    listing.list_batches,
     serving.flower,
     serving.metrics,
     encode.encode,
@@ -54,7 +55,7 @@ app = typer.Typer(
     callback=_common,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command("list" if command is listing.list_batches else None)(command)
 
 checkpoint_app = typer.Typer(no_args_is_help=True, help="Get or make the model's files.")
 checkpoint_app.command()(checkpoint.init)

@@ -61,6 +61,11 @@ class BatchHandle:
         with self._connection.translate_redis_errors():
             return self._connection.batches.progress(self.id)
 
+    def source(self) -> str:
+        """The name of the batch's file; empty if the batch has expired."""
+        with self._connection.translate_redis_errors():
+            return self._connection.batches.submission(self.id).source
+
     def poll(self) -> Progress | None:
         """The batch's progress; None during an outage of a Redis that has answered before, for up to `MAX_OUTAGE_S`.
 

@@ -62,6 +62,12 @@ class Client:
             raise UnknownBatch(f"{shown(batch_id)} is no batch's id: ids are printed by `cloner submit`")
         return BatchHandle(self._connection, batch_id)
 
+    def batches(self, most: int = 20) -> list[BatchHandle]:
+        """The fleet's batches, the last one submitted first, at most so many; they are listed until they expire."""
+        with self.translate_redis_errors():
+            ids = self._connection.batches.newest(most)
+        return [BatchHandle(self._connection, batch_id) for batch_id in ids]
+
     def submit(  # noqa: PLR0913 - one parameter an option
         self,
         batch: Batch | Path | str,

@@ -11,11 +11,13 @@ from redis import Redis
 
 from cloner import Client
 from cloner.cli import fleet
+from cloner.cli.listing import list_batches
 from cloner.client import submit
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.submit import check_outputs
 from cloner.errors import BrokerUnreachable, OutputsTaken, UsageError
+from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo
@@ -68,6 +70,45 @@ def test_a_strategy_may_be_given_by_its_name(client: Client, tmp_path: Path, str
     assert [str(assignment) for assignment in by_name.assignments] == (
         [] if shared else ["Worker 0: 2 speakers (IDs: [0, 1]), 2 texts"]
     )
+
+
+def test_the_batches_of_a_fleet_are_listed_the_newest_first(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, damaged = (client.submit(write_batch(tmp_path, [2]), prefix=str(number)) for number in range(3))
+    second.cancel()
+    redis.set(client.keys.batch(damaged.id), "no hash")
+    assert repr(first) == f"<BatchHandle {first.id}>"
+    listed = [handle.id for handle in client.batches()]
+    assert sorted(listed) == sorted([first.id, second.id, damaged.id])
+    assert [handle.id for handle in client.batches(2)] == listed[:2]
+    monkeypatch.setattr("cloner.client.client.Client", lambda: client)
+    list_batches()
+    shown = capsys.readouterr()
+    rows = {row.split("\t")[0]: row.split("\t")[1:] for row in shown.out.splitlines()}
+    assert rows[first.id] == ["batch.json", "submitting", "0/2", "0", "-"]
+    assert damaged.id not in rows
+    assert damaged.id in shown.err
+
+
+def test_the_runs_in_a_folder_are_listed_the_newest_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list_batches(tmp_path)
+    assert capsys.readouterr().err == f"there are no batches in {tmp_path}\n"
+    values = {"total": 3, "generated": 2, "failed": 1, "cancelled": False, "out_dir": "o", "results": {}, "errors": {}}
+    result = BatchResult(batch_id="b", source="a.json", elapsed_s=1, audio_s=90, frames=1, workers={}, **values)
+    files = {"20260101-a/w.jsonl": b"", "20260102-b/w.jsonl": b"", "20260103-c/w.jsonl": b"", "fleets/x.lock": b""}
+    files |= {"20260102-b/result.json": result.to_json().encode(), "20260103-c/result.json": b"{"}
+    for name, data in files.items():
+        path = tmp_path / ".cloner" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    list_batches(tmp_path)
+    shown = capsys.readouterr()
+    assert [row.split("\t") for row in shown.out.splitlines()[1:]] == [
+        ["20260102-b", "a.json", "done", "2/3", "1", "90 s"],
+        ["20260101-a", "-", "stopped", "0", "-", "-"],
+    ]
+    assert shown.err.startswith("20260103-c: its result.json cannot be read: ")
 
 
 def test_a_batch_is_cancelling_until_it_is_closed(
