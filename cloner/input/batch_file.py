@@ -15,6 +15,7 @@ from typing import TypeVar
 from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
 from cloner.errors import BadReference, Problem
 from cloner.input.document import read_document
+from cloner.input.markup import unknown_tags
 from cloner.input.output_names import Outputs, names_folder
 from cloner.input.problems import Problems
 from cloner.input.references import (
@@ -147,6 +148,7 @@ class _Checker:
         self._shared: dict[str, _Shared] = {}
         """Problems that many speakers may have, by their causes."""
         self._is_folder = cache(isdir)
+        self._tags: set[str] = set()
 
     def generation(self, values: object) -> Generation:
         """The batch's generation parameters, or the defaults."""
@@ -165,6 +167,7 @@ class _Checker:
 
     def add(self, row: Row) -> None:
         """Add a row, and check it against those before it."""
+        self._warn_of_tags(row)
         key = str(row.speaker_id)
         speaker = self._speakers.get(key)
         if speaker is None:
@@ -209,6 +212,14 @@ class _Checker:
         place = places.setdefault(key, row.place)
         if place != row.place:
             self._problem(row.place, f"{name} {shown(key)} is also that of {place}", right)
+
+    def _warn_of_tags(self, row: Row) -> None:
+        """Warn of each tag that the model does not know, where it appears first."""
+        for name, tag in unknown_tags(row.text).items():
+            if name not in self._tags:
+                self._tags.add(name)
+                right = "leave it out; the model's own tags are words in brackets, such as (whispering)"
+                self._problems.warn(Problem(row.place, f"the tag {shown(tag)} is not obeyed, and may be spoken", right))
 
     def _check_speaker(self, row: Row, speaker: _SpeakerRows) -> None:
         """Check that the speaker's id is spelt as before, and that it has one reference."""

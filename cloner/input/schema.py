@@ -157,11 +157,12 @@ def _list(value: object) -> object:
 
 
 class Group(_Object):
-    """A speaker of the grouped form, without what is in its reference and its texts: those are checked one by one, as
-    pydantic would collect the errors of all texts, 1 KB each."""
+    """A speaker of the grouped form, without what its reference, words and texts hold: those are checked one by
+    one, as pydantic would collect the errors of all texts, 1 KB each."""
 
     id: SpeakerId
     reference: Annotated[object, PlainValidator(_mapping)] = None
+    pronounce: object = None
     texts: Annotated[object, PlainValidator(_list)]
 
 

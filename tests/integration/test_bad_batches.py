@@ -92,6 +92,11 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "a JSON control character": ("b.json", '{"tasks": ["\x07"]}', "Invalid control character"),
     "a text's object without its text": ("b.yaml", yaml_with("[{id: a}]"), "texts[0]: text is missing; give what is"),
     "a text's object with more": ("b.yaml", yaml_with("[{text: a, out: b}]"), 'did you mean "output"?'),
+    "words that are said in no way": (
+        "b.yaml",
+        RIGHT_YAML + "pronounce: {Hi: no}\n",
+        "'Hi' is no, which YAML reads as",
+    ),
     "two texts of one id": (
         "b.yaml",
         yaml_with("[{text: a, id: x}, {text: b, id: x}]"),

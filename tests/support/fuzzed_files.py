@@ -23,8 +23,9 @@ GROUPED = {
             "texts": ["One.", {"text": "Two.", "output": "two.wav", "id": 2, "seed": 3}],
         },
         {"id": 5, "reference": {"codes": "refs/0.npy", "text": "Said."}, "texts": ["Three."]},
-        {"id": "ben", "texts": ["Four."]},
+        {"id": "ben", "texts": ["Four."], "pronounce": {"Four": "for"}},
     ],
+    "pronounce": {"One": "won", "Two\\": "too"},
     "generation": {"temperature": 0.7, "seed": 3, "max_new_tokens": 20},
     "checkpoint_dir": "checkpoints/tiny",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cloner.batch import ReferenceKind
 from cloner.errors import Problem
 from cloner.input.forms.tasks import task_rows
 from cloner.input.parsers import parse_json, parse_yaml
+from cloner.input.pronunciation import Pronunciations, read_pronunciations
 from cloner.input.rows import Document, NamedReference, Row, Rows, TextFile
 from cloner.input.schema import Group, GroupReference, GroupText, checked, checked_text, repeated_keys, unknown_key
 from cloner.validation import shown
@@ -37,22 +38,26 @@ def _tree(tree: Any) -> Document:
     return Document(rows, tree.get("generation"), tree.get("checkpoint_dir"))
 
 
-def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object]], Rows]) -> Rows:
-    known = (key, "generation", "checkpoint_dir")
+def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object], Mapping[str, str]], Rows]) -> Rows:
+    known = (key, "generation", "checkpoint_dir", "pronounce")
     yield from repeated_keys(tree, "the file")
     yield from (unknown_key(other, known, "the file") for other in tree if other not in known)
+    words, problems = read_pronunciations(tree.get("pronounce"), "pronounce")
+    yield from problems
     if isinstance(tree[key], list):
-        yield from rows(tree[key])
+        yield from rows(tree[key], words)
     else:
         yield Problem(key, f"it is {shown(tree[key])}", "give a list")
 
 
-def _flat_rows(tasks: list[object]) -> Rows:
+def _flat_rows(tasks: list[object], words: Mapping[str, str]) -> Rows:
+    pronunciations = Pronunciations(words)
     for number, values in enumerate(tasks):
-        yield from task_rows(values, f"tasks[{number}]", number)
+        for row in task_rows(values, f"tasks[{number}]", number):
+            yield pronunciations.row(row) if isinstance(row, Row) else row
 
 
-def _grouped_rows(speakers: list[object]) -> Rows:
+def _grouped_rows(speakers: list[object], words: Mapping[str, str]) -> Rows:
     number = 0
     for position, values in enumerate(speakers):
         place = f"speakers[{position}]"
@@ -64,6 +69,9 @@ def _grouped_rows(speakers: list[object]) -> Rows:
         if not isinstance(reference, NamedReference | None):
             yield from reference
             reference = None
+        own_words, problems = read_pronunciations(parts.get("pronounce"), f"{place}.pronounce")
+        yield from problems
+        pronunciations = Pronunciations({**words, **own_words})
         texts = parts.get("texts")
         for text_position, value in enumerate(texts if isinstance(texts, list) else []):
             text_place = f"{place}.texts[{text_position}]"
@@ -71,7 +79,7 @@ def _grouped_rows(speakers: list[object]) -> Rows:
             if not isinstance(text, GroupText):
                 yield from text
             elif isinstance(group, Group):
-                yield Row(
+                row = Row(
                     place=text_place,
                     reference_place=f"{place}.reference",
                     number=number,
@@ -82,6 +90,7 @@ def _grouped_rows(speakers: list[object]) -> Rows:
                     id=text.id,
                     seed=text.seed,
                 )
+                yield pronunciations.row(row)
             number += 1
 
 

@@ -1,0 +1,23 @@
+"""Tags in texts that the model does not know, and would speak."""
+
+from __future__ import annotations
+
+import re
+
+_SSML = (
+    "speak|voice|p|s|w|break|emphasis|prosody|say-as|phoneme|sub|audio|mark|lang|desc|(?:amazon|google|mstts):[a-z-]+"
+)
+_TAG = re.compile(rf"</?({_SSML})(?:\s[^<>]*)?/?>|\[([a-z]+)(?:[ :=][^\[\]]*)?\]", re.IGNORECASE)
+
+
+def unknown_tags(text: str) -> dict[str, str]:
+    """SSML and tags such as ``[pause:0.8]`` in a text: their names in small letters, and how each is first spelt.
+
+    Fish-speech's own tags, such as ``(excited)``, are not among them.
+    """
+    if "<" not in text and "[" not in text:
+        return {}
+    tags: dict[str, str] = {}
+    for found in _TAG.finditer(text):
+        tags.setdefault((found[1] or found[2]).lower(), found[0])
+    return tags
