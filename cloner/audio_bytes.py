@@ -63,7 +63,7 @@ def to_16_bits(audio: Audio | Samples16) -> Samples16:
 
 def _wav(audio: Audio | Samples16, sample_rate: int) -> bytes:
     """The bytes that libsndfile writes."""
-    samples = to_16_bits(audio).tobytes()
+    samples = np.ascontiguousarray(to_16_bits(audio)).data.cast("B")
     channels, sample_bytes = 1, 2
     header = WAV_HEADER.pack(
         b"RIFF",

@@ -117,6 +117,9 @@ def _create(part: FileAt) -> int:
 def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
     buffer = bytearray()
     for piece in pieces:
+        if not buffer and len(piece) >= BUFFER_BYTES:
+            _write_all(file, piece)  # audio is one piece, and may have a gigabyte
+            continue
         buffer += piece
         if len(buffer) >= BUFFER_BYTES:
             _write_all(file, buffer)
@@ -124,7 +127,7 @@ def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
     _write_all(file, buffer)
 
 
-def _write_all(file: int, data: bytearray) -> None:
+def _write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloner.batch import Generation
-from cloner.text.length import estimated_frames, is_speakable, is_split
+from cloner.text.length import estimated_frames, is_speakable, is_split, piece_frames
 
 PIECE = Generation()
 
@@ -31,6 +33,11 @@ def test_a_text_of_more_than_20_s_is_split() -> None:
 
 def test_no_text_is_split_at_a_fixed_length() -> None:
     assert not is_split("a" * 10_000, Generation(min_new_tokens=20, max_new_tokens=20))
+
+
+@given(st.text(alphabet=st.sampled_from("ab é5٣天あ가🎉\u0301ก"), min_size=90, max_size=330))
+def test_a_text_is_split_if_its_estimate_is_longer_than_a_piece(text: str) -> None:
+    assert is_split(text, PIECE) == (estimated_frames(text) > piece_frames(PIECE))
 
 
 @pytest.mark.parametrize("text", ["🎉🎉", "...!?", "\u200b \u200b", "—", "。、"])
