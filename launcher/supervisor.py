@@ -92,8 +92,8 @@ class Supervisor:
         self._box.open()
         return self._box.workers
 
-    def start(self) -> None:
-        """Start everything at once; registers the workers if that was not done.
+    def start(self, *, workers: bool = True) -> None:
+        """Start everything at once, or without `workers` the collector; registers the workers if that was not done.
 
         A stop signal before they are registered ends this process with status 0. Raises as `register` does.
         """
@@ -103,9 +103,20 @@ class Supervisor:
         self.register()
         for number in self._handlers:
             signal.signal(number, self._queue_signal)
-        if self._box.workers:
-            self._log(Event.LAUNCHING_WORKERS.line(workers=len(self._box.workers)))
-        for process in self._processes:
+        if workers:
+            self._launch_all(self._processes)
+        else:
+            self._launch_all([process for process in self._processes if not process.is_worker])
+
+    def start_workers(self) -> None:
+        """Start the workers, after a `start` without them."""
+        self._launch_all([process for process in self._processes if process.is_worker])
+
+    def _launch_all(self, processes: Sequence[ManagedProcess]) -> None:
+        workers = sum(process.is_worker for process in processes)
+        if workers:
+            self._log(Event.LAUNCHING_WORKERS.line(workers=workers))
+        for process in processes:
             self._launch(process)
 
     def run(self, until: Callable[[], bool] | None = None) -> signal.Signals | None:

@@ -39,6 +39,7 @@ from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState
 from cloner.state.registry import Registry, expected_fingerprint
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
@@ -77,13 +78,12 @@ def run_batch(
         supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), log=screen.log)
         with supervisor:
             supervisor.register()
-            handle = client.submit(
-                batch, strategy=strategy, prefix="", check=lambda manifest: _check_files(manifest, settings)
-            )
+            left = _Left(settings)
+            handle = client.submit(batch, strategy=strategy, prefix="", check=left.count)
             stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)
-            result = _follow(handle, supervisor, screen)
+            result = _follow(handle, supervisor, screen, has_work=left.segments > 0)
         if isinstance(result, signal.Signals):
             # Read only now, when its workers have stopped and record no more.
             record = Record(settings.out_dir, handle.id)
@@ -108,12 +108,20 @@ def _run_log(batch_id: str, settings: Settings, screen: Screen) -> Iterator[None
         yield
 
 
-def _check_files(manifest: Manifest, settings: Settings) -> None:
-    """Raise `OutputsTaken` before the models are loaded; the collector looks again when it opens the batch."""
-    if manifest.overwrite:
-        return
-    wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
-    check_files(find_outputs(OutputRoot(settings.out_dir), wanted, Origin.of(manifest)))
+class _Left:
+    """What is left to generate of a run's batch, by the records; the collector looks again when it opens the batch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._outputs = OutputRoot(settings.out_dir)
+        self.segments = 0
+
+    def count(self, manifest: Manifest) -> None:
+        """Count the segments that are left, before the models are loaded. Raises `OutputsTaken`."""
+        wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
+        found = find_outputs(self._outputs, wanted, Origin.of(manifest))
+        if not manifest.overwrite:
+            check_files(found)
+        self.segments = len(wanted) - sum(1 for _ in found.done())
 
 
 def plan_batch(batch: Batch, settings: Settings) -> Estimate:
@@ -124,16 +132,27 @@ def plan_batch(batch: Batch, settings: Settings) -> Estimate:
     return estimate(batch, list(found.done()), found.changed)
 
 
-def _follow(handle: BatchHandle, supervisor: Supervisor, screen: Screen) -> BatchResult | signal.Signals:
-    """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run."""
-    supervisor.start()
+def _follow(
+    handle: BatchHandle, supervisor: Supervisor, screen: Screen, *, has_work: bool
+) -> BatchResult | signal.Signals:
+    """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run.
+
+    If it is said to have no work, they are started only if the collector finds some.
+    """
+    supervisor.start(workers=has_work)
+    if not has_work:
+        screen.log(Event.NOTHING_LEFT.line())
     with screen.progress_display(plain_lines=False) as show:
 
         def chunks_finished() -> bool:
+            nonlocal has_work
             progress = handle.poll()
             if progress is None:
                 return False
             show(progress)
+            if not has_work and progress.state is BatchState.RUNNING and progress.finished < progress.total:
+                has_work = True
+                supervisor.start_workers()
             return progress.all_chunks_finished or progress.closed
 
         if stopped := supervisor.run(until=chunks_finished):

@@ -125,23 +125,28 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     if batches.is_cancelled(batch_id):
         _end_round(redis, settings, batch_id, None)
         return
-    # Before its chunks are sent: another box's collector may close it as soon as they are finished.
+    reused = _reuse_finished(batches, manifest, settings)
+    # Before its chunks are sent: another box's collector may close it as soon as they are finished. After what is
+    # reused was reported: a run starts its workers when a running batch has segments left.
     batches.set_running(batch_id)
-    _reuse_finished(batches, manifest, settings)
+    if reused == manifest.total:
+        _end_round(redis, settings, batch_id, None)
+        return
     _publish(manifest, batches.round(batch_id), settings, batches.given_up_chunks(batch_id))
 
 
-def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> None:
-    """Add what earlier batches have generated to the record, for the workers, and to the progress, for clients."""
+def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> int:
+    """Add what earlier batches have generated to the record, for the workers, and to the progress, for clients; returns
+    the number of segments."""
     batch_id = manifest.batch_id
     try:
         chunks = retry_on_failing_disk(settings)(reuse_finished, manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
         # It costs only time: the segments are generated again.
         log_event(Event.FAILED, error=error.message)
-        return
+        return 0
     if not chunks:
-        return
+        return 0
     progress: dict[int, ChunkProgress] = {}
     for number, lines in chunks.items():
         progress[number] = ChunkProgress()
@@ -151,6 +156,7 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     batches.report(batch_id, progress, replace=False)
     there = sum(map(len, chunks.values()))
     log_event(Event.SEGMENTS_REUSED, batch=batch_id, reused=there, total=manifest.total)
+    return there
 
 
 def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | None) -> None:

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 from tests.support.bad_inputs import batch_folder, command_line, idle_fleet, refuse, run_command  # noqa: F401
-from tests.support.fixtures import alone, client, launch, settings, tiny_checkpoint  # noqa: F401
+from tests.support.fixtures import alone, client, launch, patch_module, settings, tiny_checkpoint  # noqa: F401
 from tests.support.hostile_scene import scene  # noqa: F401

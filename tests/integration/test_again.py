@@ -13,6 +13,8 @@ from cloner.errors import BatchBroken
 from cloner.events import Event
 from cloner.settings import Settings
 from tests.support.batches import change_text, write_batch
+from tests.support.log_lines import find_lines
+from tests.support.module_patches import ModulePatcher
 from tests.support.processes import Launch, run_cloner
 from tests.support.records import generated_by_workers, recorded_segments
 
@@ -52,7 +54,8 @@ def test_only_what_is_missing_or_changed_is_spoken_again(
     third = client.submit(batch)
     assert third.wait(timeout=60).reused == 46
     assert generated_by_workers(settings, third.id) == []
-    assert len(fleet.find(Event.WORKER_DONE)) == 3 * 2
+    # Nothing of it went to a worker.
+    assert len(fleet.find(Event.WORKER_DONE)) == 2 * 2
 
 
 def test_an_inserted_line_is_spoken_alone_and_a_greater_length_speaks_what_was_cut(
@@ -116,6 +119,25 @@ def test_a_run_that_is_started_again_goes_on_where_it_stopped(tmp_path: Path) ->
     line = f"[Collector] Batch {result['batch_id']}: 11 of 12 segments are there from earlier batches"
     assert line in again.stderr.splitlines()
     assert "[Main] All done! Generated 12/12 segments" in again.stderr
+    third = run_cloner(*arguments, cwd=tmp_path)
+    assert third.returncode == 0, third.stderr
+    lines = third.stderr.splitlines()
+    assert find_lines(lines, Event.NOTHING_LEFT)
+    assert not find_lines(lines, Event.LAUNCHING_WORKERS, workers=2)
+    assert json.loads(third.stdout)["reused"] == 12
+
+
+def test_workers_start_late_if_the_collector_finds_more_to_do_than_the_run(
+    patch_module: ModulePatcher, tmp_path: Path
+) -> None:
+    patch_module("cloner.cli.run", "module._Left.count = lambda left, manifest: None")
+    batch = write_batch(tmp_path, [2, 2])
+    ran = run_cloner("run", str(batch), "--out", "spoken", "--engine", "fake", "--workers", "2", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["generated"] == 4
+    lines = ran.stderr.splitlines()
+    assert find_lines(lines, Event.NOTHING_LEFT)
+    assert find_lines(lines, Event.LAUNCHING_WORKERS, workers=2)
 
 
 def test_another_checkpoint_is_another_voice(tiny_checkpoint: Path, tmp_path: Path) -> None:
