@@ -18,8 +18,13 @@ MOST_CHARACTERS = 200
 
 _RIGHT = "give words, each with how it is said"
 
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]")
+_UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]"
 """Letters of alphabets that do not separate words by spaces, or that join endings to them: from Thai to Korean."""
+
+_LETTER = rf"(?!{_UNSPACED})\w"
+
+_TOKEN = re.compile(rf"{_UNSPACED}|(?:{_LETTER})+|[^\w\s]")
+"""What a word begins with: one letter of such an alphabet, a run of other letters, or a sign."""
 
 
 def read_pronunciations(value: object, place: str) -> tuple[dict[str, str], list[Problem]]:
@@ -38,7 +43,7 @@ def read_pronunciations(value: object, place: str) -> tuple[dict[str, str], list
         elif flaw := _flaw(said):
             problems.append(Problem(place, f"{shown(word)} {flaw}", "give how it is said, in quotes"))
         else:
-            words[word] = str(said)
+            words[word.strip()] = str(said)
     return words, problems
 
 
@@ -55,20 +60,32 @@ class Pronunciations:
 
     def __init__(self, words: Mapping[str, str]) -> None:
         self._words = words
-        longest_first = sorted(words, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(_whole_word, longest_first)))
+        beginnings: dict[str, list[str]] = {}
+        for word in sorted(words, key=len, reverse=True):
+            if token := _TOKEN.match(word):
+                beginnings.setdefault(token[0], []).append(word)
+        # By beginnings, because a regular expression of a thousand words takes milliseconds a text.
+        self._patterns = {token: re.compile("|".join(map(_whole_word, found))) for token, found in beginnings.items()}
 
     def row(self, row: Row) -> Row | Problem:
         """The row with its text as it is said, or a problem if that is too long."""
-        if not self._words:
+        text = self._said(row.text) if self._words else row.text
+        if text == row.text:
             return row
-        text = self._pattern.sub(lambda found: self._words[found[0]], row.text)
         if flaw := prose_flaw(text):
             return Problem(row.place, f"the text with its pronunciations {flaw}", "shorten it")
         return row._replace(text=text)
 
+    def _said(self, text: str) -> str:
+        parts = []
+        end = 0
+        for token in _TOKEN.finditer(text):
+            pattern = self._patterns.get(token[0])
+            if pattern and token.start() >= end and (found := pattern.match(text, token.start())):
+                parts += [text[end : token.start()], self._words[found[0]]]
+                end = found.end()
+        return "".join([*parts, text[end:]])
+
 
 def _whole_word(word: str) -> str:
-    before = "" if _UNSPACED.match(word[0]) else r"(?<!\w)"
-    after = "" if _UNSPACED.match(word[-1]) else r"(?!\w)"
-    return f"{before}{re.escape(word)}{after}"
+    return re.escape(word) + (rf"(?!{_LETTER})" if re.fullmatch(_LETTER, word[-1]) else "")

@@ -102,13 +102,7 @@ def _decode_as(data: bytes, encoding: str) -> str:
 
 def _guess(data: bytes) -> tuple[str, str] | None:
     """The text of `data` in the encoding in which it reads best, and that encoding; None if it is no text in any."""
-    sample = data
-    if len(data) > _SAMPLE_BYTES:
-        sample = b""
-        for line in re.finditer(rb"[^\n]*[\x80-\xff][^\n]*\n?", data):
-            sample += line[0]
-            if len(sample) > _SAMPLE_BYTES:
-                break
+    sample = data if len(data) <= _SAMPLE_BYTES else _sample(data)
     encoding = _best(sample)
     if encoding is None:
         return None
@@ -117,6 +111,21 @@ def _guess(data: bytes) -> tuple[str, str] | None:
     except UnicodeDecodeError:
         return None
     return None if _UNUSABLE.search(text) else (text, encoding)
+
+
+def _sample(data: bytes) -> bytes:
+    """About `_SAMPLE_BYTES` of `data` from where it is not ASCII: such places to the ends of their lines."""
+    sample = bytearray()
+    end = 0
+    for found in re.finditer(rb"[\x80-\xff]", data):
+        if found.start() < end:
+            continue
+        start = max(end, found.start() - 100)
+        end = data.find(b"\n", found.start(), found.start() + 4_000) + 1 or found.start() + 4_000
+        sample += data[start:end]
+        if len(sample) > _SAMPLE_BYTES:
+            break
+    return bytes(sample)
 
 
 def _best(sample: bytes) -> str | None:

@@ -29,6 +29,8 @@ def spoken(path: Path) -> list[str]:
         ("C++ and C", "see plus plus and see"),
         ("我姓阮。", "我姓软。"),
         ("New York is new.", "Noo Yawk is new."),
+        ("我的SQL很好。", "我的sequel很好。"),
+        ("¿Nguyen? …C++!", "¿win? …see plus plus!"),
         ("\\1 Nguyen", "\\1 win"),
     ],
 )
