@@ -143,6 +143,10 @@ class Event(Enum):
     SPEAKER_FAILED = "❌ Speaker {speaker}: no segment generated, {texts} failed", WARNING
     WORKER_DONE = "✅ All done! Processed {generated}/{texts} segments"
     SEGMENT_FAILED = "❌ Segment {segment} of Speaker {speaker} failed: {error}", WARNING
+    TEXT_NOT_SEGMENTED = (
+        "The ends of sentences in a long text cannot be found, so it is split at commas: {error}",
+        WARNING,
+    )
     CHUNK_GIVEN_UP = "Chunk {chunk} of batch {batch} is given up: {error}", ERROR
     CHUNK_PASSED_ON = (
         "Chunk {chunk} of batch {batch} is passed on to {to}: the process died again and again here, whatever it spoke"

@@ -17,6 +17,8 @@ from itertools import accumulate, pairwise
 from wcwidth import iter_graphemes
 
 from cloner.batch import Generation
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.text.length import estimated_frames, is_speakable, piece_frames
 
 LANGUAGES = ("en", "fr", "es", "de")
@@ -101,8 +103,15 @@ def _agreed_ends(window: str) -> set[int]:
     """Where sentences end within the window, by the rules of all languages."""
     from sentencex import segment  # a process that splits no text need not load it
 
-    ends = (set(accumulate(map(len, segment(language, window)))) for language in LANGUAGES)
-    return set.intersection(*ends) - {len(window)}
+    ends = {len(window)}
+    try:
+        ends = set.intersection(*(set(accumulate(map(len, segment(language, window)))) for language in LANGUAGES))
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic of Rust code, which has no class that can be imported
+        # It would end the process, and each that tries again. Without ends, the window is split at its clauses.
+        log_event(Event.TEXT_NOT_SEGMENTED, error=error)
+    return ends - {len(window)}
 
 
 def _clauses(text: str) -> Iterator[str]:

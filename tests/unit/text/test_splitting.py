@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner.batch import Generation
+from cloner.events import Event
 from cloner.text.length import estimated_frames, is_speakable, piece_frames
 from cloner.text.splitting import WINDOW, split
+from tests.support.log_lines import find_lines
 
 GENERATION = Generation()
 
@@ -93,6 +95,25 @@ def test_no_character_that_is_spoken_is_lost(text: str) -> None:
     pieces = texts(text, Generation(piece_s=5.0))
     assert "".join(filter(str.isalnum, "".join(pieces))) == spoken
     assert all(map(is_speakable, pieces))
+
+
+class PanicException(BaseException):
+    """As PyO3's."""
+
+
+def test_where_the_library_panics_a_text_is_split_at_clauses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sentencex
+
+    def panic(_language: str, _text: str) -> list[str]:
+        raise PanicException("end byte index 5 is not a char boundary")
+
+    monkeypatch.setattr(sentencex, "segment", panic)
+    pieces = split("One sentence, and then. " * 40, GENERATION)
+    assert {piece.text[-13:] for piece in pieces[:-1]} == {"One sentence,"}
+    error = "end byte index 5 is not a char boundary"
+    assert len(find_lines(capsys.readouterr().err.splitlines(), Event.TEXT_NOT_SEGMENTED, error=error)) == 1
 
 
 @pytest.mark.parametrize(
