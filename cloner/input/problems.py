@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cloner.errors import BadBatch, Problem
+from cloner.errors import BadBatch, Problem, one_line
 from cloner.events import Event
 from cloner.logs import log_event
 
@@ -44,11 +44,11 @@ class Problems:
         """Log what is left out of the batch, or may be wrong with it, if it is one of the first `MOST_WARNED`."""
         self._warnings += 1
         if self._warnings <= MOST_WARNED:
-            log_event(Event.BATCH_WARNING, source=self._source, warning=warning)
+            log_event(Event.BATCH_WARNING, source=one_line(self._source), warning=one_line(str(warning)))
 
     def raise_any(self) -> None:
         """Log how many warnings were not logged, and raise `BadBatch` if there is a problem."""
         if self._warnings > MOST_WARNED:
-            log_event(Event.MORE_BATCH_WARNINGS, source=self._source, count=self._warnings - MOST_WARNED)
+            log_event(Event.MORE_BATCH_WARNINGS, source=one_line(self._source), count=self._warnings - MOST_WARNED)
         if self.count:
             raise BadBatch(self._source, self._kept, self.count)

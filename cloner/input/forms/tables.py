@@ -18,6 +18,9 @@ _SPELLINGS = {"speaker": "speaker_id", "voice": "speaker_id", "text": "target_te
 _NEEDED = {"speaker_id": "speaker_id", "target_text": "text"}
 """Columns that a table must have, and their names in messages."""
 
+_COLUMNS_SHOWN = 5
+"""Most columns that a message about several names, and most messages about a table's unknown columns."""
+
 
 def read_table(file: TextFile) -> Document:
     """A table with a comma, a semicolon or a tab between its cells, whichever its first line has."""
@@ -75,12 +78,11 @@ def _columns(header: Sequence[str], place: str) -> tuple[list[str], list[Problem
     """The columns, without unnamed ones at the end, and what is wrong with them."""
     columns = [_column(cell) for cell in _trimmed(list(header), 0)]
     problems = []
-    spelt: dict[str, str] = {}
-    for cell, column in zip(header, columns, strict=False):
-        if column in spelt and column in TASK_KEYS:
-            both = f"{shown(spelt[column])} and {shown(cell)}" if spelt[column] != cell else shown(cell)
-            problems.append(Problem(place, f"the columns {both} are the same", "keep one"))
-        spelt.setdefault(column, cell)
+    for known in TASK_KEYS:
+        spelt = [cell for cell, column in zip(header, columns, strict=False) if column == known]
+        if len(spelt) > 1:
+            names = " and ".join(dict.fromkeys(map(shown, spelt[:_COLUMNS_SHOWN])))
+            problems.append(Problem(place, f"the columns {names} are the same", "keep one"))
     if missing := [name for column, name in _NEEDED.items() if column not in columns]:
         said = f"the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)} {_are(missing)} missing"
         if found := ", ".join(shown(cell.strip()) for cell in header[: len(columns)]):
@@ -94,12 +96,12 @@ def _are(names: Sequence[str]) -> str:
 
 
 def _warn_of_unknown(header: Sequence[str], columns: Sequence[str], place: str, file: TextFile) -> None:
-    for cell, column in zip(header, columns, strict=False):
-        if not column:
-            file.warn(Problem(place, "a column without a name is left out", "name it"))
-        elif column not in TASK_KEYS:
-            right = right_name("columns", column[:100], TASK_KEYS)
-            file.warn(Problem(place, f"the column {shown(cell)} is not known, and is left out", right))
+    unknown = [(cell, column) for cell, column in zip(header, columns, strict=False) if column not in TASK_KEYS]
+    for cell, column in unknown[:_COLUMNS_SHOWN]:
+        right = right_name("columns", column[:100], TASK_KEYS)
+        file.warn(Problem(place, f"the column {shown(cell)} is not known, and is left out", right))
+    if (more := len(unknown) - _COLUMNS_SHOWN) > 0:
+        file.warn(Problem(place, f"{more} more columns are left out", f"the columns are {', '.join(TASK_KEYS)}"))
 
 
 def _trimmed(cells: list[str], least: int) -> list[str]:

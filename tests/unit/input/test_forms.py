@@ -87,6 +87,14 @@ class TestOneSpeaker:
         warning = f"{path}: line 11: cue 4 has no text, and is left out; give it one if it should be spoken\n"
         assert capsys.readouterr().err == warning
 
+    def test_many_warnings_are_counted(self, tmp_path: Path, anna: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        cues = [f"{cue}\n00:00:01,000 --> 00:00:02,000\n{'' if cue else 'Hello.'}\n" for cue in range(31)]
+        path = write(tmp_path / "batch/b.srt", "\n".join(cues))
+        assert len(read(path, reference=anna, reference_text="I am Anna.")) == 1
+        warnings = capsys.readouterr().err.splitlines()
+        assert len(warnings) == 21
+        assert warnings[-1] == f"{path}: 10 more warnings"
+
 
 class TestLists:
     @pytest.fixture
