@@ -94,7 +94,7 @@ class Clients:
         deadline = time.monotonic() + OUTAGE_S
         while True:
             try:
-                return client.submit(file, strategy=strategy)
+                return client.submit(file, strategy=strategy, prefix="")
             except OutputsTaken:
                 return self._find(client, file)
             except (BrokerUnreachable, NoWorkers):

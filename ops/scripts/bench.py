@@ -105,10 +105,10 @@ def fleet_overhead() -> list[Row]:
         ) as client,
     ):
         for run in range(RUNS):
-            # A different seed each time, because finished segments are not generated again.
+            # Another seed and folder each time: finished segments are not generated again, nor others replaced.
             batch = write_batch(Path(folder), SEGMENTS, SPEAKERS, seed=run)
             start = time.perf_counter()
-            result = client.submit(batch).wait()
+            result = client.submit(batch, prefix=str(run)).wait()
             values.append((time.perf_counter() - start) * 1000 / SEGMENTS)
             if result.generated != SEGMENTS:
                 raise SystemExit(f"{result.failed} of {SEGMENTS} segments failed")

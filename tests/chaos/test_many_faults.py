@@ -109,7 +109,7 @@ def _go_through(
 
     start_fleet().wait_for(Event.MODELS_LOADED, workers)
     client = Client(settings=settings)
-    batch = client.submit(batch_file)
+    batch = client.submit(batch_file, prefix="")
 
     waiting = WaitingClient(settings, batch.id, batch_file.parent)
     rng = random.Random(SEED)

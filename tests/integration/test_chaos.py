@@ -32,7 +32,7 @@ def test_lost_and_wrong_files_and_lines_are_found(settings: Settings, tmp_path: 
     (folder,) = (path.parent for path in settings.out_dir.glob(".cloner/*/result.json"))
     batch = FinishedBatch(folder.name, file, 4, "round-robin", was_cancelled=False, problems=[])
     assert check_batch(batch, settings) == []
-    audio = settings.out_dir / "batch/audio/batch"
+    audio = settings.out_dir / "audio/batch"
     (audio / "0.wav").unlink()
     (audio / "1.wav").write_bytes((audio / "2.wav").read_bytes())
     (audio / "4.wav").write_bytes(b"")

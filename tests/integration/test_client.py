@@ -53,7 +53,7 @@ def test_every_strategy_speaks_every_segment_once(
 ) -> None:
     launch("--workers", "3", fake_slots=2).wait_for(Event.MODELS_LOADED, 3)
     result = client.submit(write_batch(tmp_path, [40, 3, 1, 7]), strategy=strategy).wait(timeout=60)
-    assert result.results == {index: f"audio/{index}.wav" for index in range(51)}
+    assert result.results == {index: f"batch/audio/{index}.wav" for index in range(51)}
     lines = [
         json.loads(line)["segment"]
         for file in (settings.out_dir / ".cloner" / result.batch_id).glob("*.jsonl")

@@ -68,7 +68,8 @@ class Fleet:
         self.settings, self.client, self.run = settings, client, run
         self.blobs = connect(url, decode=False)
         self.keys = RedisKeys(settings.fleet)
-        registry = Registry(client.redis, self.keys, settings.alive_s)
+        # Nothing renews them while the test runs.
+        registry = Registry(client.redis, self.keys, alive_s=3600.0)
         for number in range(2):
             registry.register(expected_worker(settings, WorkerSettings(number=number, index=number)))
         registry.beat_collector(1)

@@ -159,4 +159,5 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     kept = Path(".cloner") / run.result["batch_id"]
     spoken = {Path(output) for output in run.result["results"].values()}
     record = {kept / f"cpu.{number}@box.jsonl" for number in range(4)}
-    assert files - spoken == {kept / "result.json", kept / "report.html", *record}
+    others = {kept / name for name in ("result.json", "report.html", "run.log", "origin.json", "reused.jsonl")}
+    assert files - spoken == {*others, *record}
