@@ -82,7 +82,7 @@ FOLDER: dict[str, tuple[str, bad.Make, str]] = {
     "no transcript": ("a.lab", Path.unlink, "a.lab': there is no such file"),
     "a blank transcript": ("a.lab", bad.content(b" \n"), "the transcript is blank"),
     "a transcript in latin-1": ("a.lab", bad.content(b"d\xe9j\xe0"), "the transcript is not UTF-8"),
-    "a transcript of 10 MB": ("a.lab", bad.content(b"a" * 10 * MB), "the transcript has 10485760 bytes, and 131072 is"),
+    "a transcript of 10 MB": ("a.lab", bad.content(b"a" * 10 * MB), "the transcript has 10485760 bytes, and 524288 is"),
     "a transcript of 4 GB": ("a.lab", bad.hole(4096 * MB), "the transcript has 4294967296 bytes"),
     "a transcript that is a device": (
         "a.lab",

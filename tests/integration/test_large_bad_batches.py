@@ -44,7 +44,7 @@ LARGE_BATCH_FILES: dict[str, tuple[Callable[[], tuple[str, str]], str]] = {
     "lines of nothing": (lambda: repeated("jsonl", "", "x\n"), "line 1, column 1: this is not JSON"),
     "lines of objects": (lambda: repeated("jsonl", "", "{}\n"), "line 1: speaker_id is missing"),
     "cells": (lambda: repeated("csv", "speaker_id,text\n", "a\n"), "it has 1 cells, but there are 2 columns"),
-    "columns": (lambda: repeated("csv", "speaker_id,text", ",#"), "line 1: the key '0' is not known"),
+    "columns": (lambda: repeated("csv", "speaker_id,text", ",#"), "the column '0' is not known, and is left out"),
     "YAML": (lambda: repeated("yaml", "tasks: [", "1,", "1]"), "more than 1000000 keys and values; write so large a"),
 }
 
