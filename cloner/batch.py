@@ -24,6 +24,9 @@ MAX_SEGMENTS = 1_000_000
 PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
 """The fields of `Generation` that only the audio of a long text depends on, which is generated in pieces."""
 
+STANDARD_INPUT = Path("standard-input")
+"""The source of a batch that was read from standard input."""
+
 NOT_HEARD = {"seed", "max_new_tokens", *PIECES}
 """The fields of `Generation` that other segments' audio does not depend on: a segment has a seed of its own, and fails
 if it would need more frames."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
@@ -26,6 +27,9 @@ PROGRESS_INTERVAL_S = 5.0
 """Seconds between two progress lines where standard error is no terminal."""
 
 
+MOST_KEPT = 1000
+"""Lines that are kept for a file that they may be copied to."""
+
 _IN_THE_BAR = re.compile(r"\[Worker \d+\] (Speaker .* progress: \d+/\d+|This speaker has \d+ texts)")
 """Lines that say no more than the bar does."""
 
@@ -37,15 +41,25 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._quiet = quiet
         self._file: TextIO | None = None
-        self._before: list[str] = []
-        """Lines until `copy_to` is called."""
+        self._before: deque[str] = deque(maxlen=MOST_KEPT)
+        """The last lines before `copy_to` is called."""
 
-    def copy_to(self, file: TextIO) -> None:
-        """Write every line to this file, too, also those so far and those that are not shown."""
+    def copy_to(self, file: TextIO | None) -> None:
+        """Write every line to this file, too, also those so far and those that are not shown; with None, no more.
+
+        A file that cannot be written is given up.
+        """
         self._file = file
-        for line in self._before:
-            print(line, file=file)
+        for line in self._before if file else ():
+            self._copy(line)
         self._before.clear()
+
+    def _copy(self, line: str) -> None:
+        try:
+            print(line, file=self._file, flush=True)
+        except OSError as error:
+            self._file = None
+            self.log(Event.COPY_NOT_KEPT.line(error=error))
 
     def log(self, line: str) -> None:
         """Print one line without markup or wrapping, above any progress bar; log it instead if logs are JSON.
@@ -53,7 +67,7 @@ class Screen:
         On a terminal, where a bar shows the progress, the lines about each speaker's progress are left out.
         """
         if self._file:
-            print(line, file=self._file, flush=True)
+            self._copy(line)
         else:
             self._before.append(line)
         if self._quiet:

@@ -52,6 +52,7 @@ class Event(Enum):
         "[Main] Batch {batch} goes on without you: `cloner wait {batch}` waits again, `cloner cancel {batch}` stops it"
     )
     MISSPELT_SETTING = "[Main] {name} is no setting: {meant} is", WARNING
+    COPY_NOT_KEPT = "[Main] The run's log is not kept from here on: {error}"
     RUN_LOG_NOT_KEPT = "[Main] {path} cannot be written: {error}"
     REDIS_NOT_CLEANED = "[Main] What this run has put into Redis stays there, under {fleet}: {error}"
     NO_WORKER_ALIVE = (
@@ -172,6 +173,7 @@ class Event(Enum):
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 
     # Batches in the collector.
+    LEFTOVER_NOT_LISTED = "Batch {batch}: files of its earlier versions cannot be listed: {error}", WARNING
     LEFTOVER_NOT_REMOVED = "{output}, of an earlier version of the batch, cannot be removed: {error}", WARNING
     SEGMENTS_REUSED = "Batch {batch}: {reused} of {total} segments are there from earlier batches"
     STALLED_BATCH_CLOSED = (

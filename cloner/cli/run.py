@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from redis import RedisError
@@ -103,9 +103,14 @@ def _run_log(batch_id: str, settings: Settings, screen: Screen) -> Iterator[None
         screen.log(Event.RUN_LOG_NOT_KEPT.line(path=folder.path / RUN_LOG, error=error))
         yield
         return
-    with os.fdopen(opened, "a", encoding="utf-8") as file:
-        screen.copy_to(file)
+    file = os.fdopen(opened, "a", encoding="utf-8")
+    screen.copy_to(file)
+    try:
         yield
+    finally:
+        screen.copy_to(None)
+        with suppress(OSError):  # each line was flushed
+            file.close()
 
 
 class _Left:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloner.batch import STANDARD_INPUT
 from cloner.errors import UsageError
 from cloner.validation import shown
 
@@ -23,6 +24,8 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N texts o
 
 def select(batch: Batch, speakers: list[str] | None, limit: int | None) -> Batch:
     """The part of the batch that the options ask for. Raises `UsageError` if it has no such speaker, or is to prune."""
+    if batch.prune and batch.source == STANDARD_INPUT:
+        raise UsageError("--prune goes without standard input: it is not known what its earlier versions are")
     if not speakers and limit is None:
         return batch
     if batch.prune:

@@ -143,7 +143,7 @@ def _under(batch: Batch, prefix: str | None) -> Batch:
     if not folder and prefix is not None:
         return batch
     outputs = (segment.output for speaker in batch.speakers for segment in speaker.segments)
-    longest = f"{folder}/{max(outputs, key=len, default='0.wav')}"
+    longest = f"{folder}/{max(outputs, key=lambda output: len(output.encode()), default='0.wav')}"
     found = output_flaw(longest)
     if flaw := found[0] if found else name_flaw(longest):
         raise UsageError(

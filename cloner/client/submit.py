@@ -9,10 +9,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from os.path import abspath
 
 from redis import RedisError
 
-from cloner.batch import Batch, Speaker, segment_seeds
+from cloner.batch import STANDARD_INPUT, Batch, Speaker, segment_seeds
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
 from cloner.errors import Damaged, OutputsTaken, printable
@@ -72,7 +73,8 @@ def send(  # noqa: PLR0913 - all that a batch is made of
     manifest = Manifest(
         batch_id=_new_id(),
         source=printable(batch.source.name),
-        path=printable(str(batch.source.absolute())),
+        # Links are kept: they are how people name the file.
+        path="" if batch.source == STANDARD_INPUT else printable(abspath(batch.source)),  # noqa: PTH100
         prefix=batch.prefix,
         overwrite=batch.overwrite,
         prune=batch.prune,

@@ -20,7 +20,7 @@ from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.result import gather
 from cloner.collector.rounds import next_round
-from cloner.errors import Damaged, RecordFailed, SegmentFailed, UnknownBatch, reason_of
+from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
@@ -142,7 +142,12 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     try:
         chunks = retry_on_failing_disk(settings)(reuse_finished, manifest, OutputRoot(settings.out_dir))
     except RecordFailed as error:
-        # It costs only time: the segments are generated again.
+        outputs = OutputRoot(settings.out_dir)
+        if any(map(outputs.is_taken, manifest.outputs())):
+            # Workers would take the files of earlier versions for those of others.
+            raise ClonerError(
+                f"what earlier batches have generated cannot be taken over: {error.message}; submit the batch again"
+            ) from error
         log_event(Event.FAILED, error=error.message)
         return 0
     if not chunks:
@@ -202,7 +207,11 @@ def _leftover(manifest: Manifest, record: Record, outputs: OutputRoot, *, cancel
     is_whole = all(index in record.results and record.results[index].generated for index in manifest.indexes())
     if cancelled or manifest.partial or not is_whole:
         return []
-    leftover = leftover_files(outputs, manifest)
+    try:
+        leftover = leftover_files(outputs, manifest)
+    except (OSError, RecordFailed) as error:
+        log_event(Event.LEFTOVER_NOT_LISTED, batch=manifest.batch_id, error=error)
+        return []
     if manifest.prune:
         for output in leftover:
             try:

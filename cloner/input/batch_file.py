@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+from cloner.batch import STANDARD_INPUT as FROM_STANDARD_INPUT
 from cloner.errors import BadReference, Problem
 from cloner.input.document import read_document
 from cloner.input.markup import unknown_tags
@@ -78,7 +79,7 @@ def read_batch(
     which lists the first `MOST_KEPT` things that are wrong.
     """
     options = options or ReadOptions()
-    source = Path("standard-input") if path == STANDARD_INPUT else path
+    source = FROM_STANDARD_INPUT if path == STANDARD_INPUT else path
     problems = Problems(str(source))
     base = source.absolute().parent
     document = read_document(path, base, options, problems.warn)

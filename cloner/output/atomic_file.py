@@ -13,7 +13,7 @@ from stat import S_ISLNK
 BUFFER_BYTES = 1024**2
 """Bytes that are gathered before they are written."""
 
-NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV})
 """Errors of a file system that has no hard links, or not one more of this file."""
 
 
@@ -64,7 +64,11 @@ def rename_to_new(part: FileAt, final: FileAt) -> None:
             raise
         # Without links: an empty file is made if there is none, and then replaced.
         os.close(os.open(final.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=final.dir_fd))
-        _replace(part, final)
+        try:
+            _replace(part, final)
+        except OSError:
+            os.unlink(final.path, dir_fd=final.dir_fd)
+            raise
     else:
         os.unlink(part.path, dir_fd=part.dir_fd)
 

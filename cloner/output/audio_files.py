@@ -203,6 +203,12 @@ class OutputRoot:
         return opened_folder(self.root, real.relative_to(self.root).parts, make=True)
 
 
+def is_empty(name: str, folder: int) -> bool:
+    """Whether a file in an open folder is empty, as a loss of power leaves it. Raises `OSError`."""
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return stat.S_ISREG(found.st_mode) and not found.st_size
+
+
 def _digest_at(folder: int, name: str) -> str:
     """The digest of a file; empty if it is a link. Raises `OSError`."""
     try:

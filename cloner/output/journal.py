@@ -72,6 +72,7 @@ class Journal:
         self._file: int | None = None
         self._lock = threading.Lock()
         self._number = 0
+        self._has_ended = False
         self._is_torn = False
         with translate_disk_errors(self._folder.path):
             self.runs = self._read()
@@ -86,16 +87,17 @@ class Journal:
         number = 1 + max((run.number for run in self.runs), default=0)
         with translate_disk_errors(self._folder.path):
             self._append(_Note(run=number, part=part, generated=generated))
-        self._number = number
+        self._number, self._has_ended = number, False
 
     def started(self, segment: int, *, alone: bool) -> None:
         """Note that a segment starts. May be called from any thread. Errors are only logged."""
         with self._lock:
-            if self._number:
+            if self._number and not self._has_ended:
                 self._note(_Note(run=self._number, segment=segment, alone=alone))
 
     def publishes(self, digest: str) -> None:
-        """Note that an audio file with this digest is about to get its name. As `started`, from any thread."""
+        """Note that an audio file with this digest is about to get its name, also after `end`: a process that is asked
+        to stop may still write. As `started`, from any thread."""
         with self._lock:
             if self._number:
                 self._note(_Note(run=self._number, digest=digest))
@@ -103,9 +105,9 @@ class Journal:
     def end(self) -> None:
         """Note that the run ends, so that its segments are not suspected. As `started`, from any thread."""
         with self._lock:
-            if self._number:
+            if self._number and not self._has_ended:
                 self._note(_Note(run=self._number, ended=True))
-                self._number = 0
+                self._has_ended = True
 
     def remove(self) -> None:
         """Remove the chunk's journals, those of other workers too: no other run of it will come."""

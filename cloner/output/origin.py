@@ -28,7 +28,7 @@ class Origin(BaseModel):
 
     def write(self, folder: OwnFolder) -> None:
         """Put it beside a batch's record. Raises `OSError`."""
-        folder.write(ORIGIN, [self.model_dump_json().encode()])
+        folder.write(ORIGIN, [self.model_dump_json().encode()], sync=True)
 
 
 def read_origin(folder: OwnFolder) -> Origin | None:

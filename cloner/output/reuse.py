@@ -68,14 +68,16 @@ def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> di
     wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
     origin = Origin.of(manifest)
     # Its own record, too: an opening that was killed has noted there what it was about to move.
-    found = find_outputs(outputs, wanted, origin)
+    with translate_disk_errors(folder.path):
+        found = find_outputs(outputs, wanted, origin, manifest.batch_id)
     if not manifest.overwrite:
         check_files(found)
     takes = Takes(outputs, manifest.batch_id)
     losing = {
         source.line.output
         for source in found.elsewhere.values()
-        if source.is_take or (source.is_own and not manifest.partial and source.line.output not in wanted)
+        if (source.is_take and source.line.output != takes.path(source.line))
+        or (source.is_own and not manifest.partial and source.line.output not in wanted)
     }
     with translate_disk_errors(folder.path):
         origin.write(folder)
@@ -87,7 +89,9 @@ def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> di
         for output in (*found.replaced, *found.foreign):
             outputs.remove(output)
         _place(chunks, outputs, takes, found.finished)
-        for output in losing:
+        placed = {line.output for lines in chunks.values() for line in lines if outputs.has_result(line)}
+        kept = {source.line.output for output, source in found.elsewhere.items() if output not in placed}
+        for output in losing - kept:
             outputs.remove(output)
         folder.rename(MOVING, REUSED)
     return chunks

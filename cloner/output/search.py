@@ -6,9 +6,12 @@ This does not depend on what Redis still holds.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -28,6 +31,13 @@ _OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
 """Parts of a line of a record, a `SegmentResult` as JSON. They cannot occur in a string: its quotes are escaped."""
 
 _KEY_LENGTH = 64
+
+
+class _Take(NamedTuple):
+    """What a segment's audio file is, whatever its name."""
+
+    key: str
+    suffix: str
 
 
 @dataclass(frozen=True)
@@ -67,18 +77,19 @@ class Found:
         yield from self.elsewhere
 
 
-def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin | None) -> Found:
+def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin | None, batch_id: str = "") -> Found:
     """Search the records of all batches for the `wanted` outputs (output -> content key).
 
-    `origin` is that of the batch that wants them; without it, `replaced` and `foreign` are empty. A million lines about
+    `origin` is that of the batch that wants them, and `batch_id` its id; without an origin, `replaced` and `foreign`
+    are empty. A million lines about
     other outputs take about half a second, or a second if content keys are looked for, and no memory: a line is kept
     for each of `wanted`. Records that cannot be read are logged and skipped.
     """
-    records = Records(outputs.root, origin)
+    records = Records(outputs.root, origin, batch_id)
     finished, changed, last_own = _by_name(records, outputs, wanted)
-    missing = {output: key for output, key in wanted.items() if output not in finished}
+    missing = {output: _Take(key, splitext(output)[1]) for output, key in wanted.items() if output not in finished}
     sources = _by_key(records, outputs, set(missing.values())) if missing else {}
-    elsewhere = {output: sources[key] for output, key in missing.items() if key in sources}
+    elsewhere = {output: sources[take] for output, take in missing.items() if take in sources}
     changed -= elsewhere.keys()
     if origin is None:
         return Found(finished, elsewhere, frozenset(changed))
@@ -89,9 +100,13 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
 class Records:
     """The records' files, in the order of their last change, by the file system's clock."""
 
-    def __init__(self, root: Path, origin: Origin | None) -> None:
+    def __init__(self, root: Path, origin: Origin | None, batch_id: str = "") -> None:
         self.folders = OwnFolder(root).inner_folders()
-        self.own = {folder.path for folder in self.folders if origin and origin.path and read_origin(folder) == origin}
+        self.own = {
+            folder.path
+            for folder in self.folders
+            if folder.path.name == batch_id or (origin and origin.path and read_origin(folder) == origin)
+        }
         times = []
         for folder in self.folders:
             try:
@@ -138,8 +153,14 @@ def _by_name(
     written = {to_json(output)[1:-1]: output for output in wanted}
     last: dict[str, bytes] = {}
     own: set[str] = set()
-    for folder, output, _, line in records.lines():
+    right: dict[str, bytes] = {}
+    others: defaultdict[str, list[bytes]] = defaultdict(list)
+    for folder, output, key, line in records.lines():
         if name := written.get(output):
+            if key == wanted[name].encode():
+                if name in right:  # as of two workers that have generated the segment
+                    others[name].append(right[name])
+                right[name] = line
             last[name] = line
             if folder.path in records.own:
                 own.add(name)
@@ -148,40 +169,43 @@ def _by_name(
     finished: dict[str, SegmentResult] = {}
     changed: set[str] = set()
     for name, line in last.items():
-        if not line.partition(_KEY)[2].startswith(wanted[name].encode()):
-            changed.add(name)
-        elif (result := _parse(line)) and outputs.has_result(result):
-            finished[name] = result
+        for known in (right[name], *reversed(others.get(name, ()))) if name in right else ():
+            if (result := _parse(known)) and outputs.has_result(result):
+                finished[name] = result
+                break
+        else:
+            if line is not right.get(name):
+                changed.add(name)
     return finished, changed, {name: last[name] for name in own if name not in finished}
 
 
-def _by_key(records: Records, outputs: OutputRoot, keys: Collection[str]) -> dict[str, Source]:
-    """The files with these content keys, wherever they are."""
-    wanted = {key.encode() for key in keys}
-    last: dict[bytes, tuple[bytes, bool]] = {}
-    for folder, _, key, line in records.lines():
-        if key in wanted:
-            last[key] = line, folder.path in records.own
+def _by_key(records: Records, outputs: OutputRoot, wanted: Collection[_Take]) -> dict[_Take, Source]:
+    """The files with these content keys and endings, wherever they are."""
+    keys = {take.key.encode() for take in wanted}
+    last: dict[tuple[bytes, bytes], tuple[bytes, bool]] = {}
+    for folder, output, key, line in records.lines():
+        if key in keys:
+            last[key, splitext(output)[1]] = line, folder.path in records.own
     takes = _takes(records.folders) if last else {}
     found = {}
     for line, is_own in last.values():
         result = _parse(line)
         for place in _places(result, takes) if result else ():
             if outputs.has_result(place):
-                found[place.key] = Source(place, is_own)
+                found[_Take(place.key, splitext(place.output)[1])] = Source(place, is_own)
                 break
     return found
 
 
-def _places(line: SegmentResult, takes: Mapping[str, str]) -> Iterator[SegmentResult]:
+def _places(line: SegmentResult, takes: Mapping[_Take, str]) -> Iterator[SegmentResult]:
     """Where the line's file may be: under its name, or among the takes."""
     yield line
-    if line.key in takes:
-        yield replace(line, output=takes[line.key])
+    if place := takes.get(_Take(line.key, splitext(line.output)[1])):
+        yield replace(line, output=place)
 
 
-def _takes(folders: Iterable[OwnFolder]) -> dict[str, str]:
-    """Content key -> a take, relative to the output root."""
+def _takes(folders: Iterable[OwnFolder]) -> dict[_Take, str]:
+    """The takes of all batches, relative to the output root."""
     found = {}
     for folder in folders:
         takes = folder.inner(TAKES)
@@ -191,7 +215,7 @@ def _takes(folders: Iterable[OwnFolder]) -> dict[str, str]:
             _log_skipped(takes.path, error)
             continue
         for name in names:
-            found[PurePosixPath(name).stem] = f"{HOUSEKEEPING}/{folder.path.name}/{TAKES}/{name}"
+            found[_Take(*splitext(name))] = f"{HOUSEKEEPING}/{folder.path.name}/{TAKES}/{name}"
     return found
 
 
@@ -210,20 +234,24 @@ def _files_there(
         else:
             unknown.append(output)
     if unknown:
-        known = _own_digests(records, unknown)
-        replaced |= {output: None for output in unknown if outputs.digest_of(output) in known}
+        known = _own_files(records, unknown)
+        there = {output: outputs.digest_of(output) for output in unknown}
+        replaced |= {output: known[digest] for output, digest in there.items() if digest in known}
     return replaced, [output for output in unknown if output not in replaced]
 
 
-def _own_digests(records: Records, names: Iterable[str]) -> set[str]:
-    """The digests of all files that versions of the same batch have written under these names, or were about to."""
+def _own_files(records: Records, names: Iterable[str]) -> dict[str, SegmentResult | None]:
+    """The digests of all files that versions of the same batch have written under these names, or were about to, each
+    with its line if it has one."""
     written = {to_json(output)[1:-1] for output in names}
     lines = (line for folder, output, _, line in records.lines() if output in written and folder.path in records.own)
-    digests = {line.digest for line in map(_parse, lines) if line}
+    known: dict[str, SegmentResult | None] = {}
     for folder in records.folders:
         if folder.path in records.own:
-            digests |= published_digests(folder)
-    return digests - {""}
+            known |= dict.fromkeys(published_digests(folder))
+    known |= {line.digest: line for line in map(_parse, lines) if line}
+    known.pop("", None)
+    return known
 
 
 def _log_skipped(path: Path, error: OSError) -> None:

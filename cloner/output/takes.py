@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from cloner.output.atomic_file import NO_LINKS, FileAt, rename_to_new
-from cloner.output.audio_files import OutputRoot
+from cloner.output.atomic_file import NO_LINKS, FileAt, rename_to_new, write_and_rename, write_new
+from cloner.output.audio_files import OutputRoot, is_empty
 from cloner.output.record import batch_folder
 from cloner.protocol.results import SegmentResult
 
@@ -21,7 +20,10 @@ BLOCK_BYTES = 1024**2
 
 
 class Takes:
-    """The takes of one batch. Methods raise `OSError`, and `SegmentFailed` if links lead out of the output root."""
+    """The takes of one batch. Methods raise `OSError`, and `SegmentFailed` if links lead out of the output root.
+
+    No method lists the folder: it may have a million files.
+    """
 
     def __init__(self, outputs: OutputRoot, batch_id: str) -> None:
         self._outputs = outputs
@@ -31,50 +33,55 @@ class Takes:
         """Add the file of a line. If it is `shared`, its name stays another output's, so it is copied; else it is
         linked where the file system has links."""
         name = _name(line)
-        if name in self._folder.files(name):
-            return
-        if not shared:
-            try:
-                self._link(line, name)
-                return
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-        self._folder.write(name, self._blocks(line.output))
-        with self._folder.opened() as folder:
-            os.utime(name, ns=(line.mtime_ns, line.mtime_ns), dir_fd=folder)
+        with self._folder.opened(make=True) as takes:
+            if not shared:
+                try:
+                    with self._outputs.opened_parent(line.output) as parent, suppress(FileExistsError):
+                        source = PurePosixPath(line.output).name
+                        os.link(source, name, src_dir_fd=parent, dst_dir_fd=takes, follow_symlinks=False)
+                    return
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+            if not _is_there(name, takes):
+                blocks = self._outputs.blocks(line.output, BLOCK_BYTES)
+                write_and_rename(blocks, FileAt(f"{name}.part", takes), FileAt(name, takes))
+                os.utime(name, ns=(line.mtime_ns, line.mtime_ns), dir_fd=takes)
 
     def place(self, line: SegmentResult, output: str, *, again: bool) -> None:
         """Give the take of a line the name of an output; if it is needed `again`, it also stays. A file that is there
-        is left, and so is an output whose take is gone."""
-        name = _name(line)
-        if again:
-            self._place_copy(name, line, output)
-            return
+        is left, unless it is empty, and so is an output whose take is gone."""
+        name, final = _name(line), PurePosixPath(output).name
         with (
             suppress(FileExistsError, FileNotFoundError),
             self._folder.opened() as takes,
             self._outputs.opened_parent(output) as parent,
         ):
-            rename_to_new(FileAt(name, takes), FileAt(PurePosixPath(output).name, parent))
+            if again:
+                part = FileAt(f"{name}.part", takes)
+                blocks = self._folder.blocks(name, BLOCK_BYTES)
+                write_new(blocks, part, FileAt(final, parent), lambda: is_empty(final, parent))
+                os.utime(final, ns=(line.mtime_ns, line.mtime_ns), dir_fd=parent)
+                return
+            try:
+                rename_to_new(FileAt(name, takes), FileAt(final, parent))
+            except FileExistsError:
+                if not is_empty(final, parent):
+                    raise
+                os.replace(name, final, src_dir_fd=takes, dst_dir_fd=parent)
 
-    def _place_copy(self, name: str, line: SegmentResult, output: str) -> None:
-        copy = f"{line.key}-copy{PurePosixPath(name).suffix}"
-        self._folder.write(copy, self._folder.blocks(name, BLOCK_BYTES))
-        with self._folder.opened() as takes:
-            os.utime(copy, ns=(line.mtime_ns, line.mtime_ns), dir_fd=takes)
-            with suppress(FileExistsError), self._outputs.opened_parent(output) as parent:
-                rename_to_new(FileAt(copy, takes), FileAt(PurePosixPath(output).name, parent))
-        self._folder.remove(copy)
+    def path(self, line: SegmentResult) -> str:
+        """Where the take of a line is, relative to the output root."""
+        return f"{self._folder.path.relative_to(self._outputs.root).as_posix()}/{_name(line)}"
 
-    def _link(self, line: SegmentResult, name: str) -> None:
-        with self._outputs.opened_parent(line.output) as parent, self._folder.opened(make=True) as takes:
-            source = PurePosixPath(line.output).name
-            os.link(source, name, src_dir_fd=parent, dst_dir_fd=takes, follow_symlinks=False)
 
-    def _blocks(self, output: str) -> Iterator[bytes]:
-        return self._outputs.blocks(output, BLOCK_BYTES)
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _name(line: SegmentResult) -> str:
-    return line.key + Path(line.output).suffix
+    return line.key + PurePosixPath(line.output).suffix

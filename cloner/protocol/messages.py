@@ -185,7 +185,7 @@ class Manifest(_Wire, Packed):
     batch_id: BatchId
     source: Annotated[Line, Field(max_length=4096)]
     path: Annotated[Line, Field(max_length=4096)] = ""
-    """The batch's file as its client sees it."""
+    """The batch's file as its client sees it; empty for standard input, as such a batch is no version of another."""
     prefix: Annotated[Line, Field(max_length=4096)] = ""
     """The folder under the output root that all outputs begin with; empty if there is none."""
     overwrite: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 
@@ -67,3 +68,19 @@ def test_lines_that_say_what_the_bar_says_are_left_out_on_a_terminal_only(
     screen.log("[Worker 0] This speaker has 8 texts")
     screen.log("[Worker 0] Speaker 0 progress: 5/8")
     assert len(capsys.readouterr().err.splitlines()) == (1 if is_terminal else 3)
+
+
+def test_a_log_that_cannot_be_kept_is_said_once_and_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    with open("/dev/full", "a") as full:  # noqa: PTH123 - a device
+        screen.copy_to(full)
+        screen.log("[Main] Speakers: 2")
+        screen.log("[Main] Speakers: 3")
+        screen.copy_to(None)
+        with suppress(OSError):
+            full.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "[Main] The run's log is not kept from here on: [Errno 28] No space left on device",
+        "[Main] Speakers: 2",
+        "[Main] Speakers: 3",
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker, segment_seeds
+from cloner.batch import STANDARD_INPUT, Batch, Reference, ReferenceKind, Segment, Speaker, segment_seeds
 from cloner.cli.selection import select
 from cloner.errors import UsageError
 
@@ -38,6 +38,11 @@ def test_a_part_keeps_names_and_seeds() -> None:
 def test_a_speaker_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(UsageError, match=r"^no speaker is called 'Anna': give one of anna, bob, 5 with --speaker$"):
         select(BATCH, ["Anna"], None)
+
+
+def test_standard_input_has_no_earlier_versions() -> None:
+    with pytest.raises(UsageError, match="--prune goes without standard input"):
+        select(replace(BATCH, prune=True, source=STANDARD_INPUT), [], None)
 
 
 def test_a_part_removes_nothing_of_the_rest() -> None:

@@ -189,3 +189,13 @@ def test_a_file_without_a_line_goes_with_the_journal_that_knows_it(tmp_path: Pat
     discard_journals(record, outputs, ["unrecorded.wav", "failed.wav", "missing.wav"])
     assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["failed.wav", "recorded.wav"]
     assert not [*tmp_path.rglob("*.journal")]
+
+
+def test_a_file_that_is_written_after_the_stop_is_known_too(tmp_path: Path) -> None:
+    journal = make(tmp_path)
+    journal.begin(PART, 0)
+    journal.end()
+    journal.started(1, alone=False)
+    journal.publishes("d" * 32)
+    (run,) = make(tmp_path).runs
+    assert (run.ended, run.started, run.digests) == (True, {}, {"d" * 32})

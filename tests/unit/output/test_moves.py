@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +269,76 @@ def test_files_of_earlier_versions_that_no_line_names_are_left_over(tmp_path: Pa
     assert leftover_files(outputs, batch("second", ["new"])) == ["anna/0002.wav", "anna/0003.wav"]
     assert leftover_files(outputs, batch("second", LINES)) == []
     assert leftover_files(outputs, batch("second", ["new"], path="/home/third.json")) == []
+
+
+def test_another_ending_is_another_file(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    flac = batch("second", LINES)
+    flac.speakers[0].segments[:] = [
+        (n, text, output.replace(".wav", ".flac"), seed) for n, text, output, seed in flac.speakers[0].segments
+    ]
+    before = said(root)
+    assert reused(root, flac) == set()
+    assert said(root) == before
+
+
+def test_many_lines_are_moved_without_listing_a_folder_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "out"
+    texts = [f"line {n:03}" for n in range(300)]
+    speak(root, batch("first", texts))
+    listed = 0
+    real = os.listdir
+
+    def counting(*arguments: Any) -> list[str]:
+        nonlocal listed
+        listed += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "listdir", counting)
+    assert reused(root, batch("second", ["new", *texts])) == {*texts}
+    assert listed < 20
+
+
+def test_of_two_lines_about_an_output_that_of_its_file_counts(tmp_path: Path) -> None:
+    """Two workers have generated the segment, and the file is that of the one whose record is read first."""
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    record = Record(root, "first")
+    record.refresh()
+    with RecordWriter(record, "cpu.1@box") as writer:
+        writer.append(replace(record.results[0], digest="0" * 32, mtime_ns=1))
+    before = said(root)
+    assert reused(root, batch("second", LINES)) == {*LINES}
+    assert said(root) == before
+
+
+def test_a_take_is_kept_of_a_file_that_another_batch_has_found_in_place(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    assert reused(root, batch("other", LINES, path="/home/other.json")) == {*LINES}
+    speak(root, batch("second", ["new", *LINES[1:]]))
+    assert reused(root, batch("third", LINES)) == {*LINES}
+
+
+@pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
+def test_a_death_at_any_instant_loses_nothing_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    wanted = {text.removesuffix(" again") for text in texts} & {*LINES}
+    for deadly in range(1000):
+        root = tmp_path / f"out{deadly}"
+        speak(root, batch("first", LINES))
+        with monkeypatch.context() as patch:
+            has_died = die_at(patch, deadly)
+            with suppress(Killed):
+                reused(root, batch("second", texts))
+        assert reused(root, batch("second", texts)) == wanted, f"call {deadly}"
+        if not has_died():
+            break
