@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from cloner.events import Event
-from cloner.output.record import batch_directory
-from cloner.state.throughput import duration
 
 if TYPE_CHECKING:
     from cloner.console import Screen
@@ -47,6 +45,9 @@ def print_result(result: BatchResult, *, as_json: bool = False, again: str = "")
 
 def summary(result: BatchResult, again: str) -> str:
     """What was generated, where it is, and what to do next; a line each."""
+    from cloner.output.record import batch_directory
+    from cloner.state.throughput import duration
+
     reused = f", {result.reused} of them by earlier runs" if result.reused else ""
     lines = [
         f"{result.generated} of {result.total} segments are generated{reused}: {duration(result.audio_s)} of audio, in"

@@ -61,8 +61,9 @@ class Run:
 class Journal:
     """The runs of one chunk. Raises `RecordFailed`, and `RecordFull` where it may pass.
 
-    A context manager around a run. At its end without an error, the chunk's journals are removed. After an error, the
-    run is noted as ended, so that no segment is suspected; except after `EngineBroken`, which counts as a crash.
+    A context manager around a run. At its end without an error, the chunk's journals are removed, or kept. After an
+    error, the run is noted as ended, so that no segment is suspected; except after `EngineBroken`, which counts as a
+    crash.
     """
 
     def __init__(self, root: Path, batch_id: str, chunk: int, worker: str) -> None:
@@ -73,6 +74,7 @@ class Journal:
         self._lock = threading.Lock()
         self._number = 0
         self._has_ended = False
+        self._is_kept = False
         self._is_torn = False
         with translate_disk_errors(self._folder.path):
             self.runs = self._read()
@@ -109,6 +111,10 @@ class Journal:
                 self._note(_Note(run=self._number, ended=True))
                 self._has_ended = True
 
+    def keep(self) -> None:
+        """Leave the chunk's journals to the batch's close: they have the digests of files without a line."""
+        self._is_kept = True
+
     def remove(self) -> None:
         """Remove the chunk's journals, those of other workers too: no other run of it will come."""
         with translate_disk_errors(self._folder.path):
@@ -121,7 +127,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None and not self._is_kept:
             self.remove()
         elif not isinstance(error, EngineBroken):
             self.end()

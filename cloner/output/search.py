@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from posixpath import splitext
@@ -87,9 +87,13 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
     """
     records = Records(outputs.root, origin, batch_id)
     finished, changed, last_own = _by_name(records, outputs, wanted)
-    missing = {output: _Take(key, splitext(output)[1]) for output, key in wanted.items() if output not in finished}
-    sources = _by_key(records, outputs, set(missing.values())) if missing else {}
-    elsewhere = {output: sources[take] for output, take in missing.items() if take in sources}
+    missing = {output: key for output, key in wanted.items() if output not in finished} if finished else wanted
+    sources = _by_key(records, outputs, missing.values()) if missing and records.files else {}
+    elsewhere = {
+        output: source
+        for output, key in (missing.items() if sources else ())
+        if (source := sources.get(_Take(key, splitext(output)[1])))
+    }
     changed -= elsewhere.keys()
     if origin is None:
         return Found(finished, elsewhere, frozenset(changed))
@@ -116,7 +120,7 @@ class Records:
         times.sort(key=lambda file: (file[0], file[1].path, file[2]))
         self.files = [(folder, name) for _, folder, name in times]
 
-    def lines(self) -> Iterator[tuple[OwnFolder, bytes, bytes, bytes]]:
+    def lines(self) -> Iterator[tuple[OwnFolder, bytes, str, bytes]]:
         """The lines about generated files: (folder, output as the line has it, content key, line)."""
         for folder, name in self.files:
             try:
@@ -125,7 +129,7 @@ class Records:
                         output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
                         # A crash may have left a line without its end.
                         if _GENERATED in rest and line.endswith(b"\n"):
-                            yield folder, output, rest[:_KEY_LENGTH], line
+                            yield folder, output, rest[:_KEY_LENGTH].decode(errors="replace"), line
             except OSError as error:
                 _log_skipped(folder.path / name, error)
 
@@ -149,6 +153,8 @@ def _by_name(
 ) -> tuple[dict[str, SegmentResult], set[str], dict[str, bytes]]:
     """What is there under its name, what was last generated with another key, and the lines of that if they are of the
     same batch."""
+    if not records.files:  # a batch of a million segments needs no table for that
+        return {}, set(), {}
     # Names as a line has them, so that lines about other outputs are skipped without parsing.
     written = {to_json(output)[1:-1]: output for output in wanted}
     last: dict[str, bytes] = {}
@@ -157,7 +163,7 @@ def _by_name(
     others: defaultdict[str, list[bytes]] = defaultdict(list)
     for folder, output, key, line in records.lines():
         if name := written.get(output):
-            if key == wanted[name].encode():
+            if key == wanted[name]:
                 if name in right:  # as of two workers that have generated the segment
                     others[name].append(right[name])
                 right[name] = line
@@ -179,10 +185,10 @@ def _by_name(
     return finished, changed, {name: last[name] for name in own if name not in finished}
 
 
-def _by_key(records: Records, outputs: OutputRoot, wanted: Collection[_Take]) -> dict[_Take, Source]:
-    """The files with these content keys and endings, wherever they are."""
-    keys = {take.key.encode() for take in wanted}
-    last: dict[tuple[bytes, bytes], tuple[bytes, bool]] = {}
+def _by_key(records: Records, outputs: OutputRoot, wanted: Iterable[str]) -> dict[_Take, Source]:
+    """The files with these content keys, wherever they are."""
+    keys = set(wanted)
+    last: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
     for folder, output, key, line in records.lines():
         if key in keys:
             last[key, splitext(output)[1]] = line, folder.path in records.own

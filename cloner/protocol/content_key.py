@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cloner.batch import NOT_HEARD, PIECES, Generation
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
-from cloner.text.length import is_split
 
 
 class ContentKeys:
@@ -28,6 +27,9 @@ class ContentKeys:
     def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
         """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
         heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
+        from cloner.text.length import is_split  # it needs numpy, and not all that import this module do
+
+        self._is_split = is_split
         common = [heard, generation.fixed_length, engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
         self._generation = generation
@@ -38,7 +40,7 @@ class ContentKeys:
         _, text, _, seed = segment
         key = self._common.copy()
         parts = [reference.kind, reference.digest, reference.text, seed, text]
-        if is_split(text, self._generation):
+        if self._is_split(text, self._generation):
             parts.append(self._pieces)
         key.update(json.dumps(parts).encode())
         return key.hexdigest()

@@ -90,7 +90,7 @@ class ChunkRun:
         self._worker = worker
         self._message = message
         self._report = report
-        record = worker.record(message.batch_id)
+        self._record = record = worker.record(message.batch_id)
         keys = ContentKeys(message.generation, worker.engine.name, worker.fingerprint)
         finished, self._pending = split_by_record(message, record, worker.outputs, keys)
         self._log = ProgressLog(worker, message, record)
@@ -114,13 +114,21 @@ class ChunkRun:
                 if self._pending and not self._cancellation.stopped():
                     self._generate()
                 self._recovery.discard_own_files()
-                self._disk.retry(self._journal.remove)
+                if self._pending and self._has_files_without_lines():  # the batch is cancelled
+                    self._journal.keep()
+                else:
+                    self._disk.retry(self._journal.remove)
         except RecordFailed:
             # The chunk ends here, too, whatever is missing. Its journal stays until the batch is closed: it has the
             # digests of files without a line.
             self._recovery.discard_own_files()
             raise
         return self._disk.retry(self._log.assignment_finished) or self._cancellation.stopped()
+
+    def _has_files_without_lines(self) -> bool:
+        """Whether earlier runs died between a file and its line."""
+        digests = {digest for run in self._journal.runs for digest in run.digests}
+        return bool(digests - {line.digest for line in self._record.results.values()})
 
     def _generate(self) -> None:
         """Generate the segments that were in flight at a crash one by one, the others together."""

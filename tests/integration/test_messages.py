@@ -91,7 +91,7 @@ def test_a_message_that_comes_again_after_its_chunk_is_finished_is_not_run_again
         eventually(lambda: not redis.exists(worker.queue, hand))
 
     # The worker takes messages in order: when the next batch is done, it has taken all before.
-    assert client.submit(write_batch(tmp_path, [1], outputs="others")).wait(timeout=60).generated == 1
+    assert client.submit(write_batch(tmp_path, [1], texts={0: "Another text."})).wait(timeout=60).generated == 1
     fleet.wait_for(Event.WORKER_DONE, 2)
     texts = [fields_of(line, Event.SPEAKER_TEXTS)["texts"] for line in fleet.find(Event.SPEAKER_TEXTS)]
     assert texts == ["5", "1"]
