@@ -204,6 +204,7 @@ GENERATION: dict[str, tuple[object, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "message"), BATCH_FILES.values(), ids=BATCH_FILES)
 def test_a_file_that_is_no_batch(
     batch_folder: Path, refuse: Refuse, name: str, content: str | bytes, message: str
@@ -219,6 +220,7 @@ def test_a_batch_file_that_is_no_file(batch_folder: Path, refuse: Refuse, make: 
     refuse("b.json", message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "message"), ROWS.values(), ids=ROWS)
 def test_a_row_that_makes_no_sense(batch_folder: Path, refuse: Refuse, changes: dict[str, Any], message: str) -> None:
     (batch_folder / "b.json").write_text(json.dumps({"tasks": [task(0), task(1, **changes)]}))

@@ -60,6 +60,7 @@ CHECKPOINTS: dict[str, tuple[str, bad.Make, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "make", "message"), CHECKPOINTS.values(), ids=CHECKPOINTS)
 def test_a_checkpoint_that_cannot_be_loaded(
     tiny_checkpoint: Path, tmp_path: Path, command_line: CommandLine, name: str, make: bad.Make, message: str

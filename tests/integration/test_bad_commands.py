@@ -97,6 +97,7 @@ def test_an_address_that_is_none(command_line: CommandLine, monkeypatch: pytest.
     assert "secret" not in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "text"), nonsense(Settings))
 def test_a_setting_of_nonsense(
     command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, name: str, text: str

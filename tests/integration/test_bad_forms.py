@@ -160,6 +160,7 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "options", "message"), FILES.values(), ids=FILES)
 def test_a_file_of_another_program_that_is_no_batch(
     batch_folder: Path, refuse: Refuse, name: str, content: str | bytes, options: tuple[str, ...], message: str

@@ -105,6 +105,7 @@ FOLDER: dict[str, tuple[str, bad.Make, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "message"), CODES.values(), ids=CODES)
 def test_codes_that_are_none(batch_folder: Path, refuse: Refuse, make: bad.Make, message: str) -> None:
     make(batch_folder / "x.npy")
@@ -113,6 +114,7 @@ def test_codes_that_are_none(batch_folder: Path, refuse: Refuse, make: bad.Make,
     assert not (batch_folder / "door").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "message"), RECORDINGS.values(), ids=RECORDINGS)
 def test_recordings_that_are_none(batch_folder: Path, refuse: Refuse, make: bad.Make, message: str) -> None:
     make(batch_folder / "x.wav")

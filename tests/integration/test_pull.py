@@ -37,6 +37,7 @@ def test_a_pull_fetches_what_is_published(tmp_path: Path) -> None:
     assert {name: (tmp_path / "checkpoint" / name).read_bytes() for name in FILES} == CONTENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["model.pth", "config.json"])
 def test_a_file_that_is_not_the_published_one_is_removed_and_fetched_again(wrong: str, tmp_path: Path) -> None:
     directory = tmp_path / "checkpoint"

@@ -30,6 +30,7 @@ def bad_batch(tmp_path: Path) -> Path:
     return batch
 
 
+@pytest.mark.slow
 def test_a_run_lists_every_bad_row_and_writes_nothing(bad_batch: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     ran = run_cloner("run", str(bad_batch), "--engine", "fake", cwd=tmp_path)
@@ -61,6 +62,7 @@ def test_a_run_without_a_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["fleet"], ["status", "x"], ["wait", "x"], ["result", "x"], ["cancel", "x"]])
 def test_a_redis_that_is_away_is_a_sentence_without_its_password(command: list[str], tmp_path: Path) -> None:
     env = {"CLONER_REDIS_URL": "redis://:topsecret@127.0.0.1:1/0"}
@@ -71,6 +73,7 @@ def test_a_redis_that_is_away_is_a_sentence_without_its_password(command: list[s
     assert "topsecret" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_is_a_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     ran = run_cloner("run", str(write_batch(tmp_path)), "--engine", "fake", "--out", "file/deeper", cwd=tmp_path)

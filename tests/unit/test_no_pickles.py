@@ -34,6 +34,7 @@ def unsafe_calls(source: str) -> Iterator[str]:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled(path: Path) -> None:
     assert list(unsafe_calls(path.read_text(encoding="utf-8"))) == []

@@ -30,6 +30,7 @@ def test_one_failed_test_under_chaos_gets_a_second_try(failed: list[str], why: s
     assert bool(refusal(failed)) == bool(why)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [True, False])
 def test_the_second_try_decides_and_the_failed_test_is_printed(passes: bool, tmp_path: Path) -> None:
     test = tmp_path / "tests" / "chaos" / "test_a.py"

@@ -99,6 +99,7 @@ def test_recordings_become_codes_that_can_be_a_voice(engine: BatchedEngine) -> N
         engine.encode([noise[:0]])
 
 
+@pytest.mark.slow
 def test_neither_torchs_compiler_nor_transformers_are_imported_by_a_load(tiny: Path) -> None:
     """They would take three seconds of every worker's start."""
     script = (

@@ -100,6 +100,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_upstream_at_every_step(checkpoint: Path) -> None:
     scheduler = make_scheduler(checkpoint, 8)
     requests = eight_requests(max_new_tokens=24, min_new_tokens=24)
@@ -160,6 +161,7 @@ def greedy_upstream(model: fish.Text2Semantic, request: SpeechRequest) -> tuple[
     return codes, min([codes.shape[1], *unsure])
 
 
+@pytest.mark.slow
 def test_greedy_codes_are_those_of_upstream_in_every_slot_whatever_the_neighbours(checkpoint: Path) -> None:
     requests = [
         greedy(

@@ -48,6 +48,7 @@ def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
         yield states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int, deterministic: Scheduler) -> None:
     random = np.random.default_rng(seed)

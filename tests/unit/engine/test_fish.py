@@ -168,6 +168,7 @@ def test_special_tokens_without_an_end_are_refused(copy_of_tiny: Path) -> None:
     assert "im_end" in load_failure(copy_of_tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "word"),
     [

@@ -74,6 +74,7 @@ def test_slots_follow_from_memory_unless_they_are_fixed(tiny: Path, monkeypatch:
         make_engine(tiny, 30 * page_gb).load(lambda _line: None)
 
 
+@pytest.mark.slow
 def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
     requests = [fixed_request(make_voice(n % 2), n, 1 + n) for n in range(7)]
     requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
@@ -86,6 +87,7 @@ def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_segment_sounds_the_same_alone_and_among_others_if_that_is_asked_for(tiny: Path) -> None:
     engine = make_engine(tiny, deterministic=True)
     engine.load(lambda _line: None)
@@ -97,6 +99,7 @@ def test_a_segment_sounds_the_same_alone_and_among_others_if_that_is_asked_for(t
     engine.close()
 
 
+@pytest.mark.slow
 def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: BatchedEngine) -> None:
     requests = [fixed_request(make_voice(0), n, 4 + n) for n in range(5)]
     begin = engine.steps
@@ -107,6 +110,7 @@ def test_the_observer_gets_started_segments_and_stops_within_a_step(engine: Batc
     assert sorted(generated(engine, requests)) == list(range(5)), "the next chunk is generated whole"
 
 
+@pytest.mark.slow
 def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine: BatchedEngine) -> None:
     requests = [fixed_request(make_voice(n), n, 2 + n) for n in range(5)]
     results = engine.speak(requests)
@@ -130,6 +134,7 @@ def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEng
     assert sorted(generated(engine, [fixed_request(make_voice(0), 1, 3)])) == [1]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Path) -> None:
     engine = make_engine(tiny, slots=4)
     engine.load(lambda _line: None)

@@ -106,6 +106,7 @@ def one_step(checkpoint: Path, kernels: KernelSet) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_the_kernels_make_a_whole_step_as_their_twins_do(tiny: Path) -> None:
     """In Triton's interpreter, which takes seconds for a frame."""
     kernels, twins = one_step(tiny, TRITON), one_step(tiny, TWINS)

@@ -71,6 +71,7 @@ def other_choice(family: str, *arguments: Any, **options: Any) -> None:
 def silent(_family: str, *_arguments: Any, **_options: Any) -> None: ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "fault"),
     [(family, fault) for family in FAMILIES for fault in (off_in_one_row, silent)]

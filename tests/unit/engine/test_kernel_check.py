@@ -100,6 +100,7 @@ def test_twins_take_the_place_of_what_fails_at_every_start_with_one_warning(
     assert trials.count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -134,6 +135,7 @@ def test_another_card_driver_triton_source_or_model_is_tried_anew(
     assert trials.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

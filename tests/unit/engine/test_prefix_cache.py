@@ -34,6 +34,7 @@ def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[PrefixCa
     scheduler.prefixes = scheduler.running.prefixes = kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_reference_is_read_once_over_segments_slots_and_chunks(slots: int, tiny: Path) -> None:
     scheduler = make_scheduler(tiny, slots)
@@ -54,6 +55,7 @@ def test_another_transcript_of_the_same_recording_is_another_reference(scheduler
     assert not np.array_equal(together[0], together[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("book", range(10))
 def test_a_voice_that_differs_in_one_codebook_is_a_voice_of_its_own(book: int, scheduler: Scheduler) -> None:
     voice = make_voice(0)
@@ -76,6 +78,7 @@ def prefix_bytes(scheduler: Scheduler, voice: Voice) -> int:
         return prefixes.device_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "kept"), [(0, 0), (1, 1), (2, 2), (5, 3)])
 def test_no_reference_is_read_twice_for_a_chunk_and_those_within_capacity_are_kept(
     room: int, kept: int, scheduler: Scheduler

@@ -23,6 +23,7 @@ def some_logits(tokens: int, spread: float, seed: int = 0) -> Tensor:
     return spread * torch.randn(tokens, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokens", "spread", "temperature", "top_p", "penalty"),
     [

@@ -66,6 +66,7 @@ def one_spoken(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
 def test_every_request_gets_exactly_one_result(slots: int, count: int, tiny: Path) -> None:
@@ -162,6 +163,7 @@ def test_a_request_that_cannot_be_generated_fails_alone(voice: Voice, code: str,
     assert [result.request.segment for result in results if isinstance(result, SegmentCodes)] == [0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
 def test_a_long_segment_gets_a_longer_slot_and_the_usual_slots_are_restored(
     fixed: bool, tiny: Path, voice: Voice
@@ -178,6 +180,7 @@ def test_a_long_segment_gets_a_longer_slot_and_the_usual_slots_are_restored(
     assert (scheduler.decoder.cache.slots, scheduler.decoder.cache.positions) == (3, 128)
 
 
+@pytest.mark.slow
 def test_a_segment_longer_than_all_slots_together_is_refused(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 3, positions=128)
     requests = [fixed_request(voice, 0, 400), fixed_request(voice, 1, 230, "Hello."), fixed_request(voice, 2, 3)]

@@ -171,6 +171,7 @@ def never_fits(scheduler: Scheduler, *segments: int) -> AbstractContextManager[o
     return patch.object(scheduler.step_runner, "step", scarce_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixed", [False, True], ids=["free shapes", "deterministic"])
 def test_after_a_segment_that_never_fits_the_slots_come_back(
     fixed: bool, tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]

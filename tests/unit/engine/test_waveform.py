@@ -44,6 +44,7 @@ def difference(codec: fish.Codec, columns: int, rows: int = 1) -> float:
     return float((ours - theirs).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 2, 3, 7, 22, COLUMNS, 100])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_pieces_of_any_size_equal_upstreams_whole(columns: int, rows: int, codec: fish.Codec) -> None:
@@ -54,6 +55,7 @@ def test_pieces_of_any_size_equal_upstreams_whole(columns: int, rows: int, codec
     assert difference(codec, columns, rows) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 1e-8, -0.5, 5.0])
 def test_activations_of_any_period_equal_upstreams(alpha: float, codec: fish.Codec) -> None:
     with torch.inference_mode():

@@ -35,6 +35,7 @@ def test_rows_of_a_part_come_one_by_one() -> None:
     assert [row.what for row in rows] == ["number one", "number two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "limit_s", "message"),
     [

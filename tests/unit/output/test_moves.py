@@ -141,6 +141,7 @@ def test_a_take_that_an_edit_replaced_comes_back_with_the_edit_undone(tmp_path: 
     assert said(root) == bytes_of(tmp_path, LINES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
 @pytest.mark.parametrize("next_id", ["second", "third"], ids=["the batch goes on", "a new batch follows"])
 def test_a_death_at_any_instant_loses_nothing(
@@ -323,6 +324,7 @@ def test_a_take_is_kept_of_a_file_that_another_batch_has_found_in_place(tmp_path
     assert reused(root, batch("third", LINES)) == {*LINES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
 def test_a_death_at_any_instant_loses_nothing_where_there_are_no_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]

@@ -49,6 +49,7 @@ WRONG: dict[str, tuple[type[Packed], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "text"), WRONG.values(), ids=WRONG)
 def test_a_million_wrong_values_take_little_memory(kind: type[Packed], text: bytes) -> None:
     with memory_limit(600 * MB), pytest.raises(Damaged, match="damaged, or another version wrote it"):
@@ -65,6 +66,7 @@ def test_too_many_values_are_refused_before_they_are_parsed(text: bytes) -> None
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_batch_has_a_largest_number_of_segments() -> None:
     speaker = manifest().speakers[0].model_copy(update={"segments": [(0, "a", "0.wav", 0)] * (MAX_SEGMENTS + 1)})
     too_many = manifest().model_copy(update={"speakers": [speaker], "chunks": []})

@@ -203,6 +203,7 @@ def test_the_report_in_flower_has_no_outputs() -> None:
     assert f".cloner/{result.batch_id}/report.html" in parsed.text
 
 
+@pytest.mark.slow
 def test_a_large_batch_has_all_its_links_and_some_players() -> None:
     result, lines = finished({f"speaker{number}": 1000 for number in range(100)})
     text = "".join(report.page(result, "main", lines))

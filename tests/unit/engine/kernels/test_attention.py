@@ -53,6 +53,7 @@ def test_the_twin_is_plain_attention(normed: bool) -> None:
     assert (out[2] == 7).all(), "an idle row's output is left alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "normed"), [((1, 1), True), ((2, 3), False)])
 def test_decode_rows_attend_and_store_as_their_twin_does(parts: tuple[int, int], normed: bool) -> None:
     case, weights = Case(*CASE), attention(normed=normed)

@@ -188,6 +188,7 @@ TILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tiles", "dtype", "decibels"),
     [("units", torch.float32, 95), ("units", torch.float16, 40), ("convolutions", torch.float32, 95)],

@@ -54,6 +54,7 @@ def loud(x: Tensor) -> Tensor:
     return 1000 * TWINS.gate(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [loud, broken])
 def test_what_does_not_is_replaced_and_said(
     gate: Callable[[Tensor], Tensor], tiny: Path, capsys: pytest.CaptureFixture[str]

@@ -40,6 +40,7 @@ def test_a_gate_is_that_of_torch(width: int) -> None:
     assert (gate(x) - gate_twin(x)).abs().max() < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_frame", [1, 2, 4])
 @pytest.mark.parametrize("channels", [48, 64])
 def test_a_depthwise_convolution_reads_its_own_segment_alone(channels: int, per_frame: int) -> None:

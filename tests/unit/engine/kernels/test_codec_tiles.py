@@ -41,6 +41,7 @@ def compiled(target: int, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_kernels_compile_for_a_card_that_is_not_here(target: int) -> None:
     kernels = compiled(target, *([] if os.environ.get("CLONER_ALL_TILES") else ["greatest"]))

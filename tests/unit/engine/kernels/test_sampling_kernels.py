@@ -153,6 +153,7 @@ def test_first_codes_are_those_of_the_reference() -> None:
     assert verdict[4] == ENDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("book", [1, 4, CODEBOOKS - 1])
 def test_later_codes_are_those_of_the_reference(book: int) -> None:
     setting = Setting(12, 1024, 1024, seed=book)
