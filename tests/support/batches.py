@@ -34,8 +34,10 @@ def write_batch(
 ) -> Path:
     """Write a batch in the flat form, one row a segment, with one reference a speaker and outputs in one folder.
 
-    `texts` are those of some segments, by their index. Returns the batch file.
+    Texts differ with `outputs`, or a batch would reuse what another has generated under the same output root. `texts`
+    are those of some segments, by their index. Returns the batch file.
     """
+    name = "the batch" if outputs == "audio" else outputs
     tasks: list[dict[str, Any]] = []
     for speaker, size in enumerate(sizes):
         write_codes(folder / f"refs/spk{speaker}.npy", seed=speaker)
@@ -45,7 +47,7 @@ def write_batch(
                 {
                     "speaker_id": speaker,
                     "segment_index": index,
-                    "target_text": (texts or {}).get(index, f"Sentence {index} of the batch."),
+                    "target_text": (texts or {}).get(index, f"Sentence {index} of {name}."),
                     "output_file": f"{outputs}/{index}.wav",
                     "npy_file": f"refs/spk{speaker}.npy",
                     "reference_text": f"This is speaker {speaker}.",
