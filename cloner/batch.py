@@ -168,7 +168,7 @@ def segment_seeds(speaker: Speaker, seed: int) -> Iterator[int]:
 
 
 def piece_seed(seed: int, number: int) -> int:
-    """The seed of a long text's piece, counted from 0. The first has the segment's own."""
+    """The seed of a long text's piece, counted from 0: the first has its segment's seed."""
     return _digest([seed, number]) if number else seed
 
 

@@ -57,14 +57,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Speak a batch on this box, from start to finish, and print its result. What is there is not spoken again."""
     from cloner.cli.run import run_batch
-    from cloner.client.texts import refuse_unspeakable
     from cloner.console import Screen
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
-    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit)
-    if strict:
-        refuse_unspeakable(loaded)
+    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
@@ -88,7 +85,6 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
     from cloner.client.estimate import COLUMNS
-    from cloner.client.texts import refuse_unspeakable
     from cloner.console import print_rows
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
@@ -100,9 +96,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
 
         client = Client()
         loaded = load_batch(batch, client.settings, references=references, options=options)
-        loaded = select(loaded, speaker, limit)
-        if strict:
-            refuse_unspeakable(loaded)
+        loaded = select(loaded, speaker, limit, strict=strict)
         estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
     else:
         if prefix is not None:
@@ -110,9 +104,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
         from cloner.cli.run import plan_batch
 
         loaded, settings = _load(batch, out, references, engine, options)
-        loaded = select(loaded, speaker, limit)
-        if strict:
-            refuse_unspeakable(loaded)
+        loaded = select(loaded, speaker, limit, strict=strict)
         estimate = plan_batch(loaded, settings)
     print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
     for note in estimate.notes():

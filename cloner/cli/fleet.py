@@ -59,15 +59,12 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     quiet: Quiet = False,
 ) -> None:
     """Send a batch to the fleet and print its id."""
-    from cloner.client.texts import refuse_unspeakable
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
-    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit)
-    if strict:
-        refuse_unspeakable(loaded)
+    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
     handle = _client().submit(loaded, strategy=strategy, prefix=prefix)
     if not wait:
         print(handle.id)

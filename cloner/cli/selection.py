@@ -22,8 +22,18 @@ Speakers = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N texts of each speaker.", metavar="N")]
 
 
-def select(batch: Batch, speakers: list[str] | None, limit: int | None) -> Batch:
-    """The part of the batch that the options ask for. Raises `UsageError` if it has no such speaker, or is to prune."""
+def select(batch: Batch, speakers: list[str] | None, limit: int | None, *, strict: bool = False) -> Batch:
+    """The part of the batch that the options ask for. Raises `UsageError` if it has no such speaker, or is to prune;
+    and with `strict` `BadBatch` if a text of it cannot be spoken."""
+    from cloner.client.texts import refuse_unspeakable
+
+    part = _part(batch, speakers, limit)
+    if strict:
+        refuse_unspeakable(part)
+    return part
+
+
+def _part(batch: Batch, speakers: list[str] | None, limit: int | None) -> Batch:
     if batch.prune and batch.source == STANDARD_INPUT:
         raise UsageError("--prune goes without standard input: it is not known what its earlier versions are")
     if not speakers and limit is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cloner.collector.rounds import segments_of
 from cloner.errors import printable
 from cloner.output.record import Record
 from cloner.protocol.messages import Manifest
-from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentError, SegmentResult, SpeakerResult
+from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
 from cloner.state.progress import ChunkProgress
 
 
@@ -21,12 +21,10 @@ def gather(  # noqa: PLR0913 - the parts of a result
     cancelled: bool,
     progress: Mapping[int, ChunkProgress],
     now: float,
-    leftover: Sequence[str] = (),
 ) -> BatchResult:
     """The batch's result, in which a segment without a line in the record is an error.
 
-    `progress` is that of the chunks, by number; `now` is the server's time in seconds; `leftover` are files of earlier
-    versions of the batch.
+    `progress` is that of the chunks, by number; `now` is the server's time in seconds.
     """
     chunk_of_missing = {
         index: chunk.number
@@ -76,9 +74,6 @@ def gather(  # noqa: PLR0913 - the parts of a result
         frames=sum(segment.frames for segment in spoken),
         workers=dict(sorted(workers.items())),
         speakers=speakers,
-        leftover=leftover[:MAX_LEFTOVER],
-        leftover_total=len(leftover),
-        pruned=bool(leftover) and manifest.prune,
         engine=manifest.engine,
         fingerprint=manifest.fingerprint,
     )

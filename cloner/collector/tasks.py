@@ -20,7 +20,7 @@ from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.result import gather
 from cloner.collector.rounds import next_round
-from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, reason_of
+from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, one_line, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
@@ -32,7 +32,7 @@ from cloner.output.reuse import reuse_finished
 from cloner.output.search import find_outputs, leftover_files
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.report.page import page
 from cloner.settings import Settings, load_settings
@@ -130,6 +130,7 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     # reused was reported: a run starts its workers when a running batch has segments left.
     batches.set_running(batch_id)
     if reused == manifest.total:
+        del manifest  # it is read again, and may take a gigabyte
         _end_round(redis, settings, batch_id, None)
         return
     _publish(manifest, batches.round(batch_id), settings, batches.given_up_chunks(batch_id))
@@ -192,8 +193,9 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         cancelled=cancelled,
         progress=reported,
         now=server_time(redis),
-        leftover=_leftover(manifest, record, outputs, cancelled=cancelled),
     )
+    if not (cancelled or result.failed or manifest.partial):
+        result = _with_leftover(result, manifest, outputs)
     discard_journals(record, outputs, (error.output for error in result.errors.values()))
     # Before the state is set to done: a one-box run stops its collector then.
     _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
@@ -201,24 +203,22 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     batches.close(result, present, len(manifest.chunks))
 
 
-def _leftover(manifest: Manifest, record: Record, outputs: OutputRoot, *, cancelled: bool) -> list[str]:
-    """The files of earlier versions of the batch, which are removed if it asks for that; none before all of it is
-    generated, and none for a part of a batch."""
-    is_whole = all(index in record.results and record.results[index].generated for index in manifest.indexes())
-    if cancelled or manifest.partial or not is_whole:
-        return []
+def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot) -> BatchResult:
+    """The result of a whole batch with the files of its earlier versions, which are removed if it asks for that."""
     try:
         leftover = leftover_files(outputs, manifest)
     except (OSError, RecordFailed) as error:
         log_event(Event.LEFTOVER_NOT_LISTED, batch=manifest.batch_id, error=error)
-        return []
+        return result
     if manifest.prune:
         for output in leftover:
             try:
                 outputs.remove(output)
             except (OSError, SegmentFailed) as error:
                 log_event(Event.LEFTOVER_NOT_REMOVED, output=output, error=error)
-    return leftover
+    shown = [one_line(output) for output in leftover[:MAX_LEFTOVER]]
+    pruned = bool(leftover) and manifest.prune
+    return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
 
 
 def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:

@@ -46,13 +46,18 @@ def write_new(
     raised. A file that another process puts there at the same moment is found, too."""
     with _removed_on_error(part):
         status = _write_part(pieces, part, sync=False)
-        try:
-            rename_to_new(part, final)
-        except FileExistsError:
-            if not may_replace():
-                raise
-            _replace(part, final)
+        rename_unless_taken(part, final, may_replace)
     return status
+
+
+def rename_unless_taken(part: FileAt, final: FileAt, may_replace: Callable[[], bool]) -> None:
+    """Rename `part`. Raises `FileExistsError` where there is a file at `final`, unless `may_replace` returns true."""
+    try:
+        rename_to_new(part, final)
+    except FileExistsError:
+        if not may_replace():
+            raise
+        _replace(part, final)
 
 
 def rename_to_new(part: FileAt, final: FileAt) -> None:

@@ -20,7 +20,7 @@ from cloner.audio import Audio, Samples16
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
 from cloner.output.atomic_file import FileAt, open_part, write_and_rename, write_new
-from cloner.output.own_folder import OwnFolder, open_file, opened_folder
+from cloner.output.own_folder import OwnFolder, blocks_of, open_file, opened_folder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
@@ -156,9 +156,7 @@ class OutputRoot:
         """The bytes of an audio file, in blocks of at most `size` bytes. Raises `OSError`, `SegmentFailed`."""
         with self.opened_parent(output) as folder:
             file = open_file(folder, PurePosixPath(output).name, os.O_RDONLY)
-        with os.fdopen(file, "rb") as opened:
-            while block := opened.read(size):
-                yield block
+        yield from blocks_of(file, size)
 
     def remove(self, output: str) -> None:
         """Remove an audio file, if it is there. Raises `OSError`, `SegmentFailed`."""
@@ -172,7 +170,7 @@ class OutputRoot:
     def _read(self, output: str) -> bytes:
         """The bytes of an audio file, which may not be a link. Raises `OSError`, `SegmentFailed`."""
         path = self.root / output
-        with self._opened(path.parent) as folder:
+        with self.opened_parent(output) as folder:
             return _read_at(folder, path.name)
 
     def has_room(self, size: int) -> bool:

@@ -75,6 +75,13 @@ def open_file(folder: int, name: str, flags: int) -> int:
     return file
 
 
+def blocks_of(file: int, size: int) -> Iterator[bytes]:
+    """The bytes of an open file, in blocks of at most `size` bytes; then it is closed."""
+    with os.fdopen(file, "rb") as opened:
+        while block := opened.read(size):
+            yield block
+
+
 class OwnFolder:
     """A folder within ``OUT/.cloner``, and its files by their names. Methods raise `OSError`."""
 
@@ -114,9 +121,7 @@ class OwnFolder:
 
     def blocks(self, name: str, size: int) -> Iterator[bytes]:
         """The bytes of a file in blocks of at most `size` bytes."""
-        with os.fdopen(self.open_file(name, os.O_RDONLY), "rb") as file:
-            while block := file.read(size):
-                yield block
+        yield from blocks_of(self.open_file(name, os.O_RDONLY), size)
 
     def inner(self, name: str) -> OwnFolder:
         """A folder in this one, which need not be there."""

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed
 from cloner.output.audio_files import FOREIGN, OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, translate_disk_errors
-from cloner.output.search import Found, find_outputs
+from cloner.output.search import Found, find_outputs, parse_line
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
@@ -48,7 +46,7 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     except OSError as error:
         raise RecordFailed(f"{folder.path / REUSED} cannot be read: {error}") from error
     else:
-        return _by_chunk(manifest, filter(None, map(_parse, noted.splitlines())))
+        return _by_chunk(manifest, filter(None, map(parse_line, noted.splitlines())))
     try:
         return _take_over(manifest, outputs, folder)
     except SegmentFailed as error:  # a link leads out of the output root
@@ -124,13 +122,6 @@ def _place(
     for line in moved:
         left[line.key] -= 1
         takes.place(line, line.output, again=left[line.key] > 0)
-
-
-def _parse(line: bytes) -> SegmentResult | None:
-    try:
-        return SegmentResult.from_json(line)
-    except ValidationError:
-        return None
 
 
 def _by_chunk(manifest: Manifest, lines: Iterable[SegmentResult]) -> dict[int, list[SegmentResult]]:

@@ -144,7 +144,7 @@ def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
         for folder, output, _, line in records.lines()
         if folder.path in records.own and output not in named
     }
-    found = (result.output for line in last.values() if (result := _parse(line)) and outputs.has_result(result))
+    found = (result.output for line in last.values() if (result := parse_line(line)) and outputs.has_result(result))
     return sorted(found)
 
 
@@ -176,7 +176,7 @@ def _by_name(
     changed: set[str] = set()
     for name, line in last.items():
         for known in (right[name], *reversed(others.get(name, ()))) if name in right else ():
-            if (result := _parse(known)) and outputs.has_result(result):
+            if (result := parse_line(known)) and outputs.has_result(result):
                 finished[name] = result
                 break
         else:
@@ -195,7 +195,7 @@ def _by_key(records: Records, outputs: OutputRoot, wanted: Iterable[str]) -> dic
     takes = _takes(records.folders) if last else {}
     found = {}
     for line, is_own in last.values():
-        result = _parse(line)
+        result = parse_line(line)
         for place in _places(result, takes) if result else ():
             if outputs.has_result(place):
                 found[_Take(place.key, splitext(place.output)[1])] = Source(place, is_own)
@@ -234,7 +234,7 @@ def _files_there(
     for output in missing:
         if not outputs.is_taken(output):
             continue
-        line = _parse(last_own.get(output, b""))
+        line = parse_line(last_own.get(output, b""))
         if line and outputs.has_result(line):
             replaced[output] = line
         else:
@@ -255,7 +255,7 @@ def _own_files(records: Records, names: Iterable[str]) -> dict[str, SegmentResul
     for folder in records.folders:
         if folder.path in records.own:
             known |= dict.fromkeys(published_digests(folder))
-    known |= {line.digest: line for line in map(_parse, lines) if line}
+    known |= {line.digest: line for line in map(parse_line, lines) if line}
     known.pop("", None)
     return known
 
@@ -264,7 +264,8 @@ def _log_skipped(path: Path, error: OSError) -> None:
     log_event(Event.RECORD_UNREADABLE, path=path, error=error)
 
 
-def _parse(line: bytes) -> SegmentResult | None:
+def parse_line(line: bytes) -> SegmentResult | None:
+    """The result in a line of a record; None if it is not whole."""
     try:
         return SegmentResult.from_json(line)
     except ValidationError:

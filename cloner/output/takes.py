@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 
-from cloner.output.atomic_file import NO_LINKS, FileAt, rename_to_new, write_and_rename, write_new
+from cloner.output.atomic_file import BUFFER_BYTES, NO_LINKS, FileAt, rename_unless_taken, write_and_rename, write_new
 from cloner.output.audio_files import OutputRoot, is_empty
 from cloner.output.record import batch_folder
 from cloner.protocol.results import SegmentResult
 
 TAKES = "takes"
-
-BLOCK_BYTES = 1024**2
 
 
 class Takes:
@@ -44,7 +43,7 @@ class Takes:
                     if error.errno not in NO_LINKS:
                         raise
             if not _is_there(name, takes):
-                blocks = self._outputs.blocks(line.output, BLOCK_BYTES)
+                blocks = self._outputs.blocks(line.output, BUFFER_BYTES)
                 write_and_rename(blocks, FileAt(f"{name}.part", takes), FileAt(name, takes))
                 os.utime(name, ns=(line.mtime_ns, line.mtime_ns), dir_fd=takes)
 
@@ -57,18 +56,13 @@ class Takes:
             self._folder.opened() as takes,
             self._outputs.opened_parent(output) as parent,
         ):
+            to, may_replace = FileAt(final, parent), partial(is_empty, final, parent)
             if again:
-                part = FileAt(f"{name}.part", takes)
-                blocks = self._folder.blocks(name, BLOCK_BYTES)
-                write_new(blocks, part, FileAt(final, parent), lambda: is_empty(final, parent))
+                blocks = self._folder.blocks(name, BUFFER_BYTES)
+                write_new(blocks, FileAt(f"{name}.part", takes), to, may_replace)
                 os.utime(final, ns=(line.mtime_ns, line.mtime_ns), dir_fd=parent)
-                return
-            try:
-                rename_to_new(FileAt(name, takes), FileAt(final, parent))
-            except FileExistsError:
-                if not is_empty(final, parent):
-                    raise
-                os.replace(name, final, src_dir_fd=takes, dst_dir_fd=parent)
+            else:
+                rename_unless_taken(FileAt(name, takes), to, may_replace)
 
     def path(self, line: SegmentResult) -> str:
         """Where the take of a line is, relative to the output root."""

@@ -228,10 +228,6 @@ class Manifest(_Wire, Packed):
         """The audio files of the batch, relative to the output root."""
         return (row[2] for speaker in self.speakers for row in speaker.segments)
 
-    def indexes(self) -> Iterator[int]:
-        """The segments' indexes."""
-        return (row[0] for speaker in self.speakers for row in speaker.segments)
-
     def message(self, chunk: ChunkRow) -> ChunkMessage:
         """The message of one of this batch's chunks."""
         slices = []

@@ -152,3 +152,20 @@ def test_another_checkpoint_is_another_voice(tiny_checkpoint: Path, tmp_path: Pa
         ran = run_cloner("run", str(batch), "--out", "spoken", "--workers", "1", cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout)["reused"] == reused
+
+
+def test_files_of_earlier_versions_are_listed_and_then_pruned(tmp_path: Path) -> None:
+    write_batch(tmp_path, [3])
+    arguments = ("run", "batch.json", "--out", "spoken", "--engine", "fake", "--workers", "1")
+    assert run_cloner(*arguments, cwd=tmp_path).returncode == 0
+    write_batch(tmp_path, [1])
+    listed = run_cloner(*arguments, cwd=tmp_path)
+    result = json.loads(listed.stdout)
+    assert (result["leftover"], result["leftover_total"]) == (["audio/1.wav", "audio/2.wav"], 2)
+    assert not result["pruned"]
+    assert find_lines(listed.stderr.splitlines(), Event.LEFTOVER, count=2)
+    assert len(list((tmp_path / "spoken/audio").iterdir())) == 3
+    pruned = run_cloner(*arguments, "--prune", cwd=tmp_path)
+    assert json.loads(pruned.stdout)["pruned"]
+    assert find_lines(pruned.stderr.splitlines(), Event.PRUNED, count=2)
+    assert [path.name for path in (tmp_path / "spoken/audio").iterdir()] == ["0.wav"]

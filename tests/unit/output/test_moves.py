@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -149,6 +149,21 @@ def test_a_death_at_any_instant_loses_nothing(
 ) -> None:
     wanted = {text.removesuffix(" again") for text in texts}
     expected = bytes_of(tmp_path, texts)
+    deadly = 0
+    for deadly, root in deaths(tmp_path, monkeypatch, texts):
+        again = batch(next_id, texts)
+        assert reused(root, again) == wanted & {*LINES}, f"call {deadly}"
+        speak(root, again)
+        there = said(root)
+        assert {name: there[name] for name in expected} == expected, f"call {deadly}"
+    assert deadly > 5
+
+
+def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Sequence[str]) -> Iterator[tuple[int, Path]]:
+    """Open the edited batch and die at each call that changes a folder, in turn; and once without a death.
+
+    Returns the number of the call, and the output root.
+    """
     for deadly in range(1000):
         root = tmp_path / f"out{deadly}"
         speak(root, batch("first", LINES))
@@ -156,16 +171,17 @@ def test_a_death_at_any_instant_loses_nothing(
             has_died = die_at(patch, deadly)
             with suppress(Killed):
                 reused(root, batch("second", texts))
-        again = batch(next_id, texts)
-        assert reused(root, again) == wanted & {*LINES}, f"call {deadly}"
-        speak(root, again)
-        there = said(root)
-        assert {name: there[name] for name in expected} == expected, f"call {deadly}"
+        yield deadly, root
         if not has_died():
-            break
-    else:
-        pytest.fail("it has no end")
-    assert deadly > 5
+            return
+    pytest.fail("it has no end")
+
+
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
 
 
 def die_at(patch: pytest.MonkeyPatch, call: int) -> Callable[[], bool]:
@@ -191,10 +207,7 @@ def die_at(patch: pytest.MonkeyPatch, call: int) -> Callable[[], bool]:
 def test_files_are_copied_where_there_are_no_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
 ) -> None:
-    def no_links(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", no_links)
+    without_links(monkeypatch)
     root = tmp_path / "out"
     speak(root, batch("first", LINES))
     speak(root, batch("second", texts))
@@ -329,18 +342,7 @@ def test_a_take_is_kept_of_a_file_that_another_batch_has_found_in_place(tmp_path
 def test_a_death_at_any_instant_loses_nothing_where_there_are_no_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
 ) -> None:
-    def no_links(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", no_links)
+    without_links(monkeypatch)
     wanted = {text.removesuffix(" again") for text in texts} & {*LINES}
-    for deadly in range(1000):
-        root = tmp_path / f"out{deadly}"
-        speak(root, batch("first", LINES))
-        with monkeypatch.context() as patch:
-            has_died = die_at(patch, deadly)
-            with suppress(Killed):
-                reused(root, batch("second", texts))
+    for deadly, root in deaths(tmp_path, monkeypatch, texts):
         assert reused(root, batch("second", texts)) == wanted, f"call {deadly}"
-        if not has_died():
-            break

@@ -161,6 +161,6 @@ def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path, capsys: pyt
 def test_lines_about_other_outputs_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speak(tmp_path, batch("first", [str(n) for n in range(50)]))
     parsed: list[bytes] = []
-    monkeypatch.setattr(search, "_parse", parsed.append)
+    monkeypatch.setattr(search, "parse_line", parsed.append)
     assert find_outputs(OutputRoot(tmp_path), {"other.wav": "k", '7 "ü".wav': "k"}, None).changed == {'7 "ü".wav'}
     assert parsed == []
