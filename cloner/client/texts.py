@@ -12,6 +12,7 @@ from cloner.protocol.references import MAX_FRAMES
 from cloner.text.length import (
     FRAMES_PER_LONG_CHARACTER,
     estimated_tokens,
+    is_long,
     is_speakable,
     is_split,
     piece_frames,
@@ -23,9 +24,9 @@ MODEL_TOKENS = 6144
 
 
 def split_segments(batch: Batch) -> Iterator[int]:
-    """The segments whose texts are generated in pieces."""
+    """The segments whose texts are generated in pieces because they are long."""
     for speaker in batch.speakers:
-        yield from (segment.index for segment in speaker.segments if is_split(segment.text, batch.generation))
+        yield from (segment.index for segment in speaker.segments if is_long(segment.text, batch.generation))
 
 
 def unspeakable_texts(batch: Batch) -> Iterator[Problem]:

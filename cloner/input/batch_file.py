@@ -30,6 +30,7 @@ from cloner.input.rows import NamedReference, ReadOptions, Row
 from cloner.input.schema import checked
 from cloner.input.text_file import STANDARD_INPUT
 from cloner.settings import Settings
+from cloner.text.pauses import MOST_PAUSE_S, misspelt_pause
 from cloner.validation import name_flaw, shown
 
 Key = TypeVar("Key", int, str)
@@ -168,7 +169,7 @@ class _Checker:
 
     def add(self, row: Row) -> None:
         """Add a row, and check it against those before it."""
-        self._warn_of_tags(row)
+        self._check_tags(row)
         key = str(row.speaker_id)
         speaker = self._speakers.get(key)
         if speaker is None:
@@ -214,8 +215,11 @@ class _Checker:
         if place != row.place:
             self._problem(row.place, f"{name} {shown(key)} is also that of {place}", right)
 
-    def _warn_of_tags(self, row: Row) -> None:
-        """Warn of each tag that the model does not know, where it appears first."""
+    def _check_tags(self, row: Row) -> None:
+        """Check the text's pauses, and warn of each tag that the model does not know, where it appears first."""
+        if pause := misspelt_pause(row.text):
+            right = f"write [pause:SECONDS], {MOST_PAUSE_S:.0f} s at most, such as [pause:0.8]"
+            self._problem(row.place, f"{shown(pause)} is no pause", right)
         for name, tag in unknown_tags(row.text).items():
             if name not in self._tags:
                 self._tags.add(name)

@@ -11,13 +11,14 @@ _TAG = re.compile(rf"</?({_SSML})(?:\s[^<>]*)?/?>|\[([a-z]+)(?:[ :=][^\[\]]*)?\]
 
 
 def unknown_tags(text: str) -> dict[str, str]:
-    """SSML and tags such as ``[pause:0.8]`` in a text: their names in small letters, and how each is first spelt.
+    """SSML and tags such as ``[laugh]`` in a text: their names in small letters, and how each is first spelt.
 
-    Fish-speech's own tags, such as ``(excited)``, are not among them.
+    Fish-speech's own tags, such as ``(excited)``, are not among them, and nor are pauses (`cloner.text.pauses`).
     """
     if "<" not in text and "[" not in text:
         return {}
     tags: dict[str, str] = {}
     for found in _TAG.finditer(text):
         tags.setdefault((found[1] or found[2]).lower(), found[0])
+    tags.pop("pause", None)
     return tags

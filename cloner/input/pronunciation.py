@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cloner.errors import Problem
 from cloner.input.rows import Row
 from cloner.input.schema import repeated_keys
+from cloner.text.pauses import outside_pauses
 from cloner.validation import prose_flaw, shown
 
 MOST_WORDS = 10_000
@@ -69,7 +70,7 @@ class Pronunciations:
 
     def row(self, row: Row) -> Row | Problem:
         """The row with its text as it is said, or a problem if that is too long."""
-        text = self._said(row.text) if self._words else row.text
+        text = outside_pauses(row.text, self._said) if self._words else row.text
         if text == row.text:
             return row
         if flaw := prose_flaw(text):

@@ -6,6 +6,7 @@ import re
 
 from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, SAMPLE_RATE
 from cloner.batch import Generation
+from cloner.text.pauses import has_pause, without_pauses
 
 FRAMES_PER_LONG_CHARACTER = 4.5
 """Frames of a Chinese, Japanese or Korean character, which is a syllable or more, and of a digit, which is a word:
@@ -42,7 +43,12 @@ def piece_frames(generation: Generation) -> float:
 
 
 def is_split(text: str, generation: Generation) -> bool:
-    """Whether a text is generated in several pieces. None is if all segments have a fixed length."""
+    """Whether a text is generated in pieces: it is long, or asks for a pause."""
+    return has_pause(text) or is_long(text, generation)
+
+
+def is_long(text: str, generation: Generation) -> bool:
+    """Whether a text is longer than a piece may be. None is if all segments have a fixed length."""
     most = piece_frames(generation)
     # A batch may have a million texts, and a regular expression takes 10 us for one.
     if len(text) * FRAMES_PER_LONG_CHARACTER <= most or generation.fixed_length or _most_frames(text) <= most:
@@ -59,5 +65,5 @@ def _most_frames(text: str) -> float:
 
 
 def is_speakable(text: str) -> bool:
-    """Whether a text has a letter or a digit, in any script: emoji and punctuation alone are not spoken."""
-    return any(map(str.isalnum, text))
+    """Whether a text has a letter or a digit, in any script: emoji, punctuation and pauses alone are not spoken."""
+    return any(map(str.isalnum, without_pauses(text)))

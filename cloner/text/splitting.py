@@ -1,5 +1,6 @@
-"""Splitting a long text into pieces that are generated one by one: at paragraphs, then at the ends of sentences; a
-sentence that is too long by itself at its clauses, then at spaces, and at last between any two graphemes.
+"""Splitting a text into pieces that are generated one by one: at the pauses that it asks for; where it is long, at
+paragraphs, then at the ends of sentences; a sentence that is too long by itself at its clauses, then at spaces, and at
+last between any two graphemes.
 
 Ends of sentences are found by sentencex. Its rules depend on the language, mostly by abbreviations, and the language of
 a text is not known: an end counts if the rules of all `LANGUAGES` have it there. It takes quadratic time on texts with
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import accumulate, pairwise
+from math import inf
 
 from wcwidth import iter_graphemes
 
@@ -20,6 +22,7 @@ from cloner.batch import Generation
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.text.length import estimated_frames, is_speakable, piece_frames
+from cloner.text.pauses import between_pauses
 
 LANGUAGES = ("en", "fr", "es", "de")
 """Languages whose abbreviations are known. The marks that end a sentence are known in all scripts whatever these."""
@@ -58,24 +61,47 @@ class Break(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text, and the seconds of silence between it and the next."""
+    """A part of a text, and the silence around it in the segment's audio."""
 
     text: str
     pause_s: float
+    """Seconds of silence behind it."""
+    lead_s: float = 0.0
+    """Seconds of silence before it, of the first piece alone."""
 
 
 def split(text: str, generation: Generation) -> list[Piece]:
-    """The pieces of a text, each estimated at `Generation.piece_s` at most; those that cannot be spoken are left out.
+    """The pieces of a text, each estimated at `Generation.piece_s` at most, unless segments have a fixed length; those
+    that cannot be spoken are left out.
 
-    A single grapheme is never split, however long.
+    A pause that the text asks for takes the place of the one that the text's end there would have; those between which
+    nothing is spoken add up. A single grapheme is never split, however long.
     """
-    most = piece_frames(generation)
+    most = inf if generation.fixed_length else piece_frames(generation)
     pieces: list[Piece] = []
-    for paragraph in _PARAGRAPH.split(text):
+    lead_s = asked_s = 0.0
+    for stretch, next_s in between_pauses(text):
+        spoken = list(_spoken_parts(stretch, most))
+        if spoken:
+            if pieces:
+                pieces[-1] = replace(pieces[-1], pause_s=asked_s)
+            else:
+                lead_s = asked_s
+            pieces += [Piece(part, end.pause_s(generation)) for part, end in spoken]
+            asked_s = 0.0
+        asked_s += next_s
+    if pieces:
+        pieces[-1] = replace(pieces[-1], pause_s=asked_s)
+        pieces[0] = replace(pieces[0], lead_s=lead_s)
+    return pieces
+
+
+def _spoken_parts(stretch: str, most: float) -> Iterator[tuple[str, Break]]:
+    """What is spoken of a text without pauses, in parts of at most `most` frames, and what each part ends with."""
+    for paragraph in _PARAGRAPH.split(stretch):
         for part, end in _parts(paragraph, most, Break.PARAGRAPH, 0):
             if is_speakable(part):
-                pieces.append(Piece(part.strip(), end.pause_s(generation)))
-    return pieces
+                yield part.strip(), end
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Long texts in pieces: a segment's pieces are requests of their own to the engine, and are joined to its audio.
+"""Texts in pieces: the pieces of a text that is long, or asks for pauses, are requests of their own to the engine, and
+are joined to its segment's audio.
 
 Everything else sees segments: a piece has a negative number, which only the engine sees. A piece is in flight as its
 segment, so a crash makes the whole segment a suspect, and what was generated of it is lost.
@@ -20,6 +21,7 @@ from cloner.audio_bytes import to_16_bits
 from cloner.batch import Generation, piece_seed
 from cloner.engine.base import ChunkObserver, Engine, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
 from cloner.text.length import estimated_frames, is_split
+from cloner.text.pauses import pauses_s
 from cloner.text.splitting import Piece, split
 from cloner.worker.pending import PendingSegment
 
@@ -45,7 +47,7 @@ def joinable_groups(
     for index in segments:
         text = pending[index].text
         if is_split(text, generation):
-            seconds = estimated_frames(text) * FRAME_SAMPLES / SAMPLE_RATE
+            seconds = estimated_frames(text) * FRAME_SAMPLES / SAMPLE_RATE + pauses_s(text)
             if joined_s and joined_s + seconds > MOST_JOINED_S:
                 groups.append([])
                 joined_s = 0.0
@@ -81,12 +83,11 @@ class _LongSegment:
         return SegmentFailure(self.index, code, message)
 
     def add(self, place: int, result: SegmentAudio) -> None:
-        """Keep a piece's audio, its edges faded where it is joined, with the pause behind it."""
-        last = place == len(self.pieces) - 1
-        pause = 0 if last else round(self.pieces[place].pause_s * SAMPLE_RATE)
+        """Keep a piece's audio, its edges faded where it is joined, with the silence around it."""
+        piece = self.pieces[place]
         samples = to_16_bits(result.audio).copy()
-        _fade(samples, start=place > 0, end=not last)
-        self.audio[place] = np.concatenate([samples, np.zeros(pause, dtype=np.int16)])
+        _fade(samples, start=place > 0 or piece.lead_s > 0, end=place < len(self.pieces) - 1 or piece.pause_s > 0)
+        self.audio[place] = np.concatenate([_silence(piece.lead_s), samples, _silence(piece.pause_s)])
         self.frames += result.frames
         self.samples += len(self.audio[place])
 
@@ -95,6 +96,10 @@ class _LongSegment:
         joined = np.concatenate([self.audio[place] for place in range(len(self.pieces))])
         self.audio.clear()
         return SegmentAudio(self.index, joined, self.frames)
+
+
+def _silence(seconds: float) -> Samples16:
+    return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.int16)
 
 
 def _fade(samples: Samples16, *, start: bool, end: bool) -> None:

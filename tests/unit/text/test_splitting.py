@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner.batch import Generation
 from cloner.events import Event
-from cloner.text.length import estimated_frames, is_speakable, piece_frames
-from cloner.text.splitting import WINDOW, split
+from cloner.text.length import estimated_frames, is_speakable, is_split, piece_frames
+from cloner.text.splitting import WINDOW, Piece, split
 from tests.support.log_lines import find_lines
 
 GENERATION = Generation()
@@ -139,3 +141,29 @@ def test_the_work_grows_with_the_text(unit: str, length: int, monkeypatch: pytes
     split(unit * (length // len(unit)), GENERATION)
     assert max(given_sizes) <= WINDOW
     assert sum(given_sizes) <= 2 * 4 * (length + WINDOW)
+
+
+def test_a_text_is_split_at_the_pauses_that_it_asks_for() -> None:
+    pieces = split("[pause:0.5] One,[pause:2]two. [PAUSE: 1] ... [pause:0.25]\n\nThree.[pause:0.125]", GENERATION)
+    assert pieces == [Piece("One,", 2.0, lead_s=0.5), Piece("two.", 1.25), Piece("Three.", 0.125)]
+
+
+def test_between_pauses_long_texts_are_split_as_others_are() -> None:
+    long = "And this is a sentence. " * 40
+    plain = split(long, GENERATION)
+    pieces = split(f"{long}[pause:2]{long}", GENERATION)
+    assert len(plain) > 2
+    assert pieces == [*plain[:-1], replace(plain[-1], pause_s=2.0), *plain]
+
+
+def test_segments_of_a_fixed_length_are_split_at_pauses_alone() -> None:
+    generation = Generation(min_new_tokens=100, max_new_tokens=100)
+    long = ("And this is a sentence. " * 40).strip()
+    assert not is_split(long, generation)
+    assert is_split(f"{long}[pause:2]{long}", generation)
+    assert split(f"{long}[pause:2]{long}", generation) == [Piece(long, 2.0), Piece(long, 0.0)]
+
+
+def test_pauses_alone_are_nothing_to_speak() -> None:
+    assert split("[pause:1] [pause:2]!", GENERATION) == []
+    assert not is_speakable("[pause:1] [pause:2]!")

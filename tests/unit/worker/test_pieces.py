@@ -116,6 +116,19 @@ def test_pieces_are_joined_in_order_with_pauses_and_without_a_click() -> None:
         start = end + pause
 
 
+def test_pauses_that_a_text_asks_for_are_silence_of_that_length() -> None:
+    engine = Noting()
+    (result,) = speak(engine, request(3, "[pause:0.5] One, [pause:0.8] and two. [pause:1.25]"))
+    audio = audio_of(result).audio
+    assert [given.text for given in engine.given] == ["One,", "and two."]
+    first, second = [len(audio_of(next(FakeEngine().speak([given]))).audio) for given in engine.given]
+    lengths = [SAMPLE_RATE // 2, first, SAMPLE_RATE * 4 // 5, second, SAMPLE_RATE * 5 // 4]
+    parts = np.split(audio, np.cumsum(lengths)[:-1])
+    assert [len(part) for part in parts] == lengths
+    assert [bool(part.any()) for part in parts] == [False, True, False, True, False]
+    assert [part[edge] for part in parts[1::2] for edge in (0, -1)] == [0, 0, 0, 0]
+
+
 def test_a_piece_that_fails_fails_its_segment_and_the_others_are_not_begun() -> None:
     long = "A sentence that can be spoken well enough. " * 20 + "This is broken. " + "And one more sentence. " * 100
     engine = Noting("broken")
