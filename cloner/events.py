@@ -54,6 +54,8 @@ class Event(Enum):
     MISSPELT_SETTING = "[Main] {name} is no setting: {meant} is", WARNING
     COPY_NOT_KEPT = "[Main] The run's log is not kept from here on: {error}"
     RUN_LOG_NOT_KEPT = "[Main] {path} cannot be written: {error}"
+    SPEED_NOT_KEPT = "[Main] How fast this run was is not kept for `cloner plan`: {error}"
+    SPEED_NOT_READ = "How fast this box is cannot be read, so the next run measures it: {error}", WARNING
     REDIS_NOT_CLEANED = "[Main] What this run has put into Redis stays there, under {fleet}: {error}"
     NO_WORKER_ALIVE = (
         "[Main] No worker is alive: the batch waits until one is; start the fleet with `launcher up`",

@@ -11,6 +11,7 @@ from cloner.errors import ClonerError, Damaged
 from cloner.events import Event
 from cloner.logs import log_event, log_line, warn_of_misspelt_variables
 from cloner.output.lock import output_lock
+from cloner.output.writable import require_writable
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.dead_letters import DeadLetters
@@ -140,8 +141,12 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
 
 
 def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
-    """Run a supervisor until a signal stops it. Raises `OutputsTaken` if another fleet writes in the output folder."""
+    """Run a supervisor until a signal stops it.
+
+    Raises `UsageError` if the output folder cannot be written, `OutputsTaken` if another fleet writes there.
+    """
     url = settings.require_redis_url()
+    require_writable(settings.out_dir)
     with output_lock(settings.out_dir, settings.fleet), translate_redis_errors(url):
         redis = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)

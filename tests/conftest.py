@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -43,8 +44,18 @@ def _plain_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measurements of the runs that fixtures of modules start; the user's cache folder is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("CLONER_") or name in ("CUDA_VISIBLE_DEVICES", "FISH_MODEL_MEMORY_GB"):
             monkeypatch.delenv(name)
+    # What runs of other tests have measured is not this one's.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))

@@ -1,4 +1,4 @@
-"""Commands for a batch on this box: `run` and `plan`; without `--out`, `plan` asks the fleet."""
+"""Commands for a batch on this box: `run` and `plan`; without `--out`, `plan` asks the fleet, if there is one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch: BatchFile,
-    out: Annotated[Path | None, typer.Option(help="Look in this folder, as for `run`, and ask no fleet.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Plan a `run` into this folder; the batch file's folder if CLONER_REDIS_URL is unset."),
+    ] = None,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
     reference: Reference = None,
@@ -79,16 +82,17 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     encoding: Encoding = None,
     speaker: Speakers = None,
     limit: Limit = None,
-    engine: Annotated[EngineName | None, typer.Option(help="With --out: what would speak.")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="Of a `run`: what would speak.")] = None,
     prefix: Prefix = None,
     strict: Strict = False,
 ) -> None:
-    """Say what there is to speak of a batch, and how long the fleet will take. Nothing is queued or written."""
+    """Say what there is to speak of a batch, and how long that will take: by the fleet, or by `run` on this box. Nothing
+    is queued or written."""
     from cloner.client.estimate import COLUMNS
     from cloner.console import print_rows
 
     options = ReadOptions(as_form, encoding, reference, reference_text)
-    if out is None:
+    if out is None and load_settings().redis_url:
         if engine:
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")
         from cloner.client.client import Client
@@ -100,12 +104,12 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
         estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
     else:
         if prefix is not None:
-            raise UsageError("--prefix goes without --out: a run writes where --out says")
+            raise UsageError("--prefix is for a fleet, at CLONER_REDIS_URL: a run writes where --out says")
         from cloner.cli.run import plan_batch
 
-        loaded, settings = _load(batch, out, references, engine, options)
+        loaded, settings = _load(batch, out or batch.parent, references, engine, options)
         loaded = select(loaded, speaker, limit, strict=strict)
-        estimate = plan_batch(loaded, settings)
+        estimate = plan_batch(loaded, settings, strategy)
     print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
     for note in estimate.notes():
         print(note)

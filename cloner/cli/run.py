@@ -11,13 +11,15 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from redis import RedisError
 
 from cloner.batch import Batch
+from cloner.cli.box_speed import at_known_speed, keep_speed
 from cloner.cli.results import log_end
-from cloner.client.assignment import Strategy
+from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.client import Client
 from cloner.client.estimate import Estimate, estimate
@@ -31,6 +33,7 @@ from cloner.output.origin import Origin
 from cloner.output.record import Record, batch_folder
 from cloner.output.reuse import check_files
 from cloner.output.search import find_outputs
+from cloner.output.writable import require_writable
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
@@ -40,7 +43,7 @@ from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState
-from cloner.state.registry import Registry, expected_fingerprint
+from cloner.state.registry import Registry, expected_worker
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
 from launcher.layout import Rule, plan_layout
@@ -55,10 +58,11 @@ def run_batch(
 ) -> BatchResult | signal.Signals:
     """Generate the batch with workers of its own; returns its result, or the signal that stopped the run.
 
-    Raises `LoadFailed` if the model does not load, `OutputsTaken` if another fleet writes in the output folder, or if
-    files are there that no version of the batch has written.
+    Raises `UsageError` if the output folder cannot be written, `LoadFailed` if the model does not load, `OutputsTaken`
+    if another fleet writes in the folder, or if files are there that no version of the batch has written.
     """
     check_engine(settings)
+    require_writable(settings.out_dir)
     layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
     screen.log(Event.TOTAL_TASKS.line(total=batch.total))
     for line in [*layout.lines(), *layout.warnings()]:
@@ -83,7 +87,7 @@ def run_batch(
             stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)
-            result = _follow(handle, supervisor, screen, has_work=left.segments > 0)
+            result = _follow(handle, supervisor, registry, screen, has_work=left.segments > 0)
         if isinstance(result, signal.Signals):
             # Read only now, when its workers have stopped and record no more.
             record = Record(settings.out_dir, handle.id)
@@ -129,16 +133,20 @@ class _Left:
         self.segments = len(wanted) - sum(1 for _ in found.done())
 
 
-def plan_batch(batch: Batch, settings: Settings) -> Estimate:
-    """What `run_batch` would generate, without a time: its workers are not started yet. Reads only."""
+def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate:
+    """What `run_batch` would generate, and how long that takes at the speed of earlier runs on this box. Reads only."""
+    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), None)
+    workers, start_s = at_known_speed([expected_worker(settings, spec) for spec in layout.specs])
     rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
-    wanted = wanted_outputs(rows, batch.generation, settings.engine, expected_fingerprint(settings))
+    wanted = wanted_outputs(rows, batch.generation, settings.engine, workers[0].fingerprint)
     found = find_outputs(OutputRoot(settings.out_dir), wanted, None)
-    return estimate(batch, list(found.done()), found.changed)
+    chunks, _ = assign(batch, workers, strategy, settings.queues)
+    estimated = estimate(batch, list(found.done()), found.changed, chunks, workers)
+    return estimated if estimated.seconds is None else replace(estimated, seconds=start_s + estimated.seconds)
 
 
 def _follow(
-    handle: BatchHandle, supervisor: Supervisor, screen: Screen, *, has_work: bool
+    handle: BatchHandle, supervisor: Supervisor, registry: Registry, screen: Screen, *, has_work: bool
 ) -> BatchResult | signal.Signals:
     """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run.
 
@@ -167,9 +175,18 @@ def _follow(
     if stopped := supervisor.run(until=lambda: (progress := handle.poll()) is not None and progress.closed):
         return stopped
     result = handle.result()
+    _keep_speed(registry, result, screen)
     supervisor.kill()
     log_end(result, screen)
     return result
+
+
+def _keep_speed(registry: Registry, result: BatchResult, screen: Screen) -> None:
+    """Note how fast the workers were, for `plan_batch`; if that cannot be done, the run's outcome stands."""
+    try:
+        keep_speed(registry.workers(), result.elapsed_s)
+    except (OSError, RuntimeError, RedisError) as error:
+        screen.log(Event.SPEED_NOT_KEPT.line(error=error))
 
 
 def _remove_fleet(client: Client, keys: RedisKeys, screen: Screen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert str(client.plan(batch)) == "Nothing is left to speak"
 
 
-def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
+def test_a_plan_for_this_box_asks_no_fleet_and_knows_the_speed_of_earlier_runs(tmp_path: Path) -> None:
     batch = write_batch(tmp_path, [2, 2])
     arguments = (str(batch), "--out", "spoken", "--engine", "fake")
     planned = run_cloner("plan", *arguments, cwd=tmp_path)
@@ -81,6 +82,21 @@ def test_a_plan_for_this_box_asks_no_fleet(tmp_path: Path) -> None:
     assert run_cloner("run", *arguments, cwd=tmp_path).returncode == 0
     planned = run_cloner("plan", *arguments, cwd=tmp_path)
     assert planned.stdout.splitlines()[-2:] == ["total\t4\t0\t0", "Nothing is left to speak"]
+
+    elsewhere = run_cloner("plan", str(batch), "--engine", "fake", cwd=tmp_path)
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert re.fullmatch(
+        r"4 segments are left to speak, about 7 s of audio; that takes about \d+ s at the measured speed",
+        elsewhere.stdout.splitlines()[-1],
+    )
+
+
+def test_a_run_whose_speed_cannot_be_kept_is_as_good_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    ran = run_cloner("run", str(write_batch(tmp_path, [1])), "--engine", "fake", cwd=tmp_path)
+    assert (ran.returncode, json.loads(ran.stdout)["generated"]) == (0, 1)
+    assert find_lines(ran.stderr.splitlines(), Event.SPEED_NOT_KEPT)
 
 
 def test_a_plan_without_a_collector_is_a_sentence_and_leaves_no_message(

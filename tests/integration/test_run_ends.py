@@ -52,6 +52,17 @@ def test_a_run_whose_model_does_not_load_leaves_no_key(
     assert_swept(neighbours)
 
 
+def test_a_run_into_a_folder_that_cannot_be_written_ends_before_it_loads_a_model(
+    neighbours: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    arguments = ("run", str(write_batch(tmp_path, [1])), "--engine", "fake", "--out", "/proc/out")
+    ran = run_cloner(*arguments, cwd=tmp_path, env={"CLONER_REDIS_URL": valkey_url})
+    (line,) = ran.stderr.splitlines()
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert line.startswith("the output folder /proc/out cannot be written (No such file or directory): give it to user")
+    assert_swept(neighbours)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_counts_what_is_there_and_leaves_no_key(
     neighbours: Redis, valkey_url: str, tmp_path: Path, number: signal.Signals

@@ -173,6 +173,21 @@ def test_collect_keeps_a_collector_running_and_nothing_else(
 
 
 @pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("command", [["up", "--workers", "1"], ["collect"]], ids=" ".join)
+def test_an_output_folder_that_cannot_be_written_is_found_before_anything_is_started(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str, command: list[str]
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    monkeypatch.setenv("CLONER_OUT_DIR", "/proc/out")
+    monkeypatch.setattr(cli, "Supervisor", lambda *_, **__: pytest.fail("something is started"))
+
+    status, _, err = launcher(*command)
+
+    assert status == 2
+    assert err.splitlines()[-1].startswith("the output folder /proc/out cannot be written (No such file or directory):")
+
+
+@pytest.mark.usefixtures("redis")
 def test_up_with_a_model_that_does_not_load_ends_with_78(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:

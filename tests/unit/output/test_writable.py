@@ -1,0 +1,50 @@
+"""An output root is tried before anything is loaded."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cloner.errors import UsageError
+from cloner.output.own_folder import OwnFolder
+from cloner.output.writable import require_writable
+
+
+def test_a_folder_that_can_be_written_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new/out")
+    assert [path.name for path in (tmp_path / "new/out").rglob("*")] == [".cloner"]
+
+
+def test_what_a_killed_process_has_left_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / ".cloner").mkdir()
+    (tmp_path / ".cloner/probe").touch()
+    require_writable(tmp_path)
+    assert list((tmp_path / ".cloner").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/.cloner").symlink_to(tmp_path)
+    for folder, reason in (
+        (Path("/proc/out"), "No such file or directory"),
+        (tmp_path / "file", "File exists"),
+        (tmp_path / "linked", "a link is not followed here"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            require_writable(folder)
+        assert refused.value.message == (
+            f"the output folder {folder} cannot be written ({reason}): give it to user {os.geteuid()}, or take another"
+            " folder (--out of a run, CLONER_OUT_DIR of a fleet)"
+        )
+
+
+def test_a_full_disk_is_waited_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_folder: OwnFolder, _name: str, _flags: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(OwnFolder, "open_file", full)
+    require_writable(tmp_path)
