@@ -134,6 +134,15 @@ class BatchHandle:
             f"batch {self.id} has no result yet: {progress.finished} of {progress.total} segments finished"
         )
 
+    def paths(self) -> dict[int, Path]:
+        """The absolute path of each segment's audio, by segment, of those that were generated.
+
+        It starts with this client's `Settings.out_dir`: the fleet may see the folder under another name. Raises as
+        `result` does.
+        """
+        root = self._connection.settings.out_dir.absolute()
+        return {segment: root / output for segment, output in self.result().results.items()}
+
     def cancel(self) -> None:
         """Have the workers stop this batch. Finished segments stay; the others are errors of the result.
 

@@ -52,8 +52,11 @@ def test_every_strategy_speaks_every_segment_once(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path, strategy: Strategy
 ) -> None:
     launch("--workers", "3", fake_slots=2).wait_for(Event.MODELS_LOADED, 3)
-    result = client.submit(write_batch(tmp_path, [40, 3, 1, 7]), strategy=strategy).wait(timeout=60)
+    batch = client.submit(write_batch(tmp_path, [40, 3, 1, 7]), strategy=strategy)
+    result = batch.wait(timeout=60)
     assert result.results == {index: f"batch/audio/{index}.wav" for index in range(51)}
+    assert batch.paths() == {index: settings.out_dir / f"batch/audio/{index}.wav" for index in range(51)}
+    assert all(path.is_file() for path in batch.paths().values())
     lines = [
         json.loads(line)["segment"]
         for file in (settings.out_dir / ".cloner" / result.batch_id).glob("*.jsonl")
