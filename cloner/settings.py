@@ -19,6 +19,8 @@ from cloner.validation import name_flaw, shown
 S = TypeVar("S", bound=BaseSettings)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_GPU = r"([0-9]+|(GPU|MIG)-[A-Za-z0-9/-]+)"
+GpuNames = Annotated[str, StringConstraints(pattern=rf"^ *{_GPU}( *, *{_GPU})* *$")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -88,6 +90,10 @@ class Settings(BaseSettings):
         description=(
             "memory that one worker takes, GB of 1024**3 bytes; decides the workers per card, for batched only if set"
         ),
+    )
+    gpus: GpuNames | None = Field(
+        None,
+        description="GPUs that workers run on, by number or UUID as `nvidia-smi -L` lists them: 0,2; all if unset",
     )
     workers_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         "auto", description="workers on each GPU; auto: one if the engine is batched and FISH_MODEL_MEMORY_GB is unset"
@@ -191,6 +197,7 @@ _RIGHT = {
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
     "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,
+    "CLONER_GPUS": "give numbers or UUIDs that `nvidia-smi -L` lists, with commas between them, as in 0,2; or unset it",
     "CLONER_WORKERS_PER_GPU": "give auto, or a whole number, 1 to 64",
     "CLONER_WORKER_INDEX": _COUNT,
     "CLONER_WORKER_CARD": _NAME,

@@ -163,7 +163,7 @@ def _settings(engine: EngineName | None) -> Settings:
 
 
 def _layout(settings: Settings, gpu: list[str] | None, workers: int | None, speakers: int | None) -> Layout:
-    gpus = [described_gpu(text, index) for index, text in enumerate(gpu)] if gpu else find_gpus()
+    gpus = [described_gpu(text, index) for index, text in enumerate(gpu)] if gpu else find_gpus(only=settings.gpus)
     return plan_layout(gpus, find_cpu(), Rule.of(settings), speakers=speakers, workers=workers)
 
 

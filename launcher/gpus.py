@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,32 +56,49 @@ class _Card:
     gpus: tuple[Gpu, ...]
 
 
-def find_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The GPUs that NVML lists and CUDA_VISIBLE_DEVICES allows, in that variable's order.
+def find_gpus(environ: Mapping[str, str] = os.environ, only: str | None = None) -> list[Gpu]:
+    """The GPUs that NVML lists and CUDA_VISIBLE_DEVICES allows, in that variable's order; or those of them that `only`
+    names (`Settings.gpus`, in the form of that variable), in its order.
 
-    Empty without NVML's Python package or the driver. A card that NVML cannot read is left out, with a warning. Indices
-    in CUDA_VISIBLE_DEVICES count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of its
-    instances. Raises `BadSetting` if it names what the box does not have.
+    Without NVML's Python package or the driver there are none. A card that NVML cannot read is left out, with a
+    warning. Indices count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of its instances.
+    Raises `BadSetting` if a name is of no GPU of the box, or if `only` names one that CUDA_VISIBLE_DEVICES hides.
     """
+    cards = _list_cards()
+    gpus = [gpu for card in cards or () for gpu in card.gpus]
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if cards is not None and visible is not None:
+        gpus = _named(cards, "CUDA_VISIBLE_DEVICES", visible)
+    if only is None:
+        return gpus
+    chosen = _named(cards or [], "CLONER_GPUS", only)
+    for gpu in chosen:
+        if gpu not in gpus:
+            raise BadSetting(
+                f"CLONER_GPUS={only} names GPU {gpu.index}, which CUDA_VISIBLE_DEVICES={visible} hides: change one of them"
+            )
+    return chosen
+
+
+def _list_cards() -> list[_Card] | None:
+    """The box's cards; None where NVML cannot be asked."""
     if pynvml is None:
         log_event(Event.NVML_MISSING)
-        return []
+        return None
     try:
         pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
-        return []
+        return None
     except pynvml.NVMLError as error:
         log_event(Event.NVML_FAILED, error=error)
-        return []
+        return None
     try:
-        cards = _read_cards()
+        return _read_cards()
     except pynvml.NVMLError as error:
         log_event(Event.NVML_FAILED, error=error)
-        return []
+        return None
     finally:
         pynvml.nvmlShutdown()
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    return [gpu for card in cards for gpu in card.gpus] if visible is None else _visible(cards, visible)
 
 
 def described_gpu(text: str, index: int) -> Gpu:
@@ -146,9 +163,10 @@ def _read_gpu(handle: Any, index: int) -> Gpu:
     )
 
 
-def _visible(cards: list[_Card], wanted: str) -> list[Gpu]:
+def _named(cards: Sequence[_Card], variable: str, names: str) -> list[Gpu]:
+    """The GPUs that a variable's comma-separated numbers and UUIDs name, in their order. Raises `BadSetting`."""
     chosen: dict[int, Gpu] = {}
-    for name in (part.strip() for part in wanted.split(",")):
+    for name in (part.strip() for part in names.split(",")):
         if not name or name == "-1":
             break  # as CUDA does: nothing after it is visible
         known = False
@@ -159,7 +177,7 @@ def _visible(cards: list[_Card], wanted: str) -> list[Gpu]:
             known = known or is_card or bool(gpus)
         if not known:
             raise BadSetting(
-                f"CUDA_VISIBLE_DEVICES={wanted} names {name}, which this box does not have: "
+                f"{variable}={names} names {name}, which this box does not have: "
                 "give numbers or UUIDs that `nvidia-smi -L` lists, or unset it"
             )
     return list(chosen.values())

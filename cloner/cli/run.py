@@ -63,7 +63,7 @@ def run_batch(
     """
     check_engine(settings)
     require_writable(settings.out_dir)
-    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
+    layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
     screen.log(Event.TOTAL_TASKS.line(total=batch.total))
     for line in [*layout.lines(), *layout.warnings()]:
         screen.log(line)
@@ -135,7 +135,7 @@ class _Left:
 
 def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate:
     """What `run_batch` would generate, and how long that takes at the speed of earlier runs on this box. Reads only."""
-    layout = plan_layout(find_gpus(), find_cpu(), Rule.of(settings), len(batch.speakers), None)
+    layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), None)
     workers, start_s = at_known_speed([expected_worker(settings, spec) for spec in layout.specs])
     rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
     wanted = wanted_outputs(rows, batch.generation, settings.engine, workers[0].fingerprint)

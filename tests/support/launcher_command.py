@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 def launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line on a box of two cores, 23.5 GB and no GPU: exit status, standard output, standard error."""
     monkeypatch.setattr(cli, "find_cpu", lambda: Cpu(2, int(23.5 * GB)))
-    monkeypatch.setattr(cli, "find_gpus", list[Gpu])
+    monkeypatch.setattr(cli, "find_gpus", lambda **_: list[Gpu]())
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["launcher", *arguments])

@@ -17,6 +17,8 @@ from cloner.settings import (
     redacted,
 )
 
+GPUS = "give numbers or UUIDs that `nvidia-smi -L` lists, with commas between them, as in 0,2; or unset it"
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -45,6 +47,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
         ("CLONER_WORKERS_PER_GPU", "some", "give auto, or a whole number, 1 to 64"),
         ("CLONER_WORKERS_PER_GPU", "0", "give auto, or a whole number, 1 to 64"),
+        ("CLONER_GPUS", "", GPUS),
+        ("CLONER_GPUS", "0,", GPUS),
+        ("CLONER_GPUS", "-1", GPUS),
+        ("CLONER_GPUS", "all", GPUS),
         ("CLONER_SLOTS", "0", "give a whole number, 1 to 1024"),
         ("CLONER_DETERMINISTIC", "maybe", "give true or false"),
         ("CLONER_FAKE_LOAD_S", "-1", "give a number of seconds, 0 to 86400 (a day)"),

@@ -13,6 +13,7 @@ from cloner.events import Event
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
+from launcher.gpus import GB, Gpu
 from launcher.supervisor import Supervisor
 from tests.support.launcher_command import Run
 from tests.support.log_lines import find_lines
@@ -60,6 +61,20 @@ def test_plan_gives_a_card_to_one_batched_worker_unless_told_otherwise(
     assert "[Main] GPU 0: 2 workers" in launcher("plan", "--gpu", "A:24", "--engine", "upstream")[1]
     monkeypatch.setenv("CLONER_WORKERS_PER_GPU", "3")
     assert "[Main] GPU 0: 3 workers" in launcher("plan", "--gpu", "A:24")[1]
+
+
+def test_workers_run_only_on_the_gpus_that_the_setting_names(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def find(only: str | None) -> list[Gpu]:
+        asked.append(only)
+        return [Gpu(2, "NVIDIA L4", "GPU-77e0a0b0-0000", 22 * GB, 22 * GB)]
+
+    monkeypatch.setattr(cli, "find_gpus", find)
+    monkeypatch.setenv("CLONER_GPUS", "2")
+    _, out, _ = launcher("plan")
+    assert asked == ["2"]
+    assert out.splitlines()[-1].startswith('  Worker 0: cuda:2, CUDA_VISIBLE_DEVICES="GPU-77e0a0b0-0000", ')
 
 
 def test_plan_without_a_gpu_is_for_the_cpu(launcher: Run) -> None:

@@ -233,6 +233,40 @@ def test_cuda_visible_devices_that_names_no_card_is_an_error(monkeypatch: pytest
         find_gpus({"CUDA_VISIBLE_DEVICES": f"0,{name}"})
 
 
+@pytest.mark.parametrize(
+    ("visible", "only", "uuids"),
+    [
+        (None, "0,2", [A, C]),
+        (None, f"{C}, 1", [C, B]),
+        ("2,1", "1", [B]),
+        ("GPU-77,GPU-5f", "0,2", [A, C]),
+    ],
+)
+def test_a_setting_chooses_among_the_gpus_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, only: str, uuids: list[str]
+) -> None:
+    install(monkeypatch, Card(A), Card(B), Card(C))
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert [gpu.uuid for gpu in find_gpus(environ, only)] == uuids
+
+
+def test_the_setting_names_mig_instances_or_their_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, mig_card(), Card(B))
+    assert [gpu.uuid for gpu in find_gpus({}, "0")] == [M0, M1]
+    assert [gpu.uuid for gpu in find_gpus({}, f"1,{M1}")] == [B, M1]
+
+
+def test_the_setting_must_name_gpus_that_are_there_and_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Card(A), Card(B))
+    with pytest.raises(BadSetting, match="CLONER_GPUS=0,2 names 2, which this box does not have: give numbers or"):
+        find_gpus({}, "0,2")
+    with pytest.raises(BadSetting, match="CLONER_GPUS=0,1 names GPU 0, which CUDA_VISIBLE_DEVICES=1 hides"):
+        find_gpus({"CUDA_VISIBLE_DEVICES": "1"}, "0,1")
+    install(monkeypatch, init_error=LibraryNotFoundError("NVML Shared Library Not Found"))
+    with pytest.raises(BadSetting, match="CLONER_GPUS=0 names 0, which this box does not have"):
+        find_gpus({}, "0")
+
+
 def test_a_described_gpu_has_a_size_and_is_pinned_by_its_number() -> None:
     gpu = described_gpu("NVIDIA GeForce RTX 4090:24", 3)
 
