@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cloner.settings import Settings
-from tests.support.compose import ON_CPU, ROOT, SHIPPED, env_recipe
+from tests.support.compose import CLIENT_IMAGE, CPU_IMAGE, ON_CPU, ROOT, SHIPPED, WORKER_IMAGE, WORKERS, env_recipe
 
 SERVICES = {"redis", "out", "fleet", "collector", "flower"}
 TOOLS = {"checkpoint", "client"}
@@ -62,8 +62,8 @@ def test_env_can_say_once_what_each_command_is_to_mean(folder: Path) -> None:
     knobs = re.findall(r"^#(COMPOSE_.*\n)", (folder / ".env.example").read_text(), re.MULTILINE)
     (folder / ".env").write_text((folder / ".env").read_text() + "".join(knobs))
     images = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
-    assert "cloner-worker" in plain
-    assert "cloner-worker-cpu" in images
+    assert WORKER_IMAGE in plain
+    assert CPU_IMAGE in images
     assert {image.partition(":")[0] for image in set(images) - set(plain)} == {
         "cloner-worker-cpu",
         "grafana/grafana",
@@ -125,6 +125,12 @@ def test_every_image_has_an_exact_version_and_what_runs_has_a_health_check(folde
         assert name == "out" or found[name]["healthcheck"]["test"], name
 
 
+def test_our_images_have_the_version_as_their_tag(folder: Path) -> None:
+    found = services(folder, *SHIPPED)
+    ours = {service["image"] for service in found.values() if "build" in service}
+    assert ours == {CLIENT_IMAGE, WORKER_IMAGE}
+
+
 def test_flower_listens_to_its_network_and_its_name_for_the_host_is_not_one_of_its_settings(folder: Path) -> None:
     environment = services(folder, *SHIPPED)["flower"]["environment"]
     assert environment["FLOWER_ADDRESS"] == "0.0.0.0"
@@ -163,10 +169,40 @@ def test_on_a_cpu_no_gpu_is_asked_for_and_the_image_is_another(folder: Path) -> 
     found = services(folder, *ON_CPU)
     assert set(found) == SERVICES | TOOLS | MONITORING
     assert "deploy" not in found["fleet"]
-    assert {name for name, service in found.items() if service["image"] == "cloner-worker-cpu"} == {
+    assert {name for name, service in found.items() if service["image"] == CPU_IMAGE} == {
         "fleet",
         "checkpoint",
     }
+
+
+BOX = {"REDIS_HOST": "10.0.0.5", "CLONER_BOX": "second"}
+
+
+@pytest.mark.parametrize("files", [(*SHIPPED, WORKERS), (*ON_CPU, WORKERS)], ids=["gpu", "cpu"])
+def test_a_box_of_workers_runs_nothing_else_and_publishes_nothing(folder: Path, files: tuple[str, ...]) -> None:
+    found = services(folder, *files, **BOX, REDIS_PASSWORD="secret")
+    assert set(found) == {"out", "fleet", "checkpoint"}
+    assert [service["ports"] for service in found.values() if "ports" in service] == []
+    fleet = found["fleet"]
+    assert fleet["environment"]["CLONER_REDIS_URL"] == "redis://:secret@10.0.0.5:6379/0"
+    assert fleet["environment"]["CLONER_BOX"] == "second"
+    assert set(fleet["depends_on"]) == {"out"}
+    whole = services(folder, *files[:-1])["fleet"]
+    for own in ("environment", "depends_on"):
+        whole.pop(own), fleet.pop(own)
+    assert fleet == whole
+
+
+@pytest.mark.parametrize("name", BOX)
+def test_a_box_of_workers_needs_a_name_and_the_address_of_redis(folder: Path, name: str) -> None:
+    ran = configured(folder, *SHIPPED, WORKERS, **{**BOX, name: ""})
+    assert ran.returncode != 0
+    assert f"required variable {name} is missing a value: give " in ran.stderr
+
+
+def test_redis_is_published_elsewhere_only_where_that_is_asked_for(folder: Path) -> None:
+    (port,) = services(folder, *SHIPPED, REDIS_ADDRESS="10.0.0.5")["redis"]["ports"]
+    assert (port["host_ip"], port["published"]) == ("10.0.0.5", "6379")
 
 
 def test_every_setting_is_a_knob(folder: Path) -> None:
@@ -192,7 +228,7 @@ def test_every_setting_is_a_knob(folder: Path) -> None:
 
 def test_no_knob_is_left_out_of_the_example() -> None:
     example = (ROOT / ".env.example").read_text()
-    text = "".join((ROOT / file).read_text() for file in ON_CPU)
+    text = "".join((ROOT / file).read_text() for file in (*ON_CPU, WORKERS))
     used = set(re.findall(r"(?<!\$)\$\{(\w+)", text)) | set(re.findall(r"^ +(\w+):$", text, re.MULTILINE))
     knobs = {name for name in used if name.isupper()}
     assert "REDIS_PASSWORD" in knobs

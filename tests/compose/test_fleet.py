@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from redis import AuthenticationError, Redis
 
-from tests.support.compose import ON_CPU, UID, Box, docker, write_batch
+from tests.support.compose import CPU_IMAGE, ON_CPU, UID, WORKER_IMAGE, Box, docker, write_batch
 from tests.support.model_hub import running_hub
 
 
@@ -120,7 +120,7 @@ def test_redis_answers_nobody_without_the_password(box: Box) -> None:
 
 def test_the_shipped_file_asks_for_the_gpus_and_starts_unmodified(make_box: Callable[..., Box]) -> None:
     # The same image without CUDA; the stub of the runtime hook brings no GPU.
-    docker("tag", "cloner-worker-cpu", "cloner-worker")
+    docker("tag", CPU_IMAGE, WORKER_IMAGE)
     box = make_box("docker-compose.yml", CLONER_ENGINE="fake", REDIS_PORT="26379", FLOWER_PUBLISH="127.0.0.1:25555")
     box.up()
     (request,) = box.inspect("fleet")["HostConfig"]["DeviceRequests"]

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.support.compose import ROOT, docker
+from tests.support.compose import CLIENT_IMAGE, CPU_IMAGE, ROOT, docker
 
 BASE_MB = 130
 """Size of python:3.11.14-slim-bookworm; the tests' substitute for it is larger."""
@@ -18,14 +18,14 @@ def megabytes(image: str) -> float:
 
 def test_the_clients_image_is_small_and_has_no_torch() -> None:
     base = next(line.split()[1] for line in (ROOT / "ops/Dockerfile").read_text().splitlines() if "AS base" in line)
-    assert megabytes("cloner-client") - megabytes(base) + BASE_MB < 400
+    assert megabytes(CLIENT_IMAGE) - megabytes(base) + BASE_MB < 400
     found = "import importlib.util as u; print([bool(u.find_spec(m)) for m in ('torch', 'flower', 'cloner')])"
-    printed = docker("run", "--rm", "--read-only", "--user", "4321:4321", "cloner-client", "python", "-c", found)
+    printed = docker("run", "--rm", "--read-only", "--user", "4321:4321", CLIENT_IMAGE, "python", "-c", found)
     assert printed.strip() == "[False, True, True]"
 
 
 def test_nobody_is_root_unless_told_to_be() -> None:
-    for image in ("cloner-client", "cloner-worker-cpu"):
+    for image in (CLIENT_IMAGE, CPU_IMAGE):
         assert docker("run", "--rm", image, "id", "-u").strip() == "1000"
 
 

@@ -34,6 +34,11 @@ def test_flower_shows_the_fleet_to_who_logs_in(
         for path in ("/fleet", "/fleet/now", f"/fleet/batch/{batch.id}", f"/fleet/batch/{batch.id}.json"):
             assert get(flower + path)[0] == 200
             assert [get(flower + path, login)[0] for login in (None, "anna:wrong", "s3cret")] == [401, 401, 401]
+        # Its first page is the fleet page.
+        assert 'id="fleet"' in get(f"{flower}/fleet")[1]
+        assert get(f"{flower}/")[0] == 200
+        assert 'id="fleet"' in get(f"{flower}/")[1]
+        assert get(f"{flower}/", None)[0] == 401
         # Flower's other pages link to it, and it has their layout.
         for path in ("/fleet", "/tasks"):
             assert 'href="/fleet"' in get(flower + path)[1]

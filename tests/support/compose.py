@@ -9,6 +9,7 @@ import re
 import runpy
 import secrets
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240.0
 SHIPPED = ("docker-compose.yml",)
 ON_CPU = (*SHIPPED, "ops/compose.cpu.yml")
+WORKERS = "ops/compose.workers.yml"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+CLIENT_IMAGE, WORKER_IMAGE, CPU_IMAGE = (f"cloner-{name}:{VERSION}" for name in ("client", "worker", "worker-cpu"))
 DASHBOARD = json.loads((ROOT / "ops/monitoring/grafana/dashboards/cloner.json").read_text())
 UID = 1234
 """The owner of the outputs, another user than the images' own."""
@@ -90,9 +94,15 @@ class Box:
         """The address of a service that is not published, on its container's own network address."""
         return f"http://{self._network(service)['IPAddress']}:{port}"
 
-    def host_address(self, port: int) -> str:
+    @property
+    def host(self) -> str:
         """The address of this host for containers."""
-        return f"http://{self._network('fleet')['Gateway']}:{port}"
+        gateway: str = self._network("fleet")["Gateway"]
+        return gateway
+
+    def host_address(self, port: int) -> str:
+        """The address of a server on this host for containers."""
+        return f"http://{self.host}:{port}"
 
     def _network(self, service: str) -> dict[str, Any]:
         network: dict[str, Any]

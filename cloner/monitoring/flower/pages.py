@@ -33,6 +33,7 @@ def install(settings: Settings) -> None:
     """Add the pages, before Flower's own: the first handler whose pattern matches is used."""
     data = FleetData(settings)
     flower.urls.handlers[:0] = [
+        url(r"/", FirstPage),
         url(r"/fleet", FleetPage, name="fleet"),
         url(r"/fleet/now", FleetJson, {"data": data}),
         url(r"/fleet/batch/([A-Za-z0-9_-]+)", ReportPage, {"data": data}),
@@ -52,7 +53,15 @@ class Templates(Loader):
         return Template(text.replace(NAVIGATION, NAVIGATION + LINK, 1), name=name, loader=self)
 
 
-class FleetPage(BaseHandler):  # type: ignore[misc] # Flower has no types
+class FirstPage(BaseHandler):  # type: ignore[misc] # Flower has no types
+    """Flower's own first page is that of Celery's workers, which it has under ``/workers``, too."""
+
+    @authenticated
+    def get(self) -> None:
+        self.redirect(self.reverse_url("fleet"))
+
+
+class FleetPage(BaseHandler):  # type: ignore[misc]
     """The fleet page; its script gets the data from `FleetJson`."""
 
     @authenticated
