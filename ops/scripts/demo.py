@@ -50,9 +50,9 @@ def write_batch(folder: Path) -> Path:
     return batch
 
 
-def write_recording(path: Path, pitch_hz: float) -> None:
+def write_recording(path: Path, pitch_hz: float, length_s: int = RECORDING_S) -> None:
     """Write a tone with overtones whose volume varies like syllables."""
-    seconds = np.arange(RECORDING_S * RATE) / RATE
+    seconds = np.arange(length_s * RATE) / RATE
     overtones = sum(np.sin(2 * np.pi * pitch_hz * n * seconds) / n for n in range(1, 6))
     soundfile.write(path, 0.2 * overtones * np.sin(2 * np.pi * 2 * seconds) ** 2, RATE)
 

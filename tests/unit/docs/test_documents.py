@@ -19,6 +19,7 @@ DOCUMENTS = (
     "ops/ARCHITECTURE.md",
     "ops/BENCHMARKS.md",
     "ops/GLOSSARY.md",
+    "ops/OPERATING.md",
 )
 
 
