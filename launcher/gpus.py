@@ -75,7 +75,8 @@ def find_gpus(environ: Mapping[str, str] = os.environ, only: str | None = None) 
     for gpu in chosen:
         if gpu not in gpus:
             raise BadSetting(
-                f"CLONER_GPUS={only} names GPU {gpu.index}, which CUDA_VISIBLE_DEVICES={visible} hides: change one of them"
+                f"CLONER_GPUS={only} names GPU {gpu.index}, which CUDA_VISIBLE_DEVICES={visible} hides: "
+                "change one of the two"
             )
     return chosen
 

@@ -44,7 +44,7 @@ class BoxSpeed(BaseModel):
 
 
 def keep_speed(workers: Iterable[WorkerInfo], elapsed_s: float) -> None:
-    """Note how fast a run's workers were, which took `elapsed_s` seconds in all; nothing if they have generated nothing.
+    """Note how fast a run's workers were; nothing if they have generated nothing. The run took `elapsed_s` seconds.
 
     Raises `OSError`, and `RuntimeError` where the user has no home.
     """

@@ -62,8 +62,8 @@ def run_batch(
     if another fleet writes in the folder, or if files are there that no version of the batch has written.
     """
     check_engine(settings)
-    require_writable(settings.out_dir)
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
+    require_writable(settings.out_dir)
     screen.log(Event.TOTAL_TASKS.line(total=batch.total))
     for line in [*layout.lines(), *layout.warnings()]:
         screen.log(line)
