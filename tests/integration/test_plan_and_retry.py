@@ -86,7 +86,7 @@ def test_a_plan_for_this_box_asks_no_fleet_and_knows_the_speed_of_earlier_runs(t
     elsewhere = run_cloner("plan", str(batch), "--engine", "fake", cwd=tmp_path)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert re.fullmatch(
-        r"4 segments are left to speak, about 7 s of audio; that takes about \d+ s at the measured speed",
+        r"4 segments are left to speak, about 7 s of audio; that takes about \d+ (s|min) at the measured speed",
         elsewhere.stdout.splitlines()[-1],
     )
 
