@@ -17,6 +17,10 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL,
 """Errors of a file system that has no hard links, or not one more of this file."""
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full disk or an exhausted quota: they may pass."""
+
+
 @dataclass(frozen=True)
 class FileAt:
     """A file's path; with a descriptor, it is relative to that folder."""

@@ -19,13 +19,10 @@ import soundfile
 from cloner.audio import Audio, Samples16
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
-from cloner.output.atomic_file import FileAt, open_part, write_and_rename, write_new
+from cloner.output.atomic_file import NO_ROOM, FileAt, open_part, write_and_rename, write_new
 from cloner.output.own_folder import OwnFolder, blocks_of, open_file, opened_folder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Errors of a full disk or an exhausted quota: they may pass."""
 
 UNAVAILABLE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
 """Errors of a disk that fails, is remounted, or whose server is restarted: they may pass soon, or not at all."""

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from cloner.errors import RecordFailed, RecordFull, RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.audio_files import NO_ROOM, UNAVAILABLE
+from cloner.output.atomic_file import NO_ROOM
+from cloner.output.audio_files import UNAVAILABLE
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cloner.errors import UsageError
-from cloner.output.audio_files import NO_ROOM
+from cloner.output.atomic_file import NO_ROOM
 from cloner.output.own_folder import OwnFolder
 
 PROBE = "probe"
