@@ -15,8 +15,8 @@ from tests.support.workers import worker_info
 CPU = [worker_info(0), worker_info(1)]
 
 
-def on_gpu(index: int, card: int, **fields: str) -> WorkerInfo:
-    return replace(worker_info(index), name=f"GPU-{card}.{index}@a", device=f"cuda:{card}", gpu="RTX 4090", **fields)
+def on_gpu(index: int, card: int) -> WorkerInfo:
+    return replace(worker_info(index), name=f"GPU-{card}.{index}@a", device=f"cuda:{card}", gpu="RTX 4090")
 
 
 def spoke(worker: WorkerInfo, audio_s: float, busy_s: float) -> WorkerInfo:
@@ -51,9 +51,10 @@ def test_each_of_several_gpus_has_the_mean_speed_of_its_kind() -> None:
 
 
 def test_engines_checkpoints_and_kinds_of_devices_are_apart() -> None:
-    keep_speed([spoke(on_gpu(0, 0), 100.0, 10.0)], 12.0)
-    others = (CPU[0], on_gpu(0, 0, engine="upstream"), on_gpu(0, 0, fingerprint="other"), on_gpu(0, 0, gpu="L4"))
-    assert speeds(on_gpu(0, 1), *others) == [10.0, None, None, None, None]
+    gpu = on_gpu(0, 0)
+    keep_speed([spoke(gpu, 100.0, 10.0)], 12.0)
+    others = (CPU[0], replace(gpu, engine="upstream"), replace(gpu, fingerprint="other"), replace(gpu, gpu="L4"))
+    assert [speeds(worker) for worker in (on_gpu(1, 1), *others)] == [[10.0], [None], [None], [None], [None]]
 
 
 def test_a_short_run_changes_little_and_a_long_one_much() -> None:
