@@ -145,12 +145,13 @@ def test_opening_a_batch_twice_speaks_it_once(
     assert sum(len(file.read_text().splitlines()) for file in files) == 46
 
 
-def test_an_output_root_that_cannot_be_written_fails_every_segment_and_ends(
+def test_an_output_root_that_cannot_be_written_any_more_fails_every_segment_and_ends(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
-    settings.out_dir.write_text("a file where a folder should be")
     fleet = launch("--workers", "2")
     fleet.wait_for(Event.MODELS_LOADED, 2)
+    settings.out_dir.rename(tmp_path / "moved")
+    settings.out_dir.write_text("a file where a folder should be")
     result = client.submit(write_batch(tmp_path, [2, 2, 2])).wait(timeout=60)
     assert (result.generated, result.failed) == (0, 6)
     assert {error.code for error in result.errors.values()} == {"output"}

@@ -45,7 +45,7 @@ def test_an_example_generates_what_it_names(checkout: Path, command: str) -> Non
     arguments = shlex.split(command)
     ran = run_cloner(*arguments, "--engine", "fake", cwd=checkout)
     assert ran.returncode == 0, ran.stderr
-    assert find_lines(ran.stderr.splitlines(), Event.BATCH_WARNING) == []
+    assert find_lines(ran.stderr.splitlines(), Event.BATCH_WARNING, source=arguments[1]) == []
     out, results = checkout / arguments[-1], json.loads(ran.stdout)["results"]
     assert set(results.values()) == OUTPUTS[Path(arguments[1]).name]
     assert all(soundfile.info(out / output).duration > 0 for output in results.values())
