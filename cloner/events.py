@@ -193,6 +193,11 @@ class Event(Enum):
         "Batch {batch}: {missing} segments have no result, so {chunks} of its chunks are sent again",
         WARNING,
     )
+    BATCH_NOT_KEPT = (
+        "Batch {batch} and its references cannot be kept beside the record, so that `redo` and `retry` depend on Redis: "
+        "{error}",
+        WARNING,
+    )
     FILE_NOT_WRITTEN = "{file} of batch {batch} cannot be written: {error}", ERROR
 
     # Files.

@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from cloner.errors import Damaged, UnknownBatch
+from cloner.output.kept_batch import BATCH, KeptBatch
 
 COLUMNS = ("Batch", "File", "State", "Generated", "Failed", "Audio")
 
@@ -51,13 +52,13 @@ def _of_fleet(most: int) -> Iterator[Row]:
 def _of_folder(out: Path, most: int) -> Iterator[Row]:
     """The batches whose records lie under that output root; a batch without a result was stopped."""
     from cloner.output.own_folder import OwnFolder
-    from cloner.output.record import Record
+    from cloner.output.record import Record, record_files
     from cloner.protocol.messages import is_batch_id
     from cloner.protocol.results import BatchResult
     from cloner.state.throughput import duration
 
     root = out.resolve()
-    folders = [folder for folder in OwnFolder(root).inner_folders() if folder.files("*.jsonl")]
+    folders = [folder for folder in OwnFolder(root).inner_folders() if record_files(folder) or folder.files(BATCH)]
     names = sorted((folder.path.name for folder in folders if is_batch_id(folder.path.name)), reverse=True)
     for name in names[:most]:
         try:
@@ -66,10 +67,18 @@ def _of_folder(out: Path, most: int) -> Iterator[Row]:
             record = Record(root, name, with_keys=False)
             record.refresh()
             generated = sum(line.generated for line in record.results.values())
-            yield name, "-", "stopped", str(generated), "-", "-"
+            yield name, _source(KeptBatch(record.folder)), "stopped", str(generated), "-", "-"
         except (OSError, ValidationError) as error:
             print(f"{name}: its result.json cannot be read: {str(error).splitlines()[0]}", file=sys.stderr)
         else:
             state = "cancelled" if result.cancelled else "done"
             counts = f"{result.generated}/{result.total}", str(result.failed)
             yield name, result.source, state, *counts, duration(result.audio_s) if result.audio_s else "-"
+
+
+def _source(batch: KeptBatch) -> str:
+    """The name of the batch's file, if it is known."""
+    try:
+        return batch.head().source
+    except (OSError, Damaged):
+        return "-"

@@ -85,6 +85,7 @@ def send(  # noqa: PLR0913 - all that a batch is made of
         fingerprint=workers[0].fingerprint,
         speakers=list(rows),
         chunks=chunks,
+        ids=[(s.index, s.id) for speaker in batch.speakers for s in speaker.segments if s.id is not None],
     )
     if check:
         check(manifest)

@@ -6,7 +6,7 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from redis import Redis
 from structlog.contextvars import bound_contextvars
 
 from cloner.collector.disk import retry_on_failing_disk
+from cloner.collector.files import keep_batch, write_files
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.result import gather
 from cloner.collector.rounds import next_round
@@ -27,14 +28,13 @@ from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, co
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
-from cloner.output.record import Record, batch_folder
+from cloner.output.record import Record
 from cloner.output.reuse import reuse_finished
 from cloner.output.search import find_outputs, leftover_files
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
 from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
-from cloner.report.page import page
 from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
@@ -123,9 +123,11 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     if batches.is_done(batch_id):
         return
     if batches.is_cancelled(batch_id):
+        keep_batch(redis, settings, manifest)
         _end_round(redis, settings, batch_id, None)
         return
     reused = _reuse_finished(batches, manifest, settings)
+    keep_batch(redis, settings, manifest)
     # Before its chunks are sent: another box's collector may close it as soon as they are finished. After what is
     # reused was reported: a run starts its workers when a running batch has segments left.
     batches.set_running(batch_id)
@@ -198,8 +200,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         result = _with_leftover(result, manifest, outputs)
     discard_journals(record, outputs, (error.output for error in result.errors.values()))
     # Before the state is set to done: a one-box run stops its collector then.
-    _write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
-    _write_beside(settings, batch_id, "report.html", page(result, settings.fleet, record.results))
+    write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
 
 
@@ -262,14 +263,3 @@ def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:
     if manifest.batch_id != batch_id:
         raise Damaged(f"what Redis holds as batch {batch_id} is batch {manifest.batch_id}")
     return manifest
-
-
-def _write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:
-    """Put a file for users beside the record, whole or not at all. Errors are only logged.
-
-    The result goes to Redis in any case: clients do not wait for room on a disk, nor for a report that cannot be made.
-    """
-    try:
-        batch_folder(settings.out_dir.resolve(), batch_id).write(name, (piece.encode() for piece in pieces))
-    except Exception as error:  # noqa: BLE001 - the batch is closed in any case
-        log_event(Event.FILE_NOT_WRITTEN, file=name, batch=batch_id, error=reason_of(error))

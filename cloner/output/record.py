@@ -27,6 +27,10 @@ from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
 
+MANIFEST_JSONL = "manifest.jsonl"
+"""A file beside the record that ends as its files do: what was generated, with its texts. No worker has that name."""
+
+
 def batch_directory(root: Path, batch_id: str) -> Path:
     """The folder of a batch's record."""
     return root / HOUSEKEEPING / batch_id
@@ -45,6 +49,13 @@ def translate_disk_errors(directory: Path) -> Iterator[None]:
         elif error.errno in UNAVAILABLE:
             kind = RecordUnavailable
         raise kind(f"the record in {directory} cannot be kept: {error}") from error
+
+
+def record_files(folder: OwnFolder) -> dict[str, os.stat_result]:
+    """The files of a batch's record, by name. Raises `OSError`."""
+    files = folder.files("*.jsonl")
+    files.pop(MANIFEST_JSONL, None)
+    return files
 
 
 def batch_folder(root: Path, batch_id: str) -> OwnFolder:
@@ -99,7 +110,7 @@ class Record:
             self._refresh()
 
     def _refresh(self) -> None:
-        for name, status in self.folder.files("*.jsonl").items():
+        for name, status in record_files(self.folder).items():
             start = self._read_to.get(name, 0)
             if status.st_size == start:
                 continue

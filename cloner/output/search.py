@@ -22,6 +22,7 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import published_digests
 from cloner.output.origin import Origin, read_origin
 from cloner.output.own_folder import OwnFolder
+from cloner.output.record import record_files
 from cloner.output.takes import TAKES
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
@@ -114,7 +115,7 @@ class Records:
         times = []
         for folder in self.folders:
             try:
-                times += [(status.st_mtime_ns, folder, name) for name, status in folder.files("*.jsonl").items()]
+                times += [(status.st_mtime_ns, folder, name) for name, status in record_files(folder).items()]
             except OSError as error:
                 _log_skipped(folder.path, error)
         times.sort(key=lambda file: (file[0], file[1].path, file[2]))

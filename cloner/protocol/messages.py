@@ -201,6 +201,8 @@ class Manifest(_Wire, Packed):
     """Engine and checkpoint of the workers that it was assigned to; the segments' content keys depend on both."""
     speakers: Items[SpeakerRow]
     chunks: Items[ChunkRow]
+    ids: Items[tuple[Index, Name]] = []
+    """Segment index -> the id that the batch gives it, of the segments that have one."""
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:

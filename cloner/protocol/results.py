@@ -42,6 +42,8 @@ class SegmentResult:
     message: str = ""
     reused: bool = False
     """Whether an earlier batch generated it."""
+    take: int = 1
+    """How many times the segment has been generated on purpose, this time included: more than 1 after `cloner redo`."""
 
     @property
     def generated(self) -> bool:

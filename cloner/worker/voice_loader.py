@@ -14,6 +14,7 @@ from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.kept_references import REFERENCES
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
@@ -36,7 +37,7 @@ class VoiceLoader:
         self._fetched = fetched
         self._loaded: dict[str, Codes | BadReference] = {}
         """By digest: codes ``[codebooks, frames]``, or why the reference cannot be used."""
-        self._folder = OwnFolder(worker.outputs.root, "references", worker.codec_identity)
+        self._folder = OwnFolder(worker.outputs.root, REFERENCES, worker.codec_identity)
 
     def prepare(self, references: Sequence[ReferenceRow]) -> BadReference | None:
         """Load the first of some references; returns why it cannot be used, if it cannot.

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
 from ops.chaos.clients import FinishedBatch
 from tests.support.processes import environment, run_cloner
+from tests.support.records import record_paths
 
 
 def check_batch(batch: FinishedBatch, settings: Settings) -> list[str]:
     """Problems with a batch's record and files. The same batch is generated again without faults, to compare."""
     problems = []
     lines: Counter[int] = Counter()
-    for path in batch_directory(settings.out_dir, batch.id).glob("*.jsonl"):
+    for path in record_paths(settings.out_dir, batch.id):
         for line in filter(None, path.read_text().splitlines()):
             result = json.loads(line)
             lines[result["segment"]] += not result.get("code")

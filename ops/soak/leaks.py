@@ -16,6 +16,7 @@ from statistics import median
 import psutil
 from redis import Redis
 
+from cloner.output.kept_references import REFERENCES
 from cloner.validation import HOUSEKEEPING
 
 WARM_UP = 0.2
@@ -33,6 +34,10 @@ END_S = 10.0
 
 KEYS_OF_A_BATCH = 6
 """Keys of a closed batch: its own ones, and the one with which Celery marks its chord as joined."""
+
+
+FILES_OF_A_BATCH = {".jsonl", ".ndjson", ".json", ".html", ".csv"}
+"""Endings of the files beside a batch's record, and of the record's own."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,8 @@ def stray_files(out: Path, temporary: Path, outputs: set[str], batch_ids: list[s
     """Yield a message for each file under `out` that is no output and no batch's record, and each in `temporary`."""
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name, *rest = path.relative_to(out).parts
-        of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in {".jsonl", ".json", ".html"}
-        if not of_a_batch and str(path.relative_to(out)) not in outputs:
+        of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in FILES_OF_A_BATCH
+        is_reference = (name, *rest)[:2] == (HOUSEKEEPING, REFERENCES)
+        if not of_a_batch and not is_reference and str(path.relative_to(out)) not in outputs:
             yield f"stray file {path}"
     yield from (f"stray file {path}" for path in temporary.rglob("*"))

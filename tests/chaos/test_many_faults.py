@@ -16,7 +16,6 @@ import soundfile
 
 from cloner import Client
 from cloner.events import Event
-from cloner.output.record import batch_directory
 from cloner.settings import EngineName, Settings
 from cloner.validation import HOUSEKEEPING
 from tests.support.batches import write_batch
@@ -24,7 +23,7 @@ from tests.support.fault_injector import KINDS, FaultInjector
 from tests.support.fleet_processes import fleet_processes
 from tests.support.leftovers import left_behind
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
-from tests.support.records import RecordFiles
+from tests.support.records import RecordFiles, record_paths
 from tests.support.redis_server import RedisServer
 from tests.support.waiting_client import WaitingClient
 
@@ -153,7 +152,7 @@ def _samples(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 def _recorded(settings: Settings, batch_id: str) -> Iterator[int]:
     """The segments that the record has as generated, one for each line."""
-    for path in batch_directory(settings.out_dir, batch_id).glob("*.jsonl"):
+    for path in record_paths(settings.out_dir, batch_id):
         for line in filter(None, path.read_text().splitlines()):
             result = json.loads(line)
             if not result.get("code"):

@@ -22,6 +22,7 @@ from tests.support.batches import write_batch
 from tests.support.log_lines import fields_of
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
+from tests.support.records import recorded_segments
 
 pytestmark = pytest.mark.slow
 
@@ -57,12 +58,7 @@ def test_every_strategy_speaks_every_segment_once(
     assert result.results == {index: f"batch/audio/{index}.wav" for index in range(51)}
     assert batch.paths() == {index: settings.out_dir / f"batch/audio/{index}.wav" for index in range(51)}
     assert all(path.is_file() for path in batch.paths().values())
-    lines = [
-        json.loads(line)["segment"]
-        for file in (settings.out_dir / ".cloner" / result.batch_id).glob("*.jsonl")
-        for line in file.read_text().splitlines()
-    ]
-    assert sorted(lines) == list(range(51))
+    assert recorded_segments(settings, result.batch_id) == list(range(51))
     if strategy is Strategy.LONGEST_FIRST:
         assert sorted(result.workers.values()) == [17, 17, 17]
 
@@ -141,8 +137,7 @@ def test_opening_a_batch_twice_speaks_it_once(
     batch = client.submit(write_batch(tmp_path))
     make_app(settings).send_task(OPEN_BATCH, args=(batch.id,), queue=settings.queues.collector_queue)
     assert batch.wait(timeout=60).generated == 46
-    files = list((settings.out_dir / ".cloner" / batch.id).glob("*.jsonl"))
-    assert sum(len(file.read_text().splitlines()) for file in files) == 46
+    assert recorded_segments(settings, batch.id) == list(range(46))
 
 
 def test_an_output_root_that_cannot_be_written_any_more_fails_every_segment_and_ends(

@@ -159,5 +159,8 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     kept = Path(".cloner") / run.result["batch_id"]
     spoken = {Path(output) for output in run.result["results"].values()}
     record = {kept / f"cpu.{number}@box.jsonl" for number in range(4)}
-    others = {kept / name for name in ("result.json", "report.html", "run.log", "origin.json", "reused.jsonl")}
-    assert files - spoken == {*others, *record}
+    names = ("result.json", "report.html", "manifest.jsonl", "manifest.csv", "batch.ndjson")
+    others = {kept / name for name in (*names, "run.log", "origin.json", "reused.jsonl")}
+    references = {path for path in files if path.parent == Path(".cloner/references")}
+    assert len(references) == len(run.result["speakers"])
+    assert files - spoken == {*others, *record, *references}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cloner.collector.files import write_beside
 from cloner.collector.result import gather
-from cloner.collector.tasks import _write_beside
 from cloner.events import Event
 from cloner.logs import configure
 from cloner.output.record import Record
@@ -89,14 +89,14 @@ def test_a_report_that_cannot_be_written_is_logged_and_leaves_no_file(
         (kept / "report.html").mkdir()
         pieces = iter(["whole"])
     configure()
-    _write_beside(settings, "b", "report.html", pieces)
+    write_beside(settings, "b", "report.html", pieces)
     assert find_lines(capfd.readouterr().err.splitlines(), Event.FILE_NOT_WRITTEN, file="report.html", batch="b")
     assert [path.name for path in kept.iterdir()] == ["report.html"]
 
 
 def test_a_batch_that_is_closed_twice_keeps_the_last_report(tmp_path: Path) -> None:
     for words in ("first", "second"):
-        _write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
+        write_beside(Settings(out_dir=tmp_path), "b", "report.html", [words, "!"])
     (written,) = (tmp_path / ".cloner/b").iterdir()
     assert written.read_text() == "second!"
 

@@ -1,0 +1,99 @@
+"""A batch as it was opened, beside its record: its texts are known there when Redis has forgotten it.
+
+``OUT/.cloner/BATCH_ID/batch.ndjson`` has the manifest without chunks in its first line, then a line for each speaker,
+which is followed by those of its segments: a million are read one by one. (Files that end in ``.jsonl`` are the
+record's.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from cloner.errors import Damaged
+from cloner.output.own_folder import OwnFolder
+from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text
+
+BATCH = "batch.ndjson"
+
+_SEGMENTS = TypeAdapter(tuple[Index, Text, Output, Index, Name | None])
+
+
+class KeptSegment(NamedTuple):
+    """A segment with its speaker, and its id in the batch if it has one."""
+
+    speaker: SpeakerRow
+    """Without segments."""
+    row: SegmentRow
+    id: str | None
+
+
+class KeptBatch:
+    """The batch in a folder. Methods raise `OSError`, `FileNotFoundError` if none is there, and `Damaged`."""
+
+    def __init__(self, folder: OwnFolder) -> None:
+        self._folder = folder
+
+    def write(self, manifest: Manifest) -> None:
+        """Keep a batch, as a whole or not at all. It is on the disk then."""
+        self._folder.write(BATCH, _lines(manifest), sync=True)
+
+    def head(self) -> Manifest:
+        """The batch without speakers."""
+        with self._reading(), os.fdopen(self._folder.open_file(BATCH, os.O_RDONLY), "rb") as file:
+            return Manifest.model_validate_json(file.readline())
+
+    def segments(self) -> Iterator[KeptSegment]:
+        """All segments, in the batch's order."""
+        speaker: SpeakerRow | None = None
+        lines = self._folder.lines(BATCH)
+        next(lines, None)
+        with self._reading():
+            for line in lines:
+                if line.startswith(b"{"):
+                    speaker = SpeakerRow.model_validate_json(line)
+                elif speaker:
+                    *row, segment_id = _SEGMENTS.validate_json(line)
+                    yield KeptSegment(speaker, (row[0], row[1], row[2], row[3]), segment_id)
+
+    def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
+        """The batch with some of its segments alone, and without chunks."""
+        speakers: list[SpeakerRow] = []
+        ids = []
+        last: SpeakerRow | None = None
+        for speaker, row, segment_id in self.segments():
+            if not is_wanted(row):
+                continue
+            if speaker is not last:
+                last = speaker
+                speakers.append(speaker.model_copy(update={"segments": []}))
+            speakers[-1].segments.append(row)
+            if segment_id is not None:
+                ids.append((row[0], segment_id))
+        return self.head().model_copy(update={"speakers": speakers, "ids": ids})
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            raise Damaged(
+                f"{self._folder.path / BATCH} is damaged, or another version wrote it ({error.error_count()} validation"
+                " errors): submit the batch's file again"
+            ) from None
+
+
+def _lines(manifest: Manifest) -> Iterator[bytes]:
+    ids = dict(manifest.ids)
+    head = manifest.model_copy(update={"speakers": [], "chunks": [], "ids": []})
+    # The file is of no version of the wire format.
+    yield head.model_dump_json(exclude={"schema_version"}).encode() + b"\n"
+    for speaker in manifest.speakers:
+        yield speaker.model_copy(update={"segments": []}).model_dump_json().encode() + b"\n"
+        for row in speaker.segments:
+            yield to_json((*row, ids.get(row[0]))) + b"\n"

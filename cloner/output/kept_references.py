@@ -1,0 +1,66 @@
+"""References as workers get them, kept under their content hash when a batch is opened, for all batches.
+
+``OUT/.cloner/references/<hash>.npy`` has codes, and ``<hash>.flac`` a recording. Folders in there have the codes of
+recordings, by codec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cloner.batch import ReferenceKind
+from cloner.output.atomic_file import FileAt, write_and_rename
+from cloner.output.flush import flush_file_system
+from cloner.output.own_folder import OwnFolder
+from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.references import reference_key
+
+REFERENCES = "references"
+
+_SUFFIXES = {ReferenceKind.CODES: ".npy", ReferenceKind.AUDIO: ".flac"}
+
+
+class KeptReferences:
+    """The references under an output root. Methods raise `OSError`."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = OwnFolder(root, REFERENCES)
+
+    def keep(self, references: Iterable[ReferenceRow], read: Callable[[str], bytes | None]) -> None:
+        """Keep those that are not there yet; `read` returns a reference's bytes by its hash, None if they are gone.
+
+        They are on the disk then.
+        """
+        by_name = {_name(reference): reference.digest for reference in references}
+        with self._folder.opened(make=True) as folder:
+            missing = [name for name in by_name if not _is_there(name, folder)]
+            for name in missing:
+                if data := read(by_name[name]):
+                    # Another collector that opens a batch with the same voice may have renamed it.
+                    with suppress(FileNotFoundError):
+                        write_and_rename([data], FileAt(f"{name}.part", folder), FileAt(name, folder))
+        if missing:
+            flush_file_system(self._folder.path)
+
+    def read(self, reference: ReferenceRow) -> bytes | None:
+        """A reference's bytes; None if it is not there as it was kept."""
+        try:
+            data = self._folder.read(_name(reference))
+        except FileNotFoundError:
+            return None
+        return data if reference_key(reference.kind, data) == reference.digest else None
+
+
+def _is_there(name: str, folder: int) -> bool:
+    """Whether there is such a file; an empty one is what a loss of power leaves."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _name(reference: ReferenceRow) -> str:
+    return reference.digest + _SUFFIXES[reference.kind]

@@ -1,0 +1,125 @@
+"""A batch and its references, kept beside the record."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cloner.batch import ReferenceKind
+from cloner.errors import Damaged
+from cloner.output import kept_references
+from cloner.output.kept_batch import BATCH, KeptBatch
+from cloner.output.kept_references import KeptReferences
+from cloner.output.record import Record, batch_folder
+from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
+from cloner.protocol.references import reference_key
+from tests.support.manifests import REFERENCE, manifest
+
+
+def two_speakers() -> Manifest:
+    """Segments 0 to 4 of anna, of which 3 has an id, and 9 of ben."""
+    ben = SpeakerRow(id="ben", reference=REFERENCE, segments=[(9, 'a "text"\nof two lines', "ben/9.wav", 2**63 - 1)])
+    anna = manifest().speakers[0]
+    return manifest().model_copy(update={"speakers": [anna, ben], "ids": [(3, "intro")], "path": "/home/b.json"})
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptBatch:
+    batch = KeptBatch(batch_folder(tmp_path, "b"))
+    batch.write(two_speakers())
+    return batch
+
+
+def test_a_kept_batch_is_the_manifest_without_chunks(kept: KeptBatch) -> None:
+    whole = two_speakers()
+    assert kept.part(lambda _: True) == whole.model_copy(update={"chunks": []})
+    assert kept.head() == whole.model_copy(update={"speakers": [], "chunks": [], "ids": []})
+    assert [(speaker.id, row[0], name) for speaker, row, name in kept.segments()] == [
+        *(("anna", n, "intro" if n == 3 else None) for n in range(5)),
+        ("ben", 9, None),
+    ]
+
+
+def test_a_part_has_the_wanted_segments_and_their_speakers_alone(kept: KeptBatch) -> None:
+    part = kept.part(lambda row: row[0] in {1, 3})
+    assert [(speaker.id, [row[0] for row in speaker.segments]) for speaker in part.speakers] == [("anna", [1, 3])]
+    assert part.ids == [(3, "intro")]
+    assert kept.part(lambda row: row[2] == "ben/9.wav").speakers == two_speakers().speakers[1:]
+
+
+def test_a_kept_batch_is_no_part_of_the_record(kept: KeptBatch, tmp_path: Path) -> None:
+    batch_folder(tmp_path, "b").write("manifest.jsonl", [b'{"segment":0}\n'])
+    record = Record(tmp_path, "b")
+    record.refresh()
+    assert record.results == {}
+    assert kept.head().source == "b.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("ben/9.wav", "../../9.wav"),
+        lambda text: text[:-10],
+        lambda text: text.replace('"source"', '"sources"'),
+        lambda _: "",
+    ],
+    ids=["an output outside", "cut off", "no source", "empty"],
+)
+def test_a_damaged_batch_is_a_sentence(kept: KeptBatch, tmp_path: Path, change: object) -> None:
+    path = tmp_path / ".cloner/b" / BATCH
+    assert callable(change)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(Damaged, match=r"batch.ndjson is damaged, .*: submit the batch's file again"):
+        kept.part(lambda _: True)
+
+
+def test_a_batch_that_a_death_left_in_part_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = KeptBatch(batch_folder(tmp_path, "b"))
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            batch.write(two_speakers())
+    with pytest.raises(FileNotFoundError):
+        batch.head()
+    batch.write(two_speakers())
+    assert batch.head().source == "b.json"
+
+
+def rows(*data: bytes) -> list[ReferenceRow]:
+    return [
+        ReferenceRow(kind=ReferenceKind.CODES, digest=reference_key(ReferenceKind.CODES, item), text="Hello.")
+        for item in data
+    ]
+
+
+def test_references_are_kept_once_for_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(kept_references, "flush_file_system", flushed.append)
+    one, two, gone = rows(b"one", b"two", b"gone")
+    there = {one.digest: b"one", two.digest: b"two"}
+    references = KeptReferences(tmp_path)
+    references.keep([one, gone, one], there.get)
+    asked: list[str] = []
+    references.keep([one, two], lambda digest: asked.append(digest) or there[digest])
+    assert asked == [two.digest]
+    assert len(flushed) == 2
+    assert [references.read(row) for row in (one, two, gone)] == [b"one", b"two", None]
+
+
+def test_a_reference_that_is_not_as_it_was_kept_is_none_and_an_empty_one_is_kept_again(tmp_path: Path) -> None:
+    (row,) = rows(b"one")
+    references = KeptReferences(tmp_path)
+    references.keep([row], lambda _: b"one")
+    path = tmp_path / ".cloner/references" / f"{row.digest}.npy"
+    path.write_bytes(b"other")
+    assert references.read(row) is None
+    path.write_bytes(b"")
+    references.keep([row], lambda _: b"one")
+    assert references.read(row) == b"one"
