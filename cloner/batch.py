@@ -67,6 +67,15 @@ class Generation(BaseModel):
         return self.min_new_tokens == self.max_new_tokens
 
 
+class Redo(BaseModel):
+    """That the segments of a batch are generated again, each as another take."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """What the takes' seeds follow from; if None, they follow from the takes' numbers."""
+
+
 class ReferenceKind(StrEnum):
     """What a reference consists of."""
 
@@ -123,6 +132,8 @@ class Batch:
     """Whether files of earlier versions of the batch that this one does not name are removed once all is generated."""
     partial: bool = False
     """Whether it is a part of a batch: then files of the batch that it does not name are left alone."""
+    redo: Redo | None = None
+    """Not None if its segments are generated again although they are there."""
 
     def under(self, prefix: str) -> Batch:
         """The batch with its outputs in a folder of that name."""
@@ -170,6 +181,11 @@ def segment_seeds(speaker: Speaker, seed: int) -> Iterator[int]:
 def piece_seed(seed: int, number: int) -> int:
     """The seed of a long text's piece, counted from 0: the first has its segment's seed."""
     return _digest([seed, number]) if number else seed
+
+
+def take_seed(seed: int, number: int, redo: Redo) -> int:
+    """The seed of a segment's take, counted from 1; `seed` is the segment's own, with which the first was generated."""
+    return _digest([seed, "take", number] if redo.seed is None else [seed, "redo", redo.seed])
 
 
 def _digest(identity: list[int | str]) -> int:

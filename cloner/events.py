@@ -194,8 +194,7 @@ class Event(Enum):
         WARNING,
     )
     BATCH_NOT_KEPT = (
-        "Batch {batch} and its references cannot be kept beside the record, so that `redo` and `retry` depend on Redis: "
-        "{error}",
+        "Batch {batch} and its references cannot be kept on the disk, so `redo` and `retry` depend on Redis: {error}",
         WARNING,
     )
     FILE_NOT_WRITTEN = "{file} of batch {batch} cannot be written: {error}", ERROR

@@ -17,9 +17,10 @@ SPEAK_CHUNK = "cloner.speak_chunk"
 OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
 FIND_FINISHED = "cloner.find_finished"
+FIND_PART = "cloner.find_part"
 
 WORKER_TASKS = frozenset({SPEAK_CHUNK})
-COLLECTOR_TASKS = frozenset({OPEN_BATCH, CLOSE_BATCH, FIND_FINISHED})
+COLLECTOR_TASKS = frozenset({OPEN_BATCH, CLOSE_BATCH, FIND_FINISHED, FIND_PART})
 
 PARENT, CHILD = "parent", "child"
 """The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""

@@ -65,7 +65,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     options = ReadOptions(as_form, encoding, reference, reference_text)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
     loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
-    handle = _client().submit(loaded, strategy=strategy, prefix=prefix)
+    handle = connect_client().submit(loaded, strategy=strategy, prefix=prefix)
     if not wait:
         print(handle.id)
         return
@@ -74,12 +74,12 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     for line in handle.assignment_lines(loaded):
         screen.log(line)
     screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
-    _wait(handle, screen, as_json=as_json)
+    wait_and_print(handle, screen, as_json=as_json)
 
 
 def status(batch_id: BatchId) -> None:
     """Say how far a batch is."""
-    progress = _client().batch(batch_id).progress()
+    progress = connect_client().batch(batch_id).progress()
     state = str(progress.state)
     if progress.cancelled:
         state = "cancelled" if progress.closed else "cancelling"
@@ -93,38 +93,25 @@ def wait(batch_id: BatchId, as_json: AsJson = False, quiet: Quiet = False) -> No
     """Wait for a batch, wherever it was submitted, and print its result."""
     from cloner.console import Screen
 
-    _wait(_client().batch(batch_id), Screen(quiet=quiet), as_json=as_json)
+    wait_and_print(connect_client().batch(batch_id), Screen(quiet=quiet), as_json=as_json)
 
 
 def result(batch_id: BatchId, as_json: AsJson = False) -> None:
     """Print the result of a finished batch."""
-    print_result(_client().batch(batch_id).result(), as_json=as_json, again=f"cloner retry {batch_id}")
+    print_result(connect_client().batch(batch_id).result(), as_json=as_json, again=f"cloner retry {batch_id}")
 
 
 def cancel(batch_id: BatchId) -> None:
     """Stop speaking a batch. What is finished stays."""
-    _client().batch(batch_id).cancel()
+    connect_client().batch(batch_id).cancel()
     print(f"{batch_id}: cancelled; `cloner wait {batch_id}` prints what was spoken before", file=sys.stderr)
-
-
-def retry(batch_id: BatchId, wait: Wait = False, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
-    from cloner.console import Screen
-
-    handle = _client().batch(batch_id).retry()
-    if not wait:
-        print(handle.id)
-        return
-    screen = Screen(quiet=quiet)
-    screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
-    _wait(handle, screen, as_json=as_json)
 
 
 def fleet() -> None:
     """List the workers that are alive."""
     from cloner.console import print_fleet
 
-    workers = _client().fleet()
+    workers = connect_client().fleet()
     if not workers:
         raise ClonerError("no worker is alive: start them with `launcher up`")
     print_fleet(workers)
@@ -133,13 +120,14 @@ def fleet() -> None:
             print(f"{worker.name}: {worker.warning}", file=sys.stderr)
 
 
-def _client() -> Client:
+def connect_client() -> Client:
+    """The fleet's client."""
     from cloner.client.client import Client
 
     return Client()
 
 
-def _wait(handle: BatchHandle, screen: Screen, *, as_json: bool) -> None:
+def wait_and_print(handle: BatchHandle, screen: Screen, *, as_json: bool) -> None:
     """Show the batch's progress until it is closed, then print its result."""
     handle.progress()  # raises `UnknownBatch` before the command reports that it waits
     screen.log(Event.WAITING_FOR_WORKERS.line())

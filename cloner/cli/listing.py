@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 
 from cloner.errors import Damaged, UnknownBatch
-from cloner.output.kept_batch import BATCH, KeptBatch
+
+if TYPE_CHECKING:
+    from cloner.output.kept_batch import KeptBatch
 
 COLUMNS = ("Batch", "File", "State", "Generated", "Failed", "Audio")
 
@@ -51,6 +53,7 @@ def _of_fleet(most: int) -> Iterator[Row]:
 
 def _of_folder(out: Path, most: int) -> Iterator[Row]:
     """The batches whose records lie under that output root; a batch without a result was stopped."""
+    from cloner.output.kept_batch import BATCH, KeptBatch
     from cloner.output.own_folder import OwnFolder
     from cloner.output.record import Record, record_files
     from cloner.protocol.messages import is_batch_id

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.cli import box, checkpoint, encode, fleet, listing, serving
+from cloner.cli import again, box, checkpoint, encode, fleet, listing, serving
 from cloner.logs import warn_of_misspelt_variables
 
 
@@ -38,7 +38,8 @@ COMMANDS = (
     fleet.wait,
     fleet.result,
     fleet.cancel,
-    fleet.retry,
+    again.retry,
+    again.redo,
     fleet.fleet,
     listing.list_batches,
     serving.flower,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,26 +23,31 @@ from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.client import Client
 from cloner.client.estimate import Estimate, estimate
+from cloner.client.parts import batch_of
 from cloner.client.submit import pack_speaker
 from cloner.console import Screen
 from cloner.engine import check_engine
+from cloner.errors import Damaged
 from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
+from cloner.output.kept_references import KeptReferences
 from cloner.output.lock import output_lock
 from cloner.output.origin import Origin
 from cloner.output.record import Record, batch_folder
+from cloner.output.redo import check_redo
 from cloner.output.reuse import check_files
 from cloner.output.search import find_outputs
 from cloner.output.writable import require_writable
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
-from cloner.settings import Settings
+from cloner.settings import EngineName, Settings
 from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.embedded import embedded_redis
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState
+from cloner.state.references import ReferenceStore
 from cloner.state.registry import Registry, expected_worker
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
@@ -53,6 +58,9 @@ RUN_LOG = "run.log"
 """The file of a batch's record with the log lines of the run, also those that a terminal does not show."""
 
 
+Check = Callable[[Manifest], None]
+
+
 def run_batch(
     batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
 ) -> BatchResult | signal.Signals:
@@ -61,6 +69,42 @@ def run_batch(
     Raises `UsageError` if the output folder cannot be written, `LoadFailed` if the model does not load, `OutputsTaken`
     if another fleet writes in the folder, or if files are there that no version of the batch has written.
     """
+
+    def submit(client: Client, check: Check) -> BatchHandle:
+        return client.submit(batch, strategy=strategy, prefix="", check=check)
+
+    return _run(batch, settings, screen, submit, workers)
+
+
+def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult | signal.Signals:
+    """The same for a part of a batch that lies under the output root, by the batch's engine and its checkpoint.
+
+    Raises also `UsageError` if its references are not kept there any more, and `WrongCheckpoint` if other takes would
+    be of another checkpoint.
+    """
+    if part.engine not in {"", *EngineName}:
+        raise Damaged(f"batch {part.batch_id} was spoken by an engine {part.engine}, which this version does not have")
+    changes: dict[str, object] = {"engine": EngineName(part.engine)} if part.engine else {}
+    if part.checkpoint_dir:
+        changes["checkpoint_dir"] = Path(part.path).parent / part.checkpoint_dir
+    settings = settings.model_copy(update=changes)
+
+    def submit(client: Client, check: Check) -> BatchHandle:
+        references = ReferenceStore(client.blobs, client.keys, settings.batch_ttl_s)
+        KeptReferences(settings.out_dir).restore(part.speakers, references.put)
+        return client.submit_part(part, check)
+
+    return _run(batch_of(part), settings, screen, submit, None)
+
+
+def _run(
+    batch: Batch,
+    settings: Settings,
+    screen: Screen,
+    submit: Callable[[Client, Check], BatchHandle],
+    workers: int | None,
+) -> BatchResult | signal.Signals:
+    """`submit` sends the batch, which it may refuse by a check of its manifest."""
     check_engine(settings)
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
     require_writable(settings.out_dir)
@@ -83,7 +127,7 @@ def run_batch(
         with supervisor:
             supervisor.register()
             left = _Left(settings)
-            handle = client.submit(batch, strategy=strategy, prefix="", check=left.count)
+            handle = submit(client, left.count)
             stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)
@@ -126,6 +170,10 @@ class _Left:
 
     def count(self, manifest: Manifest) -> None:
         """Count the segments that are left, before the models are loaded. Raises `OutputsTaken`."""
+        if manifest.redo:
+            check_redo(manifest, self._outputs)
+            self.segments = manifest.total
+            return
         wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
         found = find_outputs(self._outputs, wanted, Origin.of(manifest))
         if not manifest.overwrite:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cloner.batch import Batch, Reference, Segment, Speaker
+from cloner.batch import Batch, Redo
 from cloner.client.assignment import AssignmentSummary, Strategy
 from cloner.client.connection import FleetConnection
 from cloner.client.liveness import Liveness
-from cloner.client.submit import send
-from cloner.errors import BatchBroken, BrokerUnreachable, NoWorkers, UnknownBatch, UsageError
+from cloner.client.parts import find_part, send_part
+from cloner.errors import BatchBroken, BrokerUnreachable, UnknownBatch, UsageError
 from cloner.events import Event
 from cloner.logs import log_line
-from cloner.protocol.messages import SpeakerRow
+from cloner.protocol.messages import Manifest
+from cloner.protocol.queries import PartRequest
 from cloner.protocol.results import BatchResult
 from cloner.state.damage import unpacking
 from cloner.state.progress import Progress
@@ -26,9 +27,6 @@ MAX_OUTAGE_S = 600.0
 
 POLL_INTERVAL_S = 0.2
 """Seconds between two readings of a batch's progress."""
-
-SHOWN = 5
-"""Most speakers that an error message names."""
 
 
 class BatchHandle:
@@ -156,52 +154,35 @@ class BatchHandle:
     def retry(self) -> BatchHandle:
         """Send what failed in this batch or was never generated as a new batch, and return that.
 
-        Raises `UsageError` if it is not closed, if nothing failed, or if its references have expired; `UnknownBatch`,
-        `BatchBroken`, `NoWorkers`, `OutputsTaken`.
+        What Redis has forgotten of the batch, the fleet's collector has kept. Raises `UsageError` if the batch is not
+        closed, if nothing failed, or if its references are lost; `UnknownBatch`, `BatchBroken`, `NoWorkers`,
+        `OutputsTaken`, and `ClonerError` if no collector answers.
         """
-        if not self.progress().closed:
-            raise UsageError(f"batch {self.id} is not finished: wait for it, or cancel it")
-        errors = self.result().errors
-        if not errors:
-            raise UsageError(f"nothing of batch {self.id} failed: there is nothing to retry")
+        return self._send(find_part(self._connection, PartRequest(batch_id=self.id, failed=True)))
+
+    def redo(
+        self, segments: Iterable[int] = (), outputs: Iterable[str] = (), *, seed: int | None = None
+    ) -> BatchHandle:
+        """Generate segments of this batch, by index or output, once more with another seed: send them as a new batch,
+        and return that.
+
+        Their audio files are replaced when the new ones are there, and kept among the takes of the new batch. Each
+        time, another seed is taken; with `seed`, one that follows from it. Raises what `retry` raises,
+        `UsageError` for a segment that the batch does not have, and `WrongCheckpoint` if the fleet has another one by
+        now.
+        """
+        request = PartRequest(batch_id=self.id, segments=list(segments), outputs=list(outputs))
+        part = find_part(self._connection, request)
+        return self._send(part.model_copy(update={"redo": Redo(seed=seed)}))
+
+    def _send(self, part: Manifest) -> BatchHandle:
         with self._connection.translate_redis_errors():
-            manifest = self._connection.batches.manifest(self.id)
-            strategy = self._connection.batches.submission(self.id).strategy
-        if manifest is None:
-            raise UnknownBatch(f"the texts of batch {self.id} are no longer in Redis: {_AGAIN}")
-        rows = [
-            speaker.model_copy(update={"segments": failed})
-            for speaker in manifest.speakers
-            if (failed := [row for row in speaker.segments if row[0] in errors])
-        ]
-        with self._connection.translate_redis_errors():
-            self._keep_references(rows)
-            workers = self._connection.workers()
-            if not workers:
-                raise NoWorkers
-            path = Path(manifest.path or manifest.source)
-            batch = Batch(path, tuple(map(_speaker, rows)), manifest.generation, prefix=manifest.prefix, partial=True)
-            batch_id, assignments = send(self._connection, batch, rows, workers, _strategy(self.id, strategy))
+            name = self._connection.batches.submission(self.id).strategy
+            strategy = _strategy(self.id, name) if name else Strategy.ROUND_ROBIN
+            batch_id, assignments = send_part(self._connection, part, strategy)
         return BatchHandle(self._connection, batch_id, assignments)
-
-    def _keep_references(self, rows: Sequence[SpeakerRow]) -> None:
-        """Renew the expiry of the speakers' references. Raises `UsageError` if one has expired."""
-        expired = set(self._connection.references.renew(row.reference.digest for row in rows))
-        lost = [row.id for row in rows if row.reference.digest in expired]
-        if lost:
-            some = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
-            raise UsageError(f"the references of {len(lost)} speakers ({some}) are no longer in Redis: {_AGAIN}")
-
-
-_AGAIN = "submit the batch's file again; only what is missing is spoken"
 
 
 def _strategy(batch_id: str, name: str) -> Strategy:
     with unpacking(batch_id):
         return Strategy(name)
-
-
-def _speaker(row: SpeakerRow) -> Speaker:
-    """The speaker of a manifest. Its reference is in Redis, so it names no files."""
-    segments = tuple(Segment(index, text, output, seed=seed) for index, text, output, seed in row.segments)
-    return Speaker(row.id, Reference(row.reference.kind, (), row.reference.text), segments)

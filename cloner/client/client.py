@@ -18,6 +18,7 @@ from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.connection import FleetConnection
 from cloner.client.estimate import Estimate, estimate
+from cloner.client.parts import send_part
 from cloner.client.queries import ask_collector
 from cloner.client.submit import pack_speaker, send, upload_reference
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
@@ -95,6 +96,13 @@ class Client:
         with self.translate_redis_errors():
             rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)
+        return BatchHandle(self._connection, batch_id, assignments)
+
+    def submit_part(self, part: Manifest, check: Callable[[Manifest], None] | None = None) -> BatchHandle:
+        """Send a part of a batch whose references are in Redis; `check` is as in `submit`. Raises what
+        `BatchHandle.redo` raises."""
+        with self.translate_redis_errors():
+            batch_id, assignments = send_part(self._connection, part, Strategy.ROUND_ROBIN, check)
         return BatchHandle(self._connection, batch_id, assignments)
 
     def plan(

@@ -1,4 +1,4 @@
-"""Requests to the collector about outputs: a client does not see the fleet's output folder."""
+"""Requests to the collector: a client does not see the fleet's output folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from cloner.client.connection import FleetConnection
-from cloner.errors import BrokerUnreachable, ClonerError, reason_of
-from cloner.names import FIND_FINISHED
-from cloner.protocol.messages import FinishedRequest, FinishedResponse
+from cloner.errors import BrokerUnreachable, ClonerError, UsageError, reason_of
+from cloner.names import FIND_FINISHED, FIND_PART
+from cloner.protocol.messages import Manifest
+from cloner.protocol.queries import FinishedRequest, FinishedResponse, PartRequest, PartResponse
 from cloner.settings import redacted
 from cloner.state.connection import server_time
 
@@ -22,38 +23,61 @@ RESPONSE_S = 30.0
 def ask_collector(connection: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
     """What the fleet has of `wanted`, outputs with their content keys.
 
-    The request expires, by the server's clock, when this gives up on a response. Raises `BrokerUnreachable`, and
-    `ClonerError` where no collector responds, or it cannot read the records.
+    Raises `BrokerUnreachable`, and `ClonerError` where no collector responds, or it cannot read the records.
     """
     request = FinishedRequest(wanted=dict(wanted)).pack()
-    with connection.translate_redis_errors():
-        try:
-            data = _call(connection, request, f"({len(wanted)} outputs)")
-        except OperationalError as error:
-            raise BrokerUnreachable(f"nothing could be sent to {redacted(connection.url)}: {error}") from error
-        except RuntimeError as error:
-            # Celery's, where it could not listen for the result again.
-            raise error.__cause__ if isinstance(error.__cause__, RedisError) else error from None
-    response = FinishedResponse.unpack(data)
+    response = FinishedResponse.unpack(_ask(connection, FIND_FINISHED, request, f"({len(wanted)} outputs)", _FINISHED))
     if response.error:
         raise ClonerError(f"the collector could not look: {response.error}")
     return response
 
 
-def _call(connection: FleetConnection, request: bytes, summary: str) -> bytes:
+def ask_for_part(connection: FleetConnection, request: PartRequest) -> Manifest:
+    """A part of a batch that the fleet has kept on its disk; its references are in Redis then.
+
+    Raises `BrokerUnreachable`, `UsageError` where there is no such part, and `ClonerError` as `ask_collector`.
+    """
+    response = PartResponse.unpack(
+        _ask(connection, FIND_PART, request.pack(), f"(a part of batch {request.batch_id})", _PART)
+    )
+    if response.refused:
+        raise UsageError(response.refused)
+    if response.part is None:
+        raise ClonerError(f"the collector could not look: {response.error}")
+    return response.part
+
+
+_FINISHED = (
+    "so it is not known what is finished: start the fleet with `launcher up`, or look into its output folder with --out"
+    " where you see it"
+)
+_PART = "and Redis has forgotten the batch: start the fleet with `launcher up`, or give --out where you see its outputs"
+
+
+def _ask(connection: FleetConnection, task: str, request: bytes, summary: str, silence: str) -> bytes:
+    """The collector's response. The request expires, by the server's clock, when this gives up on a response; then
+    `silence` ends the sentence."""
+    with connection.translate_redis_errors():
+        try:
+            return _call(connection, task, request, summary, silence)
+        except OperationalError as error:
+            raise BrokerUnreachable(f"nothing could be sent to {redacted(connection.url)}: {error}") from error
+        except RuntimeError as error:
+            # Celery's, where it could not listen for the result again.
+            raise error.__cause__ if isinstance(error.__cause__, RedisError) else error from None
+
+
+def _call(connection: FleetConnection, task: str, request: bytes, summary: str, silence: str) -> bytes:
     """The result of the collector's task, removed from Redis."""
     queue = connection.queues.collector_queue
     # By the server's clock: Celery's own expiry compares with the clock of the collector's box, which may differ.
     expires_at = server_time(connection.redis) + RESPONSE_S
-    result = connection.app.send_task(FIND_FINISHED, (request, expires_at), queue=queue, argsrepr=summary)
+    result = connection.app.send_task(task, (request, expires_at), queue=queue, argsrepr=summary)
     try:
         data = result.get(timeout=RESPONSE_S, propagate=False)
     except TimeoutError:
         _remove_message(connection, queue, result.id)
-        raise ClonerError(
-            f"no collector has answered within {RESPONSE_S:g} s, so it is not known what is finished: start the fleet"
-            " with `launcher up`, or look into its output folder with --out where you see it"
-        ) from None
+        raise ClonerError(f"no collector has answered within {RESPONSE_S:g} s, {silence}") from None
     finally:
         result.forget()
     if isinstance(data, bytes):

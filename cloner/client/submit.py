@@ -79,6 +79,8 @@ def send(  # noqa: PLR0913 - all that a batch is made of
         overwrite=batch.overwrite,
         prune=batch.prune,
         partial=batch.partial,
+        redo=batch.redo,
+        checkpoint_dir=batch.checkpoint_dir or "",
         submitted_at=server_time(connection.redis),
         generation=batch.generation,
         engine=workers[0].engine,

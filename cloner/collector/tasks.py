@@ -1,5 +1,4 @@
-"""The collector's tasks, on a queue of their own: open a batch, close it when its chord is complete, and find finished
-outputs.
+"""The collector's tasks about batches, on a queue of their own: open a batch, and close it when its chord is complete.
 
 Never imports torch: a box with nothing but a collector needs none.
 """
@@ -11,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import chord, current_app, shared_task
-from celery.exceptions import Ignore
 from celery.signals import worker_process_init
 from redis import Redis
 from structlog.contextvars import bound_contextvars
 
+from cloner.collector import requests  # noqa: F401 - the other tasks
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.files import keep_batch, write_files
 from cloner.collector.open_attempts import counted_attempt
@@ -24,15 +23,16 @@ from cloner.collector.rounds import next_round
 from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, one_line, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH, SPEAK_CHUNK, collector_name
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record
+from cloner.output.redo import end_replacing, noted_takes, open_redo
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import find_outputs, leftover_files
+from cloner.output.search import leftover_files
 from cloner.output.verify import withdraw_changed
-from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest, check_batch_id
+from cloner.protocol.messages import Manifest, check_batch_id
 from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
@@ -93,30 +93,6 @@ def close_batch(_chunks: list[dict[str, Any]] | str = "", *, batch_id: str, ende
         retry_on_outage(_end_round, redis, settings, batch_id, ended)
 
 
-@shared_task(name=FIND_FINISHED)
-def find_finished(request: bytes, expires_at: float) -> bytes:
-    """Return the packed `FinishedResponse` to a packed `FinishedRequest`.
-
-    A request that expires, at a time of Redis's clock, before it is run or meanwhile, leaves no result: its client is
-    gone.
-    """
-    settings = load_settings()
-    redis = connect(settings.require_redis_url(), decode=False)
-    _ignore_expired(redis, expires_at)
-    try:
-        found = find_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted, None)
-        response = FinishedResponse(finished=list(found.done()), changed=list(found.changed)).pack()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
-        response = FinishedResponse(error=reason_of(error)).pack()
-    _ignore_expired(redis, expires_at)
-    return response
-
-
-def _ignore_expired(redis: Redis, expires_at: float) -> None:
-    if retry_on_outage(server_time, redis) > expires_at:
-        raise Ignore
-
-
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     manifest = _manifest(redis, settings, batch_id)
     batches = BatchStore.of(settings, redis)
@@ -126,7 +102,11 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
         keep_batch(redis, settings, manifest)
         _end_round(redis, settings, batch_id, None)
         return
-    reused = _reuse_finished(batches, manifest, settings)
+    reused = 0
+    if manifest.redo:
+        retry_on_failing_disk(settings)(open_redo, manifest, OutputRoot(settings.out_dir))
+    else:
+        reused = _reuse_finished(batches, manifest, settings)
     keep_batch(redis, settings, manifest)
     # Before its chunks are sent: another box's collector may close it as soon as they are finished. After what is
     # reused was reported: a run starts its workers when a running batch has segments left.
@@ -199,6 +179,8 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     if not (cancelled or result.failed or manifest.partial):
         result = _with_leftover(result, manifest, outputs)
     discard_journals(record, outputs, (error.output for error in result.errors.values()))
+    if manifest.redo:
+        _end_replacing(outputs, result)
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
@@ -222,6 +204,13 @@ def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot)
     return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
 
 
+def _end_replacing(outputs: OutputRoot, result: BatchResult) -> None:
+    try:
+        end_replacing(outputs, result.batch_id, result.errors)
+    except RecordFailed as error:
+        log_event(Event.FAILED, error=error.message)
+
+
 def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:
     """The batch's record without the segments whose files are not what it says, and those as failed. Raises
     `RecordFailed`."""
@@ -235,11 +224,14 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     number."""
     batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
     wanted = None if present.chunks is None else set(present.chunks)
+    takes = {}
+    if manifest.redo:
+        takes = {take.row[0]: take.row for take in noted_takes(OutputRoot(settings.out_dir), batch_id)}
     header = []
     for chunk in manifest.chunks:
         if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
             continue
-        message = manifest.message(chunk)
+        message = manifest.message(chunk, takes)
         signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
         header.append(
             signature.set(

@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from cloner.errors import Damaged
+from cloner.errors import Damaged, UnknownBatch, UsageError
 from cloner.output.own_folder import OwnFolder
+from cloner.output.record import batch_folder, translate_disk_errors
 from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text
+from cloner.protocol.queries import PartRequest
+from cloner.protocol.results import BatchResult
 
 BATCH = "batch.ndjson"
 
@@ -58,8 +62,8 @@ class KeptBatch:
                 if line.startswith(b"{"):
                     speaker = SpeakerRow.model_validate_json(line)
                 elif speaker:
-                    *row, segment_id = _SEGMENTS.validate_json(line)
-                    yield KeptSegment(speaker, (row[0], row[1], row[2], row[3]), segment_id)
+                    index, text, output, seed, segment_id = _SEGMENTS.validate_json(line)
+                    yield KeptSegment(speaker, (index, text, output, seed), segment_id)
 
     def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
         """The batch with some of its segments alone, and without chunks."""
@@ -97,3 +101,29 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
         yield speaker.model_copy(update={"segments": []}).model_dump_json().encode() + b"\n"
         for row in speaker.segments:
             yield to_json((*row, ids.get(row[0]))) + b"\n"
+
+
+def find_part(root: Path, request: PartRequest) -> Manifest:
+    """The part of a batch under that output root. Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`."""
+    folder = batch_folder(root, request.batch_id)
+    kept = KeptBatch(folder)
+    with translate_disk_errors(folder.path):
+        try:
+            kept.head()
+            return request.choose(kept.part, _failed(folder) if request.failed else ())
+        except FileNotFoundError:
+            raise UnknownBatch(
+                f"no batch {request.batch_id} is kept under {root}: `cloner list --out {root}` lists those that are"
+            ) from None
+
+
+def _failed(folder: OwnFolder) -> set[int]:
+    """The segments that failed in a batch, by its result."""
+    try:
+        return set(BatchResult.model_validate_json(folder.read("result.json")).errors)
+    except FileNotFoundError:
+        raise UsageError(
+            f"batch {folder.path.name} was stopped before its end: run its file again; only what is missing is spoken"
+        ) from None
+    except ValidationError as error:
+        raise Damaged(f"{folder.path / 'result.json'} is damaged ({error.error_count()} validation errors)") from None

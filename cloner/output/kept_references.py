@@ -12,13 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloner.batch import ReferenceKind
+from cloner.errors import UsageError
 from cloner.output.atomic_file import FileAt, write_and_rename
 from cloner.output.flush import flush_file_system
 from cloner.output.own_folder import OwnFolder
-from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.messages import ReferenceRow, SpeakerRow
 from cloner.protocol.references import reference_key
 
 REFERENCES = "references"
+
+SHOWN = 5
+"""Most speakers that an error names."""
 
 _SUFFIXES = {ReferenceKind.CODES: ".npy", ReferenceKind.AUDIO: ".flac"}
 
@@ -52,6 +56,21 @@ class KeptReferences:
         except FileNotFoundError:
             return None
         return data if reference_key(reference.kind, data) == reference.digest else None
+
+    def restore(self, speakers: Iterable[SpeakerRow], put: Callable[[str, bytes], object]) -> None:
+        """Give `put` the references of some speakers, by hash. Raises `UsageError` if one is not there."""
+        lost = []
+        for speaker in speakers:
+            if data := self.read(speaker.reference):
+                put(speaker.reference.digest, data)
+            else:
+                lost.append(speaker.id)
+        if lost:
+            some = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
+            raise UsageError(
+                f"the references of {len(lost)} speakers ({some}) are not in {self._folder.path} (any more): submit the"
+                " batch's file again; only what is missing is spoken"
+            )
 
 
 def _is_there(name: str, folder: int) -> bool:

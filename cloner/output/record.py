@@ -26,7 +26,6 @@ from cloner.output.own_folder import OwnFolder
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
-
 MANIFEST_JSONL = "manifest.jsonl"
 """A file beside the record that ends as its files do: what was generated, with its texts. No worker has that name."""
 

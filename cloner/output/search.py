@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from posixpath import splitext
@@ -121,15 +121,16 @@ class Records:
         times.sort(key=lambda file: (file[0], file[1].path, file[2]))
         self.files = [(folder, name) for _, folder, name in times]
 
-    def lines(self) -> Iterator[tuple[OwnFolder, bytes, str, bytes]]:
-        """The lines about generated files: (folder, output as the line has it, content key, line)."""
+    def lines(self, *, failed: bool = False) -> Iterator[tuple[OwnFolder, bytes, str, bytes]]:
+        """The lines about generated files, and with `failed` about segments that failed, too: (folder, output as the
+        line has it, content key, line)."""
         for folder, name in self.files:
             try:
                 with os.fdopen(folder.open_file(name, os.O_RDONLY), "rb") as file:
                     for line in file:
                         output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
                         # A crash may have left a line without its end.
-                        if _GENERATED in rest and line.endswith(b"\n"):
+                        if (failed or _GENERATED in rest) and line.endswith(b"\n"):
                             yield folder, output, rest[:_KEY_LENGTH].decode(errors="replace"), line
             except OSError as error:
                 _log_skipped(folder.path / name, error)
@@ -147,6 +148,15 @@ def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
     }
     found = (result.output for line in last.values() if (result := parse_line(line)) and outputs.has_result(result))
     return sorted(found)
+
+
+def last_takes(outputs: OutputRoot, keys: Collection[str]) -> dict[str, int]:
+    """The highest number of a take of each content key, also of those that failed; a key without a line is left out."""
+    last: dict[str, int] = {}
+    for _, _, key, line in Records(outputs.root, None).lines(failed=True):
+        if key in keys and (result := parse_line(line)):
+            last[key] = max(last.get(key, 0), result.take)
+    return last
 
 
 def _by_name(

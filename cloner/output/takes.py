@@ -1,6 +1,7 @@
 """Audio files of a batch that are not among its outputs: on their way to another name, or replaced.
 
-``OUT/.cloner/BATCH_ID/takes/<content key>.<format>``. A batch finds what it wants among the takes of all batches.
+``OUT/.cloner/BATCH_ID/takes/<content key>.<format>``. A batch finds what it wants among the takes of all batches, but
+not a take that `cloner redo` has replaced: ``<content key>.<digest>.<format>``.
 """
 
 from __future__ import annotations
@@ -32,20 +33,52 @@ class Takes:
         """Add the file of a line. If it is `shared`, its name stays another output's, so it is copied; else it is
         linked where the file system has links."""
         name = _name(line)
+        if shared or not self._link(line.output, name):
+            self._copy(line.output, name, line.mtime_ns)
+
+    def keep_replaced(self, output: str, key: str, digest: str) -> None:
+        """Add the file of an output, which has that digest and is about to be replaced by another take with the same
+        content key."""
+        name = _replaced_name(output, key, digest)
+        if not self._link(output, name):
+            self._copy(output, name)
+
+    def end_replacing(self, output: str, key: str, digest: str) -> None:
+        """The other take has failed: give the replaced file its name again if nothing is there; if it is there still,
+        it is no take."""
+        name, final = _replaced_name(output, key, digest), PurePosixPath(output).name
+        with (
+            suppress(FileExistsError, FileNotFoundError),
+            self._folder.opened() as takes,
+            self._outputs.opened_parent(output) as parent,
+        ):
+            if self._outputs.digest_of(output) == digest:
+                os.unlink(name, dir_fd=takes)
+            else:
+                rename_unless_taken(FileAt(name, takes), FileAt(final, parent), partial(is_empty, final, parent))
+
+    def _link(self, output: str, name: str) -> bool:
+        """Link the file of an output, if there is no such take; returns whether the file system has links."""
         with self._folder.opened(make=True) as takes:
-            if not shared:
-                try:
-                    with self._outputs.opened_parent(line.output) as parent, suppress(FileExistsError):
-                        source = PurePosixPath(line.output).name
-                        os.link(source, name, src_dir_fd=parent, dst_dir_fd=takes, follow_symlinks=False)
-                    return
-                except OSError as error:
-                    if error.errno not in NO_LINKS:
-                        raise
-            if not _is_there(name, takes):
-                blocks = self._outputs.blocks(line.output, BUFFER_BYTES)
-                write_and_rename(blocks, FileAt(f"{name}.part", takes), FileAt(name, takes))
-                os.utime(name, ns=(line.mtime_ns, line.mtime_ns), dir_fd=takes)
+            try:
+                with self._outputs.opened_parent(output) as parent, suppress(FileExistsError):
+                    source = PurePosixPath(output).name
+                    os.link(source, name, src_dir_fd=parent, dst_dir_fd=takes, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return False
+        return True
+
+    def _copy(self, output: str, name: str, mtime_ns: int | None = None) -> None:
+        """Copy the file of an output, if there is no such take; with that modification time, if one is given."""
+        with self._folder.opened(make=True) as takes:
+            if _is_there(name, takes):
+                return
+            blocks = self._outputs.blocks(output, BUFFER_BYTES)
+            write_and_rename(blocks, FileAt(f"{name}.part", takes), FileAt(name, takes))
+            if mtime_ns is not None:
+                os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=takes)
 
     def place(self, line: SegmentResult, output: str, *, again: bool) -> None:
         """Give the take of a line the name of an output; if it is needed `again`, it also stays. A file that is there
@@ -79,3 +112,7 @@ def _is_there(name: str, folder: int) -> bool:
 
 def _name(line: SegmentResult) -> str:
     return line.key + PurePosixPath(line.output).suffix
+
+
+def _replaced_name(output: str, key: str, digest: str) -> str:
+    return f"{key}.{digest}{PurePosixPath(output).suffix}"

@@ -8,7 +8,8 @@ the chunks' messages from the manifest. References do not travel in messages: Re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from cloner.batch import MAX_SEGMENTS, Generation, ReferenceKind
+from cloner.batch import MAX_SEGMENTS, Generation, Redo, ReferenceKind
 from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
@@ -72,17 +73,22 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 SegmentRow = tuple[Index, Text, Output, Index]
 """Segment index, text, output relative to the output root, seed."""
 
+TakeRow = tuple[Index, Count, Index, Annotated[str, StringConstraints(pattern="^([0-9a-f]{32})?$")]]
+"""Segment index, number of its take from 1, the take's seed, digest of the audio file that it replaces or nothing."""
+
 Item = TypeVar("Item")
 Items = Annotated[list[Item], Field(fail_fast=True)]
 """A list that is refused at its first bad item: pydantic would collect 1 KB for each, from two bytes."""
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """What travels."""
+
     # Other fields are ignored: pydantic would collect an error for each, and an object may have millions.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ReferenceRow(_Wire):
+class ReferenceRow(Wire):
     """A speaker's reference: the content hash under which Redis has it, and its transcript."""
 
     kind: ReferenceKind
@@ -90,7 +96,7 @@ class ReferenceRow(_Wire):
     text: Text
 
 
-class SpeakerRow(_Wire):
+class SpeakerRow(Wire):
     """A speaker of a manifest, with all of its segments."""
 
     id: Name
@@ -98,7 +104,7 @@ class SpeakerRow(_Wire):
     segments: Items[SegmentRow]
 
 
-class SpeakerSliceRow(_Wire):
+class SpeakerSliceRow(Wire):
     """Segments ``start:stop`` of the `speaker`-th speaker of the manifest."""
 
     speaker: Count
@@ -110,7 +116,7 @@ class SpeakerSliceRow(_Wire):
     """Texts of this speaker in the whole assignment."""
 
 
-class ChunkRow(_Wire):
+class ChunkRow(Wire):
     """A chunk, and the queue that it is sent to."""
 
     number: Count
@@ -123,7 +129,7 @@ class ChunkRow(_Wire):
     slices: Items[SpeakerSliceRow]
 
 
-class SpeakerSegments(_Wire):
+class SpeakerSegments(Wire):
     """A speaker's segments in a chunk's message."""
 
     id: Name
@@ -134,7 +140,7 @@ class SpeakerSegments(_Wire):
     texts: Count
 
 
-class ChunkMessage(_Wire):
+class ChunkMessage(Wire):
     """All that a worker needs to generate a chunk, except for the references' bytes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -148,6 +154,8 @@ class ChunkMessage(_Wire):
     generation: Generation
     overwrite: bool = False
     """Whether files that the batch has not written may be replaced."""
+    takes: Items[TakeRow] = []
+    """Of the segments that are generated again, with another seed."""
     slices: Items[SpeakerSegments]
 
     @property
@@ -178,7 +186,7 @@ def _check_count(generation: object) -> object:
     return generation
 
 
-class Manifest(_Wire, Packed):
+class Manifest(Wire, Packed):
     """A batch, split into chunks that are assigned to queues. Raises `Damaged` if it is of another version."""
 
     schema_version: Annotated[int, AfterValidator(_own_version)] = SCHEMA
@@ -194,6 +202,10 @@ class Manifest(_Wire, Packed):
     """Whether files of earlier versions that this one does not name are removed, once nothing has failed."""
     partial: bool = False
     """Whether it is a part of a batch, so that files that it does not name are left alone."""
+    redo: Redo | None = None
+    """Not None if its segments are generated again, as other takes."""
+    checkpoint_dir: Annotated[Line, Field(max_length=4096)] = ""
+    """The checkpoint's folder, if the batch names it, as it does."""
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     generation: Annotated[Generation, BeforeValidator(_check_count)]
     engine: str = ""
@@ -230,8 +242,19 @@ class Manifest(_Wire, Packed):
         """The audio files of the batch, relative to the output root."""
         return (row[2] for speaker in self.speakers for row in speaker.segments)
 
-    def message(self, chunk: ChunkRow) -> ChunkMessage:
-        """The message of one of this batch's chunks."""
+    def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
+        """The batch with some of its segments alone, and without chunks."""
+        speakers = [
+            speaker.model_copy(update={"segments": rows})
+            for speaker in self.speakers
+            if (rows := [row for row in speaker.segments if is_wanted(row)])
+        ]
+        there = {row[0] for speaker in speakers for row in speaker.segments}
+        ids = [(index, name) for index, name in self.ids if index in there]
+        return self.model_copy(update={"speakers": speakers, "chunks": [], "ids": ids})
+
+    def message(self, chunk: ChunkRow, takes: Mapping[int, TakeRow] = MappingProxyType({})) -> ChunkMessage:
+        """The message of one of this batch's chunks; `takes` are those of some segments, by index."""
         slices = []
         for row in chunk.slices:
             speaker = self.speakers[row.speaker]
@@ -252,33 +275,9 @@ class Manifest(_Wire, Packed):
             texts=chunk.texts,
             generation=self.generation,
             overwrite=self.overwrite,
+            takes=[takes[row[0]] for piece in slices for row in piece.segments if row[0] in takes],
             slices=slices,
         )
-
-
-def _check_keys(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Raise `ValueError` at the first key that is no text: pydantic would collect an error for each."""
-    for key in wanted.values():
-        if not isinstance(key, str):
-            raise ValueError("a content key is no text")  # noqa: TRY004 - pydantic reports a ValueError
-    return wanted
-
-
-class FinishedRequest(_Wire, Packed):
-    """A client's request to the collector: which outputs exist already, since only the fleet sees them."""
-
-    wanted: Annotated[dict[str, Any], AfterValidator(_check_keys)]
-    """Output -> content key, a text."""
-
-
-class FinishedResponse(_Wire, Packed):
-    """The collector's response, from the records; wanted outputs that are in neither list are missing."""
-
-    finished: Items[str] = []
-    changed: Items[str] = []
-    """Outputs that were generated with another key."""
-    error: Line = ""
-    """Why the collector could not read the records, if it could not."""
 
 
 def schema_of(message: object) -> int:

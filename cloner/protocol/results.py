@@ -43,7 +43,9 @@ class SegmentResult:
     reused: bool = False
     """Whether an earlier batch generated it."""
     take: int = 1
-    """How many times the segment has been generated on purpose, this time included: more than 1 after `cloner redo`."""
+    """The take's number, from 1: each `cloner redo` of a segment counts on."""
+    seed: int = 0
+    """With which a take after the first was generated; that of the first follows from the batch, and is 0 here."""
 
     @property
     def generated(self) -> bool:

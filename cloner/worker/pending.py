@@ -28,6 +28,10 @@ class PendingSegment:
     """Content key."""
     speaker: SpeakerSegments
     """Its speaker, with all of that speaker's segments in the chunk."""
+    take: int = 1
+    """The take's number; `seed` is that of a take, and the content key is the segment's own."""
+    replaces: str = ""
+    """The digest of the audio file of the take before it, which is kept."""
 
 
 def split_by_record(
@@ -39,9 +43,10 @@ def split_by_record(
     """
     finished: list[SegmentResult] = []
     pending: dict[int, PendingSegment] = {}
+    takes = {take[0]: take for take in message.takes}
     for speaker in message.slices:
         for row in speaker.segments:
-            index = row[0]
+            index, text, output, seed = row
             key = keys.of(speaker.reference, row)
             known = record.results.get(index)
             if known and known.generated:
@@ -49,7 +54,8 @@ def split_by_record(
             if known and known.key == key:
                 finished.append(known)
             else:
-                pending[index] = PendingSegment(*row, key, speaker)
+                _, number, seed, replaces = takes.get(index, (index, 1, seed, ""))
+                pending[index] = PendingSegment(index, text, output, seed, key, speaker, number, replaces)
     return finished, pending
 
 

@@ -11,6 +11,7 @@ from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, SegmentFailed
 from cloner.output.journal import Journal
 from cloner.output.record import Record, RecordWriter
+from cloner.output.takes import Takes
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.worker.disk_wait import DiskWait
@@ -22,10 +23,13 @@ from cloner.worker.worker_process import WorkerProcess
 class FileOwnership:
     """What a chunk's record and journal know of the file that a segment's audio is about to replace."""
 
-    def __init__(self, segment: int, record: Record, journal: Journal, *, overwrite: bool) -> None:
+    def __init__(
+        self, segment: PendingSegment, record: Record, journal: Journal, takes: Takes, *, overwrite: bool
+    ) -> None:
         self._segment = segment
         self._record = record
         self._journal = journal
+        self._takes = takes
         self._overwrite = overwrite
 
     def publishes(self, digest: str) -> None:
@@ -33,11 +37,16 @@ class FileOwnership:
         self._journal.publishes(digest)
 
     def owns(self, digest: str) -> bool:
-        """Whether a line of the record, or a run that ended before it could write its line, has this digest."""
+        """Whether a line of the record, or a run that ended before it could write its line, has this digest; or the
+        take before this one, which is kept before it is replaced."""
+        segment = self._segment
+        if segment.replaces and digest == segment.replaces:
+            self._takes.keep_replaced(segment.output, segment.key, digest)
+            return True
         if self._overwrite or any(digest in run.digests for run in self._journal.runs):
             return True
         self._record.refresh()  # another worker may have written the file since
-        return any(line.digest == digest for line in self._record.generated_lines(self._segment))
+        return any(line.digest == digest for line in self._record.generated_lines(segment.index))
 
 
 class ResultWriter:
@@ -60,6 +69,7 @@ class ResultWriter:
         self._fixed_length = message.generation.fixed_length
         self._overwrite = message.overwrite
         self._outputs = worker.outputs
+        self._takes = Takes(worker.outputs, message.batch_id)
         self._record = record
         self._journal = journal
         self._lines = RecordWriter(record, worker.name)
@@ -88,6 +98,8 @@ class ResultWriter:
             key=segment.key,
             assignment=self._assignment,
             worker=self._worker_name,
+            take=segment.take,
+            seed=segment.seed if segment.take > 1 else 0,
         )
         needed = 0
         try:
@@ -112,6 +124,6 @@ class ResultWriter:
                 f"it is cut after {answer.frames} frames ({seconds:.1f} s): raise max_new_tokens, or split the text"
             )
             return {"code": "cut_off", "message": message}
-        owned = FileOwnership(segment.index, self._record, self._journal, overwrite=self._overwrite)
+        owned = FileOwnership(segment, self._record, self._journal, self._takes, overwrite=self._overwrite)
         written = self._outputs.write_audio(segment.output, answer.audio, SAMPLE_RATE, owned)
         return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}

@@ -11,7 +11,7 @@ import pytest
 
 from cloner.errors import BatchBroken, Damaged
 from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH
-from cloner.protocol.messages import FinishedResponse
+from cloner.protocol.queries import FinishedResponse
 from cloner.state.progress import ChunkProgress
 from cloner.state.registry import WorkerInfo
 from tests.support.bad_files import OpensDoor

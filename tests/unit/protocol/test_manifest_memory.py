@@ -10,8 +10,9 @@ import pytest
 
 from cloner.batch import MAX_SEGMENTS
 from cloner.errors import Damaged
-from cloner.protocol.messages import FinishedRequest, FinishedResponse, Manifest
+from cloner.protocol.messages import Manifest
 from cloner.protocol.packing import MAX_BRACKETS, MAX_COMMAS, Packed
+from cloner.protocol.queries import FinishedRequest, FinishedResponse
 from tests.support.manifests import manifest
 from tests.support.memory import memory_limit
 

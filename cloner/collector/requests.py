@@ -1,0 +1,70 @@
+"""The collector's tasks for clients, which do not see the output folder: find finished outputs, and parts of batches.
+
+A request that expires, at a time of Redis's clock, before it is run or meanwhile, leaves no result: its client is gone.
+"""
+
+from __future__ import annotations
+
+from celery import shared_task
+from celery.exceptions import Ignore
+from redis import Redis
+
+from cloner.errors import UsageError, reason_of
+from cloner.names import FIND_FINISHED, FIND_PART
+from cloner.output.audio_files import OutputRoot
+from cloner.output.kept_batch import find_part
+from cloner.output.kept_references import KeptReferences
+from cloner.output.search import find_outputs
+from cloner.protocol.messages import Manifest
+from cloner.protocol.queries import FinishedRequest, FinishedResponse, PartRequest, PartResponse
+from cloner.queueing.retry import retry_on_outage
+from cloner.settings import Settings, load_settings
+from cloner.state.connection import connect, server_time
+from cloner.state.keys import RedisKeys
+from cloner.state.references import ReferenceStore
+
+
+@shared_task(name=FIND_FINISHED)
+def find_finished(request: bytes, expires_at: float) -> bytes:
+    """Return the packed `FinishedResponse` to a packed `FinishedRequest`."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    _ignore_expired(redis, expires_at)
+    try:
+        found = find_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted, None)
+        response = FinishedResponse(finished=list(found.done()), changed=list(found.changed)).pack()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
+        response = FinishedResponse(error=reason_of(error)).pack()
+    _ignore_expired(redis, expires_at)
+    return response
+
+
+@shared_task(name=FIND_PART)
+def find_kept_part(request: bytes, expires_at: float) -> bytes:
+    """Return the packed `PartResponse` to a packed `PartRequest`; the part's references are in Redis then."""
+    settings = load_settings()
+    redis = connect(settings.require_redis_url(), decode=False)
+    _ignore_expired(redis, expires_at)
+    try:
+        response = PartResponse(part=retry_on_outage(_find_part, redis, settings, PartRequest.unpack(request))).pack()
+    except UsageError as error:
+        response = PartResponse(refused=error.message).pack()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
+        response = PartResponse(error=reason_of(error)).pack()
+    _ignore_expired(redis, expires_at)
+    return response
+
+
+def _find_part(redis: Redis, settings: Settings, request: PartRequest) -> Manifest:
+    root = settings.out_dir.resolve()
+    part = find_part(root, request)
+    store = ReferenceStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+    expired = set(store.renew(speaker.reference.digest for speaker in part.speakers))
+    lost = [speaker for speaker in part.speakers if speaker.reference.digest in expired]
+    KeptReferences(root).restore(lost, store.put)
+    return part
+
+
+def _ignore_expired(redis: Redis, expires_at: float) -> None:
+    if retry_on_outage(server_time, redis) > expires_at:
+        raise Ignore

@@ -1,0 +1,115 @@
+"""Segments that are generated again as other takes, although their files are there.
+
+A take has the content key of its segment, so that later batches take it for the segment's audio, and a seed of its own.
+The file that it replaces stays until it is written, and then lies among the takes of the batch (`takes.py`). What is
+replaced is noted in ``OUT/.cloner/BATCH_ID/redo.ndjson`` when the batch is opened, a line a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from cloner.batch import Redo, take_seed
+from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed
+from cloner.output.audio_files import OutputRoot
+from cloner.output.origin import Origin
+from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.reuse import SHOWN, check_files
+from cloner.output.search import Found, find_outputs, last_takes
+from cloner.output.takes import Takes
+from cloner.protocol.content_key import wanted_outputs
+from cloner.protocol.messages import Manifest, TakeRow
+
+REDO = "redo.ndjson"
+
+
+class NotedTake(NamedTuple):
+    """A take, as it was noted."""
+
+    row: TakeRow
+    output: str
+    key: str
+    """Content key of its segment."""
+
+
+_LINES = TypeAdapter(NotedTake)
+
+
+def check_redo(manifest: Manifest, outputs: OutputRoot) -> None:
+    """Raise `OutputsTaken` if the takes of a batch would replace what is not the batch's, and `RecordFailed`."""
+    _find(manifest, outputs, _wanted(manifest))
+
+
+def open_redo(manifest: Manifest, outputs: OutputRoot) -> None:
+    """Note the takes of a batch that is opened; does nothing if they are noted. Raises as `check_redo`."""
+    folder = batch_folder(outputs.root, manifest.batch_id)
+    with translate_disk_errors(folder.path):
+        if folder.files(REDO):
+            return
+    wanted = _wanted(manifest)
+    found = _find(manifest, outputs, wanted)
+    with translate_disk_errors(folder.path):
+        takes = _takes(manifest, outputs, wanted, found)
+        Origin.of(manifest).write(folder)
+        folder.write(REDO, (_LINES.dump_json(take) + b"\n" for take in takes), sync=True)
+
+
+def noted_takes(outputs: OutputRoot, batch_id: str) -> list[NotedTake]:
+    """The takes of a batch, as `open_redo` has noted them. Raises `RecordFailed`."""
+    folder = batch_folder(outputs.root, batch_id)
+    with translate_disk_errors(folder.path):
+        lines = list(folder.lines(REDO))
+    try:
+        return list(map(_LINES.validate_json, lines))
+    except ValidationError as error:
+        raise RecordFailed(f"{folder.path / REDO} is damaged: redo the segments again") from error
+
+
+def end_replacing(outputs: OutputRoot, batch_id: str, failed: Container[int]) -> None:
+    """Give the files that takes of `failed` segments were about to replace their names again. Raises `RecordFailed`."""
+    folder = batch_folder(outputs.root, batch_id)
+    takes = Takes(outputs, batch_id)
+    try:
+        if not folder.files(REDO):  # cancelled before it was opened
+            return
+        for (index, _, _, digest), output, key in noted_takes(outputs, batch_id):
+            if digest and index in failed:
+                takes.end_replacing(output, key, digest)
+    except (OSError, SegmentFailed) as error:
+        raise RecordFailed(f"takes of batch {batch_id} cannot be given their names again: {error}") from error
+
+
+def _wanted(manifest: Manifest) -> dict[str, str]:
+    return wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
+
+
+def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) -> Found:
+    with translate_disk_errors(batch_folder(outputs.root, manifest.batch_id).path):
+        found = find_outputs(outputs, wanted, Origin.of(manifest), manifest.batch_id)
+    check_files(found)
+    newer = [output for output, line in found.replaced.items() if line]
+    if newer:
+        some = ", ".join(newer[:SHOWN]) + (", ..." if len(newer) > SHOWN else "")
+        raise OutputsTaken(
+            f"{len(newer)} of the outputs: {some}: another version of the batch has written each with another text,"
+            " reference or parameter since: redo the segments of that version"
+        )
+    return found
+
+
+def _takes(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str], found: Found) -> Iterator[NotedTake]:
+    redo = manifest.redo or Redo()
+    last = last_takes(outputs, set(wanted.values()))
+    for speaker in manifest.speakers:
+        for index, _, output, seed in speaker.segments:
+            number = last.get(wanted[output], 1) + 1
+            line, digest = found.finished.get(output), ""
+            if line:
+                digest = line.digest or outputs.digest_of(output)
+            elif output in found.replaced:  # a take whose process died before it could write the line
+                digest = outputs.digest_of(output)
+                number += 1
+            yield NotedTake((index, number, take_seed(seed, number, redo), digest), output, wanted[output])

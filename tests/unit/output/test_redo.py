@@ -1,0 +1,259 @@
+"""Segments that are generated again as other takes: none is lost, and later batches take them for the segments'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloner.batch import Redo
+from cloner.errors import OutputsTaken, RecordFailed
+from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import Journal, discard_journals
+from cloner.output.record import Record, RecordWriter, batch_folder
+from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo
+from cloner.output.search import find_outputs
+from cloner.output.takes import Takes
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import Manifest
+from cloner.protocol.results import SegmentResult
+from cloner.worker.pending import split_by_record
+from cloner.worker.result_writer import FileOwnership
+from tests.unit.output.test_moves import LINES, WORKER, Killed, batch, die_at, reused, speak, without_links
+
+MIDDLE = "anna/0002.wav"
+
+
+def redo_of(batch_id: str, segment: int = 1, seed: int | None = None, texts: list[str] = LINES) -> Manifest:
+    """A batch that generates one segment again."""
+    part = batch(batch_id, texts).part(lambda row: row[0] == segment)
+    chunk = batch("x", ["x"]).chunks[0]
+    return part.model_copy(update={"redo": Redo(seed=seed), "partial": True, "chunks": [chunk]})
+
+
+def speak_takes(root: Path, manifest: Manifest, *, code: str = "", lines: bool = True) -> None:
+    """Open the batch and generate its takes, as its collector and a worker do; with a `code`, they fail."""
+    outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
+    open_redo(manifest, outputs)
+    takes = {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id)}
+    message = manifest.message(manifest.chunks[0], takes)
+    keys = ContentKeys(manifest.generation, manifest.engine, manifest.fingerprint)
+    record.refresh()
+    _, pending = split_by_record(message, record, outputs, keys)
+    journal = Journal(root, manifest.batch_id, 0, WORKER)
+    with journal, RecordWriter(record, WORKER) as writer:
+        journal.begin(outputs.part, 0)
+        for segment in pending.values():
+            written: dict[str, Any] = {"code": code}
+            if not code:
+                owned = FileOwnership(segment, record, journal, Takes(outputs, manifest.batch_id), overwrite=False)
+                audio = np.random.default_rng(segment.seed).uniform(-0.5, 0.5, 300).astype(np.float32)
+                written = asdict(outputs.write_audio(segment.output, audio, 44_100, owned))
+            if lines:
+                writer.append(
+                    SegmentResult(
+                        segment=segment.index,
+                        speaker="anna",
+                        output=segment.output,
+                        key=segment.key,
+                        assignment=0,
+                        worker=WORKER,
+                        take=segment.take,
+                        seed=segment.seed,
+                        **written,
+                    )
+                )
+        if not lines:
+            raise Killed
+
+
+def close(root: Path, manifest: Manifest) -> None:
+    """As the collector does it, of a batch whose segments have failed."""
+    outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
+    record.refresh()
+    failed = {index for index, line in record.results.items() if not line.generated} or {1}
+    discard_journals(record, outputs, [MIDDLE])
+    end_replacing(outputs, manifest.batch_id, failed)
+
+
+def all_takes(root: Path) -> set[bytes]:
+    """The audio of all files, among the outputs and among the takes."""
+    return {path.read_bytes() for path in root.rglob("*.wav")}
+
+
+def line_of(root: Path, batch_id: str) -> SegmentResult:
+    record = Record(root, batch_id)
+    record.refresh()
+    return record.results[1]
+
+
+def test_a_take_has_its_segments_key_and_another_seed_each_time(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    first = line_of(tmp_path, "first")
+    audio = [(tmp_path / MIDDLE).read_bytes()]
+    for number in (2, 3):
+        speak_takes(tmp_path, redo_of(f"redo{number}"))
+        audio.append((tmp_path / MIDDLE).read_bytes())
+        line = line_of(tmp_path, f"redo{number}")
+        assert (line.key, line.output, line.take) == (first.key, MIDDLE, number)
+        kept = [path.read_bytes() for path in (tmp_path / f".cloner/redo{number}/takes").iterdir()]
+        assert kept == [audio[-2]]
+    assert len(set(audio)) == 3
+    assert len({line_of(tmp_path, name).seed for name in ("first", "redo2", "redo3")}) == 3
+    assert sorted(path.name for path in (tmp_path / "anna").iterdir()) == [f"000{n}.wav" for n in range(1, 5)]
+
+
+def test_the_same_seed_is_the_same_take(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    audio = set()
+    for name in ("a", "b"):
+        speak_takes(tmp_path, redo_of(name, seed=7))
+        audio.add((tmp_path / MIDDLE).read_bytes())
+    assert len(audio) == 1
+    assert line_of(tmp_path, "b").take == 3
+
+
+def test_later_batches_take_it_for_the_segments_audio_and_move_it(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("redo"))
+    redone = (tmp_path / MIDDLE).read_bytes()
+    assert reused(tmp_path, batch("again", LINES)) == {*LINES}
+    assert line_of(tmp_path, "again").take == 2
+    assert (tmp_path / MIDDLE).read_bytes() == redone
+    # An edit above it moves it, and an undone edit brings it back.
+    assert reused(tmp_path, batch("edited", ["zero", *LINES])) == {*LINES}
+    assert (tmp_path / "anna/0003.wav").read_bytes() == redone
+    speak(tmp_path, batch("replaced", ["one", "other", "three", "four"]))
+    assert reused(tmp_path, batch("undone", LINES)) == {*LINES}
+    assert (tmp_path / MIDDLE).read_bytes() == redone
+
+
+def test_a_take_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    before = all_takes(tmp_path)
+    failing = redo_of("failing")
+    speak_takes(tmp_path, failing, code="cut_off")
+    close(tmp_path, failing)
+    assert all_takes(tmp_path) == before
+    assert reused(tmp_path, batch("again", LINES)) == {*LINES}
+    # The number of the failed take is not used again: its seed would be cut again.
+    speak_takes(tmp_path, redo_of("redo"))
+    assert line_of(tmp_path, "redo").take == 3
+
+
+def test_a_segment_that_has_failed_before_is_generated_with_another_seed(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", ["one"]))
+    speak_takes(tmp_path, redo_of("redo"))
+    line = line_of(tmp_path, "redo")
+    assert (line.take, line.generated) == (2, True)
+    assert not (tmp_path / ".cloner/redo/takes").exists()
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("next_id", ["redo", "second"], ids=["the batch goes on", "another redo follows"])
+def test_a_death_at_any_instant_loses_no_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_id: str, links: bool
+) -> None:
+    if not links:
+        without_links(monkeypatch)
+    whole = tmp_path / "whole"
+    speak(whole, batch("first", LINES))
+    first = (whole / MIDDLE).read_bytes()
+    for deadly in range(1000):
+        root = tmp_path / f"out{deadly}"
+        speak(root, batch("first", LINES))
+        with monkeypatch.context() as patch:
+            has_died = die_at(patch, deadly)
+            with suppress(Killed):
+                speak_takes(root, redo_of("redo"))
+        died_with = all_takes(root)
+        assert first in died_with, f"call {deadly}"
+        speak_takes(root, redo_of(next_id))
+        assert died_with <= all_takes(root), f"call {deadly}"
+        line = line_of(root, next_id)
+        assert OutputRoot(root).has_result(line), f"call {deadly}"
+        assert (root / MIDDLE).read_bytes() != first
+        assert reused(root, batch("again", LINES)) == {*LINES}, f"call {deadly}"
+        if not has_died():
+            break
+    assert deadly > 5
+
+
+def test_a_take_without_a_line_that_is_given_up_gives_the_name_back(tmp_path: Path) -> None:
+    """Its process dies between the file and the line, and the batch is closed without it."""
+    speak(tmp_path, batch("first", LINES))
+    first = (tmp_path / MIDDLE).read_bytes()
+    killed = redo_of("killed")
+    with pytest.raises(Killed):
+        speak_takes(tmp_path, killed, lines=False)
+    assert (tmp_path / MIDDLE).read_bytes() != first
+    close(tmp_path, killed)
+    assert (tmp_path / MIDDLE).read_bytes() == first
+    assert reused(tmp_path, batch("again", LINES)) == {*LINES}
+
+
+def test_a_batch_that_is_cancelled_before_it_is_opened_replaces_nothing(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    before = all_takes(tmp_path)
+    end_replacing(OutputRoot(tmp_path), "redo", {1})
+    assert all_takes(tmp_path) == before
+
+
+REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file of others": (
+        lambda root: (root / MIDDLE).write_bytes(b"of another program"),
+        "1 of the outputs: anna/0002.wav: each is there, and not as",
+    ),
+    "a newer version": (
+        lambda root: speak(root, batch("newer", ["one", "other", "three", "four"])),
+        "another version of the batch has written each with another text",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_is_not_the_segments_any_more_is_not_replaced(
+    tmp_path: Path, change: Callable[[Path], object], sentence: str
+) -> None:
+    speak(tmp_path, batch("first", LINES))
+    change(tmp_path)
+    before = all_takes(tmp_path)
+    for refuse in (check_redo, open_redo):
+        with pytest.raises(OutputsTaken, match=sentence):
+            refuse(redo_of("redo"), OutputRoot(tmp_path))
+    assert all_takes(tmp_path) == before
+    assert not batch_folder(tmp_path, "redo").files("*")
+
+
+def test_a_file_that_appears_later_is_not_replaced(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    part, outputs = redo_of("redo"), OutputRoot(tmp_path)
+    open_redo(part, outputs)
+    (tmp_path / MIDDLE).write_bytes(b"of another program")
+    with pytest.raises(Exception, match=r"anna/0002.wav is there, and not as this batch has written it"):
+        speak_takes(tmp_path, part)
+    assert (tmp_path / MIDDLE).read_bytes() == b"of another program"
+
+
+def test_takes_that_are_damaged_are_a_sentence(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    open_redo(redo_of("redo"), OutputRoot(tmp_path))
+    (tmp_path / ".cloner/redo" / REDO).write_text("[[1]]\n")
+    with pytest.raises(RecordFailed, match=r"redo.ndjson is damaged: redo the segments again"):
+        noted_takes(OutputRoot(tmp_path), "redo")
+
+
+def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
+    """What a user has rejected does not come back when the newer take is lost."""
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("redo"))
+    (tmp_path / MIDDLE).unlink()
+    keys = ContentKeys(batch("x", LINES).generation, "fake", "none")
+    row = batch("x", LINES).speakers[0].segments[1]
+    wanted = {MIDDLE: keys.of(batch("x", LINES).speakers[0].reference, row)}
+    assert list(find_outputs(OutputRoot(tmp_path), wanted, None).done()) == []
