@@ -14,6 +14,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from cloner.errors import Problem
+
 CODEBOOK_SIZES = (4096, *[1024] * 9)
 """Codes in each codebook of fish-speech's codec: one semantic, nine residual (modded_dac_vq.yaml of 0.1.0)."""
 
@@ -90,6 +92,8 @@ class Reference:
     kind: ReferenceKind
     paths: tuple[Path, ...]
     text: str
+    doubts: tuple[Problem, ...] = field(default=(), compare=False)
+    """What may be wrong with it: it can be used, but the voice may be cloned badly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,10 +72,6 @@ class Event(Enum):
         "batch {batch} cannot be read here: its outputs were not compared with this one's",
         WARNING,
     )
-    REFERENCE_CUT = (
-        "{names}: only the first {most_s} of {total_s:.1f} s are used; cut the recording and its transcript",
-        WARNING,
-    )
 
     # The launcher.
     LAUNCHING_COLLECTOR = "[Main] Launching the collector..."

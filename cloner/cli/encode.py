@@ -32,15 +32,20 @@ def _encode_file(recording: Path, output: Path, settings: Settings) -> int:
     """
     import numpy as np
 
-    from cloner.batch import Reference, ReferenceKind
+    from cloner.batch import ReferenceKind
     from cloner.engine import encode_recordings
-    from cloner.input.references import load_reference
+    from cloner.input.problems import Problems
+    from cloner.input.references import judged, load_reference, measure_file
     from cloner.output.atomic_file import FileAt, write_and_rename
     from cloner.protocol.references import audio_from_bytes
 
     if output.suffix != ".npy":
         raise UsageError(f"{output}: codes are kept as .npy; name the output so, as in -o {output.with_suffix('.npy')}")
-    data = load_reference(Reference(ReferenceKind.AUDIO, (recording,), text=""))
+    reference = judged(ReferenceKind.AUDIO, (recording,), (measure_file(ReferenceKind.AUDIO, recording),), "")
+    problems = Problems(str(recording.parent))
+    for doubt in reference.doubts:
+        problems.warn(doubt)
+    data = load_reference(reference)
     (codes,) = encode_recordings(settings, [audio_from_bytes(data.data)])
     file = io.BytesIO()
     np.save(file, codes.astype(np.int32), allow_pickle=False)

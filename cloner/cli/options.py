@@ -29,7 +29,7 @@ ReferenceText = Annotated[
 ]
 References = Annotated[
     Path | None,
-    typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab transcript of the same stem."),
+    typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab or .txt of the same stem."),
 ]
 Prefix = Annotated[
     str | None,
@@ -42,7 +42,9 @@ Prune = Annotated[
     bool,
     typer.Option("--prune", help="Remove files of earlier versions of this batch, once all of it is generated."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse the batch if a text of it cannot be spoken.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse the batch if a text cannot be spoken, or a reference is doubtful.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on a terminal, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]

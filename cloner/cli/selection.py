@@ -23,13 +23,18 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N texts o
 
 
 def select(batch: Batch, speakers: list[str] | None, limit: int | None, *, strict: bool = False) -> Batch:
-    """The part of the batch that the options ask for. Raises `UsageError` if it has no such speaker, or is to prune;
-    and with `strict` `BadBatch` if a text of it cannot be spoken."""
-    from cloner.client.texts import refuse_unspeakable
+    """The part of the batch that the options ask for. What may be wrong with its references is logged.
+
+    Raises `UsageError` if it has no such speaker, or is to prune; and with `strict` `BadBatch` if something may be
+    wrong with a reference, or a text cannot be spoken.
+    """
+    from cloner.client.texts import refuse_doubtful, warn_of_references
 
     part = _part(batch, speakers, limit)
     if strict:
-        refuse_unspeakable(part)
+        refuse_doubtful(part)
+    else:
+        warn_of_references(part)
     return part
 
 

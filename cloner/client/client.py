@@ -21,6 +21,7 @@ from cloner.client.estimate import Estimate, estimate
 from cloner.client.parts import send_part
 from cloner.client.queries import ask_collector
 from cloner.client.submit import pack_speaker, send, upload_reference
+from cloner.client.texts import warn_of_references
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
 from cloner.protocol.content_key import wanted_outputs
@@ -130,7 +131,10 @@ class Client:
         self, batch: Batch | Path | str, references: Path | None, prefix: str | None
     ) -> tuple[Batch, list[WorkerInfo]]:
         """The batch with its outputs under the prefix, and the workers that are to generate it."""
-        batch = _under(load_batch(batch, self.settings, references=references), prefix)
+        loaded = load_batch(batch, self.settings, references=references)
+        if loaded is not batch:
+            warn_of_references(loaded)
+        batch = _under(loaded, prefix)
         workers = self.fleet()
         if not workers:
             raise NoWorkers

@@ -1,8 +1,9 @@
-"""What is noteworthy of a batch's texts before anything runs: those that are split, and those that cannot be spoken."""
+"""What is noteworthy of a batch before anything runs: texts that are split or cannot be spoken, doubtful references."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cloner.batch import Batch, Generation, ReferenceKind, Speaker
 from cloner.errors import Problem
@@ -42,11 +43,26 @@ def unspeakable_texts(batch: Batch) -> Iterator[Problem]:
                 yield Problem(where, what, "use a shorter reference, or split the text")
 
 
-def refuse_unspeakable(batch: Batch) -> None:
-    """Raise `BadBatch` if a text of the batch cannot be spoken."""
+def refuse_doubtful(batch: Batch) -> None:
+    """Raise `BadBatch` if a text of the batch cannot be spoken, or something may be wrong with a reference."""
     problems = Problems(str(batch.source))
     problems.extend(unspeakable_texts(batch))
+    problems.extend(_reference_doubts(batch))
     problems.raise_any()
+
+
+def warn_of_references(batch: Batch) -> None:
+    """Log what may be wrong with the references of the batch."""
+    problems = Problems(str(batch.source))
+    for doubt in _reference_doubts(batch):
+        problems.warn(doubt)
+    problems.raise_any()
+
+
+def _reference_doubts(batch: Batch) -> Iterator[Problem]:
+    for speaker in batch.speakers:
+        for doubt in speaker.reference.doubts:
+            yield replace(doubt, where=f"reference {doubt.where} of speaker {shown(speaker.id)}")
 
 
 def _prompt_tokens(speaker: Speaker, text: str, generation: Generation) -> float:

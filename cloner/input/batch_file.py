@@ -6,28 +6,20 @@ against the files that they name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cache
-from os.path import isdir, normpath
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from cloner.batch import MAX_SEGMENTS, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+from cloner.batch import MAX_SEGMENTS, Batch, Generation, Segment, Speaker
 from cloner.batch import STANDARD_INPUT as FROM_STANDARD_INPUT
-from cloner.errors import BadReference, Problem
+from cloner.errors import Problem
 from cloner.input.document import read_document
 from cloner.input.markup import unknown_tags
-from cloner.input.output_names import Outputs, names_folder
+from cloner.input.output_names import Outputs
 from cloner.input.problems import Problems
-from cloner.input.references import (
-    RECORDING_ENDINGS,
-    codes_file_problem,
-    find_reference,
-    outside,
-    recording_file_problem,
-)
-from cloner.input.rows import NamedReference, ReadOptions, Row
+from cloner.input.rows import ReadOptions, Row
 from cloner.input.schema import checked
+from cloner.input.speaker_references import SpeakerReferences
 from cloner.input.text_file import STANDARD_INPUT
 from cloner.settings import Settings
 from cloner.text.pauses import MOST_PAUSE_S, misspelt_pause
@@ -82,10 +74,11 @@ def read_batch(
     options = options or ReadOptions()
     source = FROM_STANDARD_INPUT if path == STANDARD_INPUT else path
     problems = Problems(str(source))
-    base = source.absolute().parent
+    absolute = source.absolute()
+    base = absolute.parent
     document = read_document(path, base, options, problems.warn)
     roots = tuple(root for root in (base, references, references_root, options.reference) if root)
-    checker = _Checker(base, Outputs(out_root), references, roots, problems)
+    checker = _Checker(Outputs(out_root), SpeakerReferences(absolute, references, roots, problems), problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     for row in document.rows:
@@ -115,41 +108,18 @@ class _SpeakerRows:
     last_place: str = ""
 
 
-@dataclass
-class _Shared:
-    """A problem of one or more speakers, as the first of them has it."""
-
-    first: Problem
-    others: int = 0
-    """How many more speakers have it."""
-
-    def problem(self) -> Problem:
-        if not self.others:
-            return self.first
-        more = f" (and {self.others} more speaker{'s' if self.others > 1 else ''})"
-        return replace(self.first, where=self.first.where + more)
-
-
 class _Checker:
     """Turns rows into speakers. All methods may raise `BadBatch`, where there are too many problems."""
 
-    def __init__(
-        self, base: Path, outputs: Outputs, references: Path | None, roots: tuple[Path, ...], problems: Problems
-    ) -> None:
+    def __init__(self, outputs: Outputs, references: SpeakerReferences, problems: Problems) -> None:
         self._problems = problems
-        self._base = base
         self._outputs = outputs
         self._references = references
-        self._roots = roots
         self._speakers: dict[str, _SpeakerRows] = {}
         self._places: dict[int, str] = {}
         """Segment index -> the place of its row."""
         self._ids: dict[str, str] = {}
         """The same for the segments' ids."""
-        self._file_problem = cache(_file_problem)
-        self._shared: dict[str, _Shared] = {}
-        """Problems that many speakers may have, by their causes."""
-        self._is_folder = cache(isdir)
         self._tags: set[str] = set()
 
     def generation(self, values: object) -> Generation:
@@ -193,21 +163,17 @@ class _Checker:
         self._problems.extend(self._outputs.nested())
         speakers = []
         for key, speaker in self._speakers.items():
-            reference = self._reference(key, speaker)
+            where = ", ".join(speaker.places)
+            if speaker.place_count > _PLACES_SHOWN:
+                where += f" and {speaker.place_count - _PLACES_SHOWN} more rows"
+            reference = self._references.find(speaker.first, where)
             if reference:
                 speakers.append(Speaker(key, reference, tuple(speaker.segments)))
-        self._problems.extend(shared.problem() for shared in self._shared.values())
+        self._references.report_shared()
         return tuple(speakers)
 
     def _problem(self, where: str, what: str, right: str) -> None:
         self._problems.add(Problem(where, what, right))
-
-    def _share(self, cause: str, where: str, what: str, right: str) -> None:
-        """Note a speaker's problem, as one for all speakers that have it of the same cause."""
-        if shared := self._shared.get(cause):
-            shared.others += 1
-        else:
-            self._shared[cause] = _Shared(Problem(where, what, right))
 
     def _check_unique(self, places: dict[Key, str], name: str, key: Key, row: Row, right: str) -> None:
         """Note the place of a row's key, and check that no row before has it."""
@@ -238,65 +204,6 @@ class _Checker:
         speaker.place_count += 1
         if speaker.place_count <= _PLACES_SHOWN:
             speaker.places.append(row.reference_place)
-        difference = self._difference(row.reference, first.reference)
-        if difference:
-            what = f"speaker {shown(row.speaker_id)} has {difference} {first.reference_place}"
+        if different := self._references.difference(row.reference, first.reference):
+            what = f"speaker {shown(row.speaker_id)} has {different} {first.reference_place}"
             self._problem(row.reference_place, what, "give a speaker one reference, everywhere the same")
-
-    def _difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
-        if here == there:
-            return None
-        if here is None or there is None:
-            return "no reference here, but one at" if there else "a reference here, but none at"
-        if here.kind != there.kind or normpath(self._base / here.file) != normpath(self._base / there.file):
-            return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
-        return None if here.text == there.text else "another transcript of its reference here than at"
-
-    def _reference(self, key: str, speaker: _SpeakerRows) -> Reference | None:
-        """The speaker's reference, its files checked; None if it has none."""
-        where = ", ".join(speaker.places)
-        if speaker.place_count > _PLACES_SHOWN:
-            where += f" and {speaker.place_count - _PLACES_SHOWN} more rows"
-        named = speaker.first.reference
-        if named:
-            path = self._base / named.file
-            if flaw := outside(path, self._roots):
-                right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
-                self._share(f"outside: {path.parent}", where, flaw, right)
-            elif not self._is_folder(path.parent):
-                right = "put the reference there, or name it as it is from the folder of the batch file"
-                self._share(f"folder: {path.parent}", where, f"there is no folder {shown(str(path.parent))}", right)
-            elif flaw := self._file_problem(named.kind, path):
-                self._problem(where, flaw, _right_file(named.kind, path))
-            return Reference(named.kind, (path,), named.text)
-        if not self._references:
-            right = "name one for it, or give a folder of references with --references"
-            self._share("none", where, f"speaker {shown(speaker.first.speaker_id)} has no reference", right)
-        elif not self._is_folder(self._references):
-            what = f"there is no folder {shown(str(self._references))}"
-            self._share("references", where, what, "name the folder of the speakers' references")
-        elif not names_folder(key):
-            self._problem(where, f"speaker {shown(key)} cannot name a folder of references", "give it another id")
-        else:
-            try:
-                return find_reference(self._references / key, self._roots)
-            except BadReference as error:
-                right = "put its recordings there, each with a .lab transcript of the same stem"
-                self._problem(where, error.message, right)
-        return None
-
-
-def _right_file(kind: ReferenceKind, path: Path) -> str:
-    if kind is ReferenceKind.AUDIO:
-        return "give a recording such as a .wav or .flac"
-    if path.suffix.lower() in RECORDING_ENDINGS:
-        return "give the .npy of its codes, which `cloner encode` makes of a recording"
-    return "give the .npy that fish-speech's codec wrote"
-
-
-def _file_problem(kind: ReferenceKind, path: Path) -> str | None:
-    match kind:
-        case ReferenceKind.CODES:
-            return codes_file_problem(path)
-        case ReferenceKind.AUDIO:
-            return recording_file_problem(path)

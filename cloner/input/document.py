@@ -54,7 +54,7 @@ _CONVERSIONS = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), _SHEET),
     **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".pages", ".pdf", ".epub", ".md", ".html", ".htm"), _PAGES),
     **dict.fromkeys((".vtt", ".ass", ".ssa", ".sbv"), _SUBTITLES),
-    **dict.fromkeys((".wav", ".flac", ".mp3", ".ogg", ".m4a", ".npy"), _RECORDING),
+    **dict.fromkeys((".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4", ".webm", ".aac", ".npy"), _RECORDING),
     **dict.fromkeys((".zip", ".gz", ".7z", ".tar"), _PACKED),
     ".parquet": "write it as .jsonl or .csv, with the columns speaker_id and text",
 }

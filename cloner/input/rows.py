@@ -15,6 +15,9 @@ from typing import NamedTuple
 from cloner.batch import ReferenceKind
 from cloner.errors import Problem
 
+REFERENCE_OPTION = "--reference"
+"""The option that names the reference of the one speaker of a ``.txt`` or ``.srt``: the place of its problems."""
+
 
 class Form(StrEnum):
     """The forms of a batch file, as ``--as`` spells them."""
@@ -77,7 +80,8 @@ class NamedReference(NamedTuple):
 
     kind: ReferenceKind
     file: str
-    text: str
+    text: str | None
+    """Its transcript; None if it lies beside the file."""
 
 
 class Row(NamedTuple):

@@ -80,8 +80,8 @@ class Task(_Object):
 
     @model_validator(mode="after")
     def _whole_reference(self) -> Self:
-        if (self.npy_file is None) != (self.reference_text is None):
-            raise _flaw("has only one of npy_file and reference_text", "give both, or neither")
+        if self.npy_file is None and self.reference_text is not None:
+            raise _flaw("has a reference_text, but no npy_file", "give both, or neither")
         return self
 
 
@@ -133,7 +133,7 @@ class GroupReference(_Object):
 
     audio: FileName | None = None
     codes: FileName | None = None
-    text: Prose
+    text: Prose | None = None
 
     @model_validator(mode="after")
     def _one_file(self) -> Self:
@@ -163,6 +163,7 @@ class Group(_Object):
     id: SpeakerId
     reference: Annotated[object, PlainValidator(_mapping)] = None
     pronounce: object = None
+    numbers: object = None
     texts: Annotated[object, PlainValidator(_list)]
 
 

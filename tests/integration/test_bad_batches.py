@@ -97,6 +97,16 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
         RIGHT_YAML + "pronounce: {Hi: no}\n",
         "'Hi' is no, which YAML reads as",
     ),
+    "numbers in no language": (
+        "b.yaml",
+        RIGHT_YAML + "numbers: english\n",
+        "numbers: 'english' is no language in which numbers can be written out; the languages are ",
+    ),
+    "numbers in a language that YAML reads as false": (
+        "b.yaml",
+        RIGHT_YAML + "numbers: no\n",
+        "numbers: it is no, which YAML reads as false; give a language, in quotes, such as 'en'",
+    ),
     "two texts of one id": (
         "b.yaml",
         yaml_with("[{text: a, id: x}, {text: b, id: x}]"),
@@ -184,7 +194,11 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a reference that is not there": ({"speaker_id": 1, "npy_file": "no.npy"}, "there is no such file"),
     "a reference of 300 bytes": ({"speaker_id": 1, "npy_file": "n" * 300}, "cannot be read (File name too long)"),
     "a reference with a zero": ({"speaker_id": 1, "npy_file": "a\0b"}, "npy_file has an unusable character (U+0000)"),
-    "a reference without its text": ({"reference_text": ...}, "has only one of npy_file and reference_text"),
+    "a reference without its text": (
+        {"speaker_id": 1, "reference_text": ...},
+        "refs/0.npy' has no transcript: neither 0.lab nor 0.txt is beside it; write what is said in it into 0.lab, or",
+    ),
+    "the text of no reference": ({"npy_file": ...}, "it has a reference_text, but no npy_file; give both, or neither"),
     "no reference": ({"speaker_id": 1, "npy_file": ..., "reference_text": ...}, "name one for it, or give a folder"),
 }
 

@@ -52,7 +52,7 @@ FILES: dict[str, tuple[str, str | bytes, tuple[str, ...], str]] = {
         "b.txt",
         "Hello.\n",
         ("--reference", "anna.wav"),
-        "neither anna.lab nor anna.txt is beside it; give what is said in it, with --reference-text",
+        "neither anna.lab nor anna.txt is beside it; write what is said in it into anna.lab, or give it with --ref",
     ),
     "sentences of their own transcript": (
         "anna.txt",

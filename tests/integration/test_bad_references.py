@@ -12,7 +12,7 @@ from redis import Redis
 
 from cloner import Client
 from cloner.batch import Reference, ReferenceKind
-from cloner.input.references import codes_file_problem, load_reference, recording_file_problem
+from cloner.input.references import load_reference, measure_file
 from cloner.protocol.references import audio_from_bytes
 from cloner.settings import Settings
 from tests.support import bad_files as bad
@@ -79,7 +79,7 @@ RECORDINGS: dict[str, tuple[bad.Make, str]] = {
 
 FOLDER: dict[str, tuple[str, bad.Make, str]] = {
     # a file of DIR/anna where a.wav and a.lab are, what becomes of it, the message
-    "no transcript": ("a.lab", Path.unlink, "a.lab': there is no such file"),
+    "no transcript": ("a.lab", Path.unlink, "a.wav' has no transcript: neither a.lab nor a.txt is beside it"),
     "a blank transcript": ("a.lab", bad.content(b" \n"), "the transcript is blank"),
     "a transcript in latin-1": ("a.lab", bad.content(b"d\xe9j\xe0"), "the transcript is not UTF-8"),
     "a transcript of 10 MB": ("a.lab", bad.content(b"a" * 10 * MB), "the transcript has 10485760 bytes, and 524288 is"),
@@ -167,7 +167,7 @@ def test_references_elsewhere_are_taken_where_a_setting_names_their_folder(
 def test_a_recording_that_is_odd_is_taken_and_costs_little(batch_folder: Path, make: bad.Make) -> None:
     make(batch_folder / "x.wav")
     tracemalloc.start()
-    assert recording_file_problem(batch_folder / "x.wav") is None
+    assert measure_file(ReferenceKind.AUDIO, batch_folder / "x.wav").seconds
     data = load_reference(Reference(ReferenceKind.AUDIO, (batch_folder / "x.wav",), "Said."))
     assert tracemalloc.get_traced_memory()[1] < 64 * MB
     tracemalloc.stop()
@@ -176,4 +176,4 @@ def test_a_recording_that_is_odd_is_taken_and_costs_little(batch_folder: Path, m
 
 def test_codes_in_another_order_and_width_are_taken(batch_folder: Path) -> None:
     bad.codes(np.asfortranarray(bad.good_codes().astype(">i8")))(batch_folder / "x.npy")
-    assert codes_file_problem(batch_folder / "x.npy") is None
+    assert measure_file(ReferenceKind.CODES, batch_folder / "x.npy").seconds

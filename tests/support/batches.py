@@ -15,8 +15,8 @@ SIX_SPEAKERS = (8, 8, 8, 7, 8, 7)
 """Texts of each of six speakers: 46 in all."""
 
 
-def write_codes(path: Path, frames: int = 20, seed: int = 0) -> Path:
-    """Random codes ``[10, frames]`` of a reference."""
+def write_codes(path: Path, frames: int = 70, seed: int = 0) -> Path:
+    """Random codes ``[10, frames]`` of a reference; 70 frames are 3.3 s, which are not too short for a voice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     codes = np.stack([rng.integers(0, size, frames) for size in CODEBOOK_SIZES]).astype(np.int32)

@@ -23,9 +23,11 @@ GROUPED = {
             "texts": ["One.", {"text": "Two.", "output": "two.wav", "id": 2, "seed": 3}],
         },
         {"id": 5, "reference": {"codes": "refs/0.npy", "text": "Said."}, "texts": ["Three."]},
-        {"id": "ben", "texts": ["Four."], "pronounce": {"Four": "for"}},
+        {"id": "ben", "texts": ["Four."], "pronounce": {"Four": "for"}, "numbers": "de"},
+        {"id": 6, "reference": {"audio": "six.wav"}, "texts": ["At 5:30, on the 2nd of 1,000.5."]},
     ],
     "pronounce": {"One": "won", "Two\\": "too"},
+    "numbers": "en",
     "generation": {"temperature": 0.7, "seed": 3, "max_new_tokens": 20},
     "checkpoint_dir": "checkpoints/tiny",
 }
@@ -129,7 +131,7 @@ PIECES = [
 ]
 KEYS = [
     *(*TASKS[0], "text", *GROUPED, "tasks", "id", "reference", "texts"),
-    *("audio", "codes", "temperature", "seed", "output", "", "audio_filepath", "speaker", "offset"),
+    *("audio", "codes", "temperature", "seed", "output", "", "audio_filepath", "speaker", "offset", "pronounce"),
 ]
 
 

@@ -15,14 +15,16 @@ PACKAGES = " ".join(f"asterisk-core-sounds-{language}-wav" for language in LANGU
 
 def find_voices() -> dict[str, list[Path]]:
     """Three clips of one to six seconds of each of five speakers. Skips where they are not installed; fails in CI."""
-    voices: dict[str, list[Path]] = {}
-    for language in LANGUAGES:
-        for folder in SOUNDS.glob(f"{language}_*"):
-            clips = (clip for clip in sorted(folder.glob("*.wav")) if 1 <= soundfile.info(clip).duration <= 6)
-            voices[language] = [clip for clip, _ in zip(clips, range(3), strict=False)]
-    if set(voices) != set(LANGUAGES):
+    return {language: find_clips(language, 1, 6)[:3] for language in LANGUAGES}
+
+
+def find_clips(language: str, least_s: float, most_s: float) -> list[Path]:
+    """The clips of one speaker that last so many seconds. Skips or fails as `find_voices` does."""
+    folders = SOUNDS.glob(f"{language}_*")
+    clips = [clip for folder in folders for clip in sorted(folder.glob("*.wav"))]
+    if not clips:
         missing = f"real voices are not installed: apt-get install {PACKAGES}"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
-    return voices
+    return [clip for clip in clips if least_s <= soundfile.info(clip).duration <= most_s]

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloner.batch import ReferenceKind
-from cloner.errors import BadReference, Problem
+from cloner.errors import Problem
 from cloner.input.parsers import Unreadable
-from cloner.input.references import codes_file_problem, read_transcript, recording_file_problem
-from cloner.input.rows import Document, NamedReference, Row, Rows, TextFile
+from cloner.input.rows import REFERENCE_OPTION, Document, NamedReference, Row, Rows, TextFile
 from cloner.input.schema import GroupText, checked_text
 from cloner.validation import prose_flaw, shown
-
-_OPTION = "--reference"
 
 _TIMES = re.compile(r"\s*\d+:\d+:\d+[,.]\d+\s*-->\s*\d+:\d+:\d+[,.]\d+")
 
@@ -47,7 +44,7 @@ def _rows(texts: Iterator[tuple[str, str, str | None] | Problem], reference: Nam
         if isinstance(text, GroupText):
             yield Row(
                 place=place,
-                reference_place=_OPTION,
+                reference_place=REFERENCE_OPTION,
                 number=number,
                 speaker_id=Path(reference.file).stem,
                 text=text.text,
@@ -92,30 +89,11 @@ def _reference(file: TextFile) -> NamedReference:
     """The reference that the command names. Raises `Unreadable`."""
     named = file.options.reference
     if named is None:
-        right = f"name the recording of the one who speaks, {_OPTION} FILE, or another form, such as --as tsv"
+        right = f"name the recording of the one who speaks, {REFERENCE_OPTION} FILE, or another form, such as --as tsv"
         raise Unreadable("the file", f"a {file.options.form or file.path.suffix} names no speaker", right)
     path = named.absolute()
-    kind = ReferenceKind.CODES if path.suffix.lower() == ".npy" else ReferenceKind.AUDIO
-    check = codes_file_problem if kind is ReferenceKind.CODES else recording_file_problem
-    if flaw := check(path):
-        raise Unreadable(_OPTION, flaw, "give a recording such as a .wav or .flac, or the .npy of its codes")
-    return NamedReference(kind, str(path), _transcript(path, file))
-
-
-def _transcript(recording: Path, file: TextFile) -> str:
-    """What is said in the reference: as the command says, or as in the ``.lab`` or ``.txt`` beside it."""
     text = file.options.reference_text
-    right = "give what is said in it, with --reference-text"
-    if text is not None:
-        if flaw := prose_flaw(text):
-            raise Unreadable("--reference-text", f"it {flaw}", right)
-        return text
-    beside = [recording.with_suffix(ending) for ending in (".lab", ".txt")]
-    found = next((path for path in beside if path.is_file() and path != file.path.absolute()), None)
-    if found is None:
-        what = f"{shown(str(recording))} has no transcript: neither {beside[0].name} nor {beside[1].name} is beside it"
-        raise Unreadable(_OPTION, what, right)
-    try:
-        return read_transcript(found)
-    except BadReference as error:
-        raise Unreadable(_OPTION, error.message, right) from error
+    if text is not None and (flaw := prose_flaw(text)):
+        raise Unreadable("--reference-text", f"it {flaw}", "give what is said in it")
+    kind = ReferenceKind.CODES if path.suffix.lower() == ".npy" else ReferenceKind.AUDIO
+    return NamedReference(kind, str(path), text)

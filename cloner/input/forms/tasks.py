@@ -16,7 +16,7 @@ def task_rows(values: object, place: str, number: int) -> Iterable[Row | Problem
     if not isinstance(task, Task):
         return task
     reference = None
-    if task.npy_file is not None and task.reference_text is not None:
+    if task.npy_file is not None:
         reference = NamedReference(ReferenceKind.CODES, task.npy_file, task.reference_text)
     return [
         Row(

@@ -8,7 +8,7 @@ import pytest
 
 from cloner.batch import Batch
 from cloner.client.estimate import estimate
-from cloner.client.texts import refuse_unspeakable
+from cloner.client.texts import refuse_doubtful
 from cloner.errors import BadBatch
 from cloner.input.batch_file import read_batch
 from tests.support.batches import write_batch, write_codes
@@ -31,7 +31,7 @@ def test_a_plan_names_the_texts_that_are_split_and_those_that_cannot_be_spoken(t
         f"  segment 9 of speaker '0': its text '\\u200b...' {silent}",
     ]
     with pytest.raises(BadBatch, match="2 problems, nothing was queued") as raised:
-        refuse_unspeakable(found)
+        refuse_doubtful(found)
     assert raised.value.exit_code == 2
     assert len(raised.value.problems) == 2
 
@@ -39,7 +39,7 @@ def test_a_plan_names_the_texts_that_are_split_and_those_that_cannot_be_spoken(t
 def test_of_a_usual_batch_there_is_nothing_to_note(tmp_path: Path) -> None:
     found = batch(tmp_path, {})
     assert estimate(found, [], []).notes() == []
-    refuse_unspeakable(found)
+    refuse_doubtful(found)
 
 
 def test_a_split_text_is_estimated_whole_and_another_at_its_limit_at_most(tmp_path: Path) -> None:
@@ -56,8 +56,9 @@ def test_a_text_that_is_too_long_for_the_model_with_its_reference_is_named(tmp_p
     path = write_batch(tmp_path, [2], fixed, texts=texts)
     write_codes(tmp_path / "refs/spk0.npy", frames=2500)
     with pytest.raises(BadBatch) as raised:
-        refuse_unspeakable(read_batch(path, out_root=None, references=None))
-    (problem,) = raised.value.problems
+        refuse_doubtful(read_batch(path, out_root=None, references=None))
+    problem, doubt = raised.value.problems
     assert problem.where == "segment 0 of speaker '0'"
+    assert doubt.where == "reference 'spk0.npy' of speaker '0'"
     assert problem.what == "reference and text have about 6505 tokens, and the model takes 6144"
-    refuse_unspeakable(read_batch(write_batch(tmp_path, [2], texts=texts), out_root=None, references=None))
+    refuse_doubtful(read_batch(write_batch(tmp_path, [2], texts=texts), out_root=None, references=None))

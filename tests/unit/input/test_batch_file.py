@@ -228,12 +228,12 @@ class TestEveryProblemAtOnce:
             {"id": "b", "texts": [], "reference": {"audio": "a.wav", "codes": "b.npy", "text": "Said."}},
             {"id": "c", "texts": "one", "reference": "anna.wav", "text": "x"},
             {"id": "d", "texts": ["a", "b"], "reference": {"audio": "none.wav", "text": "Said."}},
+            {"id": "e", "texts": ["a", "b"], "reference": {"audio": "anna.wav"}},
         ]
         found = problems(write(folder / "b.json", {"speakers": speakers}))
         reference = 'give {"audio": ..., "text": ...} or {"codes": ..., "text": ...}'
         assert found == [
             "speakers[0]: id is blank; give a whole number or a name",
-            "speakers[0].reference: text is missing; give what is said",
             "speakers[0].texts[1]: it is 5; give the texts to speak, in quotes",
             "speakers[0].texts[2]: it is blank; give the texts to speak",
             "speakers[1]: texts is empty; give the texts to speak",
@@ -243,6 +243,8 @@ class TestEveryProblemAtOnce:
             "speakers[2]: the key 'text' is not known; did you mean \"texts\"?",
             f"speakers[3].reference: '{folder}/none.wav': there is no such file;"
             " give a recording such as a .wav or .flac",
+            f"speakers[4].reference: '{folder}/anna.wav' has no transcript: neither anna.lab nor anna.txt is beside it;"
+            " write what is said in it into anna.lab, or give it in the batch",
         ]
 
     def test_rows_that_share_a_bad_reference_are_listed_together(self, folder: Path) -> None:

@@ -80,6 +80,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     save_recording(folder / "voices/ben/a.wav", "I am Ben.")
     for name in ("one", "two", "three"):
         save_recording(folder / f"wavs/{name}.wav")
+    save_recording(folder / "six.wav", "I am the sixth.")
 
     def read(ending: str, data: bytes) -> None:
         path = folder / f"b{ending}"
@@ -187,6 +188,7 @@ def test_the_files_that_are_mutated_are_valid(read: Read, tmp_path: Path) -> Non
         save_recording(folder / f"voices/{name}/a.wav", "Said.")
     for name in ("one", "two", "three"):
         save_recording(folder / f"wavs/{name}.wav")
+    save_recording(folder / "six.wav", "I am the sixth.")
     for ending, content in RIGHT.items():
         (folder / f"b{ending}").write_text(content)
         options = spoken_by(folder / "anna.wav", ending)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cloner.batch import CODEBOOK_SIZES, Reference, ReferenceKind
 from cloner.errors import BadReference
-from cloner.input.references import codes_file_problem, find_reference, load_reference, recording_file_problem
+from cloner.input.references import find_reference, load_reference, measure_file
 from cloner.protocol.references import MAX_FRAMES, audio_from_bytes, codes_from_bytes
 
 
@@ -48,13 +48,30 @@ def codes_reference(path: Path) -> Reference:
     return Reference(ReferenceKind.CODES, (path,), "What is said.")
 
 
+def codes_problem(path: Path) -> str | None:
+    return problem(ReferenceKind.CODES, path)
+
+
+def recording_problem(path: Path) -> str | None:
+    return problem(ReferenceKind.AUDIO, path)
+
+
+def problem(kind: ReferenceKind, path: Path) -> str | None:
+    """Why a file of a reference is refused, when a batch is read."""
+    try:
+        measure_file(kind, path)
+    except BadReference as error:
+        return error.message
+    return None
+
+
 class TestCodes:
     @pytest.mark.parametrize("dtype", ["<i4", ">i4", "<i8", "<u2", "<u8"])
     @pytest.mark.parametrize("order", ["C", "F"])
     def test_any_integer_type_and_order_arrives_as_int32(self, tmp_path: Path, dtype: str, order: str) -> None:
         codes = random_codes()
         path = save_codes(tmp_path / "a.npy", np.asarray(codes.astype(dtype), order="F" if order == "F" else "C"))
-        assert codes_file_problem(path) is None
+        assert codes_problem(path) is None
         arrived = codes_from_bytes(load_reference(codes_reference(path)).data)
         assert arrived.dtype == np.int32
         np.testing.assert_array_equal(arrived, codes)
@@ -93,16 +110,16 @@ class TestCodes:
             load_reference(codes_reference(path))
         with pytest.raises(BadReference, match=expected):
             codes_from_bytes(path.read_bytes())
-        assert str(path) in (codes_file_problem(path) or "")
+        assert str(path) in (codes_problem(path) or "")
 
     def test_pickled_objects_are_not_unpickled(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-        assert "object" in (codes_file_problem(tmp_path / "a.npy") or "")
+        assert "object" in (codes_problem(tmp_path / "a.npy") or "")
 
     def test_header_that_claims_more_than_the_file_holds_is_refused(self, tmp_path: Path) -> None:
         path = save_codes(tmp_path / "a.npy", random_codes())
         path.write_bytes(path.read_bytes()[:-1])
-        assert "cut off: 3199 of 3200 bytes" in (codes_file_problem(path) or "")
+        assert "cut off: 3199 of 3200 bytes" in (codes_problem(path) or "")
 
     def test_header_that_claims_terabytes_is_refused_before_reading(self) -> None:
         buffer = io.BytesIO()
@@ -115,11 +132,11 @@ class TestCodes:
     )
     def test_other_bytes_are_refused(self, tmp_path: Path, data: bytes) -> None:
         (tmp_path / "a.npy").write_bytes(data)
-        assert "not a .npy file" in (codes_file_problem(tmp_path / "a.npy") or "")
+        assert "not a .npy file" in (codes_problem(tmp_path / "a.npy") or "")
 
     def test_missing_file_and_folder_are_refused(self, tmp_path: Path) -> None:
-        assert "there is no such file" in (codes_file_problem(tmp_path / "a.npy") or "")
-        assert "it is not a file" in (codes_file_problem(tmp_path) or "")
+        assert "there is no such file" in (codes_problem(tmp_path / "a.npy") or "")
+        assert "it is not a file" in (codes_problem(tmp_path) or "")
 
 
 class TestRecordings:
@@ -127,7 +144,7 @@ class TestRecordings:
     @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
     def test_any_format_and_rate_arrives_at_the_codecs_rate(self, tmp_path: Path, name: str, rate: int) -> None:
         path = save_tone(tmp_path / name, 1.0, rate)
-        assert recording_file_problem(path) is None
+        assert recording_problem(path) is None
         audio = audio_from_bytes(load_reference(audio_reference(path)).data)
         assert audio.dtype == np.float32
         assert audio.ndim == 1
@@ -138,7 +155,7 @@ class TestRecordings:
     def test_a_file_name_that_is_not_utf_8_is_accepted(self, tmp_path: Path) -> None:
         path = save_tone(tmp_path / "a.wav", 1, transcript="Said.").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
         (tmp_path / "a.lab").rename(path.with_suffix(".lab"))
-        assert recording_file_problem(path) is None
+        assert recording_problem(path) is None
         assert audio_from_bytes(load_reference(find_reference(tmp_path, [tmp_path])).data).size == 44_100
 
     def test_channels_become_their_mean(self, tmp_path: Path) -> None:
@@ -155,12 +172,10 @@ class TestRecordings:
         assert np.abs(audio[:44_100]).max() == pytest.approx(0.1, abs=0.01)
         assert np.abs(audio[44_100:]).max() == pytest.approx(0.5, abs=0.01)
 
-    def test_long_recording_is_cut_with_a_warning(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_long_recording_is_cut(self, tmp_path: Path) -> None:
         path = save_tone(tmp_path / "a.wav", 31)
-        assert recording_file_problem(path) is None
+        assert measure_file(ReferenceKind.AUDIO, path).too_long
         assert audio_from_bytes(load_reference(audio_reference(path)).data).size == 30 * 44_100
-        captured = capsys.readouterr()
-        assert "only the first 30 of 31.0 s are used" in captured.out + captured.err
 
     def test_recording_beyond_full_scale_is_attenuated_instead_of_clipped(self, tmp_path: Path) -> None:
         sf.write(tmp_path / "a.wav", tone(1, 44_100, level=5), 44_100, subtype="FLOAT")
@@ -191,7 +206,7 @@ class TestRecordings:
     @pytest.mark.parametrize("name", ["a.wav", "a.raw", "a.mp3"])
     def test_files_that_are_not_recordings_are_refused(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"no sound at all " * 100)
-        assert "cannot be read as audio" in (recording_file_problem(tmp_path / name) or "")
+        assert "cannot be read as audio" in (recording_problem(tmp_path / name) or "")
 
     def test_flac_that_claims_more_than_it_holds_is_refused(self, tmp_path: Path) -> None:
         path = save_tone(tmp_path / "a.flac", 2)
@@ -254,6 +269,13 @@ class TestFolder:
         save_tone(tmp_path / "b.wav", 1, rate=8_000, transcript="b")
         assert find_reference(tmp_path, [tmp_path]).text == "a"
 
+    def test_a_transcript_may_be_a_txt(self, tmp_path: Path) -> None:
+        save_tone(tmp_path / "a.wav", 1)
+        (tmp_path / "a.txt").write_text("One.")
+        save_tone(tmp_path / "b.wav", 1, transcript="Two.")
+        (tmp_path / "b.txt").write_text("Not this one.")
+        assert find_reference(tmp_path, [tmp_path]).text == "One. Two."
+
     def test_every_wrong_file_is_named(self, tmp_path: Path) -> None:
         save_tone(tmp_path / "a.wav", 1)
         save_tone(tmp_path / "b.wav", 1, transcript="  ")
@@ -263,7 +285,7 @@ class TestFolder:
         with pytest.raises(BadReference) as caught:
             find_reference(tmp_path, [tmp_path])
         for expected in (
-            "a.lab': there is no such file",
+            "a.wav' has no transcript: neither a.lab nor a.txt is beside it",
             "b.lab': the transcript is blank",
             "c.lab': the transcript has an unusable character (U+0007)",
             "d.wav': the recording is 0.10 s long",

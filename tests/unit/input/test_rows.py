@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cloner.input import batch_file
+from cloner.batch import ReferenceKind
+from cloner.input import speaker_references
+from cloner.input.reference_quality import Quality
 from tests.support.batch_files import Row, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 
 
@@ -30,7 +32,7 @@ class TestRows:
             ({"segment_index": True}, "segment_index is true"),
             ({"segment_index": "1"}, "segment_index is '1'"),
             ({"segment_index": 10**40}, "segment_index is 1000"),
-            ({"npy_file": ...}, "it has only one of npy_file and reference_text; give both, or neither"),
+            ({"npy_file": ...}, "it has a reference_text, but no npy_file; give both, or neither"),
             ({"npy_file": "refs/\x00"}, "npy_file has an unusable character (U+0000)"),
             ({"npy_file": ""}, "npy_file is blank"),
             ({"npy_file": "refs"}, "refs': it is not a file"),
@@ -92,13 +94,18 @@ class TestRows:
         rows.append({"speaker_id": "..", "text": "Text.", "output_file": "a.wav"})
         found = problems(write_rows(folder, "jsonl", rows), references=folder / "voices")
         assert "line 1, line 3: '" in found[0]
-        assert "a.lab': there is no such file; put its recordings there" in found[0]
+        assert "a.wav' has no transcript: neither a.lab nor a.txt is beside it; put its recordings there" in found[0]
         assert f"line 2: '{folder}/voices/bob': the folder cannot be read (No such file or directory)" in found[1]
         assert found[2].startswith("line 4: speaker '..' cannot name a folder of references")
 
     def test_each_reference_file_is_checked_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checked: list[Path] = []
-        monkeypatch.setattr(batch_file, "codes_file_problem", checked.append)
+
+        def measure(kind: ReferenceKind, path: Path) -> Quality:
+            checked.append(path)
+            return Quality(10.0, 10.0)
+
+        monkeypatch.setattr(speaker_references, "measure_file", measure)
         rows = [task(i, speaker_id=i % 3, npy_file=f"refs/{i % 2}.npy") for i in (0, 1, 3, 4, 6, 7)]
         write_rows(folder, "json", [{**row, "npy_file": f"refs/{row['speaker_id'] % 2}.npy"} for row in rows])
         read(folder / "b.json")
