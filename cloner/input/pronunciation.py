@@ -22,9 +22,10 @@ _RIGHT = "give words, each with how it is said"
 _UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]"
 """Letters of alphabets that do not separate words by spaces, or that join endings to them: from Thai to Korean."""
 
-_LETTER = rf"(?!{_UNSPACED})\w"
+LETTER = rf"(?!{_UNSPACED})\w"
+"""A letter, digit or underscore of the other alphabets."""
 
-_TOKEN = re.compile(rf"{_UNSPACED}|(?:{_LETTER})+|[^\w\s]")
+_TOKEN = re.compile(rf"{_UNSPACED}|(?:{LETTER})+|[^\w\s]")
 """What a word begins with: one letter of such an alphabet, a run of other letters, or a sign."""
 
 
@@ -89,4 +90,4 @@ class Pronunciations:
 
 
 def _whole_word(word: str) -> str:
-    return re.escape(word) + (rf"(?!{_LETTER})" if re.fullmatch(_LETTER, word[-1]) else "")
+    return re.escape(word) + (rf"(?!{LETTER})" if re.fullmatch(LETTER, word[-1]) else "")

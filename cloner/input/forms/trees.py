@@ -8,6 +8,7 @@ from typing import Any
 from cloner.batch import ReferenceKind
 from cloner.errors import Problem
 from cloner.input.forms.tasks import task_rows
+from cloner.input.numbers import read_numbers, with_numbers_in_words
 from cloner.input.parsers import parse_json, parse_yaml
 from cloner.input.pronunciation import Pronunciations, read_pronunciations
 from cloner.input.rows import Document, NamedReference, Row, Rows, TextFile
@@ -38,26 +39,45 @@ def _tree(tree: Any) -> Document:
     return Document(rows, tree.get("generation"), tree.get("checkpoint_dir"))
 
 
-def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object], Mapping[str, str]], Rows]) -> Rows:
-    known = (key, "generation", "checkpoint_dir", "pronounce")
+class _Spelling:
+    """How a speaker's texts are given to the model: with words as they are pronounced, then numbers in words."""
+
+    def __init__(self, values: Mapping[str, object], place: str, batch: _Spelling | None = None) -> None:
+        """`values` may have ``pronounce`` and ``numbers``; what they leave out is as in the whole `batch`."""
+        words, problems = read_pronunciations(values.get("pronounce"), f"{place}pronounce")
+        language, more = read_numbers(values.get("numbers"), f"{place}numbers")
+        self.problems = problems + more
+        self._words: Mapping[str, str] = {**batch._words, **words} if batch else words
+        self._language: str | None = language or (batch._language if batch else None)
+        self._pronunciations = Pronunciations(self._words)
+
+    def row(self, row: Row) -> Row | Problem:
+        """The row with its text as it is given to the model, or what is wrong with that."""
+        pronounced = self._pronunciations.row(row)
+        if self._language is None or isinstance(pronounced, Problem):
+            return pronounced
+        return with_numbers_in_words(pronounced, self._language)
+
+
+def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object], _Spelling], Rows]) -> Rows:
+    known = (key, "generation", "checkpoint_dir", "pronounce", "numbers")
     yield from repeated_keys(tree, "the file")
     yield from (unknown_key(other, known, "the file") for other in tree if other not in known)
-    words, problems = read_pronunciations(tree.get("pronounce"), "pronounce")
-    yield from problems
+    spelling = _Spelling(tree, "")
+    yield from spelling.problems
     if isinstance(tree[key], list):
-        yield from rows(tree[key], words)
+        yield from rows(tree[key], spelling)
     else:
         yield Problem(key, f"it is {shown(tree[key])}", "give a list")
 
 
-def _flat_rows(tasks: list[object], words: Mapping[str, str]) -> Rows:
-    pronunciations = Pronunciations(words)
+def _flat_rows(tasks: list[object], spelling: _Spelling) -> Rows:
     for number, values in enumerate(tasks):
         for row in task_rows(values, f"tasks[{number}]", number):
-            yield pronunciations.row(row) if isinstance(row, Row) else row
+            yield spelling.row(row) if isinstance(row, Row) else row
 
 
-def _grouped_rows(speakers: list[object], words: Mapping[str, str]) -> Rows:
+def _grouped_rows(speakers: list[object], batch_spelling: _Spelling) -> Rows:
     number = 0
     for position, values in enumerate(speakers):
         place = f"speakers[{position}]"
@@ -69,9 +89,8 @@ def _grouped_rows(speakers: list[object], words: Mapping[str, str]) -> Rows:
         if not isinstance(reference, NamedReference | None):
             yield from reference
             reference = None
-        own_words, problems = read_pronunciations(parts.get("pronounce"), f"{place}.pronounce")
-        yield from problems
-        pronunciations = Pronunciations({**words, **own_words})
+        spelling = _Spelling(parts, f"{place}.", batch_spelling)
+        yield from spelling.problems
         texts = parts.get("texts")
         for text_position, value in enumerate(texts if isinstance(texts, list) else []):
             text_place = f"{place}.texts[{text_position}]"
@@ -90,7 +109,7 @@ def _grouped_rows(speakers: list[object], words: Mapping[str, str]) -> Rows:
                     id=text.id,
                     seed=text.seed,
                 )
-                yield pronunciations.row(row)
+                yield spelling.row(row)
             number += 1
 
 
