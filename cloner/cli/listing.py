@@ -1,4 +1,4 @@
-"""`cloner list`: the batches of a fleet, or those of runs in a folder."""
+"""`cloner list` and `cloner report`: the batches of a fleet, or those of runs in a folder, and their reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cloner.errors import Damaged, UnknownBatch
+from cloner.errors import ClonerError, Damaged, UnknownBatch
+from cloner.settings import load_settings
+from cloner.validation import shown
 
 if TYPE_CHECKING:
     from cloner.output.kept_batch import KeptBatch
@@ -32,6 +34,39 @@ def list_batches(
         print("there are no batches" if out is None else f"there are no batches in {out}", file=sys.stderr)
         return
     print_rows(COLUMNS, rows, len(COLUMNS))
+
+
+def report(
+    batch_id: Annotated[str, typer.Argument(help="The id that `cloner list` shows.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Output root; CLONER_OUT_DIR if not given.")] = None,
+) -> None:
+    """Write the report of a finished batch anew, from its result and record under the output root; print its path."""
+    from cloner.output.own_folder import OwnFolder
+    from cloner.output.record import Record
+    from cloner.protocol.messages import is_batch_id
+    from cloner.protocol.results import BatchResult
+    from cloner.report.page import page
+
+    settings = load_settings()
+    root = (out or settings.out_dir).resolve()
+    unknown = f"no finished batch {shown(batch_id)} lies under {root}: `cloner list --out {root}` lists those that do"
+    if not is_batch_id(batch_id):
+        raise UnknownBatch(unknown)
+    folder = OwnFolder(root, batch_id)
+    try:
+        result = BatchResult.model_validate_json(folder.read("result.json"))
+    except FileNotFoundError:
+        raise UnknownBatch(unknown) from None
+    except ValidationError as error:
+        raise Damaged(f"{folder.path / 'result.json'} is damaged ({error.error_count()} validation errors)") from None
+    record = Record(root, batch_id, with_keys=False)
+    record.refresh()
+    path = folder.path / "report.html"
+    try:
+        folder.write(path.name, (piece.encode() for piece in page(result, settings.fleet, record.results)))
+    except OSError as error:
+        raise ClonerError(f"{path} cannot be written ({error.strerror})") from error
+    print(path)
 
 
 def _of_fleet(most: int) -> Iterator[Row]:

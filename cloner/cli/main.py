@@ -42,6 +42,7 @@ COMMANDS = (
     again.redo,
     fleet.fleet,
     listing.list_batches,
+    listing.report,
     serving.flower,
     serving.metrics,
     encode.encode,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cloner.batch import Batch, Redo
 from cloner.client.assignment import AssignmentSummary, Strategy
 from cloner.client.connection import FleetConnection
@@ -171,9 +173,13 @@ class BatchHandle:
         `UsageError` for a segment that the batch does not have, and `WrongCheckpoint` if the fleet has another one by
         now.
         """
-        request = PartRequest(batch_id=self.id, segments=list(segments), outputs=list(outputs))
+        try:
+            request = PartRequest(batch_id=self.id, segments=list(segments), outputs=list(outputs))
+            redo = Redo(seed=seed)
+        except ValidationError as error:
+            raise UsageError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
         part = find_part(self._connection, request)
-        return self._send(part.model_copy(update={"redo": Redo(seed=seed)}))
+        return self._send(part.model_copy(update={"redo": redo}))
 
     def _send(self, part: Manifest) -> BatchHandle:
         with self._connection.translate_redis_errors():

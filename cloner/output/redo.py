@@ -91,11 +91,12 @@ def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) ->
         found = find_outputs(outputs, wanted, Origin.of(manifest), manifest.batch_id)
     check_files(found)
     newer = [output for output, line in found.replaced.items() if line]
+    newer += [output for output, source in found.elsewhere.items() if source.is_own and not source.is_take]
     if newer:
         some = ", ".join(newer[:SHOWN]) + (", ..." if len(newer) > SHOWN else "")
         raise OutputsTaken(
-            f"{len(newer)} of the outputs: {some}: another version of the batch has written each with another text,"
-            " reference or parameter since: redo the segments of that version"
+            f"{len(newer)} of the outputs: {some}: another version of the batch has since given each another text,"
+            " reference or parameter, or its audio another name: redo the segments of that version"
         )
     return found
 

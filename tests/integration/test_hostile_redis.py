@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloner.errors import BatchBroken, Damaged
-from cloner.names import CLOSE_BATCH, FIND_FINISHED, OPEN_BATCH
-from cloner.protocol.queries import FinishedResponse
+from cloner.names import CLOSE_BATCH, FIND_FINISHED, FIND_PART, OPEN_BATCH
+from cloner.protocol.queries import FinishedResponse, PartResponse
 from cloner.state.progress import ChunkProgress
 from cloner.state.registry import WorkerInfo
 from tests.support.bad_files import OpensDoor
@@ -46,6 +46,7 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
         scene.send(OPEN_BATCH, batch_id, queue=queues.collector_queue)
     requests: list[object] = [pickle.dumps(OpensDoor(scene.door)), packed["bomb"], b"", "text", None]
     responses = [scene.app.send_task(FIND_FINISHED, (data, 2.0**40), queue=queues.collector_queue) for data in requests]
+    part = scene.app.send_task(FIND_PART, (packed["bomb"], 2.0**40), queue=queues.collector_queue)
     wrong: list[object] = ["../../elsewhere", elsewhere, 7, None, ["right"], "a" * 10_000]
     for name in wrong:
         scene.send(OPEN_BATCH, name, queue=queues.collector_queue)
@@ -60,6 +61,7 @@ def test_batches_that_are_none_are_broken_and_the_next_one_is_spoken(scene: Scen
     for response in responses:
         error = FinishedResponse.unpack(response.get(timeout=60)).error
         assert "what Redis holds as a FinishedRequest is damaged" in error
+    assert "what Redis holds as a PartRequest is damaged" in PartResponse.unpack(part.get(timeout=60)).error
     for batch_id in packed:
         with pytest.raises(BatchBroken, match=f"batch {batch_id} is broken: what Redis holds as "):
             scene.client.batch(batch_id).result()

@@ -163,7 +163,7 @@ def test_a_batch_of_this_box_is_redone_without_a_fleet_and_without_its_file(tmp_
     run_in(tmp_path, *arguments)
     ran = run_cloner("redo", first["batch_id"], "--segment", "0", "--out", "spoken", cwd=tmp_path)
     assert ran.returncode == 2
-    assert "another version of the batch has written each" in ran.stderr
+    assert "another version of the batch has since given each another text" in ran.stderr
 
 
 def test_what_failed_on_this_box_is_retried_without_a_fleet(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from redis import Redis
 
 from cloner import Client
 from cloner.cli import fleet
-from cloner.cli.listing import list_batches
+from cloner.cli.listing import list_batches, report
 from cloner.client import submit
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.submit import check_outputs
-from cloner.errors import BrokerUnreachable, OutputsTaken, UsageError
+from cloner.errors import BrokerUnreachable, Damaged, OutputsTaken, UnknownBatch, UsageError
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
@@ -145,3 +145,33 @@ def test_of_two_clients_that_submit_at_the_same_time_one_is_refused(
     assert first[0].id in refused.value.message
     assert redis.zrange(client.keys.batches, 0, -1) == [first[0].id]
     assert redis.llen(client.queues.collector_queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("segments", "seed", "sentence"),
+    [([-1], None, "segments: Input should be greater than or equal to 0"), ([1], -1, "seed: Input should be")],
+)
+def test_a_number_that_no_segment_or_seed_can_have_is_a_sentence(
+    client: Client, segments: list[int], seed: int | None, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        client.batch("b").redo(segments, seed=seed)
+
+
+def test_a_report_is_written_anew_from_what_the_disk_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"total": 1, "generated": 1, "failed": 0, "cancelled": False, "out_dir": "o", "errors": {}}
+    result = BatchResult(
+        batch_id="b", source="a.json", elapsed_s=1, audio_s=90, frames=1, workers={}, results={0: "0.wav"}, **values
+    )
+    folder = tmp_path / ".cloner/b"
+    for name in ("b", "none"):
+        with pytest.raises(UnknownBatch, match=f"no finished batch '{name}' lies under {tmp_path}"):
+            report(name, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(result.to_json())
+    report("b", tmp_path)
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    assert "a.json" in (folder / "report.html").read_text()
+    (folder / "result.json").write_text("{")
+    with pytest.raises(Damaged, match=r"result.json is damaged"):
+        report("b", tmp_path)

@@ -211,7 +211,11 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a newer version": (
         lambda root: speak(root, batch("newer", ["one", "other", "three", "four"])),
-        "another version of the batch has written each with another text",
+        "1 of the outputs: anna/0002.wav: another version of the batch has since given each another text",
+    ),
+    "a newer version that has moved it": (
+        lambda root: speak(root, batch("newer", ["two"])),
+        "1 of the outputs: anna/0002.wav: another version .* or its audio another name",
     ),
 }
 
