@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloner.batch import Batch, Generation, Reference, ReferenceKind, Segment, Speaker
+    from cloner.batch import AudioFormat, AudioOptions, Batch, Generation, Reference, ReferenceKind, Segment, Speaker
     from cloner.client.assignment import Strategy
     from cloner.client.batch_handle import BatchHandle
     from cloner.client.client import Client
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # Modules are imported at the first use of a name, so that `import cloner` is fast and loads nothing else.
 _MODULES = {
+    "AudioFormat": "batch",
+    "AudioOptions": "batch",
     "BadBatch": "errors",
     "BadReference": "errors",
     "BadSetting": "errors",
@@ -67,6 +69,8 @@ _MODULES = {
 }
 
 __all__ = [
+    "AudioFormat",
+    "AudioOptions",
     "BadBatch",
     "BadReference",
     "BadSetting",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from posixpath import splitext
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cloner.batch import CODEBOOK_SIZES
+from cloner.batch import CODEBOOK_SIZES, AudioFormat, AudioOptions
 from cloner.errors import BadReference
 
 SAMPLE_RATE = 44_100
 """Sample rate of fish-speech's codec, Hz."""
+
+OPUS_RATE = 48_000
+"""Sample rate of Opus files, Hz, where the batch asks for none: Opus has no 44,100."""
 
 FRAMES_PER_CHARACTER = 1.4
 """About 15 characters a second, the rate of speech."""
@@ -28,6 +33,24 @@ Samples16 = NDArray[np.int16]
 
 NOT_NUMBERS = "output is not a number (NaN or infinity); is the checkpoint damaged?"
 """Follows the name of what computed it: the model or the codec."""
+
+
+def format_of(output: str) -> AudioFormat:
+    """The format of an output, by its ending. Raises `ValueError`."""
+    return AudioFormat(splitext(output)[1][1:].lower())
+
+
+def sample_rate(options: AudioOptions, audio_format: AudioFormat) -> int:
+    """The sample rate of a batch's files of that format, Hz."""
+    return options.rate or (OPUS_RATE if audio_format is AudioFormat.OPUS else SAMPLE_RATE)
+
+
+def effects(options: AudioOptions, audio_format: AudioFormat) -> dict[str, object]:
+    """The options by which the sound of such a file differs from what the model makes; empty if it does not."""
+    changed = options.model_dump(mode="json", include={"loudness", "trim"}, exclude_defaults=True)
+    if sample_rate(options, audio_format) != sample_rate(AudioOptions(), audio_format):
+        changed["rate"] = options.rate
+    return changed
 
 
 def check_codes(codes: Codes) -> None:

@@ -14,13 +14,14 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import soundfile
 
 from cloner.audio import Audio, Samples16
+from cloner.batch import AudioFormat
 
 MOST = np.float32(1 - 2**-24)
 """The largest float32 below 1: the largest 16-bit sample."""
@@ -29,22 +30,55 @@ BLOCK_SAMPLES = 2**16
 """Samples that libsndfile is given at once. Its Vorbis encoder takes memory for them all from the stack: 60 s end the
 process."""
 
+MOST_WAV_SAMPLES = 2**31 - 64
+"""Most samples of a WAV file, 13.5 hours at 44,100 Hz: its header has the bytes as 32 bits."""
+
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
-def encode_audio(audio: Audio | Samples16, sample_rate: int, file_format: str) -> bytes:
-    """Mono samples ``[samples]`` in -1..1, or of 16 bits, as a 16-bit file of one of libsndfile's formats, such as
-    "WAV".
+LIBSNDFILE = {
+    AudioFormat.WAV: ("WAV", "PCM_16"),
+    AudioFormat.FLAC: ("FLAC", "PCM_16"),
+    AudioFormat.OGG: ("OGG", "VORBIS"),
+    AudioFormat.OPUS: ("OGG", "OPUS"),
+    AudioFormat.MP3: ("MP3", "MPEG_LAYER_III"),
+}
+"""libsndfile's format and subtype of each format."""
+
+
+def encode_audio(audio: Audio | Samples16, sample_rate: int, audio_format: AudioFormat) -> bytes:
+    """Mono samples ``[samples]`` in -1..1, or of 16 bits, as a file of a format; of 16 bits where it is lossless.
 
     Samples beyond are clipped. Raises `OSError`, `soundfile.SoundFileError`.
     """
-    if file_format == "WAV":
-        return _wav(audio, sample_rate)
+    return encode_blocks([audio], sample_rate, audio_format, {})
+
+
+def blocks_of(audio: Audio | Samples16) -> Iterator[Audio | Samples16]:
+    """The audio in blocks of at most `BLOCK_SAMPLES`."""
+    return (audio[start : start + BLOCK_SAMPLES] for start in range(0, len(audio), BLOCK_SAMPLES))
+
+
+def encode_blocks(
+    blocks: Iterable[Audio | Samples16], sample_rate: int, audio_format: AudioFormat, tags: Mapping[str, str]
+) -> bytes:
+    """The same of audio in blocks, with tags: libsndfile's names, such as "title", and their values. A WAV file gets
+    none: programs that read it as samples alone may stumble over them."""
+    if audio_format is AudioFormat.WAV:
+        return _wav(blocks, sample_rate)
+    container, subtype = LIBSNDFILE[audio_format]
     with _file_in_memory() as file:
-        with soundfile.SoundFile(file, "w", sample_rate, channels=1, format=file_format, closefd=False) as sound:
-            for start in range(0, len(audio), BLOCK_SAMPLES):
-                sound.write(audio[start : start + BLOCK_SAMPLES])
-        return os.pread(file, os.fstat(file).st_size, 0)
+        with soundfile.SoundFile(
+            file, "w", sample_rate, channels=1, format=container, subtype=subtype, closefd=False
+        ) as sound:
+            for name, value in tags.items():
+                setattr(sound, name, value)
+            for block in blocks:
+                for part in blocks_of(block):
+                    sound.write(part)
+        os.lseek(file, 0, os.SEEK_SET)
+        with open(file, "rb", closefd=False) as whole:
+            return whole.read()
 
 
 def to_16_bits(audio: Audio | Samples16) -> Samples16:
@@ -61,13 +95,14 @@ def to_16_bits(audio: Audio | Samples16) -> Samples16:
     return scaled.astype("<i4").view("<i2")[1::2]
 
 
-def _wav(audio: Audio | Samples16, sample_rate: int) -> bytes:
+def _wav(blocks: Iterable[Audio | Samples16], sample_rate: int) -> bytes:
     """The bytes that libsndfile writes."""
-    samples = np.ascontiguousarray(to_16_bits(audio)).data.cast("B")
+    samples = [np.ascontiguousarray(to_16_bits(block)).data.cast("B") for block in blocks]
+    size = sum(map(len, samples))
     channels, sample_bytes = 1, 2
     header = WAV_HEADER.pack(
         b"RIFF",
-        WAV_HEADER.size - 8 + len(samples),
+        WAV_HEADER.size - 8 + size,
         b"WAVE",
         b"fmt ",
         16,  # bytes of the format, which follows: PCM is 1
@@ -78,9 +113,9 @@ def _wav(audio: Audio | Samples16, sample_rate: int) -> bytes:
         channels * sample_bytes,
         8 * sample_bytes,
         b"data",
-        len(samples),
+        size,
     )
-    return header + samples
+    return b"".join([header, *samples])
 
 
 def decode_audio(data: bytes, check: Callable[[soundfile.SoundFile], None]) -> Audio:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from cloner.errors import Problem
@@ -78,6 +78,91 @@ class Redo(BaseModel):
     """What the takes' seeds follow from; if None, they follow from the takes' numbers."""
 
 
+class AudioFormat(StrEnum):
+    """Formats of audio files, by their endings."""
+
+    WAV = "wav"
+    FLAC = "flac"
+    OGG = "ogg"
+    """Vorbis."""
+    OPUS = "opus"
+    MP3 = "mp3"
+
+
+RATES = {
+    AudioFormat.OPUS: (8_000, 12_000, 16_000, 24_000, 48_000),
+    AudioFormat.MP3: (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+}
+"""The sample rates of formats that do not have all, Hz."""
+
+
+def rate_flaw(rate: int, audio_format: AudioFormat) -> str | None:
+    """The sample rates that a format has, if `rate` is none of them; else None."""
+    known = RATES.get(audio_format, ())
+    return None if not known or rate in known else f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
+
+
+class AudioOptions(BaseModel):
+    """What is made of a segment's audio before it is written. The defaults leave the sound as the model makes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Annotated[AudioFormat, Field(strict=False)] = AudioFormat.WAV
+    """Of the outputs that the batch does not name; the others have that of their endings."""
+    rate: Annotated[int, Field(ge=8_000, le=192_000)] | None = None
+    """Samples a second; None is the codec's rate, or the nearest that the format has."""
+    loudness: Annotated[float, Field(ge=-40, le=-5)] | None = None
+    """Integrated loudness, LUFS (ITU-R BS.1770); None leaves it."""
+    trim: bool = False
+    """Whether silence is removed at both ends."""
+
+    @field_validator("rate")
+    @classmethod
+    def _of_format(cls, rate: int | None, info: ValidationInfo) -> int | None:
+        audio_format = info.data.get("format")
+        if rate and audio_format and (rates := rate_flaw(rate, audio_format)):
+            context = {"rates": rates, "format": audio_format}
+            raise PydanticCustomError("rate", "Input should be {rates} for {format}", context)
+        return rate
+
+
+def _check_count(options: object) -> object:
+    """Raise `ValueError` if there are more fields than a `Generation` has: all options forbid unknown ones."""
+    if isinstance(options, dict) and len(options) > len(Generation.model_fields):
+        raise ValueError("it has too many fields")
+    return options
+
+
+FEW_FIELDS = BeforeValidator(_check_count)
+"""Refuses options that other programs have made: pydantic would collect an error for each of a million fields."""
+
+
+class SpeechOptions(BaseModel):
+    """What the audio of all of a batch's segments depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    generation: Annotated[Generation, FEW_FIELDS]
+    audio: Annotated[AudioOptions, FEW_FIELDS]
+    engine: str
+    fingerprint: str
+    """That of the engine's checkpoint."""
+
+    def differences(self, other: SpeechOptions) -> list[str]:
+        """The names of the options that differ and may be heard, as a batch or the command line spells them."""
+        named = [
+            name
+            for ours, theirs in ((self.generation, other.generation), (self.audio, other.audio))
+            for name in type(ours).model_fields
+            if name != "max_new_tokens" and getattr(ours, name) != getattr(theirs, name)
+        ]
+        if self.generation.fixed_length != other.generation.fixed_length:
+            named.append("max_new_tokens")
+        if self.engine != other.engine:
+            named.append("engine")
+        return [*named, "checkpoint"] if self.fingerprint != other.fingerprint else named
+
+
 class ReferenceKind(StrEnum):
     """What a reference consists of."""
 
@@ -127,6 +212,7 @@ class Batch:
     source: Path
     speakers: tuple[Speaker, ...]
     generation: Generation = field(default_factory=Generation)
+    audio: AudioOptions = field(default_factory=AudioOptions)
     checkpoint_dir: str | None = None
     prefix: str = ""
     """The folder under the output root that all outputs begin with; empty if there is none."""

@@ -27,7 +27,7 @@ MAX_OUTPUT_BYTES = 1024
 HOUSEKEEPING = ".cloner"
 """The folder under an output root that holds the records of batches."""
 
-OUTPUT_ENDINGS = (".wav", ".flac", ".ogg")
+OUTPUT_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 # Half a surrogate pair, which JSON can spell, cannot be written as UTF-8.
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -82,7 +82,10 @@ def output_flaw(output: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one l
     if parts[0] == HOUSEKEEPING:
         return f"lies in {HOUSEKEEPING}, which is not for outputs", "name another folder"
     if splitext(output)[1].lower() not in OUTPUT_ENDINGS:
-        return "is no audio file that can be written", f"let it end in {' or '.join(OUTPUT_ENDINGS)}"
+        return (
+            "is no audio file that can be written",
+            f"let it end in {', '.join(OUTPUT_ENDINGS[:-1])} or {OUTPUT_ENDINGS[-1]}",
+        )
     if normpath(output) != output:
         return "takes a detour", "write it without . and .."
     if "\\" in output:

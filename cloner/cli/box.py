@@ -15,15 +15,20 @@ from cloner.cli.options import (
     AsJson,
     BatchFile,
     Encoding,
+    Format,
+    Loudness,
     Overwrite,
     Prefix,
     Prune,
     Quiet,
+    Rate,
     Reference,
     References,
     ReferenceText,
     StrategyOption,
     Strict,
+    Trim,
+    audio_options,
 )
 from cloner.cli.results import print_result
 from cloner.cli.selection import Limit, Speakers, select
@@ -46,6 +51,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    audio_format: Format = None,
+    rate: Rate = None,
+    loudness: Loudness = None,
+    trim: Trim = False,
     speaker: Speakers = None,
     limit: Limit = None,
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
@@ -59,7 +68,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.cli.run import run_batch
     from cloner.console import Screen
 
-    options = ReadOptions(as_form, encoding, reference, reference_text)
+    audio = audio_options(audio_format, rate, loudness, trim)
+    options = ReadOptions(as_form, encoding, reference, reference_text, audio)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
     loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
@@ -80,6 +90,10 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    audio_format: Format = None,
+    rate: Rate = None,
+    loudness: Loudness = None,
+    trim: Trim = False,
     speaker: Speakers = None,
     limit: Limit = None,
     engine: Annotated[EngineName | None, typer.Option(help="Of a `run`: what would speak.")] = None,
@@ -90,7 +104,8 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.client.estimate import COLUMNS
     from cloner.console import print_rows
 
-    options = ReadOptions(as_form, encoding, reference, reference_text)
+    audio = audio_options(audio_format, rate, loudness, trim)
+    options = ReadOptions(as_form, encoding, reference, reference_text, audio)
     if out is None and load_settings().redis_url:
         if engine:
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")

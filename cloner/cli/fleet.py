@@ -13,15 +13,20 @@ from cloner.cli.options import (
     AsJson,
     BatchFile,
     Encoding,
+    Format,
+    Loudness,
     Overwrite,
     Prefix,
     Prune,
     Quiet,
+    Rate,
     Reference,
     References,
     ReferenceText,
     StrategyOption,
     Strict,
+    Trim,
+    audio_options,
 )
 from cloner.cli.results import log_end, print_result
 from cloner.cli.selection import Limit, Speakers, select
@@ -49,6 +54,10 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    audio_format: Format = None,
+    rate: Rate = None,
+    loudness: Loudness = None,
+    trim: Trim = False,
     speaker: Speakers = None,
     limit: Limit = None,
     prefix: Prefix = None,
@@ -62,7 +71,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
     from cloner.input.batch_file import load_batch
 
-    options = ReadOptions(as_form, encoding, reference, reference_text)
+    audio = audio_options(audio_format, rate, loudness, trim)
+    options = ReadOptions(as_form, encoding, reference, reference_text, audio)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
     loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
     handle = connect_client().submit(loaded, strategy=strategy, prefix=prefix)

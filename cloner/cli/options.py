@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cloner.batch import AudioFormat
 from cloner.client.assignment import Strategy
 from cloner.input.rows import Form
 
@@ -27,6 +28,20 @@ Reference = Annotated[
 ReferenceText = Annotated[
     str | None, typer.Option(help="What is said in it; if not given, as in the .lab or .txt beside it.")
 ]
+Format = Annotated[
+    AudioFormat | None,
+    typer.Option("--format", help="Format of outputs that the batch does not name; WAV if not given."),
+]
+Rate = Annotated[
+    int | None, typer.Option("--rate", help="Sample rate of the outputs; that of the model if not given.", metavar="HZ")
+]
+Loudness = Annotated[
+    float | None,
+    typer.Option(
+        "--loudness", help="Loudness of the outputs, such as -16; left as it is if not given.", metavar="LUFS"
+    ),
+]
+Trim = Annotated[bool, typer.Option("--trim", help="Remove the silence at both ends of the outputs.")]
 References = Annotated[
     Path | None,
     typer.Option(help="Folder of references, DIR/<speaker_id>/*.wav with a .lab or .txt of the same stem."),
@@ -48,3 +63,11 @@ Strict = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on a terminal, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
+
+
+def audio_options(
+    audio_format: AudioFormat | None, rate: int | None, loudness: float | None, trim: bool
+) -> dict[str, object]:
+    """The options about audio that are given, as `ReadOptions.audio`."""
+    values = {"format": audio_format, "rate": rate, "loudness": loudness, "trim": trim or None}
+    return {name: value for name, value in values.items() if value is not None}

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from redis import RedisError
 
-from cloner.batch import Batch
+from cloner.batch import Batch, SpeechOptions
 from cloner.cli.box_speed import at_known_speed, keep_speed
 from cloner.cli.results import log_end
 from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
+from cloner.client.causes import find_causes
 from cloner.client.client import Client
 from cloner.client.estimate import Estimate, estimate
 from cloner.client.parts import batch_of
@@ -37,6 +38,7 @@ from cloner.output.record import Record, batch_folder
 from cloner.output.redo import check_redo
 from cloner.output.reuse import check_files
 from cloner.output.search import find_outputs
+from cloner.output.speech_options import earlier_options
 from cloner.output.writable import require_writable
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
@@ -174,7 +176,9 @@ class _Left:
             check_redo(manifest, self._outputs)
             self.segments = manifest.total
             return
-        wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
+        wanted = wanted_outputs(
+            manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint
+        )
         found = find_outputs(self._outputs, wanted, Origin.of(manifest))
         if not manifest.overwrite:
             check_files(found)
@@ -186,10 +190,20 @@ def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), None)
     workers, start_s = at_known_speed([expected_worker(settings, spec) for spec in layout.specs])
     rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
-    wanted = wanted_outputs(rows, batch.generation, settings.engine, workers[0].fingerprint)
-    found = find_outputs(OutputRoot(settings.out_dir), wanted, None)
+    engine, fingerprint = settings.engine, workers[0].fingerprint
+    outputs = OutputRoot(settings.out_dir)
+    found = find_outputs(outputs, wanted_outputs(rows, batch.generation, batch.audio, engine, fingerprint), None)
+    finished = list(found.done())
+    causes = find_causes(
+        batch,
+        rows,
+        SpeechOptions(generation=batch.generation, audio=batch.audio, engine=engine, fingerprint=fingerprint),
+        earlier=earlier_options(outputs.root),
+        finished=finished,
+        find=lambda others: list(find_outputs(outputs, others, None).done()),
+    )
     chunks, _ = assign(batch, workers, strategy, settings.queues)
-    estimated = estimate(batch, list(found.done()), found.changed, chunks, workers)
+    estimated = replace(estimate(batch, finished, found.changed, chunks, workers), causes=causes)
     return estimated if estimated.seconds is None else replace(estimated, seconds=start_s + estimated.seconds)
 
 

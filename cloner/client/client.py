@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from cloner.batch import Batch
+from cloner.batch import Batch, SpeechOptions
 from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
+from cloner.client.causes import find_causes
 from cloner.client.connection import FleetConnection
 from cloner.client.estimate import Estimate, estimate
 from cloner.client.parts import send_part
@@ -122,10 +123,19 @@ class Client:
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references, prefix)
         rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
-        wanted = wanted_outputs(rows, batch.generation, workers[0].engine, workers[0].fingerprint)
+        engine, fingerprint = workers[0].engine, workers[0].fingerprint
+        wanted = wanted_outputs(rows, batch.generation, batch.audio, engine, fingerprint)
         found = ask_collector(self._connection, wanted)
+        causes = find_causes(
+            batch,
+            rows,
+            SpeechOptions(generation=batch.generation, audio=batch.audio, engine=engine, fingerprint=fingerprint),
+            earlier=found.earlier,
+            finished=found.finished,
+            find=lambda others: ask_collector(self._connection, others).finished,
+        )
         chunks, _ = assign(batch, workers, strategy, self.queues)
-        return estimate(batch, found.finished, found.changed, chunks, workers)
+        return replace(estimate(batch, found.finished, found.changed, chunks, workers), causes=causes)
 
     def _load(
         self, batch: Batch | Path | str, references: Path | None, prefix: str | None

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.batch import Batch
+from cloner.client.causes import Cause
 from cloner.client.texts import split_segments, unspeakable_texts
 from cloner.errors import Problem
 from cloner.protocol.messages import ChunkRow
@@ -66,6 +67,8 @@ class Estimate:
     """Segments whose texts are generated in pieces."""
     unspeakable: Named[Problem] = Named()
     """Texts that cannot be spoken, and fail alone."""
+    causes: Sequence[Cause] = ()
+    """Why outputs that are there are generated again, where that is known."""
 
     @property
     def total(self) -> Counts:
@@ -79,8 +82,9 @@ class Estimate:
         return [(speaker, str(c.done), str(c.changed), str(c.missing)) for speaker, c in counts]
 
     def notes(self) -> list[str]:
-        """A line about the texts that are split, and one for each of the first texts that cannot be spoken."""
-        lines = []
+        """Lines about outputs that are there and are generated again, about the texts that are split, and about each of
+        the first texts that cannot be spoken."""
+        lines = [str(cause) for cause in self.causes]
         if self.split.count:
             more = ", ..." if self.split.count > len(self.split.first) else ""
             named = ", ".join(map(str, self.split.first)) + more

@@ -87,6 +87,7 @@ def batch_of(part: Manifest) -> Batch:
         source=Path(part.path or part.source),
         speakers=tuple(_speaker(row, ids) for row in part.speakers),
         generation=part.generation,
+        audio=part.audio,
         checkpoint_dir=part.checkpoint_dir or None,
         prefix=part.prefix,
         partial=True,

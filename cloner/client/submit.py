@@ -83,6 +83,7 @@ def send(  # noqa: PLR0913 - all that a batch is made of
         checkpoint_dir=batch.checkpoint_dir or "",
         submitted_at=server_time(connection.redis),
         generation=batch.generation,
+        audio=batch.audio,
         engine=workers[0].engine,
         fingerprint=workers[0].fingerprint,
         speakers=list(rows),

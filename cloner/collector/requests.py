@@ -15,6 +15,7 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_batch import find_part
 from cloner.output.kept_references import KeptReferences
 from cloner.output.search import find_outputs
+from cloner.output.speech_options import earlier_options
 from cloner.protocol.messages import Manifest
 from cloner.protocol.queries import FinishedRequest, FinishedResponse, PartRequest, PartResponse
 from cloner.queueing.retry import retry_on_outage
@@ -31,8 +32,11 @@ def find_finished(request: bytes, expires_at: float) -> bytes:
     redis = connect(settings.require_redis_url(), decode=False)
     _ignore_expired(redis, expires_at)
     try:
-        found = find_outputs(OutputRoot(settings.out_dir), FinishedRequest.unpack(request).wanted, None)
-        response = FinishedResponse(finished=list(found.done()), changed=list(found.changed)).pack()
+        outputs = OutputRoot(settings.out_dir)
+        found = find_outputs(outputs, FinishedRequest.unpack(request).wanted, None)
+        response = FinishedResponse(
+            finished=list(found.done()), changed=list(found.changed), earlier=earlier_options(outputs.root)
+        ).pack()
     except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
         response = FinishedResponse(error=reason_of(error)).pack()
     _ignore_expired(redis, expires_at)

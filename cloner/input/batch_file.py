@@ -13,6 +13,7 @@ from typing import TypeVar
 from cloner.batch import MAX_SEGMENTS, Batch, Generation, Segment, Speaker
 from cloner.batch import STANDARD_INPUT as FROM_STANDARD_INPUT
 from cloner.errors import Problem
+from cloner.input.audio_options import read_audio_options
 from cloner.input.document import read_document
 from cloner.input.markup import unknown_tags
 from cloner.input.output_names import Outputs
@@ -78,7 +79,8 @@ def read_batch(
     base = absolute.parent
     document = read_document(path, base, options, problems.warn)
     roots = tuple(root for root in (base, references, references_root, options.reference) if root)
-    checker = _Checker(Outputs(out_root), SpeakerReferences(absolute, references, roots, problems), problems)
+    audio = read_audio_options(document.audio, options.audio, problems)
+    checker = _Checker(Outputs(out_root, audio), SpeakerReferences(absolute, references, roots, problems), problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     for row in document.rows:
@@ -91,7 +93,7 @@ def read_batch(
             break
     speakers = checker.speakers()
     problems.raise_any()
-    return Batch(source=source, speakers=speakers, generation=generation, checkpoint_dir=checkpoint_dir)
+    return Batch(source, speakers, generation, audio, checkpoint_dir)
 
 
 @dataclass

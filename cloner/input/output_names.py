@@ -8,6 +8,8 @@ from os.path import realpath
 from pathlib import Path
 from posixpath import normpath
 
+from cloner.audio import format_of
+from cloner.batch import AudioOptions, rate_flaw
 from cloner.errors import Problem
 from cloner.input.rows import Row
 from cloner.validation import leads_out, output_flaw, shown
@@ -24,25 +26,30 @@ def names_folder(speaker_id: int | str) -> bool:
 class Outputs:
     """The audio files of a batch, as its rows name them. `root` is the output root where it is known."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, audio: AudioOptions) -> None:
+        self._audio = audio
         self._root = root and realpath(root)
         self._places: dict[str, str] = {}
 
     def claim(self, row: Row, number: int) -> str | Problem:
         """The output of a speaker's `number`-th row, from 1, relative to the output root with ``/``.
 
-        By default it is ``<speaker_id>/<number, 4 digits>.wav``.
+        By default it is ``<speaker_id>/<number, 4 digits>.<format>``.
         """
         name = row.output_file
         if name is None:
             if not names_folder(row.speaker_id):
                 what = f"speaker {shown(row.speaker_id)} cannot name the folder of its outputs"
                 return Problem(row.place, what, "give an output_file, or the speaker another id")
-            name = f"{row.speaker_id}/{number:04}.wav"
+            name = f"{row.speaker_id}/{number:04}.{self._audio.format}"
         output = self._relative(name)
         if flaw := self._flaw(output):
             what, right = flaw
             return Problem(row.place, f"output_file {shown(name)} {what}", right)
+        rate = self._audio.rate
+        if rate and (rates := rate_flaw(rate, format_of(output))):
+            what = f"output_file {shown(name)} cannot have the rate {rate}"
+            return Problem(row.place, what, f"let the rate be {rates}, or name another format")
         place = self._places.setdefault(output, row.place)
         if place != row.place:
             what = f"output_file {shown(name)} is also the output of {place}"

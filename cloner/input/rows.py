@@ -6,13 +6,13 @@ checks the rows against each other and against the files that they name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from cloner.batch import ReferenceKind
+from cloner.batch import AudioFormat, ReferenceKind
 from cloner.errors import Problem
 
 REFERENCE_OPTION = "--reference"
@@ -47,6 +47,12 @@ class ReadOptions:
     """The recording, or the codes, of the one speaker of a ``.txt`` or ``.srt``."""
     reference_text: str | None = None
     """Its transcript; by default that of the ``.lab`` or ``.txt`` beside it."""
+    audio: Mapping[str, object] = field(default_factory=dict)
+    """Fields of `AudioOptions` that are put in the place of those of the file."""
+
+    def name_of(self, stem: str) -> str:
+        """The name of an output that the form of a file gives, and not its user: with the format asked for."""
+        return f"{stem}.{self.audio.get('format', AudioFormat.WAV)}"
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,9 @@ Rows = Iterator[Row | Problem]
 
 @dataclass(frozen=True)
 class Document:
-    """The content of a batch file; `generation` and `checkpoint_dir` are not checked yet."""
+    """The content of a batch file; all but the rows is not checked yet."""
 
     rows: Iterable[Row | Problem]
     generation: object = None
+    audio: object = None
     checkpoint_dir: object = None

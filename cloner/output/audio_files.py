@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from os.path import realpath
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import soundfile
 
-from cloner.audio import Audio, Samples16
+from cloner.audio import Audio, Samples16, format_of
 from cloner.audio_bytes import encode_audio
 from cloner.errors import NoRoom, OutputUnavailable, RecordUnavailable, SegmentFailed
 from cloner.output.atomic_file import NO_ROOM, FileAt, open_part, write_and_rename, write_new
@@ -76,7 +76,12 @@ class OutputRoot:
     def write_audio(
         self, output: str, audio: Audio | Samples16, sample_rate: int, ownership: Ownership | None = None
     ) -> Written:
-        """Write mono samples ``[samples]`` in -1..1, or of 16 bits, as 16-bit audio, as a whole or not at all.
+        """Write mono samples ``[samples]`` in -1..1, or of 16 bits, as a file of the format that its ending names. As
+        `write`."""
+        return self.write(output, lambda: encode_audio(audio, sample_rate, format_of(output)), ownership)
+
+    def write(self, output: str, encoded: Callable[[], bytes], ownership: Ownership | None = None) -> Written:
+        """Write the bytes that `encoded` returns, as a whole or not at all.
 
         A file that is there already is replaced if it is the batch's own; or if it is empty, as a loss of power leaves
         it. Raises `SegmentFailed` (code "output") where the file cannot be written, `NoRoom` where the disk is full,
@@ -85,7 +90,7 @@ class OutputRoot:
         path = self.root / output
         try:
             # Encoded in memory: on a full disk, soundfile fails by an assertion of its own.
-            data = encode_audio(audio, sample_rate, path.suffix[1:].upper())
+            data = encoded()
             digest = _digest(data)
             if ownership:
                 ownership.publishes(digest)

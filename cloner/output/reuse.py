@@ -63,7 +63,9 @@ def check_files(found: Found) -> None:
 def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> dict[int, list[SegmentResult]]:
     """Note the lines of what is reused, and give each file the name that the batch wants. Raises `RecordFailed`,
     `SegmentFailed`, `OutputsTaken`."""
-    wanted = wanted_outputs(manifest.speakers, manifest.generation, manifest.engine, manifest.fingerprint)
+    wanted = wanted_outputs(
+        manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint
+    )
     origin = Origin.of(manifest)
     # Its own record, too: an opening that was killed has noted there what it was about to move.
     with translate_disk_errors(folder.path):

@@ -11,25 +11,30 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cloner.batch import NOT_HEARD, PIECES, Generation
+from cloner.batch import NOT_HEARD, PIECES, AudioFormat, AudioOptions, Generation
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
 
 
 class ContentKeys:
     """Makes the content keys of one batch's segments, for one engine and one checkpoint.
 
-    Two keys are equal if, and only if, the same audio would be generated: text, seed, reference, parameters, engine and
-    checkpoint are the same. Neither the segment's index nor the name of its file is part of a key, and nor is the
-    greatest number of frames, unless all segments get that many: a segment that would need more fails. How a long text
-    is split and joined is part of the keys of long texts alone.
+    Two keys are equal if, and only if, the same audio would be generated: text, seed, reference, parameters, engine,
+    checkpoint and what is made of the sound are the same. Neither the segment's index nor the name of its file is part
+    of a key (what looks for a key looks for an ending, too), and nor is the greatest number of frames, unless all
+    segments get that many: a segment that would need more fails. How a long text is split and joined is part of the
+    keys of long texts alone, and what is made of the sound of those where it is not left as it is.
     """
 
-    def __init__(self, generation: Generation, engine: str, fingerprint: str) -> None:
+    def __init__(self, generation: Generation, audio: AudioOptions, engine: str, fingerprint: str) -> None:
         """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
         heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
-        from cloner.text.length import is_split  # it needs numpy, and not all that import this module do
+        # They need numpy, and not all that import this module do.
+        from cloner.audio import effects, format_of
+        from cloner.text.length import is_split
 
         self._is_split = is_split
+        self._effects = {audio_format: found for audio_format in AudioFormat if (found := effects(audio, audio_format))}
+        self._format_of = format_of
         common = [heard, generation.fixed_length, engine, fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
         self._generation = generation
@@ -37,18 +42,22 @@ class ContentKeys:
 
     def of(self, reference: ReferenceRow, segment: SegmentRow) -> str:
         """The segment's key, 64 hexadecimal digits."""
-        _, text, _, seed = segment
+        _, text, output, seed = segment
         key = self._common.copy()
         parts = [reference.kind, reference.digest, reference.text, seed, text]
         if self._is_split(text, self._generation):
             parts.append(self._pieces)
+        if self._effects and (effects := self._effects.get(self._format_of(output))):
+            parts.append(effects)
         key.update(json.dumps(parts).encode())
         return key.hexdigest()
 
 
-def wanted_outputs(rows: Iterable[SpeakerRow], generation: Generation, engine: str, fingerprint: str) -> dict[str, str]:
+def wanted_outputs(
+    rows: Iterable[SpeakerRow], generation: Generation, audio: AudioOptions, engine: str, fingerprint: str
+) -> dict[str, str]:
     """Output -> content key, of all segments of some speakers."""
-    keys = ContentKeys(generation, engine, fingerprint)
+    keys = ContentKeys(generation, audio, engine, fingerprint)
     return {row[2]: keys.of(speaker.reference, row) for speaker in rows for row in speaker.segments}
 
 

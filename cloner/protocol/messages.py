@@ -15,7 +15,6 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -23,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from cloner.batch import MAX_SEGMENTS, Generation, Redo, ReferenceKind
+from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind
 from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
@@ -152,6 +151,7 @@ class ChunkMessage(Wire):
     speakers: Count
     texts: Count
     generation: Generation
+    audio: AudioOptions = AudioOptions()
     overwrite: bool = False
     """Whether files that the batch has not written may be replaced."""
     takes: Items[TakeRow] = []
@@ -179,13 +179,6 @@ def _own_version(version: int) -> int:
     return version
 
 
-def _check_count(generation: object) -> object:
-    """Raise `ValueError` if there are more fields than a `Generation` has, which forbids all others."""
-    if isinstance(generation, dict) and len(generation) > len(Generation.model_fields):
-        raise ValueError("it has too many fields")
-    return generation
-
-
 class Manifest(Wire, Packed):
     """A batch, split into chunks that are assigned to queues. Raises `Damaged` if it is of another version."""
 
@@ -207,7 +200,8 @@ class Manifest(Wire, Packed):
     checkpoint_dir: Annotated[Line, Field(max_length=4096)] = ""
     """The checkpoint's folder, if the batch names it, as it does."""
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    generation: Annotated[Generation, BeforeValidator(_check_count)]
+    generation: Annotated[Generation, FEW_FIELDS]
+    audio: Annotated[AudioOptions, FEW_FIELDS] = AudioOptions()
     engine: str = ""
     fingerprint: str = ""
     """Engine and checkpoint of the workers that it was assigned to; the segments' content keys depend on both."""
@@ -274,6 +268,7 @@ class Manifest(Wire, Packed):
             speakers=chunk.speakers,
             texts=chunk.texts,
             generation=self.generation,
+            audio=self.audio,
             overwrite=self.overwrite,
             takes=[takes[row[0]] for piece in slices for row in piece.segments if row[0] in takes],
             slices=slices,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from cloner.batch import SpeechOptions
 from cloner.errors import UsageError
 from cloner.protocol.messages import BatchId, Index, Items, Manifest, SegmentRow, Wire
 from cloner.protocol.packing import Packed
@@ -35,6 +36,8 @@ class FinishedResponse(Wire, Packed):
     finished: Items[str] = Field(default_factory=list)
     changed: Items[str] = Field(default_factory=list)
     """Outputs that were generated with another key."""
+    earlier: Items[SpeechOptions] = Field(default_factory=list)
+    """The options of earlier batches, the latest first."""
     error: Line = ""
     """Why the collector could not read the records, if it could not."""
 

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from cloner.audio import SAMPLE_RATE, Audio, Codes, check_codes, check_recording
 from cloner.audio_bytes import decode_audio, encode_audio
-from cloner.batch import CODEBOOK_SIZES, ReferenceKind
+from cloner.batch import CODEBOOK_SIZES, AudioFormat, ReferenceKind
 from cloner.errors import BadReference
 
 MAX_SECONDS = 30
@@ -107,4 +107,4 @@ def pack_codes(codes: Codes) -> bytes:
 
 def pack_audio(audio: Audio) -> bytes:
     """``[samples]`` at `SAMPLE_RATE` as the bytes of a FLAC file."""
-    return encode_audio(audio, SAMPLE_RATE, "FLAC")
+    return encode_audio(audio, SAMPLE_RATE, AudioFormat.FLAC)

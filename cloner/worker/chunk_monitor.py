@@ -25,6 +25,7 @@ class ChunkMonitor:
         self._log = log
         self._metrics = worker.metrics
         self._speakers = {row[0]: speaker for speaker in message.slices for row in speaker.segments}
+        self._begun: set[int] = set()
         self.alone = False
         """Whether the engine is given one segment at a time."""
 
@@ -34,9 +35,19 @@ class ChunkMonitor:
         Blocks while the worker waits for the disk: results that cannot be written would fill the memory.
         """
         self._cancellation.wait_while_paused()
+        self._begun.add(segment)
         self._journal.started(segment, alone=self.alone)
         self._metrics.started(segment)
         self._log.speaker_started(self._speakers[segment])
+
+    @property
+    def unfinished(self) -> int:
+        """Segments that the engine has started, and that are not written yet."""
+        return len(self._begun)
+
+    def written(self, segment: int) -> None:
+        """Note that what came of a segment is written."""
+        self._begun.discard(segment)
 
     def stopped(self) -> bool:
         """Whether the batch was cancelled."""

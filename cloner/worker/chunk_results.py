@@ -10,6 +10,7 @@ from cloner.logs import log_event
 from cloner.protocol.results import SegmentResult
 from cloner.worker.chunk_report import ChunkReport
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.encoding import Encoding
 from cloner.worker.pending import PendingSegment
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import ResultWriter
@@ -35,11 +36,11 @@ class ChunkResults:
         self._report = report
         self._disk = disk
 
-    def add(self, answer: SpeechResult) -> None:
-        """Write what came of a segment, log it and count it."""
+    def add(self, answer: SpeechResult, encoding: Encoding | None = None) -> None:
+        """Write what came of a segment, log it and count it. `encoding` is as in `ResultWriter.write`."""
         segment = self._pending.pop(answer.segment)
         self._log.speaker_started(segment.speaker)
-        result = self._writer.write(segment, answer)
+        result = self._writer.write(segment, answer, encoding)
         self._warn(result)
         self._disk.retry(lambda: self._log.segment_finished(segment.speaker))
         self._report.add(result)

@@ -24,6 +24,7 @@ from cloner.worker.chunk_results import ChunkResults
 from cloner.worker.crash_plan import Turn
 from cloner.worker.crash_recovery import CRASHED, HOPELESS, CrashRecovery
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.encoding import Encoder
 from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, split_by_record
 from cloner.worker.pieces import joinable_groups, speak_in_pieces
@@ -91,13 +92,14 @@ class ChunkRun:
         self._message = message
         self._report = report
         self._record = record = worker.record(message.batch_id)
-        keys = ContentKeys(message.generation, worker.engine.name, worker.fingerprint)
+        keys = ContentKeys(message.generation, message.audio, worker.engine.name, worker.fingerprint)
         finished, self._pending = split_by_record(message, record, worker.outputs, keys)
         self._log = ProgressLog(worker, message, record)
         self._journal = worker.journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
         self._cancellation = cancellation
         self._disk = disk
         self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
+        self._encoder = Encoder(worker, message.audio, self._monitor, cancellation)
         self._flush = OutputFlush(worker.outputs.root)
         self._writer = ResultWriter(worker, message, record, self._journal, disk, self._flush)
         self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
@@ -110,7 +112,7 @@ class ChunkRun:
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
         try:
-            with self._journal, self._flush, self._writer:
+            with self._journal, self._flush, self._writer, self._encoder:
                 if self._pending and not self._cancellation.stopped():
                     self._generate()
                 self._recovery.discard_own_files()
@@ -167,11 +169,12 @@ class ChunkRun:
         """Have the engine generate some segments. Raises `EngineBroken` if it leaves any out."""
         groups = self._with_voices(by_speaker(segments, self._pending))
         with closing(self._answers(groups)) as answers:
-            for answer in answers:
+            for answer, encoding in self._encoder.encoded(answers, self._pending):
                 # After a cancellation, the file may be another batch's.
                 if self._is_over():
                     return
-                self._results.add(answer)
+                self._results.add(answer, encoding)
+                self._monitor.written(answer.segment)
         unanswered = self._pending.keys() & set(segments)
         if unanswered and not self._is_over():
             raise EngineBroken(f"the engine broke: it gave {len(unanswered)} segments no answer")

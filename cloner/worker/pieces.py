@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Samples16
-from cloner.audio_bytes import to_16_bits
+from cloner.audio_bytes import MOST_WAV_SAMPLES, to_16_bits
 from cloner.batch import Generation, piece_seed
 from cloner.engine.base import ChunkObserver, Engine, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
 from cloner.text.length import estimated_frames, is_split
@@ -31,9 +31,6 @@ text is given to it without another long one."""
 
 FADE_SAMPLES = round(0.005 * SAMPLE_RATE)
 """Samples in which a piece fades from silence, and to silence, where it is joined: without it, a join may click."""
-
-MOST_SAMPLES = 2**31 - 64
-"""Most samples of a WAV file, 13.5 hours: its header has the bytes as 32 bits."""
 
 Requests = Iterable[SpeechRequest]
 
@@ -153,7 +150,7 @@ class _Joiner:
             cut = f"is cut after {result.frames} frames ({seconds:.1f} s): raise max_new_tokens, or lower piece_s"
             return segment.fail("cut_off", f"{where} {cut}")
         segment.add(place, result)
-        if segment.samples > MOST_SAMPLES:
+        if segment.samples > MOST_WAV_SAMPLES:
             return segment.fail(
                 "too_long", "its audio would be longer than a WAV file can be, 13.5 hours: split the text"
             )

@@ -15,6 +15,7 @@ from cloner.output.takes import Takes
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.encoding import Encoding
 from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment
 from cloner.worker.worker_process import WorkerProcess
@@ -85,8 +86,9 @@ class ResultWriter:
     ) -> None:
         self._lines.close()
 
-    def write(self, segment: PendingSegment, answer: SpeechResult) -> SegmentResult:
-        """Write the audio of the segment's answer, and its line in the record, which is returned.
+    def write(self, segment: PendingSegment, answer: SpeechResult, encoding: Encoding | None = None) -> SegmentResult:
+        """Write the audio of the segment's answer, and its line in the record, which is returned. Without an `encoding`
+        the audio is written as it is.
 
         A segment whose audio has no room fails; the next one waits until there is room. So does a segment whose audio
         cannot be written for as long as the chunk may wait; then `DiskWait.failure` is set.
@@ -103,10 +105,10 @@ class ResultWriter:
         )
         needed = 0
         try:
-            result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment)))
+            result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment, encoding)))
         except SegmentFailed as error:
             result = replace(result, code=error.code, message=error.message)
-            # Samples take two bytes in the largest of the formats.
+            # At the codec's rate, samples take two bytes in the largest of the formats.
             needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio) else 0
         self._disk.retry(lambda: self._lines.append(result))
         self._flush.written()
@@ -114,7 +116,7 @@ class ResultWriter:
             self._disk.wait_for_room(needed)
         return result
 
-    def _write_audio(self, answer: SpeechResult, segment: PendingSegment) -> dict[str, Any]:
+    def _write_audio(self, answer: SpeechResult, segment: PendingSegment, encoding: Encoding | None) -> dict[str, Any]:
         """Write the answer's audio, if it has any; returns the fields of a `SegmentResult` that follow from it."""
         if isinstance(answer, SegmentFailure):
             return {"code": answer.code, "message": answer.message}
@@ -125,5 +127,9 @@ class ResultWriter:
             )
             return {"code": "cut_off", "message": message}
         owned = FileOwnership(segment, self._record, self._journal, self._takes, overwrite=self._overwrite)
-        written = self._outputs.write_audio(segment.output, answer.audio, SAMPLE_RATE, owned)
+        if encoding is None:
+            written = self._outputs.write_audio(segment.output, answer.audio, SAMPLE_RATE, owned)
+        else:
+            written = self._outputs.write(segment.output, lambda: encoding().data, owned)
+            seconds = encoding().seconds
         return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}

@@ -178,7 +178,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "an output above, later": ({"output_file": "a/b/../../../1.wav"}, "is not inside the output root"),
     "an output from the top": ({"output_file": "/etc/1.wav"}, "is not inside the output root"),
     "an output among ours": ({"output_file": ".cloner/1.wav"}, "lies in .cloner, which is not for outputs"),
-    "an output that is no audio": ({"output_file": "1.mp3"}, "let it end in .wav or .flac or .ogg"),
+    "an output that is no audio": ({"output_file": "1.m4a"}, "let it end in .wav, .flac, .ogg, .opus or .mp3"),
     "an output with a backslash": ({"output_file": "a\\b.wav"}, "has a backslash; write / between folders"),
     "an output with a zero": ({"output_file": "a\0.wav"}, "output_file has an unusable character (U+0000)"),
     "an output of 300 bytes": ({"output_file": "é" * 150 + ".wav"}, "has a name of more than 255 bytes; shorten it"),
@@ -217,6 +217,38 @@ GENERATION: dict[str, tuple[object, str]] = {
     "an unknown word": ({"temperatur": 1}, 'did you mean "temperature"?'),
 }
 
+AUDIO: dict[str, tuple[object, list[str], str]] = {
+    # what the batch has, the options of the command, the message
+    "a list": ([], [], "audio: it is a list; give an object"),
+    "a list, and options": ([], ["--trim"], "audio: it is a list; give an object"),
+    "an unknown key": ({"formats": "mp3"}, [], 'did you mean "format"?'),
+    "an unknown format": (
+        {"format": "aac"},
+        [],
+        "audio: format is 'aac'; it should be 'wav', 'flac', 'ogg', 'opus' or",
+    ),
+    "a format that is a number": ({"format": 3}, [], "audio: format is 3; it should be"),
+    "a rate in words": ({"rate": "24k"}, [], "audio: rate is '24k'; it should be a valid integer"),
+    "a low rate": ({"rate": 4_000}, [], "audio: rate is 4000; it should be greater than or equal to 8000"),
+    "a high rate": (None, ["--rate", "400000"], "audio: rate is 400000; it should be less than or equal to 192000"),
+    "a rate that Opus has not": (
+        {"format": "opus", "rate": 44_100},
+        [],
+        "audio: rate is 44100; it should be 8000, 12000, 16000, 24000 or 48000 for opus",
+    ),
+    "a rate that MP3 has not": (None, ["--format", "mp3", "--rate", "96000"], "32000, 44100 or 48000 for mp3"),
+    "a format that has not the rate": (
+        {"rate": 22_050},
+        ["--format", "opus"],
+        "rate is 22050; it should be 8000, 12000",
+    ),
+    "a loud one": ({"loudness": -4}, [], "audio: loudness is -4; it should be less than or equal to -5"),
+    "a soft one": (None, ["--loudness", "-41"], "audio: loudness is -41.0; it should be greater than or equal to -40"),
+    "no number": ({"loudness": float("nan")}, [], "audio: loudness is nan"),
+    "infinity": (None, ["--loudness=-inf"], "audio: loudness is -inf"),
+    "a trim in words": ({"trim": "both"}, [], "audio: trim is 'both'"),
+}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "message"), BATCH_FILES.values(), ids=BATCH_FILES)
@@ -245,6 +277,20 @@ def test_a_row_that_makes_no_sense(batch_folder: Path, refuse: Refuse, changes: 
 def test_a_generation_that_makes_no_sense(batch_folder: Path, refuse: Refuse, generation: object, message: str) -> None:
     (batch_folder / "b.json").write_text(json.dumps({"tasks": [task()], "generation": generation}))
     refuse("b.json", message)
+
+
+@pytest.mark.parametrize(("audio", "options", "message"), AUDIO.values(), ids=AUDIO)
+def test_audio_that_makes_no_sense(
+    batch_folder: Path, refuse: Refuse, audio: object, options: list[str], message: str
+) -> None:
+    (batch_folder / "b.json").write_text(json.dumps({"tasks": [task()]} | ({} if audio is None else {"audio": audio})))
+    refuse("b.json", message, *options)
+
+
+def test_an_output_whose_format_has_not_the_rate(batch_folder: Path, refuse: Refuse) -> None:
+    (batch_folder / "b.json").write_text(json.dumps({"tasks": [task(), task(1, output_file="1.opus")]}))
+    message = "output_file '1.opus' cannot have the rate 22050; let the rate be 8000, 12000, 16000, 24000 or 48000, or"
+    refuse("b.json", message, "--rate", "22050")
 
 
 def test_an_output_may_not_leave_by_a_link(batch_folder: Path, command_line: CommandLine, redis: Redis) -> None:

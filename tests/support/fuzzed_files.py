@@ -29,10 +29,11 @@ GROUPED = {
     "pronounce": {"One": "won", "Two\\": "too"},
     "numbers": "en",
     "generation": {"temperature": 0.7, "seed": 3, "max_new_tokens": 20},
+    "audio": {"format": "opus", "rate": 24_000, "loudness": -16, "trim": True},
     "checkpoint_dir": "checkpoints/tiny",
 }
 RIGHT = {
-    ".json": json.dumps({"tasks": TASKS, "generation": {"top_p": 0.5}}),
+    ".json": json.dumps({"tasks": TASKS, "generation": {"top_p": 0.5}, "audio": {"format": "mp3"}}),
     ".jsonl": "\n".join(map(json.dumps, TASKS)),
     ".csv": as_csv(TASKS),
     ".yaml": yaml.safe_dump(GROUPED, sort_keys=False),
@@ -131,7 +132,8 @@ PIECES = [
 ]
 KEYS = [
     *(*TASKS[0], "text", *GROUPED, "tasks", "id", "reference", "texts"),
-    *("audio", "codes", "temperature", "seed", "output", "", "audio_filepath", "speaker", "offset", "pronounce"),
+    *("codes", "temperature", "seed", "output", "", "audio_filepath", "speaker", "offset", "pronounce"),
+    *("format", "rate", "loudness", "trim"),
 ]
 
 

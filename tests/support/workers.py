@@ -49,6 +49,7 @@ class Workers:
             source=path.name,
             submitted_at=0.0,
             generation=batch.generation,
+            audio=batch.audio,
             speakers=self._speakers(batch),
             chunks=chunks,
         )

@@ -10,6 +10,8 @@ import pytest
 import cloner
 
 EXPORTS = [
+    "AudioFormat",
+    "AudioOptions",
     "BadBatch",
     "BadReference",
     "BadSetting",

@@ -126,6 +126,6 @@ def _rows(utterances: Utterances, file: TextFile) -> Rows:
                 number=number,
                 speaker_id=voice,
                 text=line.text,
-                output_file=f"{line.name or voice}.wav",
+                output_file=file.options.name_of(str(line.name or voice)),
                 reference=NamedReference(ReferenceKind.AUDIO, line.recording, transcript),
             )

@@ -67,7 +67,7 @@ def _cues(file: TextFile, speaker: str) -> Iterator[tuple[str, str, str | None] 
         cue = int(head)
         text = " ".join(" ".join(_MARKUP.sub("", content) for content in rest[1:]).split())
         if text:
-            yield f"{place} (cue {cue})", text, f"{speaker}/{cue:04}.wav"
+            yield f"{place} (cue {cue})", text, file.options.name_of(f"{speaker}/{cue:04}")
         else:
             file.warn(Problem(place, f"cue {cue} has no text, and is left out", "give it one if it should be spoken"))
 

@@ -36,7 +36,7 @@ def _tree(tree: Any) -> Document:
         what = 'it has both "tasks" and "speakers"' if named else 'it has neither "tasks" nor "speakers"'
         return Document([*repeated_keys(tree, "the file"), Problem("the file", what, "give one of them")])
     rows = _tree_rows(tree, named[0], forms[named[0]])
-    return Document(rows, tree.get("generation"), tree.get("checkpoint_dir"))
+    return Document(rows, tree.get("generation"), tree.get("audio"), tree.get("checkpoint_dir"))
 
 
 class _Spelling:
@@ -60,7 +60,7 @@ class _Spelling:
 
 
 def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object], _Spelling], Rows]) -> Rows:
-    known = (key, "generation", "checkpoint_dir", "pronounce", "numbers")
+    known = (key, "generation", "audio", "checkpoint_dir", "pronounce", "numbers")
     yield from repeated_keys(tree, "the file")
     yield from (unknown_key(other, known, "the file") for other in tree if other not in known)
     spelling = _Spelling(tree, "")

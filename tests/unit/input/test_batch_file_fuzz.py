@@ -64,6 +64,9 @@ DOCUMENTS = st.one_of(
                 st.dictionaries(st.sampled_from(["temperature", "top_p", "max_new_tokens", "min_new_tokens"]), LEAVES),
                 VALUES,
             ),
+            "audio": st.one_of(
+                st.dictionaries(st.sampled_from(["format", "rate", "loudness", "trim"]), LEAVES), VALUES
+            ),
             "checkpoint_dir": LEAVES,
         },
     ),
@@ -120,7 +123,13 @@ def check_that_it_can_be_sent(batch: Batch) -> None:
     ]
     assert batch.total > 0
     manifest = Manifest(
-        batch_id="b", source="b", submitted_at=0.0, generation=batch.generation, speakers=speakers, chunks=[]
+        batch_id="b",
+        source="b",
+        submitted_at=0.0,
+        generation=batch.generation,
+        audio=batch.audio,
+        speakers=speakers,
+        chunks=[],
     )
     assert Manifest.unpack(manifest.pack()) == manifest
 

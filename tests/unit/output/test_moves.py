@@ -75,7 +75,10 @@ def audio_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
     """Open the batch, and generate what it does not reuse, as its collector and a worker do."""
     reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root)).values() for line in found}
-    outputs, keys = OutputRoot(root), ContentKeys(manifest.generation, manifest.engine, manifest.fingerprint)
+    outputs, keys = (
+        OutputRoot(root),
+        ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint),
+    )
     with RecordWriter(Record(root, manifest.batch_id), WORKER) as writer:
         for row in manifest.speakers[0].segments:
             if row[0] not in reused:

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from cloner.batch import Generation, ReferenceKind
+from cloner.batch import AudioFormat, AudioOptions, Generation, ReferenceKind
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ReferenceRow
 
 ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
-KEYS = ContentKeys(Generation(), "fake", "none")
+KEYS = ContentKeys(Generation(), AudioOptions(), "fake", "none")
 KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 7))
 
 OTHERS = {
@@ -19,15 +19,19 @@ OTHERS = {
     "seed": KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 8)),
     "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav", 7)),
     "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav", 7)),
-    "fixed length": ContentKeys(Generation(min_new_tokens=12, max_new_tokens=12), "fake", "none").of(
+    "fixed length": ContentKeys(Generation(min_new_tokens=12, max_new_tokens=12), AudioOptions(), "fake", "none").of(
         ANNA, (3, "Good morning.", "a/3.wav", 7)
     ),
-    "least length": ContentKeys(Generation(min_new_tokens=12), "fake", "none").of(
+    "least length": ContentKeys(Generation(min_new_tokens=12), AudioOptions(), "fake", "none").of(
         ANNA, (3, "Good morning.", "a/3.wav", 7)
     ),
-    "parameters": ContentKeys(Generation(top_p=0.8), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "engine": ContentKeys(Generation(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "checkpoint": ContentKeys(Generation(), "fake", "f00d").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "parameters": ContentKeys(Generation(top_p=0.8), AudioOptions(), "fake", "none").of(
+        ANNA, (3, "Good morning.", "a/3.wav", 7)
+    ),
+    "engine": ContentKeys(Generation(), AudioOptions(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "checkpoint": ContentKeys(Generation(), AudioOptions(), "fake", "f00d").of(
+        ANNA, (3, "Good morning.", "a/3.wav", 7)
+    ),
 }
 
 
@@ -44,12 +48,14 @@ def test_all_keys_differ_from_each_other() -> None:
 def test_neither_the_index_nor_the_batchs_seed_nor_the_greatest_length_changes_the_key() -> None:
     assert KEYS.of(ANNA, (4, "Good morning.", "a/3.wav", 7)) == KEY
     for generation in (Generation(seed=1), Generation(max_new_tokens=2000)):
-        assert ContentKeys(generation, "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        assert (
+            ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        )
 
 
 def test_the_files_name_does_not_change_the_key() -> None:
     assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac", 7)) == KEY
-    assert ContentKeys(Generation(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+    assert ContentKeys(Generation(), AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
@@ -61,7 +67,40 @@ def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
 def test_how_pieces_are_joined_is_part_of_the_keys_of_long_texts_alone() -> None:
     long = (3, "A sentence of a long text. " * 20, "a/3.wav", 7)
     others = [Generation(piece_s=10.0), Generation(pause_s=0.5), Generation(paragraph_pause_s=2.0)]
-    keys = {ContentKeys(generation, "fake", "none").of(ANNA, long) for generation in (Generation(), *others)}
+    keys = {
+        ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, long) for generation in (Generation(), *others)
+    }
     assert len(keys) == 4
     for generation in others:
-        assert ContentKeys(generation, "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        assert (
+            ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        )
+
+
+def key_with(output: str = "a/3.wav", **audio: object) -> str:
+    keys = ContentKeys(Generation(), AudioOptions(**audio), "fake", "none")  # type: ignore[arg-type]
+    return keys.of(ANNA, (3, "Good morning.", output, 7))
+
+
+def test_the_key_of_a_batch_without_options_stays_what_it_was() -> None:
+    """Or all that was generated before there were any would be generated again."""
+    assert KEY == "f17b25313f09fe52874c6ff5e3da8ae3b92c17979c4b74ba61aa63fb5b095650"
+
+
+def test_each_option_that_changes_the_sound_changes_the_key() -> None:
+    changed = [key_with(rate=24_000), key_with(rate=48_000), key_with(loudness=-16), key_with(loudness=-17)]
+    changed += [key_with(trim=True), key_with(trim=True, loudness=-16)]
+    assert len({KEY, *changed}) == 7
+    assert key_with(loudness=-16) == key_with(loudness=-16.0)
+
+
+@pytest.mark.parametrize(
+    ("output", "rate"), [("3.wav", 44_100), ("3.opus", 48_000), ("3.MP3", 44_100), ("3.flac", None)]
+)
+def test_a_rate_that_the_file_has_anyway_does_not_change_the_key(output: str, rate: int | None) -> None:
+    assert key_with(output, rate=rate) == KEY
+
+
+def test_the_format_does_not_change_the_key() -> None:
+    """What looks for a key looks for a file with the ending, too."""
+    assert key_with(format=AudioFormat.MP3) == KEY
