@@ -33,6 +33,9 @@ process."""
 MOST_WAV_SAMPLES = 2**31 - 64
 """Most samples of a WAV file, 13.5 hours at 44,100 Hz: its header has the bytes as 32 bits."""
 
+ID3_FRAMES = {"artist": b"TPE1", "title": b"TIT2"}
+"""The frames of an ID3 tag by libsndfile's names."""
+
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
@@ -62,7 +65,7 @@ def blocks_of(audio: Audio | Samples16) -> Iterator[Audio | Samples16]:
 def encode_blocks(
     blocks: Iterable[Audio | Samples16], sample_rate: int, audio_format: AudioFormat, tags: Mapping[str, str]
 ) -> bytes:
-    """The same of audio in blocks, with tags: libsndfile's names, such as "title", and their values. A WAV file gets
+    """The same of audio in blocks, with tags: "artist" and "title", and their values. A WAV file gets
     none: programs that read it as samples alone may stumble over them."""
     if audio_format is AudioFormat.WAV:
         return _wav(blocks, sample_rate)
@@ -71,14 +74,23 @@ def encode_blocks(
         with soundfile.SoundFile(
             file, "w", sample_rate, channels=1, format=container, subtype=subtype, closefd=False
         ) as sound:
-            for name, value in tags.items():
-                setattr(sound, name, value)
+            if audio_format is not AudioFormat.MP3:
+                for name, value in tags.items():
+                    setattr(sound, name, value)
             for block in blocks:
                 for part in blocks_of(block):
                     sound.write(part)
         os.lseek(file, 0, os.SEEK_SET)
         with open(file, "rb", closefd=False) as whole:
-            return whole.read()
+            return (_id3(tags) if audio_format is AudioFormat.MP3 else b"") + whole.read()
+
+
+def _id3(tags: Mapping[str, str]) -> bytes:
+    """Tags as ID3v2.3, which precedes an MP3 file: libsndfile's own have UTF-8 where readers expect Latin-1."""
+    texts = [(ID3_FRAMES[name], b"\x01" + value.encode("utf-16")) for name, value in tags.items()]
+    frames = b"".join(struct.pack(">4sIH", name, len(text), 0) + text for name, text in texts)
+    size = bytes(len(frames) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\x00\x00" + size + frames
 
 
 def to_16_bits(audio: Audio | Samples16) -> Samples16:

@@ -36,7 +36,7 @@ memory."""
 
 
 MOST_TAG = 1000
-"""Most characters of a tag: with one of 100,000, libsndfile writes MP3 and Opus files that it does not read itself."""
+"""Most characters of a tag: with one of 100,000, libsndfile writes Opus files that it does not read itself."""
 
 
 @dataclass(frozen=True)
