@@ -82,7 +82,7 @@ def encode_blocks(
                     sound.write(part)
         os.lseek(file, 0, os.SEEK_SET)
         with open(file, "rb", closefd=False) as whole:
-            return (_id3(tags) if audio_format is AudioFormat.MP3 else b"") + whole.read()
+            return (_id3(tags) if tags and audio_format is AudioFormat.MP3 else b"") + whole.read()
 
 
 def _id3(tags: Mapping[str, str]) -> bytes:

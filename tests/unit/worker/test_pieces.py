@@ -146,7 +146,7 @@ def test_a_piece_that_is_cut_fails_its_segment() -> None:
 
 
 def test_what_is_longer_than_a_wav_file_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "MOST_SAMPLES", 25 * SAMPLE_RATE)
+    monkeypatch.setattr(pieces, "MOST_WAV_SAMPLES", 25 * SAMPLE_RATE)
     (failed,) = speak(FakeEngine(), request(3))
     assert isinstance(failed, SegmentFailure)
     assert failed.code == "too_long"
