@@ -83,9 +83,7 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Container[int]) ->
 
 
 def _wanted(manifest: Manifest) -> dict[str, str]:
-    return wanted_outputs(
-        manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint
-    )
+    return wanted_outputs(manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
 
 
 def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) -> Found:
