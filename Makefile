@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast test-compose check docs bench soak chaos
+.PHONY: setup demo test test-fast test-compose check docs bench voices soak chaos
 setup: .venv/ready
 
 .venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
@@ -28,6 +28,9 @@ docs: setup
 
 bench: setup
 	$(BIN)/python ops/scripts/bench.py
+
+voices: setup
+	$(BIN)/python ops/scripts/voices.py
 
 soak: setup
 	$(BIN)/python ops/scripts/soak.py

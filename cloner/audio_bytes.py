@@ -27,8 +27,8 @@ MOST = np.float32(1 - 2**-24)
 """The largest float32 below 1: the largest 16-bit sample."""
 
 BLOCK_SAMPLES = 2**16
-"""Samples that libsndfile is given at once. Its Vorbis encoder takes memory for them all from the stack: 60 s end the
-process."""
+"""Samples that libsndfile writes or reads at once. Its Vorbis encoder takes memory for them all from the stack: 60 s
+end the process."""
 
 MOST_WAV_SAMPLES = 2**31 - 64
 """Most samples of a WAV file, 13.5 hours at 44,100 Hz: its header has the bytes as 32 bits."""
@@ -144,6 +144,19 @@ def decode_audio(data: bytes, check: Callable[[soundfile.SoundFile], None]) -> A
             check(sound)
             audio: Audio = sound.read(dtype="float32")
             return audio
+
+
+def read_mono(sound: soundfile.SoundFile, limit: int) -> Audio:
+    """At most `limit` samples ``[samples]``, the mean of the channels. Read in blocks: a header may claim more samples
+    than the file has."""
+    blocks = [np.zeros(0, np.float32)]
+    while limit > 0:
+        block = sound.read(min(limit, max(1, BLOCK_SAMPLES // sound.channels)), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block.mean(axis=1))
+        limit -= len(block)
+    return np.concatenate(blocks)
 
 
 @contextmanager

@@ -5,6 +5,7 @@
     ClonerError                    exit 1   the message says what is wrong and what to do
     ├── UsageError                 exit 2   nothing was queued, nothing was written
     │   ├── BadBatch                        the batch has bad rows; the first 1,000 are listed
+    │   │   └── BadTexts                    so has a list of takes that are to be checked
     │   ├── BadSetting                      an option or environment variable has a bad value
     │   ├── BoxTaken                        another launcher runs the workers of this box
     │   ├── NoWorkers                       no worker is registered
@@ -103,6 +104,9 @@ class Problem:
 class BadBatch(UsageError):
     """The batch cannot be used."""
 
+    undone = "queued"
+    """What was not done with it."""
+
     def __init__(self, source: str, problems: Sequence[Problem], count: int, *, whole: bool = True) -> None:
         """`problems` are the first of `count`; without `whole`, the rest of the batch was not read."""
         self.source = source
@@ -113,7 +117,13 @@ class BadBatch(UsageError):
             said += " and more (the rest was not read)"
         some = f" the first {len(problems)} are:" if len(problems) < count else ""
         lines = "".join(f"\n  {problem}" for problem in problems)
-        super().__init__(f"{source}: {said}, nothing was queued:{some}{lines}")
+        super().__init__(f"{source}: {said}, nothing was {self.undone}:{some}{lines}")
+
+
+class BadTexts(BadBatch):
+    """The list of takes cannot be used."""
+
+    undone = "checked"
 
 
 class BadSetting(UsageError):

@@ -32,6 +32,9 @@ class Event(Enum):
     WORKERS_PLANNED = "[Main] Using {workers} parallel workers across {gpus} GPU(s)"
     WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"
 
+    # Takes that are checked.
+    TAKES_NOT_LISTED = "{folder}: {count} audio files are not in the list, and are not checked: {some}", WARNING
+
     # A batch, as its client sees it.
     BATCH_WARNING = "{source}: {warning}", WARNING
     MORE_BATCH_WARNINGS = "{source}: {count} more warnings", WARNING

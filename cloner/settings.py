@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         LogFormat.TEXT, description="log lines on standard error: text, for people, or json, one object a line"
     )
+    check_limits: Annotated[
+        str, StringConstraints(pattern=r"^([a-z_]+=[0-9]+(\.[0-9]+)?(,[a-z_]+=[0-9]+(\.[0-9]+)?)*)?$")
+    ] = Field("", description="limits of checks that are not the checks' own, such as pause=2.5,level=12")
     fake_slots: int = Field(1, ge=1, le=1024, description="slots of the fake engine")
     fake_load_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes to load")
     fake_segment_s: SecondsOrNone = Field(0.0, description="seconds that the fake engine takes for a segment")
@@ -194,6 +197,7 @@ _RIGHT = {
     "CLONER_DISK_WAIT_S": _SECONDS_OR_NONE,
     "CLONER_STOP_S": _SECONDS,
     "CLONER_LOG_FORMAT": f"give {' or '.join(LogFormat)}",
+    "CLONER_CHECK_LIMITS": "give names of checks with their limits, such as pause=2.5,level=12",
     "CLONER_FAKE_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_FAKE_LOAD_S": _SECONDS_OR_NONE,
     "CLONER_FAKE_SEGMENT_S": _SECONDS_OR_NONE,

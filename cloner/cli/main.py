@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.cli import again, box, checkpoint, encode, fleet, listing, serving
+from cloner.cli import again, box, check, checkpoint, encode, fleet, listing, serving
 from cloner.logs import warn_of_misspelt_variables
 
 
@@ -46,6 +46,7 @@ COMMANDS = (
     serving.flower,
     serving.metrics,
     encode.encode,
+    check.check,
 )
 """In the order of the help."""
 

@@ -19,10 +19,11 @@ MOST_WARNED = 20
 
 
 class Problems:
-    """Collects the problems of the batch file `source`, and logs its warnings."""
+    """Collects the problems of the batch file `source`, and logs its warnings. They are raised as an `error`."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, error: type[BadBatch] = BadBatch) -> None:
         self.count = 0
+        self._error = error
         self._source = source
         self._kept: list[Problem] = []
         self._warnings = 0
@@ -33,7 +34,7 @@ class Problems:
         if self.count <= MOST_KEPT:
             self._kept.append(problem)
         if self.count == MOST_COUNTED:
-            raise BadBatch(self._source, self._kept, self.count, whole=False)
+            raise self._error(self._source, self._kept, self.count, whole=False)
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Add `problems` one at a time. Raises as `add` does."""
@@ -51,4 +52,4 @@ class Problems:
         if self._warnings > MOST_WARNED:
             log_event(Event.MORE_BATCH_WARNINGS, source=one_line(self._source), count=self._warnings - MOST_WARNED)
         if self.count:
-            raise BadBatch(self._source, self._kept, self.count)
+            raise self._error(self._source, self._kept, self.count)

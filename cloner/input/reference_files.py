@@ -13,6 +13,7 @@ import numpy as np
 import soundfile as sf
 
 from cloner.audio import SAMPLE_RATE, Audio, Codes, check_recording
+from cloner.audio_bytes import read_mono
 from cloner.batch import CODEBOOK_SIZES
 from cloner.errors import BadReference
 from cloner.input import ffmpeg
@@ -30,9 +31,6 @@ SAMPLE_RATES = range(1_000, 768_001)
 
 MAX_CHANNELS = 8
 """Most channels of a recording: those of 7.1 surround sound, and of FLAC."""
-
-_BLOCK_SAMPLES = 65_536
-"""Samples of all channels together that are read at once."""
 
 _MAX_CODES_BYTES = 2**16 + len(CODEBOOK_SIZES) * MAX_FRAMES * 8
 """The largest ``.npy`` of codes: its header, and `MAX_FRAMES` frames of 8-byte integers."""
@@ -112,7 +110,7 @@ def _decoded(path: Path) -> Recording:
         if rate not in SAMPLE_RATES:
             least, most = SAMPLE_RATES[0], SAMPLE_RATES[-1]
             raise BadReference(f"the recording has {rate} samples a second, and {least} to {most} can be used")
-        return Recording(_checked(_read_mono(sound, MAX_SECONDS * rate), rate), rate, sound.frames / rate)
+        return Recording(_checked(read_mono(sound, MAX_SECONDS * rate), rate), rate, sound.frames / rate)
 
 
 def _checked(samples: Audio, rate: int) -> Audio:
@@ -128,18 +126,6 @@ def _checked(samples: Audio, rate: int) -> Audio:
 def _check_length(seconds: float) -> None:
     if seconds < MIN_SECONDS:
         raise BadReference(f"the recording is {seconds:.2f} s long, and {MIN_SECONDS} s is the least")
-
-
-def _read_mono(sound: sf.SoundFile, limit: int) -> Audio:
-    """At most `limit` samples, the mean of the channels. Read in blocks: a header may claim more than the file has."""
-    blocks = [np.zeros(0, np.float32)]
-    while limit > 0:
-        block = sound.read(min(limit, max(1, _BLOCK_SAMPLES // sound.channels)), dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        blocks.append(block.mean(axis=1))
-        limit -= len(block)
-    return np.concatenate(blocks)
 
 
 @contextmanager

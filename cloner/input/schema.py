@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -119,6 +119,22 @@ class NemoLine(_Object):
     offset: float | None = None
 
 
+def _recording_name(value: object) -> str | None:
+    flaw = name_flaw(value) if isinstance(value, str) else f"is {shown(value)}"
+    if value is not None and flaw:
+        raise _flaw(flaw, "give the file of a recording, relative to the folder, or leave it out")
+    return cast("str | None", value)
+
+
+class CheckLine(_Object):
+    """A line of the list of takes that are checked."""
+
+    file: FileName
+    text: Prose
+    speaker: SpeakerId
+    reference: Annotated[str | None, PlainValidator(_recording_name)] = None
+
+
 class GroupText(_Object):
     """A text of the grouped form that has more than its words."""
 
@@ -187,6 +203,7 @@ _RIGHT = {
     "speaker": "give a whole number or a name",
     "name": "give the name of the output, without its ending",
     "audio_filepath": "give the file of a recording",
+    "file": "give the name of an audio file, relative to the folder",
 }
 """What would be right for a key. For `Generation`, pydantic's message is used."""
 

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import soundfile
 
 SOUNDS = Path("/usr/share/asterisk/sounds")
+TRANSCRIPTS = Path("/usr/share/doc")
 LANGUAGES = ("en", "es", "fr", "it", "ru")
-PACKAGES = " ".join(f"asterisk-core-sounds-{language}-wav" for language in LANGUAGES)
+PACKAGES = " ".join(f"asterisk-core-sounds-{language}{part}" for language in LANGUAGES for part in ("", "-wav"))
+
+_NO_SPEECH = re.compile(r"[\[(<]|beep")
+"""In the transcript of a recording of tones, of silence or of music, such as "[ascending tones]", or of a beep."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording and what is said in it."""
+
+    speaker: str
+    name: str
+    path: Path
+    text: str
+
+
+def find_recordings() -> dict[str, list[Recording]]:
+    """All recordings of speech that have a transcript, by language. As `find_voices` where they are not installed."""
+    found = {language: [*_recordings(language)] for language in LANGUAGES}
+    if not all(found.values()):
+        _not_installed()
+    return found
+
+
+def _recordings(language: str) -> Iterator[Recording]:
+    packed = TRANSCRIPTS / f"asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
+    folder = _folder(language)
+    if folder is None or not packed.exists():
+        return
+    for line in gzip.decompress(packed.read_bytes()).decode("utf-8-sig").splitlines():
+        name, colon, text = line.partition(":")
+        path = folder / f"{name}.wav"
+        if colon and text.strip() and not _NO_SPEECH.search(text) and path.is_file():
+            yield Recording(language, name, path, text.strip())
 
 
 def find_voices() -> dict[str, list[Path]]:
@@ -20,11 +59,17 @@ def find_voices() -> dict[str, list[Path]]:
 
 def find_clips(language: str, least_s: float, most_s: float) -> list[Path]:
     """The clips of one speaker that last so many seconds. Skips or fails as `find_voices` does."""
-    folders = SOUNDS.glob(f"{language}_*")
-    clips = [clip for folder in folders for clip in sorted(folder.glob("*.wav"))]
-    if not clips:
-        missing = f"real voices are not installed: apt-get install {PACKAGES}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return [clip for clip in clips if least_s <= soundfile.info(clip).duration <= most_s]
+    folder = _folder(language) or _not_installed()
+    return [clip for clip in sorted(folder.glob("*.wav")) if least_s <= soundfile.info(clip).duration <= most_s]
+
+
+def _folder(language: str) -> Path | None:
+    """The folder of the language's recordings; Debian has links to it, too, with shorter names."""
+    return next(iter(sorted(SOUNDS.glob(f"{language}_*_*"))), None)
+
+
+def _not_installed() -> NoReturn:
+    missing = f"real voices are not installed: apt-get install {PACKAGES}"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)

@@ -116,7 +116,7 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
     text = README.read_text(encoding="utf-8")
     for name, field in Settings.model_fields.items():
         variable = field.validation_alias or f"CLONER_{name.upper()}"
-        default = "" if field.default is None else f"`{getattr(field.default, 'value', field.default)}`"
+        default = "" if field.default in (None, "") else f"`{getattr(field.default, 'value', field.default)}`"
         assert f"| `{variable}` | {default} | {field.description} |" in text
 
 

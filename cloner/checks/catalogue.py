@@ -1,0 +1,295 @@
+"""The checks: each compares one figure of a take with a limit, and has a sentence for people.
+
+A score is larger the worse the take is; above its limit the check fails. The limits are those with which the figures in
+`ops/BENCHMARKS.md` were measured; `CLONER_CHECK_LIMITS` replaces some of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp
+from typing import ClassVar
+
+from cloner.checks.measures import Measures
+from cloner.checks.usual import Usual
+from cloner.errors import BadSetting
+
+SHORTNESS_WEIGHT = 1.5
+"""What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
+between two words, and then only the shortness tells."""
+
+
+class Check(ABC):
+    """One thing that may be wrong with a take."""
+
+    name: ClassVar[str]
+    default: ClassVar[float]
+    """The limit, unless another is set."""
+    needs_sound: ClassVar[bool] = True
+    """Whether a take without sound, or with samples that are not numbers, gets no score."""
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = self.default if limit is None else limit
+
+    @abstractmethod
+    def score(self, take: Measures, usual: Usual) -> float:
+        """The figure that is compared with the limit."""
+
+    @abstractmethod
+    def sentence(self, score: float) -> str:
+        """What is wrong with a take that has this score."""
+
+
+class NotANumber(Check):
+    """Samples that are NaN or infinity; in percent."""
+
+    name, default, needs_sound = "not_a_number", 0.0, False
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002 - as others have it
+        return 100 * take.not_numbers
+
+    def sentence(self, score: float) -> str:
+        return f"{score:.2g}% of the samples are not numbers (NaN or infinity)"
+
+
+class CutOff(Check):
+    """The model was stopped at its limit of frames: 1, else 0."""
+
+    name, default, needs_sound = "cut_off", 0.0, False
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return float(take.truncated)
+
+    def sentence(self, score: float) -> str:  # noqa: ARG002
+        return "it reached its limit of frames before it was at its end"
+
+
+class TooQuiet(Check):
+    """Level of the speech, in dB below full scale."""
+
+    name, default, needs_sound = "too_quiet", 42.0, False
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return -take.silence.level_db if not take.not_numbers else 0.0
+
+    def sentence(self, score: float) -> str:
+        return f"it is nearly mute: {score:.0f} dB below full scale (at most {self.limit:g})"
+
+
+class Level(Check):
+    """Difference to the level of the speaker's other takes, in dB."""
+
+    name, default = "level", 12.0
+
+    def score(self, take: Measures, usual: Usual) -> float:
+        return 0.0 if usual.level_db is None else abs(take.silence.level_db - usual.level_db)
+
+    def sentence(self, score: float) -> str:
+        return f"its level differs by {score:.0f} dB from the speaker's other takes (at most {self.limit:g})"
+
+
+class Clipping(Check):
+    """Samples that are cut at the take's peak, in percent."""
+
+    name, default = "clipping", 0.1
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return 100 * take.clipped
+
+    def sentence(self, score: float) -> str:
+        return f"{score:.2g}% of the samples are clipped (at most {self.limit:g}%)"
+
+
+class TooLittleSound(Check):
+    """The part of the take that is silent, in percent."""
+
+    name, default = "too_little_sound", 80.0
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return 100 * take.silence.silent
+
+    def sentence(self, score: float) -> str:
+        return f"{score:.0f}% of it is silent (at most {self.limit:g}%)"
+
+
+class SilenceAtStart(Check):
+    """Silence before the first sound, in seconds."""
+
+    name, default = "silence_at_start", 1.0
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.silence.start_s
+
+    def sentence(self, score: float) -> str:
+        return f"it begins with {score:.1f} s of silence (at most {self.limit:g})"
+
+
+class SilenceAtEnd(Check):
+    """Silence after the last sound, in seconds."""
+
+    name, default = "silence_at_end", 1.0
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.silence.end_s
+
+    def sentence(self, score: float) -> str:
+        return f"it ends with {score:.1f} s of silence (at most {self.limit:g})"
+
+
+class Pause(Check):
+    """The longest silence between sounds, in seconds."""
+
+    name, default = "pause", 1.5
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.silence.pause_s
+
+    def sentence(self, score: float) -> str:
+        return f"it has a pause of {score:.1f} s (at most {self.limit:g})"
+
+
+class Hole(Check):
+    """The longest digital silence that begins or ends in the midst of sound, in seconds."""
+
+    name, default = "hole", 0.1
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.silence.hole_s
+
+    def sentence(self, score: float) -> str:
+        return f"{score:.1f} s of it are missing: zeros in the midst of sound"
+
+
+class Loop(Check):
+    """How like each other two neighbouring stretches are, 0 to 1."""
+
+    name, default = "loop", 0.82
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.loop
+
+    def sentence(self, score: float) -> str:
+        return (
+            f"it repeats itself: two stretches, one after the other, are alike by {score:.2f} (at most {self.limit:g})"
+        )
+
+
+class LoopInCodes(Check):
+    """Codes that come again at once in the same order, in seconds."""
+
+    name, default = "loop_in_codes", 0.5
+
+    def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
+        return take.repeated_s
+
+    def sentence(self, score: float) -> str:
+        return f"the model repeats itself: {score:.1f} s of its codes come again at once (at most {self.limit:g})"
+
+
+class CutEnd(Check):
+    """How loudly the take ends, and how short it is for its text, in the standard deviations of the speaker's takes."""
+
+    name, default = "cut_end", 5.3
+
+    def score(self, take: Measures, usual: Usual) -> float:
+        loudness = (take.silence.end_db - usual.end_db.centre) / usual.end_db.spread
+        return loudness + SHORTNESS_WEIGHT * _shortness(take, usual)
+
+    def sentence(self, score: float) -> str:
+        return (
+            f"its last word may be cut: it ends too loudly or is too short for its text, by {score:.1f} deviations from"
+            f" the speaker's other takes (at most {self.limit:g})"
+        )
+
+
+class TooFast(Check):
+    """How fast the sounds change, and how short the take is for its text, in the standard deviations of the speaker's
+    takes."""
+
+    name, default = "too_fast", 4.15
+
+    def score(self, take: Measures, usual: Usual) -> float:
+        return (take.change - usual.change.centre) / usual.change.spread + _shortness(take, usual)
+
+    def sentence(self, score: float) -> str:
+        return f"it is too fast, by {score:.1f} deviations from the speaker's other takes (at most {self.limit:g})"
+
+
+class TooSlow(Check):
+    """How much longer the speech is than what its text usually takes, in percent."""
+
+    name, default = "too_slow", 150.0
+
+    def score(self, take: Measures, usual: Usual) -> float:
+        return 100 * (exp(take.pace - usual.pace.centre) - 1)
+
+    def sentence(self, score: float) -> str:
+        return f"it is {score:.0f}% longer than its text usually takes (at most {self.limit:g}%)"
+
+
+def _shortness(take: Measures, usual: Usual) -> float:
+    """By how many deviations the speech is too short for its text; 0 if it is not."""
+    return max(0.0, (usual.pace.centre - take.pace) / usual.pace.spread)
+
+
+CHECKS: tuple[type[Check], ...] = (
+    NotANumber,
+    CutOff,
+    TooQuiet,
+    TooLittleSound,
+    Level,
+    Clipping,
+    SilenceAtStart,
+    SilenceAtEnd,
+    Pause,
+    Hole,
+    Loop,
+    LoopInCodes,
+    CutEnd,
+    TooFast,
+    TooSlow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the checks say of a take."""
+
+    failed: tuple[str, ...]
+    """Names of the checks that failed."""
+    sentences: tuple[str, ...]
+    """A sentence for each of them."""
+    scores: dict[str, float]
+    """Each check's score, by its name; those that do not apply are left out."""
+
+
+class CheckSet:
+    """All checks, with their limits."""
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self._checks = [kind(limits.get(kind.name)) for kind in CHECKS]
+
+    def evaluate(self, take: Measures, usual: Usual) -> CheckResult:
+        """Check a take, compared with what is usual for its speaker."""
+        applicable = [check for check in self._checks if take.has_sound or not check.needs_sound]
+        scores = {check.name: check.score(take, usual) for check in applicable}
+        failed = [check for check in applicable if scores[check.name] > check.limit]
+        return CheckResult(
+            failed=tuple(check.name for check in failed),
+            sentences=tuple(check.sentence(scores[check.name]) for check in failed),
+            scores={name: round(score, 4) for name, score in scores.items()},
+        )
+
+
+def parse_limits(text: str) -> dict[str, float]:
+    """The limits in `CLONER_CHECK_LIMITS`, such as "pause=2.5,level=12". Raises `BadSetting`."""
+    limits: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name not in {kind.name for kind in CHECKS}:
+            known = ", ".join(kind.name for kind in CHECKS)
+            raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {known}")
+        limits[name] = float(value)
+    return limits

@@ -1,0 +1,100 @@
+"""What is usual for a speaker, learnt from the takes themselves: most of them are right.
+
+Medians do not follow the few takes that went wrong. Of each measure the spread is learnt on the side on which it would
+be wrong, since the sides differ: a take may end as softly as it likes. Where there are few takes, what is usual for all
+speakers (`PRIOR`) has more weight.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloner.checks.measures import Measures
+
+PRIOR_TAKES = 8
+"""The weight of `PRIOR`, in takes."""
+
+MOST_TAKES = 1_000
+"""The last takes of a speaker that are learnt from: more make no median better, and a batch may have a million."""
+
+MAD_TO_DEVIATION = 1.4826
+"""A normal distribution's standard deviation, divided by the median of its absolute deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """A measure's median, and its standard deviation on the side on which it would be wrong."""
+
+    centre: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is usual for a speaker in a script."""
+
+    level_db: float | None
+    """None without a take."""
+    end_db: Typical
+    pace: Typical
+    """Spread: of faster takes."""
+    change: Typical
+
+
+PRIOR = Usual(level_db=None, end_db=Typical(-45, 5), pace=Typical(0.1, 0.2), change=Typical(0.41, 0.08))
+"""What is usual of the five speakers in `ops/BENCHMARKS.md`; the spreads are those of all together."""
+
+LEAST = Usual(level_db=None, end_db=Typical(0, 3.5), pace=Typical(0, 0.08), change=Typical(0, 0.03))
+"""The least spreads: takes that are all alike, as of a model of tones, would have none."""
+
+
+class History:
+    """The takes of each speaker so far. `add` may be called while `usual` is in use, from one thread."""
+
+    def __init__(self) -> None:
+        self._takes: dict[tuple[str, str], deque[tuple[float, float, float, float]]] = defaultdict(
+            lambda: deque(maxlen=MOST_TAKES)
+        )
+        self._usual: dict[tuple[str, str], Usual] = {}
+
+    def add(self, speaker: str, take: Measures) -> None:
+        """Learn from a take; nothing from one without sound."""
+        if take.has_sound:
+            key = speaker, take.script
+            self._takes[key].append((take.silence.level_db, take.silence.end_db, take.pace, take.change))
+            self._usual.pop(key, None)
+
+    def usual(self, speaker: str, script: str) -> Usual:
+        """What is usual for the speaker's takes of texts in this script."""
+        key = speaker, script
+        if key not in self._usual:
+            self._usual[key] = _usual(self._takes.get(key, ()))
+        return self._usual[key]
+
+
+def _usual(takes: Iterable[tuple[float, float, float, float]]) -> Usual:
+    levels, ends, paces, changes = np.array([*takes], np.float64).reshape(-1, 4).T
+    if not len(levels):
+        return PRIOR
+    return Usual(
+        level_db=float(np.median(levels)),
+        end_db=_typical(ends, 1, PRIOR.end_db, LEAST.end_db),
+        pace=_typical(paces, -1, PRIOR.pace, LEAST.pace),
+        change=_typical(changes, 1, PRIOR.change, LEAST.change),
+    )
+
+
+def _typical(values: NDArray[np.float64], side: int, prior: Typical, least: Typical) -> Typical:
+    """The median, and the spread of the values on that side of it: 1 above, -1 below."""
+    share = len(values) / (len(values) + PRIOR_TAKES)
+    median = np.median(values)
+    spread = MAD_TO_DEVIATION * np.median(np.abs(values[side * (values - median) >= 0] - median))
+    return Typical(
+        centre=float(share * median + (1 - share) * prior.centre),
+        spread=max(least.spread, float(share * spread + (1 - share) * prior.spread)),
+    )

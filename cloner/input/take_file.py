@@ -1,0 +1,51 @@
+"""A take in a file: any format that libsndfile reads, any rate, any number of channels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import soundfile as sf
+
+from cloner.audio import Audio
+from cloner.audio_bytes import read_mono
+from cloner.input.reference_files import MAX_CHANNELS, SAMPLE_RATES
+
+MAX_SECONDS = 3600
+"""The longest take: at 44.1 kHz its samples take 0.6 GB."""
+
+
+class UnreadableTake(Exception):
+    """The file cannot be used as a take; the message says why."""
+
+
+def read_take(path: Path) -> tuple[Audio, int]:
+    """The samples ``[samples]``, the mean of the channels, and their rate in Hz.
+
+    Raises `FileNotFoundError`, `UnreadableTake`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UnreadableTake("it is not a file")
+        path.stat()  # libsndfile does not say whether a file is missing
+        with sf.SoundFile(os.fsencode(path)) as sound:
+            _check(sound)
+            samples = read_mono(sound, MAX_SECONDS * sound.samplerate + 1)
+            if len(samples) > MAX_SECONDS * sound.samplerate:
+                raise UnreadableTake(f"it is longer than {MAX_SECONDS} s, and takes are shorter")
+            return samples, sound.samplerate
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableTake(f"it cannot be read ({error.strerror})") from error
+    except (sf.SoundFileError, TypeError) as error:  # TypeError: a name in .raw, which has no header to read
+        reason = error.error_string if isinstance(error, sf.LibsndfileError) else "no known format"
+        raise UnreadableTake(f"it cannot be read as audio ({reason})") from error
+
+
+def _check(sound: sf.SoundFile) -> None:
+    if sound.channels > MAX_CHANNELS:
+        raise UnreadableTake(f"it has {sound.channels} channels, and {MAX_CHANNELS} is the most")
+    if sound.samplerate not in SAMPLE_RATES:
+        least, most = SAMPLE_RATES[0], SAMPLE_RATES[-1]
+        raise UnreadableTake(f"it has {sound.samplerate} samples a second, and {least} to {most} can be used")

@@ -1,0 +1,99 @@
+"""The list of takes that `cloner check` checks: all bad lines at once, and no file outside of the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloner.errors import BadTexts
+from cloner.input.check_list import ListedTake, read_check_list
+
+LINE = {"file": "a.wav", "text": "Good morning.", "speaker": "anna"}
+
+
+def listed(folder: Path, *lines: object) -> list[ListedTake]:
+    path = folder / "texts.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return read_check_list(path, folder)
+
+
+def problems(folder: Path, *lines: object) -> list[str]:
+    with pytest.raises(BadTexts) as error:
+        listed(folder, *lines)
+    assert "nothing was checked:" in error.value.message
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_lines_become_takes_and_blank_ones_are_passed_over(tmp_path: Path) -> None:
+    other = {"file": "b/1.wav", "text": "你好", "speaker": 7, "reference": "refs/anna.wav"}
+    assert listed(tmp_path, LINE, "", other, " ") == [
+        ListedTake("a.wav", "Good morning.", "anna"),
+        ListedTake("b/1.wav", "你好", "7"),
+    ]
+
+
+def test_every_bad_line_is_named_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        "{",
+        [],
+        {"file": "a.wav", "text": "x"},
+        {**LINE, "file": ""},
+        {**LINE, "text": 5},
+        {**LINE, "speaker": True},
+        {**LINE, "reference": {"audio": "r.wav"}},
+        {**LINE, "speed": 1},
+        '{"file": "a.wav", "file": "b.wav", "text": "x", "speaker": 1}',
+    )
+    assert [problem.partition(":")[0].partition(",")[0] for problem in found] == [f"line {n}" for n in range(1, 10)]
+    assert found[1:] == [
+        "line 2: it is a list; give an object",
+        "line 3: speaker is missing; give a whole number or a name",
+        "line 4: file is blank; give the name of an audio file, relative to the folder",
+        "line 5: text is 5; give what is said, in quotes",
+        "line 6: speaker is true; give a whole number or a name",
+        "line 7: reference is an object; give the file of a recording, relative to the folder, or leave it out",
+        "line 8: the key 'speed' is not known; did you mean \"speaker\"?",
+        "line 9: the key 'file' appears more than once; keep one",
+    ]
+
+
+def test_no_file_leaves_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "takes"
+    folder.mkdir()
+    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
+    (folder / "inside.wav").symlink_to(folder / "not-there-yet.wav")
+    names = ("../secret.wav", str(tmp_path / "secret.wav"), str(folder / "a.wav"), "link.wav", "a/../../other.wav")
+    found = problems(folder, *({**LINE, "file": name} for name in names), {**LINE, "reference": "../secret.wav"})
+    right = f"is not inside {folder}; name it relative to that folder"
+    assert found == [
+        *(f"line {number}: file {name!r} {right}" for number, name in enumerate(names, start=1)),
+        f"line 6: reference '../secret.wav' {right}",
+    ]
+    assert listed(folder, {**LINE, "file": "inside.wav"})
+
+
+def test_a_file_is_named_once(tmp_path: Path) -> None:
+    found = problems(tmp_path, LINE, {**LINE, "file": "b.wav"}, {**LINE, "file": "./a.wav"})
+    assert found == ["line 3: file './a.wav' is that of line 1, too; keep one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", 'the file: it names no take; give a line such as {"file": "a.wav"'),
+        (b"\n \n", "the file: it names no take; "),
+        (b'{"file": "a.wav", "text": "\xff"}', "line 1: byte 0xff is not UTF-8; "),
+        (None, "the file: it cannot be read (No such file or directory); "),
+    ],
+)
+def test_a_file_that_is_no_list_is_a_sentence(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadTexts) as error:
+        read_check_list(path, tmp_path)
+    assert str(error.value.problems[0]).startswith(problem)
+    assert error.value.exit_code == 2
