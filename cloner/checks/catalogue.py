@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, sqrt
 from typing import ClassVar
 
 from cloner.checks.measures import Measures
@@ -19,6 +19,9 @@ from cloner.errors import BadSetting
 SHORTNESS_WEIGHT = 1.5
 """What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
 between two words, and then only the shortness tells."""
+
+UNCERTAIN_S = 0.1
+"""Seconds of speech of which the mean change of the sounds has twice the variance that it has of a long take."""
 
 
 class Check(ABC):
@@ -208,10 +211,12 @@ class TooFast(Check):
     """How fast the sounds change, and how short the take is for its text, in the standard deviations of the speaker's
     takes."""
 
-    name, default = "too_fast", 4.15
+    name, default = "too_fast", 4.2
 
     def score(self, take: Measures, usual: Usual) -> float:
-        return (take.change - usual.change.centre) / usual.change.spread + _shortness(take, usual)
+        # A word alone has few sounds, so that the mean of its changes says less.
+        certainty = sqrt(take.silence.speech_s / (take.silence.speech_s + UNCERTAIN_S))
+        return certainty * (take.change - usual.change.centre) / usual.change.spread + _shortness(take, usual)
 
     def sentence(self, score: float) -> str:
         return f"it is too fast, by {score:.1f} deviations from the speaker's other takes (at most {self.limit:g})"
