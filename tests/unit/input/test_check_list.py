@@ -9,6 +9,7 @@ import pytest
 
 from cloner.errors import BadTexts
 from cloner.input.check_list import ListedTake, read_check_list
+from cloner.validation import shown
 
 LINE = {"file": "a.wav", "text": "Good morning.", "speaker": "anna"}
 
@@ -69,7 +70,7 @@ def test_no_file_leaves_the_folder(tmp_path: Path) -> None:
     found = problems(folder, *({**LINE, "file": name} for name in names), {**LINE, "reference": "../secret.wav"})
     right = f"is not inside {folder}; name it relative to that folder"
     assert found == [
-        *(f"line {number}: file {name!r} {right}" for number, name in enumerate(names, start=1)),
+        *(f"line {number}: file {shown(name)} {right}" for number, name in enumerate(names, start=1)),
         f"line 6: reference '../secret.wav' {right}",
     ]
     assert listed(folder, {**LINE, "file": "inside.wav"})
