@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from cloner.batch import Redo
+from cloner.collector import tasks
 from cloner.collector.files import keep_batch, write_files
 from cloner.collector.result import gather
 from cloner.events import Event
@@ -18,6 +20,7 @@ from cloner.output.kept_references import KeptReferences
 from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, SpeakerRow
 from cloner.settings import Settings
+from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from tests.support.log_lines import find_lines
@@ -108,3 +111,17 @@ def test_a_folder_that_cannot_be_written_is_only_logged(
     out.write_text("a file where a folder should be")
     keep_batch(connect(valkey_url, decode=False), Settings(out_dir=out, redis_url=valkey_url), batch(["one"]))
     assert find_lines(capfd.readouterr().err.splitlines(), Event.BATCH_NOT_KEPT, batch="b")
+
+
+@pytest.mark.parametrize("redo", [None, Redo()], ids=["a batch", "a redo"])
+def test_a_batch_is_kept_before_its_first_chunk_is_published(
+    redis: Redis, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redo: Redo | None
+) -> None:
+    blobs, settings = connect(valkey_url, decode=False), Settings(out_dir=tmp_path, fleet="test", redis_url=valkey_url)
+    found = manifest().model_copy(update={"redo": redo})
+    BatchStore.of(settings, blobs).add(found, "round-robin", check=lambda: None)
+    kept: list[Manifest] = []
+    monkeypatch.setattr(tasks, "_publish", lambda *_: kept.append(KeptBatch(batch_folder(tmp_path, "b")).head()))
+    tasks._open(blobs, settings, "b")
+    assert [(batch.source, batch.redo) for batch in kept] == [("b.json", redo)]
+    assert redis.hget(RedisKeys("test").batch("b"), "state") == "running"
