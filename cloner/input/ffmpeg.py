@@ -39,14 +39,27 @@ _LIMITS = ("prlimit", f"--as={MEMORY_BYTES}", f"--fsize={OUTPUT_BYTES}", "--core
 """The command of util-linux that sets limits and becomes ffmpeg."""
 
 
+def missing(path: Path) -> str | None:
+    """What is missing to read a file of this ending, or None."""
+    if path.suffix.lower() in DEMUXERS:
+        for program in ("ffmpeg", *_LIMITS[:1]):
+            if not shutil.which(program):
+                return f"{program} is not installed, and a {path.suffix.lower()} is read with it"
+    return None
+
+
+def conversion(path: Path) -> str:
+    """What to do instead, as the end of a sentence."""
+    return f"convert the recording elsewhere, with `ffmpeg -i {shown(path.name)} {shown(path.stem + '.wav')}`"
+
+
 def decode(path: Path, demuxer: str) -> Audio:
     """At most the first `SECONDS` of a recording, mono ``[samples]`` at `SAMPLE_RATE`.
 
     Raises `BadReference`, `OSError`.
     """
-    for program in ("ffmpeg", *_LIMITS[:1]):
-        if not shutil.which(program):
-            raise BadReference(_without(program, path))
+    if flaw := missing(path):
+        raise BadReference(f"{flaw}: install it, or {conversion(path)}")
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
         try:
             status = subprocess.run(
@@ -58,7 +71,7 @@ def decode(path: Path, demuxer: str) -> Audio:
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired as error:
-            raise BadReference(f"ffmpeg has not decoded it in {TIMEOUT_S} s: {_conversion(path)}") from error
+            raise BadReference(f"ffmpeg has not decoded it in {TIMEOUT_S} s: {conversion(path)}") from error
         output.seek(0)
         data = output.read()
         messages.seek(0)
@@ -80,13 +93,3 @@ def _reason(messages: bytes, path: Path) -> str:
     """The last thing that ffmpeg said."""
     lines = messages[-4096:].decode("utf-8", "replace").strip().splitlines()
     return lines[-1].removeprefix(f"file:{path.absolute()}: ")[:200] if lines else ""
-
-
-def _without(program: str, path: Path) -> str:
-    return (
-        f"{program} is not installed, and a {path.suffix.lower()} is read with it: install it, or {_conversion(path)}"
-    )
-
-
-def _conversion(path: Path) -> str:
-    return f"convert the recording elsewhere, with `ffmpeg -i {shown(path.name)} {shown(path.stem + '.wav')}`"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cloner.batch import Reference, ReferenceKind
 from cloner.errors import BadReference, Problem
+from cloner.input import ffmpeg
 from cloner.input.output_names import names_folder
 from cloner.input.problems import Problems
 from cloner.input.reference_files import outside
@@ -89,6 +90,8 @@ class SpeakerReferences:
         elif not self._is_folder(path.parent):
             right = "put the reference there, or name it as it is from the folder of the batch file"
             self._share(f"folder: {path.parent}", where, f"there is no folder {shown(str(path.parent))}", right)
+        elif flaw := ffmpeg.missing(path):
+            self._share(f"ffmpeg: {path.suffix}", where, flaw, f"install it, or {ffmpeg.conversion(path)}")
         else:
             quality = self._measured(named.kind, path)
             if isinstance(quality, BadReference):

@@ -23,10 +23,17 @@ class Transcripts:
     def find(self, path: Path) -> str:
         """The transcript of the recording, or the codes, at `path`. Raises `BadReference`."""
         beside = [path.with_suffix(ending) for ending in ENDINGS]
-        found = next((file for file in beside if file.exists() and file != self._batch), None)
+        found = next((file for file in beside if _exists(file) and file != self._batch), None)
         if found is None:
             names = " nor ".join(file.name for file in beside)
             raise BadReference(f"{str(path)!r} has no transcript: neither {names} is beside it")
         if flaw := outside(found, (*self._roots, path.parent)):
             raise BadReference(flaw)
         return read_transcript(found)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name may be longer than the recording's, and too long
+        return False

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from cloner.events import Event
+from tests.support.log_lines import find_lines
+
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).parents[2] / "ops" / "scripts" / "demo.py"
@@ -19,6 +22,7 @@ DEMO = Path(__file__).parents[2] / "ops" / "scripts" / "demo.py"
 def test_the_demo_speaks_every_segment_audibly(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, str(DEMO), str(tmp_path)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    assert find_lines(ran.stderr.splitlines(), Event.BATCH_WARNING, source=tmp_path / "batch.yaml") == []
     result = json.loads(ran.stdout)
     assert (result["total"], result["generated"]) == (46, 46)
     for output in result["results"].values():

@@ -137,10 +137,19 @@ def test_only_files_are_opened_and_no_shell(tmp_path: Path) -> None:
     assert command.index("-protocol_whitelist") < command.index("-i") < command.index("-vn")
 
 
-def test_without_ffmpeg_the_message_has_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "anna.m4a").write_bytes(b"any")
+def test_without_ffmpeg_one_message_has_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    group = {"id": "a", "reference": {"audio": "anna.m4a", "text": "Said."}, "texts": ["One."]}
-    (found,) = problems(write(tmp_path / "b.json", {"speakers": [group]}))
-    assert "is not installed, and a .m4a is read with it: install it, or convert the recording elsewhere" in found
-    assert "with `ffmpeg -i 'anna.m4a' 'anna.wav'`" in found
+    for name in ("anna", "ben"):
+        (tmp_path / f"{name}.m4a").write_bytes(b"any")
+    groups = [
+        {"id": name, "reference": {"audio": f"{name}.m4a", "text": "Said."}, "texts": ["One."]}
+        for name in ("anna", "ben")
+    ]
+    assert problems(write(tmp_path / "b.json", {"speakers": groups})) == [
+        "speakers[0].reference (and 1 more speaker): ffmpeg is not installed, and a .m4a is read with it; install it,"
+        " or convert the recording elsewhere, with `ffmpeg -i 'anna.m4a' 'anna.wav'`"
+    ]
+    with pytest.raises(
+        BadReference, match=r"anna.m4a': ffmpeg is not installed, .* or convert the recording elsewhere"
+    ):
+        read_recording(tmp_path / "anna.m4a")

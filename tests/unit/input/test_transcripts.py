@@ -57,6 +57,13 @@ def test_one_that_cannot_be_used_is_named(folder: Path, content: bytes, expected
     assert f"anna.lab': the transcript {expected.removeprefix('the transcript ')}" in found
 
 
+def test_a_recording_whose_transcript_would_have_too_long_a_name(folder: Path) -> None:
+    name = "a" * 252 + ".au"
+    (folder / "anna.wav").rename(folder / name)
+    (found,) = problems(write(folder / "b.json", {"speakers": [{**GROUP, "reference": {"audio": name}}]}))
+    assert "has no transcript: neither " in found
+
+
 def test_one_that_leads_elsewhere_is_refused(folder: Path) -> None:
     (folder / "anna.lab").symlink_to("/etc/passwd")
     (found,) = problems(write(folder / "b.json", {"speakers": [GROUP]}))
