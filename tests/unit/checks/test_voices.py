@@ -17,7 +17,7 @@ DAMAGED_PER_VOICE = 8
 """Recordings that are damaged in each way: 40 of five voices."""
 
 LEAST_CAUGHT = 36
-"""Of the 40 of a kind. Of all recordings 94% or more are caught, so that 36 of 40 is two standard deviations below."""
+"""Of the 40 of a kind: 90%. Of all recordings 92% of those that are sped up are caught, and more of the others."""
 
 
 @pytest.fixture(scope="module")
@@ -33,4 +33,4 @@ def test_damaged_takes_are_caught(outcome: Outcome, kind: str) -> None:
 
 def test_hardly_any_recording_is_suspected(outcome: Outcome) -> None:
     assert outcome.good.total > 1000
-    assert outcome.good.failed <= 0.015 * outcome.good.total, outcome.false_alarms
+    assert outcome.good.failed <= 0.01 * outcome.good.total, outcome.false_alarms
