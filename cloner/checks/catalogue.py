@@ -46,7 +46,7 @@ class Check(ABC):
 
 
 class NotANumber(Check):
-    """Samples that are NaN or infinity; in percent."""
+    """Samples that are NaN, infinity or far beyond full scale; in percent."""
 
     name, default, needs_sound = "not_a_number", 0.0, False
 
@@ -54,7 +54,7 @@ class NotANumber(Check):
         return 100 * take.not_numbers
 
     def sentence(self, score: float) -> str:
-        return f"{score:.2g}% of the samples are not numbers (NaN or infinity)"
+        return f"{score:.2g}% of the samples are NaN, infinity or far beyond full scale"
 
 
 class CutOff(Check):
@@ -142,15 +142,15 @@ class SilenceAtEnd(Check):
 
 
 class Pause(Check):
-    """The longest silence between sounds, in seconds."""
+    """The longest silence between sounds, less the longest that the text asks for, in seconds."""
 
     name, default = "pause", 1.5
 
     def score(self, take: Measures, usual: Usual) -> float:  # noqa: ARG002
-        return take.silence.pause_s
+        return max(0.0, take.silence.pause_s - take.asked_pause_s)
 
     def sentence(self, score: float) -> str:
-        return f"it has a pause of {score:.1f} s (at most {self.limit:g})"
+        return f"it has an unasked pause of {score:.1f} s (at most {self.limit:g})"
 
 
 class Hole(Check):

@@ -15,9 +15,13 @@ from cloner.checks.codes import repeated_seconds
 from cloner.checks.levels import DIGITAL_SILENCE_DB, NO_SOUND, Silence, find_silence, frame_levels
 from cloner.checks.spectrum import change, loop_likeness, spectra
 from cloner.text.length import estimated_frames
+from cloner.text.pauses import between_pauses, without_pauses
 
 PACE_OFFSET_S = 0.5
 """Seconds that are added to those of speech and text before they are compared: a word alone is said slowly."""
+
+MOST = np.float32(1e6)
+"""Samples beyond so many times full scale are nonsense, and their squares would be too large for 32 bits."""
 
 TOP = 0.99
 """Samples above this part of the take's peak are at its top."""
@@ -48,7 +52,10 @@ class Measures:
     """The script of the text, such as "LATIN" or "CJK"; what is usual is learnt for each."""
     truncated: bool
     not_numbers: float
-    """The part of the samples that is NaN or infinity, 0 to 1. If it is not 0, all below are 0."""
+    """The part of the samples that is NaN, infinity or beyond `MOST`, 0 to 1. If it is not 0, `silence` and
+    what follows are those of a take without sound."""
+    asked_pause_s: float
+    """Seconds of the longest pause that the text asks for, as in ``[pause:2]``."""
     silence: Silence
     clipped: float
     """The part of the samples that is in a row of three or more at the take's top, 0 to 1."""
@@ -68,9 +75,8 @@ class Measures:
 
 
 def measure(take: Take) -> Measures:
-    """Measure a take: about 0.3 ms for a second of audio. Its samples are not changed."""
-    finite = np.isfinite(take.samples)
-    not_numbers = 0.0 if finite.all() else 1 - float(finite.mean())
+    """Measure a take: under 1 ms for a second of audio at 44.1 kHz. Its samples are not changed."""
+    not_numbers = _not_numbers(take.samples)
     silence = NO_SOUND if not_numbers else find_silence(frame_levels(take.samples, take.rate))
     sound = silence is not NO_SOUND
     course = spectra(take.samples, take.rate) if sound else None
@@ -78,6 +84,7 @@ def measure(take: Take) -> Measures:
         script=script_of(take.text),
         truncated=take.truncated,
         not_numbers=not_numbers,
+        asked_pause_s=max(seconds for _, seconds in between_pauses(take.text)),
         silence=silence,
         clipped=_clipped(take.samples) if sound else 0.0,
         pace=_pace(silence.speech_s, take.text) if sound else 0.0,
@@ -87,6 +94,12 @@ def measure(take: Take) -> Measures:
     )
 
 
+def _not_numbers(samples: Audio) -> float:
+    if samples.min(initial=0) >= -MOST and samples.max(initial=0) <= MOST:  # false for NaN
+        return 0.0
+    return 1 - float((np.abs(samples) <= MOST).mean())
+
+
 def script_of(text: str) -> str:
     """The script that most letters and digits of the text are in, by their Unicode names; empty if it has none."""
     names = Counter(name(letter, "").partition(" ")[0] for letter in text if letter.isalnum())
@@ -94,7 +107,7 @@ def script_of(text: str) -> str:
 
 
 def _pace(speech_s: float, text: str) -> float:
-    words = _NOT_SPOKEN.sub(" ", text).strip()
+    words = _NOT_SPOKEN.sub(" ", without_pauses(text)).strip()
     text_s = estimated_frames(words) * FRAME_SAMPLES / SAMPLE_RATE
     return log((speech_s + PACE_OFFSET_S) / (text_s + PACE_OFFSET_S))
 

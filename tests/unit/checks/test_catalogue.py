@@ -91,6 +91,20 @@ def test_samples_that_are_no_numbers_leave_no_other_score(history: History) -> N
     assert result.scores["not_a_number"] == pytest.approx(100 * 11 / len(samples), rel=0.01)
 
 
+def test_samples_far_beyond_full_scale_are_no_numbers(history: History) -> None:
+    result = evaluate(history, Take(SPEECH * np.float32(1e25), RATE, TEXT))
+    assert result.failed == ("not_a_number",)
+    assert all(np.isfinite(score) for score in result.scores.values())
+    assert "not_a_number" not in failed(history, SPEECH * 32768)
+
+
+def test_a_pause_that_the_text_asks_for_is_right(history: History) -> None:
+    samples = np.concatenate([SPEECH[: len(SPEECH) // 2], np.full(2 * RATE, 1e-4), SPEECH[len(SPEECH) // 2 :]])
+    assert "pause" in failed(history, samples)
+    half = len(TEXT) // 2
+    assert "pause" not in failed(history, samples, f"{TEXT[:half]} [pause:2] {TEXT[half:]}")
+
+
 @pytest.mark.parametrize("samples", [np.zeros(RATE), np.zeros(3), np.zeros(0)])
 def test_a_take_without_sound_is_too_quiet_and_nothing_else(history: History, samples: Audio) -> None:
     assert failed(history, samples) == {"too_quiet"}

@@ -101,6 +101,7 @@ def test_the_script_is_that_of_most_letters(text: str, script: str) -> None:
 def test_punctuation_takes_no_time() -> None:
     samples = speech(RATE)
     assert measure(Take(samples, RATE, "... for ...")).pace == measure(Take(samples, RATE, "for")).pace
+    assert measure(Take(samples, RATE, "for [pause:9] you")).pace == measure(Take(samples, RATE, "for you")).pace
 
 
 def test_codes_repeat_only_if_they_come_again_at_once() -> None:
