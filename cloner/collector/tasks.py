@@ -32,7 +32,7 @@ from cloner.output.redo import end_replacing, noted_takes, open_redo
 from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
 from cloner.output.verify import withdraw_changed
-from cloner.protocol.messages import Manifest, check_batch_id
+from cloner.protocol.messages import Manifest, TakeRow, check_batch_id
 from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
@@ -180,7 +180,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         result = _with_leftover(result, manifest, outputs)
     discard_journals(record, outputs, (error.output for error in result.errors.values()))
     if manifest.redo:
-        _end_replacing(outputs, result)
+        _end_replacing(settings, outputs, result)
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
@@ -204,9 +204,9 @@ def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot)
     return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
 
 
-def _end_replacing(outputs: OutputRoot, result: BatchResult) -> None:
+def _end_replacing(settings: Settings, outputs: OutputRoot, result: BatchResult) -> None:
     try:
-        end_replacing(outputs, result.batch_id, result.errors)
+        retry_on_failing_disk(settings)(end_replacing, outputs, result.batch_id, result.errors)
     except RecordFailed as error:
         log_event(Event.FAILED, error=error.message)
 
@@ -224,9 +224,9 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     number."""
     batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
     wanted = None if present.chunks is None else set(present.chunks)
-    takes = {}
+    takes: dict[int, TakeRow] = {}
     if manifest.redo:
-        takes = {take.row[0]: take.row for take in noted_takes(OutputRoot(settings.out_dir), batch_id)}
+        takes = retry_on_failing_disk(settings)(_noted_rows, OutputRoot(settings.out_dir), batch_id)
     header = []
     for chunk in manifest.chunks:
         if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
@@ -246,6 +246,10 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
     current_app.backend.add_pending_result = lambda chunk, **_: chunk
     chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
+
+
+def _noted_rows(outputs: OutputRoot, batch_id: str) -> dict[int, TakeRow]:
+    return {take.row[0]: take.row for take in noted_takes(outputs, batch_id)}
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

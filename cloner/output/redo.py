@@ -7,13 +7,13 @@ replaced is noted in ``OUT/.cloner/BATCH_ID/redo.ndjson`` when the batch is open
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from cloner.batch import Redo, take_seed
-from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed
+from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable, SegmentFailed
 from cloner.output.audio_files import OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.record import batch_folder, translate_disk_errors
@@ -57,29 +57,45 @@ def open_redo(manifest: Manifest, outputs: OutputRoot) -> None:
         folder.write(REDO, (_LINES.dump_json(take) + b"\n" for take in takes), sync=True)
 
 
-def noted_takes(outputs: OutputRoot, batch_id: str) -> list[NotedTake]:
-    """The takes of a batch, as `open_redo` has noted them. Raises `RecordFailed`."""
+def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
+    """The takes of a batch, as `open_redo` has noted them, one by one: there may be a million. Raises
+    `RecordFailed`."""
     folder = batch_folder(outputs.root, batch_id)
     with translate_disk_errors(folder.path):
-        lines = list(folder.lines(REDO))
-    try:
-        return list(map(_LINES.validate_json, lines))
-    except ValidationError as error:
-        raise RecordFailed(f"{folder.path / REDO} is damaged: redo the segments again") from error
+        for line in folder.lines(REDO):
+            try:
+                take = _LINES.validate_json(line)
+            except ValidationError as error:
+                raise RecordFailed(f"{folder.path / REDO} is damaged: redo the segments again") from error
+            yield take
 
 
-def end_replacing(outputs: OutputRoot, batch_id: str, failed: Container[int]) -> None:
-    """Give the files that takes of `failed` segments were about to replace their names again. Raises `RecordFailed`."""
+def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> None:
+    """Give the files that takes of `failed` segments were about to replace their names again.
+
+    A file with an error does not keep the others from it. Raises `RecordFailed` at the end, `RecordUnavailable` if
+    another call may do better.
+    """
+    if not failed:
+        return
     folder = batch_folder(outputs.root, batch_id)
-    takes = Takes(outputs, batch_id)
-    try:
+    with translate_disk_errors(folder.path):
         if not folder.files(REDO):  # cancelled before it was opened
             return
-        for (index, _, _, digest), output, key in noted_takes(outputs, batch_id):
-            if digest and index in failed:
+    takes = Takes(outputs, batch_id)
+    refused: RecordFailed | None = None
+    for (index, _, _, digest), output, key in noted_takes(outputs, batch_id):
+        if not digest or index not in failed:
+            continue
+        try:
+            with translate_disk_errors(folder.path):
                 takes.end_replacing(output, key, digest)
-    except (OSError, SegmentFailed) as error:
-        raise RecordFailed(f"takes of batch {batch_id} cannot be given their names again: {error}") from error
+        except RecordUnavailable as error:
+            refused = error
+        except (RecordFailed, SegmentFailed) as error:
+            refused = refused or RecordFailed(f"{output} cannot be given its earlier take again: {error.message}")
+    if refused:
+        raise refused
 
 
 def _wanted(manifest: Manifest) -> dict[str, str]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from cloner.collector import disk
+from cloner.batch import Redo
+from cloner.collector import disk, tasks
 from cloner.collector.disk import retry_on_failing_disk
+from cloner.collector.result import gather
 from cloner.errors import RecordFailed, RecordUnavailable
 from cloner.events import Event
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record
+from cloner.output.redo import NotedTake
 from cloner.settings import Settings
+from cloner.state.progress import Round
 from tests.support.log_lines import find_lines
+from tests.support.manifests import manifest
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +46,24 @@ def test_another_error_is_raised_at_once() -> None:
     with pytest.raises(RecordFailed):
         retry_on_failing_disk(Settings())(work)
     assert work.call_count == 1
+
+
+def test_takes_that_cannot_be_read_for_a_while_are_published_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    celery, take = Mock(), NotedTake((1, 2, 99, ""), "1.wav", "k")
+    monkeypatch.setattr(tasks, "current_app", celery)
+    monkeypatch.setattr(tasks, "chord", Mock())
+    monkeypatch.setattr(tasks, "noted_takes", Mock(side_effect=[RecordUnavailable("stale"), [take]]))
+    redo = manifest().model_copy(update={"redo": Redo()})
+    tasks._publish(redo, Round(), Settings())
+    (message,) = celery.signature.call_args.kwargs["args"]
+    assert message["takes"] == [[1, 2, 99, ""]]
+
+
+def test_names_that_cannot_be_given_back_for_a_while_are_given_back_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    end = Mock(side_effect=[RecordUnavailable("stale"), None])
+    monkeypatch.setattr(tasks, "end_replacing", end)
+    result = gather(manifest(), Record(tmp_path, "b"), tmp_path, cancelled=False, progress={}, now=2.0)
+    tasks._end_replacing(Settings(), OutputRoot(tmp_path), result)
+    assert [set(call.args[2]) for call in end.call_args_list] == [{0, 1, 2, 3, 4}] * 2

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cloner.batch import AudioOptions, Redo
-from cloner.errors import OutputsTaken, RecordFailed
+from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal, discard_journals
 from cloner.output.record import Record, RecordWriter, batch_folder
@@ -20,7 +22,7 @@ from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, ope
 from cloner.output.search import find_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest
+from cloner.protocol.messages import Manifest, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
 from cloner.worker.pending import split_by_record
 from cloner.worker.result_writer import FileOwnership
@@ -197,6 +199,51 @@ def test_a_take_without_a_line_that_is_given_up_gives_the_name_back(tmp_path: Pa
     assert reused(tmp_path, batch("again", LINES)) == {*LINES}
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, RecordUnavailable), (errno.EACCES, RecordFailed)], ids=["it may pass", "for good"]
+)
+def test_a_file_that_cannot_be_given_its_name_again_does_not_keep_the_others_from_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[RecordFailed]
+) -> None:
+    speak(tmp_path, batch("first", LINES))
+    part = batch("redo", LINES).part(lambda row: row[0] in {1, 2})
+    killed = part.model_copy(update={"redo": Redo(), "partial": True, "chunks": redo_of("redo").chunks})
+    killed.chunks[0].slices[0] = SpeakerSliceRow(speaker=0, start=0, stop=2, position=1, texts=2)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "anna").iterdir()}
+    with pytest.raises(Killed):
+        speak_takes(tmp_path, killed, lines=False)
+    outputs = OutputRoot(tmp_path)
+    for index, output in ((1, MIDDLE), (2, "anna/0003.wav")):
+        assert (tmp_path / output).read_bytes() != before[PurePosixPath(output).name], index
+        outputs.remove(output)
+    end = Takes.end_replacing
+    calls: list[str] = []
+
+    def fail_first(takes: Takes, output: str, key: str, digest: str) -> None:
+        calls.append(output)
+        if len(calls) == 1:
+            raise OSError(number, os.strerror(number), output)
+        end(takes, output, key, digest)
+
+    monkeypatch.setattr(Takes, "end_replacing", fail_first)
+    with pytest.raises(RecordFailed) as caught:
+        end_replacing(outputs, "redo", {1, 2})
+    assert type(caught.value) is kind
+    assert (calls, outputs.is_taken(MIDDLE)) == ([MIDDLE, "anna/0003.wav"], False)
+    assert (tmp_path / "anna/0003.wav").read_bytes() == before["0003.wav"]
+    end_replacing(outputs, "redo", {1, 2})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "anna").iterdir()} == before
+
+
+def test_noted_takes_are_read_one_by_one_and_not_at_all_if_nothing_failed(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    open_redo(redo_of("redo"), OutputRoot(tmp_path))
+    with (tmp_path / ".cloner/redo" / REDO).open("a") as file:
+        file.write("[[1]]\n")
+    assert next(iter(noted_takes(OutputRoot(tmp_path), "redo"))).output == MIDDLE
+    end_replacing(OutputRoot(tmp_path), "redo", ())
+
+
 def test_a_batch_that_is_cancelled_before_it_is_opened_replaces_nothing(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", LINES))
     before = all_takes(tmp_path)
@@ -249,7 +296,7 @@ def test_takes_that_are_damaged_are_a_sentence(tmp_path: Path) -> None:
     open_redo(redo_of("redo"), OutputRoot(tmp_path))
     (tmp_path / ".cloner/redo" / REDO).write_text("[[1]]\n")
     with pytest.raises(RecordFailed, match=r"redo.ndjson is damaged: redo the segments again"):
-        noted_takes(OutputRoot(tmp_path), "redo")
+        list(noted_takes(OutputRoot(tmp_path), "redo"))
 
 
 def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
