@@ -6,10 +6,9 @@ recordings, by codec.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from cloner.batch import ReferenceKind
 from cloner.errors import UsageError
@@ -34,18 +33,18 @@ class KeptReferences:
         self._folder = OwnFolder(root, REFERENCES)
 
     def keep(self, references: Iterable[ReferenceRow], read: Callable[[str], bytes | None]) -> None:
-        """Keep those that are not there yet; `read` returns a reference's bytes by its hash, None if they are gone.
+        """Keep those that are not there yet, or not as they were kept; `read` returns a reference's bytes by its hash,
+        None if they are gone.
 
         They are on the disk then.
         """
-        by_name = {_name(reference): reference.digest for reference in references}
+        missing = [row for row in {row.digest: row for row in references}.values() if self.read(row) is None]
         with self._folder.opened(make=True) as folder:
-            missing = [name for name in by_name if not _is_there(name, folder)]
-            for name in missing:
-                if data := read(by_name[name]):
-                    # Another collector that opens a batch with the same voice may have renamed it.
-                    with suppress(FileNotFoundError):
-                        write_and_rename([data], FileAt(f"{name}.part", folder), FileAt(name, folder))
+            for row in missing:
+                if data := read(row.digest):
+                    name = _name(row)
+                    # Another collector that opens a batch with the same voice, on any box, writes a file of its own.
+                    write_and_rename([data], FileAt(f"{name}-{uuid4().hex}.part", folder), FileAt(name, folder))
         if missing:
             flush_file_system(self._folder.path)
 
@@ -71,14 +70,6 @@ class KeptReferences:
                 f"the references of {len(lost)} speakers ({some}) are not in {self._folder.path} (any more): submit the"
                 " batch's file again; only what is missing is spoken"
             )
-
-
-def _is_there(name: str, folder: int) -> bool:
-    """Whether there is such a file; an empty one is what a loss of power leaves."""
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size > 0
-    except FileNotFoundError:
-        return False
 
 
 def _name(reference: ReferenceRow) -> str:

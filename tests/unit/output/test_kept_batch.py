@@ -17,6 +17,7 @@ from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.protocol.references import reference_key
 from tests.support.manifests import REFERENCE, manifest
+from tests.unit.output.test_moves import Killed
 
 
 def two_speakers() -> Manifest:
@@ -112,13 +113,36 @@ def test_references_are_kept_once_for_all_batches(tmp_path: Path, monkeypatch: p
     assert [references.read(row) for row in (one, two, gone)] == [b"one", b"two", None]
 
 
-def test_a_reference_that_is_not_as_it_was_kept_is_none_and_an_empty_one_is_kept_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b"", b"o", b"two"], ids=["empty", "cut", "other"])
+def test_a_reference_that_is_not_as_it_was_kept_is_kept_again(tmp_path: Path, left: bytes) -> None:
     (row,) = rows(b"one")
     references = KeptReferences(tmp_path)
     references.keep([row], lambda _: b"one")
-    path = tmp_path / ".cloner/references" / f"{row.digest}.npy"
-    path.write_bytes(b"other")
+    (tmp_path / ".cloner/references" / f"{row.digest}.npy").write_bytes(left)
     assert references.read(row) is None
-    path.write_bytes(b"")
     references.keep([row], lambda _: b"one")
     assert references.read(row) == b"one"
+
+
+def test_a_collector_that_dies_leaves_the_reference_that_another_writes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two open batches with the same voice at once."""
+    (row,) = rows(b"one")
+    write, written = os.write, list[bytes]()
+
+    def interleave(file: int, data: memoryview) -> int:
+        written.append(bytes(data))
+        if len(written) == 1:
+            with pytest.raises(Killed):
+                KeptReferences(tmp_path).keep([row], lambda _: b"one")
+        elif len(written) == 2:
+            write(file, data[:1])
+            raise Killed
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interleave)
+        KeptReferences(tmp_path).keep([row], lambda _: b"one")
+    assert written == [b"one"] * 2
+    assert KeptReferences(tmp_path).read(row) == b"one"
