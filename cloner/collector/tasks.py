@@ -28,7 +28,7 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record
-from cloner.output.redo import end_replacing, noted_takes, open_redo
+from cloner.output.redo import end_replacing, noted_takes, open_redo, replaced_digests
 from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
 from cloner.output.verify import withdraw_changed
@@ -178,9 +178,10 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     )
     if not (cancelled or result.failed or manifest.partial):
         result = _with_leftover(result, manifest, outputs)
-    discard_journals(record, outputs, (error.output for error in result.errors.values()))
     if manifest.redo:
-        _end_replacing(settings, outputs, result)
+        _end_redo(settings, record, outputs, result)
+    else:
+        discard_journals(record, outputs, _failed_outputs(result))
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
@@ -204,9 +205,18 @@ def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot)
     return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
 
 
-def _end_replacing(settings: Settings, outputs: OutputRoot, result: BatchResult) -> None:
+def _failed_outputs(result: BatchResult) -> Iterator[str]:
+    return (error.output for error in result.errors.values())
+
+
+def _end_redo(settings: Settings, record: Record, outputs: OutputRoot, result: BatchResult) -> None:
+    """Remove what takes without a line have left, and give back the names that failed takes were about to get. An
+    error is logged: without knowing what was replaced, nothing is removed."""
     try:
-        retry_on_failing_disk(settings)(end_replacing, outputs, result.batch_id, result.errors)
+        retry = retry_on_failing_disk(settings)
+        replaced = retry(replaced_digests, outputs, result.batch_id, result.errors)
+        discard_journals(record, outputs, _failed_outputs(result), replaced)
+        retry(end_replacing, outputs, result.batch_id, result.errors)
     except RecordFailed as error:
         log_event(Event.FAILED, error=error.message)
 

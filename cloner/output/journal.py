@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,15 +169,17 @@ class Journal:
         return sorted(runs, key=lambda run: run.number)
 
 
-def discard_journals(record: Record, outputs: OutputRoot, names: Iterable[str]) -> None:
+def discard_journals(record: Record, outputs: OutputRoot, names: Iterable[str], others: Set[str] = frozenset()) -> None:
     """Remove a batch's journals, the temporary files of the runs in them, and those of the outputs `names` that have
-    no line in the record: after that, nothing would say whose they are. What cannot be removed stays.
+    no line in the record: after that, nothing would say whose they are. What cannot be removed stays, and so does what
+    has one of the digests of `others`: files of other batches, with lines there.
 
     No chunk of the batch may run any more. A journal is left where the disk failed when its chunk ended.
     """
     folder = record.folder
     if unrecorded := published_digests(folder):
         unrecorded -= {line.digest for line in record.results.values()}
+        unrecorded -= others
     for name in names if unrecorded else ():
         if outputs.is_taken(name) and outputs.digest_of(name) in unrecorded:
             with suppress(OSError, SegmentFailed):

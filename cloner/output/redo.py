@@ -70,6 +70,16 @@ def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
             yield take
 
 
+def replaced_digests(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> set[str]:
+    """The digests of the files that takes of `failed` segments were about to replace. A take may have the same, as if
+    its seed is given again. Raises `RecordFailed`."""
+    folder = batch_folder(outputs.root, batch_id)
+    with translate_disk_errors(folder.path):
+        if not (failed and folder.files(REDO)):
+            return set()
+    return {digest for (index, _, _, digest), _, _ in noted_takes(outputs, batch_id) if index in failed}
+
+
 def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> None:
     """Give the files that takes of `failed` segments were about to replace their names again.
 

@@ -38,6 +38,7 @@ class _Take(NamedTuple):
     """What a segment's audio file is, whatever its name."""
 
     key: str
+    """Its content key; of a file among the takes, its name there without the ending."""
     suffix: str
 
 
@@ -215,10 +216,13 @@ def _by_key(records: Records, outputs: OutputRoot, wanted: Iterable[str]) -> dic
 
 
 def _places(line: SegmentResult, takes: Mapping[_Take, str]) -> Iterator[SegmentResult]:
-    """Where the line's file may be: under its name, or among the takes."""
+    """Where the line's file may be: under its name, or among the takes; there also as replaced by a take that has no
+    line, as its process died before it could write it."""
     yield line
-    if place := takes.get(_Take(line.key, splitext(line.output)[1])):
-        yield replace(line, output=place)
+    suffix = splitext(line.output)[1]
+    for name in (line.key, f"{line.key}.{line.digest}"):
+        if place := takes.get(_Take(name, suffix)):
+            yield replace(line, output=place)
 
 
 def _takes(folders: Iterable[OwnFolder]) -> dict[_Take, str]:

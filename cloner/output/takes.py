@@ -1,7 +1,7 @@
 """Audio files of a batch that are not among its outputs: on their way to another name, or replaced.
 
 ``OUT/.cloner/BATCH_ID/takes/<content key>.<format>``. A batch finds what it wants among the takes of all batches, but
-not a take that `cloner redo` has replaced: ``<content key>.<digest>.<format>``.
+not a take that `cloner redo` has replaced: ``<content key>.<digest>.<format>``, unless the newer take has no line.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ def test_names_that_cannot_be_given_back_for_a_while_are_given_back_later(
 ) -> None:
     end = Mock(side_effect=[RecordUnavailable("stale"), None])
     monkeypatch.setattr(tasks, "end_replacing", end)
-    result = gather(manifest(), Record(tmp_path, "b"), tmp_path, cancelled=False, progress={}, now=2.0)
-    tasks._end_replacing(Settings(), OutputRoot(tmp_path), result)
+    record = Record(tmp_path, "b")
+    result = gather(manifest(), record, tmp_path, cancelled=False, progress={}, now=2.0)
+    tasks._end_redo(Settings(), record, OutputRoot(tmp_path), result)
     assert [set(call.args[2]) for call in end.call_args_list] == [{0, 1, 2, 3, 4}] * 2

@@ -18,7 +18,7 @@ from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal, discard_journals
 from cloner.output.record import Record, RecordWriter, batch_folder
-from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo
+from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo, replaced_digests
 from cloner.output.search import find_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
@@ -79,7 +79,7 @@ def close(root: Path, manifest: Manifest) -> None:
     outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
     record.refresh()
     failed = {index for index, line in record.results.items() if not line.generated} or {1}
-    discard_journals(record, outputs, [MIDDLE])
+    discard_journals(record, outputs, [MIDDLE], replaced_digests(outputs, manifest.batch_id, failed))
     end_replacing(outputs, manifest.batch_id, failed)
 
 
@@ -242,6 +242,34 @@ def test_noted_takes_are_read_one_by_one_and_not_at_all_if_nothing_failed(tmp_pa
         file.write("[[1]]\n")
     assert next(iter(noted_takes(OutputRoot(tmp_path), "redo"))).output == MIDDLE
     end_replacing(OutputRoot(tmp_path), "redo", ())
+
+
+@pytest.mark.parametrize("is_removed", [False, True], ids=["it is there", "the close has removed it"])
+def test_a_take_without_a_line_leaves_the_one_before_it_to_later_batches(tmp_path: Path, is_removed: bool) -> None:
+    """Its process dies between the file and the line, and its batch is forgotten."""
+    speak(tmp_path, batch("first", LINES))
+    first = (tmp_path / MIDDLE).read_bytes()
+    with pytest.raises(Killed):
+        speak_takes(tmp_path, redo_of("killed"), lines=False)
+    if is_removed:
+        discard_journals(Record(tmp_path, "killed"), OutputRoot(tmp_path), [MIDDLE])
+        assert not (tmp_path / MIDDLE).exists()
+    assert reused(tmp_path, batch("again", LINES)) == {*LINES}
+    assert (tmp_path / MIDDLE).read_bytes() == first
+
+
+def test_a_take_that_is_the_same_as_the_one_before_it_is_not_removed(tmp_path: Path) -> None:
+    """It is generated with the same seed, and its process dies before it can write the line."""
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("redo", seed=7))
+    redone = (tmp_path / MIDDLE).read_bytes()
+    killed = redo_of("killed", seed=7)
+    with pytest.raises(Killed):
+        speak_takes(tmp_path, killed, lines=False)
+    close(tmp_path, killed)
+    assert (tmp_path / MIDDLE).read_bytes() == redone
+    assert reused(tmp_path, batch("again", LINES)) == {*LINES}
+    assert line_of(tmp_path, "again").take == 2
 
 
 def test_a_batch_that_is_cancelled_before_it_is_opened_replaces_nothing(tmp_path: Path) -> None:
