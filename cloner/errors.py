@@ -197,7 +197,7 @@ class WrongSchema(ClonerError):
 
 
 class Damaged(ClonerError):
-    """What Redis holds of the batch cannot be read."""
+    """What Redis, or a file of our own, holds of the batch cannot be read."""
 
 
 class SegmentFailed(ClonerError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloner.cli.fleet import BatchId, Wait, connect_client, wait_and_print
-from cloner.cli.options import AsJson, Quiet
+from cloner.cli.options import AsJson, Quiet, output_root
 from cloner.cli.results import print_result
 from cloner.errors import UnknownBatch, UsageError
 from cloner.events import Event
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cloner.protocol.queries import PartRequest
 
 Out = Annotated[
-    Path | None, typer.Option(help="Output root of a batch that was run on this box: run there, and ask no fleet.")
+    Path | None,
+    typer.Option(help="Output root of a batch that was run on this box: run there, ask no fleet, print the result."),
 ]
 
 
@@ -108,7 +109,7 @@ def _run(request: PartRequest, out: Path, redo: Redo | None, *, as_json: bool, q
     from cloner.output.kept_batch import find_part
     from cloner.settings import load_settings
 
-    root = out.resolve()
+    root = output_root(out)
     part = find_part(root, request)
     if redo:
         part = part.model_copy(update={"redo": redo})

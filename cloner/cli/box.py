@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
-from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +28,7 @@ from cloner.cli.options import (
     Strict,
     Trim,
     audio_options,
+    output_root,
 )
 from cloner.cli.results import print_result
 from cloner.cli.selection import Limit, Speakers, select
@@ -136,7 +136,7 @@ def _load(
     """The batch in that file, and the settings of a run of it on this box."""
     from cloner.input.batch_file import load_batch
 
-    out_dir = _output_root(out)
+    out_dir = output_root(out)
     settings = load_settings()
     loaded = load_batch(batch, settings, references=references, out_root=out_dir, options=options)
     overrides: dict[str, object] = {"out_dir": out_dir}
@@ -145,19 +145,3 @@ def _load(
     if loaded.checkpoint_dir:
         overrides["checkpoint_dir"] = batch.parent / loaded.checkpoint_dir
     return loaded, settings.model_copy(update=overrides)
-
-
-def _output_root(folder: Path) -> Path:
-    """`folder`, all links followed; it need not exist yet. Raises `UsageError` if it cannot be a folder."""
-    root = Path(realpath(folder))
-    for nearest in (root, *root.parents):
-        try:
-            nearest.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise UsageError(f"--out {root} cannot be used ({error.strerror}): name another folder") from error
-        if nearest.is_dir():
-            break
-        raise UsageError(f"--out {root} is not a folder: name one, there or to be made")
-    return root

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from cloner.cli.options import output_root
 from cloner.errors import ClonerError, Damaged, UnknownBatch
 from cloner.settings import load_settings
 from cloner.validation import shown
@@ -48,7 +49,7 @@ def report(
     from cloner.report.page import page
 
     settings = load_settings()
-    root = (out or settings.out_dir).resolve()
+    root = output_root(out or settings.out_dir)
     unknown = f"no finished batch {shown(batch_id)} lies under {root}: `cloner list --out {root}` lists those that do"
     if not is_batch_id(batch_id):
         raise UnknownBatch(unknown)
@@ -95,7 +96,7 @@ def _of_folder(out: Path, most: int) -> Iterator[Row]:
     from cloner.protocol.results import BatchResult
     from cloner.state.throughput import duration
 
-    root = out.resolve()
+    root = output_root(out)
     folders = [folder for folder in OwnFolder(root).inner_folders() if record_files(folder) or folder.files(BATCH)]
     names = sorted((folder.path.name for folder in folders if is_batch_id(folder.path.name)), reverse=True)
     for name in names[:most]:

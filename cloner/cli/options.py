@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from cloner.batch import AudioFormat
 from cloner.client.assignment import Strategy
+from cloner.errors import UsageError
 from cloner.input.rows import Form
 
 BatchFile = Annotated[
@@ -71,3 +73,19 @@ def audio_options(
     """The options about audio that are given, as `ReadOptions.audio`."""
     values = {"format": audio_format, "rate": rate, "loudness": loudness, "trim": trim or None}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def output_root(folder: Path) -> Path:
+    """`folder`, all links followed; it need not exist yet. Raises `UsageError` if it cannot be a folder."""
+    root = Path(realpath(folder))
+    for nearest in (root, *root.parents):
+        try:
+            nearest.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UsageError(f"--out {root} cannot be used ({error.strerror}): name another folder") from error
+        if nearest.is_dir():
+            break
+        raise UsageError(f"--out {root} is not a folder: name one, there or to be made")
+    return root

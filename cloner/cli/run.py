@@ -28,7 +28,7 @@ from cloner.client.parts import batch_of
 from cloner.client.submit import pack_speaker
 from cloner.console import Screen
 from cloner.engine import check_engine
-from cloner.errors import Damaged
+from cloner.errors import Damaged, UsageError
 from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_references import KeptReferences
@@ -93,7 +93,12 @@ def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult 
 
     def submit(client: Client, check: Check) -> BatchHandle:
         references = ReferenceStore(client.blobs, client.keys, settings.batch_ttl_s)
-        KeptReferences(settings.out_dir).restore(part.speakers, references.put)
+        try:
+            KeptReferences(settings.out_dir).restore(part.speakers, references.put)
+        except OSError as error:
+            raise UsageError(
+                f"a reference under {settings.out_dir} cannot be read ({error}): run the batch's file again"
+            ) from error
         return client.submit_part(part, check)
 
     return _run(batch_of(part), settings, screen, submit, None)

@@ -23,7 +23,7 @@ from cloner.input.schema import checked
 from cloner.input.speaker_references import SpeakerReferences
 from cloner.input.text_file import STANDARD_INPUT
 from cloner.settings import Settings
-from cloner.text.pauses import MOST_PAUSE_S, misspelt_pause
+from cloner.text.pauses import MOST_PAUSE_S, MOST_PAUSES_S, misspelt_pause, pauses_s
 from cloner.validation import name_flaw, shown
 
 Key = TypeVar("Key", int, str)
@@ -188,6 +188,10 @@ class _Checker:
         if pause := misspelt_pause(row.text):
             right = f"write [pause:SECONDS], {MOST_PAUSE_S:.0f} s at most, such as [pause:0.8]"
             self._problem(row.place, f"{shown(pause)} is no pause", right)
+            return
+        if (pauses := pauses_s(row.text)) > MOST_PAUSES_S:
+            what = f"the text has pauses of {pauses:.0f} s, and {MOST_PAUSES_S:.0f} is the most"
+            self._problem(row.place, what, "shorten them, or split the text")
         for name, tag in unknown_tags(row.text).items():
             if name not in self._tags:
                 self._tags.add(name)

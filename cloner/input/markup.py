@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from cloner.text.pauses import without_pauses
+
 _SSML = (
     "speak|voice|p|s|w|break|emphasis|prosody|say-as|phoneme|sub|audio|mark|lang|desc|(?:amazon|google|mstts):[a-z-]+"
 )
@@ -18,7 +20,6 @@ def unknown_tags(text: str) -> dict[str, str]:
     if "<" not in text and "[" not in text:
         return {}
     tags: dict[str, str] = {}
-    for found in _TAG.finditer(text):
+    for found in _TAG.finditer(without_pauses(text)):
         tags.setdefault((found[1] or found[2]).lower(), found[0])
-    tags.pop("pause", None)
     return tags

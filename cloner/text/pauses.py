@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 
 MOST_PAUSE_S = 30.0
-"""Seconds of the longest pause: a text of pauses is little longer than one that is spoken for as long."""
+"""Seconds of the longest pause."""
+
+MOST_PAUSES_S = 600.0
+"""Seconds of all pauses of a text: without a limit, 100 KB of text would be silence for days."""
 
 _PAUSE = re.compile(r"\[\s*pause\s*:\s*(\d{1,3}(?:\.\d{1,6})?)\s*\]", re.IGNORECASE)
-_LIKE_PAUSE = re.compile(r"\[\s*pause\b[^\[\]]*\]", re.IGNORECASE)
+_LIKE_PAUSE = re.compile(r"\[\s*pause\s*(?:[:=]|\s[-+.\d])[^\[\]]*\]", re.IGNORECASE)
+"""Not ``[pause]`` or ``[pause for effect]``, which may be tags of another program."""
 
 
 def has_pause(text: str) -> bool:

@@ -79,6 +79,12 @@ class _LongSegment:
         self.audio.clear()
         return SegmentFailure(self.index, code, message)
 
+    def has_room(self, place: int, result: SegmentAudio) -> bool:
+        """Whether a WAV file could hold the piece, too."""
+        piece = self.pieces[place]
+        around = round((piece.lead_s + piece.pause_s) * SAMPLE_RATE)
+        return self.samples + len(result.audio) + around <= MOST_WAV_SAMPLES
+
     def add(self, place: int, result: SegmentAudio) -> None:
         """Keep a piece's audio, its edges faded where it is joined, with the silence around it."""
         piece = self.pieces[place]
@@ -149,11 +155,11 @@ class _Joiner:
             seconds = len(result.audio) / SAMPLE_RATE
             cut = f"is cut after {result.frames} frames ({seconds:.1f} s): raise max_new_tokens, or lower piece_s"
             return segment.fail("cut_off", f"{where} {cut}")
-        segment.add(place, result)
-        if segment.samples > MOST_WAV_SAMPLES:
+        if not segment.has_room(place, result):
             return segment.fail(
                 "too_long", "its audio would be longer than a WAV file can be, 13.5 hours: split the text"
             )
+        segment.add(place, result)
         return segment.join() if len(segment.audio) == len(segment.pieces) else None
 
     def started(self, segment: int) -> None:

@@ -76,6 +76,12 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "an output folder of 300 bytes": (["run", "b.json", "--engine", "fake", "--out", "o" * 300], "File name too long"),
     "an output folder that is a file": (["run", "b.json", "--out", "b.json"], "is not a folder: name one"),
     "an output folder that is a loop": (["run", "b.json", "--out", "loop/a"], "--out"),
+    "a folder to list that is a loop": (["list", "--out", "loop/a"], "--out"),
+    "a folder to report from that is a loop": (["report", "20260101-000000-abcdef", "--out", "loop/a"], "--out"),
+    "a folder to redo in that is a loop": (
+        ["redo", "20260101-000000-abcdef", "--segment", "1", "--out", "loop/a"],
+        "--out",
+    ),
     "an unknown batch": (["status", "20260101-000000-abcdef"], "no batch 20260101-000000-abcdef is known"),
     "an id that leads elsewhere": (
         ["cancel", "../../etc/passwd"],

@@ -174,6 +174,15 @@ def test_what_failed_on_this_box_is_retried_without_a_fleet(tmp_path: Path) -> N
     assert ran.returncode == 1, ran.stderr
     batch_id = json.loads(ran.stdout)["batch_id"]
     (tmp_path / "spoken/audio").unlink()
+
+    kept = min((tmp_path / "spoken/.cloner/references").glob("*.npy"))
+    elsewhere = kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(elsewhere)
+    ran = run_cloner("retry", batch_id, "--out", "spoken", cwd=tmp_path)
+    assert (ran.returncode, "a link is not followed here" in ran.stderr) == (2, True), ran.stderr
+    assert "Traceback" not in ran.stderr
+    elsewhere.replace(kept)
+
     assert run_in(tmp_path, "retry", batch_id, "--out", "spoken")["generated"] == 4
     listed = run_cloner("list", "--out", "spoken", cwd=tmp_path).stdout
     assert listed.count("batch.json") == 2

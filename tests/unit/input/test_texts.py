@@ -79,20 +79,35 @@ def test_unknown_tags_are_a_warning_at_their_first_place(folder: Path, capsys: p
     texts = [
         "(excited) Hello! 3 < 5 > 2, [1], I <3 you.",
         'Wait. <break time="1s"/> [pause:0.8] [Go] on.',
-        "<break/> <speak>Hi</speak> [go] [laugh]",
+        "<break/> <speak>Hi</speak> [go] [laugh] [pause for effect] [pause]",
     ]
     assert spoken(grouped(folder, texts)) == texts
     warnings = [line.removeprefix(f"{folder / 'b.json'}: ") for line in capsys.readouterr().err.splitlines()]
     right = "is not obeyed, and may be spoken; leave it out; the model's own tags are words in brackets, such as"
-    expected = [(1, "'<break time=\"1s\"/>'"), (1, "'[Go]'"), (2, "'<speak>'"), (2, "'[laugh]'")]
+    expected = [
+        (1, "'<break time=\"1s\"/>'"),
+        (1, "'[Go]'"),
+        (2, "'<speak>'"),
+        (2, "'[laugh]'"),
+        (2, "'[pause for effect]'"),
+    ]
     assert warnings == [f"speakers[0].texts[{place}]: the tag {tag} {right} (whispering)" for place, tag in expected]
 
 
-@pytest.mark.parametrize("tag", ["[pause]", "[PAUSE:long]", "[pause:-1]", "[pause:0.8s]", "[pause: 30.1]", "[pause 1]"])
+@pytest.mark.parametrize(
+    "tag", ["[pause:]", "[PAUSE:long]", "[pause:-1]", "[pause:0.8s]", "[pause: 30.1]", "[pause 1]", "[pause=1]"]
+)
 def test_a_pause_that_is_none(folder: Path, tag: str) -> None:
     found = problems(grouped(folder, ["[pause:30] Well.", f"Wait. {tag} Go."]))
     right = "write [pause:SECONDS], 30 s at most, such as [pause:0.8]"
     assert found == [f"speakers[0].texts[1]: '{tag}' is no pause; {right}"]
+
+
+def test_pauses_longer_than_a_text_may_have(folder: Path) -> None:
+    most = "Well." + "[pause:30]" * 20
+    found = problems(grouped(folder, [most, f"{most} Go. [pause:0.5]"]))
+    expected = "the text has pauses of 600 s, and 600 is the most; shorten them, or split the text"
+    assert found == [f"speakers[0].texts[1]: {expected}"]
 
 
 def test_pronunciations_leave_pauses_alone(folder: Path) -> None:

@@ -129,6 +129,13 @@ def test_pauses_that_a_text_asks_for_are_silence_of_that_length() -> None:
     assert [part[edge] for part in parts[1::2] for edge in (0, -1)] == [0, 0, 0, 0]
 
 
+def test_pauses_that_no_file_can_hold_fail_before_they_take_memory() -> None:
+    too_long = "Hello." + "[pause:30]" * 2000 + "And on."
+    (failed,) = speak(FakeEngine(), request(3, too_long))
+    assert isinstance(failed, SegmentFailure)
+    assert (failed.segment, failed.code) == (3, "too_long")
+
+
 def test_a_piece_that_fails_fails_its_segment_and_the_others_are_not_begun() -> None:
     long = "A sentence that can be spoken well enough. " * 20 + "This is broken. " + "And one more sentence. " * 100
     engine = Noting("broken")
