@@ -1,8 +1,8 @@
 """A batch as it was opened, beside its record: its texts are known there when Redis has forgotten it.
 
-``OUT/.cloner/BATCH_ID/batch.ndjson`` has the manifest without chunks in its first line, then a line for each speaker,
-which is followed by those of its segments: a million are read one by one. (Files that end in ``.jsonl`` are the
-record's.)
+``OUT/.cloner/BATCH_ID/batch.ndjson`` has the manifest without chunks in its first line, with the number of segments,
+then a line for each speaker, which is followed by those of its segments: a million are read one by one. (Files that end
+in ``.jsonl`` are the record's.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from cloner.errors import Damaged, UnknownBatch, UsageError
@@ -39,6 +39,15 @@ class KeptSegment(NamedTuple):
     id: str | None
 
 
+class _Head(BaseModel):
+    """The first line."""
+
+    segments: Index
+    """How many lines of segments follow."""
+    batch: Manifest
+    """Without speakers, chunks and ids."""
+
+
 class KeptBatch:
     """The batch in a folder. Methods raise `OSError`, `FileNotFoundError` if none is there, and `Damaged`."""
 
@@ -51,12 +60,12 @@ class KeptBatch:
 
     def head(self) -> Manifest:
         """The batch without speakers."""
-        with self._reading(), os.fdopen(self._folder.open_file(BATCH, os.O_RDONLY), "rb") as file:
-            return Manifest.model_validate_json(file.readline())
+        return self._head().batch
 
     def segments(self) -> Iterator[KeptSegment]:
         """All segments, in the batch's order. Neither outputs nor texts are checked."""
         speaker: SpeakerRow | None = None
+        found, expected = 0, self._head().segments
         lines = self._folder.lines(BATCH)
         next(lines, None)
         with self._reading():
@@ -64,19 +73,26 @@ class KeptBatch:
                 if line.startswith(b"{"):
                     speaker = SpeakerRow.model_validate_json(line)
                 elif speaker:
+                    found += 1
                     index, text, output, seed, segment_id = _LINES.validate_json(line)
                     yield KeptSegment(speaker, (index, text, output, seed), segment_id)
+        if found != expected:
+            raise self._damaged(f"it has {found} segments instead of {expected}")
 
     def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
         """The batch with some of its segments alone, and without chunks."""
         speakers: list[SpeakerRow] = []
         ids = []
+        chosen: set[int] = set()
         last: SpeakerRow | None = None
         for speaker, row, segment_id in self.segments():
             if not is_wanted(row):
                 continue
             with self._reading():
                 _SEGMENTS.validate_python((*row, segment_id))
+            if row[0] in chosen:
+                raise self._damaged(f"segment {row[0]} is there twice")
+            chosen.add(row[0])
             if speaker is not last:
                 last = speaker
                 speakers.append(speaker.model_copy(update={"segments": []}))
@@ -85,22 +101,31 @@ class KeptBatch:
                 ids.append((row[0], segment_id))
         return self.head().model_copy(update={"speakers": speakers, "ids": ids})
 
+    def _head(self) -> _Head:
+        with self._reading(), os.fdopen(self._folder.open_file(BATCH, os.O_RDONLY), "rb") as file:
+            head = _Head.model_validate_json(file.readline())
+        if head.batch.batch_id != self._folder.path.name:
+            raise self._damaged(f"it is of batch {head.batch.batch_id}")
+        return head
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
         except ValidationError as error:
-            raise Damaged(
-                f"{self._folder.path / BATCH} is damaged, or another version wrote it ({error.error_count()} validation"
-                " errors): submit the batch's file again"
-            ) from None
+            raise self._damaged(f"{error.error_count()} validation errors") from None
+
+    def _damaged(self, reason: str) -> Damaged:
+        path = self._folder.path / BATCH
+        return Damaged(f"{path} is damaged, or another version wrote it ({reason}): submit the batch's file again")
 
 
 def _lines(manifest: Manifest) -> Iterator[bytes]:
     ids = dict(manifest.ids)
-    head = manifest.model_copy(update={"speakers": [], "chunks": [], "ids": []})
+    batch = manifest.model_copy(update={"speakers": [], "chunks": [], "ids": []})
+    head = _Head(segments=manifest.total, batch=batch)
     # The file is of no version of the wire format.
-    yield head.model_dump_json(exclude={"schema_version"}).encode() + b"\n"
+    yield head.model_dump_json(exclude={"batch": {"schema_version"}}).encode() + b"\n"
     for speaker in manifest.speakers:
         yield speaker.model_copy(update={"segments": []}).model_dump_json().encode() + b"\n"
         for row in speaker.segments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from cloner.batch import ReferenceKind
 from cloner.errors import Damaged
 from cloner.output import kept_references
-from cloner.output.kept_batch import BATCH, KeptBatch
+from cloner.output.kept_batch import BATCH, KeptBatch, find_part
 from cloner.output.kept_references import KeptReferences
 from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
+from cloner.protocol.queries import PartRequest
 from cloner.protocol.references import reference_key
 from tests.support.manifests import REFERENCE, manifest
 from tests.unit.output.test_moves import Killed
@@ -59,22 +61,40 @@ def test_a_kept_batch_is_no_part_of_the_record(kept: KeptBatch, tmp_path: Path) 
     assert kept.head().source == "b.json"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace("ben/9.wav", "../../9.wav"),
-        lambda text: text[:-10],
-        lambda text: text.replace('"source"', '"sources"'),
-        lambda _: "",
-    ],
-    ids=["an output outside", "cut off", "no source", "empty"],
-)
-def test_a_damaged_batch_is_a_sentence(kept: KeptBatch, tmp_path: Path, change: object) -> None:
+DAMAGES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
+    "an output outside": (lambda lines: [line.replace("ben/9", "../../9") for line in lines], "1 validation errors"),
+    "cut within a line": (lambda lines: [*lines[:-1], lines[-1][:-10]], "1 validation errors"),
+    "cut between lines": (lambda lines: lines[:-2], "it has 5 segments instead of 6"),
+    "without a segment": (lambda lines: [*lines[:3], *lines[4:]], "it has 5 segments instead of 6"),
+    "a line twice at the end": (lambda lines: [*lines, lines[-1]], "segment 9 is there twice"),
+    "a line in place of another": (lambda lines: [*lines[:3], lines[2], *lines[4:]], "segment 0 is there twice"),
+    "no source": (lambda lines: [line.replace('"source"', '"sources"') for line in lines], "1 validation errors"),
+    "of another batch": (lambda lines: [line.replace('"b"', '"other"') for line in lines], "it is of batch other"),
+    "empty": (lambda _: [], "1 validation errors"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_batch_is_a_sentence(
+    kept: KeptBatch, tmp_path: Path, change: Callable[[list[str]], list[str]], reason: str
+) -> None:
     path = tmp_path / ".cloner/b" / BATCH
-    assert callable(change)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(Damaged, match=r"batch.ndjson is damaged, .*: submit the batch's file again"):
+    before = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(change(before)))
+    sentence = rf"batch.ndjson is damaged, or another version wrote it \({reason}\): submit the batch's file again"
+    with pytest.raises(Damaged, match=sentence):
         kept.part(lambda _: True)
+    with pytest.raises(Damaged, match=r"batch.ndjson is damaged"):
+        find_part(tmp_path, PartRequest(batch_id="b", segments=[0, 9]))
+
+
+def test_a_repeated_segment_that_is_not_wanted_is_found_by_the_number_of_segments(
+    kept: KeptBatch, tmp_path: Path
+) -> None:
+    with (tmp_path / ".cloner/b" / BATCH).open("a") as file:
+        file.write('[9,"text","ben/9.wav",9,null]\n')
+    with pytest.raises(Damaged, match="it has 7 segments instead of 6"):
+        kept.part(lambda row: row[0] == 1)
 
 
 def test_a_batch_that_a_death_left_in_part_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
