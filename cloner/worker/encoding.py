@@ -7,10 +7,11 @@ written.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -22,7 +23,7 @@ from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio, SpeechResult
 from cloner.errors import SegmentFailed
 from cloner.worker.audio_effects import as_float, gain, resampled, trimmed
-from cloner.worker.cancellation import Cancellation
+from cloner.worker.cancellation import CANCEL_INTERVAL_S, Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.pending import PendingSegment
 from cloner.worker.worker_process import WorkerProcess
@@ -59,7 +60,8 @@ class Encoder:
     ) -> None:
         self._options = options
         self._is_wav_plain = not effects(options, AudioFormat.WAV)
-        self._note_step = worker.note_step
+        self._worker = worker
+        self._closed = threading.Event()
         self._monitor = monitor
         self._cancellation = cancellation
         slots = worker.engine.slots
@@ -74,7 +76,8 @@ class Encoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not waited for: a file of hours takes minutes, and what was begun is of no use any more.
+        # What was begun is of no use any more. It ends at its next block, and is not waited for.
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def encoded(
@@ -82,15 +85,18 @@ class Encoder:
     ) -> Iterator[tuple[SpeechResult, Encoding | None]]:
         """The answers in their order, each with its audio; with None where the writer encodes it, or there is none.
 
-        While the engine generates the next, as many are encoded as there are threads.
+        While the engine generates the next, as many are encoded as there are threads. Ends early if the batch is
+        cancelled while a thread is waited for.
         """
         ahead: deque[tuple[SpeechResult, Future[EncodedAudio] | None]] = deque()
         for answer in answers:
             ahead.append((answer, self._begin(answer, pending)))
             while ahead and (len(ahead) > self._most_ahead or _is_there(ahead[0][1])):
-                yield self._next(*ahead.popleft())
-        while ahead:
-            yield self._next(*ahead.popleft())
+                if not self._wait(ahead[0][1]):
+                    return
+                yield _with_encoding(*ahead.popleft())
+        while ahead and self._wait(ahead[0][1]):
+            yield _with_encoding(*ahead.popleft())
 
     def _begin(self, answer: SpeechResult, pending: Mapping[int, PendingSegment]) -> Future[EncodedAudio] | None:
         if not isinstance(answer, SegmentAudio):
@@ -100,16 +106,34 @@ class Encoder:
         if audio_format is AudioFormat.WAV and self._is_wav_plain:
             return None
         tags = tags_of(segment.speaker.id, segment.text)
-        return self._threads.submit(encode, answer, self._options, audio_format, tags, self._note_step)
+        return self._threads.submit(encode, answer, self._options, audio_format, tags, self._step)
 
-    def _next(self, answer: SpeechResult, future: Future[EncodedAudio] | None) -> tuple[SpeechResult, Encoding | None]:
-        if future is None:
-            return answer, None
-        if not future.done():
-            is_behind = self._monitor.unfinished > self._most_behind
-            with self._cancellation.paused() if is_behind else nullcontext():
-                wait([future])
-        return answer, future.result
+    def _wait(self, future: Future[EncodedAudio] | None) -> bool:
+        """Wait for a thread; returns false if the batch is cancelled meanwhile.
+
+        The engine is paused as soon as too much of its audio is not written, until the thread is done.
+        """
+        with ExitStack() as stack:
+            is_paused = False
+            while future is not None and not future.done():
+                if self._cancellation.stopped():
+                    return False
+                if not is_paused and self._monitor.unfinished > self._most_behind:
+                    stack.enter_context(self._cancellation.paused())
+                    is_paused = True
+                wait([future], timeout=CANCEL_INTERVAL_S)
+        return True
+
+    def _step(self) -> None:
+        """Count a block as the worker's step. In one of the threads; raises `CancelledError` if the encoder is closed,
+        after which it would hide an engine that hangs."""
+        if self._closed.is_set():
+            raise CancelledError
+        self._worker.note_step()
+
+
+def _with_encoding(answer: SpeechResult, future: Future[EncodedAudio] | None) -> tuple[SpeechResult, Encoding | None]:
+    return answer, None if future is None else future.result
 
 
 def tags_of(speaker: str, text: str) -> dict[str, str]:

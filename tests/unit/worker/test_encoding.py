@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -178,7 +178,7 @@ class Scene:
         """What is so when the encoder begins to wait; then it is let encode all."""
         waits: list[Wait] = []
 
-        def watched(futures: list[Future[EncodedAudio]]) -> None:
+        def watched(futures: list[Future[EncodedAudio]], timeout: float) -> None:
             waits.append(Wait(list(self.drawn), self.is_paused()))
             self.let(*self.gates)
             wait(futures)
@@ -201,8 +201,10 @@ class Scene:
 
 
 @pytest.fixture
-def scene(worker: WorkerProcess, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    return Scene(worker, chunk, monkeypatch)
+def scene(worker: WorkerProcess, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    scene = Scene(worker, chunk, monkeypatch)
+    yield scene
+    scene.let(*scene.gates)
 
 
 def test_answers_keep_their_order(scene: Scene, chunk: ChunkMessage) -> None:
@@ -236,6 +238,67 @@ def test_the_engine_waits_while_much_of_its_audio_is_not_written(
         assert len(list(scene.encoder.encoded(scene.answers(), scene.pending("flac", chunk)))) == 6
     assert waits[0].paused is is_paused
     assert not scene.is_paused()
+
+
+def test_the_engine_waits_if_more_is_begun_while_a_thread_is_waited_for(
+    scene: Scene, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[tuple[Future[EncodedAudio], bool]] = []
+
+    def more_begun(futures: list[Future[EncodedAudio]], **_: float) -> None:
+        waits.append((futures[0], scene.is_paused()))
+        monkeypatch.setattr(type(scene.monitor), "unfinished", 9)
+        if len(waits) > 1:
+            scene.let(*scene.gates)
+            wait(futures)
+
+    monkeypatch.setattr(encoding, "wait", more_begun)
+    monkeypatch.setattr(type(scene.monitor), "unfinished", 8)
+    with scene.encoder:
+        assert len(list(scene.encoder.encoded(scene.answers(), scene.pending("flac", chunk)))) == 6
+    (first, was_paused), (second, is_paused), *_ = waits
+    assert first is second
+    assert (was_paused, is_paused) == (False, True)
+    assert not scene.is_paused()
+
+
+def test_a_cancellation_ends_the_wait_for_a_thread(
+    scene: Scene, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "wait", lambda _futures, **_: scene.cancellation._cancelled.set())
+    with scene.encoder:
+        assert list(scene.encoder.encoded(scene.answers(), scene.pending("flac", chunk))) == []
+        assert scene.drawn == [0, 1, 2], "nothing more is drawn"
+
+
+def test_what_the_threads_have_begun_ends_when_the_encoder_is_closed(
+    worker: WorkerProcess, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, closed = threading.Event(), threading.Event()
+    steps: list[None] = []
+    threads: list[Future[EncodedAudio]] = []
+
+    def step() -> None:
+        steps.append(None)
+        begun.set()
+        assert closed.wait(60)
+
+    def cancel(futures: list[Future[EncodedAudio]], **_: float) -> None:
+        threads.extend(futures)
+        assert begun.wait(60)
+        cancellation._cancelled.set()
+
+    monkeypatch.setattr(worker, "note_step", step)
+    monkeypatch.setattr(encoding, "wait", cancel)
+    cancellation = Cancellation(worker, BATCH_ID)
+    monitor = make_monitor(worker, chunk, cancellation=cancellation)
+    pending = {0: PendingSegment(0, "Hi.", "0.flac", 0, "k", chunk.slices[0])}
+    with Encoder(worker, AudioOptions(), monitor, cancellation) as encoder:
+        list(encoder.encoded([SegmentAudio(0, voice(30.0), 1)], pending))
+    closed.set()
+    (thread,) = threads
+    assert isinstance(thread.exception(60), CancelledError)
+    assert len(steps) == 1, "it does not count as progress any more"
 
 
 def test_a_wav_is_left_to_the_writer_unless_its_sound_changes(worker: WorkerProcess, chunk: ChunkMessage) -> None:
