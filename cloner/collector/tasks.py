@@ -25,6 +25,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, SPEAK_CHUNK, collector_name
 from cloner.output.audio_files import OutputRoot
+from cloner.output.chosen_takes import chosen_takes
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record
@@ -234,9 +235,8 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     number."""
     batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
     wanted = None if present.chunks is None else set(present.chunks)
-    takes: dict[int, TakeRow] = {}
-    if manifest.redo:
-        takes = retry_on_failing_disk(settings)(_noted_rows, OutputRoot(settings.out_dir), batch_id)
+    find_takes = _noted_rows if manifest.redo else chosen_takes
+    takes = retry_on_failing_disk(settings)(find_takes, OutputRoot(settings.out_dir), manifest)
     header = []
     for chunk in manifest.chunks:
         if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
@@ -258,8 +258,8 @@ def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: C
     chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
 
 
-def _noted_rows(outputs: OutputRoot, batch_id: str) -> dict[int, TakeRow]:
-    return {take.row[0]: take.row for take in noted_takes(outputs, batch_id)}
+def _noted_rows(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
+    return {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id)}
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

@@ -155,7 +155,7 @@ class ChunkMessage(Wire):
     overwrite: bool = False
     """Whether files that the batch has not written may be replaced."""
     takes: Items[TakeRow] = []
-    """Of the segments that are generated again, with another seed."""
+    """Of the segments that are generated with another seed than their own."""
     slices: Items[SpeakerSegments]
 
     @property

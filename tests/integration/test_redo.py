@@ -86,6 +86,11 @@ def test_a_redone_segment_is_the_batchs_own_from_then_on(
     manifest = (out / ".cloner" / rest.batch_id / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(row)["take"] for row in manifest] == [1, 3, 1, 1, 2, 1]
 
+    # A lost file is generated as its last take.
+    (folder / "1.wav").unlink()
+    assert client.submit(batch).wait(timeout=60).reused == 5
+    assert audio(folder) == twice
+
 
 def test_what_failed_is_retried_when_redis_has_forgotten_it(
     launch: Launch, client: Client, settings: Settings, tmp_path: Path

@@ -16,9 +16,11 @@ import pytest
 from cloner.batch import AudioOptions, Redo
 from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable
 from cloner.output.audio_files import OutputRoot
+from cloner.output.chosen_takes import chosen_takes
 from cloner.output.journal import Journal, discard_journals
 from cloner.output.record import Record, RecordWriter, batch_folder
 from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo, replaced_digests
+from cloner.output.reuse import reuse_finished
 from cloner.output.search import find_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
@@ -26,7 +28,7 @@ from cloner.protocol.messages import Manifest, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
 from cloner.worker.pending import split_by_record
 from cloner.worker.result_writer import FileOwnership
-from tests.unit.output.test_moves import LINES, WORKER, Killed, batch, die_at, reused, speak, without_links
+from tests.unit.output.test_moves import LINES, WORKER, Killed, batch, die_at, reused, seed_of, speak, without_links
 
 MIDDLE = "anna/0002.wav"
 
@@ -72,6 +74,17 @@ def speak_takes(root: Path, manifest: Manifest, *, code: str = "", lines: bool =
                 )
         if not lines:
             raise Killed
+
+
+def next_in(root: Path, manifest: Manifest) -> dict[int, tuple[int, int]]:
+    """Take and seed of each segment that a worker generates for a batch that is opened: without those it reuses."""
+    outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
+    reuse_finished(manifest, outputs)
+    record.refresh()
+    message = manifest.message(manifest.chunks[0], chosen_takes(outputs, manifest))
+    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    _, pending = split_by_record(message, record, outputs, keys)
+    return {index: (segment.take, segment.seed) for index, segment in pending.items()}
 
 
 def close(root: Path, manifest: Manifest) -> None:
@@ -336,3 +349,42 @@ def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
     row = batch("x", LINES).speakers[0].segments[1]
     wanted = {MIDDLE: keys.of(batch("x", LINES).speakers[0].reference, row)}
     assert list(find_outputs(OutputRoot(tmp_path), wanted, None).done()) == []
+
+
+def in_format(manifest: Manifest, suffix: str) -> Manifest:
+    """The batch with outputs of another format."""
+    (speaker,) = manifest.speakers
+    rows = [(index, text, output.replace(".wav", suffix), seed) for index, text, output, seed in speaker.segments]
+    return manifest.model_copy(update={"speakers": [speaker.model_copy(update={"segments": rows})]})
+
+
+def test_a_lost_segment_is_generated_as_its_last_take(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    for number in (2, 3):
+        speak_takes(tmp_path, redo_of(f"redo{number}"))
+    speak_takes(tmp_path, redo_of("failing"), code="cut_off")
+    last = line_of(tmp_path, "redo3")
+    (tmp_path / MIDDLE).unlink()
+    (tmp_path / "anna/0003.wav").unlink()
+    assert next_in(tmp_path, batch("again", LINES)) == {1: (3, last.seed), 2: (1, seed_of("three"))}
+    edited = ["one", "other", "three", "four"]
+    assert next_in(tmp_path, batch("edited", edited))[1] == (1, seed_of("other"))
+
+
+def test_another_format_is_generated_from_the_last_takes(tmp_path: Path) -> None:
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("redo"))
+    last = line_of(tmp_path, "redo")
+    found = next_in(tmp_path, in_format(batch("again", LINES), ".flac"))
+    assert found == {n: (1, seed_of(text)) for n, text in enumerate(LINES)} | {1: (2, last.seed)}
+
+
+def test_a_segment_without_another_take_has_none(tmp_path: Path) -> None:
+    assert chosen_takes(OutputRoot(tmp_path), batch("again", LINES)) == {}
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("failing"), code="cut_off")
+    record = tmp_path / f".cloner/first/{WORKER}.jsonl"
+    old = record.read_text().replace(',"take":1,"seed":0', "")  # as version 0.1 wrote it
+    assert '"take"' not in old
+    record.write_text(old)
+    assert chosen_takes(OutputRoot(tmp_path), batch("again", LINES)) == {}

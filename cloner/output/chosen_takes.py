@@ -1,0 +1,41 @@
+"""The takes that a segment is generated with if its file is missing, according to the records of all batches.
+
+Who has a segment redone rejects the takes before: they must not come back with the segment's own seed, as after its
+file is lost, or its output gets another format.
+"""
+
+from __future__ import annotations
+
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.search import Records, parse_line
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import Manifest, TakeRow
+
+_TAKE, _FIRST = b'"take":', b"1,"
+"""Of a line of a record, as in `search.py`."""
+
+
+def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
+    """Segment index -> its take, of a batch's segments that have another one than the first: of those that were
+    generated with the segment's content key, the one with the highest number.
+
+    Content keys are computed only if any batch has such takes; a million lines without take about half a second.
+    Raises `RecordFailed`.
+    """
+    with translate_disk_errors(batch_folder(outputs.root, manifest.batch_id).path):
+        records = Records(outputs.root, None)
+    last: dict[str, tuple[int, int]] = {}
+    for _, _, key, line in records.lines():
+        number = line.partition(_TAKE)[2]  # lines of version 0.1 have none
+        if number and not number.startswith(_FIRST) and (result := parse_line(line)):
+            last[key] = max(last.get(key, (1, 0)), (result.take, result.seed))
+    if not last:
+        return {}
+    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    return {
+        row[0]: (row[0], *take, "")
+        for speaker in manifest.speakers
+        for row in speaker.segments
+        if (take := last.get(keys.of(speaker.reference, row)))
+    }
