@@ -57,6 +57,14 @@ def _part_in_redis(connection: FleetConnection, request: PartRequest) -> Manifes
         manifest = connection.batches.manifest(batch_id)
         if manifest is None or (request.failed and result is None):
             raise _Expired(UnknownBatch(f"the texts of batch {batch_id} are no longer in Redis: {_AGAIN}"))
+        if result and result.errors and manifest.redo:
+            # Another retry of it may have replaced what failed: the records say so, and nothing in Redis.
+            raise _Expired(
+                UsageError(
+                    f"batch {batch_id} is a redo, and the collector, which knows of later takes, is not alive:"
+                    " start the fleet with `launcher up`"
+                )
+            )
         part = request.choose(manifest.part, result.errors if result else ())
         expired = set(connection.references.renew(row.reference.digest for row in part.speakers))
     if lost := [row.id for row in part.speakers if row.reference.digest in expired]:

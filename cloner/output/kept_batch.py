@@ -17,8 +17,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from cloner.errors import Damaged, UnknownBatch, UsageError
+from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.redo import without_later_takes
 from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text
 from cloner.protocol.queries import PartRequest
 from cloner.protocol.results import BatchResult
@@ -133,13 +135,23 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
 
 
 def find_part(root: Path, request: PartRequest) -> Manifest:
-    """The part of a batch under that output root. Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`."""
+    """The part of a batch under that output root. What failed in a redo is left out where a later take is there.
+
+    Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`.
+    """
     folder = batch_folder(root, request.batch_id)
     kept = KeptBatch(folder)
     with translate_disk_errors(folder.path):
         try:
-            kept.head()
-            return request.choose(kept.part, _failed(folder) if request.failed else ())
+            head = kept.head()
+            failed = _failed(folder) if request.failed else set()
+            if failed and head.redo:
+                failed = without_later_takes(OutputRoot(root), request.batch_id, failed)
+                if not failed:
+                    raise UsageError(
+                        f"later takes of all that failed in batch {request.batch_id} are there: nothing is left"
+                    )
+            return request.choose(kept.part, failed)
         except FileNotFoundError:
             raise UnknownBatch(
                 f"no batch {request.batch_id} is kept under {root}: `cloner list --out {root}` lists those that are"

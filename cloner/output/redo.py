@@ -18,7 +18,7 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.record import batch_folder, translate_disk_errors
 from cloner.output.reuse import SHOWN, check_files
-from cloner.output.search import Found, find_outputs, last_takes
+from cloner.output.search import Found, Records, find_outputs, last_takes, parse_line
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest, TakeRow
@@ -106,6 +106,21 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
             refused = refused or RecordFailed(f"{output} cannot be given its earlier take again: {error.message}")
     if refused:
         raise refused
+
+
+def without_later_takes(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> set[int]:
+    """Those of a redo's `failed` segments of which no later take has been generated. Raises `RecordFailed`."""
+    folder = batch_folder(outputs.root, batch_id)
+    with translate_disk_errors(folder.path):
+        if not folder.files(REDO):  # cancelled before it was opened
+            return set(failed)
+    takes = {take.row[0]: take for take in noted_takes(outputs, batch_id) if take.row[0] in failed}
+    keys = {take.key for take in takes.values()}
+    last: dict[str, int] = {}
+    for _, _, key, line in Records(outputs.root, None).lines():
+        if key in keys and (result := parse_line(line)):
+            last[key] = max(last.get(key, 0), result.take)
+    return {index for index in failed if index not in takes or last.get(takes[index].key, 0) <= takes[index].row[1]}
 
 
 def _wanted(manifest: Manifest) -> dict[str, str]:
