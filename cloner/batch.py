@@ -93,11 +93,17 @@ RATES = {
     AudioFormat.OPUS: (8_000, 12_000, 16_000, 24_000, 48_000),
     AudioFormat.MP3: (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
 }
-"""The sample rates of formats that do not have all, Hz."""
+"""The sample rates of formats that have a few, Hz."""
+
+MOST_ODD_FLAC_RATE = 65_535
+"""The highest sample rate, Hz, that a FLAC file may have without being a multiple of 10: its header has 16 bits for the
+rate, in Hz or in tens of Hz."""
 
 
 def rate_flaw(rate: int, audio_format: AudioFormat) -> str | None:
     """The sample rates that a format has, if `rate` is none of them; else None."""
+    if audio_format is AudioFormat.FLAC and rate > MOST_ODD_FLAC_RATE and rate % 10:
+        return f"at most {MOST_ODD_FLAC_RATE}, or a multiple of 10"
     known = RATES.get(audio_format, ())
     return None if not known or rate in known else f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
 

@@ -90,7 +90,7 @@ def gain(blocks: Iterable[Audio | Samples16], rate: int, loudness: float) -> flo
     peak = 0.0
     levels: list[float] = []
     for window in _windows(blocks, WINDOW_S * rate):
-        peak = max(peak, float(np.abs(window).max()))
+        peak = max(peak, float(np.abs(window).max(initial=0)))
         if len(window) >= GATE_S * rate:
             meter.integrated_loudness(window)
             levels += meter.blockwise_loudness

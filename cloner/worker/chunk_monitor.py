@@ -26,6 +26,7 @@ class ChunkMonitor:
         self._metrics = worker.metrics
         self._speakers = {row[0]: speaker for speaker in message.slices for row in speaker.segments}
         self._begun: set[int] = set()
+        self._written: set[int] = set()
         self.alone = False
         """Whether the engine is given one segment at a time."""
 
@@ -43,11 +44,11 @@ class ChunkMonitor:
     @property
     def unfinished(self) -> int:
         """Segments that the engine has started, and that are not written yet."""
-        return len(self._begun)
+        return len(self._begun - self._written)
 
     def written(self, segment: int) -> None:
-        """Note that what came of a segment is written."""
-        self._begun.discard(segment)
+        """Note that what came of a segment is written. Another of its pieces may start after that, if one failed."""
+        self._written.add(segment)
 
     def stopped(self) -> bool:
         """Whether the batch was cancelled."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
-from cloner.audio import SAMPLE_RATE
+from cloner.audio import SAMPLE_RATE, Audio, Samples16
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, SegmentFailed
 from cloner.output.journal import Journal
@@ -108,8 +109,8 @@ class ResultWriter:
             result = replace(result, **self._disk.retry(lambda: self._write_audio(answer, segment, encoding)))
         except SegmentFailed as error:
             result = replace(result, code=error.code, message=error.message)
-            # At the codec's rate, samples take two bytes in the largest of the formats.
-            needed = 2 * len(answer.audio) if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio) else 0
+            if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio):
+                needed = _file_size(answer.audio, encoding)
         self._disk.retry(lambda: self._lines.append(result))
         self._flush.written()
         if needed:
@@ -133,3 +134,11 @@ class ResultWriter:
             written = self._outputs.write(segment.output, lambda: encoding().data, owned)
             seconds = encoding().seconds
         return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}
+
+
+def _file_size(audio: Audio | Samples16, encoding: Encoding | None) -> int:
+    """Bytes of the audio's file; where encoding found no room in memory either, those of its samples of 16 bits."""
+    if encoding:
+        with suppress(OSError):
+            return len(encoding().data)
+    return 2 * len(audio)

@@ -88,5 +88,23 @@ def test_each_wrong_value_is_named(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("rate", [65_537, 96_001, 191_999])
+def test_flac_has_no_odd_rates_above_16_bits(folder: Path, rate: int) -> None:
+    asked = {"format": "flac", "rate": rate}
+    assert problems(write(folder / "a.json", {"tasks": [task(output_file=...)], "audio": asked})) == [
+        f"audio: rate is {rate}; it should be at most 65535, or a multiple of 10 for flac"
+    ]
+    path = write(folder / "b.json", {"tasks": [task(output_file="a.flac")], "audio": {"rate": rate}})
+    (problem,) = problems(path)
+    assert f"cannot have the rate {rate}" in problem
+    assert "let the rate be at most 65535, or a multiple of 10, or name another format" in problem
+
+
+@pytest.mark.parametrize("rate", [11_111, 65_535, 65_540, 96_010, 192_000])
+def test_flac_has_the_other_rates(folder: Path, rate: int) -> None:
+    asked = {"format": "flac", "rate": rate}
+    assert read(write(folder / "a.json", {"tasks": [task(output_file=...)], "audio": asked})).audio.rate == rate
+
+
 def test_the_formats_are_the_endings_that_outputs_may_have() -> None:
     assert tuple(f".{audio_format}" for audio_format in AudioFormat) == OUTPUT_ENDINGS

@@ -115,6 +115,13 @@ def test_what_has_no_loudness_is_left_alone(audio: Audio) -> None:
     assert gain(resampled(audio, SAMPLE_RATE), SAMPLE_RATE, -16.0) == 1.0
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_what_has_no_sample_left_at_a_lower_rate_is_left_alone(samples: int) -> None:
+    audio = np.full(samples, 0.1, dtype=np.float32)
+    assert len(joined(audio, 8_000)) == 0
+    assert gain(resampled(audio, 8_000), 8_000, -16.0) == 1.0
+
+
 def test_without_pyloudnorm_a_segment_fails_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyloudnorm", None)
     with pytest.raises(SegmentFailed, match=r"needs pyloudnorm .* install cloner with the extra worker"):

@@ -69,6 +69,17 @@ def test_no_segment_starts_while_the_worker_waits_for_the_disk(worker: WorkerPro
     assert run.started == {0: False}
 
 
+def test_a_segment_whose_piece_starts_after_another_has_failed_is_finished(
+    worker: WorkerProcess, chunk: ChunkMessage
+) -> None:
+    monitor = make_monitor(worker, chunk)
+    monitor.started(0)
+    assert monitor.unfinished == 1
+    monitor.written(0)
+    monitor.started(0)
+    assert monitor.unfinished == 0
+
+
 def test_it_checks_again_after_an_outage_of_redis(worker: WorkerProcess) -> None:
     worker.batches = MagicMock()
     worker.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]

@@ -11,6 +11,7 @@ import pytest
 from cloner.engine.base import SegmentAudio, SegmentFailure
 from cloner.errors import NoRoom, RecordFull
 from cloner.events import Event
+from cloner.output import audio_files
 from cloner.output.journal import Journal
 from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
@@ -18,6 +19,7 @@ from cloner.protocol.results import SegmentResult
 from cloner.state.keys import RedisKeys
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.disk_wait import DiskWait
+from cloner.worker.encoding import EncodedAudio
 from cloner.worker.output_flush import OutputFlush
 from cloner.worker.pending import PendingSegment
 from cloner.worker.result_writer import ResultWriter
@@ -81,6 +83,36 @@ def test_audio_without_room_fails_and_the_next_waits(
     assert is_line_of(full, Event.DISK_FULL)
     assert is_line_of(again, Event.DISK_HAS_ROOM)
     assert worker.record(BATCH_ID).results[0].code == "output"
+
+
+@pytest.mark.parametrize("is_encoded", [True, False])
+def test_the_next_waits_for_as_much_room_as_the_encoded_file_takes(
+    writer: ResultWriter,
+    segment: PendingSegment,
+    worker: WorkerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_encoded: bool,
+) -> None:
+    asked: list[int] = []
+
+    def encoding() -> EncodedAudio:
+        if not is_encoded:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return EncodedAudio(bytes(40_000), 0.1)
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def has_room(size: int) -> bool:
+        asked.append(size)
+        return True
+
+    monkeypatch.setattr(worker.outputs, "has_room", has_room)
+    with writer:
+        monkeypatch.setattr(audio_files, "write_new", no_room)
+        assert writer.write(segment, SPOKEN, encoding).code == "output"
+    assert asked == [40_000 if is_encoded else 8192]
 
 
 def test_a_line_without_room_is_written_when_there_is(
