@@ -55,7 +55,11 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
                 for name in () if output in explained else {output, f"{splitext(output)[0]}.{other.audio.format}"}:
                     wanted[name] = keys.of(row.reference, (index, text, name, seed))
                     outputs[name] = output
-        if there := {outputs[name] for name in find(wanted)}:
+        found = find(wanted)
+        there = {outputs[name] for name in found}
+        if all(name == outputs[name] for name in found):  # these outputs have the format of their own names
+            different = [name for name in different if name != "format"]
+        if there and different:
             causes.append(Cause(tuple(different), len(there), batch.total))
-            explained |= there
+        explained |= there
     return causes

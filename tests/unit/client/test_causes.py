@@ -122,3 +122,11 @@ def test_each_output_has_one_cause_that_of_the_latest_batch() -> None:
     there = {**written(first), **written(second, texts=1)}
     assert causes(PLAIN, second, PLAIN, first, there=there) == [SAID.format(1, "rate"), SAID.format(2, "loudness")]
     assert causes(PLAIN, first, there=written(PLAIN)) == []
+
+
+def test_the_format_is_not_named_where_the_outputs_have_that_of_their_names() -> None:
+    named = batch(PLAIN)
+    earlier = with_audio(format=AudioFormat.MP3)
+    options = with_audio(loudness=-16)
+    there = wanted_outputs(rows(named), earlier.generation, earlier.audio, earlier.engine, earlier.fingerprint)
+    assert causes(options, earlier, there=there, whole=named) == [SAID.format(3, "loudness")]
