@@ -68,11 +68,12 @@ class Fleet:
         self.settings, self.client, self.run = settings, client, run
         self.blobs = connect(url, decode=False)
         self.keys = RedisKeys(settings.fleet)
-        # Nothing renews them while the test runs.
-        registry = Registry(client.redis, self.keys, alive_s=3600.0)
-        for number in range(2):
-            registry.register(expected_worker(settings, WorkerSettings(number=number, index=number)))
-        registry.beat_collector(1)
+        # Nothing renews the collector's while the test runs; `restore` renews the workers'.
+        self._registry = Registry(client.redis, self.keys, alive_s=3600.0)
+        self._workers = [expected_worker(settings, WorkerSettings(number=number, index=number)) for number in range(2)]
+        for worker in self._workers:
+            self._registry.register(worker)
+        self._registry.beat_collector(1)
         Counters(client.redis, self.keys).add("cpu.0@box", {Count.FRAMES: 10.0})
         GpuUsageTable(client.redis, self.keys).write([GpuUsage("box", "cpu", "RTX 4090", 1, 2, 0.5)])
         self.open, self.done = (client.submit(name).id for name in ("b.json", "c.json"))
@@ -124,6 +125,8 @@ class Fleet:
         self.blobs.delete(*self._keys())
         for key, dump in self._before.items():
             self.blobs.restore(key, 0, dump)
+        for worker in self._workers:
+            self._registry.beat(worker.name)
         log_once.cache_clear()
 
     def read(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -36,7 +37,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(EXAMPLES, folder / "ops/examples", ignore=shutil.ignore_patterns("voices"))
     (making,) = re.findall(r"^python (-m \S+)", README, re.MULTILINE)
-    subprocess.run([sys.executable, *making.split()], cwd=folder, check=True)
+    # The copy has no `ops/scripts`; a checkout has.
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parents[1])}
+    subprocess.run([sys.executable, *making.split()], cwd=folder, env=environment, check=True)
     return folder
 
 
