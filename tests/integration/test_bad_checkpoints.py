@@ -81,6 +81,7 @@ def test_a_checkpoint_that_cannot_be_loaded(
     assert not (folder / "door").exists()
 
 
+@pytest.mark.slow
 def test_many_positions_take_little_memory(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
     bad.changed(max_seq_len=MAX_POSITIONS)(folder / "config.json")

@@ -72,6 +72,7 @@ def test_each_take_gets_an_object_with_its_failed_checks_and_scores(takes: Path)
     assert found["gone é.wav"]["scores"] == {}
 
 
+@pytest.mark.slow
 def test_people_get_a_line_for_each_take_that_is_not_ok(takes: Path) -> None:
     ran = run_cloner("check", str(takes), "--texts", "texts.jsonl", cwd=takes.parent)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "10 of 10 takes are ok\n", "")
@@ -104,6 +105,7 @@ def test_a_bad_list_checks_nothing(takes: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "env", "sentence"),
     [

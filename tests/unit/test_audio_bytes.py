@@ -129,6 +129,7 @@ def test_what_is_no_audio_is_refused(data: bytes) -> None:
         decode_audio(data, accept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", AudioFormat)
 def test_a_long_recording_is_encoded(file_format: AudioFormat) -> None:
     long = np.tile(SOUND, 90)

@@ -59,6 +59,7 @@ def test_loading_logs_each_model_before_it_and_then_the_pages(tiny: Path) -> Non
     engine.close()
 
 
+@pytest.mark.slow
 def test_slots_follow_from_memory_unless_they_are_fixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("used", 0), ("free", 2**33), ("step", 0)):
         monkeypatch.setattr(f"cloner.engine.gpu_pipeline.{name}_bytes", lambda *_sizes, value=value: value)

@@ -152,6 +152,7 @@ def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
     assert answer.code == "generation_failed"
 
 
+@pytest.mark.slow
 def test_deterministic_codes_depend_on_no_neighbour_order_or_slot(tiny: Path) -> None:
     scheduler = make_row_scheduler(tiny, 3, positions=256, deterministic=True)
     texts = ["A somewhat longer text, in another voice.", "Hm, and", "Hello you.", "One more of them."]

@@ -125,6 +125,7 @@ def test_lossless_files_of_16_bits_hold_them_as_they_are() -> None:
         assert np.array_equal(found, samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("audio_format", AudioFormat)
 def test_a_minute_and_more_is_encoded_in_blocks(audio_format: AudioFormat) -> None:
     steps: list[None] = []

@@ -276,6 +276,7 @@ class Ended(BatchedEngine):
             yield replace(audio_of(result), truncated=False)
 
 
+@pytest.mark.slow
 def test_the_batched_engine_generates_pieces_together_and_drops_those_of_a_failed_segment(tmp_path: Path) -> None:
     init_checkpoint(tmp_path / "tiny", Preset.TINY)
     options = Options(memory_gb=4, slots=3, deterministic=True)
