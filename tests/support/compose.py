@@ -18,6 +18,7 @@ import pytest
 from cloner import Client
 from cloner.settings import Settings
 from tests.support import polling
+from tests.support.records import record_paths
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240.0
@@ -120,7 +121,7 @@ class Box:
 
     def recorded_segments(self, batch_id: str) -> list[int]:
         """The segments in the batch's record, sorted; a segment that was generated twice is there twice."""
-        files = (self.out / ".cloner" / batch_id).glob("*.jsonl")
+        files = record_paths(self.out, batch_id)
         return sorted(json.loads(line)["segment"] for file in files for line in file.read_text().splitlines())
 
 
