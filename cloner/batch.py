@@ -151,6 +151,7 @@ class SpeechOptions(BaseModel):
     generation: Annotated[Generation, FEW_FIELDS]
     audio: Annotated[AudioOptions, FEW_FIELDS]
     engine: str
+    """Its name in settings and registry."""
     fingerprint: str
     """That of the engine's checkpoint."""
 

@@ -66,6 +66,11 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else without_controls(_LINE_BREAKS.sub(" ", text))
 
 
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first `most` of some names, with commas, and dots if there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 

@@ -68,8 +68,13 @@ NO_SOUND = Silence(FLOOR_DB, 0, 1, 0, 0, 0, 0, QUIETEST_END_DB)
 def frame_levels(samples: Audio, rate: int) -> Levels:
     """The level of each frame. A take's last sample ends its last frame; what is left over is at its start."""
     size = max(1, round(rate * FRAME_S))
+    return levels_of(samples[len(samples) % size :], size)
+
+
+def levels_of(samples: Audio, size: int) -> Levels:
+    """The level of each frame of `size` samples, from the first sample on; what is left over is not measured."""
     count = len(samples) // size
-    frames = samples[len(samples) - count * size :].reshape(count, size)
+    frames = samples[: count * size].reshape(count, size)
     power = np.einsum("ij,ij->i", frames, frames) / np.float32(size)
     levels: Levels = 10 * np.log10(power + np.float32(10 ** (FLOOR_DB / 10)))
     return levels

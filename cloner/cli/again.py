@@ -106,11 +106,11 @@ def _send(send: Callable[[], BatchHandle], *, wait: bool, as_json: bool, quiet: 
 def _run(request: PartRequest, out: Path, redo: Redo | None, *, as_json: bool, quiet: bool) -> None:
     from cloner.cli.run import run_part
     from cloner.console import Screen
-    from cloner.output.kept_batch import find_part
+    from cloner.output.kept_batch import read_part
     from cloner.settings import load_settings
 
     root = output_root(out)
-    part = find_part(root, request)
+    part = read_part(root, request)
     if redo:
         part = part.model_copy(update={"redo": redo})
     result = run_part(part, load_settings().model_copy(update={"out_dir": root}), Screen(quiet=quiet))

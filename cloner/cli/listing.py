@@ -43,9 +43,8 @@ def report(
 ) -> None:
     """Write the report of a finished batch anew, from its result and record under the output root; print its path."""
     from cloner.output.own_folder import OwnFolder
-    from cloner.output.record import Record
+    from cloner.output.record import Record, read_result
     from cloner.protocol.messages import is_batch_id
-    from cloner.protocol.results import BatchResult
     from cloner.report.page import page
 
     settings = load_settings()
@@ -55,11 +54,9 @@ def report(
         raise UnknownBatch(unknown)
     folder = OwnFolder(root, batch_id)
     try:
-        result = BatchResult.model_validate_json(folder.read("result.json"))
+        result = read_result(folder)
     except FileNotFoundError:
         raise UnknownBatch(unknown) from None
-    except ValidationError as error:
-        raise Damaged(f"{folder.path / 'result.json'} is damaged ({error.error_count()} validation errors)") from None
     record = Record(root, batch_id, with_keys=False)
     record.refresh()
     path = folder.path / "report.html"

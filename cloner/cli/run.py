@@ -181,9 +181,7 @@ class _Left:
             check_redo(manifest, self._outputs)
             self.segments = manifest.total
             return
-        wanted = wanted_outputs(
-            manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint
-        )
+        wanted = wanted_outputs(manifest.speakers, manifest.speech)
         found = find_outputs(self._outputs, wanted, Origin.of(manifest))
         if not manifest.overwrite:
             check_files(found)
@@ -195,14 +193,17 @@ def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), None)
     workers, start_s = at_known_speed([expected_worker(settings, spec) for spec in layout.specs])
     rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
-    engine, fingerprint = settings.engine, workers[0].fingerprint
+    fingerprint = workers[0].fingerprint
+    options = SpeechOptions(
+        generation=batch.generation, audio=batch.audio, engine=settings.engine, fingerprint=fingerprint
+    )
     outputs = OutputRoot(settings.out_dir)
-    found = find_outputs(outputs, wanted_outputs(rows, batch.generation, batch.audio, engine, fingerprint), None)
+    found = find_outputs(outputs, wanted_outputs(rows, options), None)
     finished = list(found.done())
     causes = find_causes(
         batch,
         rows,
-        SpeechOptions(generation=batch.generation, audio=batch.audio, engine=engine, fingerprint=fingerprint),
+        options,
         earlier=earlier_options(outputs.root),
         finished=finished,
         find=lambda others: list(find_outputs(outputs, others, None).done()),

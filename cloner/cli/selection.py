@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloner.batch import STANDARD_INPUT
-from cloner.errors import UsageError
+from cloner.errors import UsageError, some_of
 from cloner.validation import shown
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ def _part(batch: Batch, speakers: list[str] | None, limit: int | None) -> Batch:
     known = [speaker.id for speaker in batch.speakers]
     for speaker in speakers or ():
         if speaker not in known:
-            some = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+            some = some_of(known, SHOWN)
             raise UsageError(f"no speaker is called {shown(speaker)}: give one of {some} with --speaker")
     return batch.part(speakers or (), limit)

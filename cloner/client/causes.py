@@ -48,7 +48,7 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
             continue
         wanted: dict[str, str] = {}
         outputs: dict[str, str] = {}
-        keys = ContentKeys(other.generation, other.audio, other.engine, other.fingerprint)
+        keys = ContentKeys(other)
         for speaker, row in zip(batch.speakers, rows, strict=True):
             seeds = segment_seeds(speaker, other.generation.seed)
             for (index, text, output, _), seed in zip(row.segments, seeds, strict=True):

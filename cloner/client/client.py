@@ -123,13 +123,15 @@ class Client:
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references, prefix)
         rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
-        engine, fingerprint = workers[0].engine, workers[0].fingerprint
-        wanted = wanted_outputs(rows, batch.generation, batch.audio, engine, fingerprint)
-        found = ask_collector(self._connection, wanted)
+        worker = workers[0]
+        options = SpeechOptions(
+            generation=batch.generation, audio=batch.audio, engine=worker.engine, fingerprint=worker.fingerprint
+        )
+        found = ask_collector(self._connection, wanted_outputs(rows, options))
         causes = find_causes(
             batch,
             rows,
-            SpeechOptions(generation=batch.generation, audio=batch.audio, engine=engine, fingerprint=fingerprint),
+            options,
             earlier=found.earlier,
             finished=found.finished,
             find=lambda others: ask_collector(self._connection, others).finished,

@@ -13,10 +13,8 @@ from cloner.client.submit import send
 from cloner.errors import BatchBroken, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.protocol.messages import Manifest, SpeakerRow
 from cloner.protocol.queries import PartRequest
+from cloner.protocol.references import SUBMIT_AGAIN, lost_references
 from cloner.state.registry import WorkerInfo
-
-SHOWN = 5
-"""Most speakers that an error names."""
 
 
 def find_part(connection: FleetConnection, request: PartRequest) -> Manifest:
@@ -56,7 +54,7 @@ def _part_in_redis(connection: FleetConnection, request: PartRequest) -> Manifes
             raise BatchBroken(f"batch {batch_id} is broken: {progress.error}")
         manifest = connection.batches.manifest(batch_id)
         if manifest is None or (request.failed and result is None):
-            raise _Expired(UnknownBatch(f"the texts of batch {batch_id} are no longer in Redis: {_AGAIN}"))
+            raise _Expired(UnknownBatch(f"the texts of batch {batch_id} are no longer in Redis: {SUBMIT_AGAIN}"))
         if result and result.errors and manifest.redo:
             # Another retry of it may have replaced what failed: the records say so, and nothing in Redis.
             raise _Expired(
@@ -68,8 +66,7 @@ def _part_in_redis(connection: FleetConnection, request: PartRequest) -> Manifes
         part = request.choose(manifest.part, result.errors if result else ())
         expired = set(connection.references.renew(row.reference.digest for row in part.speakers))
     if lost := [row.id for row in part.speakers if row.reference.digest in expired]:
-        some = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
-        raise _Expired(UsageError(f"the references of {len(lost)} speakers ({some}) are no longer in Redis: {_AGAIN}"))
+        raise _Expired(lost_references(lost, "are no longer in Redis"))
     return part
 
 
@@ -111,9 +108,6 @@ def _check_voice(part: Manifest, worker: WorkerInfo) -> None:
             f" worker {worker.name} has engine {worker.engine} and checkpoint {worker.fingerprint}: a take would not"
             " fit the others; use the same, or submit the batch's file again"
         )
-
-
-_AGAIN = "submit the batch's file again; only what is missing is spoken"
 
 
 def _speaker(row: SpeakerRow, ids: dict[int, str]) -> Speaker:

@@ -16,7 +16,7 @@ from redis import RedisError
 from cloner.batch import STANDARD_INPUT, Batch, Speaker, segment_seeds
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
-from cloner.errors import Damaged, OutputsTaken, printable
+from cloner.errors import Damaged, OutputsTaken, printable, some_of
 from cloner.events import Event
 from cloner.input.references import load_reference
 from cloner.logs import log_event
@@ -134,7 +134,7 @@ def check_outputs(manifest: Manifest, batches: BatchStore) -> None:
             continue  # it has expired
         taken = sorted(wanted.intersection(other.outputs()))
         if taken:
-            some = ", ".join(taken[:SHOWN]) + (", ..." if len(taken) > SHOWN else "")
+            some = some_of(taken, SHOWN)
             raise OutputsTaken(
                 f"{len(taken)} outputs are also those of batch {batch_id} ({other.source}), which is not finished: "
                 f"{some}; wait for it, cancel it (`cloner cancel {batch_id}`), or give the outputs other names"

@@ -13,7 +13,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.kept_references import KeptReferences
-from cloner.output.record import MANIFEST_JSONL, Record, batch_folder
+from cloner.output.record import MANIFEST_JSONL, RESULT, Record, batch_folder
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
 from cloner.report.page import page
@@ -39,7 +39,7 @@ def keep_batch(redis: Redis, settings: Settings, manifest: Manifest) -> None:
 def write_files(settings: Settings, result: BatchResult, record: Record) -> None:
     """Write the result, the report, and the list of the audio files with their texts."""
     batch_id, lines = result.batch_id, record.results
-    write_beside(settings, batch_id, "result.json", [result.to_json(), "\n"])
+    write_beside(settings, batch_id, RESULT, [result.to_json(), "\n"])
     write_beside(settings, batch_id, "report.html", page(result, settings.fleet, lines))
     kept = KeptBatch(record.folder)
     write_beside(settings, batch_id, MANIFEST_JSONL, manifest_json(kept, lines))

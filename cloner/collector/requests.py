@@ -5,6 +5,9 @@ A request that expires, at a time of Redis's clock, before it is run or meanwhil
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from celery import shared_task
 from celery.exceptions import Ignore
 from redis import Redis
@@ -12,7 +15,7 @@ from redis import Redis
 from cloner.errors import UsageError, reason_of
 from cloner.names import FIND_FINISHED, FIND_PART
 from cloner.output.audio_files import OutputRoot
-from cloner.output.kept_batch import find_part
+from cloner.output.kept_batch import read_part
 from cloner.output.kept_references import KeptReferences
 from cloner.output.search import find_outputs
 from cloner.output.speech_options import earlier_options
@@ -28,40 +31,50 @@ from cloner.state.references import ReferenceStore
 @shared_task(name=FIND_FINISHED)
 def find_finished(request: bytes, expires_at: float) -> bytes:
     """Return the packed `FinishedResponse` to a packed `FinishedRequest`."""
-    settings = load_settings()
-    redis = connect(settings.require_redis_url(), decode=False)
-    _ignore_expired(redis, expires_at)
-    try:
-        outputs = OutputRoot(settings.out_dir)
-        found = find_outputs(outputs, FinishedRequest.unpack(request).wanted, None)
-        response = FinishedResponse(
-            finished=list(found.done()), changed=list(found.changed), earlier=earlier_options(outputs.root)
-        ).pack()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
-        response = FinishedResponse(error=reason_of(error)).pack()
-    _ignore_expired(redis, expires_at)
-    return response
+    return _respond(_find_finished, request, FinishedResponse, expires_at)
 
 
 @shared_task(name=FIND_PART)
 def find_kept_part(request: bytes, expires_at: float) -> bytes:
     """Return the packed `PartResponse` to a packed `PartRequest`; the part's references are in Redis then."""
+    return _respond(_find_part, request, PartResponse, expires_at)
+
+
+R = TypeVar("R", FinishedResponse, PartResponse)
+
+
+def _respond(find: Callable[[Redis, Settings, bytes], R], request: bytes, kind: type[R], expires_at: float) -> bytes:
+    """The response to a request, packed; if `find` raises an error, it says so."""
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     _ignore_expired(redis, expires_at)
     try:
-        response = PartResponse(part=retry_on_outage(_find_part, redis, settings, PartRequest.unpack(request))).pack()
-    except UsageError as error:
-        response = PartResponse(refused=error.message).pack()
+        response = find(redis, settings, request).pack()
     except Exception as error:  # noqa: BLE001 - whatever it is, the client reports it
-        response = PartResponse(error=reason_of(error)).pack()
+        response = kind(error=reason_of(error)).pack()
     _ignore_expired(redis, expires_at)
     return response
 
 
-def _find_part(redis: Redis, settings: Settings, request: PartRequest) -> Manifest:
+def _find_finished(_: Redis, settings: Settings, request: bytes) -> FinishedResponse:
+    outputs = OutputRoot(settings.out_dir)
+    found = find_outputs(outputs, FinishedRequest.unpack(request).wanted, None)
+    return FinishedResponse(
+        finished=list(found.done()), changed=list(found.changed), earlier=earlier_options(outputs.root)
+    )
+
+
+def _find_part(redis: Redis, settings: Settings, request: bytes) -> PartResponse:
+    try:
+        return PartResponse(part=retry_on_outage(_read_part, redis, settings, PartRequest.unpack(request)))
+    except UsageError as error:
+        return PartResponse(refused=error.message)
+
+
+def _read_part(redis: Redis, settings: Settings, request: PartRequest) -> Manifest:
+    """A part of a batch; its references are in Redis then."""
     root = settings.out_dir.resolve()
-    part = find_part(root, request)
+    part = read_part(root, request)
     store = ReferenceStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
     expired = set(store.renew(speaker.reference.digest for speaker in part.speakers))
     lost = [speaker for speaker in part.speakers if speaker.reference.digest in expired]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Codes
+from cloner.checks.levels import levels_of
 from cloner.errors import Problem
 from cloner.input.reference_files import Recording
 from cloner.protocol.references import MAX_SECONDS
@@ -87,7 +88,7 @@ def codes_quality(codes: Codes) -> Quality:
 def recording_quality(recording: Recording) -> Quality:
     """Measure what is used of a recording, of 0.5 s at least and not silent: a few milliseconds for 30 s."""
     samples = recording.samples - recording.samples.mean()  # an offset is no noise
-    levels = _levels(samples, max(1, round(recording.rate * _FRAME_S)))
+    levels = levels_of(samples, max(1, round(recording.rate * _FRAME_S)))
     seconds = samples.size / recording.rate
     too_long = recording.whole_s > MAX_SECONDS
     audible = levels[levels > _NOTHING_DB]
@@ -104,7 +105,7 @@ def recording_quality(recording: Recording) -> Quality:
         pauses_db=float(pauses_db),
         silent=1 - sounds.size / levels.size,
         clipped=_clipped(recording.samples),
-        cut=not too_long and float(_levels(end, end.size)[0]) > speech_db - CUT_DB,
+        cut=not too_long and float(levels_of(end, end.size)[0]) > speech_db - CUT_DB,
     )
 
 
@@ -146,13 +147,6 @@ def reference_doubts(name: str, qualities: Sequence[Quality], transcript: str) -
             f"and {sound_s:.1f} s of it are sound"
         )
         yield Problem(name, what, "write exactly what is said in it")
-
-
-def _levels(samples: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """The level of each frame of `size` samples, decibels of full scale, 0 for a constant of 1."""
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    levels: NDArray[np.float32] = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) / size + 1e-12)
-    return levels
 
 
 def _clipped(samples: NDArray[np.float32]) -> float:

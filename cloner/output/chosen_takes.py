@@ -34,7 +34,7 @@ def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
             last[key] = max(last.get(key, (1, 0)), (result.take, result.seed))
     if not last:
         return {}
-    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    keys = ContentKeys(manifest.speech)
     return {
         row[0]: (row[0], *take, "")
         for speaker in manifest.speakers

@@ -8,7 +8,7 @@ in ``.jsonl`` are the record's.)
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +19,10 @@ from pydantic_core import to_json
 from cloner.errors import Damaged, UnknownBatch, UsageError
 from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.record import batch_folder, read_result, translate_disk_errors
 from cloner.output.redo import without_later_takes
-from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text
+from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text, part_of
 from cloner.protocol.queries import PartRequest
-from cloner.protocol.results import BatchResult
 
 BATCH = "batch.ndjson"
 
@@ -83,25 +82,18 @@ class KeptBatch:
 
     def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
         """The batch with some of its segments alone, and without chunks."""
-        speakers: list[SpeakerRow] = []
-        ids = []
-        chosen: set[int] = set()
-        last: SpeakerRow | None = None
-        for speaker, row, segment_id in self.segments():
-            if not is_wanted(row):
-                continue
+        return part_of(self.head(), self._checked(segment for segment in self.segments() if is_wanted(segment.row)))
+
+    def _checked(self, segments: Iterable[KeptSegment]) -> Iterator[KeptSegment]:
+        """The segments, with outputs and texts checked, each once."""
+        there: set[int] = set()
+        for segment in segments:
             with self._reading():
-                _SEGMENTS.validate_python((*row, segment_id))
-            if row[0] in chosen:
-                raise self._damaged(f"segment {row[0]} is there twice")
-            chosen.add(row[0])
-            if speaker is not last:
-                last = speaker
-                speakers.append(speaker.model_copy(update={"segments": []}))
-            speakers[-1].segments.append(row)
-            if segment_id is not None:
-                ids.append((row[0], segment_id))
-        return self.head().model_copy(update={"speakers": speakers, "ids": ids})
+                _SEGMENTS.validate_python((*segment.row, segment.id))
+            if segment.row[0] in there:
+                raise self._damaged(f"segment {segment.row[0]} is there twice")
+            there.add(segment.row[0])
+            yield segment
 
     def _head(self) -> _Head:
         with self._reading(), os.fdopen(self._folder.open_file(BATCH, os.O_RDONLY), "rb") as file:
@@ -134,7 +126,7 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
             yield to_json((*row, ids.get(row[0]))) + b"\n"
 
 
-def find_part(root: Path, request: PartRequest) -> Manifest:
+def read_part(root: Path, request: PartRequest) -> Manifest:
     """The part of a batch under that output root. What failed in a redo is left out where a later take is there.
 
     Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`.
@@ -161,10 +153,8 @@ def find_part(root: Path, request: PartRequest) -> Manifest:
 def _failed(folder: OwnFolder) -> set[int]:
     """The segments that failed in a batch, by its result."""
     try:
-        return set(BatchResult.model_validate_json(folder.read("result.json")).errors)
+        return set(read_result(folder).errors)
     except FileNotFoundError:
         raise UsageError(
             f"batch {folder.path.name} was stopped before its end: run its file again; only what is missing is spoken"
         ) from None
-    except ValidationError as error:
-        raise Damaged(f"{folder.path / 'result.json'} is damaged ({error.error_count()} validation errors)") from None

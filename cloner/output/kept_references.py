@@ -11,17 +11,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from cloner.batch import ReferenceKind
-from cloner.errors import UsageError
 from cloner.output.atomic_file import FileAt, write_and_rename
 from cloner.output.flush import flush_file_system
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow, SpeakerRow
-from cloner.protocol.references import reference_key
+from cloner.protocol.references import lost_references, reference_key
 
 REFERENCES = "references"
-
-SHOWN = 5
-"""Most speakers that an error names."""
 
 _SUFFIXES = {ReferenceKind.CODES: ".npy", ReferenceKind.AUDIO: ".flac"}
 
@@ -65,11 +61,7 @@ class KeptReferences:
             else:
                 lost.append(speaker.id)
         if lost:
-            some = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
-            raise UsageError(
-                f"the references of {len(lost)} speakers ({some}) are not in {self._folder.path} (any more): submit the"
-                " batch's file again; only what is missing is spoken"
-            )
+            raise lost_references(lost, f"are not in {self._folder.path} (any more)")
 
 
 def _name(reference: ReferenceRow) -> str:

@@ -17,14 +17,16 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
-from cloner.errors import RecordFailed, RecordFull, RecordUnavailable
+from cloner.errors import Damaged, RecordFailed, RecordFull, RecordUnavailable
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.atomic_file import NO_ROOM
 from cloner.output.audio_files import UNAVAILABLE
 from cloner.output.own_folder import OwnFolder
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.results import BatchResult, SegmentResult
 from cloner.validation import HOUSEKEEPING
+
+RESULT = "result.json"
 
 MANIFEST_JSONL = "manifest.jsonl"
 """A file beside the record that ends as its files do: what was generated, with its texts. No worker has that name."""
@@ -55,6 +57,15 @@ def record_files(folder: OwnFolder) -> dict[str, os.stat_result]:
     files = folder.files("*.jsonl")
     files.pop(MANIFEST_JSONL, None)
     return files
+
+
+def read_result(folder: OwnFolder) -> BatchResult:
+    """The result of a closed batch, beside its record. Raises `OSError`, `FileNotFoundError` if the batch has none, and
+    `Damaged`."""
+    try:
+        return BatchResult.model_validate_json(folder.read(RESULT))
+    except ValidationError as error:
+        raise Damaged(f"{folder.path / RESULT} is damaged ({error.error_count()} validation errors)") from None
 
 
 def batch_folder(root: Path, batch_id: str) -> OwnFolder:

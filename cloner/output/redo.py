@@ -13,12 +13,12 @@ from typing import NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from cloner.batch import Redo, take_seed
-from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable, SegmentFailed
+from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable, SegmentFailed, some_of
 from cloner.output.audio_files import OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.record import batch_folder, translate_disk_errors
 from cloner.output.reuse import SHOWN, check_files
-from cloner.output.search import Found, Records, find_outputs, last_takes, parse_line
+from cloner.output.search import Found, find_outputs, last_takes
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest, TakeRow
@@ -73,11 +73,7 @@ def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
 def replaced_digests(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> set[str]:
     """The digests of the files that takes of `failed` segments were about to replace. A take may have the same, as if
     its seed is given again. Raises `RecordFailed`."""
-    folder = batch_folder(outputs.root, batch_id)
-    with translate_disk_errors(folder.path):
-        if not (failed and folder.files(REDO)):
-            return set()
-    return {digest for (index, _, _, digest), _, _ in noted_takes(outputs, batch_id) if index in failed}
+    return {take.row[3] for take in _takes_of(failed, outputs, batch_id)}
 
 
 def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> None:
@@ -86,16 +82,11 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
     A file with an error does not keep the others from it. Raises `RecordFailed` at the end, `RecordUnavailable` if
     another call may do better.
     """
-    if not failed:
-        return
     folder = batch_folder(outputs.root, batch_id)
-    with translate_disk_errors(folder.path):
-        if not folder.files(REDO):  # cancelled before it was opened
-            return
     takes = Takes(outputs, batch_id)
     refused: RecordFailed | None = None
-    for (index, _, _, digest), output, key in noted_takes(outputs, batch_id):
-        if not digest or index not in failed:
+    for (_, _, _, digest), output, key in _takes_of(failed, outputs, batch_id):
+        if not digest:
             continue
         try:
             with translate_disk_errors(folder.path):
@@ -110,21 +101,22 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
 
 def without_later_takes(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> set[int]:
     """Those of a redo's `failed` segments of which no later take has been generated. Raises `RecordFailed`."""
+    takes = list(_takes_of(failed, outputs, batch_id))
+    last = last_takes(outputs, {take.key for take in takes}, failed=False) if takes else {}
+    return set(failed) - {take.row[0] for take in takes if last.get(take.key, 0) > take.row[1]}
+
+
+def _takes_of(segments: Collection[int], outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
+    """The noted takes of some segments; none if the batch was cancelled before it was opened. Raises `RecordFailed`."""
     folder = batch_folder(outputs.root, batch_id)
     with translate_disk_errors(folder.path):
-        if not folder.files(REDO):  # cancelled before it was opened
-            return set(failed)
-    takes = {take.row[0]: take for take in noted_takes(outputs, batch_id) if take.row[0] in failed}
-    keys = {take.key for take in takes.values()}
-    last: dict[str, int] = {}
-    for _, _, key, line in Records(outputs.root, None).lines():
-        if key in keys and (result := parse_line(line)):
-            last[key] = max(last.get(key, 0), result.take)
-    return {index for index in failed if index not in takes or last.get(takes[index].key, 0) <= takes[index].row[1]}
+        if not (segments and folder.files(REDO)):
+            return
+    yield from (take for take in noted_takes(outputs, batch_id) if take.row[0] in segments)
 
 
 def _wanted(manifest: Manifest) -> dict[str, str]:
-    return wanted_outputs(manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    return wanted_outputs(manifest.speakers, manifest.speech)
 
 
 def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) -> Found:
@@ -134,7 +126,7 @@ def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) ->
     newer = [output for output, line in found.replaced.items() if line]
     newer += [output for output, source in found.elsewhere.items() if source.is_own and not source.is_take]
     if newer:
-        some = ", ".join(newer[:SHOWN]) + (", ..." if len(newer) > SHOWN else "")
+        some = some_of(newer, SHOWN)
         raise OutputsTaken(
             f"{len(newer)} of the outputs: {some}: another version of the batch has since given each another text,"
             " reference or parameter, or its audio another name: redo the segments of that version"
@@ -144,7 +136,7 @@ def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) ->
 
 def _takes(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str], found: Found) -> Iterator[NotedTake]:
     redo = manifest.redo or Redo()
-    last = last_takes(outputs, set(wanted.values()))
+    last = last_takes(outputs, set(wanted.values()), failed=True)
     for speaker in manifest.speakers:
         for index, _, output, seed in speaker.segments:
             number = last.get(wanted[output], 1) + 1

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
-from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed
+from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed, some_of
 from cloner.output.audio_files import FOREIGN, OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
@@ -56,16 +56,14 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
 def check_files(found: Found) -> None:
     """Raise `OutputsTaken` if any of the wanted names has a file that is not the batch's."""
     if found.foreign:
-        some = ", ".join(found.foreign[:SHOWN]) + (", ..." if len(found.foreign) > SHOWN else "")
+        some = some_of(found.foreign, SHOWN)
         raise OutputsTaken(f"{len(found.foreign)} of the outputs: {some}: each {FOREIGN}, or under another --prefix")
 
 
 def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> dict[int, list[SegmentResult]]:
     """Note the lines of what is reused, and give each file the name that the batch wants. Raises `RecordFailed`,
     `SegmentFailed`, `OutputsTaken`."""
-    wanted = wanted_outputs(
-        manifest.speakers, manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint
-    )
+    wanted = wanted_outputs(manifest.speakers, manifest.speech)
     origin = Origin.of(manifest)
     # Its own record, too: an opening that was killed has noted there what it was about to move.
     with translate_disk_errors(folder.path):

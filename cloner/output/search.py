@@ -151,10 +151,11 @@ def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
     return sorted(found)
 
 
-def last_takes(outputs: OutputRoot, keys: Collection[str]) -> dict[str, int]:
-    """The highest number of a take of each content key, also of those that failed; a key without a line is left out."""
+def last_takes(outputs: OutputRoot, keys: Collection[str], *, failed: bool) -> dict[str, int]:
+    """The highest number of a take of each content key, with `failed` also of those that failed; a key without a line
+    is left out."""
     last: dict[str, int] = {}
-    for _, _, key, line in Records(outputs.root, None).lines(failed=True):
+    for _, _, key, line in Records(outputs.root, None).lines(failed=failed):
         if key in keys and (result := parse_line(line)):
             last[key] = max(last.get(key, 0), result.take)
     return last

@@ -20,12 +20,9 @@ def earlier_options(root: Path) -> list[SpeechOptions]:
     # Their ids sort by time.
     for folder in reversed(OwnFolder(root).inner_folders()):
         try:
-            batch = KeptBatch(folder).head()
+            options = KeptBatch(folder).head().speech
         except (OSError, Damaged):
             continue
-        options = SpeechOptions(
-            generation=batch.generation, audio=batch.audio, engine=batch.engine, fingerprint=batch.fingerprint
-        )
         if options not in found:
             found.append(options)
         if len(found) == MOST_EARLIER:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cloner.batch import NOT_HEARD, PIECES, AudioFormat, AudioOptions, Generation
+from cloner.batch import NOT_HEARD, PIECES, AudioFormat, SpeechOptions
 from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
 
 
@@ -25,17 +25,19 @@ class ContentKeys:
     keys of long texts alone, and what is made of the sound of those where it is not left as it is.
     """
 
-    def __init__(self, generation: Generation, audio: AudioOptions, engine: str, fingerprint: str) -> None:
-        """`engine` is its name in settings and registry, `fingerprint` that of its checkpoint."""
+    def __init__(self, options: SpeechOptions) -> None:
+        generation = options.generation
         heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
         # They need numpy, and not all that import this module do.
         from cloner.audio import effects, format_of
         from cloner.text.length import is_split
 
         self._is_split = is_split
-        self._effects = {audio_format: found for audio_format in AudioFormat if (found := effects(audio, audio_format))}
+        self._effects = {
+            audio_format: found for audio_format in AudioFormat if (found := effects(options.audio, audio_format))
+        }
         self._format_of = format_of
-        common = [heard, generation.fixed_length, engine, fingerprint]
+        common = [heard, generation.fixed_length, options.engine, options.fingerprint]
         self._common = hashlib.sha256(json.dumps(common).encode())
         self._generation = generation
         self._pieces = generation.model_dump(mode="json", include=PIECES)
@@ -53,11 +55,9 @@ class ContentKeys:
         return key.hexdigest()
 
 
-def wanted_outputs(
-    rows: Iterable[SpeakerRow], generation: Generation, audio: AudioOptions, engine: str, fingerprint: str
-) -> dict[str, str]:
+def wanted_outputs(rows: Iterable[SpeakerRow], options: SpeechOptions) -> dict[str, str]:
     """Output -> content key, of all segments of some speakers."""
-    keys = ContentKeys(generation, audio, engine, fingerprint)
+    keys = ContentKeys(options)
     return {row[2]: keys.of(speaker.reference, row) for speaker in rows for row in speaker.segments}
 
 

@@ -8,7 +8,7 @@ the chunks' messages from the manifest. References do not travel in messages: Re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind
-from cloner.errors import Damaged, WrongSchema
+from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind, SpeechOptions
+from cloner.errors import Damaged, WrongSchema, some_of
 from cloner.names import SCHEMA
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
@@ -165,7 +165,7 @@ class ChunkMessage(Wire):
 
     def summary(self) -> str:
         """What Flower shows as the task's arguments: speakers and counts, never texts. Flower cuts it at the end."""
-        speakers = ", ".join(item.id for item in self.slices[:8]) + (", ..." if len(self.slices) > 8 else "")
+        speakers = some_of([item.id for item in self.slices], 8)
         return f"speakers [{speakers}], {self.total} texts, chunk {self.number} of batch {self.batch_id}"
 
 
@@ -232,20 +232,22 @@ class Manifest(Wire, Packed):
         for speaker in self.speakers:
             speaker.segments[:] = [(index, "", output, seed) for index, _, output, seed in speaker.segments]
 
+    @property
+    def speech(self) -> SpeechOptions:
+        """What the segments' content keys depend on, besides the segments."""
+        return SpeechOptions(
+            generation=self.generation, audio=self.audio, engine=self.engine, fingerprint=self.fingerprint
+        )
+
     def outputs(self) -> Iterator[str]:
         """The audio files of the batch, relative to the output root."""
         return (row[2] for speaker in self.speakers for row in speaker.segments)
 
     def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
         """The batch with some of its segments alone, and without chunks."""
-        speakers = [
-            speaker.model_copy(update={"segments": rows})
-            for speaker in self.speakers
-            if (rows := [row for row in speaker.segments if is_wanted(row)])
-        ]
-        there = {row[0] for speaker in speakers for row in speaker.segments}
-        ids = [(index, name) for index, name in self.ids if index in there]
-        return self.model_copy(update={"speakers": speakers, "chunks": [], "ids": ids})
+        ids = dict(self.ids)
+        segments = ((speaker, row, ids.get(row[0])) for speaker in self.speakers for row in speaker.segments)
+        return part_of(self, (segment for segment in segments if is_wanted(segment[1])))
 
     def message(self, chunk: ChunkRow, takes: Mapping[int, TakeRow] = MappingProxyType({})) -> ChunkMessage:
         """The message of one of this batch's chunks; `takes` are those of some segments, by index."""
@@ -273,6 +275,24 @@ class Manifest(Wire, Packed):
             takes=[takes[row[0]] for piece in slices for row in piece.segments if row[0] in takes],
             slices=slices,
         )
+
+
+def part_of(batch: Manifest, segments: Iterable[tuple[SpeakerRow, SegmentRow, str | None]]) -> Manifest:
+    """The batch with these segments alone, each with its speaker and its id if it has one, and without chunks.
+
+    A speaker's segments are next to each other. Of each speaker, the segments that it has besides do not count.
+    """
+    speakers: list[SpeakerRow] = []
+    ids: list[tuple[int, str]] = []
+    last: SpeakerRow | None = None
+    for speaker, row, segment_id in segments:
+        if speaker is not last:
+            last = speaker
+            speakers.append(speaker.model_copy(update={"segments": []}))
+        speakers[-1].segments.append(row)
+        if segment_id is not None:
+            ids.append((row[0], segment_id))
+    return batch.model_copy(update={"speakers": speakers, "chunks": [], "ids": ids})
 
 
 def schema_of(message: object) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ from numpy.lib import format as npy
 from cloner.audio import SAMPLE_RATE, Audio, Codes, check_codes, check_recording
 from cloner.audio_bytes import decode_audio, encode_audio
 from cloner.batch import CODEBOOK_SIZES, AudioFormat, ReferenceKind
-from cloner.errors import BadReference
+from cloner.errors import BadReference, UsageError, some_of
 
 MAX_SECONDS = 30
 """Length at which recordings are cut."""
@@ -34,6 +35,14 @@ class ReferenceData:
     data: bytes
     text: str
     key: str
+
+
+SUBMIT_AGAIN = "submit the batch's file again; only what is missing is spoken"
+
+
+def lost_references(speakers: Sequence[str], where: str) -> UsageError:
+    """The error of speakers whose references are not where they were kept."""
+    return UsageError(f"the references of {len(speakers)} speakers ({some_of(speakers, 5)}) {where}: {SUBMIT_AGAIN}")
 
 
 def reference_key(kind: ReferenceKind, data: bytes) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 
 from redis import RedisError
 
+from cloner.batch import SpeechOptions
 from cloner.engine.base import SpeechResult
 from cloner.errors import EngineBroken, RecordFailed, reason_of
 from cloner.events import Event
@@ -92,8 +93,13 @@ class ChunkRun:
         self._message = message
         self._report = report
         self._record = record = worker.record(message.batch_id)
-        keys = ContentKeys(message.generation, message.audio, worker.engine.name, worker.fingerprint)
-        finished, self._pending = split_by_record(message, record, worker.outputs, keys)
+        options = SpeechOptions(
+            generation=message.generation,
+            audio=message.audio,
+            engine=worker.engine.name,
+            fingerprint=worker.fingerprint,
+        )
+        finished, self._pending = split_by_record(message, record, worker.outputs, ContentKeys(options))
         self._log = ProgressLog(worker, message, record)
         self._journal = worker.journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
         self._cancellation = cancellation

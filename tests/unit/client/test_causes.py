@@ -59,7 +59,7 @@ def rows(whole: Batch) -> list[SpeakerRow]:
 def written(options: SpeechOptions, texts: int = 3) -> dict[str, str]:
     """What a batch with these options has written, with the content keys."""
     whole = batch(options, texts)
-    return wanted_outputs(rows(whole), options.generation, options.audio, options.engine, options.fingerprint)
+    return wanted_outputs(rows(whole), options)
 
 
 def causes(
@@ -70,7 +70,7 @@ def causes(
     def find(wanted: Mapping[str, str]) -> list[str]:
         return [output for output, key in wanted.items() if there.get(output) == key]
 
-    own = wanted_outputs(rows(whole), options.generation, options.audio, options.engine, options.fingerprint)
+    own = wanted_outputs(rows(whole), options)
     found = find_causes(whole, rows(whole), options, earlier=earlier, finished=find(own), find=find)
     return list(map(str, found))
 
@@ -128,5 +128,5 @@ def test_the_format_is_not_named_where_the_outputs_have_that_of_their_names() ->
     named = batch(PLAIN)
     earlier = with_audio(format=AudioFormat.MP3)
     options = with_audio(loudness=-16)
-    there = wanted_outputs(rows(named), earlier.generation, earlier.audio, earlier.engine, earlier.fingerprint)
+    there = wanted_outputs(rows(named), earlier)
     assert causes(options, earlier, there=there, whole=named) == [SAID.format(3, "loudness")]

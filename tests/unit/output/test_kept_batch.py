@@ -12,7 +12,7 @@ import pytest
 from cloner.batch import ReferenceKind
 from cloner.errors import Damaged
 from cloner.output import kept_references
-from cloner.output.kept_batch import BATCH, KeptBatch, find_part
+from cloner.output.kept_batch import BATCH, KeptBatch, read_part
 from cloner.output.kept_references import KeptReferences
 from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
@@ -85,7 +85,7 @@ def test_a_damaged_batch_is_a_sentence(
     with pytest.raises(Damaged, match=sentence):
         kept.part(lambda _: True)
     with pytest.raises(Damaged, match=r"batch.ndjson is damaged"):
-        find_part(tmp_path, PartRequest(batch_id="b", segments=[0, 9]))
+        read_part(tmp_path, PartRequest(batch_id="b", segments=[0, 9]))
 
 
 def test_a_repeated_segment_that_is_not_wanted_is_found_by_the_number_of_segments(

@@ -77,7 +77,7 @@ def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
     reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root)).values() for line in found}
     outputs, keys = (
         OutputRoot(root),
-        ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint),
+        ContentKeys(manifest.speech),
     )
     with RecordWriter(Record(root, manifest.batch_id), WORKER) as writer:
         for row in manifest.speakers[0].segments:

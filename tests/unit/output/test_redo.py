@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloner.batch import AudioOptions, Redo
+from cloner.batch import Redo
 from cloner.errors import OutputsTaken, RecordFailed
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
@@ -44,7 +44,7 @@ def speak_takes(root: Path, manifest: Manifest, *, code: str = "", lines: bool =
     open_redo(manifest, outputs)
     takes = {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id)}
     message = manifest.message(manifest.chunks[0], takes)
-    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    keys = ContentKeys(manifest.speech)
     record.refresh()
     _, pending = split_by_record(message, record, outputs, keys)
     journal = Journal(root, manifest.batch_id, 0, WORKER)
@@ -80,7 +80,7 @@ def next_in(root: Path, manifest: Manifest) -> dict[int, tuple[int, int]]:
     reuse_finished(manifest, outputs)
     record.refresh()
     message = manifest.message(manifest.chunks[0], chosen_takes(outputs, manifest))
-    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    keys = ContentKeys(manifest.speech)
     _, pending = split_by_record(message, record, outputs, keys)
     return {index: (segment.take, segment.seed) for index, segment in pending.items()}
 
@@ -250,7 +250,7 @@ def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", LINES))
     speak_takes(tmp_path, redo_of("redo"))
     (tmp_path / MIDDLE).unlink()
-    keys = ContentKeys(batch("x", LINES).generation, AudioOptions(), "fake", "none")
+    keys = ContentKeys(batch("x", LINES).speech)
     row = batch("x", LINES).speakers[0].segments[1]
     wanted = {MIDDLE: keys.of(batch("x", LINES).speakers[0].reference, row)}
     assert list(find_outputs(OutputRoot(tmp_path), wanted, None).done()) == []

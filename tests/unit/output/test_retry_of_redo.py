@@ -8,7 +8,7 @@ import pytest
 
 from cloner.collector.result import gather
 from cloner.errors import UsageError
-from cloner.output.kept_batch import KeptBatch, find_part
+from cloner.output.kept_batch import KeptBatch, read_part
 from cloner.output.record import Record
 from cloner.protocol.messages import Manifest
 from cloner.protocol.queries import PartRequest
@@ -33,16 +33,16 @@ def test_a_redo_that_is_retried_twice_replaces_no_good_take(tmp_path: Path) -> N
     close_with_result(tmp_path, failing)
     request = PartRequest(batch_id="failing", failed=True)
     for name, code in (("retry", "cut_off"), ("again", "")):
-        part = find_part(tmp_path, request)
+        part = read_part(tmp_path, request)
         assert [row[0] for row in part.speakers[0].segments] == [1]
         speak_takes(tmp_path, redo_of(name), code=code)
     with pytest.raises(UsageError, match="later takes of all that failed in batch failing are there: "):
-        find_part(tmp_path, request)
-    assert find_part(tmp_path, PartRequest(batch_id="failing", segments=[1])).total == 1, "a redo is asked for"
+        read_part(tmp_path, request)
+    assert read_part(tmp_path, PartRequest(batch_id="failing", segments=[1])).total == 1, "a redo is asked for"
 
 
 def test_a_redo_that_is_cancelled_before_it_is_opened_is_retried_as_a_whole(tmp_path: Path) -> None:
     speak(tmp_path, batch("first", LINES))
     cancelled = redo_of("cancelled")
     close_with_result(tmp_path, cancelled)
-    assert find_part(tmp_path, PartRequest(batch_id="cancelled", failed=True)).total == 1
+    assert read_part(tmp_path, PartRequest(batch_id="cancelled", failed=True)).total == 1

@@ -55,7 +55,7 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
     """Write audio and record as a collector and a worker do."""
     Origin.of(manifest).write(batch_folder(root, manifest.batch_id))
     outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
-    keys = ContentKeys(manifest.generation, manifest.audio, manifest.engine, manifest.fingerprint)
+    keys = ContentKeys(manifest.speech)
     with RecordWriter(record, "cpu.7@box") as writer:
         for row in manifest.speakers[0].segments:
             if only is not None and row[0] not in only:
@@ -144,7 +144,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     # An id tells by its client's clock when it was made; this one's was behind.
     speak(tmp_path, batch("a", ["a", "b"], seed=1), only=[1])
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
-    keys = ContentKeys(manifest.generation, manifest.audio, "fake", "none")
+    keys = ContentKeys(manifest.speech)
     wanted = {row[2]: keys.of(REFERENCE, row) for row in manifest.speakers[0].segments}
     found = find_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"}, None)
     assert list(found.finished) == ['0 "ü".wav']

@@ -6,12 +6,26 @@ import re
 
 import pytest
 
-from cloner.batch import AudioFormat, AudioOptions, Generation, ReferenceKind
+from cloner.batch import AudioFormat, AudioOptions, Generation, ReferenceKind, SpeechOptions
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ReferenceRow
 
 ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
-KEYS = ContentKeys(Generation(), AudioOptions(), "fake", "none")
+
+
+def keys_of(
+    generation: Generation | None = None,
+    audio: AudioOptions | None = None,
+    engine: str = "fake",
+    fingerprint: str = "none",
+) -> ContentKeys:
+    options = SpeechOptions(
+        generation=generation or Generation(), audio=audio or AudioOptions(), engine=engine, fingerprint=fingerprint
+    )
+    return ContentKeys(options)
+
+
+KEYS = keys_of()
 KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 7))
 
 OTHERS = {
@@ -19,19 +33,13 @@ OTHERS = {
     "seed": KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 8)),
     "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav", 7)),
     "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav", 7)),
-    "fixed length": ContentKeys(Generation(min_new_tokens=12, max_new_tokens=12), AudioOptions(), "fake", "none").of(
+    "fixed length": keys_of(Generation(min_new_tokens=12, max_new_tokens=12)).of(
         ANNA, (3, "Good morning.", "a/3.wav", 7)
     ),
-    "least length": ContentKeys(Generation(min_new_tokens=12), AudioOptions(), "fake", "none").of(
-        ANNA, (3, "Good morning.", "a/3.wav", 7)
-    ),
-    "parameters": ContentKeys(Generation(top_p=0.8), AudioOptions(), "fake", "none").of(
-        ANNA, (3, "Good morning.", "a/3.wav", 7)
-    ),
-    "engine": ContentKeys(Generation(), AudioOptions(), "batched", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "checkpoint": ContentKeys(Generation(), AudioOptions(), "fake", "f00d").of(
-        ANNA, (3, "Good morning.", "a/3.wav", 7)
-    ),
+    "least length": keys_of(Generation(min_new_tokens=12)).of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "parameters": keys_of(Generation(top_p=0.8)).of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "engine": keys_of(engine="batched").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "checkpoint": keys_of(fingerprint="f00d").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
 }
 
 
@@ -48,14 +56,12 @@ def test_all_keys_differ_from_each_other() -> None:
 def test_neither_the_index_nor_the_batchs_seed_nor_the_greatest_length_changes_the_key() -> None:
     assert KEYS.of(ANNA, (4, "Good morning.", "a/3.wav", 7)) == KEY
     for generation in (Generation(seed=1), Generation(max_new_tokens=2000)):
-        assert (
-            ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
-        )
+        assert keys_of(generation).of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_the_files_name_does_not_change_the_key() -> None:
     assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac", 7)) == KEY
-    assert ContentKeys(Generation(), AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+    assert keys_of().of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
@@ -67,18 +73,14 @@ def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
 def test_how_pieces_are_joined_is_part_of_the_keys_of_long_texts_alone() -> None:
     long = (3, "A sentence of a long text. " * 20, "a/3.wav", 7)
     others = [Generation(piece_s=10.0), Generation(pause_s=0.5), Generation(paragraph_pause_s=2.0)]
-    keys = {
-        ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, long) for generation in (Generation(), *others)
-    }
+    keys = {keys_of(generation).of(ANNA, long) for generation in (Generation(), *others)}
     assert len(keys) == 4
     for generation in others:
-        assert (
-            ContentKeys(generation, AudioOptions(), "fake", "none").of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
-        )
+        assert keys_of(generation).of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def key_with(output: str = "a/3.wav", **audio: object) -> str:
-    keys = ContentKeys(Generation(), AudioOptions(**audio), "fake", "none")  # type: ignore[arg-type]
+    keys = keys_of(audio=AudioOptions(**audio))  # type: ignore[arg-type]
     return keys.of(ANNA, (3, "Good morning.", output, 7))
 
 
