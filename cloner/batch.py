@@ -281,7 +281,7 @@ def piece_seed(seed: int, number: int) -> int:
 
 
 def take_seed(seed: int, number: int, redo: Redo) -> int:
-    """The seed of a segment's take, counted from 1; `seed` is the segment's own, with which the first was generated."""
+    """The seed of a segment's take of that number, from 1; `seed` is the segment's own, which is that of take 1."""
     return _digest([seed, "take", number] if redo.seed is None else [seed, "redo", redo.seed])
 
 

@@ -18,7 +18,7 @@ from redis import Redis
 from cloner.errors import Damaged
 from cloner.events import Event
 from cloner.names import SPEAK_CHUNK
-from cloner.protocol.messages import BatchId, Count
+from cloner.protocol.fields import BatchId, Count
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.dead_letters import BURY

@@ -84,7 +84,7 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _checked(batch_id: str) -> str:
-    from cloner.protocol.messages import is_batch_id
+    from cloner.protocol.fields import is_batch_id
 
     if not is_batch_id(batch_id):
         raise UnknownBatch(f"{shown(batch_id)} is no batch's id: `cloner list --out` lists them")

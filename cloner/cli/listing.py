@@ -41,10 +41,10 @@ def report(
     batch_id: Annotated[str, typer.Argument(help="The id that `cloner list` shows.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Output root; CLONER_OUT_DIR if not given.")] = None,
 ) -> None:
-    """Write the report of a finished batch anew, from its result and record under the output root; print its path."""
+    """Write the report of a finished batch again, from its result and record under the output root; print its path."""
     from cloner.output.own_folder import OwnFolder
     from cloner.output.record import Record, read_result
-    from cloner.protocol.messages import is_batch_id
+    from cloner.protocol.fields import is_batch_id
     from cloner.report.page import page
 
     settings = load_settings()
@@ -89,7 +89,7 @@ def _of_folder(out: Path, most: int) -> Iterator[Row]:
     from cloner.output.kept_batch import BATCH, KeptBatch
     from cloner.output.own_folder import OwnFolder
     from cloner.output.record import Record, record_files
-    from cloner.protocol.messages import is_batch_id
+    from cloner.protocol.fields import is_batch_id
     from cloner.protocol.results import BatchResult
     from cloner.state.throughput import duration
 

@@ -26,7 +26,8 @@ from cloner.client.texts import warn_of_references
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
 from cloner.protocol.content_key import wanted_outputs
-from cloner.protocol.messages import Manifest, is_batch_id
+from cloner.protocol.fields import is_batch_id
+from cloner.protocol.messages import Manifest
 from cloner.settings import Settings, load_settings
 from cloner.state.registry import WorkerInfo
 from cloner.validation import name_flaw, output_flaw, shown

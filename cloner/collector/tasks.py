@@ -33,7 +33,8 @@ from cloner.output.redo import end_replacing, noted_takes, open_redo, replaced_d
 from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
 from cloner.output.verify import withdraw_changed
-from cloner.protocol.messages import Manifest, TakeRow, check_batch_id
+from cloner.protocol.fields import check_batch_id
+from cloner.protocol.messages import Manifest, TakeRow
 from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings

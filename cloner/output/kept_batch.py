@@ -21,7 +21,8 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, read_result, translate_disk_errors
 from cloner.output.redo import without_later_takes
-from cloner.protocol.messages import Index, Manifest, Name, Output, SegmentRow, SpeakerRow, Text, part_of
+from cloner.protocol.fields import Index, Name, Output, Text
+from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow, part_of
 from cloner.protocol.queries import PartRequest
 
 BATCH = "batch.ndjson"

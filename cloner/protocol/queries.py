@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field
 
 from cloner.batch import SpeechOptions
 from cloner.errors import UsageError
-from cloner.protocol.messages import BatchId, Index, Items, Manifest, SegmentRow, Wire
+from cloner.protocol.fields import BatchId, Index, Items
+from cloner.protocol.messages import Manifest, SegmentRow, Wire
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
 from cloner.validation import shown

@@ -14,7 +14,8 @@ from typing import Any, cast
 from redis import Redis, WatchError
 
 from cloner.errors import ClonerError, Damaged, UnknownBatch, one_line
-from cloner.protocol.messages import Manifest, is_batch_id
+from cloner.protocol.fields import is_batch_id
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.cleanup import celery_results, chord_id

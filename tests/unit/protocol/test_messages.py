@@ -12,13 +12,8 @@ from pydantic import ValidationError
 
 from cloner.errors import Damaged, WrongSchema
 from cloner.names import SCHEMA
-from cloner.protocol.messages import (
-    Manifest,
-    check_batch_id,
-    is_batch_id,
-    read_chunk,
-    schema_of,
-)
+from cloner.protocol.fields import check_batch_id, is_batch_id
+from cloner.protocol.messages import Manifest, read_chunk, schema_of
 from cloner.validation import MAX_TEXT
 from tests.support.manifests import manifest
 
