@@ -12,7 +12,7 @@ from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
 from tests.support.batches import write_batch
-from tests.support.crashes import loads
+from tests.support.crashes import loads, unfinished_files
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LaunchLoaded
@@ -88,7 +88,7 @@ def test_a_death_in_the_middle_of_writing_loses_nothing(
     assert set(result.results) == set(range(5))
     for output in result.results.values():
         assert soundfile.info(settings.out_dir / output).frames > 0
-    assert [path for path in settings.out_dir.rglob("*") if "part" in path.name or path.suffix == ".journal"] == []
+    assert unfinished_files(settings) == []
     assert loads(client) == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import soundfile
 
 from cloner import Client
@@ -13,6 +15,12 @@ KILLER = "A killer of processes."
 
 BATCHED = {"engine": EngineName.BATCHED, "slots": 2, "deterministic": True}
 """With one thread and fixed shapes, a segment's audio does not depend on the other slots."""
+
+
+def unfinished_files(settings: Settings) -> list[Path]:
+    """Temporary files and journals under the output root."""
+    files = settings.out_dir.rglob("*")
+    return [path for path in files if "part" in path.name or path.suffix == ".journal"]
 
 
 def check_whole(result: BatchResult, settings: Settings, failed: set[int] = frozenset()) -> None:  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from cloner.output.record import Record
 from cloner.output.redo import REDO, end_replacing, noted_takes, open_redo
 from cloner.output.takes import Takes
 from cloner.protocol.messages import SpeakerSliceRow
-from tests.unit.output.test_moves import LINES, Killed, batch, reused, speak
+from tests.support.edited_batches import LINES, Killed, batch, reused, speak
 from tests.unit.output.test_redo import MIDDLE, all_takes, close, line_of, redo_of, speak_takes
 
 

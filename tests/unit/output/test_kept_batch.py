@@ -18,8 +18,8 @@ from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.protocol.queries import PartRequest
 from cloner.protocol.references import reference_key
+from tests.support.edited_batches import Killed
 from tests.support.manifests import REFERENCE, manifest
-from tests.unit.output.test_moves import Killed
 
 
 def two_speakers() -> Manifest:

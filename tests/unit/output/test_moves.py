@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from cloner.batch import Generation, ReferenceKind
 from cloner.errors import OutputsTaken
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal
 from cloner.output.origin import Origin
 from cloner.output.record import Record, RecordWriter, batch_folder
-from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
-from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import ChunkRow, Manifest, ReferenceRow, SpeakerRow, SpeakerSliceRow
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.messages import SpeakerSliceRow
+from tests.support.edited_batches import (
+    LINES,
+    WORKER,
+    audio_of,
+    batch,
+    deaths,
+    reused,
+    seed_of,
+    speak,
+    without_links,
+)
 from tests.support.ownership import Known
 
-REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
-WORKER = "cpu.0@box"
-LINES = ["one", "two", "three", "four"]
 INSERTED = ["zero", *LINES]
 
 EDITS = {
@@ -40,67 +41,6 @@ EDITS = {
     "a line changes": ["one", "other", "three", "four"],
     "a line is said twice": ["one", "one again", "one", "two", "three", "four"],
 }
-
-
-class Killed(BaseException):
-    """The process dies: no clean-up runs for it."""
-
-
-def seed_of(text: str) -> int:
-    return sum(text.removesuffix(" again").encode())
-
-
-def batch(batch_id: str, texts: Sequence[str], path: str = "/home/batch.json", *, overwrite: bool = False) -> Manifest:
-    """A batch of one speaker, with the names that it gets by default. What is said `again` is the same audio."""
-    rows = [(n, text.removesuffix(" again"), f"anna/{n + 1:04}.wav", seed_of(text)) for n, text in enumerate(texts)]
-    row = SpeakerSliceRow(speaker=0, start=0, stop=len(rows), position=1, texts=len(rows))
-    return Manifest(
-        batch_id=batch_id,
-        source="batch.json",
-        path=path,
-        overwrite=overwrite,
-        submitted_at=1.0,
-        generation=Generation(),
-        engine="fake",
-        fingerprint="none",
-        speakers=[SpeakerRow(id="anna", reference=REFERENCE, segments=rows)],
-        chunks=[ChunkRow(number=0, queue="q", assignment=0, speakers=1, texts=len(rows), slices=[row])],
-    )
-
-
-def audio_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.full(400, seed_of(text) / 4000, dtype=np.float32)
-
-
-def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
-    """Open the batch, and generate what it does not reuse, as its collector and a worker do."""
-    reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root)).values() for line in found}
-    outputs, keys = (
-        OutputRoot(root),
-        ContentKeys(manifest.speech),
-    )
-    with RecordWriter(Record(root, manifest.batch_id), WORKER) as writer:
-        for row in manifest.speakers[0].segments:
-            if row[0] not in reused:
-                written = asdict(outputs.write_audio(row[2], audio_of(row[1]), 44_100, Known(digests=set())))
-                result = SegmentResult(
-                    segment=row[0],
-                    speaker="anna",
-                    output=row[2],
-                    key=keys.of(REFERENCE, row),
-                    assignment=0,
-                    worker=WORKER,
-                    **written,
-                )
-                if lines:
-                    writer.append(result)
-
-
-def reused(root: Path, manifest: Manifest) -> set[str]:
-    """Texts that need not be generated."""
-    chunks = reuse_finished(manifest, OutputRoot(root))
-    texts = {row[0]: row[1] for row in manifest.speakers[0].segments}
-    return {texts[line.segment] for lines in chunks.values() for line in lines}
 
 
 def said(root: Path) -> dict[str, bytes]:
@@ -153,57 +93,13 @@ def test_a_death_at_any_instant_loses_nothing(
     wanted = {text.removesuffix(" again") for text in texts}
     expected = bytes_of(tmp_path, texts)
     deadly = 0
-    for deadly, root in deaths(tmp_path, monkeypatch, texts):
+    for deadly, root in deaths(tmp_path, monkeypatch, lambda root: reused(root, batch("second", texts))):
         again = batch(next_id, texts)
         assert reused(root, again) == wanted & {*LINES}, f"call {deadly}"
         speak(root, again)
         there = said(root)
         assert {name: there[name] for name in expected} == expected, f"call {deadly}"
     assert deadly > 5
-
-
-def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: Sequence[str]) -> Iterator[tuple[int, Path]]:
-    """Open the edited batch and die at each call that changes a folder, in turn; and once without a death.
-
-    Returns the number of the call, and the output root.
-    """
-    for deadly in range(1000):
-        root = tmp_path / f"out{deadly}"
-        speak(root, batch("first", LINES))
-        with monkeypatch.context() as patch:
-            has_died = die_at(patch, deadly)
-            with suppress(Killed):
-                reused(root, batch("second", texts))
-        yield deadly, root
-        if not has_died():
-            return
-    pytest.fail("it has no end")
-
-
-def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", no_links)
-
-
-def die_at(patch: pytest.MonkeyPatch, call: int) -> Callable[[], bool]:
-    """Kill the process before one call that changes a folder; returns whether it was killed."""
-    calls = 0
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def do(*args: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls > call:
-                raise Killed
-            return real(*args, **options)
-
-        return do
-
-    for name in ("link", "unlink", "replace", "utime", "write"):
-        patch.setattr(os, name, dying(getattr(os, name)))
-    return lambda: calls > call
 
 
 @pytest.mark.parametrize("texts", EDITS.values(), ids=EDITS.keys())
@@ -347,5 +243,5 @@ def test_a_death_at_any_instant_loses_nothing_where_there_are_no_links(
 ) -> None:
     without_links(monkeypatch)
     wanted = {text.removesuffix(" again") for text in texts} & {*LINES}
-    for deadly, root in deaths(tmp_path, monkeypatch, texts):
+    for deadly, root in deaths(tmp_path, monkeypatch, lambda root: reused(root, batch("second", texts))):
         assert reused(root, batch("second", texts)) == wanted, f"call {deadly}"

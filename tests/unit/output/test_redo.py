@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,17 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.worker.pending import split_by_record
 from cloner.worker.result_writer import FileOwnership
-from tests.unit.output.test_moves import LINES, WORKER, Killed, batch, die_at, reused, seed_of, speak, without_links
+from tests.support.edited_batches import (
+    LINES,
+    WORKER,
+    Killed,
+    batch,
+    deaths,
+    reused,
+    seed_of,
+    speak,
+    without_links,
+)
 
 MIDDLE = "anna/0002.wav"
 
@@ -177,13 +186,8 @@ def test_a_death_at_any_instant_loses_no_take(
     whole = tmp_path / "whole"
     speak(whole, batch("first", LINES))
     first = (whole / MIDDLE).read_bytes()
-    for deadly in range(1000):
-        root = tmp_path / f"out{deadly}"
-        speak(root, batch("first", LINES))
-        with monkeypatch.context() as patch:
-            has_died = die_at(patch, deadly)
-            with suppress(Killed):
-                speak_takes(root, redo_of("redo"))
+    deadly = 0
+    for deadly, root in deaths(tmp_path, monkeypatch, lambda root: speak_takes(root, redo_of("redo"))):
         died_with = all_takes(root)
         assert first in died_with, f"call {deadly}"
         speak_takes(root, redo_of(next_id))
@@ -192,8 +196,6 @@ def test_a_death_at_any_instant_loses_no_take(
         assert OutputRoot(root).has_result(line), f"call {deadly}"
         assert (root / MIDDLE).read_bytes() != first
         assert reused(root, batch("again", LINES)) == {*LINES}, f"call {deadly}"
-        if not has_died():
-            break
     assert deadly > 5
 
 

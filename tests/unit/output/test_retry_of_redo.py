@@ -12,7 +12,7 @@ from cloner.output.kept_batch import KeptBatch, read_part
 from cloner.output.record import Record
 from cloner.protocol.messages import Manifest
 from cloner.protocol.queries import PartRequest
-from tests.unit.output.test_moves import LINES, batch, speak
+from tests.support.edited_batches import LINES, batch, speak
 from tests.unit.output.test_redo import close, redo_of, speak_takes
 
 

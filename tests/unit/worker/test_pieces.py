@@ -9,16 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.batch import Generation
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
-from cloner.engine.batched import BatchedEngine
-from cloner.engine.checkpoint import init_checkpoint
 from cloner.engine.fake import FakeEngine
-from cloner.engine.pipeline import Options
-from cloner.engine.presets import Preset
 from cloner.errors import EngineBroken
 from cloner.output.journal import Journal
 from cloner.state.keys import RedisKeys
@@ -28,7 +23,7 @@ from cloner.worker.chunk_run import run_chunk
 from cloner.worker.pending import PendingSegment
 from cloner.worker.pieces import FADE_SAMPLES, joinable_groups, speak_in_pieces
 from tests.support.batches import write_batch
-from tests.support.engine_requests import CPU, StopWhen, loaded, make_voice
+from tests.support.engine_requests import make_voice
 from tests.support.workers import BATCH_ID, Workers
 
 GENERATION = Generation()
@@ -264,38 +259,3 @@ def test_a_text_with_nothing_to_speak_fails_alone(workers: Workers, tmp_path: Pa
     failed = workers.start().record(BATCH_ID).results[1]
     assert failed.code == "nothing_to_speak"
     assert failed.message == "its text has no letter and no digit, so there is nothing to speak"
-
-
-class Ended(BatchedEngine):
-    """Random weights hardly ever end a segment; here, its last frame counts as its end."""
-
-    def speak(
-        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
-    ) -> Generator[SpeechResult, None, None]:
-        for result in super().speak(requests, observer):
-            yield replace(audio_of(result), truncated=False)
-
-
-@pytest.mark.slow
-def test_the_batched_engine_generates_pieces_together_and_drops_those_of_a_failed_segment(tmp_path: Path) -> None:
-    init_checkpoint(tmp_path / "tiny", Preset.TINY)
-    options = Options(memory_gb=4, slots=3, deterministic=True)
-    generation = Generation(max_new_tokens=3, pause_s=0.1)
-    requests = [request(0, "Short.", generation), request(1, LONG, generation), request(2, LONG, generation)]
-    engine = Ended(tmp_path / "tiny", CPU, torch.float32, options)
-    with loaded(engine):
-        results = {result.segment: audio_of(result) for result in speak_in_pieces(engine, requests, NULL_OBSERVER)}
-        again = {result.segment: audio_of(result) for result in speak_in_pieces(engine, requests[2:], NULL_OBSERVER)}
-    assert [results[segment].frames for segment in range(3)] == [3, 3 * COUNT, 3 * COUNT]
-    pauses = round(0.1 * SAMPLE_RATE) * (COUNT - 1)
-    assert len(results[1].audio) == 3 * COUNT * FRAME_SAMPLES + pauses
-    assert np.array_equal(results[2].audio, again[2].audio), "it does not depend on the others"
-
-    many = request(5, LONG * 20, generation)
-    observer = StopWhen()
-    with loaded(BatchedEngine(tmp_path / "tiny", CPU, torch.float32, options)) as usual:
-        (failed,) = speak_in_pieces(usual, [many], observer)
-    assert isinstance(failed, SegmentFailure)
-    assert failed.code == "cut_off"
-    assert 3 <= len(observer.started_segments) < len(split(many.text, generation)) / 2
-    assert set(observer.started_segments) == {5}
