@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         WrongCheckpoint,
     )
     from cloner.input.batch_file import read_batch
-    from cloner.protocol.results import BatchResult, SegmentError
+    from cloner.protocol.results import BatchResult, SegmentError, Suspect
     from cloner.settings import Settings
     from cloner.state.progress import Progress
 
@@ -62,6 +62,7 @@ _MODULES = {
     "Settings": "settings",
     "Speaker": "batch",
     "Strategy": "client.assignment",
+    "Suspect": "protocol.results",
     "UnknownBatch": "errors",
     "UsageError": "errors",
     "WrongCheckpoint": "errors",
@@ -94,6 +95,7 @@ __all__ = [
     "Settings",
     "Speaker",
     "Strategy",
+    "Suspect",
     "UnknownBatch",
     "UsageError",
     "WrongCheckpoint",

@@ -29,9 +29,9 @@ PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
 STANDARD_INPUT = Path("standard-input")
 """The source of a batch that was read from standard input."""
 
-NOT_HEARD = {"seed", "max_new_tokens", *PIECES}
-"""The fields of `Generation` that other segments' audio does not depend on: a segment has a seed of its own, and fails
-if it would need more frames."""
+NOT_HEARD = {"seed", "max_new_tokens", "checks", "attempts", *PIECES}
+"""The fields of `Generation` that are in no content key: a segment has a seed of its own, and fails if it would need
+more frames; and what is there is not generated again because it would be checked otherwise."""
 
 
 class Generation(BaseModel):
@@ -52,6 +52,10 @@ class Generation(BaseModel):
     """Seconds of silence between two pieces at the end of a sentence; half of it at the end of a clause."""
     paragraph_pause_s: Annotated[float, Field(ge=0, le=10)] = 0.8
     """The same at the end of a paragraph, which is a blank line."""
+    checks: bool | None = None
+    """Whether what the model makes is checked; None unless its weights are random."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Most attempts at a piece of which each fails a check; the best is kept."""
 
     @field_validator("min_new_tokens")
     @classmethod
@@ -161,7 +165,7 @@ class SpeechOptions(BaseModel):
             name
             for ours, theirs in ((self.generation, other.generation), (self.audio, other.audio))
             for name in type(ours).model_fields
-            if name != "max_new_tokens" and getattr(ours, name) != getattr(theirs, name)
+            if name not in {"max_new_tokens", "checks", "attempts"} and getattr(ours, name) != getattr(theirs, name)
         ]
         if self.generation.fixed_length != other.generation.fixed_length:
             named.append("max_new_tokens")

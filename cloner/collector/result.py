@@ -9,7 +9,7 @@ from cloner.collector.rounds import segments_of
 from cloner.errors import printable
 from cloner.output.record import Record
 from cloner.protocol.messages import Manifest
-from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult
+from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult, Suspect
 from cloner.state.progress import ChunkProgress
 
 
@@ -65,6 +65,9 @@ def gather(  # noqa: PLR0913 - the parts of a result
         out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
+        suspects={
+            line.segment: _suspect(line) for line in sorted(spoken, key=lambda line: line.segment) if line.suspicion > 1
+        },
         reused=sum(segment.reused for segment in spoken),
         submitted_at=manifest.submitted_at,
         # 0 where the server's clock was put back meanwhile.
@@ -77,6 +80,10 @@ def gather(  # noqa: PLR0913 - the parts of a result
         engine=manifest.engine,
         fingerprint=manifest.fingerprint,
     )
+
+
+def _suspect(line: SegmentResult) -> Suspect:
+    return Suspect(speaker=line.speaker, output=line.output, failed=line.failed_checks)
 
 
 def _audio_s(segments: Iterable[SegmentResult]) -> float:

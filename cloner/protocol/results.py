@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
@@ -14,6 +15,25 @@ MAX_LEFTOVER = 100
 
 Line = Annotated[str, AfterValidator(one_line)]
 """A text that is shown: one line without control characters, also if other programs have written it."""
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
+class Attempt:
+    """One try of the model at one piece of a segment, and what the checks say of it."""
+
+    piece: int
+    """Its place in the segment, from 0; 0 too where the segment is one piece."""
+    number: int
+    """From 1; each has a seed of its own."""
+    seed: int
+    seconds: float
+    """Of its audio, as the model made it."""
+    failed: dict[str, float]
+    """Check that failed -> its score; empty if none did."""
+    kept: bool
+    """Whether the segment's audio has it."""
+    file: str = ""
+    """Name of its audio in ``.cloner/BATCH_ID/attempts/``; empty where none is there."""
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
@@ -46,14 +66,24 @@ class SegmentResult:
     """The take's number, from 1: each `cloner redo` of a segment counts on."""
     seed: int = 0
     """With which a take after the first was generated; that of the first follows from the batch, and is 0 here."""
+    attempts: Sequence[Attempt] = ()
+    """All attempts at the segment's pieces, where one of them failed a check; else none, so that lines stay short."""
+    suspicion: float = 0.0
+    """The largest score of a check of what was kept, divided by the check's limit; above 1, the segment is a suspect. 0
+    where it was not checked."""
 
     @property
     def generated(self) -> bool:
         return not self.code
 
+    @property
+    def failed_checks(self) -> list[str]:
+        """Names of the checks that attempts failed which were kept, in order."""
+        return sorted({name for attempt in self.attempts if attempt.kept for name in attempt.failed})
+
     def to_json(self) -> bytes:
         """The line, without its end."""
-        return _LINES.dump_json(self)
+        return _LINES.dump_json(self, exclude={name for name in ("attempts", "suspicion") if not getattr(self, name)})
 
     @staticmethod
     def from_json(line: bytes) -> SegmentResult:
@@ -73,6 +103,17 @@ class SegmentError(BaseModel):
     output: Line
     code: Line
     message: Line
+
+
+class Suspect(BaseModel):
+    """A segment that was generated, and of which the best attempt fails a check."""
+
+    model_config = ConfigDict(frozen=True)
+
+    speaker: Line
+    output: Line
+    failed: list[Line]
+    """Names of the checks."""
 
 
 class SpeakerResult(BaseModel):
@@ -103,6 +144,8 @@ class BatchResult(Packed):
     """The output root as the fleet sees it; outputs are relative to it."""
     results: dict[int, Line]
     errors: dict[int, SegmentError]
+    suspects: dict[int, Suspect] = Field(default_factory=dict)
+    """Of the segments in `results`, those that may have gone wrong."""
     reused: int = 0
     """Segments in `results` that earlier batches had generated."""
     submitted_at: float = 0.0

@@ -35,6 +35,7 @@ EXPORTS = [
     "Settings",
     "Speaker",
     "Strategy",
+    "Suspect",
     "UnknownBatch",
     "UsageError",
     "WrongCheckpoint",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ OTHER_VOICE = Voice(np.ones((10, 5), dtype=np.int32), "reference")
 
 
 def fake_request(
-    segment: int = 0, text: str = "Hello.", voice: Voice = VOICE, seed: int = 0, **generation: int
+    segment: int = 0, text: str = "Hello.", voice: Voice = VOICE, seed: int = 0, **generation: Any
 ) -> SpeechRequest:
     return SpeechRequest(segment, text, voice, Generation(**generation), seed)
 
