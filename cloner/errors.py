@@ -237,3 +237,8 @@ class OutputUnavailable(SegmentFailed):
 def reason_of(error: Exception) -> str:
     """The message of a `ClonerError`; the type and message of any other error."""
     return error.message if isinstance(error, ClonerError) else without_controls(f"{type(error).__name__}: {error}")
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error of another library, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

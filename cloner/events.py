@@ -38,6 +38,11 @@ class Event(Enum):
     # A batch, as its client sees it.
     BATCH_WARNING = "{source}: {warning}", WARNING
     MORE_BATCH_WARNINGS = "{source}: {count} more warnings", WARNING
+    TRANSCRIPT_WRITTEN = (
+        "{recording} has no transcript; recognised ({language}, {certainty:.0%}): {text}; correct it in {transcript},"
+        " which is used from now on",
+        WARNING,
+    )
     TOTAL_TASKS = "[Main] Total tasks: {total}"
     SPEAKERS = "[Main] Speakers: {speakers}"
     SPEAKER_ASSIGNMENT = "[Main] Speaker assignment:"

@@ -65,6 +65,16 @@ class Settings(BaseSettings):
     references_dir: Folder | None = Field(
         None, description="folder of references outside of the batch file's own that batches may name"
     )
+    recogniser: Folder | None = Field(
+        None,
+        description=(
+            "model that writes missing transcripts of recordings (extra `asr`): its folder, or the name of one that"
+            " `cloner recogniser pull` has fetched; none are written if unset"
+        ),
+    )
+    recogniser_cache: Folder = Field(
+        Path("~/.cache/cloner/recognisers"), description="folder into which `cloner recogniser pull` fetches models"
+    )
     engine: EngineName = Field(
         EngineName.BATCHED,
         description="what speaks: batched, upstream (fish-speech's own, one text at a time) or fake (tones)",
@@ -184,6 +194,8 @@ _RIGHT = {
     "CLONER_CHECKPOINT_DIR": _FOLDER,
     "CLONER_OUT_DIR": _FOLDER,
     "CLONER_REFERENCES_DIR": _FOLDER,
+    "CLONER_RECOGNISER": "give the folder of a model, or the name of one that `cloner recogniser pull` has fetched",
+    "CLONER_RECOGNISER_CACHE": _FOLDER,
     "CLONER_ENGINE": f"give {' or '.join(EngineName)}",
     "CLONER_SLOTS": "give a whole number, 1 to 1024",
     "CLONER_DETERMINISTIC": "give true or false",

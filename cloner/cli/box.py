@@ -100,7 +100,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     prefix: Prefix = None,
     strict: Strict = False,
 ) -> None:
-    """Say what is left to speak of a batch, and how long the fleet or a `run` takes. Nothing is queued or written."""
+    """Say what is left to speak of a batch, and how long the fleet or a `run` takes. Nothing is queued or generated."""
     from cloner.client.estimate import COLUMNS
     from cloner.console import print_rows
 

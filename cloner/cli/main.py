@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.cli import again, box, check, checkpoint, encode, fleet, listing, serving
+from cloner.cli import again, box, check, checkpoint, encode, fleet, listing, recogniser, serving
 from cloner.logs import warn_of_misspelt_variables
 
 
@@ -64,3 +64,7 @@ checkpoint_app = typer.Typer(no_args_is_help=True, help="Get or make the model's
 checkpoint_app.command()(checkpoint.init)
 checkpoint_app.command()(checkpoint.pull)
 app.add_typer(checkpoint_app, name="checkpoint")
+
+recogniser_app = typer.Typer(no_args_is_help=True, help="Get a model that writes missing transcripts.")
+recogniser_app.command()(recogniser.pull)
+app.add_typer(recogniser_app, name="recogniser")

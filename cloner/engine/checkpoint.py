@@ -15,7 +15,7 @@ from typing import Any
 from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG, FILES, SPECIAL_TOKENS, TOKENIZER
 from cloner.engine.packages import worker_packages
 from cloner.engine.presets import CONFIGS, SMALL_CODEC, Preset, vocabulary
-from cloner.errors import ClonerError, LoadFailed, UsageError
+from cloner.errors import ClonerError, LoadFailed, UsageError, first_line
 
 PARTIAL = ".partial"
 """Subfolder where `init_checkpoint` writes before it moves the files up."""
@@ -91,8 +91,3 @@ def _describe(directory: Path, preset: Preset, special_tokens: list[str]) -> Non
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def first_line(error: Exception) -> str:
-    """The kind of an error of another library, and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

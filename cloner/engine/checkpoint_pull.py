@@ -1,107 +1,29 @@
-"""Fetch a checkpoint folder from the Hugging Face hub, and compare each file with the digest that the hub publishes."""
+"""Fetch a checkpoint folder from the Hugging Face hub."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cloner.engine.checkpoint import check_empty, first_line, missing_files
+from cloner.engine.checkpoint import check_empty, missing_files
 from cloner.engine.checkpoint_files import FILES
-from cloner.errors import BadSetting, ClonerError, MissingPackage
+from cloner.model_hub import ModelKind, fetch, was_interrupted
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
-
-PUBLISHED = {"openaudio-s1-mini": "fishaudio/openaudio-s1-mini"}
-"""Checkpoints that have a short name."""
+CHECKPOINT = ModelKind(
+    name="checkpoint",
+    origin="a checkpoint of fish-speech",
+    published={"openaudio-s1-mini": "fishaudio/openaudio-s1-mini"},
+    files=FILES,
+    missing=missing_files,
+)
 
 
 def pull_checkpoint(name: str, directory: Path) -> Path:
-    """Fetch the checkpoint `name` from Hugging Face into `directory`, and return `directory`.
+    """Fetch the checkpoint `name` into `directory`, and return `directory`.
 
-    `name` is one of `PUBLISHED` or a full "owner/model"; "@" and a branch, tag or commit may follow. An interrupted
-    pull is resumed. A file that is not what the hub publishes is removed, and the next pull fetches it again.
-    Raises `UsageError`, `MissingPackage` or another `ClonerError`, whose message says what to do.
+    `name` is a short name or a full "owner/model"; "@" and a branch, tag or commit may follow. An interrupted pull is
+    resumed. Raises `UsageError`, and what `fetch` raises.
     """
-    name, _, revision = name.partition("@")
-    repo = name if "/" in name else PUBLISHED.get(name)
-    if repo is None:
-        raise BadSetting(f"{name!r} is no known checkpoint: give {', '.join(PUBLISHED)}, or a full name as owner/model")
-    page = f"https://huggingface.co/{repo}"
-    by_hand = f"or copy its folder by hand to {directory.absolute()}"
-    try:
-        import huggingface_hub  # imported here because only this function needs it
-        from huggingface_hub import errors
-    except ModuleNotFoundError:
-        raise MissingPackage(
-            f"huggingface-hub is not installed: run `pip install huggingface-hub`, {by_hand}"
-        ) from None
-    if not (directory / ".cache" / "huggingface").is_dir():  # an interrupted pull leaves it
+    if not was_interrupted(directory):
         check_empty(directory)
-    try:
-        published = huggingface_hub.HfApi().model_info(repo, revision=revision or None, files_metadata=True)
-        # By commit: a branch may move between the two.
-        huggingface_hub.snapshot_download(repo, revision=published.sha, local_dir=directory, allow_patterns=list(FILES))
-    except errors.GatedRepoError:
-        raise ClonerError(
-            f"{repo} wants its licence accepted: do that at {page}, run `hf auth login`, and pull again; {by_hand}"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ClonerError(
-            f"there is no model {repo} that you may see: check its name at {page}, or run `hf auth login` if it is"
-            f" private; {by_hand}"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise ClonerError(f"{repo} has no revision {revision!r}: give a branch, tag or commit of {page}") from None
-    except errors.HFValidationError:
-        raise BadSetting(f"{name!r} is not the name of a model: give it as owner/model") from None
-    except Exception as error:  # the hub raises errors of its network library, and that library changes
-        raise ClonerError(
-            f"{repo} could not be fetched ({first_line(error)}): check the network and the disk, and pull again;"
-            f" {by_hand}"
-        ) from error
-    missing = missing_files(directory)
-    if missing:
-        raise ClonerError(
-            f"{directory.absolute()} has no {', '.join(missing)} after the pull: check that {page} is a checkpoint of"
-            " fish-speech, and pull again"
-        )
-    _verify(directory, published, page)
+    fetch(CHECKPOINT, name, directory, directory)
     return directory
-
-
-def _verify(directory: Path, published: ModelInfo, page: str) -> None:
-    """Raise `ClonerError` if a file is not the published one; those that are not are removed."""
-    wrong = []
-    for file in published.siblings or []:
-        if file.rfilename not in FILES:
-            continue
-        path = directory / file.rfilename
-        if not (file.lfs or file.blob_id):
-            raise ClonerError(f"{page} tells no digest of {path.name}, so what was fetched could not be checked")
-        try:
-            if not _is_published(path, file):
-                path.unlink()
-                wrong.append(path.name)
-        except OSError as error:
-            raise ClonerError(f"{path.absolute()} could not be checked after the pull: {error.strerror}") from error
-    if wrong:
-        raise ClonerError(
-            f"{', '.join(wrong)} in {directory.absolute()}: not the digest that {page} publishes for commit"
-            f" {published.sha}; removed, so pull again"
-        )
-
-
-def _is_published(path: Path, file: RepoSibling) -> bool:
-    """Whether a file has its published digest: SHA-256 for weights, which Git keeps elsewhere ("LFS"); for others the
-    name of Git's object, which is the SHA-1 of a header and the content.
-
-    Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
-    """
-    with path.open("rb") as content:
-        if file.lfs:
-            return hashlib.file_digest(content, "sha256").hexdigest() == file.lfs.sha256
-        header = f"blob {path.stat().st_size}\0".encode()
-        digest = hashlib.sha1(header, usedforsecurity=False)
-        return hashlib.file_digest(content, lambda: digest).hexdigest() == file.blob_id

@@ -22,6 +22,7 @@ from cloner.input.rows import ReadOptions, Row
 from cloner.input.schema import checked
 from cloner.input.speaker_references import SpeakerReferences
 from cloner.input.text_file import STANDARD_INPUT
+from cloner.recogniser.whisper import recogniser_of
 from cloner.settings import Settings
 from cloner.text.pauses import MOST_PAUSE_S, MOST_PAUSES_S, misspelt_pause, pauses_s
 from cloner.validation import name_flaw, shown
@@ -42,8 +43,7 @@ def load_batch(
 ) -> Batch:
     """`batch` itself, or the batch file at that path. Client and command line both use it.
 
-    References may lie in the folder that `settings` name; the other parameters are those of `read_batch`. Raises
-    `BadBatch`.
+    The parameters are those of `read_batch`. Raises what it raises.
     """
     if isinstance(batch, Batch):
         return batch
@@ -51,7 +51,7 @@ def load_batch(
         Path(batch),
         out_root=out_root,
         references=references,
-        references_root=settings.references_dir,
+        settings=settings,
         options=options,
     )
 
@@ -61,7 +61,7 @@ def read_batch(
     *,
     out_root: Path | None,
     references: Path | None,
-    references_root: Path | None = None,
+    settings: Settings | None = None,
     options: ReadOptions | None = None,
 ) -> Batch:
     """Read and check the batch file at `path`; ``-`` is standard input. Warnings are logged.
@@ -69,8 +69,10 @@ def read_batch(
     `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
     folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
     the file are relative to its folder, and on standard input to the current folder. References must lie, all links
-    followed, in that folder, in `references` or in `references_root`, or be that of the `options`. Raises `BadBatch`,
-    which lists the first `MOST_KEPT` things that are wrong.
+    followed, in that folder, in `references` or in the folder that the `settings` name, or be that of the `options`.
+    Where the settings name a recogniser, a recording without a transcript gets one: see `Transcripts`. Raises
+    `BadBatch`, which lists the first `MOST_KEPT` things that are wrong, and, if the recogniser cannot be used,
+    `BadSetting` or `MissingPackage`.
     """
     options = options or ReadOptions()
     source = FROM_STANDARD_INPUT if path == STANDARD_INPUT else path
@@ -78,9 +80,11 @@ def read_batch(
     absolute = source.absolute()
     base = absolute.parent
     document = read_document(path, base, options, problems.warn)
-    roots = tuple(root for root in (base, references, references_root, options.reference) if root)
+    roots = tuple(root for root in (base, references, settings and settings.references_dir, options.reference) if root)
+    recogniser = recogniser_of(settings) if settings else None
     audio = read_audio_options(document.audio, options.audio, problems)
-    checker = _Checker(Outputs(out_root, audio), SpeakerReferences(absolute, references, roots, problems), problems)
+    speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser)
+    checker = _Checker(Outputs(out_root, audio), speaker_references, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     for row in document.rows:

@@ -68,14 +68,14 @@ def codes_frames(path: Path) -> int:
     return int(read_codes(path).shape[1])
 
 
-def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
+def find_reference(folder: Path, roots: Sequence[Path], transcripts: Transcripts | None = None) -> Reference:
     """The reference in a folder of fish-speech's layout: recordings, each with a ``.lab`` transcript of the same stem,
     or a ``.txt``. Those that need ffmpeg are used if there are no others.
 
     Recordings are joined in the order of their names while they fit in `MAX_SECONDS`; the first is always used. All
     links must lead into one of the `roots`. Raises `BadReference`, which names every file that is wrong.
     """
-    transcripts = Transcripts(roots)
+    transcripts = transcripts or Transcripts(roots)
     paths: list[Path] = []
     texts: list[str] = []
     qualities: list[Quality] = []
@@ -88,8 +88,8 @@ def find_reference(folder: Path, roots: Sequence[Path]) -> Reference:
             seconds = recording_seconds(path)
             if paths and total + seconds > MAX_SECONDS:
                 break
-            texts.append(transcripts.find(path))
             qualities.append(measure_file(ReferenceKind.AUDIO, path))
+            texts.append(transcripts.find(ReferenceKind.AUDIO, path))
             paths.append(path)
             total += seconds
         except BadReference as error:

@@ -17,6 +17,7 @@ from cloner.input.reference_quality import Quality
 from cloner.input.references import RECORDING_ENDINGS, find_reference, judged, measure_file
 from cloner.input.rows import REFERENCE_OPTION, NamedReference, Row
 from cloner.input.transcripts import Transcripts
+from cloner.recogniser.whisper import Recogniser
 from cloner.validation import shown
 
 
@@ -39,15 +40,23 @@ class SpeakerReferences:
     """Finds and checks references. Each file is read once, whatever speakers have it. All methods may raise
     `BadBatch`, where there are too many problems."""
 
-    def __init__(self, batch: Path, folder: Path | None, roots: tuple[Path, ...], problems: Problems) -> None:
+    def __init__(
+        self,
+        batch: Path,
+        folder: Path | None,
+        roots: tuple[Path, ...],
+        problems: Problems,
+        recogniser: Recogniser | None = None,
+    ) -> None:
         """`batch` is the absolute path of the file, in whose folder relative names start.
 
-        `folder` has the references of speakers whose rows name none.
+        `folder` has the references of speakers whose rows name none, and the `recogniser` writes missing transcripts.
         """
         self._base = batch.parent
         self._folder = folder
         self._roots = roots
-        self._transcripts = Transcripts(roots, batch)
+        self._transcripts = Transcripts(roots, batch, recogniser)
+        self._hint = "" if recogniser else "; CLONER_RECOGNISER may name a model that writes missing transcripts"
         self._problems = problems
         self._measured = cache(_measured)
         self._is_folder = cache(isdir)
@@ -67,7 +76,8 @@ class SpeakerReferences:
     def find(self, row: Row, where: str) -> Reference | None:
         """The reference of the speaker of a row, its files checked and judged.
 
-        None if it has none, or one that cannot be used: that is a problem of the places `where`.
+        None if it has none, or one that cannot be used: that is a problem of the places `where`. Raises also what
+        `Recogniser.hear` raises.
         """
         return self._named(row.reference, where) if row.reference else self._in_folder(row, where)
 
@@ -96,17 +106,19 @@ class SpeakerReferences:
             quality = self._measured(named.kind, path)
             if isinstance(quality, BadReference):
                 self._problems.add(Problem(where, quality.message, _right_file(named.kind, path)))
-            elif text := named.text or self._transcript(path, where):
+            elif text := named.text or self._transcript(named.kind, path, where):
                 return judged(named.kind, (path,), (quality,), text)
         return None
 
-    def _transcript(self, path: Path, where: str) -> str | None:
+    def _transcript(self, kind: ReferenceKind, path: Path, where: str) -> str | None:
         """The transcript beside a file; None, and a problem, if there is none that can be used."""
         try:
-            return self._transcripts.find(path)
+            return self._transcripts.find(kind, path)
         except BadReference as error:
             elsewhere = "with --reference-text" if where == REFERENCE_OPTION else "in the batch"
             right = f"write what is said in it into {path.with_suffix('.lab').name}, or give it {elsewhere}"
+            if kind is ReferenceKind.AUDIO:
+                right += self._hint
             self._problems.add(Problem(where, error.message, right))
             return None
 
@@ -123,9 +135,10 @@ class SpeakerReferences:
             self._problems.add(Problem(where, what, "give it another id"))
         else:
             try:
-                return find_reference(self._folder / str(row.speaker_id), self._roots)
+                return find_reference(self._folder / str(row.speaker_id), self._roots, self._transcripts)
             except BadReference as error:
                 right = "put its recordings there, each with a .lab or .txt of the same stem, its transcript"
+                right += self._hint
                 self._problems.add(Problem(where, error.message, right))
         return None
 

@@ -1,35 +1,76 @@
-"""Transcripts that lie beside their recordings, or codes, with the same name."""
+"""Transcripts that lie beside their recordings, or codes, with the same name; missing ones may be recognised."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloner.errors import BadReference
-from cloner.input.reference_files import outside, read_transcript
+from cloner.batch import ReferenceKind
+from cloner.errors import BadReference, one_line, printable
+from cloner.events import Event
+from cloner.input.reference_files import outside, read_recording, read_transcript
+from cloner.logs import log_event
+from cloner.output.atomic_file import FileAt, write_new
+from cloner.recogniser.whisper import Recogniser
 
 ENDINGS = (".lab", ".txt")
 """A transcript's ending; the first is preferred."""
 
 
 class Transcripts:
-    """Finds and reads the transcripts of a batch's references."""
+    """Finds and reads the transcripts of a batch's references, and writes those that recordings lack."""
 
-    def __init__(self, roots: Sequence[Path], batch: Path | None = None) -> None:
-        """They must lie, links followed, in one of the `roots` or beside their recording. `batch` is none."""
+    def __init__(self, roots: Sequence[Path], batch: Path | None = None, recogniser: Recogniser | None = None) -> None:
+        """They must lie, links followed, in one of the `roots` or beside their recording. `batch` is none.
+
+        Without a `recogniser`, none are written.
+        """
         self._roots = roots
         self._batch = batch
+        self._recogniser = recogniser
 
-    def find(self, path: Path) -> str:
-        """The transcript of the recording, or the codes, at `path`. Raises `BadReference`."""
+    def find(self, kind: ReferenceKind, path: Path) -> str:
+        """The transcript of the recording, or the codes, at `path`.
+
+        Raises `BadReference`, and what `Recogniser.hear` raises.
+        """
         beside = [path.with_suffix(ending) for ending in ENDINGS]
         found = next((file for file in beside if _exists(file) and file != self._batch), None)
         if found is None:
-            names = " nor ".join(file.name for file in beside)
-            raise BadReference(f"{str(path)!r} has no transcript: neither {names} is beside it")
+            if self._recogniser is None or kind is not ReferenceKind.AUDIO:
+                names = " nor ".join(file.name for file in beside)
+                raise BadReference(f"{str(path)!r} has no transcript: neither {names} is beside it")
+            found = beside[0]
+            self._write(path, found, self._recogniser)
         if flaw := outside(found, (*self._roots, path.parent)):
             raise BadReference(flaw)
         return read_transcript(found)
+
+    def _write(self, path: Path, transcript: Path, recogniser: Recogniser) -> None:
+        """Write what is said in what is used of the recording at `path`, and log it, so that it can be corrected.
+
+        No file is replaced, and none is written outside of the roots.
+        """
+        if flaw := outside(transcript, self._roots):
+            raise BadReference(flaw)
+        recording = read_recording(path)
+        heard = recogniser.hear(recording.samples, recording.rate)
+        if not heard.text:
+            raise BadReference(f"{str(path)!r} has no transcript, and no speech is recognised in it")
+        part = transcript.with_name(f".{transcript.name}.part")
+        try:
+            write_new([f"{heard.text}\n".encode()], FileAt(part), FileAt(transcript), may_replace=lambda: False)
+        except OSError as error:
+            what = f"{transcript.name}, which would have what is recognised in it, cannot be written"
+            raise BadReference(f"{str(path)!r} has no transcript: {what} ({error.strerror})") from error
+        log_event(
+            Event.TRANSCRIPT_WRITTEN,
+            recording=one_line(printable(path)),
+            language=heard.language,
+            certainty=heard.certainty,
+            text=one_line(heard.text),
+            transcript=one_line(printable(transcript)),
+        )
 
 
 def _exists(path: Path) -> bool:

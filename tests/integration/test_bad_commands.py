@@ -46,7 +46,14 @@ NONSENSE = ["\n", " ", "\x1b[2J", "no such thing!", "-7.5 apples", "[]"]
 FREE = {"CLONER_REDIS_URL", "CLONER_WORKER_GPU"}
 """Settings that accept any text; an address is checked at its first use."""
 
-FOLDERS = {"CLONER_CHECKPOINT_DIR", "CLONER_KERNEL_CACHE", "CLONER_OUT_DIR", "CLONER_REFERENCES_DIR"}
+FOLDERS = {
+    "CLONER_CHECKPOINT_DIR",
+    "CLONER_KERNEL_CACHE",
+    "CLONER_OUT_DIR",
+    "CLONER_RECOGNISER",
+    "CLONER_RECOGNISER_CACHE",
+    "CLONER_REFERENCES_DIR",
+}
 """Folder settings: only an empty text or a control character is invalid."""
 
 

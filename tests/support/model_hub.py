@@ -20,7 +20,7 @@ def sibling(name: str, content: bytes) -> dict[str, Any]:
         "size": len(content),
         "blobId": sha1(b"blob %d\0%b" % (len(content), content)).hexdigest(),
     }
-    if name.endswith(".pth"):
+    if name.endswith((".pth", ".bin")):
         lfs = {"size": len(content), "sha256": sha256(content).hexdigest(), "pointerSize": 134}
         return {**file, "lfs": lfs, "blobId": COMMIT}
     return file

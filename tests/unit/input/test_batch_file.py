@@ -244,7 +244,8 @@ class TestEveryProblemAtOnce:
             f"speakers[3].reference: '{folder}/none.wav': there is no such file;"
             " give a recording such as a .wav or .flac",
             f"speakers[4].reference: '{folder}/anna.wav' has no transcript: neither anna.lab nor anna.txt is beside it;"
-            " write what is said in it into anna.lab, or give it in the batch",
+            " write what is said in it into anna.lab, or give it in the batch;"
+            " CLONER_RECOGNISER may name a model that writes missing transcripts",
         ]
 
     def test_rows_that_share_a_bad_reference_are_listed_together(self, folder: Path) -> None:

@@ -1,12 +1,22 @@
-"""Transcripts that lie beside the recording, or the codes, of a reference."""
+"""Transcripts that lie beside the recording, or the codes, of a reference, and those that a recogniser writes there."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.batch_files import as_csv, problems, read, task, write
+from cloner.batch import Batch
+from cloner.errors import BadBatch, BadSetting, MissingPackage
+from cloner.events import Event
+from cloner.input.batch_file import read_batch
+from cloner.input.rows import Form, ReadOptions
+from cloner.recogniser.whisper import Heard, Recogniser
+from cloner.settings import Settings
+from tests.support.batch_files import as_csv, problems, read, save_recording, task, write
+from tests.support.log_lines import find_lines
 
 GROUP = {"id": "anna", "reference": {"audio": "anna.wav"}, "texts": ["One."]}
 
@@ -44,7 +54,8 @@ def test_without_one_the_files_are_named(batches: dict[str, Path]) -> None:
         (found,) = problems(path)
         stem = "anna" if "a.json" in str(path) else "0"
         assert f"has no transcript: neither {stem}.lab nor {stem}.txt is beside it; write what is said in it" in found
-        assert found.endswith(f"into {stem}.lab, or give it in the batch")
+        assert f"into {stem}.lab, or give it in the batch" in found
+        assert ("CLONER_RECOGNISER may name a model" in found) == (stem == "anna"), "codes cannot be recognised"
 
 
 @pytest.mark.parametrize(
@@ -68,3 +79,144 @@ def test_one_that_leads_elsewhere_is_refused(folder: Path) -> None:
     (folder / "anna.lab").symlink_to("/etc/passwd")
     (found,) = problems(write(folder / "b.json", {"speakers": [GROUP]}))
     assert "leads to '/etc/passwd', outside of the batch's folder" in found
+
+
+RECOGNISED = Settings(recogniser=Path("a-model"))
+
+Hears = Callable[[str], list[float]]
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch) -> Hears:
+    """Let the recogniser hear a text, in place of its model; returns a list for the seconds of each recording."""
+
+    def install(text: str) -> list[float]:
+        recordings: list[float] = []
+
+        def hear(_self: Recogniser, samples: object, rate: int) -> Heard:
+            recordings.append(len(samples) / rate)  # type: ignore[arg-type]
+            return Heard(text, "en", 0.93)
+
+        monkeypatch.setattr(Recogniser, "hear", hear)
+        return recordings
+
+    return install
+
+
+def recognised(path: Path, references: Path | None = None, settings: Settings = RECOGNISED) -> Batch:
+    return read_batch(path, out_root=None, references=references, settings=settings)
+
+
+def recognition_problems(path: Path) -> list[str]:
+    with pytest.raises(BadBatch) as caught:
+        recognised(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_missing_one_is_recognised_once_and_shown(
+    folder: Path, hears: Hears, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = write(folder / "b.json", {"speakers": [GROUP, {**GROUP, "id": "ben"}]})
+    recordings = hears("Said here.")
+    assert [speaker.reference.text for speaker in recognised(batch).speakers] == ["Said here."] * 2
+    assert (folder / "anna.lab").read_text() == "Said here.\n"
+    log = capsys.readouterr().err.splitlines()
+    (line,) = find_lines(log, Event.TRANSCRIPT_WRITTEN, language="en", certainty=0.93, text="Said here.")
+    assert find_lines([line], Event.TRANSCRIPT_WRITTEN, recording=folder / "anna.wav", transcript=folder / "anna.lab")
+    write(folder / "anna.lab", "Corrected here.")
+    assert recognised(batch).speakers[0].reference.text == "Corrected here."
+    assert recordings == [1.0]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_those_in_a_folder_of_references_are_recognised_too(folder: Path, hears: Hears) -> None:
+    save_recording(folder / "voices/anna/1.wav", "One.")
+    save_recording(folder / "voices/anna/2.wav")
+    hears("Two.")
+    batch = recognised(write(folder / "b.csv", "speaker,text\nanna,Hello.\n"), folder / "voices")
+    assert batch.speakers[0].reference.text == "One. Two."
+    assert (folder / "voices/anna/2.lab").exists()
+
+
+def test_what_is_there_and_what_is_no_recording_is_not_recognised(folder: Path, hears: Hears) -> None:
+    recordings = hears("Not said.")
+    write(folder / "anna.txt", "Said here.")
+    assert recognised(write(folder / "b.json", {"speakers": [GROUP]})).speakers[0].reference.text == "Said here."
+    (found,) = recognition_problems(write(folder / "c.json", {"tasks": [task(reference_text=...)]}))
+    assert "0.npy' has no transcript: neither 0.lab nor 0.txt is beside it; write" in found
+    assert recordings == []
+
+
+def test_a_recording_without_speech_is_named(folder: Path, hears: Hears) -> None:
+    hears("")
+    (found,) = recognition_problems(write(folder / "b.json", {"speakers": [GROUP]}))
+    assert "anna.wav' has no transcript, and no speech is recognised in it; write what is said in it into" in found
+    assert "CLONER_RECOGNISER" not in found
+    assert not (folder / "anna.lab").exists()
+
+
+@pytest.mark.parametrize("taken", ["nothing.txt", "anna.lab"], ids=["a link to nothing", "a loop"])
+def test_one_that_is_recognised_replaces_nothing(folder: Path, hears: Hears, taken: str) -> None:
+    (folder / "anna.lab").symlink_to(taken)
+    hears("Said here.")
+    (found,) = recognition_problems(write(folder / "b.json", {"speakers": [GROUP]}))
+    assert "anna.lab, which would have what is recognised in it, cannot be written (File exists)" in found
+    assert (folder / "anna.lab").readlink() == Path(taken)
+    assert not (folder / "nothing.txt").exists()
+
+
+def test_a_batch_file_of_that_name_is_neither_read_nor_replaced(folder: Path, hears: Hears) -> None:
+    batch = write(folder / "anna.lab", "Hello.\n")
+    hears("Said here.")
+    with pytest.raises(BadBatch, match=r"cannot be written \(File exists\)"):
+        read_batch(
+            batch,
+            out_root=None,
+            references=None,
+            settings=RECOGNISED,
+            options=ReadOptions(form=Form.TXT, reference=folder / "anna.wav"),
+        )
+    assert batch.read_text() == "Hello.\n"
+
+
+def test_none_is_written_outside_of_the_batch_s_folders(
+    folder: Path, hears: Hears, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "anna.wav").symlink_to(folder / "anna.wav")
+    recordings = hears("Said here.")
+    group = {**GROUP, "reference": {"audio": str(elsewhere / "anna.wav")}}
+    (found,) = recognition_problems(write(folder / "b.json", {"speakers": [group]}))
+    assert f"'{elsewhere}/anna.lab' lies outside of the batch's folder" in found
+    assert recordings == []
+
+
+def test_a_temporary_file_that_a_killed_run_left_is_replaced(folder: Path, hears: Hears) -> None:
+    write(folder / ".anna.lab.part", "Sa")
+    hears("Said here.")
+    recognised(write(folder / "b.json", {"speakers": [GROUP]}))
+    assert (folder / "anna.lab").read_text() == "Said here.\n"
+    assert not (folder / ".anna.lab.part").exists()
+
+
+def test_a_model_that_is_not_there_is_one_sentence(folder: Path) -> None:
+    with pytest.raises(BadSetting, match=r"^CLONER_RECOGNISER='small': .* run `cloner recogniser pull small`, or name"):
+        recognised(
+            write(folder / "b.json", {"speakers": [GROUP]}),
+            settings=Settings(recogniser=Path("small"), recogniser_cache=folder),
+        )
+
+
+def test_a_package_that_is_not_there_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "model").mkdir()
+    for name in ("config.json", "model.bin", "tokenizer.json"):
+        write(folder / "model" / name, "{}")
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(MissingPackage, match=r"CLONER_RECOGNISER asks for it: run `pip install '\.\[asr\]'`"):
+        recognised(write(folder / "b.json", {"speakers": [GROUP]}), settings=Settings(recogniser=folder / "model"))
+
+
+def test_a_recogniser_that_is_not_needed_need_not_be_there(folder: Path) -> None:
+    write(folder / "anna.lab", "Said here.")
+    batch = recognised(write(folder / "b.json", {"speakers": [GROUP]}))
+    assert batch.speakers[0].reference.text == "Said here."

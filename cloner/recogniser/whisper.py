@@ -1,0 +1,79 @@
+"""The recogniser: faster-whisper, of the extra ``asr``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import soxr
+
+from cloner.audio import Audio
+from cloner.errors import BadSetting, MissingPackage, first_line
+from cloner.recogniser.models import find_model
+from cloner.settings import Settings
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+_RATE = 16_000
+"""Sample rate of Whisper's models, Hz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is said in a recording."""
+
+    text: str
+    """Empty if no speech is found."""
+    language: str
+    """Its code, such as "en"."""
+    certainty: float
+    """How probable that language is, 0 to 1; 1 with a model of one language."""
+
+
+def recogniser_of(settings: Settings) -> Recogniser | None:
+    """The recogniser that the settings name, if they name one."""
+    return Recogniser(settings.recogniser, settings.recogniser_cache) if settings.recogniser else None
+
+
+class Recogniser:
+    """Recognises speech in any language that its model knows. The model is loaded for the first recording."""
+
+    def __init__(self, wanted: Path, cache: Path) -> None:
+        """`wanted` and `cache` are those of `find_model`."""
+        self._wanted = wanted
+        self._cache = cache
+
+    def hear(self, samples: Audio, rate: int) -> Heard:
+        """What is said in mono ``[samples]`` in -1..1: the same each time.
+
+        Raises `BadSetting`, `MissingPackage`.
+        """
+        segments, info = self._model.transcribe(
+            soxr.resample(samples, rate, _RATE),
+            temperature=0,  # no random retries
+            condition_on_previous_text=False,
+            vad_filter=True,  # what is no speech is left out: Whisper would invent words for it
+        )
+        text = "".join(segment.text for segment in segments)
+        return Heard(" ".join(text.split()), info.language, info.language_probability)
+
+    @cached_property
+    def _model(self) -> WhisperModel:
+        """The model, of files alone: nothing is downloaded."""
+        folder = find_model(self._wanted, self._cache)
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise MissingPackage(
+                f"faster-whisper cannot be used ({first_line(error)}), and CLONER_RECOGNISER asks for it: run"
+                " `pip install '.[asr]'` in a checkout"
+            ) from error
+        try:
+            return WhisperModel(str(folder), device="cpu", compute_type="int8", local_files_only=True)
+        except Exception as error:  # a damaged model makes CTranslate2 and tokenizers raise errors of any type
+            raise BadSetting(
+                f"CLONER_RECOGNISER: the model in {folder} cannot be loaded ({first_line(error)}); fetch it again"
+            ) from error

@@ -1,0 +1,64 @@
+"""The recogniser, on real voices and on what is no speech, with the weights of Whisper's tiny.en."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import soundfile
+
+from cloner.errors import BadSetting
+from cloner.recogniser.whisper import Recogniser
+from tests.support.recognition import MODEL
+from tests.support.voices import find_recordings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def recogniser(tmp_path: Path) -> Recogniser:
+    return Recogniser(MODEL, tmp_path)
+
+
+@pytest.fixture
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_arguments: object) -> NoReturn:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_what_is_said_in_a_clean_recording_is_heard(recogniser: Recogniser) -> None:
+    recordings = {recording.name: recording for recording in find_recordings()["en"]}
+    for name in ("agent-alreadyon", "vm-password"):
+        samples, rate = soundfile.read(recordings[name].path, dtype="float32")
+        heard = recogniser.hear(samples, rate)
+        assert words(heard.text) == words(recordings[name].text)
+        assert (heard.language, heard.certainty) == ("en", 1)
+
+
+def test_no_words_are_invented_for_what_is_no_speech(recogniser: Recogniser) -> None:
+    time = np.arange(3 * 44_100) / 44_100
+    noise = np.random.default_rng(0).normal(0, 0.1, time.size)
+    for sound in (noise, 0.3 * np.sin(2 * np.pi * 440 * time)):
+        assert recogniser.hear(sound.astype(np.float32), 44_100).text == ""
+
+
+@pytest.mark.parametrize("damaged", ["model.bin", "tokenizer.json", "config.json"])
+def test_a_damaged_model_is_one_sentence(damaged: str, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    (model / damaged).write_bytes(b"no")
+    with pytest.raises(BadSetting) as caught:
+        Recogniser(model, tmp_path).hear(np.zeros(16_000, np.float32), 16_000)
+    assert f"the model in {model} cannot be loaded (" in caught.value.message
+    assert "\n" not in caught.value.message
