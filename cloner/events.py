@@ -207,6 +207,8 @@ class Event(Enum):
     FOLDER_NOT_LOCKED = "{folder} cannot be locked ({error}): see to it that no other fleet writes there", WARNING
     RECORD_LINE_TORN = "{file} has a torn line (a worker died while writing it); it is passed over", WARNING
     RECORD_UNREADABLE = "{path} cannot be read, so what it tells of may be spoken again: {error}", WARNING
+    REDO_UNREADABLE = "{path} cannot be read, so the report may be without some earlier takes: {error}", WARNING
+    PEAKS_UNUSABLE = "{path} cannot be used, so reports may be without some waveforms: {error}", WARNING
     JOURNAL_NOT_KEPT = "{path} cannot be kept, so a crash may not be put down to its cause: {error}", WARNING
 
     # Any process.

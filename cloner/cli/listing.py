@@ -45,7 +45,7 @@ def report(
     from cloner.output.own_folder import OwnFolder
     from cloner.output.record import Record, read_result
     from cloner.protocol.fields import is_batch_id
-    from cloner.report.page import page
+    from cloner.report.report_file import REPORT, report_file
 
     settings = load_settings()
     root = output_root(out or settings.out_dir)
@@ -59,9 +59,10 @@ def report(
         raise UnknownBatch(unknown) from None
     record = Record(root, batch_id, with_keys=False)
     record.refresh()
-    path = folder.path / "report.html"
+    path = folder.path / REPORT
     try:
-        folder.write(path.name, (piece.encode() for piece in page(result, settings.fleet, record.results)))
+        pieces = report_file(root, result, settings.fleet, record.results)
+        folder.write(path.name, (piece.encode() for piece in pieces))
     except OSError as error:
         raise ClonerError(f"{path} cannot be written ({error.strerror})") from error
     print(path)

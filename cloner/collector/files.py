@@ -16,7 +16,7 @@ from cloner.output.kept_references import KeptReferences
 from cloner.output.record import MANIFEST_JSONL, RESULT, Record, batch_folder
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
-from cloner.report.page import page
+from cloner.report.report_file import REPORT, report_file
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
 from cloner.state.references import ReferenceStore
@@ -40,7 +40,7 @@ def write_files(settings: Settings, result: BatchResult, record: Record) -> None
     """Write the result, the report, and the list of the audio files with their texts."""
     batch_id, lines = result.batch_id, record.results
     write_beside(settings, batch_id, RESULT, [result.to_json(), "\n"])
-    write_beside(settings, batch_id, "report.html", page(result, settings.fleet, lines))
+    write_beside(settings, batch_id, REPORT, report_file(settings.out_dir.resolve(), result, settings.fleet, lines))
     kept = KeptBatch(record.folder)
     write_beside(settings, batch_id, MANIFEST_JSONL, manifest_json(kept, lines))
     write_beside(settings, batch_id, "manifest.csv", manifest_csv(kept, lines))

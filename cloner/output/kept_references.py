@@ -16,6 +16,7 @@ from cloner.output.flush import flush_file_system
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow, SpeakerRow
 from cloner.protocol.references import lost_references, reference_key
+from cloner.validation import HOUSEKEEPING
 
 REFERENCES = "references"
 
@@ -62,6 +63,11 @@ class KeptReferences:
                 lost.append(speaker.id)
         if lost:
             raise lost_references(lost, f"are not in {self._folder.path} (any more)")
+
+
+def recording_path(reference: ReferenceRow) -> str:
+    """Where a reference's recording is kept, relative to the output root; empty if it has none but codes."""
+    return f"{HOUSEKEEPING}/{REFERENCES}/{_name(reference)}" if reference.kind is ReferenceKind.AUDIO else ""
 
 
 def _name(reference: ReferenceRow) -> str:

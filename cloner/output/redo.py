@@ -7,7 +7,7 @@ replaced is noted in ``OUT/.cloner/BATCH_ID/redo.ndjson`` when the batch is open
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,7 @@ from cloner.batch import Redo, take_seed
 from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable, SegmentFailed, some_of
 from cloner.output.audio_files import OutputRoot
 from cloner.output.origin import Origin
+from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, translate_disk_errors
 from cloner.output.reuse import SHOWN, check_files
 from cloner.output.search import Found, find_outputs, last_takes
@@ -54,7 +55,12 @@ def open_redo(manifest: Manifest, outputs: OutputRoot) -> None:
     with translate_disk_errors(folder.path):
         takes = _takes(manifest, outputs, wanted, found)
         Origin.of(manifest).write(folder)
-        folder.write(REDO, (_LINES.dump_json(take) + b"\n" for take in takes), sync=True)
+        note_takes(folder, takes)
+
+
+def note_takes(folder: OwnFolder, takes: Iterable[NotedTake]) -> None:
+    """Note the takes of a batch in its folder. Raises `OSError`."""
+    folder.write(REDO, (_LINES.dump_json(take) + b"\n" for take in takes), sync=True)
 
 
 def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:

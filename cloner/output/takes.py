@@ -15,6 +15,7 @@ from cloner.output.atomic_file import BUFFER_BYTES, NO_LINKS, FileAt, rename_unl
 from cloner.output.audio_files import OutputRoot, is_empty
 from cloner.output.record import batch_folder
 from cloner.protocol.results import SegmentResult
+from cloner.validation import HOUSEKEEPING
 
 TAKES = "takes"
 
@@ -112,6 +113,11 @@ def _is_there(name: str, folder: int) -> bool:
 
 def _name(line: SegmentResult) -> str:
     return line.key + PurePosixPath(line.output).suffix
+
+
+def replaced_path(batch_id: str, output: str, key: str, digest: str) -> str:
+    """Where a batch has the file of an output that a take of its own has replaced, relative to the output root."""
+    return f"{HOUSEKEEPING}/{batch_id}/{TAKES}/{_replaced_name(output, key, digest)}"
 
 
 def _replaced_name(output: str, key: str, digest: str) -> str:

@@ -1,19 +1,20 @@
-"""A batch's report for people: one HTML page that loads nothing else and needs no network.
+"""A batch's report for people: one HTML page that needs no network.
 
-The page ``OUT/.cloner/BATCH_ID/report.html`` links to the outputs and plays them. Flower, which has no access to the
-outputs, shows the same report without them. A report never contains the texts. Names come from untrusted input: Jinja
-escapes them all, and the page's content security policy forbids scripts and external resources.
+The page ``OUT/.cloner/BATCH_ID/report.html`` lists the segments with their texts and plays them, by a script of its
+own; marks stay in the browser. Flower, which has no access to the outputs, shows the same report without the list and
+without script. Names and texts come from untrusted input: Jinja escapes them all, the script handles them as text, and
+the page's content security policy allows that one script, by its hash, and no connection.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from heapq import nsmallest
-from itertools import chain
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,39 +22,24 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader
 
 from cloner.protocol.content_key import NO_CHECKPOINT
-from cloner.protocol.results import BatchResult, SegmentError, SegmentResult
+from cloner.protocol.results import BatchResult, SegmentError
+from cloner.report.rows import CANCELLED, ListedSpeaker, Listing, fair_limit
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-MAX_PLAYERS = 500
-MAX_LINKS = 100_000
+SCRIPTS = ("players.js", "marks.js", "list.js")
+
 MAX_SPEAKERS = 2_000
 MAX_ERRORS = 1_000
-"""The most audio players, links to outputs, speakers and failures on a page: a browser must be able to open it."""
-
-LONGEST = 5
-"""The number of longest segments that are listed."""
+"""The most speakers and failures on a page: a browser must be able to open it."""
 
 MAX_MESSAGE = 400
 """Characters of a failure's message that are shown."""
 
-CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True)
-class OutputRow:
-    """One audio file."""
-
-    index: int
-    output: str
-    href: str
-    audio_s: float
-    reused: bool
-
 
 @dataclass(frozen=True)
 class SpeakerSection:
-    """One speaker, with the outputs that the page links to: none in Flower."""
+    """One speaker, with its reference's recording where the page can play it."""
 
     id: str
     texts: int
@@ -61,7 +47,9 @@ class SpeakerSection:
     failed: int
     cancelled: int
     audio_s: float
-    outputs: tuple[OutputRow, ...]
+    reference: str
+    """Relative to the page; empty if there is none."""
+    transcript: str
 
 
 @dataclass(frozen=True)
@@ -73,10 +61,23 @@ class ErrorGroup:
     shown: tuple[tuple[int, SegmentError], ...]
 
 
-def page(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
-    """Yield the page that is stored beside the record, in pieces; `lines` are the record's lines, by segment."""
-    values = _values(result, fleet, lines)
-    yield from _templates().get_template("page.html").generate(values, css=css(), has_outputs=True)
+def page(result: BatchResult, fleet: str, listing: Listing) -> Iterator[str]:
+    """Yield the page that is stored beside the record, in pieces."""
+    values = _values(result, fleet, {speaker.id: speaker for speaker in listing.speakers})
+    text = script()
+    yield from (
+        _templates()
+        .get_template("page.html")
+        .generate(
+            values,
+            css=css() + _file("list.css"),
+            script=text,
+            script_hash=b64encode(sha256(text.encode()).digest()).decode(),
+            listing=listing,
+            listing_json=listing.json(result.batch_id),
+            has_outputs=True,
+        )
+    )
 
 
 def body(result: BatchResult, fleet: str) -> str:
@@ -84,23 +85,8 @@ def body(result: BatchResult, fleet: str) -> str:
     return _templates().get_template("body.html").render(_values(result, fleet, {}), has_outputs=False)
 
 
-def fair_limit(sizes: Iterable[int], total: int) -> int:
-    """Return the largest limit for each size with which the limited sizes sum up to at most `total`."""
-    left = total
-    ascending = sorted(sizes)
-    for position, size in enumerate(ascending):
-        limit = left // (len(ascending) - position)
-        if size > limit:
-            return limit
-        left -= size
-    return ascending[-1] if ascending else 0
-
-
-def _values(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult]) -> dict[str, Any]:
+def _values(result: BatchResult, fleet: str, listed: Mapping[str, ListedSpeaker]) -> dict[str, Any]:
     cancelled = Counter(error.speaker for error in result.errors.values() if error.code == CANCELLED)
-    outputs = _outputs(result, lines)
-    listed = fair_limit(map(len, outputs.values()), MAX_LINKS)
-    longest = nsmallest(LONGEST, chain(*outputs.values()), key=lambda index: (-lines[index].audio_s, index))
     generated_s = result.audio_s - result.reused_audio_s
     return {
         "result": result,
@@ -119,30 +105,18 @@ def _values(result: BatchResult, fleet: str, lines: Mapping[int, SegmentResult])
                 failed=speaker.failed - cancelled[name],
                 cancelled=cancelled[name],
                 audio_s=speaker.audio_s,
-                outputs=tuple(_row(result, lines[index]) for index in outputs.get(name, [])[:listed]),
+                reference=_address(listed[name].reference) if name in listed else "",
+                transcript=listed[name].transcript if name in listed else "",
             )
             for name, speaker in list(result.speakers.items())[:MAX_SPEAKERS]
         ],
-        "longest": [_row(result, lines[index]) for index in longest],
-        "players": fair_limit((min(len(own), listed) for own in outputs.values()), MAX_PLAYERS),
         "message_length": MAX_MESSAGE,
     }
 
 
-def _outputs(result: BatchResult, lines: Mapping[int, SegmentResult]) -> dict[str, list[int]]:
-    """Speaker -> its segments that have an audio file, by index."""
-    outputs = defaultdict(list)
-    for index in result.results:
-        if line := lines.get(index):
-            outputs[line.speaker].append(index)
-    return outputs
-
-
-def _row(result: BatchResult, line: SegmentResult) -> OutputRow:
-    output = result.results[line.segment]
-    # Relative to OUT/.cloner/BATCH_ID/; outputs are relative to OUT.
-    href = f"../../{quote(output)}"
-    return OutputRow(line.segment, output, href, line.audio_s, line.reused)
+def _address(path: str) -> str:
+    """The address of a file, which is relative to OUT, as seen from OUT/.cloner/BATCH_ID/; empty if there is none."""
+    return f"../../{quote(path)}" if path else ""
 
 
 def _grouped(errors: Mapping[int, SegmentError]) -> Iterator[ErrorGroup]:
@@ -166,7 +140,17 @@ def _templates() -> Environment:
 @cache
 def css() -> str:
     """The report's style sheet. Its colours are variables, with a light and a dark theme."""
-    return (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return _file("report.css")
+
+
+@cache
+def script() -> str:
+    """The script of the page that is stored."""
+    return "".join(map(_file, SCRIPTS))
+
+
+def _file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _number(value: float, digits: int = 0) -> str:

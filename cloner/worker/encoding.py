@@ -19,6 +19,7 @@ import numpy as np
 
 from cloner.audio import SAMPLE_RATE, Audio, Samples16, effects, format_of, sample_rate
 from cloner.audio_bytes import MOST_WAV_SAMPLES, encode_blocks
+from cloner.audio_peaks import PeakMeter
 from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio, SpeechResult
 from cloner.errors import SegmentFailed
@@ -42,10 +43,11 @@ MOST_TAG = 1000
 
 @dataclass(frozen=True)
 class EncodedAudio:
-    """An audio file in memory, and its length in seconds."""
+    """An audio file in memory, its length in seconds, and its peaks."""
 
     data: bytes
     seconds: float
+    peaks: bytes
 
 
 Encoding = Callable[[], EncodedAudio]
@@ -171,4 +173,6 @@ def encode(
     if options.loudness is not None:
         factor = np.float32(gain(blocks(), rate, options.loudness))
         processed = (as_float(block) * factor for block in blocks())
-    return EncodedAudio(encode_blocks(processed, rate, audio_format, tags), len(audio) / SAMPLE_RATE)
+    meter = PeakMeter(round(len(audio) * rate / SAMPLE_RATE))
+    data = encode_blocks(meter.metered(processed), rate, audio_format, tags)
+    return EncodedAudio(data, len(audio) / SAMPLE_RATE, meter.peaks())

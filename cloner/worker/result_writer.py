@@ -8,9 +8,11 @@ from types import TracebackType
 from typing import Any
 
 from cloner.audio import SAMPLE_RATE, Audio, Samples16
+from cloner.audio_peaks import peaks_of
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, SegmentFailed
 from cloner.output.journal import Journal
+from cloner.output.peaks import PeaksWriter
 from cloner.output.record import Record, RecordWriter
 from cloner.output.takes import Takes
 from cloner.protocol.messages import ChunkMessage
@@ -75,6 +77,7 @@ class ResultWriter:
         self._record = record
         self._journal = journal
         self._lines = RecordWriter(record, worker.name)
+        self._peaks = PeaksWriter(record.folder, worker.name)
         self._disk = disk
         self._flush = flush
 
@@ -85,6 +88,7 @@ class ResultWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._peaks.close()
         self._lines.close()
 
     def write(self, segment: PendingSegment, answer: SpeechResult, encoding: Encoding | None = None) -> SegmentResult:
@@ -130,9 +134,11 @@ class ResultWriter:
         owned = FileOwnership(segment, self._record, self._journal, self._takes, overwrite=self._overwrite)
         if encoding is None:
             written = self._outputs.write_audio(segment.output, answer.audio, SAMPLE_RATE, owned)
+            peaks = peaks_of(answer.audio)
         else:
             written = self._outputs.write(segment.output, lambda: encoding().data, owned)
-            seconds = encoding().seconds
+            seconds, peaks = encoding().seconds, encoding().peaks
+        self._peaks.append(written.digest, peaks)
         return {"frames": answer.frames, "audio_s": seconds, **asdict(written)}
 
 

@@ -82,6 +82,29 @@ class Page:
                 assert time.monotonic() < deadline, f"{script} never came to hold; the page has:\n{self.text()}"
             self._loop.run_until_complete(asyncio.sleep(0.1))
 
+    def press(self, key: str) -> None:
+        """Press and release a key, such as "b", " " or "ArrowDown"."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, **text)
+
+    def click(self, selector: str) -> None:
+        """Click on the middle of the first element of a CSS selector, which is scrolled to."""
+        script = """(async ([element]) => {
+          element.scrollIntoView({ block: "nearest" });
+          // What has come into view is laid out in the next frame, and may move it.
+          for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+          const box = element.getBoundingClientRect();
+          return [box.x + box.width / 2, box.y + box.height / 2];
+        })(document.querySelectorAll(%s))"""
+        x, y = self.eval(script % json.dumps(selector))
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def save_downloads_in(self, folder: Path) -> None:
+        """Save what pages download from now on in a folder; a file has its name when it is complete."""
+        self._call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def text(self) -> str:
         """The page's visible text."""
         return str(self.eval("document.body ? document.body.innerText : ''"))

@@ -68,7 +68,7 @@ class Scene:
 
     def _encode(self, answer: SegmentAudio, *_: object) -> EncodedAudio:
         assert self.gates[answer.segment].wait(60)
-        return EncodedAudio(bytes([answer.segment]), 0.0)
+        return EncodedAudio(bytes([answer.segment]), 0.0, b"")
 
     def answers(self) -> Iterator[SpeechResult]:
         for index in self.gates:

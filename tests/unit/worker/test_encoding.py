@@ -11,6 +11,7 @@ from pyloudnorm import Meter
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.audio_bytes import encode_audio, to_16_bits
+from cloner.audio_peaks import peaks_of
 from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio
 from cloner.errors import SegmentFailed
@@ -111,6 +112,14 @@ def test_lossless_files_of_16_bits_hold_them_as_they_are() -> None:
         file = encode(SegmentAudio(0, samples, 1), AudioOptions(), audio_format, {}, lambda: None)
         found, _ = soundfile.read(io.BytesIO(file.data), dtype="int16")
         assert np.array_equal(found, samples)
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 16_000, "loudness": -30, "trim": True}])
+def test_the_peaks_are_those_of_the_file(options: dict[str, object]) -> None:
+    file = encoded(np.concatenate([np.zeros(20_000, np.float32), voice(1.0)]), FLAC, **options)
+    peaks = file.peaks, peaks_of(read_back(file)[0])
+    found, of_file = (np.frombuffer(own, np.uint8).astype(int) for own in peaks)
+    assert np.abs(found - of_file).max() <= 2
 
 
 @pytest.mark.slow

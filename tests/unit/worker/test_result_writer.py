@@ -13,6 +13,7 @@ from cloner.errors import NoRoom, RecordFull
 from cloner.events import Event
 from cloner.output import audio_files
 from cloner.output.journal import Journal
+from cloner.output.peaks import find_peaks
 from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
@@ -99,7 +100,7 @@ def test_the_next_waits_for_as_much_room_as_the_encoded_file_takes(
     def encoding() -> EncodedAudio:
         if not is_encoded:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return EncodedAudio(bytes(40_000), 0.1)
+        return EncodedAudio(bytes(40_000), 0.1, bytes(100))
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -113,6 +114,29 @@ def test_the_next_waits_for_as_much_room_as_the_encoded_file_takes(
         monkeypatch.setattr(audio_files, "write_new", no_room)
         assert writer.write(segment, SPOKEN, encoding).code == "output"
     assert asked == [40_000 if is_encoded else 8192]
+
+
+@pytest.mark.parametrize("is_encoded", [True, False])
+def test_the_peaks_of_a_file_are_kept_before_its_line(
+    writer: ResultWriter,
+    segment: PendingSegment,
+    worker: WorkerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_encoded: bool,
+) -> None:
+    root, found = worker.outputs.root, []
+    append = RecordWriter.append
+
+    def with_peaks(lines: RecordWriter, result: SegmentResult) -> None:
+        found.append(find_peaks(root, BATCH_ID, [result.digest])[result.digest])
+        append(lines, result)
+
+    monkeypatch.setattr(RecordWriter, "append", with_peaks)
+    audio = SegmentAudio(0, np.full(4096, 0.2, dtype=np.float32), 2)
+    with writer:
+        writer.write(segment, audio, (lambda: EncodedAudio(b"a file", 0.1, bytes(100))) if is_encoded else None)
+    assert found == [bytes(100) if is_encoded else bytes([51]) * 100]
 
 
 def test_a_line_without_room_is_written_when_there_is(
