@@ -44,7 +44,7 @@ def launch(settings: Settings, tmp_path: Path) -> Iterator[Launch]:
     yield start
     for process in started:
         if process.process.poll() is None:
-            process.stop()
+            process.end()
 
 
 @pytest.fixture

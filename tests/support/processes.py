@@ -51,6 +51,13 @@ class LoggedProcess:
         self.process.send_signal(number)
         return self.wait()
 
+    def end(self) -> None:
+        """End a launcher that has no work left to lose: a second signal has it kill what it runs, which would take seconds
+        to stop. Two signals of one kind may be one."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.process.send_signal(number)
+        self.wait()
+
     def wait(self) -> int:
         """Wait for the end; returns the exit status."""
         status = self.process.wait(TIMEOUT_S)
