@@ -15,9 +15,8 @@ from torch import Tensor
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.engine.codec import CODEC_FRAMES, CodecDecoder, snr_db
-from ops.engine_bench import upstream
 from ops.engine_bench.table import Row
-from ops.engine_bench.workload import make_codes
+from ops.engine_bench.workload import make_codes, wait_for
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Comparison:
 
 def rows(directory: Path, comparison: Comparison) -> list[Row]:
     """Batched and one at a time, since on a CPU the latter may be faster."""
+    from ops.engine_bench import upstream
+
     device = torch.device(comparison.device)
     codes = make_codes(comparison.segments, comparison.frames)
     on_device = [item.to(device) for item in codes]
@@ -86,7 +87,7 @@ def _decoded_all(codec: CodecDecoder, batches: list[list[Tensor]]) -> list[Audio
 
 
 def _rate(device: torch.device, decode: Callable[[], list[Audio]]) -> float:
-    upstream.wait_for(device)
+    wait_for(device)
     began = time.perf_counter()
     audio = decode()
     return float(np.sum([len(item) for item in audio])) / SAMPLE_RATE / (time.perf_counter() - began)

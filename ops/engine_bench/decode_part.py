@@ -17,8 +17,7 @@ from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SlotUsage
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
-from ops.engine_bench.upstream import wait_for
-from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_requests, make_voice
+from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_requests, make_voice, wait_for
 
 VOICES, SHORTEST, LONGEST = 8, 100, 300
 GOALS = {64: ">= 1,050 x real time on an H200", 128: ">= 1,500 x real time on an H200"}

@@ -17,8 +17,7 @@ from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.step_runner import PendingStatuses, StepRunner
-from ops.engine_bench.upstream import wait_for
-from ops.engine_bench.workload import codes_of
+from ops.engine_bench.workload import codes_of, wait_for
 
 PREFIX_BYTES = 2**30
 

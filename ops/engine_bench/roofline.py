@@ -17,7 +17,7 @@ import torch
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.presets import CONFIGS, Preset
 from ops.engine_bench.table import Row
-from ops.engine_bench.upstream import wait_for
+from ops.engine_bench.workload import wait_for
 
 FAST_PASSES = len(CODEBOOK_SIZES) - 1
 """Passes of the fast transformer in a step; codebooks 0 and 1 take one pass."""

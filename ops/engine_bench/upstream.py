@@ -17,6 +17,7 @@ from torch import Tensor
 from cloner.engine import fish, fish_inference
 from cloner.engine.base import SpeechRequest
 from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS
+from ops.engine_bench.workload import wait_for
 
 
 def load_model(directory: Path, device: torch.device, precision: torch.dtype) -> fish.Text2Semantic:
@@ -86,12 +87,6 @@ def decode(codec: fish.Codec, codes: Tensor) -> Tensor:
     decoded, _lengths = codec.decode(codes[None].long().to(device), torch.tensor([codes.shape[1]], device=device))
     audio: Tensor = decoded[0, 0].cpu()
     return audio
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _suppress_end(model: fish.Text2Semantic) -> None:

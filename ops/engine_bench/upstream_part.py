@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ops.engine_bench import codec, upstream
+from ops.engine_bench import codec
 from ops.engine_bench.children import multiplies
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import FRAMES_PER_SECOND, make_requests, make_voice
@@ -17,6 +17,8 @@ RUNS = 2
 
 def measure(directory: Path, name: str, frames: int, comparison: codec.Comparison) -> Iterator[Row]:
     """Frames a second of `generate_long`, without the prompt; then its codec against ours as a CPU has it."""
+    from ops.engine_bench import upstream
+
     device = torch.device(name)
     precision = torch.bfloat16 if multiplies(device, torch.bfloat16) else torch.float32
     model = upstream.load_model(directory, device, precision)

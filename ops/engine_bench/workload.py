@@ -1,4 +1,5 @@
-"""Inputs of the benchmarks: voices, requests of a fixed number of frames, codes for the codec."""
+"""Inputs of the benchmarks: voices, requests of a fixed number of frames, codes for the codec; and the
+wait for a device's results."""
 
 from __future__ import annotations
 
@@ -63,3 +64,9 @@ def make_codes(segments: int, frames: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(0)
     lengths = np.linspace(0.75 * frames, 1.25 * frames, segments).round().astype(int)
     return [torch.randint(0, CODEBOOK_SIZES[1], (len(CODEBOOK_SIZES), int(n)), generator=random) for n in lengths]
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -52,8 +52,8 @@ class LoggedProcess:
         return self.wait()
 
     def end(self) -> None:
-        """End a launcher that has no work left to lose: a second signal has it kill what it runs, which would take seconds
-        to stop. Two signals of one kind may be one."""
+        """End a launcher that has no work left to lose: at a second signal it kills what it runs, which would take
+        seconds to stop. Two signals of one kind may be one."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.process.send_signal(number)
         self.wait()
