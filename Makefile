@@ -1,6 +1,8 @@
 # Each target runs one script or module. CONTRIBUTING.md describes them.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start some thousand Python processes: each would compile the project's modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-fast test-compose check docs bench voices soak chaos
 setup: .venv/ready
