@@ -158,7 +158,7 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     files = {path.relative_to(run.folder / "spoken") for path in (run.folder / "spoken").rglob("*") if path.is_file()}
     kept = Path(".cloner") / run.result["batch_id"]
     spoken = {Path(output) for output in run.result["results"].values()}
-    record = {kept / f"cpu.{number}@box.jsonl" for number in range(4)}
+    record = {kept / f"cpu.{number}@box.{kind}" for number in range(4) for kind in ("jsonl", "peaks")}
     names = ("result.json", "report.html", "manifest.jsonl", "manifest.csv", "batch.ndjson")
     others = {kept / name for name in (*names, "run.log", "origin.json", "reused.jsonl")}
     references = {path for path in files if path.parent == Path(".cloner/references")}
