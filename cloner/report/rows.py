@@ -58,7 +58,8 @@ class Row:
     def to_json(self) -> bytes:
         """The row as a line of JSON."""
         values: dict[str, Any] = {
-            "index": self.index,
+            # JavaScript rounds larger numbers.
+            "index": self.index if self.index < 2**53 else str(self.index),
             "speaker": self.speaker,
             "text": self.text,
             "output": self.output,

@@ -12,6 +12,7 @@ from cloner import Client
 from cloner.events import Event
 from cloner.protocol.results import SegmentResult
 from cloner.report.page import page as pieces_of_page
+from cloner.report.rows import Row
 from cloner.settings import Settings
 from cloner.validation import name_flaw
 from tests.support.batches import write_batch
@@ -201,7 +202,20 @@ def test_what_cannot_be_played_or_kept_is_said(tmp_path: Path, page: Page) -> No
     page.eval("Storage.prototype.setItem = () => { throw new Error('it is full'); }")
     page.press("b")
     assert "Marks cannot be kept in this browser: it is full. Save them" in page.text()
-    assert page.eval("document.getElementById('save').textContent") == "Save marks (1)"
+    page.press("ArrowDown")
+    page.press("g")
+    assert page.eval("document.getElementById('save').textContent") == "Save marks (2)"
+
+
+def test_segments_whose_numbers_javascript_would_round_are_marked_by_their_outputs(tmp_path: Path, page: Page) -> None:
+    result, lines = finished({"anna": 3})
+    rows = [Row(index, 0, "Text.", f"{place}.wav") for place, index in enumerate((11, 2, 2**63 - 1))]
+    path = tmp_path / "report.html"
+    path.write_text("".join(pieces_of_page(result, "main", listing(result, lines, rows=rows))))
+    opened(page, path)
+    page.eval("localStorage.clear(); for (const row of listing.rows) setMark(row, 'bad')")
+    assert page.eval("marked('bad')") == [2, 11, "2.wav"]
+    assert f"#{2**63 - 1}" in page.text()
 
 
 def test_marks_of_another_tab_are_kept(tmp_path: Path, page: Page) -> None:
@@ -211,6 +225,6 @@ def test_marks_of_another_tab_are_kept(tmp_path: Path, page: Page) -> None:
     page.eval(f"localStorage.setItem(storageKey, {json.dumps(json.dumps(other))})")
     page.eval("select(shown[0])")
     page.press("g")
-    assert dict(page.eval("[...marks]")) == {3: "bad", 0: "good"}
+    assert dict(page.eval("[...marks]")) == {"3": "bad", "0": "good"}
     page.press("g")
-    assert page.eval("[...marks]") == [[3, "bad"]], "the same key takes a mark away"
+    assert page.eval("[...marks]") == [["3", "bad"]], "the same key takes a mark away"

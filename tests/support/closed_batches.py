@@ -35,11 +35,10 @@ def close_batch(
     batch_id: str = "20261127-040000-abcdef",
     folder: str = "book",
     change: Change = lambda line: line,
+    write: Callable[[Manifest, Record], None] | None = None,
 ) -> tuple[BatchResult, Record]:
-    """Generate a batch of one recording a speaker and these texts; `change` is what each line becomes.
-
-    All segments of a speaker have the same few sounds, so that a batch of ten thousand is made in seconds.
-    """
+    """Generate a batch of one recording a speaker and these texts, with a few sounds that repeat; `change` is what each
+    line becomes. `write` writes record and audio in another way."""
     root = OutputRoot(out)
     speakers, index = [], 0
     for name, own in texts.items():
@@ -62,11 +61,14 @@ def close_batch(
     )
     KeptBatch(batch_folder(root.root, batch_id)).write(found)
     record = Record(root.root, batch_id)
-    write_audio(root, found, record, change)
+    if write:
+        write(found, record)
+    else:
+        _write_audio(root, found, record, change)
     return gather(found, record, root.root, cancelled=False, progress={}, now=1795752042.0), record
 
 
-def write_audio(root: OutputRoot, found: Manifest, record: Record, change: Change) -> None:
+def _write_audio(root: OutputRoot, found: Manifest, record: Record, change: Change) -> None:
     """The files of all segments, with their peaks and lines."""
     sounds = [to_16_bits(speech(SAMPLE_RATE, syllables, seed=syllables)) for syllables in (5, 9, 14, 20)]
     peaks = [peaks_of(sound) for sound in sounds]

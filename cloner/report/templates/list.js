@@ -63,7 +63,7 @@ function makeItem(row) {
 
 function showMark(row) {
   const item = items.get(row);
-  item.dataset.mark = marks.get(row.index) ?? "";
+  item.dataset.mark = markOf(row) ?? "";
   for (const button of item.querySelectorAll(".mark")) {
     button.setAttribute("aria-pressed", String(button.classList.contains(item.dataset.mark)));
   }
@@ -95,9 +95,9 @@ const filters = {
   All: () => true,
   Suspects: (row) => row.suspicion > 1,
   Failed: (row) => Boolean(row.error),
-  Bad: (row) => marks.get(row.index) === "bad",
-  Good: (row) => marks.get(row.index) === "good",
-  Unmarked: (row) => !marks.has(row.index),
+  Bad: (row) => markOf(row) === "bad",
+  Good: (row) => markOf(row) === "good",
+  Unmarked: (row) => !markOf(row),
 };
 const orders = {
   "By suspicion": (a, b) => doubt(b) - doubt(a) || a.index - b.index,

@@ -2,32 +2,44 @@
 // Marks: bad or good, by segment. They stay in this browser, and are saved as a file for `cloner redo`.
 
 const storageKey = `cloner-marks:${listing.batch}`;
-const marks = new Map();
+const marks = new Map(); // what `markKey` returns -> "bad" or "good"
+let isStored = true;
 
-function loadMarks() {
-  const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
-  marks.clear();
-  for (const [index, mark] of Object.entries(kept)) marks.set(Number(index), mark);
+// A number beyond those that JavaScript has is a text in the listing; `cloner redo` takes the output, too.
+function markKey(row) {
+  return typeof row.index === "string" ? row.output : String(row.index);
+}
+
+function markOf(row) {
+  return marks.get(markKey(row));
 }
 
 function readMarks() {
   try {
-    loadMarks();
+    const stored = Object.entries(JSON.parse(localStorage.getItem(storageKey) ?? "{}"));
+    marks.clear();
+    for (const [key, mark] of stored) marks.set(key, mark);
   } catch (error) {
-    complain(`Marks cannot be kept in this browser: ${error.message}. Save them before you close the page.`);
+    complainOfStorage(error);
   }
 }
 
 function setMark(row, mark) {
-  readMarks(); // another tab may have set some
-  if (marks.get(row.index) === mark) marks.delete(row.index);
-  else marks.set(row.index, mark);
+  if (isStored) readMarks(); // another tab may have set some
+  if (markOf(row) === mark) marks.delete(markKey(row));
+  else marks.set(markKey(row), mark);
   try {
     localStorage.setItem(storageKey, JSON.stringify(Object.fromEntries(marks)));
+    isStored = true;
   } catch (error) {
-    complain(`Marks cannot be kept in this browser: ${error.message}. Save them before you close the page.`);
+    complainOfStorage(error);
   }
   showMarks();
+}
+
+function complainOfStorage(error) {
+  isStored = false;
+  complain(`Marks cannot be kept in this browser: ${error.message}. Save them before you close the page.`);
 }
 
 function complain(message) {
@@ -35,8 +47,10 @@ function complain(message) {
   element("problem").hidden = false;
 }
 
+// Segments by their numbers, else by their outputs.
 function marked(mark) {
-  return [...marks].filter(([, value]) => value === mark).map(([index]) => index).sort((a, b) => a - b);
+  const keys = [...marks.keys()].filter((key) => marks.get(key) === mark);
+  return keys.map((key) => (/^\d+$/.test(key) ? Number(key) : key)).sort((a, b) => a - b);
 }
 
 function save() {

@@ -5,6 +5,7 @@ const listing = JSON.parse(document.getElementById("listing").textContent);
 const element = (id) => document.getElementById(id);
 const audio = new Audio();
 let playing = null; // the player whose file `audio` has
+let frame = 0; // in which its progress is drawn next
 
 function make(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -66,7 +67,9 @@ function take(player) {
   audio.pause();
   show(0, false);
   playing = player;
+  audio.onloadedmetadata = null;
   audio.src = player.address;
+  element("problem").hidden = true;
 }
 
 function toggle(player) {
@@ -76,15 +79,14 @@ function toggle(player) {
 }
 
 function play() {
-  // A refusal reaches the audio's error event too; one that the next player causes is none.
+  // What cannot be played is an event of the audio, too, and a player that another replaces has not failed.
   audio.play().catch((error) => { if (error.name === "NotAllowedError") complain(error.message); });
 }
 
 function seekTo(player, part) {
   take(player);
-  const seek = () => { audio.currentTime = part * audio.duration; };
-  if (audio.duration) seek();
-  else audio.addEventListener("loadedmetadata", seek, { once: true });
+  audio.onloadedmetadata = () => { audio.currentTime = part * audio.duration; };
+  if (audio.duration) audio.onloadedmetadata();
   play();
 }
 
@@ -95,6 +97,7 @@ function show(part, isPlaying) {
 }
 
 function follow() {
+  cancelAnimationFrame(frame);
   show(audio.duration ? audio.currentTime / audio.duration : 0, !audio.paused);
-  if (!audio.paused) requestAnimationFrame(follow);
+  if (!audio.paused) frame = requestAnimationFrame(follow);
 }

@@ -69,6 +69,11 @@ def test_what_is_empty_is_left_out() -> None:
     }
 
 
+def test_a_number_that_javascript_would_round_is_a_text() -> None:
+    found = [json.loads(Row(index, 0, "", "a.wav").to_json())["index"] for index in (2**53 - 1, 2**53, 2**63 - 1)]
+    assert found == [2**53 - 1, str(2**53), str(2**63 - 1)]
+
+
 def test_a_listing_without_rows_is_json_too() -> None:
     assert json.loads("".join(Listing([], [], 0, is_judged=False).json("b"))) == {
         "batch": "b",
