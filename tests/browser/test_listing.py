@@ -133,6 +133,9 @@ def test_suspects_come_first_and_the_page_fits_every_screen(tmp_path: Path, page
     assert page.eval(ROWS) == [4, 2]
     page.eval(button("Failed"))
     assert "it is cut after 1024 frames" in page.eval("document.querySelector('.segments').textContent")
+    page.eval("select(shown[0])")
+    page.press(" ")
+    assert page.eval("playing") is None, "it has no audio, and its reference is another's"
     page.eval(button("All"))
     page.eval(type_in("order", "By length"))
     assert page.eval("shown.every((row, at) => !at || (row.seconds ?? 0) <= shown[at - 1].seconds)")

@@ -39,7 +39,7 @@ function words(row) {
 
 function markButtons(row) {
   const button = (mark) => {
-    const made = make("button", { type: "button", className: `mark ${mark}`, textContent: mark });
+    const made = make("button", { type: "button", className: `mark ${mark}`, textContent: mark, title: `Key ${mark[0].toUpperCase()}` });
     made.addEventListener("click", () => setMark(row, mark));
     return made;
   };
@@ -168,7 +168,7 @@ function step(by) {
 
 function toggleCurrent() {
   const item = items.get(current);
-  const player = item?.contains(playing) ? playing : item?.querySelector(".player");
+  const player = item?.contains(playing) ? playing : item?.querySelector(":scope > .player");
   if (player) toggle(player);
 }
 
