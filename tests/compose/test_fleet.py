@@ -11,14 +11,14 @@ import pytest
 import soundfile
 from redis import AuthenticationError, Redis
 
-from tests.support.compose import CPU_IMAGE, ON_CPU, UID, WORKER_IMAGE, Box, docker, write_batch
+from tests.support.compose import CPU_IMAGE, ON_CPU, SOON, UID, WORKER_IMAGE, Box, docker, write_batch
 from tests.support.model_hub import running_hub
 
 
 @pytest.fixture(scope="module")
 def box(make_box: Callable[..., Box]) -> Box:
     """A running box with a checkpoint of random weights."""
-    box = make_box(*ON_CPU, CLONER_CHECKPOINT_DIR="checkpoints/tiny-random", FISH_MODEL_MEMORY_GB="12")
+    box = make_box(*ON_CPU, SOON, CLONER_CHECKPOINT_DIR="checkpoints/tiny-random", FISH_MODEL_MEMORY_GB="12")
     box.compose("run", "--rm", "checkpoint", "init", "checkpoints/tiny-random", "--preset", "tiny")
     box.up()
     return box

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.batches import write_batch
-from tests.support.compose import ON_CPU, TIMEOUT_S, WORKERS, Box
+from tests.support.compose import ON_CPU, SOON, TIMEOUT_S, WORKERS, Box
 
 
 @pytest.fixture(scope="module")
 def boxes(make_box: Callable[..., Box]) -> tuple[Box, Box]:
     """The first box, which has Redis and the collector, and the second."""
     common = {"CLONER_ENGINE": "fake", "CLONER_FAKE_SEGMENT_S": "0.2", "FISH_MODEL_MEMORY_GB": "1000"}
-    first = make_box(*ON_CPU, **common, REDIS_ADDRESS="0.0.0.0")
+    first = make_box(*ON_CPU, SOON, **common, REDIS_ADDRESS="0.0.0.0")
     first.up()
     second = make_box(
         *ON_CPU,
+        SOON,
         WORKERS,
         **common,
         CLONER_BOX="second",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.batches import write_batch
-from tests.support.compose import ON_CPU, TIMEOUT_S, Box, eventually
+from tests.support.compose import ON_CPU, SOON, TIMEOUT_S, Box, eventually
 
 GRACE_S = 60
 SEGMENTS = 46
@@ -17,7 +17,7 @@ SEGMENTS = 46
 
 @pytest.fixture(scope="module")
 def box(make_box: Callable[..., Box]) -> Box:
-    box = make_box(*ON_CPU, CLONER_ENGINE="fake", CLONER_FAKE_SEGMENT_S="0.3", STOP_GRACE=f"{GRACE_S}s")
+    box = make_box(*ON_CPU, SOON, CLONER_ENGINE="fake", CLONER_FAKE_SEGMENT_S="0.3", STOP_GRACE=f"{GRACE_S}s")
     box.up()
     return box
 

@@ -18,7 +18,7 @@ import pytest
 from cloner.client.client import BatchHandle
 from tests.support.batches import write_batch
 from tests.support.chromium import Page, browser
-from tests.support.compose import DASHBOARD, ROOT, TIMEOUT_S, UID, Box, docker, eventually
+from tests.support.compose import DASHBOARD, ROOT, SOON, TIMEOUT_S, UID, Box, docker, eventually
 from tests.support.web_services import get
 
 FLOWER = "http://127.0.0.1:15555"
@@ -31,6 +31,7 @@ PICTURES = os.environ.get("CLONER_PICTURES")
 def box(make_box: Callable[..., Box]) -> Box:
     box = make_box(
         "docker-compose.yml",
+        SOON,
         "tests/compose/cards.yml",
         CLONER_ENGINE="fake",
         CLONER_WORKERS_PER_GPU="1",

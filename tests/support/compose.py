@@ -25,6 +25,8 @@ TIMEOUT_S = 240.0
 SHIPPED = ("docker-compose.yml",)
 ON_CPU = (*SHIPPED, "ops/compose.cpu.yml")
 WORKERS = "ops/compose.workers.yml"
+SOON = "tests/compose/soon.yml"
+"""Has the services' health looked at every few seconds, for `Box.up` waits for the next look; threads do not spin."""
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 CLIENT_IMAGE, WORKER_IMAGE, CPU_IMAGE = (f"cloner-{name}:{VERSION}" for name in ("client", "worker", "worker-cpu"))
 DASHBOARD = json.loads((ROOT / "ops/monitoring/grafana/dashboards/cloner.json").read_text())
