@@ -77,14 +77,16 @@ def _open_to_append(folder: OwnFolder, name: str) -> int:
     return file
 
 
-def find_peaks(root: Path, batch_id: str, digests: Iterable[str]) -> dict[str, bytes]:
-    """The peaks of the files with these digests, as far as any batch under the output root has kept them: this one, or
-    the others, the latest first, as for what it has reused. A million entries take about half a second."""
-    missing = {bytes.fromhex(digest) for digest in digests if digest}
+def find_peaks(root: Path, batch_id: str, own: Iterable[str], others: Iterable[str]) -> dict[str, bytes]:
+    """The peaks of the files with these digests, as far as they are kept: `own` are looked for in the batch's folder
+    alone, and `others`, as of what it has reused, then in those of other batches, the latest first.
+
+    A million entries take about half a second. Folders that cannot be read are logged and skipped.
+    """
+    elsewhere = _as_bytes(others)
+    missing = _as_bytes(own) | elsewhere
     found: dict[str, bytes] = {}
     for folder in _folders(root, batch_id):
-        if not missing:
-            break
         try:
             for name in folder.files("*.peaks"):
                 for digest, peaks in _entries(folder.blocks(name, READ_ENTRIES * ENTRY_BYTES)):
@@ -93,7 +95,14 @@ def find_peaks(root: Path, batch_id: str, digests: Iterable[str]) -> dict[str, b
                         found[digest.hex()] = peaks
         except OSError as error:
             log_event(Event.PEAKS_UNUSABLE, path=folder.path, error=error)
+        missing &= elsewhere
+        if not missing:
+            break
     return found
+
+
+def _as_bytes(digests: Iterable[str]) -> set[bytes]:
+    return {bytes.fromhex(digest) for digest in digests if digest}
 
 
 def _folders(root: Path, batch_id: str) -> Iterator[OwnFolder]:

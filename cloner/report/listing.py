@@ -81,8 +81,9 @@ class _Peaks:
     def __init__(
         self, outputs: OutputRoot, batch_id: str, lines: Sequence[SegmentResult], takes: Sequence[EarlierTake]
     ) -> None:
-        digests = [*(line.digest for line in lines), *(take.digest for take in takes)]
-        self._kept = find_peaks(outputs.root, batch_id, digests)
+        own = (line.digest for line in lines)
+        others = [*(line.digest for line in lines if line.reused), *(take.digest for take in takes)]
+        self._kept = find_peaks(outputs.root, batch_id, own, others)
         self._reader = PeaksReader(outputs, MAX_READ_FILES, MAX_READ_S)
 
     def of(self, path: str, digest: str = "") -> bytes:

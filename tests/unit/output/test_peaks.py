@@ -36,14 +36,17 @@ def write(root: Path, batch_id: str, entries: dict[str, bytes], worker: str = "c
 def test_peaks_are_found_by_the_digests_of_their_files(tmp_path: Path) -> None:
     write(tmp_path, "b", {A: FIRST, B: SECOND})
     write(tmp_path, "b", {C: THIRD}, worker="gpu.1@box")
-    assert find_peaks(tmp_path, "b", [C, A, "f" * 32, ""]) == {A: FIRST, C: THIRD}
+    assert find_peaks(tmp_path, "b", [C, A, "f" * 32, ""], []) == {A: FIRST, C: THIRD}
 
 
 def test_what_a_batch_has_reused_is_found_with_the_latest_batch_that_has_it(tmp_path: Path) -> None:
     write(tmp_path, "20260101-a", {A: FIRST, B: FIRST})
     write(tmp_path, "20260102-a", {A: SECOND})
     write(tmp_path, "20260103-a", {C: THIRD})
-    assert find_peaks(tmp_path, "20260103-a", [A, B, C]) == {A: SECOND, B: FIRST, C: THIRD}
+    assert find_peaks(tmp_path, "20260103-a", [C], [A, B]) == {A: SECOND, B: FIRST, C: THIRD}
+    assert find_peaks(tmp_path, "20260103-a", [A, C], [B]) == {B: FIRST, C: THIRD}, (
+        "its own files are in no other batch"
+    )
 
 
 @pytest.mark.parametrize("torn", [1, DIGEST_BYTES, ENTRY_BYTES - 1])
@@ -51,16 +54,16 @@ def test_an_entry_that_a_crash_left_incomplete_is_passed_over_and_cut_off(tmp_pa
     path = write(tmp_path, "b", {A: FIRST})
     with path.open("ab") as file:
         file.write((bytes.fromhex(B) + SECOND)[:torn])
-    assert find_peaks(tmp_path, "b", [A, B]) == {A: FIRST}
+    assert find_peaks(tmp_path, "b", [A, B], []) == {A: FIRST}
     write(tmp_path, "b", {C: THIRD})
-    assert find_peaks(tmp_path, "b", [A, B, C]) == {A: FIRST, C: THIRD}
+    assert find_peaks(tmp_path, "b", [A, B, C], []) == {A: FIRST, C: THIRD}
 
 
 def test_more_entries_than_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_ENTRIES", 2)
     entries = {f"{n:032x}": bytes([n]) * PEAKS for n in range(5)}
     write(tmp_path, "b", entries)
-    assert find_peaks(tmp_path, "b", entries) == entries
+    assert find_peaks(tmp_path, "b", entries, []) == entries
 
 
 def test_a_full_disk_costs_the_peaks_alone(
@@ -81,7 +84,7 @@ def test_a_full_disk_costs_the_peaks_alone(
     monkeypatch.setattr(os, "write", real)
     writer.append(C, THIRD)
     writer.close()
-    assert find_peaks(tmp_path, "b", [A, B, C]) == {C: THIRD}
+    assert find_peaks(tmp_path, "b", [A, B, C], []) == {C: THIRD}
     assert len(find_lines(capfd.readouterr().err.splitlines(), Event.PEAKS_UNUSABLE)) == 1
 
 
@@ -90,7 +93,7 @@ def test_a_link_in_the_place_of_peaks_is_not_followed(tmp_path: Path, capfd: pyt
     path = write(tmp_path, "b", {A: FIRST})
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert find_peaks(tmp_path, "b", [A]) == {}
+    assert find_peaks(tmp_path, "b", [A], []) == {}
     assert find_lines(capfd.readouterr().err.splitlines(), Event.PEAKS_UNUSABLE)
 
 

@@ -129,7 +129,7 @@ def test_the_peaks_of_a_file_are_kept_before_its_line(
     append = RecordWriter.append
 
     def with_peaks(lines: RecordWriter, result: SegmentResult) -> None:
-        found.append(find_peaks(root, BATCH_ID, [result.digest])[result.digest])
+        found.append(find_peaks(root, BATCH_ID, [result.digest], [])[result.digest])
         append(lines, result)
 
     monkeypatch.setattr(RecordWriter, "append", with_peaks)
