@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: setup demo test test-fast test-compose check docs bench voices soak chaos
 setup: .venv/ready
 
-.venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt
+.venv/ready: pyproject.toml ops/constraints.txt ops/fish-speech.txt ops/review.txt
 	PYTHON=$(PYTHON) ops/scripts/setup
 
 demo: setup

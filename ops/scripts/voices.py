@@ -1,7 +1,8 @@
 """Measures the checks of takes on real human voices, and what they cost, and prints tables. ``make voices`` runs it.
 
-The voices are those of Debian's packages asterisk-core-sounds: 5 people, 5 languages, about 2,600 recordings. The
-limits of the checks were chosen on one half of them, and the first table is of the other half.
+The voices are those of Debian's packages asterisk-core-sounds: 5 languages, about 2,600 recordings. The limits of the
+checks were chosen on one half of them, and the first table is of the other half. The last table is of the deeper checks
+by models, on `REVIEWED` recordings of each language.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from cloner.checks.catalogue import CheckSet
 from cloner.checks.measures import Take, measure
 from cloner.checks.usual import PRIOR
 from tests.support.damage import KINDS
+from tests.support.review_checks import ReviewOutcome, review_voices
 from tests.support.voice_checks import Outcome, check_voices, half_of
 from tests.support.voices import LANGUAGES, Recording, find_recordings
 
 COST_RECORDINGS = 200
 """Recordings that the cost is measured on, resampled to 44.1 kHz."""
+
+REVIEWED, OTHERS, UNNATURAL = 80, 40, 8
+"""Takes of each language that are reviewed: its own, those of other people, and those that sound unnatural in each
+way. They take 7 minutes of a core, most of it for the naturalness."""
 
 
 def main() -> None:
@@ -38,6 +44,7 @@ def main() -> None:
     for half, name in ((1, "the half that no limit was chosen on"), (0, "the other half")):
         part = {voice: [one for one in found if half_of(one) == half] for voice, found in recordings.items()}
         print(f"{name}:\n\n{table(check_voices(part))}\n")
+    print(f"the review:\n\n{review_table(review_voices(recordings, REVIEWED, OTHERS, UNNATURAL))}")
 
 
 def table(outcome: Outcome) -> str:
@@ -49,6 +56,17 @@ def table(outcome: Outcome) -> str:
         lines.append(f"| {kind} | {outcome.damaged[kind]} | {shares} |")
     alarms = ", ".join(f"{name} {count}" for name, count in outcome.false_alarms.most_common()) or "none"
     return "\n".join([*lines, f"\nFalse alarms: {outcome.good}; by check: {alarms}."])
+
+
+def review_table(outcome: ReviewOutcome) -> str:
+    """An outcome of the review as Markdown."""
+    lines = [f"| kind | caught | {' | '.join(LANGUAGES)} |", f"|---|---|{'---|' * len(LANGUAGES)}"]
+    for kind, count in outcome.wrong.items():
+        voices = " | ".join(f"{v.failed} of {v.total}" for v in (outcome.by_voice[kind, voice] for voice in LANGUAGES))
+        lines.append(f"| {kind} | {count} | {voices} |")
+    alarms = ", ".join(f"{name} {count}" for name, count in outcome.false_alarms.most_common()) or "none"
+    too_short = f"{outcome.too_short} are too short to say whose voice it is"
+    return "\n".join([*lines, f"\nFalse alarms: {outcome.good}; by check: {alarms}; {too_short}."])
 
 
 def cost_ms(recordings: dict[str, list[Recording]]) -> float:

@@ -1,4 +1,7 @@
-"""Real human voices: Debian's asterisk-core-sounds packages (CC-BY-SA), 8 kHz mono, one speaker a language."""
+"""Real human voices: Debian's asterisk-core-sounds packages (CC-BY-SA), 8 kHz mono, one speaker a language.
+
+The English and the Spanish ones are of one person, Allison Smith, as the packages' copyright files say.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ import soundfile
 SOUNDS = Path("/usr/share/asterisk/sounds")
 TRANSCRIPTS = Path("/usr/share/doc")
 LANGUAGES = ("en", "es", "fr", "it", "ru")
+PEOPLE = {"en": "Allison", "es": "Allison", "fr": "June", "it": "Carlo", "ru": "IvrvoiceRU"}
+"""Who speaks each language, as the folders of the recordings are named."""
 PACKAGES = " ".join(f"asterisk-core-sounds-{language}{part}" for language in LANGUAGES for part in ("", "-wav"))
 
 _NO_SPEECH = re.compile(r"[\[(<]|beep")

@@ -1,0 +1,51 @@
+"""The share of a batch's segments that would fail the review, estimated from a random sample of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from math import sqrt
+from statistics import NormalDist
+
+MOST_SAMPLED = 200
+"""Segments of a sample at most. With none of 200 failed, at most 1.9% of the batch would fail."""
+
+CONFIDENCE = 0.95
+"""The part of all samples whose interval has the batch's true rate in it."""
+
+
+def choose_sample(segments: Iterable[int], seed: int) -> list[int]:
+    """At most `MOST_SAMPLED` of the segments, in order, chosen by the batch's seed: the same ones each time, and mostly
+    the same ones when the batch has a few segments more or less."""
+    return sorted(heapq.nsmallest(MOST_SAMPLED, segments, key=lambda segment: _rank(seed, segment)))
+
+
+def _rank(seed: int, segment: int) -> bytes:
+    return sha256(f"review/{seed}/{segment}".encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRate:
+    """An estimate of a rate, and the interval that it is in, 0 to 1."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def estimate_error_rate(failed: int, reviewed: int) -> ErrorRate:
+    """The rate of which `failed` of `reviewed` segments of a random sample speak, with Wilson's score interval.
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), 209-212. It
+    holds for small samples and for rates near 0, too. Raises `ValueError` if there is no sample, or more failed.
+    """
+    if not 0 <= failed <= reviewed or not reviewed:
+        raise ValueError(f"{failed} of {reviewed} segments failed, and from 0 to all of at least one can")
+    rate = failed / reviewed
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    weight = 1 + z * z / reviewed
+    centre = (rate + z * z / (2 * reviewed)) / weight
+    half = z * sqrt(rate * (1 - rate) / reviewed + z * z / (4 * reviewed**2)) / weight
+    return ErrorRate(rate, max(0.0, centre - half), min(1.0, centre + half))

@@ -1,0 +1,142 @@
+"""The checks of a review: whose voice a take has, and how natural it sounds, each with a limit and a sentence.
+
+As in `cloner.checks.catalogue`, a score is larger the worse the take is, and above its limit the check fails.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cloner.checks.catalogue import CheckResult
+from cloner.review.likeness import Likeness, Voices
+from cloner.review.medians import SpeakerMedians
+from cloner.review.models import Heard
+
+USUAL_LIKENESS = 0.85
+"""How like a take is to its reference, before a speaker's takes are known: the median of the voices in
+`ops/BENCHMARKS.md`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the models say of a take. None where the take or the speaker's reference is too short to say."""
+
+    likeness: Likeness | None
+    usual_likeness: float
+    """To its own reference, of the speaker's other takes."""
+    naturalness: float | None
+    usual_naturalness: float | None
+    """Of the speaker's other takes and the reference."""
+
+
+class ReviewCheck(ABC):
+    """One thing that a review may find wrong with a take."""
+
+    name: ClassVar[str]
+    default: ClassVar[float]
+    """The limit, unless another is set."""
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = self.default if limit is None else limit
+
+    @abstractmethod
+    def score(self, finding: Finding) -> float | None:
+        """The figure that is compared with the limit; None if it cannot be known."""
+
+    @abstractmethod
+    def sentence(self, score: float, finding: Finding) -> str:
+        """What is wrong with a take that has this score."""
+
+
+class AnotherVoice(ReviewCheck):
+    """By how much the take is more like another speaker's reference than like its own, as a difference of cosines."""
+
+    name, default = "another_voice", 0.03
+
+    def score(self, finding: Finding) -> float | None:
+        return finding.likeness.margin if finding.likeness else None
+
+    def sentence(self, score: float, finding: Finding) -> str:
+        speaker = finding.likeness.nearest if finding.likeness else ""
+        return (
+            f"its voice is more like that of speaker {speaker!r} than like its own reference, by {score:.2f} (at most"
+            f" {self.limit:g})"
+        )
+
+
+class Unlike(ReviewCheck):
+    """By how much less the take is like its reference than the speaker's other takes, as a difference of cosines."""
+
+    name, default = "unlike", 0.16
+
+    def score(self, finding: Finding) -> float | None:
+        return finding.usual_likeness - finding.likeness.own if finding.likeness else None
+
+    def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002 - as others have it
+        return (
+            f"its voice is less like the reference than the speaker's other takes, by {score:.2f} (at most"
+            f" {self.limit:g})"
+        )
+
+
+class Unnatural(ReviewCheck):
+    """By how much less natural the take sounds than the reference and the speaker's other takes, as opinion scores."""
+
+    name, default = "unnatural", 0.8
+
+    def score(self, finding: Finding) -> float | None:
+        if finding.naturalness is None or finding.usual_naturalness is None:
+            return None
+        return finding.usual_naturalness - finding.naturalness
+
+    def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
+        return (
+            f"it sounds less natural than the speaker's other takes, by {score:.1f} points of 5 (at most"
+            f" {self.limit:g})"
+        )
+
+
+REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural)
+
+
+class Judge:
+    """The checks of a batch's takes, with their limits, and what is usual for each of its speakers.
+
+    To be used from one thread: it learns from each take.
+    """
+
+    def __init__(self, references: Mapping[str, Heard], limits: Mapping[str, float]) -> None:
+        """`references`: what the models say of each speaker's. `limits`: by a check's name, where not the usual one."""
+        self._checks = [kind(limits.get(kind.name)) for kind in REVIEW_CHECKS]
+        self._voices = Voices({speaker: heard.voice for speaker, heard in references.items() if heard.voice})
+        self._naturalness = {speaker: heard.naturalness for speaker, heard in references.items()}
+        self._usual_likeness, self._usual_naturalness = SpeakerMedians(), SpeakerMedians()
+
+    def evaluate(self, speaker: str, take: Heard) -> CheckResult:
+        """What is wrong with a take, then learn from it. Checks whose score cannot be known have none."""
+        finding = self._compare(speaker, take)
+        scores = {check: score for check in self._checks if (score := check.score(finding)) is not None}
+        failed = [check for check, score in scores.items() if score > check.limit]
+        return CheckResult(
+            failed=tuple(check.name for check in failed),
+            sentences=tuple(check.sentence(scores[check], finding) for check in failed),
+            scores={check.name: round(score, 4) for check, score in scores.items()},
+        )
+
+    def _compare(self, speaker: str, take: Heard) -> Finding:
+        likeness = self._voices.likeness(take.voice, speaker) if take.voice else None
+        expected = self._naturalness.get(speaker)
+        finding = Finding(
+            likeness=likeness,
+            usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
+            naturalness=take.naturalness,
+            usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
+        )
+        if likeness is not None:
+            self._usual_likeness.add(speaker, likeness.own)
+        if take.naturalness is not None:
+            self._usual_naturalness.add(speaker, take.naturalness)
+        return finding

@@ -1,0 +1,103 @@
+"""The checks of a review, on findings without models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cloner.checks.catalogue import CHECKS, CheckResult
+from cloner.review.judge import REVIEW_CHECKS, USUAL_LIKENESS, Judge
+from cloner.review.likeness import VoiceSample
+from cloner.review.models import Heard
+
+
+def heard(own: float, other: float = 0.0, naturalness: float | None = 3.2) -> Heard:
+    """A take that is so like anna's reference, and so like bob's."""
+    rest = np.sqrt(1 - own**2 - other**2)
+    return Heard(VoiceSample(np.array([own, other, rest], np.float32), 5.0), naturalness)
+
+
+@pytest.fixture
+def judge() -> Judge:
+    return Judge({"anna": heard(1), "bob": heard(0, 1)}, {})
+
+
+def evaluate(judge: Judge, take: Heard) -> CheckResult:
+    """Evaluate the take after twenty good ones."""
+    for _ in range(20):
+        assert judge.evaluate("anna", heard(0.8, 0.3)).failed == ()
+    return judge.evaluate("anna", take)
+
+
+def test_a_good_take_fails_nothing_and_has_all_scores(judge: Judge) -> None:
+    result = evaluate(judge, heard(0.78, 0.3, 3.0))
+    assert (result.failed, result.sentences) == ((), ())
+    assert result.scores == {
+        "another_voice": pytest.approx(-0.48, abs=1e-4),
+        "unlike": pytest.approx(0.02, abs=1e-4),
+        "unnatural": pytest.approx(0.2),
+    }
+
+
+def test_a_take_that_is_more_like_another_speaker_fails_although_it_is_like_its_own(judge: Judge) -> None:
+    result = evaluate(judge, heard(0.66, 0.72))
+    assert result.failed == ("another_voice",)
+    assert result.sentences == (
+        "its voice is more like that of speaker 'bob' than like its own reference, by 0.06 (at most 0.03)",
+    )
+
+
+def test_a_take_that_is_less_like_its_reference_than_usual_fails(judge: Judge) -> None:
+    result = evaluate(judge, heard(0.6, 0.3))
+    assert result.failed == ("unlike",)
+    assert "by 0.20 (at most 0.16)" in result.sentences[0]
+
+
+def test_a_take_that_sounds_less_natural_than_usual_fails(judge: Judge) -> None:
+    result = evaluate(judge, heard(0.8, 0.3, 2.1))
+    assert result.failed == ("unnatural",)
+    assert "by 1.1 points of 5 (at most 0.8)" in result.sentences[0]
+
+
+def test_a_whispering_voice_is_compared_with_itself() -> None:
+    judge = Judge({"anna": heard(1, naturalness=1.9)}, {})
+    assert judge.evaluate("anna", heard(0.8, naturalness=1.7)).failed == ()
+    assert judge.evaluate("anna", heard(0.8, naturalness=0.9)).failed == ("unnatural",)
+
+
+def test_what_is_usual_follows_the_takes_and_not_the_few_that_are_wrong() -> None:
+    judge = Judge({"anna": heard(1, naturalness=4.2)}, {})
+    for _ in range(10):
+        judge.evaluate("anna", heard(0.7, naturalness=3.2))
+    judge.evaluate("anna", heard(0.1, naturalness=1.0))
+    scores = judge.evaluate("anna", heard(0.7, naturalness=3.2)).scores
+    assert scores["unlike"] == pytest.approx(0, abs=1e-4)
+    assert scores["unnatural"] == pytest.approx(0)
+    assert Judge({"anna": heard(1)}, {}).evaluate("anna", heard(0.7)).scores["unlike"] == pytest.approx(
+        USUAL_LIKENESS - 0.7, abs=1e-4
+    )
+
+
+def test_takes_of_one_speaker_say_nothing_of_another(judge: Judge) -> None:
+    for _ in range(20):
+        judge.evaluate("bob", heard(0.3, 0.5, 1.0))
+    assert judge.evaluate("anna", heard(0.8, 0.3)).scores["unnatural"] == pytest.approx(0)
+
+
+def test_a_take_that_is_too_short_has_no_score_and_fails_nothing(judge: Judge) -> None:
+    assert judge.evaluate("anna", Heard(None, None)) == CheckResult((), (), {})
+
+
+def test_a_reference_that_is_too_short_leaves_its_speaker_without_scores() -> None:
+    judge = Judge({"anna": Heard(None, None), "bob": heard(0, 1)}, {})
+    assert judge.evaluate("anna", heard(0.1, 0.9, 1.0)) == CheckResult((), (), {})
+
+
+def test_limits_may_be_set() -> None:
+    judge = Judge({"anna": heard(1)}, {"unlike": 0.01})
+    assert judge.evaluate("anna", heard(0.8)).failed == ("unlike",)
+
+
+def test_no_check_has_the_name_of_another() -> None:
+    names = [kind.name for kind in CHECKS] + [kind.name for kind in REVIEW_CHECKS]
+    assert len({*names}) == len(names)
