@@ -31,7 +31,7 @@ COST_RECORDINGS = 200
 
 REVIEWED, OTHERS, UNNATURAL = 80, 40, 8
 """Takes of each language that are reviewed: its own, those of other people, and those that sound unnatural in each
-way. They take 7 minutes of a core, most of it for the naturalness."""
+way. They take six minutes of a core, most of it for the naturalness."""
 
 
 def main() -> None:
