@@ -23,4 +23,5 @@ def excerpts(samples: Audio, rate: int, seconds: float) -> list[Audio]:
     found = [samples[start : start + size] for start in starts]
     if not all(np.isfinite(part).all() for part in found):
         return []
-    return [np.clip(soxr.resample(part, rate, MODEL_RATE), -1, 1) for part in found]
+    # A filter overshoots; and before it, samples far beyond full scale would overflow in it.
+    return [np.clip(soxr.resample(np.clip(part, -1, 1), rate, MODEL_RATE), -1, 1) for part in found]

@@ -23,8 +23,10 @@ def test_the_start_the_middle_and_the_end_are_among_them() -> None:
     assert found[2][-1] == ramp[-1]
 
 
-def test_samples_are_within_full_scale() -> None:
-    assert np.abs(excerpts(np.full(8_000, 3, np.float32), 8_000, 2)[0]).max() == 1
+@pytest.mark.parametrize("value", [3.0, 3e38])
+def test_samples_are_within_full_scale(value: float) -> None:
+    noise = np.random.default_rng(0).choice([-value, value], 8_000).astype(np.float32)
+    assert np.abs(excerpts(noise, 8_000, 2)[0]).max() == 1
 
 
 @pytest.mark.parametrize("samples", [[], [0, np.nan, 0], [0, np.inf]], ids=["none", "nan", "infinity"])
