@@ -116,7 +116,7 @@ class Client:
         references: Path | None = None,
         prefix: str | None = None,
     ) -> Estimate:
-        """What `submit` would have the fleet generate, and how long that would take. Nothing is queued or written.
+        """What `submit` would have the fleet generate, and how long that would take. Nothing is queued or generated.
 
         The fleet's collector reads the output folder. Raises what `submit` raises but `OutputsTaken`, and `ClonerError`
         if no collector answers.

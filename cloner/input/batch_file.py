@@ -80,7 +80,8 @@ def read_batch(
     absolute = source.absolute()
     base = absolute.parent
     document = read_document(path, base, options, problems.warn)
-    roots = tuple(root for root in (base, references, settings and settings.references_dir, options.reference) if root)
+    named = options.reference and options.reference.absolute()
+    roots = tuple(root for root in (base, references, settings and settings.references_dir, named) if root)
     recogniser = recogniser_of(settings) if settings else None
     audio = read_audio_options(document.audio, options.audio, problems)
     speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser)

@@ -49,9 +49,10 @@ class Transcripts:
     def _write(self, path: Path, transcript: Path, recogniser: Recogniser) -> None:
         """Write what is said in what is used of the recording at `path`, and log it, so that it can be corrected.
 
-        No file is replaced, and none is written outside of the roots.
+        No file is replaced, and none is written outside of the roots, unless the recording is one of them.
         """
-        if flaw := outside(transcript, self._roots):
+        own = [path.parent] if path in self._roots else []  # the command names this recording
+        if flaw := outside(transcript, (*self._roots, *own)):
             raise BadReference(flaw)
         recording = read_recording(path)
         heard = recogniser.hear(recording.samples, recording.rate)

@@ -34,23 +34,13 @@ def find_model(wanted: Path, cache: Path) -> Path:
 
     Raises `BadSetting`.
     """
-    folder = wanted.expanduser()
-    if not folder.is_dir():
-        try:
-            folder = _cached(str(wanted), cache)
-        except BadSetting:
-            known = ", ".join(RECOGNISER.published)
-            right = (
-                f"name the folder of a model, or one that `cloner recogniser pull` has fetched ({known}, owner/model)"
-            )
-            raise BadSetting(f"CLONER_RECOGNISER={shown(str(wanted))}: there is no such folder; {right}") from None
-        if not folder.is_dir():
-            what = "there is no such folder, and no model of that name has been fetched"
-            right = f"run `cloner recogniser pull {wanted}`, or name the folder of a model"
-            raise BadSetting(f"CLONER_RECOGNISER={shown(str(wanted))}: {what}; {right}")
+    setting = f"CLONER_RECOGNISER={shown(str(wanted))}"
+    folder = _without_tilde(wanted)
+    if not _is_folder(folder):
+        folder = _fetched(setting, str(wanted), cache)
     if missing := _missing_files(folder):
         right = f"name the folder of {RECOGNISER.origin}"
-        raise BadSetting(f"CLONER_RECOGNISER={shown(str(wanted))}: {folder} has no {', '.join(missing)}; {right}")
+        raise BadSetting(f"{setting}: {folder} has no {', '.join(missing)}; {right}")
     return folder
 
 
@@ -61,7 +51,7 @@ def pull_model(name: str, cache: Path) -> Path:
     resumed. Raises `UsageError`, and what `fetch` raises.
     """
     folder = _cached(name, cache)
-    if folder.exists():
+    if _is_folder(folder):
         raise UsageError(f"{folder} is there already: use it, or delete it first to fetch the model again")
     partial = folder.with_name(f".{folder.name}.partial")
     fetch(RECOGNISER, name, partial, folder)
@@ -73,8 +63,35 @@ def pull_model(name: str, cache: Path) -> Path:
     return folder
 
 
+def _fetched(setting: str, name: str, cache: Path) -> Path:
+    """The folder of the model of this name that was fetched. Raises `BadSetting`."""
+    try:
+        folder = _cached(name, cache)
+    except BadSetting as error:
+        raise BadSetting(f"{setting}: there is no such folder, and {error.message}") from None
+    if not _is_folder(folder):
+        what = "there is no such folder, and no model of that name has been fetched"
+        raise BadSetting(f"{setting}: {what}; run `cloner recogniser pull {name}`, or name the folder of a model")
+    return folder
+
+
 def _cached(name: str, cache: Path) -> Path:
     """Where `cache` has the model of this name. Raises `BadSetting`."""
     repo, revision = RECOGNISER.repository(name)
     folder = f"{repo}@{revision}" if revision else repo
-    return cache.expanduser().absolute() / folder.replace("/", "--")
+    return _without_tilde(cache).absolute() / folder.replace("/", "--")
+
+
+def _without_tilde(path: Path) -> Path:
+    """`path`, with a home folder for a "~" at its start. Raises `BadSetting`."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BadSetting(f"{path}: there is no such home folder; name a folder without ~") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long
+        return False

@@ -22,15 +22,30 @@ _RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
+class HeardWord:
+    """A word, with its punctuation, as it is heard."""
+
+    text: str
+    """With the space before it, where its language has spaces."""
+    start_s: float
+    """When it begins, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What is said in a recording."""
 
-    text: str
-    """Empty if no speech is found."""
+    words: tuple[HeardWord, ...]
+    """None if no speech is found."""
     language: str
     """Its code, such as "en"."""
     certainty: float
     """How probable that language is, 0 to 1; 1 with a model of one language."""
+
+    @property
+    def text(self) -> str:
+        """All words, on one line."""
+        return " ".join("".join(word.text for word in self.words).split())
 
 
 def recogniser_of(settings: Settings) -> Recogniser | None:
@@ -56,9 +71,10 @@ class Recogniser:
             temperature=0,  # no random retries
             condition_on_previous_text=False,
             vad_filter=True,  # what is no speech is left out: Whisper would invent words for it
+            word_timestamps=True,
         )
-        text = "".join(segment.text for segment in segments)
-        return Heard(" ".join(text.split()), info.language, info.language_probability)
+        words = (HeardWord(word.word, word.start) for segment in segments for word in segment.words)
+        return Heard(tuple(words), info.language, info.language_probability)
 
     @cached_property
     def _model(self) -> WhisperModel:

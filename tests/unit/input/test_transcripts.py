@@ -13,7 +13,7 @@ from cloner.errors import BadBatch, BadSetting, MissingPackage
 from cloner.events import Event
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import Form, ReadOptions
-from cloner.recogniser.whisper import Heard, Recogniser
+from cloner.recogniser.whisper import Heard, HeardWord, Recogniser
 from cloner.settings import Settings
 from tests.support.batch_files import as_csv, problems, read, save_recording, task, write
 from tests.support.log_lines import find_lines
@@ -95,7 +95,7 @@ def hears(monkeypatch: pytest.MonkeyPatch) -> Hears:
 
         def hear(_self: Recogniser, samples: object, rate: int) -> Heard:
             recordings.append(len(samples) / rate)  # type: ignore[arg-type]
-            return Heard(text, "en", 0.93)
+            return Heard((HeardWord(text, 0.0),) if text else (), "en", 0.93)
 
         monkeypatch.setattr(Recogniser, "hear", hear)
         return recordings
@@ -189,6 +189,20 @@ def test_none_is_written_outside_of_the_batch_s_folders(
     (found,) = recognition_problems(write(folder / "b.json", {"speakers": [group]}))
     assert f"'{elsewhere}/anna.lab' lies outside of the batch's folder" in found
     assert recordings == []
+
+
+def test_the_recording_that_a_command_names_gets_one_beside_it(
+    folder: Path, hears: Hears, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save_recording(elsewhere / "ben.wav")
+    monkeypatch.chdir(elsewhere)
+    hears("Said here.")
+    options = ReadOptions(reference=Path("ben.wav"))
+    batch = write(folder / "b.txt", "Hello.\n")
+    found = read_batch(batch, out_root=None, references=None, settings=RECOGNISED, options=options)
+    assert found.speakers[0].reference.text == "Said here."
+    assert (elsewhere / "ben.lab").exists()
 
 
 def test_a_temporary_file_that_a_killed_run_left_is_replaced(folder: Path, hears: Hears) -> None:

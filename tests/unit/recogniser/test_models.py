@@ -12,6 +12,7 @@ import pytest
 
 from cloner.errors import BadSetting
 from cloner.recogniser.models import RECOGNISER, find_model
+from cloner.validation import shown
 from tests.support.model_hub import COMMIT, running_hub
 
 REPO, TOKEN = "Systran/faster-whisper-small", "hf_test"
@@ -56,7 +57,8 @@ def test_a_model_is_a_folder_or_a_name_that_was_fetched(tmp_path: Path) -> None:
             "small@v2",
             "no model of that name has been fetched; run `cloner recogniser pull small@v2`, or name the folder",
         ),
-        ("great", "there is no such folder; name the folder of a model, or one that `cloner recogniser pull` has"),
+        ("great", "there is no such folder, and 'great' is no known recogniser: give tiny, tiny.en, base"),
+        ("a" * 300 + "/b", "there is no such folder, and no model of that name has been fetched; run `cloner"),
         ("half", "half has no model.bin, tokenizer.json; name the folder of a model of Whisper for CTranslate2"),
     ],
 )
@@ -69,8 +71,16 @@ def test_what_is_no_model_is_one_sentence(
     write_model(tmp_path / "cache/Systran--faster-whisper-small")
     with pytest.raises(BadSetting) as caught:
         find_model(Path(wanted), tmp_path / "cache")
-    assert caught.value.message.startswith(f"CLONER_RECOGNISER='{wanted}': ")
+    assert caught.value.message.startswith(f"CLONER_RECOGNISER={shown(wanted)}: ")
     assert expected in caught.value.message
+
+
+def test_a_home_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    for wanted, cache in ((Path("~no-such-user/model"), tmp_path), (Path("small"), Path("~no-such-user/cache"))):
+        with pytest.raises(
+            BadSetting, match=r"~no-such-user/.*: there is no such home folder; name a folder without ~"
+        ):
+            find_model(wanted, cache)
 
 
 def test_a_pull_fetches_the_files_of_a_model_and_nothing_else(tmp_path: Path) -> None:
@@ -110,6 +120,7 @@ def test_a_folder_has_its_name_only_when_every_file_is_the_published_one(tmp_pat
     [
         ("great", "'great' is no known recogniser: give tiny, tiny.en"),
         ("..", "'..' is no known recogniser"),
+        ("a" * 300 + "/b", "is not the name of a model"),
         ("a/b/c", "'a/b/c' is not the name of a model: give it as owner/model"),
     ],
 )
