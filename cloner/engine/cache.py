@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.prompt import Prefill
+from cloner.engine.tokens import Prefill
 from cloner.engine.transformer import Attend, Stack, grouped
 
 

@@ -52,7 +52,7 @@ class HostBuffers:
         self.finite[begin : begin + len(finite)].copy_(finite, non_blocking=True)
 
     def wait(self) -> None:
-        """StopWhen the copies are there."""
+        """Wait until the copies are there."""
         if self.copied is not None:
             self.copied.synchronize()
 
@@ -88,7 +88,7 @@ class Batch:
         return first
 
     def wait(self) -> None:
-        """StopWhen the samples are on the host."""
+        """Wait until the samples are on the host."""
         if self.buffers is not None:
             self.buffers.wait()
 

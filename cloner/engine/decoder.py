@@ -17,8 +17,8 @@ from cloner.batch import Generation
 from cloner.engine.base import NULL_OBSERVER, StopCheck
 from cloner.engine.cache import KVCache
 from cloner.engine.model import CODEBOOKS, END, Model
-from cloner.engine.prompt import Prefill, Tokens
 from cloner.engine.sampling import PENALTY_WINDOW, Sampling, penalised, resample_repeated, sample
+from cloner.engine.tokens import Prefill, Tokens
 from cloner.engine.transformer import Attend, Stack, grouped
 
 DRAWS = CODEBOOKS + 1

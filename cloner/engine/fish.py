@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -40,6 +41,7 @@ with importing_fish_speech():
         IM_END_TOKEN,
         SEMANTIC_TOKEN_TEMPLATE,
         SEMANTIC_TOKENS,
+        TIKTOKEN_MAX_ENCODE_CHARS,
         FishTokenizer,
     )
 
@@ -260,7 +262,22 @@ def _read_tokenizer(directory: Path) -> Any:
                 f" the codec needs {CODEBOOK_SIZES[0]}, one after another"
             )
         tokenizer.get_token_id(IM_END_TOKEN)
+        special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens_with_ids)))
+        tokenizer.encode = partial(_encode, tokenizer.tkt_model, special)
         return tokenizer
+
+
+def _encode(encoding: Any, special: re.Pattern[str], text: str) -> list[int]:
+    """The tokens of a text, as upstream's `FishTokenizer.encode` makes them; `special` finds special tokens.
+
+    Upstream's starts and ends a pool of threads for each text, and hands over all 1,039 special tokens: with both, a
+    text takes 2 ms, nearly as long as a step of 64 segments.
+    """
+    tokens: list[int] = []
+    for at in range(0, len(text), TIKTOKEN_MAX_ENCODE_CHARS):
+        piece = text[at : at + TIKTOKEN_MAX_ENCODE_CHARS]
+        tokens += encoding.encode(piece, allowed_special=set(special.findall(piece)), disallowed_special=())
+    return tokens
 
 
 def _checked_codec(codec: Codec, path: Path) -> Codec:

@@ -24,9 +24,9 @@ from cloner.engine.kernels.launch import Launch, recorded_launches
 from cloner.engine.kernels.layout import CODEBOOKS, DRAWS, FRAME, GROUP_ROWS
 from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.prompt import Tokens
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart
+from cloner.engine.tokens import Tokens
 
 MOST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Relative error, of norms, that a row may have: some ten times that of a right kernel."""

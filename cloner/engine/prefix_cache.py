@@ -9,7 +9,8 @@ from torch import Tensor
 from cloner.engine.base import NULL_OBSERVER, StopCheck, Voice
 from cloner.engine.decoder import Decoder
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.tokens import Prefill, Tokens
 
 
 class PrefixCache:

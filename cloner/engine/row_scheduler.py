@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from cloner.audio import NOT_NUMBERS
+from cloner.engine.admission import AdmissionPause
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
 from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
 from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
@@ -65,6 +66,7 @@ class Scheduler:
         self.usage = SlotUsage()
         self.inbox = Inbox()
         self.pool = SlotPool(device)
+        self._pause = AdmissionPause()
         self._waiting, self._reading = WaitingSegments(factory), ReadingQueue()
         self._running: list[Segment] = []
         """Those that have a slot, whether they are decoded or still read."""
@@ -122,11 +124,13 @@ class Scheduler:
         """Admit what there is room for, and choose the rows of the next step."""
         for request in self.inbox.take():
             self._waiting.push(request)
-        # A prompt that could not be read in this step would keep a slot idle, and the device waiting for the host.
-        while self._reading.rows < self.device.prompt_rows and (segment := self._waiting.first()):
-            if not self._admit(segment, observer):
-                break
-            self._waiting.pop()
+        if self._reading.rows or self._pause.is_over(self.pool.free, self.pool.slots):
+            # A prompt that could not be read in this step would keep a slot idle, and the device waiting for the host.
+            while self._reading.rows < self.device.prompt_rows and (segment := self._waiting.first()):
+                if not self._admit(segment, observer):
+                    break
+                self._waiting.pop()
+                self._pause.begin()
         self._answers += self._waiting.failures
         self._waiting.failures.clear()
         prompts, read = self._reading.take(self.device.prompt_rows)

@@ -18,8 +18,9 @@ from cloner.audio import FRAMES_PER_CHARACTER, check_codes
 from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
 from cloner.engine.kernels.layout import DRAWS
 from cloner.engine.paged_cache import Prefix, pages_of
-from cloner.engine.prompt import PromptBuilder, Tokens
+from cloner.engine.prompt import PromptBuilder
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 
 MADE_AHEAD, MADE_A_STEP = 16, 3

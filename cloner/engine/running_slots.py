@@ -9,8 +9,8 @@ import torch
 from cloner.engine.base import ChunkObserver
 from cloner.engine.decoder import DRAWS, Decoder, SegmentStart
 from cloner.engine.prefix_cache import PrefixCache
-from cloner.engine.prompt import Prefill, Tokens
 from cloner.engine.segment import Segment
+from cloner.engine.tokens import Prefill, Tokens
 
 
 class RunningSlots:

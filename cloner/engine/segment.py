@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SegmentFailure, SpeechRequest
-from cloner.engine.prompt import Tokens
+from cloner.engine.tokens import Tokens
 
 OUT_OF_MEMORY = (
     "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"

@@ -35,6 +35,11 @@ class SlotPool:
         """Slots at present: fewer than at the start, where memory ran out."""
         return self.backoff.slots
 
+    @property
+    def free(self) -> int:
+        """Slots that no segment has."""
+        return len(self._free)
+
     def place(self, segment: Segment, *, idle: bool) -> Placed:
         """Give the segment a slot and pages. `idle` if no segment has any, so that the number of slots may change."""
         if idle and self.backoff.wants_more():

@@ -30,8 +30,8 @@ from cloner.engine.kernels.layout import (
     SamplerBuffers,
     SlotRows,
 )
-from cloner.engine.prompt import Tokens
 from cloner.engine.sampling import PENALTY_WINDOW
+from cloner.engine.tokens import Tokens
 
 RING = 8
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from cloner.engine.kernels.kernel_set import KernelSet
+from cloner.engine.kernels.launch import early_launches
 from cloner.engine.kernels.layout import CODEBOOKS, FAST_POSITIONS, LayerCache, Scratch
 from cloner.engine.kernels.linear import RowNorm
-from cloner.engine.kernels.tiles import Architecture, Product, Tile, attention_parts, tile_of
+from cloner.engine.kernels.tiles import Architecture, Product, Tile, attention_parts, starts_early, tile_of
 from cloner.engine.paged_cache import PagedCache
 from cloner.engine.step_weights import LayerWeights, StepWeights
 from cloner.engine.token_rows import TokenRows
@@ -85,9 +86,10 @@ class TokenStep:
         self._read_tokens(decode, prompts)
         for number, layer in enumerate(self._weights.slow):
             self._slow_layer(layer, self._cache.layer(number), decode, prompts)
-        self._first_codes(decode, decode + prompts)
-        for book in range(1, CODEBOOKS):
-            self._next_codes(decode, book)
+        with early_launches(enabled=starts_early(decode, self._gpu)):
+            self._first_codes(decode, decode + prompts)
+            for book in range(1, CODEBOOKS):
+                self._next_codes(decode, book)
 
     def _read_tokens(self, decode: int, prompts: int) -> None:
         tables, parts = self._weights.embeddings, self._parts(Product.DOWN, decode + prompts)

@@ -19,10 +19,11 @@ from cloner.engine.kernels.kernel_set import TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
 from cloner.engine.model import Model
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.prompt import Prefill, PromptBuilder, Tokens
+from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_segments import ReadingQueue
 from cloner.engine.step_weights import StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.tokens import Prefill, Tokens
 from ops.engine_bench import check_sampler
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row

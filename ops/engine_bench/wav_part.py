@@ -57,7 +57,9 @@ def measure(directory: Path, name: str, slots: int, segments: int) -> Iterator[R
     requests = _requests(segments, 1 if cuda else 50)
     with TemporaryDirectory(prefix="cloner-bench-out-") as folder:
         for writers in WRITERS:
-            runs = [_run(engine, requests, Path(folder), writers) for _ in range(RUNS + 1)][1:]
+            # A folder each: nothing is written over.
+            folders = [Path(folder, f"{writers}-{number}") for number in range(RUNS + 1)]
+            runs = [_run(engine, requests, each, writers) for each in folders][1:]
             best = max(runs, key=lambda run: run.rate)
             yield Row(
                 f"wav: text to WAV files, {segments} segments, {VOICES} voices, {engine.slots} slots,"

@@ -11,6 +11,43 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+ONLY_LISTED = """
+import re, sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+def name(text):
+    return re.match(r"[\\w.-]+", text)[0].lower().replace("_", "-")
+
+def with_requirements(package, found):
+    found.add(package)
+    try:
+        for line in requires(package) or ():
+            if "extra ==" not in line and name(line) not in found:
+                with_requirements(name(line), found)
+    except PackageNotFoundError:
+        pass
+    return found
+
+listed = {name(line) for line in open("ops/bench_gpu.txt") if line.strip() and not line.startswith("#")}
+there = listed | with_requirements("torch", set()) | {"cloner", "triton"}
+packages = packages_distributions()
+
+class OnlyListed(PathFinder):
+    @classmethod
+    def find_spec(cls, module, path=None, target=None):
+        owners = {name(owner) for owner in packages.get(module.partition(".")[0], ())}
+        return super().find_spec(module, path, target) if not owners or owners & there else None
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyListed]
+sys.path.insert(0, ".")
+import ops.bench_gpu
+from ops.engine_bench import check_part, codec_part, decode_part, gpu, run_part, steps_part, upstream_part, wav_part
+import cloner.cli.fleet, cloner.cli.main, cloner.collector.tasks, cloner.input.batch_file, cloner.worker.tasks
+import cloner.collector.__main__, cloner.worker.__main__, cloner.input.forms.tables, launcher.__main__
+"""
+"""A machine without a network has torch and these wheels, and no other package."""
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -43,6 +80,11 @@ def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
         "codec, small, bfloat16, batched, against codec.decode in float32",
     ):
         assert any(what.startswith(part) for what in measured), part
+
+
+def test_what_it_imports_is_listed() -> None:
+    ran = subprocess.run([sys.executable, "-c", ONLY_LISTED], cwd=CHECKOUT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.launch import launch
+from cloner.engine.kernels.launch import after_previous, launch
 from cloner.engine.kernels.layout import (
     GROUP_ROWS,
     OWNER,
@@ -37,11 +37,12 @@ def attend_decode_kernel(
     eps, scale,
     ROWS: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, PAGE: tl.constexpr,
     TABLE: tl.constexpr, TOGETHER: tl.constexpr, PREFIX_PARTS: tl.constexpr, OWN_PARTS: tl.constexpr,
-    NORMED: tl.constexpr,
+    NORMED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Grid ``(ROWS * (PREFIX_PARTS + OWN_PARTS), KV)``. The first ``ROWS * PREFIX_PARTS`` programs attend to a prefix,
     for one group of rows each; the others to one row's own pages, and the first of a row's also writes its new key and
     value. Each leaves its part of the softmax; the last to arrive at a row's head merges all parts in their order."""
+    after_previous(EARLY)
     job, kv_head = tl.program_id(0), tl.program_id(1)
     GROUP: tl.constexpr = HEADS // KV
     M: tl.constexpr = TOGETHER * GROUP

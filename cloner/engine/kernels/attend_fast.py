@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.launch import launch
+from cloner.engine.kernels.launch import after_previous, launch
 from cloner.engine.kernels.layout import FAST_POSITIONS, AttentionWeights, LayerCache
 from cloner.engine.kernels.rotary import LOG2E, project_twin, rotated
 
@@ -22,8 +22,10 @@ _POSITIONS = tl.constexpr(FAST_POSITIONS)
 def attend_fast_kernel(
     qkv, out, qk_norm, rotation, keys, values, book, eps, scale,
     HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, FIRST: tl.constexpr, NORMED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Grid ``(decode, KV)``: one row for one key head. FIRST: its tokens are rows 2r and 2r + 1 of `qkv`."""
+    after_previous(EARLY)
     row, kv_head = tl.program_id(0), tl.program_id(1)
     GROUP: tl.constexpr = HEADS // KV
     WIDTH: tl.constexpr = (HEADS + 2 * KV) * HEAD

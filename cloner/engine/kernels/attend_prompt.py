@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.launch import launch
+from cloner.engine.kernels.launch import after_previous, launch
 from cloner.engine.kernels.layout import (
     GROUP_ROWS,
     OWNER,
@@ -33,9 +33,10 @@ _RECORD = tl.constexpr(RECORD_WIDTH)
 def store_prompt_kernel(
     qkv, records, page_table, qk_norm, rotation, keys, values, eps,
     HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, PAGE: tl.constexpr, TABLE: tl.constexpr,
-    NORMED: tl.constexpr,
+    NORMED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a prompt row: its keys, normed and rotated, and its values into the cache."""
+    after_previous(EARLY)
     row = tl.program_id(0)
     fields = records + row * _RECORD
     owner = tl.load(fields + _OWNER)
@@ -64,9 +65,10 @@ def store_prompt_kernel(
 def attend_prompt_kernel(
     qkv, out, records, page_table, qk_norm, rotation, keys, values, eps, scale,
     HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, PAGE: tl.constexpr, TABLE: tl.constexpr,
-    TOGETHER: tl.constexpr, NORMED: tl.constexpr,
+    TOGETHER: tl.constexpr, NORMED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Grid ``(prompts / TOGETHER, KV)``: one group of rows for one key head."""
+    after_previous(EARLY)
     tile, kv_head = tl.program_id(0), tl.program_id(1)
     GROUP: tl.constexpr = HEADS // KV
     M: tl.constexpr = TOGETHER * GROUP

@@ -72,12 +72,14 @@ class CodecCases:
             wide = tiles.wide[number]
             if isinstance(wide, UnitTile):
                 last = number == len(STRIDES) - 1
-                cases += [self._unit(channels, per_frame, wide, last=False)]
-                cases += [self._unit(channels, per_frame, wide, last=True)] * last
+                cases.append(self._unit(channels, per_frame, wide))
+                cases.append(self._unit(channels, per_frame, wide, is_kept=False, last=last))
             else:
                 cases.append(self._conv(f"wide {channels}", per_frame, (channels, channels, 7), wide))
                 narrow, shape = tiles.narrow[number], (channels, channels, 1)
                 cases.append(self._conv(f"narrow {channels}", per_frame, shape, narrow, keep=True, residual=True))
+                name = f"narrow {channels} of the last unit"
+                cases.append(self._conv(name, per_frame, shape, narrow, residual=True))
         return [*cases, self._sum(per_frame), *self._quantizer()]
 
     def _conv(self, name: str, per_frame: int, shape: tuple[int, int, int], tile: object, **options: bool) -> Case:
@@ -88,16 +90,17 @@ class CodecCases:
 
         def run(kernels: CodecKernels) -> list[Tensor]:
             act = self._poisoned(len(rows), outputs)
-            x = self._poisoned(len(rows), outputs) if options.get("keep") else None
-            if x is not None and before is not None:
-                x.copy_(before)
-            residual = x if before is not None else None
+            residual = before.clone() if before is not None else None
+            x = None
+            if options.get("keep"):
+                x = self._poisoned(len(rows), outputs) if residual is None else residual
             kernels.convolve(rows, layer, snake, self.valid, tile, act=act, x=x, residual=residual)
             return [act] if x is None else [act, x]
 
         return Case("convolve", name, run, 2 * len(rows) * layer.weight.numel())
 
-    def _unit(self, channels: int, per_frame: int, tile: UnitTile, *, last: bool) -> Case:
+    def _unit(self, channels: int, per_frame: int, tile: UnitTile, *, is_kept: bool = True, last: bool = False) -> Case:
+        """A unit; the last of a block does not keep its `x`, and that of the last block makes products."""
         wide, narrow = self._layer(channels, channels, 7, WIDEST_DILATION), self._layer(channels, channels, 1)
         unit = ResidualUnit(self._snake(channels), wide, self._snake(channels), narrow)
         rows, before = self._rows(channels, per_frame), self._rows(channels, per_frame)
@@ -111,10 +114,10 @@ class CodecCases:
                 apply(keep=False, last_weight=weight, part=part)
                 return [part]
             act = self._poisoned(len(rows), channels)
-            apply(keep=True, act=act)
-            return [act, x]
+            apply(keep=is_kept, act=act)
+            return [act, x] if is_kept else [act]
 
-        name = f"last unit {channels}" if last else f"unit {channels}"
+        name = f"unit {channels}" if is_kept else f"last unit {channels}"
         return Case("apply_unit", name, run, 2 * len(rows) * (wide.weight.numel() + narrow.weight.numel()))
 
     def _sum(self, per_frame: int) -> Case:
@@ -135,21 +138,27 @@ class CodecCases:
         table = torch.stack([angles.cos(), angles.sin()], dim=-1)
         frames, exact = len(self.first), self._normal(5, LATENT_CHANNELS).float()
         qkv, both = self._normal(frames, 3 * LATENT_CHANNELS), self._normal(frames, 6 * LATENT_CHANNELS)
-        rows, taps = self._normal(frames * 2, LATENT_CHANNELS), self._normal(7, LATENT_CHANNELS).float()
+        taps = self._normal(7, LATENT_CHANNELS).float()
 
         def rotate(kernels: CodecKernels) -> list[Tensor]:
             turned = qkv.clone()
             kernels.rotate(turned, table, self.first, heads)
             return [turned[self.first >= 0]]
 
-        def depthwise(kernels: CodecKernels) -> list[Tensor]:
-            bias, scale, shift = exact[0], exact[1], exact[2]
-            return [kernels.depthwise_norm(rows, taps, bias, scale, shift, 1e-6, self.first)]
+        def depthwise(per_frame: int) -> Case:
+            rows = self._normal(frames * per_frame, LATENT_CHANNELS)
+
+            def run(kernels: CodecKernels) -> list[Tensor]:
+                bias, scale, shift = exact[0], exact[1], exact[2]
+                return [kernels.depthwise_norm(rows, taps, bias, scale, shift, 1e-6, self.first)]
+
+            return Case("depthwise_norm", f"quantizer, {per_frame} columns a frame", run)
 
         return [
             Case("rotate", "quantizer", rotate),
             Case("gate", "quantizer", lambda kernels: [kernels.gate(both)]),
-            Case("depthwise_norm", "quantizer", depthwise),
+            depthwise(COLUMNS // 2),
+            depthwise(COLUMNS),
         ]
 
     def _layer(self, inputs: int, outputs: int, taps: int, dilation: int = 1) -> Convolution:

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.kernels.launch import launch, power_of_two
+from cloner.engine.kernels.launch import after_previous, launch, power_of_two
 from cloner.engine.kernels.layout import CODEBOOKS, CODES, END, RECORD_WIDTH, TOKEN, EmbeddingTables
 
 _TOKEN = tl.constexpr(TOKEN)
@@ -32,9 +32,10 @@ def store_squares(squares, row, x, PARTS: tl.constexpr):
 @triton.jit(do_not_specialize=["first_semantic", "codebook_size"])
 def embed_kernel(
     records, row_record, tokens, codes, x, squares, first_semantic, codebook_size, frame_scale,
-    SEMANTIC: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    SEMANTIC: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a row. An idle row gets zeros, so that its residual stream does not grow from step to step."""
+    after_previous(EARLY)
     row = tl.program_id(0)
     record = tl.load(row_record + row)
     dim = tl.arange(0, BLOCK)

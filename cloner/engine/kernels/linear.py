@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.kernels.launch import launch
+from cloner.engine.kernels.launch import after_previous, launch
 from cloner.engine.kernels.layout import Scratch
 from cloner.engine.kernels.tiles import Tile
 
@@ -66,10 +66,12 @@ def linear_kernel(
     x, w, out, squares_in, squares_out, partial, arrived, eps,
     K: tl.constexpr, WIDTH: tl.constexpr, NORM_PARTS: tl.constexpr, RESIDUAL: tl.constexpr, GATED: tl.constexpr,
     OUT_PARTS: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a tile of `out` and part of k, grid ``(WIDTH / BN, rows / BM, SPLIT)``. Without masks: `x` and `out`
     have rows up to a multiple of BM, WIDTH is a multiple of BN, and K of BK * SPLIT. With SPLIT the last program of a
     tile to arrive adds the parts up in their order."""
+    after_previous(EARLY)
     tile_n, tile_m, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     rows = tile_m * BM + tl.arange(0, BM)
     cols = tile_n * BN + tl.arange(0, BN)

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cloner.engine.kernels.embed import store_squares
-from cloner.engine.kernels.launch import launch, power_of_two
+from cloner.engine.kernels.launch import after_previous, launch, power_of_two
 from cloner.engine.kernels.layout import (
     CODEBOOKS,
     CODES,
@@ -135,9 +135,10 @@ def _float(fields, place):
 def sample_first_kernel(
     logits, row_record, records, noise, window, generated, verdict, hidden, fast_embeddings, x, squares, first_semantic,
     FRAMES: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr, DIM_BLOCK: tl.constexpr,
-    PARTS: tl.constexpr, RESAMPLING: tl.constexpr,
+    PARTS: tl.constexpr, RESAMPLING: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a row: its first code, and the two tokens that the fast transformer begins with."""
+    after_previous(EARLY)
     row = tl.program_id(0)
     record = tl.load(row_record + row)
     if record < 0:
@@ -177,10 +178,11 @@ def sample_next_kernel(
     logits, row_record, records, noise, window, generated, verdict, status, fast_embeddings, x, squares, book,
     last_position,
     FIRST: tl.constexpr, LAST: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
-    DIM_BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    DIM_BLOCK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a row: its code of codebook `book`, and the fast transformer's next token; after the LAST codebook
     the record steps on. The logits of row r are in row r, of the FIRST pass in row 2r + 1."""
+    after_previous(EARLY)
     row = tl.program_id(0)
     record = tl.load(row_record + row)
     if record < 0:

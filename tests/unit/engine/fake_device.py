@@ -12,8 +12,8 @@ from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.kernels.layout import CONTINUES, PAGE
 from cloner.engine.paged_cache import RESERVED
-from cloner.engine.prompt import Tokens
 from cloner.engine.token_rows import SlotStart
+from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 
 PREFIX = 70

@@ -18,10 +18,10 @@ from cloner.engine.gpu_step import GpuStep, StepOptions, StepRows
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
 from cloner.engine.model import Model
-from cloner.engine.prompt import Tokens
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import codes_of as codes_over_slots
 from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
 

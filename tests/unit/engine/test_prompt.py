@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cloner.engine import fish, fish_inference
 from cloner.engine.base import Voice
-from cloner.engine.prompt import PromptBuilder, Tokens
+from cloner.engine.prompt import PromptBuilder
+from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 from tests.support.engine_requests import CPU, make_request, make_voice
 
@@ -87,3 +88,20 @@ def test_a_prompt_may_be_as_long_as_upstream_takes_and_no_longer(prompts: Prompt
     with pytest.raises(SegmentFailed, match=r"2049 tokens, and 2048 are possible.*split the text") as failure:
         prompts.check_length(2049)
     assert failure.value.code == "prompt_too_long"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Hello.",
+        "Ünïcode 你好 🐟",
+        "<|im_end|>",
+        "a<|semantic:7|><|semantic:77|>b <|speaker:0|><|unknown|> <|",
+        "<|semantic:1<|im_start|>|>",
+        "x " * 250_000 + "<|pad|>",
+    ],
+)
+def test_texts_are_encoded_as_upstreams_tokenizer_encodes_them(model: fish.Text2Semantic, text: str) -> None:
+    tokenizer = model.tokenizer
+    assert tokenizer.encode(text) == type(tokenizer).encode(tokenizer, text)

@@ -15,9 +15,9 @@ from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
 from cloner.engine.decoder import split_prefills
 from cloner.engine.model import END, Model
 from cloner.engine.packed_linear import PackedLinear
-from cloner.engine.prompt import Prefill, Tokens
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
+from cloner.engine.tokens import Prefill, Tokens
 from tests.support.engine_requests import (
     LONG_TEXT,
     StopWhen,

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import triton
 
+from cloner.engine import fish
+from cloner.engine.gpu_codec import GpuCodec
+from cloner.engine.kernels.codec import TRITON, CodecPlan
+from cloner.engine.kernels.codec_check import CodecCases
 from cloner.engine.kernels.codec_tiles import (
     ADA,
     HOPPER,
@@ -19,6 +24,7 @@ from cloner.engine.kernels.codec_tiles import (
     UnitTile,
     codec_tiles,
 )
+from cloner.engine.kernels.launch import recorded_launches
 
 from .offline import SHARED_BYTES
 
@@ -78,3 +84,19 @@ def test_a_known_card_has_its_own_tiles_unchanged() -> None:
 
 def test_this_triton_has_an_assembler() -> None:
     assert (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas").exists()
+
+
+@pytest.mark.parametrize("capability", [(8, 9), (9, 0)])
+@torch.inference_mode()
+def test_every_form_of_a_kernel_that_the_codec_launches_is_tried_before(
+    capability: tuple[int, int], tmp_path: Path
+) -> None:
+    tiles = codec_tiles(capability, SHARED_BYTES[10 * capability[0] + capability[1]])
+    plan = CodecPlan(torch.float16, tiles, TRITON)
+    with recorded_launches() as tried:
+        for case in CodecCases(torch.device("cpu"), 26, plan).all():
+            case.run(TRITON)
+    codec = GpuCodec(fish.build_codec(tmp_path), torch.device("meta"), 32, plan)
+    with recorded_launches() as launched:
+        codec._compute(32)
+    assert {launch.variant() for launch in launched} == {launch.variant() for launch in tried}
