@@ -33,6 +33,7 @@ bench: setup
 
 voices: setup
 	$(BIN)/python ops/scripts/voices.py
+	$(BIN)/python ops/scripts/voices_words.py
 
 soak: setup
 	$(BIN)/python ops/scripts/soak.py
