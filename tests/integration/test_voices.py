@@ -1,4 +1,4 @@
-"""Real recordings of five people as references, through the real codec."""
+"""Real recordings of four people in five languages as references, through the real codec."""
 
 from __future__ import annotations
 

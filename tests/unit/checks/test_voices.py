@@ -1,4 +1,4 @@
-"""The checks on real human voices of five people, and on damaged copies: how many are caught, and how many falsely.
+"""The checks on real human voices in five languages, and on damaged copies: how many are caught, and how many falsely.
 
 `make voices` measures all recordings (`ops/BENCHMARKS.md`); this is a sample of them.
 """
