@@ -284,6 +284,11 @@ def piece_seed(seed: int, number: int) -> int:
     return _digest([seed, number]) if number else seed
 
 
+def attempt_seed(seed: int, number: int) -> int:
+    """The seed of an attempt of that number, from 1, at a piece, whose own seed is that of the first."""
+    return _digest([seed, "attempt", number]) if number > 1 else seed
+
+
 def take_seed(seed: int, number: int, redo: Redo) -> int:
     """The seed of a segment's take of that number, from 1; `seed` is the segment's own, which is that of take 1."""
     return _digest([seed, "take", number] if redo.seed is None else [seed, "redo", redo.seed])

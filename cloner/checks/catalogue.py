@@ -20,6 +20,9 @@ SHORTNESS_WEIGHT = 1.5
 """What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
 between two words, and then only the shortness tells."""
 
+MOST_SUSPICION = 1_000.0
+"""The suspicion of a take that fails a check whose limit is 0: no other attempt is worse."""
+
 UNCERTAIN_S = 0.1
 """Seconds of speech of which the mean change of the sounds has twice the variance that it has of a long take."""
 
@@ -258,6 +261,11 @@ CHECKS: tuple[type[Check], ...] = (
 )
 
 
+COMPARING = frozenset(check.name for check in (Level, CutEnd, TooFast, TooSlow))
+"""The checks that compare a take with others: without the takes that they fail, the others would seem to vary less than
+they do. A take that fails another check says nothing of what is usual."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """What the checks say of a take."""
@@ -268,6 +276,8 @@ class CheckResult:
     """A sentence for each of them."""
     scores: dict[str, float]
     """Each check's score, by its name; those that do not apply are left out."""
+    suspicion: float
+    """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
 
 
 class CheckSet:
@@ -285,7 +295,14 @@ class CheckSet:
             failed=tuple(check.name for check in failed),
             sentences=tuple(check.sentence(scores[check.name]) for check in failed),
             scores={name: round(score, 4) for name, score in scores.items()},
+            suspicion=max((_suspicion(scores[check.name], check.limit) for check in applicable), default=0.0),
         )
+
+
+def _suspicion(score: float, limit: float) -> float:
+    if limit <= 0:
+        return MOST_SUSPICION if score > limit else 0.0
+    return min(max(score / limit, 0.0), MOST_SUSPICION)
 
 
 def parse_limits(text: str) -> dict[str, float]:

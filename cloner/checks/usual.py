@@ -7,7 +7,7 @@ speakers (`PRIOR`) has more weight.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +21,9 @@ PRIOR_TAKES = 8
 
 MOST_TAKES = 1_000
 """The last takes of a speaker that are learnt from: more make no median better, and a batch may have a million."""
+
+NEWS = 1.05
+"""How many times as many takes there are when what is usual is learnt again."""
 
 MAD_TO_DEVIATION = 1.4826
 """A normal distribution's standard deviation, divided by the median of its absolute deviations."""
@@ -60,21 +63,27 @@ class History:
         self._takes: dict[tuple[str, str], deque[tuple[float, float, float, float]]] = defaultdict(
             lambda: deque(maxlen=MOST_TAKES)
         )
-        self._usual: dict[tuple[str, str], Usual] = {}
+        self._usual: dict[tuple[str, str], tuple[int, Usual]] = {}
+        """What was usual, and of how many takes it was learnt."""
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, speaker: str, take: Measures) -> None:
         """Learn from a take; nothing from one without sound."""
         if take.has_sound:
             key = speaker, take.script
             self._takes[key].append((take.silence.level_db, take.silence.end_db, take.pace, take.change))
-            self._usual.pop(key, None)
+            self._counts[key] += 1
 
     def usual(self, speaker: str, script: str) -> Usual:
-        """What is usual for the speaker's takes of texts in this script."""
+        """What is usual for the speaker's takes of texts in this script. It is learnt again when there are `NEWS` more
+        takes: medians of hundreds hardly change with one, and take longer than a take's checks."""
         key = speaker, script
-        if key not in self._usual:
-            self._usual[key] = _usual(self._takes.get(key, ()))
-        return self._usual[key]
+        count = self._counts[key]
+        learnt, usual = self._usual.get(key, (0, PRIOR))
+        if count > learnt * NEWS:
+            usual = _usual(self._takes[key])
+            self._usual[key] = count, usual
+        return usual
 
 
 def _usual(takes: Iterable[tuple[float, float, float, float]]) -> Usual:

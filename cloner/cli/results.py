@@ -62,6 +62,12 @@ def summary(result: BatchResult, again: str) -> str:
     lines += [f"Failed:  {error.output}: {error.message}" for error in some]
     if result.failed > SHOWN:
         lines.append(f"         and {result.failed - SHOWN} more; the report has all")
+    if result.suspects:
+        count = len(result.suspects)
+        lines.append(
+            f"Suspect: {count} may have gone wrong: mark those that did in the report, then `cloner redo"
+            f" {result.batch_id} --marked FILE`"
+        )
     if result.failed and again:
         lines.append(f"Next:    `{again}` generates again what failed")
     return "\n".join(lines)

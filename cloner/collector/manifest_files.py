@@ -33,6 +33,10 @@ class ManifestRow(NamedTuple):
     """As it was spoken, after `pronounce`."""
     seconds: float
     take: int
+    attempts: int
+    """Most at one of its pieces."""
+    checks: str
+    """The checks that what was kept fails, with spaces between."""
 
 
 def manifest_json(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
@@ -58,7 +62,10 @@ def _rows(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterator[Mani
     for speaker, (index, text, output, _), segment_id in batch.segments():
         line = lines.get(index)
         if line and line.generated:
-            yield ManifestRow(output, index, segment_id, speaker.id, text, round(line.audio_s, 3), line.take)
+            attempts = max((attempt.number for attempt in line.attempts), default=1)
+            failed = " ".join(line.failed_checks)
+            seconds = round(line.audio_s, 3)
+            yield ManifestRow(output, index, segment_id, speaker.id, text, seconds, line.take, attempts, failed)
 
 
 def _neutral(cell: object) -> object:

@@ -24,6 +24,7 @@ from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, Unk
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, SPEAK_CHUNK, collector_name
+from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
 from cloner.output.journal import discard_journals
@@ -184,6 +185,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         _end_redo(settings, record, outputs, result)
     else:
         discard_journals(record, outputs, _failed_outputs(result))
+    discard_unnamed_attempts(record)
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))

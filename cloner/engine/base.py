@@ -7,9 +7,12 @@ that generates one text after another and one that decodes 64 at once have the s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from threading import Condition
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +49,82 @@ class SpeechRequest:
     voice: Voice
     generation: Generation
     seed: int
+    piece: tuple[int, int] | None = None
+    """For a piece of a long text, whose `segment` is a number of its own: the segment, and the piece's place in it."""
+    with_codes: bool = False
+    """Whether the codes are wanted beside the audio."""
+
+
+WAIT_S = 0.25
+"""Seconds after which an engine that waits for requests looks whether its chunk is stopped."""
+
+
+class RequestQueue(Iterable[SpeechRequest]):
+    """A chunk's requests: the `first`, and those that are added while an engine works on it, until it is closed.
+
+    `add` and `close` may be called from any thread, the other methods from the engine's.
+    """
+
+    def __init__(self, first: Iterable[SpeechRequest]) -> None:
+        self.first = iter(first)
+        self._added: deque[SpeechRequest] = deque()
+        self._is_closed = False
+        self._changed = Condition()
+
+    @classmethod
+    def of(cls, requests: Iterable[SpeechRequest]) -> RequestQueue:
+        """The requests themselves, if they are a queue; else a closed queue of them."""
+        if isinstance(requests, cls):
+            return requests
+        queue = cls(requests)
+        queue.close()
+        return queue
+
+    def add(self, request: SpeechRequest) -> None:
+        """Add a request, which is generated before those of the first that are not drawn yet."""
+        with self._changed:
+            self._added.append(request)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let the engine end when it has answered all requests: none will be added."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def draw_first(self) -> None:
+        """Draw all of the first: what makes them may belong to the calling thread."""
+        self.first = iter(list(self.first))
+
+    def take(self) -> list[SpeechRequest]:
+        """What was added since the last time."""
+        if not self._added:  # polled at every step, and nearly always empty
+            return []
+        with self._changed:
+            taken = list(self._added)
+            self._added.clear()
+        return taken
+
+    def wait(self) -> bool:
+        """Wait until a request is added, for `WAIT_S` at most; returns false if none is there and none will be."""
+        with self._changed:
+            if not (self._added or self._is_closed):
+                self._changed.wait(WAIT_S)
+            return bool(self._added) or not self._is_closed
+
+    def next_group(self, most: int) -> list[SpeechRequest]:
+        """At most so many requests, the added ones before the first; waits for one. Empty if none will be added."""
+        while True:
+            with self._changed:
+                group = [self._added.popleft() for _ in range(min(most, len(self._added)))]
+            group += islice(self.first, most - len(group))
+            if group or not self.wait():
+                return group
+
+    def __iter__(self) -> Iterator[SpeechRequest]:
+        """For an engine with one slot, which draws the next request when it has answered the one before."""
+        while group := self.next_group(1):
+            yield from group
 
 
 @dataclass(frozen=True)
@@ -60,6 +139,8 @@ class SegmentAudio:
     frames: int
     truncated: bool = False
     """True if the segment reached its maximum number of frames before the model ended it."""
+    codes: Codes | None = None
+    """What the audio was decoded from, if the request was `with_codes`."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +193,10 @@ class NullObserver:
 NULL_OBSERVER = NullObserver()
 
 
+Speak = Callable[[Iterable[SpeechRequest], ChunkObserver], Generator[SpeechResult, None, None]]
+"""`Engine.speak`, or a function like it."""
+
+
 class Engine(Protocol):
     """One model on one device. Methods are called from one thread, `load` first and once."""
 
@@ -123,6 +208,9 @@ class Engine(Protocol):
 
     warning: str
     """Why it is slower than it could be on this device, as one line; empty if it is not. Set by `load`."""
+
+    trained: bool
+    """Whether it speaks: what random weights make is not checked unless a batch asks for that."""
 
     @property
     def cache_gb(self) -> float:
@@ -149,7 +237,9 @@ class Engine(Protocol):
         `observer` stops it, unfinished segments are dropped.
 
         Requests may be drawn one by one, when a slot is free for them: an engine with one slot holds one speaker's
-        voice at a time. A request that fails yields a `SegmentFailure`; an exception means that the engine is broken.
+        voice at a time. A `RequestQueue` may grow meanwhile, until it is closed; while nothing is left to generate, the
+        engine waits for it. A request that fails yields a `SegmentFailure`; an exception means that the engine is
+        broken.
         """
         ...
 

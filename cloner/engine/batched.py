@@ -21,11 +21,12 @@ from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
     LogFunction,
+    RequestQueue,
     SegmentFailure,
     SpeechRequest,
     SpeechResult,
 )
-from cloner.engine.checkpoint import check_checkpoint
+from cloner.engine.checkpoint import check_checkpoint, has_random_weights
 from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
 from cloner.engine.kernel_support import missing_for_kernels
 from cloner.engine.memory import GB
@@ -44,6 +45,7 @@ class BatchedEngine:
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype, options: Options) -> None:
         self.slots = options.slots
         self.warning = ""
+        self.trained = not has_random_weights(checkpoint_dir)
         self._checkpoint_dir = checkpoint_dir
         self._device = device
         self._precision = precision
@@ -89,12 +91,13 @@ class BatchedEngine:
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
     ) -> Generator[SpeechResult, None, None]:
-        """All requests are drawn at once, since the longest are decoded first. Closing the generator stops the chunk
-        within a step."""
-        drawn = list(requests)
+        """The first requests are drawn at once, since the longest are decoded first. Closing the generator stops the
+        chunk within a step."""
+        queue = RequestQueue.of(requests)
+        queue.draw_first()
         results: SimpleQueue[SpeechResult | None] = SimpleQueue()
         closed = Event()
-        work = self._decoding.submit(self._speak, drawn, results.put, _ClosableObserver(observer, closed))
+        work = self._decoding.submit(self._speak, queue, results.put, _ClosableObserver(observer, closed))
         try:
             while (result := results.get()) is not None:
                 self._results += 1
@@ -132,7 +135,7 @@ class BatchedEngine:
 
     def _speak(
         self,
-        requests: list[SpeechRequest],
+        requests: RequestQueue,
         on_result: Callable[[SpeechResult | None], None],
         observer: ChunkObserver,
     ) -> None:

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG, FILES, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG, FILES, RANDOM_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
 from cloner.engine.packages import worker_packages
 from cloner.engine.presets import CONFIGS, SMALL_CODEC, Preset, vocabulary
 from cloner.errors import ClonerError, LoadFailed, UsageError, first_line
@@ -57,6 +57,11 @@ def init_checkpoint(directory: Path, preset: Preset, seed: int = 0) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def has_random_weights(directory: Path) -> bool:
+    """Whether the checkpoint is one of `init_checkpoint`, by the mark that this leaves."""
+    return (directory / RANDOM_WEIGHTS).exists()
+
+
 def missing_files(directory: Path) -> list[str]:
     """The names of the checkpoint's files that `directory` lacks, or that cannot be read."""
     paths = [directory / name for name in FILES]  # no pipes and devices: reading them would block
@@ -84,6 +89,7 @@ def _describe(directory: Path, preset: Preset, special_tokens: list[str]) -> Non
     lines = [f"{base64.b64encode(word).decode()} {rank}\n" for rank, word in enumerate(words)]
     (directory / TOKENIZER).write_text("".join(lines), encoding="ascii")
     _write_json(directory / SPECIAL_TOKENS, {token: len(words) + place for place, token in enumerate(special_tokens)})
+    (directory / RANDOM_WEIGHTS).write_text(f"Random weights, size {preset}: they make noise.\n", encoding="ascii")
     _write_json(directory / CONFIG, CONFIGS[preset])
     if preset is not Preset.S1_MINI:
         _write_json(directory / CODEC_SIZES, SMALL_CODEC)

@@ -12,3 +12,6 @@ FILES = (CONFIG, MODEL_WEIGHTS, TOKENIZER, SPECIAL_TOKENS, CODEC_WEIGHTS)
 
 CODEC_SIZES = "codec.json"
 """An extra file if the codec is not upstream's: the sizes in which it differs from ``modded_dac_vq.yaml``."""
+
+RANDOM_WEIGHTS = "random_weights.txt"
+"""An extra file of a checkpoint that was never trained: nothing is to be heard in what it makes."""

@@ -100,12 +100,13 @@ class CodecStage:
 
     def _decode_batch(self, batch: dict[int, tuple[SegmentCodes, OnResult]]) -> None:
         """Decode segments, whose keys count from 0, and remove each from `batch` when it has its result."""
-        codes = [segment.codes for segment, _ in batch.values()]
-        for place, audio in self._codec.decode(codes, self._before_piece):
+        all_codes = [segment.codes for segment, _ in batch.values()]
+        for place, audio in self._codec.decode(all_codes, self._before_piece):
             segment, on_result = batch.pop(place)
             number = segment.request.segment
             if np.isfinite(audio).all():
-                on_result(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated))
+                codes = segment.codes.int().cpu().numpy() if segment.request.with_codes else None
+                on_result(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated, codes))
             else:
                 on_result(SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Generator, Iterable, Sequence
-from itertools import islice
 from time import monotonic, sleep
 
 import numpy as np
@@ -16,6 +15,7 @@ from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
     LogFunction,
+    RequestQueue,
     SegmentAudio,
     SegmentFailure,
     SpeechRequest,
@@ -45,6 +45,7 @@ class FakeEngine:
 
     name = "fake"
     warning = ""
+    trained = False
     cache_gb = 0.0
 
     def __init__(self, slots: int = 1, load_s: float = 0.0, segment_s: float = 0.0) -> None:
@@ -66,8 +67,8 @@ class FakeEngine:
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
     ) -> Generator[SpeechResult, None, None]:
-        waiting = iter(requests)
-        while together := list(islice(waiting, self.slots)):
+        queue = RequestQueue.of(requests)
+        while together := queue.next_group(self.slots):
             for request in together:
                 observer.started(request.segment)
             self._work(self._segment_s, observer)

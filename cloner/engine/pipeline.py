@@ -68,8 +68,8 @@ class ChunkScheduler(Protocol):
     def run(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver
     ) -> Iterator[SegmentCodes | SegmentFailure]:
-        """Decode all requests: exactly one result a request. If `observer` stops it, unfinished segments are
-        dropped."""
+        """Decode all requests, and those that are added to a `RequestQueue` meanwhile: exactly one result a request.
+        If `observer` stops it, unfinished segments are dropped."""
         ...
 
 

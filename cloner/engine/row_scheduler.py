@@ -15,12 +15,12 @@ import torch
 
 from cloner.audio import NOT_NUMBERS
 from cloner.engine.admission import AdmissionPause
-from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
 from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
 from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.paged_cache import Prefix
-from cloner.engine.row_segments import Inbox, ReadingQueue, Segment, SegmentFactory, WaitingSegments
+from cloner.engine.row_segments import ReadingQueue, Segment, SegmentFactory, WaitingSegments
 from cloner.engine.segment import OUT_OF_MEMORY, SegmentCodes, SlotUsage
 from cloner.engine.slot_pool import Placed, SlotPool
 from cloner.engine.token_rows import PromptPiece, some
@@ -64,7 +64,6 @@ class Scheduler:
         self.device = device
         self.factory = factory
         self.usage = SlotUsage()
-        self.inbox = Inbox()
         self.pool = SlotPool(device)
         self._pause = AdmissionPause()
         self._waiting, self._reading = WaitingSegments(factory), ReadingQueue()
@@ -92,37 +91,35 @@ class Scheduler:
 
     @torch.inference_mode()
     def run(self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER) -> Iterator[Answer]:
-        """Generate all requests, and those that are added meanwhile (`inbox`); exactly one answer each. If `observer`
-        stops it, unfinished segments are dropped."""
-        self._begin(requests)
+        """Generate all requests, and those that are added to a `RequestQueue` meanwhile; exactly one answer each. If
+        `observer` stops it, unfinished segments are dropped."""
+        queue = RequestQueue.of(requests)
+        self._begin(queue)
         launched: deque[tuple[_Step, Statuses]] = deque()
-        try:
-            while not observer.stopped():
-                step, out_of_memory = None, False
-                try:
-                    step = self._schedule(observer)
-                    if step:
-                        launched.append((step, self._run(step)))
-                        self._waiting.make_some()
-                    if len(launched) > self.device.pipeline_depth or (launched and not step):
-                        self._postprocess(*launched.popleft())
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    out_of_memory = True
-                if out_of_memory:  # not in the handler: the exception's frames hold on to the memory
-                    launched.clear()
-                    self._make_room()
-                while self._answers:
-                    yield self._answers.popleft()
-                if not (step or launched or self._running or self._waiting) and self.inbox.close_if_empty():
-                    break
-        finally:
-            self.inbox.close()
+        while not observer.stopped():
+            step, out_of_memory = None, False
+            try:
+                step = self._schedule(queue, observer)
+                if step:
+                    launched.append((step, self._run(step)))
+                    self._waiting.make_some()
+                if len(launched) > self.device.pipeline_depth or (launched and not step):
+                    self._postprocess(*launched.popleft())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                out_of_memory = True
+            if out_of_memory:  # not in the handler: the exception's frames hold on to the memory
+                launched.clear()
+                self._make_room()
+            while self._answers:
+                yield self._answers.popleft()
+            if not (step or launched or self._running or self._waiting) and not queue.wait():
+                break
 
-    def _schedule(self, observer: ChunkObserver) -> _Step | None:
+    def _schedule(self, queue: RequestQueue, observer: ChunkObserver) -> _Step | None:
         """Admit what there is room for, and choose the rows of the next step."""
-        for request in self.inbox.take():
+        for request in queue.take():
             self._waiting.push(request)
         if self._reading.rows or self._pause.is_over(self.pool.free, self.pool.slots):
             # A prompt that could not be read in this step would keep a slot idle, and the device waiting for the host.
@@ -205,14 +202,15 @@ class Scheduler:
     def _fail(self, segment: Segment, code: str, message: str) -> None:
         self._answers.append(SegmentFailure(segment.request.segment, code, message))
 
-    def _begin(self, requests: Iterable[SpeechRequest]) -> None:
+    def _begin(self, queue: RequestQueue) -> None:
         if self._running or self._waiting:  # the chunk before was stopped
             self.pool.reset()
             self._forget_rows()
             self._answers.clear()
         self._waiting = WaitingSegments(self.factory)
         self.factory.forget_prefixes()
-        self.inbox.open(requests)
+        for request in queue.first:
+            self._waiting.push(request)
 
     def _forget_rows(self) -> None:
         self._reading.clear()

@@ -1,15 +1,10 @@
-"""Segments on their way from a request to codes: checked, waiting for a slot, running.
-
-Requests may be added while a batch of them runs, from any thread.
-"""
+"""Segments on their way from a request to codes: checked, waiting for a slot, running."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from threading import Lock
 
 import torch
 from torch import Tensor
@@ -172,49 +167,6 @@ class WaitingSegments:
         else:
             segment.order = order
             self._made.append(segment)
-
-
-class Inbox:
-    """Requests on their way to the scheduler. It is open while a chunk runs."""
-
-    def __init__(self) -> None:
-        self._requests: deque[SpeechRequest] = deque()
-        self._open = False
-        self._lock = Lock()
-
-    def open(self, requests: Iterable[SpeechRequest]) -> None:
-        """Begin a chunk with these."""
-        with self._lock:
-            self._requests = deque(requests)
-            self._open = True
-
-    def add(self, request: SpeechRequest) -> bool:
-        """Add to the chunk that runs; False if none runs any more. May be called from any thread."""
-        with self._lock:
-            if self._open:
-                self._requests.append(request)
-            return self._open
-
-    def take(self) -> list[SpeechRequest]:
-        """What has come since the last time."""
-        if not self._requests:  # polled at every step, and nearly always empty
-            return []
-        with self._lock:
-            taken = list(self._requests)
-            self._requests.clear()
-        return taken
-
-    def close_if_empty(self) -> bool:
-        """End the chunk, unless something has come."""
-        with self._lock:
-            self._open = bool(self._requests)
-            return not self._open
-
-    def close(self) -> None:
-        """End the chunk; what has come is dropped."""
-        with self._lock:
-            self._open = False
-            self._requests.clear()
 
 
 class ReadingQueue:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from cloner.audio import NOT_NUMBERS, check_codes
-from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
 from cloner.engine.decoder import NOT_FINITE, RUNNING, Decoder
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.prefix_cache import PrefixCache
@@ -40,6 +40,9 @@ class Scheduler:
         """Positions of a usual slot. Segments that need more are decoded together in fewer, longer slots."""
         self.running = RunningSlots(decoder, prefixes, deterministic=step_runner.deterministic)
         self._waiting: deque[Segment] = deque()
+        """Those of the slots' length at present."""
+        self._others: dict[int, list[Segment]] = {}
+        """Those that wait for slots of another length, by that length."""
 
     @property
     def slots(self) -> int:
@@ -60,19 +63,31 @@ class Scheduler:
     def run(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
     ) -> Iterator[SegmentCodes | SegmentFailure]:
-        """Decode all requests: exactly one result a request. If `observer` stops it, unfinished segments are
-        dropped."""
-        by_length: dict[int, list[Segment]] = {}
+        """Decode all requests, and those that are added to a `RequestQueue` meanwhile: exactly one result a request.
+        If `observer` stops it, unfinished segments are dropped."""
+        queue = RequestQueue.of(requests)
+        self._others = {}
+        yield from self._sort_by_length(queue.first)
+        while not observer.stopped():
+            if self._others:
+                positions = min(self._others)
+                yield from self._decode(positions, self._others.pop(positions), queue, observer)
+            elif queue.wait():
+                yield from self._sort_by_length(queue.take())
+            else:
+                break
+        self.prefixes.end_chunk()
+
+    def _sort_by_length(self, requests: Iterable[SpeechRequest]) -> Iterator[SegmentFailure]:
+        """Let the segments of requests wait for slots of their length. Yields the failures of those that cannot be
+        spoken."""
         for request in requests:
             try:
                 segment = self._prepare(request)
             except SegmentFailed as failure:
                 yield SegmentFailure(request.segment, failure.code, failure.message)
             else:
-                by_length.setdefault(self._slot_length(segment), []).append(segment)
-        for positions, segments in sorted(by_length.items()):
-            yield from self._decode(positions, segments, observer)
-        self.prefixes.end_chunk()
+                self._others.setdefault(self._slot_length(segment), []).append(segment)
 
     def _prepare(self, request: SpeechRequest) -> Segment:
         check_codes(request.voice.codes)
@@ -101,9 +116,9 @@ class Scheduler:
         return min(positions, self.decoder.model.positions, self.step_runner.initial_positions)
 
     def _decode(
-        self, positions: int, segments: list[Segment], observer: ChunkObserver
+        self, positions: int, segments: list[Segment], queue: RequestQueue, observer: ChunkObserver
     ) -> Iterator[SegmentCodes | SegmentFailure]:
-        """Decode segments in slots of `positions`."""
+        """Decode segments in slots of `positions`, and those that are added for such slots meanwhile."""
         if not self._make_slots(positions):
             yield from (out_of_memory(segment) for segment in segments)
             return
@@ -111,6 +126,9 @@ class Scheduler:
         self.running.remove_all()
         launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
         while not observer.stopped():
+            if added := queue.take():
+                yield from self._sort_by_length(added)
+                self._waiting.extendleft(self._others.pop(positions, []))
             # Running segments are finished first, since growing loses the slots' contents.
             memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
             try:

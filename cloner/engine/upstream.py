@@ -21,7 +21,7 @@ from cloner.engine.base import (
     SpeechRequest,
     SpeechResult,
 )
-from cloner.engine.checkpoint import check_checkpoint
+from cloner.engine.checkpoint import check_checkpoint, has_random_weights
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
@@ -42,6 +42,7 @@ class UpstreamEngine:
     cache_gb = 0.0
 
     def __init__(self, checkpoint_dir: Path, device: torch.device, precision: torch.dtype) -> None:
+        self.trained = not has_random_weights(checkpoint_dir)
         self._checkpoint_dir = checkpoint_dir
         self._device = device
         self._precision = precision
@@ -97,7 +98,13 @@ class UpstreamEngine:
                 raise
             torch.cuda.empty_cache()
             raise SegmentFailed(OUT_OF_MEMORY, code="out_of_memory") from None
-        return SegmentAudio(request.segment, audio, codes.shape[1], truncated)
+        return SegmentAudio(
+            request.segment,
+            audio,
+            codes.shape[1],
+            truncated,
+            codes.int().cpu().numpy() if request.with_codes else None,
+        )
 
     def _generate(self, request: SpeechRequest, observer: ChunkObserver) -> tuple[Tensor, bool]:
         """Codes ``[codebooks, frames]`` of one segment, on the device, and whether they were truncated."""

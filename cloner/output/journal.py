@@ -22,10 +22,25 @@ from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot, codes_part
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, append_line, batch_folder, open_to_append, translate_disk_errors
+from cloner.protocol.results import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """An attempt that failed a check, whose file is there."""
+
+    segment: int
+    attempt: Attempt
+    frames: int
+    truncated: bool
+    """Whether it is cut."""
+    suspicion: float
+    """As that of a line of the record."""
 
 
 class _Note(BaseModel):
-    """A line: a run begins, a segment starts, an audio file is about to get its name, or the run ends."""
+    """A line: a run begins, a segment starts, an attempt has failed a check, an audio file is about to get its name, or
+    the run ends."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,6 +51,7 @@ class _Note(BaseModel):
     alone: bool = False
     ended: bool = False
     digest: str | None = None
+    failed: FailedAttempt | None = None
 
 
 @dataclass
@@ -56,6 +72,8 @@ class Run:
     """Whether it ended, or its process was asked to stop; the process may have been killed after that."""
     digests: set[str] = field(default_factory=set)
     """Digests of the audio files that it gave their names; their lines may be missing in the record."""
+    failed: list[FailedAttempt] = field(default_factory=list)
+    """Its attempts that failed a check."""
 
 
 class Journal:
@@ -103,6 +121,12 @@ class Journal:
         with self._lock:
             if self._number:
                 self._note(_Note(run=self._number, digest=digest))
+
+    def attempt_failed(self, failed: FailedAttempt) -> None:
+        """Note an attempt, after its file is there. As `publishes`, from any thread."""
+        with self._lock:
+            if self._number:
+                self._note(_Note(run=self._number, failed=failed))
 
     def end(self) -> None:
         """Note that the run ends, so that its segments are not suspected. As `started`, from any thread."""
@@ -221,5 +245,7 @@ def _take(run: Run, note: _Note) -> None:
     run.ended = run.ended or note.ended
     if note.digest:
         run.digests.add(note.digest)
+    if note.failed:
+        run.failed.append(note.failed)
     if note.segment is not None:
         run.started[note.segment] = run.started.get(note.segment, False) or note.alone

@@ -133,6 +133,13 @@ def _by_chunk(manifest: Manifest, lines: Iterable[SegmentResult]) -> dict[int, l
             speaker = manifest.speakers[row.speaker]
             for index, _, output, _ in speaker.segments[row.start : row.stop]:
                 if line := finished.get(output):
-                    own = replace(line, segment=index, speaker=speaker.id, assignment=chunk.assignment, reused=True)
+                    own = replace(
+                        line,
+                        segment=index,
+                        speaker=speaker.id,
+                        assignment=chunk.assignment,
+                        reused=True,
+                        attempts=[replace(attempt, file="") for attempt in line.attempts],  # they lie with that batch
+                    )
                     chunks.setdefault(chunk.number, []).append(own)
     return chunks

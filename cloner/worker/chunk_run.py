@@ -18,6 +18,7 @@ from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
 from cloner.state.progress import ChunkProgress
 from cloner.text.length import is_speakable, is_split
+from cloner.worker.attempts import Attempts
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
 from cloner.worker.chunk_report import ChunkReport
@@ -107,7 +108,8 @@ class ChunkRun:
         self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
         self._encoder = Encoder(worker, message.audio, self._monitor, cancellation)
         self._flush = OutputFlush(worker.outputs.root)
-        self._writer = ResultWriter(worker, message, record, self._journal, disk, self._flush)
+        self._attempts = Attempts(worker, message, self._journal)
+        self._writer = ResultWriter(worker, message, record, self._journal, disk, self._flush, self._attempts)
         self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
         self._recovery = CrashRecovery(worker, message, self._journal)
         self._voices = VoiceLoader(worker, references)
@@ -118,7 +120,7 @@ class ChunkRun:
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
         try:
-            with self._journal, self._flush, self._writer, self._encoder:
+            with self._journal, self._flush, self._writer, self._encoder, self._attempts:
                 if self._pending and not self._cancellation.stopped():
                     self._generate()
                 self._recovery.discard_own_files()
@@ -208,9 +210,11 @@ class ChunkRun:
         """The engine's answers. Raises `EngineBroken`."""
         generation = self._message.generation
         requests = speech_requests(groups, generation, self._voices.get, self._cancellation.stopped)
-        speak = self._worker.engine.speak
+        engine = self._worker.engine
+        is_checked = engine.trained if generation.checks is None else generation.checks
+        speak = self._attempts.speak if is_checked else engine.speak
         if any(is_split(segment.text, generation) for group in groups for segment in group):
-            speak = partial(speak_in_pieces, self._worker.engine)
+            speak = partial(speak_in_pieces, speak)
         with _as_engine_error(), closing(speak(requests, self._monitor)) as answers:
             yield from answers
 

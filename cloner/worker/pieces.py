@@ -19,7 +19,7 @@ import numpy as np
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Samples16
 from cloner.audio_bytes import MOST_WAV_SAMPLES, to_16_bits
 from cloner.batch import Generation, piece_seed
-from cloner.engine.base import ChunkObserver, Engine, SegmentAudio, SegmentFailure, SpeechRequest, SpeechResult
+from cloner.engine.base import ChunkObserver, SegmentAudio, SegmentFailure, Speak, SpeechRequest, SpeechResult
 from cloner.text.length import estimated_frames, is_split
 from cloner.text.pauses import pauses_s
 from cloner.text.splitting import Piece, split
@@ -53,10 +53,10 @@ def joinable_groups(
     return groups
 
 
-def speak_in_pieces(engine: Engine, requests: Requests, observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
-    """As `Engine.speak`; long texts are generated in pieces, and answered when the last of them is there."""
+def speak_in_pieces(speak: Speak, requests: Requests, observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+    """As `speak`, that of an engine; long texts are generated in pieces, and answered when the last is there."""
     joiner = _Joiner(observer)
-    with closing(engine.speak(joiner.expand(requests), joiner)) as results:
+    with closing(speak(joiner.expand(requests), joiner)) as results:
         for result in results:
             answer = joiner.take(result)
             if answer:
@@ -139,7 +139,8 @@ class _Joiner:
                 if segment.failed:  # an engine that draws one request after another is not given the others
                     break
                 text, seed = segment.pieces[place].text, piece_seed(request.seed, place)
-                yield replace(request, segment=-number, text=text, seed=seed)
+                piece = request.segment, place
+                yield replace(request, segment=-number, text=text, seed=seed, piece=piece)
 
     def take(self, result: SpeechResult) -> SpeechResult | None:
         """The answer for a segment, if this result is the last that it needs."""

@@ -17,6 +17,7 @@ from cloner.output.record import Record, RecordWriter
 from cloner.output.takes import Takes
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
+from cloner.worker.attempts import Attempts
 from cloner.worker.disk_wait import DiskWait
 from cloner.worker.encoding import Encoding
 from cloner.worker.output_flush import OutputFlush
@@ -67,6 +68,7 @@ class ResultWriter:
         journal: Journal,
         disk: DiskWait,
         flush: OutputFlush,
+        attempts: Attempts,
     ) -> None:
         self._worker_name = worker.name
         self._assignment = message.assignment
@@ -80,6 +82,7 @@ class ResultWriter:
         self._peaks = PeaksWriter(record.folder, worker.name)
         self._disk = disk
         self._flush = flush
+        self._attempts = attempts
 
     def __enter__(self) -> ResultWriter:
         self._disk.retry(self._lines.open)
@@ -98,6 +101,7 @@ class ResultWriter:
         A segment whose audio has no room fails; the next one waits until there is room. So does a segment whose audio
         cannot be written for as long as the chunk may wait; then `DiskWait.failure` is set.
         """
+        checked = self._attempts.taken(segment.index)
         result = SegmentResult(
             segment=segment.index,
             speaker=segment.speaker.id,
@@ -107,6 +111,8 @@ class ResultWriter:
             worker=self._worker_name,
             take=segment.take,
             seed=segment.seed if segment.take > 1 else 0,
+            attempts=checked.attempts,
+            suspicion=checked.suspicion,
         )
         needed = 0
         try:
@@ -116,6 +122,7 @@ class ResultWriter:
             if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio):
                 needed = _file_size(answer.audio, encoding)
         self._disk.retry(lambda: self._lines.append(result))
+        self._attempts.written(checked)
         self._flush.written()
         if needed:
             self._disk.wait_for_room(needed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 
+from cloner.checks.usual import History
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
 from cloner.events import Event
@@ -25,7 +26,7 @@ from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from cloner.worker.metrics import WorkerMetrics
 
 RECORDS_KEPT = 4
-"""Batches whose records stay in memory: chunks of a few batches may alternate."""
+"""Batches whose records, and whose speakers' usual speech, stay in memory: chunks of a few batches may alternate."""
 
 LOGGED_KEPT = 1000
 """Assignments of which a process remembers that it has logged them."""
@@ -51,6 +52,7 @@ class WorkerProcess:
         self.journal: Journal | None = None
         """Journal of the chunk that is run, or was run last."""
         self._records: OrderedDict[str, Record] = OrderedDict()
+        self._histories: OrderedDict[str, History] = OrderedDict()
         self._logged: OrderedDict[str, None] = OrderedDict()
         self._loaded = False
         self._codec_identity = "none"
@@ -65,6 +67,14 @@ class WorkerProcess:
             self._records.popitem(last=False)
         record.refresh()
         return record
+
+    def history(self, batch_id: str) -> History:
+        """What is usual for the batch's speakers, as far as this process has checked of it."""
+        history = self._histories.pop(batch_id, None) or History()
+        self._histories[batch_id] = history
+        while len(self._histories) > RECORDS_KEPT:
+            self._histories.popitem(last=False)
+        return history
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from cloner.cli.results import print_result, summary
-from cloner.protocol.results import BatchResult, SegmentError
+from cloner.protocol.results import BatchResult, SegmentError, Suspect
 
 RESULT = BatchResult(
     batch_id="b-1",
@@ -38,6 +38,13 @@ def test_the_last_lines_on_a_terminal_say_what_failed_where_the_audio_is_and_wha
         "         and 1 more; the report has all",
         "Next:    `cloner retry b-1` generates again what failed",
     ]
+
+
+def test_suspects_are_counted_and_can_be_redone() -> None:
+    suspects = {0: Suspect(speaker="anna", output="anna/0001.wav", failed=["pause"])}
+    assert summary(RESULT.model_copy(update={"suspects": suspects}), "").splitlines()[-1] == (
+        "Suspect: 1 may have gone wrong: mark those that did in the report, then `cloner redo b-1 --marked FILE`"
+    )
 
 
 @pytest.mark.parametrize(("is_terminal", "as_json"), [(False, False), (False, True), (True, True), (True, False)])

@@ -60,6 +60,8 @@ def test_the_audio_files_are_listed_with_their_texts_and_formulas_are_none(tmp_p
         "text": "+x",
         "seconds": 0.5,
         "take": 1,
+        "attempts": 1,
+        "checks": "",
     }
     assert (lines[0]["id"], lines[3]["take"]) == (None, 2)
     with (folder / "manifest.csv").open(newline="") as file:
@@ -73,6 +75,8 @@ def test_the_audio_files_are_listed_with_their_texts_and_formulas_are_none(tmp_p
         "text": "'+x",
         "seconds": "0.5",
         "take": "1",
+        "attempts": "1",
+        "checks": "",
     }
 
 
@@ -81,7 +85,7 @@ def test_a_batch_without_audio_has_a_list_without_rows(tmp_path: Path) -> None:
     KeptBatch(record.folder).write(found)
     folder = closed(tmp_path, found, record)
     assert (folder / "manifest.jsonl").read_bytes() == b""
-    assert (folder / "manifest.csv").read_text() == "path,segment,id,speaker,text,seconds,take\n"
+    assert (folder / "manifest.csv").read_text() == "path,segment,id,speaker,text,seconds,take,attempts,checks\n"
 
 
 def test_a_batch_that_could_not_be_kept_is_closed_all_the_same(

@@ -16,7 +16,7 @@ from cloner.errors import ClonerError, LoadFailed, UsageError
 
 def test_a_made_checkpoint_has_every_file(tiny: Path) -> None:
     check_checkpoint(tiny)
-    assert {path.name for path in tiny.iterdir()} == {*FILES, "codec.json"}
+    assert {path.name for path in tiny.iterdir()} == {*FILES, "codec.json", "random_weights.txt"}
 
 
 def test_the_error_for_a_missing_checkpoint_says_what_to_do(tmp_path: Path) -> None:

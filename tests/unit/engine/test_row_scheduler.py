@@ -162,21 +162,8 @@ def test_what_is_stopped_is_dropped_within_a_step_and_the_next_chunk_begins_anew
     assert scheduler.usage.steps == 9
     assert len(answers) == 1, "the other may have been finished by the last step, and no answer is drawn after a stop"
     assert observer.started_segments[:2] == [0, 1]
-    assert not scheduler.inbox.add(requests[0]), "nothing can be added to a chunk that is over"
     assert sorted(codes_of(scheduler, requests)) == list(range(6))
     assert device.resets == 1
-
-
-def test_requests_can_be_added_while_it_runs(voice: Voice) -> None:
-    scheduler, _ = make(2)
-    seen = []
-    for answer in scheduler.run([fixed_request(voice, 0, 2)]):
-        assert isinstance(answer, SegmentCodes)
-        seen.append(answer.request.segment)
-        if len(seen) < 4:
-            assert scheduler.inbox.add(fixed_request(voice, len(seen), 2))
-    assert seen == [0, 1, 2, 3]
-    assert not scheduler.inbox.add(fixed_request(voice, 9, 2))
 
 
 def test_closing_the_answers_early_stops(voice: Voice) -> None:

@@ -60,7 +60,7 @@ class Noting(FakeEngine):
 
 
 def speak(engine: FakeEngine, *requests: SpeechRequest, observer: ChunkObserver = NULL_OBSERVER) -> list[SpeechResult]:
-    return list(speak_in_pieces(engine, requests, observer))
+    return list(speak_in_pieces(engine.speak, requests, observer))
 
 
 def audio_of(result: SpeechResult) -> SegmentAudio:

@@ -41,8 +41,12 @@ def test_the_batched_engine_generates_pieces_together_and_drops_those_of_a_faile
     requests = [request(0, "Short.", generation), request(1, LONG, generation), request(2, LONG, generation)]
     engine = Ended(tmp_path / "tiny", CPU, torch.float32, options)
     with loaded(engine):
-        results = {result.segment: audio_of(result) for result in speak_in_pieces(engine, requests, NULL_OBSERVER)}
-        again = {result.segment: audio_of(result) for result in speak_in_pieces(engine, requests[2:], NULL_OBSERVER)}
+        results = {
+            result.segment: audio_of(result) for result in speak_in_pieces(engine.speak, requests, NULL_OBSERVER)
+        }
+        again = {
+            result.segment: audio_of(result) for result in speak_in_pieces(engine.speak, requests[2:], NULL_OBSERVER)
+        }
     assert [results[segment].frames for segment in range(3)] == [3, 3 * COUNT, 3 * COUNT]
     pauses = round(0.1 * SAMPLE_RATE) * (COUNT - 1)
     assert len(results[1].audio) == 3 * COUNT * FRAME_SAMPLES + pauses
@@ -51,7 +55,7 @@ def test_the_batched_engine_generates_pieces_together_and_drops_those_of_a_faile
     many = request(5, LONG * 20, generation)
     observer = StopWhen()
     with loaded(BatchedEngine(tmp_path / "tiny", CPU, torch.float32, options)) as usual:
-        (failed,) = speak_in_pieces(usual, [many], observer)
+        (failed,) = speak_in_pieces(usual.speak, [many], observer)
     assert isinstance(failed, SegmentFailure)
     assert failed.code == "cut_off"
     assert 3 <= len(observer.started_segments) < len(split(many.text, generation)) / 2

@@ -18,6 +18,7 @@ from cloner.output.record import RecordWriter
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.state.keys import RedisKeys
+from cloner.worker.attempts import Attempts
 from cloner.worker.cancellation import Cancellation
 from cloner.worker.disk_wait import DiskWait
 from cloner.worker.encoding import EncodedAudio
@@ -53,7 +54,8 @@ def disk(worker: WorkerProcess, cancellation: Cancellation) -> DiskWait:
 def writer(worker: WorkerProcess, chunk: ChunkMessage, disk: DiskWait) -> ResultWriter:
     root = worker.outputs.root
     journal = Journal(root, BATCH_ID, 0, worker.name)
-    return ResultWriter(worker, chunk, worker.record(BATCH_ID), journal, disk, OutputFlush(root))
+    attempts = Attempts(worker, chunk, journal)
+    return ResultWriter(worker, chunk, worker.record(BATCH_ID), journal, disk, OutputFlush(root), attempts)
 
 
 def test_audio_without_room_fails_and_the_next_waits(

@@ -1,0 +1,294 @@
+"""Attempts: what the engine makes of a piece is checked, and made again with another seed where a check fails.
+
+The next attempt goes to the engine while that generates the rest of the chunk. Checks run in threads of their own,
+beside the one that decodes. An attempt that fails is on the disk and in the journal before the next is asked for, so a
+crash repeats none.
+
+What is usual for a speaker is learnt from the first attempt at each piece, unless that fails a check which does not
+compare it. So scores depend on what this process has checked of the batch before, and differ in another order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from types import TracebackType
+
+import soundfile
+
+from cloner.audio import NOT_NUMBERS, SAMPLE_RATE
+from cloner.audio_bytes import to_16_bits
+from cloner.batch import attempt_seed
+from cloner.checks.catalogue import COMPARING, CheckResult, CheckSet, NotANumber, parse_limits
+from cloner.checks.measures import Take, measure
+from cloner.engine.base import (
+    ChunkObserver,
+    RequestQueue,
+    SegmentAudio,
+    SegmentFailure,
+    Speak,
+    SpeechRequest,
+    SpeechResult,
+)
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.attempts import AttemptFiles, attempt_file
+from cloner.output.journal import FailedAttempt, Journal
+from cloner.protocol.messages import ChunkMessage
+from cloner.protocol.results import Attempt
+from cloner.worker.audio_effects import as_float
+from cloner.worker.worker_process import WorkerProcess
+
+MOST_THREADS = 4
+"""Threads that check: one checks more than 1,000 s of audio in a second."""
+
+
+@dataclass
+class CheckedSegment:
+    """What the checks say of a segment."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    """Those at pieces of which one failed."""
+    suspicion: float = 0.0
+    """As that of a line of the record."""
+    spare: list[str] = field(default_factory=list)
+    """The files of attempts that were kept."""
+
+
+@dataclass(eq=False)
+class _Piece:
+    """A piece, and the attempts at it so far; `request` is that of the first."""
+
+    request: SpeechRequest
+    attempts: list[Attempt] = field(default_factory=list)
+    best: int = -1
+    """Place among them of that with the least `suspicion`, whose audio is `audio`."""
+    audio: SegmentAudio | None = None
+    suspicion: float = 0.0
+
+    @property
+    def segment(self) -> int:
+        return self.request.piece[0] if self.request.piece else self.request.segment
+
+    @property
+    def place(self) -> int:
+        return self.request.piece[1] if self.request.piece else 0
+
+    def next_request(self) -> SpeechRequest:
+        seed = attempt_seed(self.request.seed, len(self.attempts) + 1)
+        return replace(self.request, seed=seed, with_codes=True)
+
+    def add(self, attempt: Attempt, audio: SegmentAudio, suspicion: float) -> None:
+        """Add an attempt. The audio of one that failed is kept as samples of 16 bits, those of its file."""
+        if self.audio is None or suspicion < self.suspicion:
+            self.best, self.suspicion = len(self.attempts), suspicion
+            self.audio = replace(audio, audio=to_16_bits(audio.audio)) if attempt.failed else audio
+        self.attempts.append(attempt)
+
+
+class Attempts:
+    """The attempts of one run of a chunk. A context manager around it."""
+
+    def __init__(self, worker: WorkerProcess, message: ChunkMessage, journal: Journal) -> None:
+        self._worker = worker
+        self._journal = journal
+        self.most = message.generation.attempts
+        self._fixed_length = message.generation.fixed_length
+        self._speakers = {row[0]: speaker.id for speaker in message.slices for row in speaker.segments}
+        self._checks = CheckSet(parse_limits(worker.settings.check_limits))
+        self._history = worker.history(message.batch_id)
+        self._files = AttemptFiles(worker.outputs, message.batch_id, worker.name)
+        self._lock = Lock()
+        self._checked: defaultdict[int, CheckedSegment] = defaultdict(CheckedSegment)
+        self._earlier = {
+            (failed.segment, failed.attempt.piece, failed.attempt.seed): failed
+            for run in journal.runs
+            for failed in run.failed
+        }
+        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), worker.engine.slots)
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="checks")
+        self.most_ahead = threads - 1
+
+    def __enter__(self) -> Attempts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.threads.shutdown(cancel_futures=True)
+
+    def speak(self, requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+        """As `Engine.speak`, with the best of at most `attempts` attempts at each request."""
+        return _Exchange(self, observer).speak(self._worker.engine.speak, requests)
+
+    def taken(self, segment: int) -> CheckedSegment:
+        """What the checks say of a segment that is about to be written."""
+        with self._lock:
+            return self._checked.pop(segment, CheckedSegment())
+
+    def written(self, checked: CheckedSegment) -> None:
+        """Remove the files of attempts that were kept, once their segment has a line: its audio has them."""
+        self._files.remove(checked.spare)
+
+    def begin(self, request: SpeechRequest) -> _Piece:
+        """A piece with the failed attempts at it of earlier runs, as far as their files are there."""
+        piece = _Piece(request)
+        while len(piece.attempts) < self.most:
+            seed = attempt_seed(request.seed, len(piece.attempts) + 1)
+            failed = self._earlier.get((piece.segment, piece.place, seed))
+            samples = self._files.read(failed.attempt.file) if failed else None
+            if failed is None or samples is None:
+                break
+            audio = SegmentAudio(request.segment, samples, failed.frames, failed.truncated)
+            piece.add(failed.attempt, audio, failed.suspicion)
+        return piece
+
+    def check(self, piece: _Piece, result: SegmentAudio) -> bool:
+        """Check an attempt; returns whether it is the last that the piece needs."""
+        number = len(piece.attempts) + 1
+        samples = as_float(result.audio)
+        cut = result.truncated and not self._fixed_length
+        measures = measure(Take(samples, SAMPLE_RATE, piece.request.text, result.codes, cut))
+        speaker = self._speakers[piece.segment]
+        with self._lock:
+            verdict = self._checks.evaluate(measures, self._history.usual(speaker, measures.script))
+            if number == 1 and COMPARING.issuperset(verdict.failed):
+                self._history.add(speaker, measures)
+        self._worker.note_step()
+        attempt = Attempt(
+            piece=piece.place,
+            number=number,
+            seed=attempt_seed(piece.request.seed, number),
+            seconds=round(len(samples) / SAMPLE_RATE, 3),
+            failed={name: verdict.scores[name] for name in verdict.failed},
+            kept=False,
+        )
+        result = replace(result, codes=None)
+        if verdict.failed:
+            attempt = self._keep(piece, attempt, result, verdict)
+        piece.add(attempt, result, round(verdict.suspicion, 3))
+        if verdict.failed and number < self.most:
+            log_event(
+                Event.ATTEMPT_FAILED,
+                segment=piece.segment,
+                speaker=speaker,
+                number=number,
+                attempts=self.most,
+                reason="; ".join(verdict.sentences),
+            )
+            return False
+        return True
+
+    def finish(self, piece: _Piece) -> SpeechResult:
+        """The best attempt at a piece, which has no other; a failure if it cannot be heard."""
+        if piece.audio is None:
+            raise RuntimeError("no attempt was made")
+        attempts, best = list(piece.attempts), piece.attempts[piece.best]
+        attempts[piece.best] = replace(best, kept=True, file="")
+        with self._lock:
+            checked = self._checked[piece.segment]
+            checked.spare += [best.file] if best.file else []
+            checked.suspicion = max(checked.suspicion, piece.suspicion)
+            if any(attempt.failed for attempt in attempts):
+                checked.attempts += attempts
+        if NotANumber.name in best.failed:
+            return SegmentFailure(piece.request.segment, "generation_failed", f"the codec's {NOT_NUMBERS}")
+        return piece.audio
+
+    def _keep(self, piece: _Piece, attempt: Attempt, result: SegmentAudio, verdict: CheckResult) -> Attempt:
+        """Write the audio of an attempt that failed, then note it in the journal; returns it with its file."""
+        name = attempt_file(piece.segment, piece.place, attempt.number)
+        try:
+            self._files.write(name, to_16_bits(result.audio))
+        except (OSError, soundfile.SoundFileError) as error:
+            log_event(Event.ATTEMPT_NOT_KEPT, file=name, error=error)
+            return attempt
+        attempt = replace(attempt, file=name)
+        suspicion = round(verdict.suspicion, 3)
+        self._journal.attempt_failed(FailedAttempt(piece.segment, attempt, result.frames, result.truncated, suspicion))
+        return attempt
+
+
+class _Exchange:
+    """What is asked of the engine at once, and what it answers; its observer meanwhile."""
+
+    def __init__(self, attempts: Attempts, observer: ChunkObserver) -> None:
+        self._attempts = attempts
+        self._observer = observer
+        self._pieces: dict[int, _Piece] = {}
+        self._ready: deque[SpeechResult] = deque()
+        """The answers for pieces at which all attempts were made by earlier runs."""
+        self._unanswered = 1
+        """Requests without their last answer, and 1 until all are drawn."""
+        self._lock = Lock()
+        self._queue = RequestQueue(())
+
+    def speak(self, speak: Speak, requests: Iterable[SpeechRequest]) -> Generator[SpeechResult, None, None]:
+        attempts, checked = self._attempts, deque[Future[SpeechResult | None]]()
+        self._queue = RequestQueue(self._drawn(requests))
+        with closing(speak(self._queue, self)) as results:
+            try:
+                for result in results:
+                    checked.append(attempts.threads.submit(self._take, result))
+                    while checked and (len(checked) > attempts.most_ahead or checked[0].done()):
+                        if answer := checked.popleft().result():
+                            yield answer
+                    while self._ready:
+                        yield self._ready.popleft()
+            finally:
+                self._queue.close()  # an engine that waits for requests ends at once
+        for future in checked:
+            if answer := future.result():
+                yield answer
+        yield from self._ready
+
+    def _drawn(self, requests: Iterable[SpeechRequest]) -> Generator[SpeechRequest, None, None]:
+        for request in requests:
+            piece = self._pieces[request.segment] = self._attempts.begin(request)
+            if len(piece.attempts) == self._attempts.most:
+                self._ready.append(self._attempts.finish(piece))
+                continue
+            with self._lock:
+                self._unanswered += 1
+            yield piece.next_request()
+        self._count_answer()
+
+    def _take(self, result: SpeechResult) -> SpeechResult | None:
+        """In one of the threads: check what the engine has made of a request. Returns the last answer to it; None if
+        another attempt is asked for."""
+        try:
+            piece = self._pieces[result.segment]
+            if isinstance(result, SegmentAudio) and not self._attempts.check(piece, result):
+                self._queue.add(piece.next_request())
+                return None
+            # An attempt that could not be made, as where memory ran out, does not undo the ones before it.
+            answer = result if piece.audio is None else self._attempts.finish(piece)
+            del self._pieces[result.segment]
+        except BaseException:
+            self._queue.close()  # nothing else would end the engine's wait, and this error would not be seen
+            raise
+        self._count_answer()
+        return answer
+
+    def _count_answer(self) -> None:
+        with self._lock:
+            self._unanswered -= 1
+            if not self._unanswered:
+                self._queue.close()
+
+    def started(self, segment: int) -> None:
+        self._observer.started(segment)
+
+    def stopped(self) -> bool:
+        return self._observer.stopped()
+
+    def dropped(self, segment: int) -> bool:
+        dropped = self._observer.dropped(segment)
+        if dropped:
+            self._count_answer()
+        return dropped

@@ -1,0 +1,199 @@
+"""Attempts: checked, made again in the chunk, kept, and taken up again after a crash."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from cloner.audio import SAMPLE_RATE, Audio
+from cloner.batch import attempt_seed
+from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentAudio, SpeechRequest, SpeechResult
+from cloner.engine.fake import FakeEngine
+from cloner.events import Event
+from cloner.output.attempts import discard_unnamed_attempts
+from cloner.output.record import Record
+from cloner.protocol.messages import ChunkMessage
+from cloner.protocol.results import SegmentResult
+from cloner.worker.chunk_run import run_chunk
+from tests.support.batches import write_batch
+from tests.support.edited_batches import Killed, die_at
+from tests.support.log_lines import find_lines
+from tests.support.speech import TEXT, speech
+from tests.support.workers import BATCH_ID, Workers
+
+GOOD = speech(SAMPLE_RATE, seed=4)
+MUTE, FAINT = GOOD * np.float32(0.002), GOOD * np.float32(0.01)
+"""Two that fail, the first by more."""
+
+
+class Voice(FakeEngine):
+    """An engine that speaks well, but for some attempts: `bad`, by segment and number of the attempt in this process.
+    They are `cut`, if that is said."""
+
+    def __init__(self, bad: Mapping[tuple[int, int], Audio], *, slots: int = 1, cut: bool = False) -> None:
+        super().__init__(slots)
+        self.asked: list[tuple[int, int]] = []
+        """Segment and seed of each request."""
+        self._bad = bad
+        self._cut = cut
+        self._numbers = Counter[int]()
+
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    ) -> Generator[SpeechResult, None, None]:
+        queue = RequestQueue.of(requests)
+        while group := queue.next_group(self.slots):
+            for request in group:
+                observer.started(request.segment)
+                self.asked.append((request.segment, request.seed))
+                self._numbers[request.segment] += 1
+                audio = self._bad.get((request.segment, self._numbers[request.segment]))
+                cut = self._cut and audio is not None
+                yield SegmentAudio(request.segment, GOOD if audio is None else audio, 100, truncated=cut)
+
+
+def submit(workers: Workers, folder: Path, segments: int, **generation: Any) -> ChunkMessage:
+    texts = dict.fromkeys(range(segments), TEXT)
+    (chunk,) = workers.submit(write_batch(folder, [segments], {"checks": True, **generation}, texts=texts))
+    return chunk
+
+
+def lines(workers: Workers) -> dict[int, SegmentResult]:
+    record = Record(workers.settings.out_dir, BATCH_ID)
+    record.refresh()
+    return record.results
+
+
+def seeds(chunk: ChunkMessage) -> dict[int, int]:
+    return {row[0]: row[3] for speaker in chunk.slices for row in speaker.segments}
+
+
+def kept_files(workers: Workers) -> list[str]:
+    return sorted(path.name for path in workers.settings.out_dir.glob(f".cloner/{BATCH_ID}/attempts/*"))
+
+
+def is_good(workers: Workers, line: SegmentResult) -> bool:
+    samples, _ = soundfile.read(workers.settings.out_dir / line.output)
+    return bool(np.abs(samples - GOOD).max() < 2 / 2**15)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_an_attempt_that_fails_is_made_again_with_another_seed(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str], slots: int
+) -> None:
+    chunk = submit(workers, tmp_path, 6)
+    engine = Voice({(2, 1): MUTE, (5, 1): MUTE, (5, 2): MUTE}, slots=slots)
+    counts = run_chunk(workers.start(engine=engine), chunk)
+    assert (counts.generated, counts.failed) == (6, 0)
+    found, own = lines(workers), seeds(chunk)
+    assert {index for index, line in found.items() if line.attempts} == {2, 5}
+    assert [len(found[index].attempts) for index in (2, 5)] == [2, 3]
+    for index in (2, 5):
+        *failed, last = found[index].attempts
+        assert [attempt.number for attempt in found[index].attempts] == list(range(1, len(failed) + 2))
+        assert all("too_quiet" in attempt.failed and not attempt.kept for attempt in failed)
+        assert (last.failed, last.kept, last.file) == ({}, True, "")
+        assert [attempt.seed for attempt in found[index].attempts] == [
+            attempt_seed(own[index], number + 1) for number in range(len(failed) + 1)
+        ]
+    assert all(is_good(workers, line) and 0 < line.suspicion <= 1 for line in found.values())
+    assert Counter(segment for segment, _ in engine.asked) == {0: 1, 1: 1, 2: 2, 3: 1, 4: 1, 5: 3}
+    assert kept_files(workers) == ["2.0.1.flac", "5.0.1.flac", "5.0.2.flac"]
+    assert len(find_lines(capsys.readouterr().err.splitlines(), Event.ATTEMPT_FAILED)) == 3
+    assert list(workers.settings.out_dir.rglob("*.journal")) == []
+
+
+def test_the_best_attempt_is_kept_where_all_fail_and_its_segment_is_a_suspect(workers: Workers, tmp_path: Path) -> None:
+    chunk = submit(workers, tmp_path, 1, attempts=3)
+    counts = run_chunk(workers.start(engine=Voice({(0, 1): MUTE, (0, 2): FAINT, (0, 3): MUTE})), chunk)
+    assert (counts.generated, counts.failed) == (1, 0)
+    (line,) = lines(workers).values()
+    assert [attempt.kept for attempt in line.attempts] == [False, True, False]
+    assert line.suspicion > 1
+    assert line.failed_checks == ["too_quiet"]
+    samples, _ = soundfile.read(workers.settings.out_dir / line.output)
+    assert np.abs(samples - FAINT).max() < 2 / 2**15
+    assert kept_files(workers) == ["0.0.1.flac", "0.0.3.flac"], "the output has the other"
+
+
+def test_a_segment_whose_attempts_are_all_cut_fails(workers: Workers, tmp_path: Path) -> None:
+    chunk = submit(workers, tmp_path, 2, attempts=2)
+    engine = Voice({(0, 1): GOOD, (1, 1): GOOD, (1, 2): GOOD}, cut=True)
+    counts = run_chunk(workers.start(engine=engine), chunk)
+    assert (counts.generated, counts.failed) == (1, 1)
+    assert (lines(workers)[0].code, lines(workers)[1].code) == ("", "cut_off")
+
+
+def test_nothing_is_checked_unless_the_engine_is_trained_or_the_batch_asks_for_it(
+    workers: Workers, tmp_path: Path
+) -> None:
+    chunk = submit(workers, tmp_path, 1, checks=None)
+    engine = Voice({(0, 1): MUTE})
+    run_chunk(workers.start(engine=engine), chunk)
+    assert len(engine.asked) == 1
+    assert (lines(workers)[0].attempts, lines(workers)[0].suspicion) == ((), 0)
+
+
+def test_a_trained_engine_is_checked(workers: Workers, tmp_path: Path) -> None:
+    chunk = submit(workers, tmp_path, 1, checks=None)
+    engine = Voice({(0, 1): MUTE})
+    engine.trained = True
+    run_chunk(workers.start(engine=engine), chunk)
+    assert len(engine.asked) == 2
+
+
+def test_pieces_are_attempted_one_by_one(workers: Workers, tmp_path: Path) -> None:
+    text = f"{TEXT} [pause:0.2] {TEXT}"
+    (chunk,) = workers.submit(write_batch(tmp_path, [1], {"checks": True}, texts={0: text}))
+    engine = Voice({(-2, 1): MUTE})
+    counts = run_chunk(workers.start(engine=engine), chunk)
+    assert counts.generated == 1
+    (line,) = lines(workers).values()
+    assert sorted((attempt.piece, attempt.number, attempt.kept) for attempt in line.attempts) == [
+        (1, 1, False),
+        (1, 2, True),
+    ]
+    assert kept_files(workers) == ["0.1.1.flac"]
+
+
+def test_a_death_at_any_call_repeats_no_attempt_that_failed_and_leaves_nothing(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = submit(workers, tmp_path, 2, attempts=2)
+    bad = {(0, 1): MUTE, (0, 2): FAINT}
+    for deadly in range(200):
+        root = tmp_path / f"out{deadly}"
+        workers.settings = workers.settings.model_copy(update={"out_dir": root})
+        first = Voice(bad)
+        with monkeypatch.context() as patch:
+            has_died = die_at(patch, deadly)
+            with suppress(Killed):
+                run_chunk(workers.start(engine=first), chunk)
+        journaled = sum(
+            '"failed"' in line for path in root.rglob("*.journal") for line in path.read_text().splitlines()
+        )
+        done = {line.segment for line in lines(workers).values()} if root.exists() else set()
+        second = Voice({(0, 1): MUTE, (0, 2): FAINT} if not journaled else {(0, 1): FAINT} if journaled == 1 else {})
+        run_chunk(workers.start(engine=second), chunk)
+        if not done:
+            assert [segment for segment, _ in second.asked].count(0) == 2 - journaled, deadly
+        found = lines(workers)
+        assert [attempt.number for attempt in found[0].attempts] == [1, 2]
+        assert [attempt.kept for attempt in found[0].attempts] == [False, True]
+        samples, _ = soundfile.read(root / found[0].output)
+        assert np.abs(samples - FAINT).max() < 2 / 2**15
+        assert is_good(workers, found[1])
+        record = Record(root, BATCH_ID)
+        record.refresh()
+        discard_unnamed_attempts(record)
+        assert kept_files(workers) == ["0.0.1.flac"], deadly
+        if not has_died():
+            return
+    pytest.fail("it has no end")
