@@ -276,7 +276,7 @@ class CheckResult:
     """A sentence for each of them."""
     scores: dict[str, float]
     """Each check's score, by its name; those that do not apply are left out."""
-    suspicion: float
+    suspicion: float = 0.0
     """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
 
 
