@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cloner.errors import RecordFailed
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.attempts import ATTEMPTS
 from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.redo import REDO, NotedTake, noted_takes
@@ -18,8 +19,6 @@ from cloner.output.takes import replaced_path
 from cloner.protocol.fields import is_batch_id
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
-
-ATTEMPTS = "attempts"
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,25 @@ def test_what_is_marked_in_the_browser_is_spoken_again_and_both_takes_are_heard(
     assert page.eval("listing.rows.map((row) => row.others?.length ?? 0)") == [0, 1, 0, 0, 1, 0]
 
 
+def test_attempts_that_were_not_kept_are_heard_beside_the_one_that_was(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path, page: Page
+) -> None:
+    launch("--workers", "1", fake_slots=4).wait_for(Event.MODELS_LOADED)
+    # Tones are no speech: every attempt fails a check.
+    handle = client.submit(write_batch(tmp_path, [2], generation={"checks": True, "attempts": 3}))
+    assert set(handle.wait(timeout=120).suspects) == {0, 1}
+    opened(page, settings.out_dir / f".cloner/{handle.id}/report.html")
+    assert "2 suspects" in page.text()
+    assert "No checks ran" not in page.text()
+    assert page.eval("listing.judged && listing.rows.every((row) => row.suspicion > 1 && row.failed.length)")
+    labels = page.eval("listing.rows.map((row) => row.others.map((other) => other.label.replace(/:.*/, '')))")
+    assert all(len(own) == 2 and set(own) < {"attempt 1", "attempt 2", "attempt 3"} for own in labels)
+    assert page.eval("listing.rows.every((row) => row.others.every((other) => other.peaks))")
+    page.click(".others .play")
+    page.wait_for("audio.currentTime > 0")
+    assert "/attempts/" in page.eval("audio.src")
+
+
 def test_suspects_come_first_and_the_page_fits_every_screen(tmp_path: Path, page: Page, pictures: Path) -> None:
     report = write_report(tmp_path, *close_batch(tmp_path, TEXTS, change=suspect))
     for width, scheme in product([1280, 390], ["light", "dark"]):
