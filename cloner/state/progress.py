@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Self
 
-from cloner.audio import SAMPLE_RATE
 from cloner.errors import one_line
 from cloner.protocol.results import SegmentResult
 from cloner.state.damage import integer
@@ -48,10 +47,14 @@ class ChunkProgress:
     @property
     def audio_s(self) -> float:
         """Seconds of audio."""
+        from cloner.audio import SAMPLE_RATE  # loads numpy, which a launcher does not need
+
         return self.samples / SAMPLE_RATE
 
     def add(self, result: SegmentResult) -> None:
         """Count a segment."""
+        from cloner.audio import SAMPLE_RATE
+
         self.generated += result.generated
         self.failed += not result.generated
         self.frames += result.frames

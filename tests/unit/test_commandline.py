@@ -65,6 +65,13 @@ def test_commands_that_need_no_numpy_do_not_import_it(arguments: list[str]) -> N
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_a_launcher_loads_no_numpy() -> None:
+    """It starts workers that do; it would take a fifth more time until it has started them."""
+    script = "import sys; sys.modules.update(numpy=None); import launcher.cli, launcher.supervisor, cloner.console"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_the_package_runs_as_a_module_and_prints_its_version() -> None:
     ran = subprocess.run([sys.executable, "-m", "cloner", "--version"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()[0]) == (0, "cloner")
