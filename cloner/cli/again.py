@@ -116,4 +116,4 @@ def _run(request: PartRequest, out: Path, redo: Redo | None, *, as_json: bool, q
     result = run_part(part, load_settings().model_copy(update={"out_dir": root}), Screen(quiet=quiet))
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
-    print_result(result, as_json=as_json, again=f"cloner retry {result.batch_id} --out {out}")
+    print_result(result, as_json=as_json, again=f"cloner retry {result.batch_id} --out {out}", out=out)

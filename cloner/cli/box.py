@@ -75,7 +75,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
-    print_result(result, as_json=as_json, again="the same command")
+    print_result(result, as_json=as_json, again="the same command", out=out or batch.parent)
 
 
 def plan(  # noqa: PLR0913, PLR0917 - one parameter an option

@@ -7,6 +7,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 from posixpath import commonpath
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,10 +33,11 @@ def log_end(result: BatchResult, screen: Screen) -> None:
         screen.log(Event.LEFTOVER.line(count=result.leftover_total, some=some))
 
 
-def print_result(result: BatchResult, *, as_json: bool = False, again: str = "") -> None:
+def print_result(result: BatchResult, *, as_json: bool = False, again: str = "", out: Path | None = None) -> None:
     """Print the result: JSON, or on a terminal, without `as_json`, a few lines for people. `again` is the command that
-    generates what failed. Ends the command with status 1 if a segment failed."""
-    text = result.to_json() if as_json or not sys.stdout.isatty() else summary(result, again)
+    generates what failed, `out` the output folder of a batch that ran without a fleet. Ends the command with status 1
+    if a segment failed."""
+    text = result.to_json() if as_json or not sys.stdout.isatty() else summary(result, again, out)
     # UTF-8 whatever the terminal's encoding: a batch must not fail at its end because one letter cannot be encoded.
     sys.stdout.buffer.write(text.encode() + b"\n")
     sys.stdout.buffer.flush()
@@ -43,7 +45,7 @@ def print_result(result: BatchResult, *, as_json: bool = False, again: str = "")
         raise typer.Exit(1)
 
 
-def summary(result: BatchResult, again: str) -> str:
+def summary(result: BatchResult, again: str, out: Path | None = None) -> str:
     """What was generated, where it is, and what to do next; a line each."""
     from cloner.output.record import batch_directory
     from cloner.state.throughput import duration
@@ -63,10 +65,10 @@ def summary(result: BatchResult, again: str) -> str:
     if result.failed > SHOWN:
         lines.append(f"         and {result.failed - SHOWN} more; the report has all")
     if result.suspects:
-        count = len(result.suspects)
+        count, where = len(result.suspects), f" --out {quote(str(out))}" if out else ""
         lines.append(
             f"Suspect: {count} may have gone wrong: mark those that did in the report, then `cloner redo"
-            f" {result.batch_id} --marked FILE`"
+            f" {result.batch_id} --marked FILE{where}`"
         )
     if result.failed and again:
         lines.append(f"Next:    `{again}` generates again what failed")

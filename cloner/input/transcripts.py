@@ -12,6 +12,7 @@ from cloner.input.reference_files import outside, read_recording, read_transcrip
 from cloner.logs import log_event
 from cloner.output.atomic_file import FileAt, write_new
 from cloner.recogniser.whisper import Recogniser
+from cloner.validation import prose_flaw
 
 ENDINGS = (".lab", ".txt")
 """A transcript's ending; the first is preferred."""
@@ -28,6 +29,8 @@ class Transcripts:
         self._roots = roots
         self._batch = batch
         self._recogniser = recogniser
+        self._unheard: dict[Path, str] = {}
+        """Recordings in which nothing was recognised, with a sentence each."""
 
     def find(self, kind: ReferenceKind, path: Path) -> str:
         """The transcript of the recording, or the codes, at `path`.
@@ -54,10 +57,13 @@ class Transcripts:
         own = [path.parent] if path in self._roots else []  # the command names this recording
         if flaw := outside(transcript, (*self._roots, *own)):
             raise BadReference(flaw)
+        if flaw := self._unheard.get(path):  # many speakers may name it
+            raise BadReference(flaw)
         recording = read_recording(path)
         heard = recogniser.hear(recording.samples, recording.rate)
-        if not heard.text:
-            raise BadReference(f"{str(path)!r} has no transcript, and no speech is recognised in it")
+        if not heard.text or prose_flaw(heard.text):
+            self._unheard[path] = f"{str(path)!r} has no transcript, and no speech is recognised in it"
+            raise BadReference(self._unheard[path])
         part = transcript.with_name(f".{transcript.name}.part")
         try:
             write_new([f"{heard.text}\n".encode()], FileAt(part), FileAt(transcript), may_replace=lambda: False)

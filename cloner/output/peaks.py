@@ -8,6 +8,7 @@ without them; and a file without an entry, as after a crash, is read for its rep
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -71,9 +72,13 @@ class PeaksWriter:
 def _open_to_append(folder: OwnFolder, name: str) -> int:
     """A descriptor of the file, which is made if needed. An entry that a crash left incomplete is cut off."""
     file = folder.open_file(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    size = os.fstat(file).st_size
-    if size % ENTRY_BYTES:
-        os.ftruncate(file, size - size % ENTRY_BYTES)
+    try:
+        size = os.fstat(file).st_size
+        if size % ENTRY_BYTES:
+            os.ftruncate(file, size - size % ENTRY_BYTES)
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 
@@ -102,7 +107,7 @@ def find_peaks(root: Path, batch_id: str, own: Iterable[str], others: Iterable[s
 
 
 def _as_bytes(digests: Iterable[str]) -> set[bytes]:
-    return {bytes.fromhex(digest) for digest in digests if digest}
+    return {bytes.fromhex(digest) for digest in digests if re.fullmatch("[0-9a-f]{32}", digest)}
 
 
 def _folders(root: Path, batch_id: str) -> Iterator[OwnFolder]:

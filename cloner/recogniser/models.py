@@ -36,7 +36,8 @@ def find_model(wanted: Path, cache: Path) -> Path:
     """
     setting = f"CLONER_RECOGNISER={shown(str(wanted))}"
     folder = _without_tilde(wanted)
-    if not _is_folder(folder):
+    # A published name is never a folder here: one of that name may have come with a batch.
+    if str(wanted).partition("@")[0] in RECOGNISER.published or not _is_folder(folder):
         folder = _fetched(setting, str(wanted), cache)
     if missing := _missing_files(folder):
         right = f"name the folder of {RECOGNISER.origin}"

@@ -13,6 +13,7 @@ from cloner.audio import Audio
 from cloner.errors import BadSetting, MissingPackage, first_line
 from cloner.recogniser.models import find_model
 from cloner.settings import Settings
+from cloner.validation import shown
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -66,14 +67,21 @@ class Recogniser:
 
         Raises `BadSetting`, `MissingPackage`.
         """
-        segments, info = self._model.transcribe(
-            soxr.resample(samples, rate, _RATE),
-            temperature=0,  # no random retries
-            condition_on_previous_text=False,
-            vad_filter=True,  # what is no speech is left out: Whisper would invent words for it
-            word_timestamps=True,
-        )
-        words = (HeardWord(word.word, word.start) for segment in segments for word in segment.words)
+        model, samples = self._model, soxr.resample(samples, rate, _RATE)
+        try:
+            segments, info = model.transcribe(
+                samples,
+                temperature=0,  # no random retries
+                condition_on_previous_text=False,
+                vad_filter=True,  # what is no speech is left out: Whisper would invent words for it
+                word_timestamps=True,
+            )
+            words = [HeardWord(word.word, word.start) for segment in segments for word in segment.words]
+        except Exception as error:  # files of different models make CTranslate2 and tokenizers raise errors of any type
+            raise BadSetting(
+                f"CLONER_RECOGNISER={shown(str(self._wanted))}: its files do not belong together"
+                f" ({first_line(error)}); fetch it again"
+            ) from error
         return Heard(tuple(words), info.language, info.language_probability)
 
     @cached_property

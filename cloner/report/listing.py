@@ -109,9 +109,9 @@ def _read_kept(outputs: OutputRoot, batch_id: str, chosen: Collection[int]) -> _
         for speaker, (index, text, _, _), segment_id in KeptBatch(batch_folder(outputs.root, batch_id)).segments():
             if index in chosen:
                 kept.texts[index] = _shortened(text), segment_id or ""
-            if speaker.id not in kept.recordings:
-                kept.recordings[speaker.id] = recording_path(speaker.reference)
-                kept.transcripts[speaker.id] = _shortened(speaker.reference.text)
+                if speaker.id not in kept.recordings:
+                    kept.recordings[speaker.id] = recording_path(speaker.reference)
+                    kept.transcripts[speaker.id] = _shortened(speaker.reference.text)
     except Damaged as error:
         kept.problem = error.message
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
+from math import ceil
 from typing import Any
 
 from pydantic_core import to_json
@@ -67,7 +68,7 @@ class Row:
             "seconds": round(self.seconds, 2),
             "peaks": _base64(self.peaks),
             "take": self.take,
-            "suspicion": round(self.suspicion, 2),
+            "suspicion": ceil(100 * self.suspicion) / 100,  # what is above 1 stays above it
             "failed": self.failed,
             "error": self.error,
             "others": [
@@ -121,8 +122,9 @@ def choose_segments(result: BatchResult, lines: Mapping[int, SegmentResult]) -> 
     for index in result.results:
         if index not in result.suspects and (line := lines.get(index)):
             others[line.speaker].append(index)
-    most = fair_limit(map(len, others.values()), MAX_ROWS - len(chosen))
-    return chosen + [index for own in others.values() for index in own[:most]]
+    left = MAX_ROWS - len(chosen)
+    most = max(1, fair_limit(map(len, others.values()), left))  # 0 if there are more speakers than places
+    return chosen + list(islice((index for own in others.values() for index in own[:most]), left))
 
 
 def fair_limit(sizes: Iterable[int], total: int) -> int:

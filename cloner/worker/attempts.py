@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from math import ceil, isfinite
 from threading import Lock
 from types import TracebackType
 
@@ -171,7 +172,7 @@ class Attempts:
         result = replace(result, codes=None)
         if verdict.failed:
             attempt = self._keep(piece, attempt, result, verdict)
-        piece.add(attempt, result, round(verdict.suspicion, 3))
+        piece.add(attempt, result, _rounded_up(verdict.suspicion))
         if verdict.failed and number < self.most:
             log_event(
                 Event.ATTEMPT_FAILED,
@@ -209,9 +210,14 @@ class Attempts:
             log_event(Event.ATTEMPT_NOT_KEPT, file=name, error=error)
             return attempt
         attempt = replace(attempt, file=name)
-        suspicion = round(verdict.suspicion, 3)
+        suspicion = _rounded_up(verdict.suspicion)
         self._journal.attempt_failed(FailedAttempt(piece.segment, attempt, result.frames, result.truncated, suspicion))
         return attempt
+
+
+def _rounded_up(suspicion: float) -> float:
+    """To three digits; what is above 1, the limit, stays above it."""
+    return ceil(1000 * suspicion) / 1000 if isfinite(suspicion) else suspicion
 
 
 class _Exchange:

@@ -1,7 +1,7 @@
 """Measures word errors on real human voices, and prints a table. ``make voices`` runs it.
 
 200 English recordings of Debian's asterisk-core-sounds, 100 of each half, are recognised with the weights of Whisper's
-tiny.en, and compared with their own texts and with each other's. The limits were chosen on the first half.
+tiny.en, and compared with their own texts and with each other's. The limits of each half were chosen on the other.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -45,6 +46,8 @@ def test_suspects_are_counted_and_can_be_redone() -> None:
     assert summary(RESULT.model_copy(update={"suspects": suspects}), "").splitlines()[-1] == (
         "Suspect: 1 may have gone wrong: mark those that did in the report, then `cloner redo b-1 --marked FILE`"
     )
+    lines = summary(RESULT.model_copy(update={"suspects": suspects}), "", Path("my out")).splitlines()
+    assert lines[-1].endswith("`cloner redo b-1 --marked FILE --out 'my out'`")
 
 
 @pytest.mark.parametrize(("is_terminal", "as_json"), [(False, False), (False, True), (True, True), (True, False)])

@@ -5,9 +5,9 @@ const storageKey = `cloner-marks:${listing.batch}`;
 const marks = new Map(); // what `markKey` returns -> "bad" or "good"
 let isStored = true;
 
-// A number beyond those that JavaScript has is a text in the listing; `cloner redo` takes the output, too.
+// A mark is of one take: what was marked before a redo is not redone by the next.
 function markKey(row) {
-  return typeof row.index === "string" ? row.output : String(row.index);
+  return `${row.index} ${row.take ?? 1}`;
 }
 
 function markOf(row) {
@@ -47,10 +47,10 @@ function complain(message) {
   element("problem").hidden = false;
 }
 
-// Segments by their numbers, else by their outputs.
+// Segments by their numbers. One beyond those that JavaScript has is a text in the listing: `cloner redo` gets its output.
 function marked(mark) {
-  const keys = [...marks.keys()].filter((key) => marks.get(key) === mark);
-  return keys.map((key) => (/^\d+$/.test(key) ? Number(key) : key)).sort((a, b) => a - b);
+  const rows = listing.rows.filter((row) => markOf(row) === mark);
+  return rows.map((row) => (typeof row.index === "string" ? row.output : row.index));
 }
 
 function save() {
@@ -63,7 +63,8 @@ function save() {
 
 function showMarks() {
   for (const row of items.keys()) showMark(row);
-  element("save").textContent = marks.size ? `Save marks (${marks.size})` : "Save marks";
-  element("save").disabled = !marks.size;
+  const count = listing.rows.filter(markOf).length;
+  element("save").textContent = count ? `Save marks (${count})` : "Save marks";
+  element("save").disabled = !count;
   for (const button of element("filters").children) button.count();
 }

@@ -155,6 +155,16 @@ def test_a_recording_without_speech_is_named(folder: Path, hears: Hears) -> None
     assert not (folder / "anna.lab").exists()
 
 
+@pytest.mark.parametrize("text", ["", "a\x1b[31mb"], ids=["nothing", "control characters"])
+def test_a_recording_in_which_nothing_is_recognised_is_heard_once(folder: Path, hears: Hears, text: str) -> None:
+    recordings = hears(text)
+    problems = recognition_problems(write(folder / "b.json", {"speakers": [GROUP, {**GROUP, "id": "ben"}]}))
+    assert problems
+    assert all("no speech is recognised in it" in problem for problem in problems)
+    assert recordings == [1.0]
+    assert not (folder / "anna.lab").exists()
+
+
 @pytest.mark.parametrize("taken", ["nothing.txt", "anna.lab"], ids=["a link to nothing", "a loop"])
 def test_one_that_is_recognised_replaces_nothing(folder: Path, hears: Hears, taken: str) -> None:
     (folder / "anna.lab").symlink_to(taken)

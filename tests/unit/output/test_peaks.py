@@ -36,7 +36,7 @@ def write(root: Path, batch_id: str, entries: dict[str, bytes], worker: str = "c
 def test_peaks_are_found_by_the_digests_of_their_files(tmp_path: Path) -> None:
     write(tmp_path, "b", {A: FIRST, B: SECOND})
     write(tmp_path, "b", {C: THIRD}, worker="gpu.1@box")
-    assert find_peaks(tmp_path, "b", [C, A, "f" * 32, ""], []) == {A: FIRST, C: THIRD}
+    assert find_peaks(tmp_path, "b", [C, A, "f" * 32, "", "no digest"], []) == {A: FIRST, C: THIRD}
 
 
 def test_what_a_batch_has_reused_is_found_with_the_latest_batch_that_has_it(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_a_model_is_a_folder_or_a_name_that_was_fetched(tmp_path: Path) -> None:
     assert find_model(Path("me/my-whisper@v1"), cache) == pinned
 
 
+def test_a_published_name_is_no_folder_that_happens_to_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "batch/small")
+    fetched = write_model(tmp_path / "cache/Systran--faster-whisper-small")
+    monkeypatch.chdir(tmp_path / "batch")
+    assert find_model(Path("small"), tmp_path / "cache") == fetched
+    assert find_model(Path("./small").resolve(), tmp_path / "cache") == tmp_path / "batch/small"
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [

@@ -62,3 +62,14 @@ def test_a_damaged_model_is_one_sentence(damaged: str, tmp_path: Path) -> None:
         Recogniser(model, tmp_path).hear(np.zeros(16_000, np.float32), 16_000)
     assert f"the model in {model} cannot be loaded (" in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_files_of_different_models_are_one_sentence(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    (model / "preprocessor_config.json").write_text('{"feature_size": 128}')  # of Whisper's large-v3; tiny has 80
+    recording = next(iter(find_recordings()["en"]))
+    samples, rate = soundfile.read(recording.path, dtype="float32")
+    with pytest.raises(
+        BadSetting, match=r"^CLONER_RECOGNISER=.*: its files do not belong together \(.+\); fetch it again$"
+    ):
+        Recogniser(model, tmp_path).hear(samples, rate)

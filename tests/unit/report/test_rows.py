@@ -45,6 +45,16 @@ def test_the_most_suspicious_are_listed_where_there_are_too_many(monkeypatch: py
     assert choose_segments(*batch) == [7, 6, 5]
 
 
+def test_more_speakers_than_places_give_the_first_segment_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS", 3)
+    batch = judged(dict.fromkeys("abcde", 2), {8: 1.5}, {})
+    assert choose_segments(*batch) == [8, 0, 2]
+
+
+def test_a_suspect_just_above_its_limit_is_above_it_in_the_list() -> None:
+    assert json.loads(Row(0, 0, "", "a.wav", suspicion=1.001).to_json())["suspicion"] > 1
+
+
 def test_a_segment_without_a_line_is_not_listed() -> None:
     result, lines = judged({"anna": 3}, {1: 2.0}, {})
     del lines[1], lines[2]

@@ -21,6 +21,7 @@ from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
+from cloner.worker.attempts import _rounded_up
 from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
 from tests.support.edited_batches import Killed, die_at
@@ -197,3 +198,10 @@ def test_a_death_at_any_call_repeats_no_attempt_that_failed_and_leaves_nothing(
         if not has_died():
             return
     pytest.fail("it has no end")
+
+
+@pytest.mark.parametrize(
+    ("suspicion", "kept"), [(1.0, 1.0), (1.0004, 1.001), (0.25, 0.25), (float("inf"), float("inf"))]
+)
+def test_a_suspicion_above_1_stays_above_it_when_it_is_rounded(suspicion: float, kept: float) -> None:
+    assert _rounded_up(suspicion) == kept
