@@ -7,21 +7,15 @@ A score is larger the worse the take is; above its limit the check fails. The li
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import exp, sqrt
 from typing import ClassVar
 
 from cloner.checks.measures import Measures
 from cloner.checks.usual import Usual
-from cloner.errors import BadSetting
 
 SHORTNESS_WEIGHT = 1.5
 """What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
 between two words, and then only the shortness tells."""
-
-MOST_SUSPICION = 1_000.0
-"""The suspicion of a take that fails a check whose limit is 0: no other attempt is worse."""
 
 UNCERTAIN_S = 0.1
 """Seconds of speech of which the mean change of the sounds has twice the variance that it has of a long take."""
@@ -264,54 +258,3 @@ CHECKS: tuple[type[Check], ...] = (
 COMPARING = frozenset(check.name for check in (Level, CutEnd, TooFast, TooSlow))
 """The checks that compare a take with others: without the takes that they fail, the others would seem to vary less than
 they do. A take that fails another check says nothing of what is usual."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What the checks say of a take."""
-
-    failed: tuple[str, ...]
-    """Names of the checks that failed."""
-    sentences: tuple[str, ...]
-    """A sentence for each of them."""
-    scores: dict[str, float]
-    """Each check's score, by its name; those that do not apply are left out."""
-    suspicion: float = 0.0
-    """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
-
-
-class CheckSet:
-    """All checks, with their limits."""
-
-    def __init__(self, limits: Mapping[str, float]) -> None:
-        self._checks = [kind(limits.get(kind.name)) for kind in CHECKS]
-
-    def evaluate(self, take: Measures, usual: Usual) -> CheckResult:
-        """Check a take, compared with what is usual for its speaker."""
-        applicable = [check for check in self._checks if take.has_sound or not check.needs_sound]
-        scores = {check.name: check.score(take, usual) for check in applicable}
-        failed = [check for check in applicable if scores[check.name] > check.limit]
-        return CheckResult(
-            failed=tuple(check.name for check in failed),
-            sentences=tuple(check.sentence(scores[check.name]) for check in failed),
-            scores={name: round(score, 4) for name, score in scores.items()},
-            suspicion=max((_suspicion(scores[check.name], check.limit) for check in applicable), default=0.0),
-        )
-
-
-def _suspicion(score: float, limit: float) -> float:
-    if limit <= 0:
-        return MOST_SUSPICION if score > limit else 0.0
-    return min(max(score / limit, 0.0), MOST_SUSPICION)
-
-
-def parse_limits(text: str) -> dict[str, float]:
-    """The limits in `CLONER_CHECK_LIMITS`, such as "pause=2.5,level=12". Raises `BadSetting`."""
-    limits: dict[str, float] = {}
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        if name not in {kind.name for kind in CHECKS}:
-            known = ", ".join(kind.name for kind in CHECKS)
-            raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {known}")
-        limits[name] = float(value)
-    return limits

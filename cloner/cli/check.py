@@ -19,7 +19,7 @@ from cloner.logs import log_event
 from cloner.settings import load_settings
 
 if TYPE_CHECKING:
-    from cloner.checks.catalogue import CheckSet
+    from cloner.checks.check_set import CheckSet
     from cloner.checks.measures import Measures
     from cloner.input.check_list import ListedTake
 
@@ -59,7 +59,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print an object for each take, one a line.")] = False,
 ) -> None:
     """Find takes that went wrong, from any speech synthesis: cut, silent, looping, clipped, too fast."""
-    from cloner.checks.catalogue import CheckSet, parse_limits
+    from cloner.checks.check_set import CheckSet, parse_limits
     from cloner.input.check_list import read_check_list
 
     if not folder.is_dir():

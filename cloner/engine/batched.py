@@ -141,7 +141,7 @@ class BatchedEngine:
     ) -> None:
         """In the decoding thread: call `on_result` with each result, then with None."""
         scheduler, codec_stage = self.pipeline.scheduler, self.pipeline.codec_stage
-        codec_stage.begin(observer.stopped)
+        codec_stage.begin(observer.stopped, on_error=requests.close)
         try:
             for result in scheduler.run(requests, observer):
                 if isinstance(result, SegmentFailure):

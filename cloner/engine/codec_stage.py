@@ -40,15 +40,18 @@ class CodecStage:
         """Pieces of audio begun."""
         self._waiting: deque[tuple[SegmentCodes, OnResult, torch.cuda.Event | None]] = deque()
         self._stopped: StopCheck = NULL_OBSERVER.stopped
+        self._on_error: Callable[[], object] = bool
         self._thread: ThreadPoolExecutor | None = None
         self._futures: list[Future[None]] = []
         if codec.device.type == "cuda":
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="codec")
             self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
 
-    def begin(self, stopped: StopCheck) -> None:
-        """Begin a chunk. When it is `stopped`, segments not decoded yet are dropped within a piece of audio."""
-        self._stopped = stopped
+    def begin(self, stopped: StopCheck, on_error: Callable[[], object] = bool) -> None:
+        """Begin a chunk. When it is `stopped`, segments not decoded yet are dropped within a piece of audio. `on_error`
+        is called in the thread where it ends with an error, which `finish` raises: others would wait for results that
+        do not come."""
+        self._stopped, self._on_error = stopped, on_error
 
     def add(self, segment: SegmentCodes, on_result: OnResult) -> None:
         """Decode a segment, now or soon, and call `on_result` with its result."""
@@ -66,8 +69,12 @@ class CodecStage:
             future.result()
 
     def _decode_on_stream(self) -> None:
-        with torch.cuda.stream(self._stream):
-            self._decode()
+        try:
+            with torch.cuda.stream(self._stream):
+                self._decode()
+        except BaseException:
+            self._on_error()
+            raise
 
     def _decode(self) -> None:
         """Decode all waiting segments. There are none if an earlier call has taken them."""
@@ -102,13 +109,16 @@ class CodecStage:
         """Decode segments, whose keys count from 0, and remove each from `batch` when it has its result."""
         all_codes = [segment.codes for segment, _ in batch.values()]
         for place, audio in self._codec.decode(all_codes, self._before_piece):
-            segment, on_result = batch.pop(place)
+            segment, on_result = batch[place]
             number = segment.request.segment
+            result: SegmentAudio | SegmentFailure
             if np.isfinite(audio).all():
                 codes = segment.codes.int().cpu().numpy() if segment.request.with_codes else None
-                on_result(SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated, codes))
+                result = SegmentAudio(number, audio, segment.codes.shape[1], segment.truncated, codes)
             else:
-                on_result(SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}"))
+                result = SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}")
+            del batch[place]
+            on_result(result)
 
     def _before_piece(self) -> bool:
         self.pieces += 1

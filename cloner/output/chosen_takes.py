@@ -12,8 +12,8 @@ from cloner.output.search import Records, parse_line
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, TakeRow
 
-_TAKE, _FIRST = b'"take":', b'"take":1,"seed":0}\n'
-"""Parts of a line of a record, as in `search.py`; the second is the end of a first take's."""
+_TAKE, _FIRST = b'"take":', b'"take":1,"seed":0'
+"""Parts of a line of a record, as in `search.py`; the second is a first take's."""
 
 
 def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
@@ -28,7 +28,7 @@ def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
     last: dict[str, tuple[int, int]] = {}
     for _, _, key, line in records.lines():
         # Most lines are skipped without parsing; those of version 0.1 have no take.
-        if line.endswith(_FIRST) or _TAKE not in line:
+        if _FIRST in line or _TAKE not in line:
             continue
         if (result := parse_line(line)) and result.take > 1:
             last[key] = max(last.get(key, (1, 0)), (result.take, result.seed))

@@ -36,6 +36,8 @@ class FailedAttempt:
     """Whether it is cut."""
     suspicion: float
     """As that of a line of the record."""
+    model: str = ""
+    """Engine and checkpoint that made it (`WorkerProcess.fingerprint`): no other takes it up."""
 
 
 class _Note(BaseModel):

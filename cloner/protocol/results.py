@@ -65,9 +65,9 @@ class SegmentResult:
     take: int = 1
     """The take's number, from 1: each `cloner redo` of a segment counts on."""
     seed: int = 0
-    """With which a take after the first was generated; that of the first follows from the batch, and is 0 here."""
+    """Of the first attempt at a take after the first; that of the first take follows from the batch, and is 0 here."""
     attempts: Sequence[Attempt] = ()
-    """All attempts at the segment's pieces, where one of them failed a check; else none, so that lines stay short."""
+    """All attempts at those of its pieces at which one failed a check; none otherwise, so that lines stay short."""
     suspicion: float = 0.0
     """The largest score of a check of what was kept, divided by the check's limit; above 1, the segment is a suspect. 0
     where it was not checked."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cloner.checks.catalogue import CheckResult
+from cloner.checks.check_set import CheckResult
 from cloner.review.likeness import Likeness, Voices
 from cloner.review.medians import SpeakerMedians
 from cloner.review.models import Heard

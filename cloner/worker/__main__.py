@@ -26,6 +26,10 @@ def main() -> int:
         worker = expected_worker(settings, load_worker_settings())
         configure(worker=worker.name)
         log_event(Event.STARTING, device=worker.device)
+        if settings.check_limits:
+            from cloner.checks.check_set import parse_limits
+
+            parse_limits(settings.check_limits)  # an unknown name ends the worker, not each of its chunks
         die_with_parent()
         try:
             check_engine(settings)

@@ -15,8 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from math import ceil, isfinite
+from dataclasses import replace
 from threading import Lock
 from types import TracebackType
 
@@ -25,7 +24,8 @@ import soundfile
 from cloner.audio import NOT_NUMBERS, SAMPLE_RATE
 from cloner.audio_bytes import to_16_bits
 from cloner.batch import attempt_seed
-from cloner.checks.catalogue import COMPARING, CheckResult, CheckSet, NotANumber, parse_limits
+from cloner.checks.catalogue import COMPARING, NotANumber
+from cloner.checks.check_set import CheckResult, CheckSet, parse_limits
 from cloner.checks.measures import Take, measure
 from cloner.engine.base import (
     ChunkObserver,
@@ -43,53 +43,11 @@ from cloner.output.journal import FailedAttempt, Journal
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import Attempt
 from cloner.worker.audio_effects import as_float
+from cloner.worker.checked_segment import CheckedSegment, Piece, rounded_up, seconds_of
 from cloner.worker.worker_process import WorkerProcess
 
 MOST_THREADS = 4
 """Threads that check: one checks more than 1,000 s of audio in a second."""
-
-
-@dataclass
-class CheckedSegment:
-    """What the checks say of a segment."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    """Those at pieces of which one failed."""
-    suspicion: float = 0.0
-    """As that of a line of the record."""
-    spare: list[str] = field(default_factory=list)
-    """The files of attempts that were kept."""
-
-
-@dataclass(eq=False)
-class _Piece:
-    """A piece, and the attempts at it so far; `request` is that of the first."""
-
-    request: SpeechRequest
-    attempts: list[Attempt] = field(default_factory=list)
-    best: int = -1
-    """Place among them of that with the least `suspicion`, whose audio is `audio`."""
-    audio: SegmentAudio | None = None
-    suspicion: float = 0.0
-
-    @property
-    def segment(self) -> int:
-        return self.request.piece[0] if self.request.piece else self.request.segment
-
-    @property
-    def place(self) -> int:
-        return self.request.piece[1] if self.request.piece else 0
-
-    def next_request(self) -> SpeechRequest:
-        seed = attempt_seed(self.request.seed, len(self.attempts) + 1)
-        return replace(self.request, seed=seed, with_codes=True)
-
-    def add(self, attempt: Attempt, audio: SegmentAudio, suspicion: float) -> None:
-        """Add an attempt. The audio of one that failed is kept as samples of 16 bits, those of its file."""
-        if self.audio is None or suspicion < self.suspicion:
-            self.best, self.suspicion = len(self.attempts), suspicion
-            self.audio = replace(audio, audio=to_16_bits(audio.audio)) if attempt.failed else audio
-        self.attempts.append(attempt)
 
 
 class Attempts:
@@ -98,6 +56,7 @@ class Attempts:
     def __init__(self, worker: WorkerProcess, message: ChunkMessage, journal: Journal) -> None:
         self._worker = worker
         self._journal = journal
+        self._model = f"{worker.engine.name}:{worker.fingerprint}"
         self.most = message.generation.attempts
         self._fixed_length = message.generation.fixed_length
         self._speakers = {row[0]: speaker.id for speaker in message.slices for row in speaker.segments}
@@ -110,6 +69,7 @@ class Attempts:
             (failed.segment, failed.attempt.piece, failed.attempt.seed): failed
             for run in journal.runs
             for failed in run.failed
+            if failed.model == self._model
         }
         threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), worker.engine.slots)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="checks")
@@ -133,23 +93,23 @@ class Attempts:
             return self._checked.pop(segment, CheckedSegment())
 
     def written(self, checked: CheckedSegment) -> None:
-        """Remove the files of attempts that were kept, once their segment has a line: its audio has them."""
-        self._files.remove(checked.spare)
+        """Remove the files of attempts that are kept, once their segment has its audio and its line."""
+        self._files.remove(attempt.file for attempt in checked.attempts if attempt.kept and attempt.file)
 
-    def begin(self, request: SpeechRequest) -> _Piece:
+    def begin(self, request: SpeechRequest) -> Piece:
         """A piece with the failed attempts at it of earlier runs, as far as their files are there."""
-        piece = _Piece(request)
+        piece = Piece(request)
         while len(piece.attempts) < self.most:
             seed = attempt_seed(request.seed, len(piece.attempts) + 1)
             failed = self._earlier.get((piece.segment, piece.place, seed))
             samples = self._files.read(failed.attempt.file) if failed else None
-            if failed is None or samples is None:
-                break
+            if failed is None or samples is None or seconds_of(samples) != failed.attempt.seconds:
+                break  # a loss of power may have shortened it
             audio = SegmentAudio(request.segment, samples, failed.frames, failed.truncated)
             piece.add(failed.attempt, audio, failed.suspicion)
         return piece
 
-    def check(self, piece: _Piece, result: SegmentAudio) -> bool:
+    def check(self, piece: Piece, result: SegmentAudio) -> bool:
         """Check an attempt; returns whether it is the last that the piece needs."""
         number = len(piece.attempts) + 1
         samples = as_float(result.audio)
@@ -165,14 +125,14 @@ class Attempts:
             piece=piece.place,
             number=number,
             seed=attempt_seed(piece.request.seed, number),
-            seconds=round(len(samples) / SAMPLE_RATE, 3),
+            seconds=seconds_of(samples),
             failed={name: verdict.scores[name] for name in verdict.failed},
             kept=False,
         )
         result = replace(result, codes=None)
         if verdict.failed:
             attempt = self._keep(piece, attempt, result, verdict)
-        piece.add(attempt, result, _rounded_up(verdict.suspicion))
+        piece.add(attempt, result, rounded_up(verdict.suspicion))
         if verdict.failed and number < self.most:
             log_event(
                 Event.ATTEMPT_FAILED,
@@ -185,15 +145,24 @@ class Attempts:
             return False
         return True
 
-    def finish(self, piece: _Piece) -> SpeechResult:
+    def may_repeat(self, piece: Piece, failure: SegmentFailure) -> bool:
+        """Note an attempt of which nothing can be heard, since the model's or the codec's output was no number; returns
+        whether there may be another. Any other failure is final."""
+        if failure.code != "generation_failed":
+            return False
+        number = len(piece.attempts) + 1
+        seed = attempt_seed(piece.request.seed, number)
+        piece.attempts.append(Attempt(piece.place, number, seed, 0.0, {NotANumber.name: 100.0}, kept=False))
+        return number < self.most
+
+    def finish(self, piece: Piece) -> SpeechResult:
         """The best attempt at a piece, which has no other; a failure if it cannot be heard."""
         if piece.audio is None:
             raise RuntimeError("no attempt was made")
         attempts, best = list(piece.attempts), piece.attempts[piece.best]
-        attempts[piece.best] = replace(best, kept=True, file="")
+        attempts[piece.best] = replace(best, kept=True)
         with self._lock:
             checked = self._checked[piece.segment]
-            checked.spare += [best.file] if best.file else []
             checked.suspicion = max(checked.suspicion, piece.suspicion)
             if any(attempt.failed for attempt in attempts):
                 checked.attempts += attempts
@@ -201,7 +170,7 @@ class Attempts:
             return SegmentFailure(piece.request.segment, "generation_failed", f"the codec's {NOT_NUMBERS}")
         return piece.audio
 
-    def _keep(self, piece: _Piece, attempt: Attempt, result: SegmentAudio, verdict: CheckResult) -> Attempt:
+    def _keep(self, piece: Piece, attempt: Attempt, result: SegmentAudio, verdict: CheckResult) -> Attempt:
         """Write the audio of an attempt that failed, then note it in the journal; returns it with its file."""
         name = attempt_file(piece.segment, piece.place, attempt.number)
         try:
@@ -210,14 +179,11 @@ class Attempts:
             log_event(Event.ATTEMPT_NOT_KEPT, file=name, error=error)
             return attempt
         attempt = replace(attempt, file=name)
-        suspicion = _rounded_up(verdict.suspicion)
-        self._journal.attempt_failed(FailedAttempt(piece.segment, attempt, result.frames, result.truncated, suspicion))
+        suspicion = rounded_up(verdict.suspicion)
+        self._journal.attempt_failed(
+            FailedAttempt(piece.segment, attempt, result.frames, result.truncated, suspicion, self._model)
+        )
         return attempt
-
-
-def _rounded_up(suspicion: float) -> float:
-    """To three digits; what is above 1, the limit, stays above it."""
-    return ceil(1000 * suspicion) / 1000 if isfinite(suspicion) else suspicion
 
 
 class _Exchange:
@@ -226,7 +192,7 @@ class _Exchange:
     def __init__(self, attempts: Attempts, observer: ChunkObserver) -> None:
         self._attempts = attempts
         self._observer = observer
-        self._pieces: dict[int, _Piece] = {}
+        self._pieces: dict[int, Piece] = {}
         self._ready: deque[SpeechResult] = deque()
         """The answers for pieces at which all attempts were made by earlier runs."""
         self._unanswered = 1
@@ -270,6 +236,9 @@ class _Exchange:
         try:
             piece = self._pieces[result.segment]
             if isinstance(result, SegmentAudio) and not self._attempts.check(piece, result):
+                self._queue.add(piece.next_request())
+                return None
+            if isinstance(result, SegmentFailure) and self._attempts.may_repeat(piece, result):
                 self._queue.add(piece.next_request())
                 return None
             # An attempt that could not be made, as where memory ran out, does not undo the ones before it.

@@ -111,7 +111,6 @@ class ResultWriter:
             worker=self._worker_name,
             take=segment.take,
             seed=segment.seed if segment.take > 1 else 0,
-            attempts=checked.attempts,
             suspicion=checked.suspicion,
         )
         needed = 0
@@ -121,8 +120,10 @@ class ResultWriter:
             result = replace(result, code=error.code, message=error.message)
             if isinstance(error, NoRoom) and isinstance(answer, SegmentAudio):
                 needed = _file_size(answer.audio, encoding)
+        result = replace(result, attempts=checked.described(generated=result.generated))
         self._disk.retry(lambda: self._lines.append(result))
-        self._attempts.written(checked)
+        if result.generated:
+            self._attempts.written(checked)
         self._flush.written()
         if needed:
             self._disk.wait_for_room(needed)

@@ -18,7 +18,7 @@ import soxr
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner.audio import SAMPLE_RATE
-from cloner.checks.catalogue import CheckSet
+from cloner.checks.check_set import CheckSet
 from cloner.checks.measures import Take, measure
 from cloner.checks.usual import PRIOR
 from tests.support.damage import KINDS

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from cloner.audio import Audio
-from cloner.checks.catalogue import CheckSet
+from cloner.checks.check_set import CheckSet
 from cloner.checks.measures import Measures, Take, measure
 from cloner.checks.usual import History
 from tests.support.damage import KINDS, LEAST_SPEECH_S, speech_bounds

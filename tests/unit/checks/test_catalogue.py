@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cloner.audio import Audio
-from cloner.checks.catalogue import CHECKS, CheckResult, CheckSet, parse_limits
+from cloner.checks.catalogue import CHECKS
+from cloner.checks.check_set import CheckResult, CheckSet, parse_limits
 from cloner.checks.measures import Measures, Take, measure
 from cloner.checks.usual import History
 from cloner.errors import BadSetting

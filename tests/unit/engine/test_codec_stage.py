@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES, Audio
-from cloner.engine.base import NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
+from cloner.engine.base import NULL_OBSERVER, RequestQueue, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.segment import SegmentCodes
@@ -120,3 +121,37 @@ def test_a_lost_device_is_no_segments_fault(stage: CodecStage) -> None:
     with pytest.raises(torch.AcceleratorError):
         stage._decode()
     assert results == []
+
+
+def test_an_error_in_the_codecs_thread_is_told_at_once(stage: CodecStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
+    stage._stream = cast(torch.cuda.Stream, None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    queue = RequestQueue(())
+    stage.begin(NULL_OBSERVER.stopped, on_error=queue.close)
+    stage._waiting.append((finished(6, 2), lambda _result: None, None))
+    with pytest.raises(torch.AcceleratorError):
+        stage._decode_on_stream()
+    assert not queue.wait(), "a scheduler that waits for another attempt ends"
+
+
+def test_codes_that_cannot_be_read_leave_no_segment_without_a_result(
+    stage: CodecStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = finished(6, 2)
+    segment.request.__dict__["with_codes"] = True
+    calls = iter([RuntimeError("out of a stream"), None])
+
+    def read(codes: Tensor) -> Tensor:
+        if error := next(calls):
+            raise error
+        return codes
+
+    monkeypatch.setattr(Tensor, "cpu", read)
+    results: list[SegmentAudio | SegmentFailure] = []
+    stage._waiting.append((segment, results.append, None))
+    stage._decode()
+    assert [result.segment for result in results] == [6]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloner.checks.catalogue import CHECKS, CheckResult
+from cloner.checks.catalogue import CHECKS
+from cloner.checks.check_set import CheckResult
 from cloner.review.judge import REVIEW_CHECKS, USUAL_LIKENESS, Judge
 from cloner.review.likeness import VoiceSample
 from cloner.review.models import Heard

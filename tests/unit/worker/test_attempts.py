@@ -14,14 +14,22 @@ import soundfile
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.batch import attempt_seed
-from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentAudio, SpeechRequest, SpeechResult
+from cloner.engine.base import (
+    NULL_OBSERVER,
+    ChunkObserver,
+    RequestQueue,
+    SegmentAudio,
+    SegmentFailure,
+    SpeechRequest,
+    SpeechResult,
+)
 from cloner.engine.fake import FakeEngine
 from cloner.events import Event
 from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
-from cloner.worker.attempts import _rounded_up
+from cloner.worker.checked_segment import rounded_up
 from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
 from tests.support.edited_batches import Killed, die_at
@@ -36,9 +44,9 @@ MUTE, FAINT = GOOD * np.float32(0.002), GOOD * np.float32(0.01)
 
 class Voice(FakeEngine):
     """An engine that speaks well, but for some attempts: `bad`, by segment and number of the attempt in this process.
-    They are `cut`, if that is said."""
+    They are `cut`, if that is said; None stands for numbers that are not finite."""
 
-    def __init__(self, bad: Mapping[tuple[int, int], Audio], *, slots: int = 1, cut: bool = False) -> None:
+    def __init__(self, bad: Mapping[tuple[int, int], Audio | None], *, slots: int = 1, cut: bool = False) -> None:
         super().__init__(slots)
         self.asked: list[tuple[int, int]] = []
         """Segment and seed of each request."""
@@ -55,7 +63,11 @@ class Voice(FakeEngine):
                 observer.started(request.segment)
                 self.asked.append((request.segment, request.seed))
                 self._numbers[request.segment] += 1
-                audio = self._bad.get((request.segment, self._numbers[request.segment]))
+                attempt = request.segment, self._numbers[request.segment]
+                audio = self._bad.get(attempt)
+                if audio is None and attempt in self._bad:
+                    yield SegmentFailure(request.segment, "generation_failed", "not finite")
+                    continue
                 cut = self._cut and audio is not None
                 yield SegmentAudio(request.segment, GOOD if audio is None else audio, 100, truncated=cut)
 
@@ -83,6 +95,10 @@ def kept_files(workers: Workers) -> list[str]:
 def is_good(workers: Workers, line: SegmentResult) -> bool:
     samples, _ = soundfile.read(workers.settings.out_dir / line.output)
     return bool(np.abs(samples - GOOD).max() < 2 / 2**15)
+
+
+def killed(*_arguments: object) -> None:
+    raise Killed
 
 
 @pytest.mark.parametrize("slots", [1, 4])
@@ -130,6 +146,36 @@ def test_a_segment_whose_attempts_are_all_cut_fails(workers: Workers, tmp_path: 
     counts = run_chunk(workers.start(engine=engine), chunk)
     assert (counts.generated, counts.failed) == (1, 1)
     assert (lines(workers)[0].code, lines(workers)[1].code) == ("", "cut_off")
+    assert [attempt.kept for attempt in lines(workers)[1].attempts] == [False, False]
+    assert kept_files(workers) == ["0.0.1.flac", "1.0.1.flac", "1.0.2.flac"], "no output has the better of the two"
+
+
+def test_a_model_s_output_that_is_no_number_is_made_again(workers: Workers, tmp_path: Path) -> None:
+    chunk = submit(workers, tmp_path, 2, attempts=2)
+    counts = run_chunk(workers.start(engine=Voice({(0, 1): None, (1, 1): None, (1, 2): None})), chunk)
+    assert (counts.generated, counts.failed) == (1, 1)
+    found = lines(workers)
+    assert [(attempt.failed, attempt.kept) for attempt in found[0].attempts] == [
+        ({"not_a_number": 100}, False),
+        ({}, True),
+    ]
+    assert found[1].code == "generation_failed"
+
+
+def test_attempts_of_another_model_are_not_taken_up(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = submit(workers, tmp_path, 1, attempts=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(RequestQueue, "add", killed)  # the attempt has failed, and is in the journal
+        with pytest.raises(Killed):
+            run_chunk(workers.start(engine=Voice({(0, 1): FAINT})), chunk)
+    assert kept_files(workers) == ["0.0.1.flac"]
+    worker = workers.start(engine=Voice({(0, 1): MUTE, (0, 2): MUTE}))
+    monkeypatch.setattr(type(worker), "fingerprint", "another")
+    run_chunk(worker, chunk)
+    samples, _ = soundfile.read(workers.settings.out_dir / lines(workers)[0].output)
+    assert np.abs(samples - MUTE).max() < 2 / 2**15
 
 
 def test_nothing_is_checked_unless_the_engine_is_trained_or_the_batch_asks_for_it(
@@ -204,4 +250,4 @@ def test_a_death_at_any_call_repeats_no_attempt_that_failed_and_leaves_nothing(
     ("suspicion", "kept"), [(1.0, 1.0), (1.0004, 1.001), (0.25, 0.25), (float("inf"), float("inf"))]
 )
 def test_a_suspicion_above_1_stays_above_it_when_it_is_rounded(suspicion: float, kept: float) -> None:
-    assert _rounded_up(suspicion) == kept
+    assert rounded_up(suspicion) == kept

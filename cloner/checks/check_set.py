@@ -1,0 +1,65 @@
+"""All checks of a take, with their limits, and what they say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloner.checks.catalogue import CHECKS
+from cloner.checks.measures import Measures
+from cloner.checks.usual import Usual
+from cloner.errors import BadSetting
+
+MOST_SUSPICION = 1_000.0
+"""The suspicion of a take that fails a check whose limit is 0: no other attempt is worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the checks say of a take."""
+
+    failed: tuple[str, ...]
+    """Names of the checks that failed."""
+    sentences: tuple[str, ...]
+    """A sentence for each of them."""
+    scores: dict[str, float]
+    """Each check's score, by its name; those that do not apply are left out."""
+    suspicion: float = 0.0
+    """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
+
+
+class CheckSet:
+    """All checks, with their limits."""
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self._checks = [kind(limits.get(kind.name)) for kind in CHECKS]
+
+    def evaluate(self, take: Measures, usual: Usual) -> CheckResult:
+        """Check a take, compared with what is usual for its speaker."""
+        applicable = [check for check in self._checks if take.has_sound or not check.needs_sound]
+        scores = {check.name: check.score(take, usual) for check in applicable}
+        failed = [check for check in applicable if scores[check.name] > check.limit]
+        return CheckResult(
+            failed=tuple(check.name for check in failed),
+            sentences=tuple(check.sentence(scores[check.name]) for check in failed),
+            scores={name: round(score, 4) for name, score in scores.items()},
+            suspicion=max((_suspicion(scores[check.name], check.limit) for check in applicable), default=0.0),
+        )
+
+
+def _suspicion(score: float, limit: float) -> float:
+    if limit <= 0:
+        return MOST_SUSPICION if score > limit else 0.0
+    return min(max(score / limit, 0.0), MOST_SUSPICION)
+
+
+def parse_limits(text: str) -> dict[str, float]:
+    """The limits in `CLONER_CHECK_LIMITS`, such as "pause=2.5,level=12". Raises `BadSetting`."""
+    limits: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name not in {kind.name for kind in CHECKS}:
+            known = ", ".join(kind.name for kind in CHECKS)
+            raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {known}")
+        limits[name] = float(value)
+    return limits
