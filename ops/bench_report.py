@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from cloner.audio import SAMPLE_RATE
-from cloner.audio_peaks import peaks_of
+from cloner.output.audio_peaks import peaks_of
 from cloner.output.peaks import PeaksWriter
 from cloner.output.record import Record, RecordWriter
 from cloner.protocol.messages import Manifest

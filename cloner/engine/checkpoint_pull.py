@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cloner.engine.checkpoint import check_empty, missing_files
 from cloner.engine.checkpoint_files import FILES
-from cloner.model_hub import ModelKind, fetch, was_interrupted
+from cloner.hub.model_hub import ModelKind, fetch, was_interrupted
 
 CHECKPOINT = ModelKind(
     name="checkpoint",

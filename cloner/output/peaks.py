@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 import soundfile
 
 from cloner.audio_bytes import BLOCK_SAMPLES
-from cloner.audio_peaks import PEAKS, PeakMeter
 from cloner.errors import SegmentFailed
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
+from cloner.output.audio_peaks import PEAKS, PeakMeter
 from cloner.output.own_folder import OwnFolder, open_file
 from cloner.output.record import batch_folder
 from cloner.protocol.fields import is_batch_id

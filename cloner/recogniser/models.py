@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from cloner.errors import BadSetting, ClonerError, UsageError
-from cloner.model_hub import ModelKind, fetch
+from cloner.hub.model_hub import ModelKind, fetch
 from cloner.validation import shown
 
 _FILES = ("config.json", "model.bin", "tokenizer.json")

@@ -19,10 +19,10 @@ import numpy as np
 
 from cloner.audio import SAMPLE_RATE, Audio, Samples16, effects, format_of, sample_rate
 from cloner.audio_bytes import MOST_WAV_SAMPLES, encode_blocks
-from cloner.audio_peaks import PeakMeter
 from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio, SpeechResult
 from cloner.errors import SegmentFailed
+from cloner.output.audio_peaks import PeakMeter
 from cloner.worker.audio_effects import as_float, gain, resampled, trimmed
 from cloner.worker.cancellation import CANCEL_INTERVAL_S, Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor

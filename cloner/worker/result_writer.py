@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from cloner.audio import SAMPLE_RATE, Audio, Samples16
-from cloner.audio_peaks import peaks_of
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechResult
 from cloner.errors import NoRoom, SegmentFailed
+from cloner.output.audio_peaks import peaks_of
 from cloner.output.journal import Journal
 from cloner.output.peaks import PeaksWriter
 from cloner.output.record import Record, RecordWriter

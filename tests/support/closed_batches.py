@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cloner.audio import SAMPLE_RATE
 from cloner.audio_bytes import encode_audio, to_16_bits
-from cloner.audio_peaks import peaks_of
 from cloner.batch import AudioFormat, ReferenceKind
 from cloner.collector.result import gather
 from cloner.output.audio_files import OutputRoot
+from cloner.output.audio_peaks import peaks_of
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.kept_references import KeptReferences
 from cloner.output.peaks import PeaksWriter

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 from cloner.audio import SAMPLE_RATE
-from cloner.audio_peaks import PEAKS, peaks_of
 from cloner.events import Event
 from cloner.logs import configure
 from cloner.output import peaks as module
 from cloner.output.audio_files import OutputRoot
+from cloner.output.audio_peaks import PEAKS, peaks_of
 from cloner.output.peaks import DIGEST_BYTES, ENTRY_BYTES, PeaksReader, PeaksWriter, find_peaks
 from cloner.output.record import batch_folder
 from tests.support.log_lines import find_lines

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cloner.audio_peaks import PEAKS
 from cloner.collector.result import gather
 from cloner.events import Event
 from cloner.logs import configure
 from cloner.output.audio_files import OutputRoot
+from cloner.output.audio_peaks import PEAKS
 from cloner.output.kept_batch import BATCH, KeptBatch
 from cloner.output.record import Record, batch_folder
 from cloner.output.redo import NotedTake, note_takes

@@ -11,10 +11,10 @@ from pyloudnorm import Meter
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.audio_bytes import encode_audio, to_16_bits
-from cloner.audio_peaks import peaks_of
 from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio
 from cloner.errors import SegmentFailed
+from cloner.output.audio_peaks import peaks_of
 from cloner.worker.encoding import EncodedAudio, encode, tags_of
 from tests.support.sounds import quiet, voice
 

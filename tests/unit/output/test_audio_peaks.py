@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloner.audio import Audio
 from cloner.audio_bytes import to_16_bits
-from cloner.audio_peaks import PEAKS, PeakMeter, peaks_of
+from cloner.output.audio_peaks import PEAKS, PeakMeter, peaks_of
 
 
 def test_a_peak_is_the_largest_magnitude_of_its_hundredth() -> None:

@@ -1,0 +1,1 @@
+"""Fetching models from the Hugging Face hub."""
