@@ -18,12 +18,14 @@ OPEN_BATCH = "cloner.open_batch"
 CLOSE_BATCH = "cloner.close_batch"
 FIND_FINISHED = "cloner.find_finished"
 FIND_PART = "cloner.find_part"
+REVIEW_TAKE = "cloner.review_take"
 
 WORKER_TASKS = frozenset({SPEAK_CHUNK})
 COLLECTOR_TASKS = frozenset({OPEN_BATCH, CLOSE_BATCH, FIND_FINISHED, FIND_PART})
+REVIEWER_TASKS = frozenset({REVIEW_TAKE})
 
 PARENT, CHILD = "parent", "child"
-"""The two processes of a worker or collector: Celery's own, and the one that runs the tasks."""
+"""The two processes of a worker, collector or reviewer: Celery's own, and the one that runs the tasks."""
 
 
 def new_task_id(batch_id: str) -> str:
@@ -39,6 +41,11 @@ def batch_of_task(task_id: str) -> str:
 def collector_name(box: str) -> str:
     """Name of a box's collector, as `WorkerInfo.name` is a worker's."""
     return f"collector@{box}"
+
+
+def reviewer_name(box: str, number: int) -> str:
+    """Name of a box's `number`-th reviewer, as a consumer of messages and in the registry."""
+    return f"reviewer-{number}@{box}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,11 @@ class QueueNames:
     def collector_queue(self) -> str:
         """Queue of the CPU worker that opens and closes batches."""
         return f"cloner.{self.fleet}.v{SCHEMA}.collector"
+
+    @property
+    def review_queue(self) -> str:
+        """Queue of the takes that reviewers hear."""
+        return f"cloner.{self.fleet}.v{SCHEMA}.review"
 
     def is_this_version(self, queue: str) -> bool:
         """Whether the queue carries this version of the wire format."""

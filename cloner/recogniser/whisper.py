@@ -33,7 +33,7 @@ class HeardWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Recognition:
     """What is said in a recording."""
 
     words: tuple[HeardWord, ...]
@@ -62,7 +62,7 @@ class Recogniser:
         self._wanted = wanted
         self._cache = cache
 
-    def hear(self, samples: Audio, rate: int) -> Heard:
+    def hear(self, samples: Audio, rate: int) -> Recognition:
         """What is said in mono ``[samples]`` in -1..1: the same each time.
 
         Raises `BadSetting`, `MissingPackage`.
@@ -82,7 +82,7 @@ class Recogniser:
                 f"CLONER_RECOGNISER={shown(str(self._wanted))}: its files do not belong together"
                 f" ({first_line(error)}); fetch it again"
             ) from error
-        return Heard(tuple(words), info.language, info.language_probability)
+        return Recognition(tuple(words), info.language, info.language_probability)
 
     @cached_property
     def _model(self) -> WhisperModel:

@@ -1,6 +1,7 @@
-"""The checks of a review: whose voice a take has, and how natural it sounds, each with a limit and a sentence.
+"""The checks of a review: whose voice a take has, how natural it sounds, and whether it says its text.
 
-As in `cloner.checks.catalogue`, a score is larger the worse the take is, and above its limit the check fails.
+Each has a limit and a sentence. As in `cloner.checks.catalogue`, a score is larger the worse the take is, and above its
+limit the check fails.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cloner.checks.check_set import CheckResult
+from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
 from cloner.review.medians import SpeakerMedians
-from cloner.review.models import Heard
 
 USUAL_LIKENESS = 0.85
 """How like a take is to its reference, before a speaker's takes are known: the median of the voices in
@@ -30,6 +31,8 @@ class Finding:
     naturalness: float | None
     usual_naturalness: float | None
     """Of the speaker's other takes and the reference."""
+    words: WordErrors | None = None
+    """None without a recogniser."""
 
 
 class ReviewCheck(ABC):
@@ -99,7 +102,36 @@ class Unnatural(ReviewCheck):
         )
 
 
-REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural)
+class WrongWords(ReviewCheck):
+    """Errors for each word of the text, without the first error: a recogniser mishears a word now and then, and a short
+    text has few. A text of one word can so be judged only by what is heard beside it."""
+
+    name, default = "wrong_words", 0.4
+
+    def score(self, finding: Finding) -> float | None:
+        return finding.words.repeated_rate if finding.words else None
+
+    def sentence(self, score: float, finding: Finding) -> str:
+        errors = finding.words.errors if finding.words else 0
+        return (
+            f"a recogniser hears other words than its text in {errors} places, {score:.2f} for each word (at most"
+            f" {self.limit:g})"
+        )
+
+
+class WrongRun(ReviewCheck):
+    """Most words in a row that are missing, wrong or too many, however long the text: a sentence may be left out."""
+
+    name, default = "wrong_run", 4
+
+    def score(self, finding: Finding) -> float | None:
+        return finding.words.longest_run if finding.words else None
+
+    def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
+        return f"a recogniser hears {score:g} words in a row otherwise than in its text (at most {self.limit:g})"
+
+
+REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural, WrongWords, WrongRun)
 
 
 class Judge:
@@ -134,6 +166,7 @@ class Judge:
             usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
             naturalness=take.naturalness,
             usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
+            words=take.words,
         )
         if likeness is not None:
             self._usual_likeness.add(speaker, likeness.own)

@@ -12,21 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cloner.audio import Audio
 from cloner.review.excerpts import MODEL_RATE, excerpts
+from cloner.review.heard import VoiceSample
 from cloner.review.packages import review_packages
-
-Embedding = NDArray[np.float32]
-"""A voice, ``[256]``, of length 1."""
 
 EXCERPT_S = 10.0
 """Seconds of an excerpt: references of so many seconds tell speakers apart."""
-
-LEAST_SPEECH_S = 1.2
-"""Seconds of speech, without silences, below which an embedding says too little of the voice: it follows the sounds
-that happen to be in it."""
 
 SHORTEST_S = 0.03
 """Seconds of the windows in which speech is found."""
@@ -41,19 +34,6 @@ LOUDNESS_DB = -30.0
 SAME_VOICE = 0.88
 """References that are more alike are of one voice, so that neither is another speaker to the other: a batch may have a
 person twice. Ten seconds of different people have up to 0.87, of one person in one language from 0.88."""
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceSample:
-    """The voice of a take or of a reference."""
-
-    embedding: Embedding
-    speech_s: float
-    """Seconds of speech that it is of, without silences."""
-
-    @property
-    def is_long_enough(self) -> bool:
-        return self.speech_s >= LEAST_SPEECH_S
 
 
 class Embedder:

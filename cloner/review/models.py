@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cloner.audio import Audio
-from cloner.review.likeness import Embedder, VoiceSample
+from cloner.review.heard import Heard
+from cloner.review.likeness import Embedder
 from cloner.review.naturalness import NaturalnessModel
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the models say of a take or a reference. None where it is too short to say, or has no speech."""
-
-    voice: VoiceSample | None
-    naturalness: float | None
 
 
 class ReviewModels:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from num2words import num2words
 
 from cloner.checks.measures import script_of
 from cloner.recogniser.whisper import HeardWord
+from cloner.review.heard import WordErrors
 from cloner.review.packages import review_packages
 from cloner.text.pauses import without_pauses
 
@@ -26,37 +26,8 @@ MOST_DIGITS = 15
 """Digits of the longest number that is compared as words; longer ones are codes."""
 
 
-MOST_RATE = 0.4
-"""Word error rate above which a take is a suspect, without the first error: a recogniser mishears a word now and then,
-and a short text has few. A text of one word can so be judged only by what is heard beside it."""
-
-MOST_RUN = 4
-"""Most words in a row that may differ, however long the text: a sentence may be left out."""
-
 CHARACTERS_OF_A_WORD = 2
 """Characters that weigh as much as a word in a run of a script without spaces."""
-
-
-@dataclass(frozen=True, slots=True)
-class WordErrors:
-    """How what is heard differs from the text. A unit is a word, or a character of a script without spaces."""
-
-    units: int
-    """Units of the text."""
-    errors: int
-    """Units that are missing, wrong or too many."""
-    longest_run: float
-    """Most words in a row that differ; `CHARACTERS_OF_A_WORD` characters count as one."""
-
-    @property
-    def rate(self) -> float:
-        """The word error rate: errors for each unit of the text, 0 or more."""
-        return self.errors / max(1, self.units)
-
-    @property
-    def suspicion(self) -> float:
-        """How far the take is from the limits: above 1 it is a suspect."""
-        return max((self.errors - 1) / max(1, self.units) / MOST_RATE, self.longest_run / MOST_RUN, 0.0)
 
 
 def word_errors(text: str, heard: Sequence[HeardWord], language: str, end_s: float) -> WordErrors:

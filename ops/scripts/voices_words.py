@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cloner.checks.levels import find_silence, frame_levels
 from cloner.recogniser.whisper import HeardWord, Recogniser
-from cloner.review.words import WordErrors, word_errors
+from cloner.review.heard import Heard, WordErrors
+from cloner.review.judge import Judge
+from cloner.review.words import word_errors
 from tests.support.recognition import MODEL
 from tests.support.voice_checks import Count, half_of
 from tests.support.voices import Recording, find_recordings
@@ -77,11 +79,16 @@ def row(takes: list[Take], least: int) -> str:
         own = take.compared_with(take.text)
         if own.units < least:
             continue
-        good.add(failed=own.suspicion > 1)
+        good.add(failed=is_suspected(own))
         errors, units = errors + own.errors, units + own.units
         another = takes[(place + 1) % len(takes)].compared_with(take.text)
-        other.add(failed=another.suspicion > 1)
+        other.add(failed=is_suspected(another))
     return f"{good} | {other} | {100 * errors / units:.1f}%"
+
+
+def is_suspected(errors: WordErrors) -> bool:
+    """Whether the review's checks of words find something wrong."""
+    return bool(Judge({}, {}).evaluate("", Heard(None, None, errors)).failed)
 
 
 if __name__ == "__main__":

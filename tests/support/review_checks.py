@@ -14,8 +14,9 @@ import numpy as np
 import soundfile
 
 from cloner.audio import Audio
+from cloner.review.heard import Heard
 from cloner.review.judge import Judge
-from cloner.review.models import Heard, ReviewModels
+from cloner.review.models import ReviewModels
 from tests.support.unnatural import UNNATURAL
 from tests.support.voice_checks import Count
 from tests.support.voices import PEOPLE, Recording

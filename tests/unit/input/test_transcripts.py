@@ -13,7 +13,7 @@ from cloner.errors import BadBatch, BadSetting, MissingPackage
 from cloner.events import Event
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import Form, ReadOptions
-from cloner.recogniser.whisper import Heard, HeardWord, Recogniser
+from cloner.recogniser.whisper import HeardWord, Recogniser, Recognition
 from cloner.settings import Settings
 from tests.support.batch_files import as_csv, problems, read, save_recording, task, write
 from tests.support.log_lines import find_lines
@@ -93,9 +93,9 @@ def hears(monkeypatch: pytest.MonkeyPatch) -> Hears:
     def install(text: str) -> list[float]:
         recordings: list[float] = []
 
-        def hear(_self: Recogniser, samples: object, rate: int) -> Heard:
+        def hear(_self: Recogniser, samples: object, rate: int) -> Recognition:
             recordings.append(len(samples) / rate)  # type: ignore[arg-type]
-            return Heard((HeardWord(text, 0.0),) if text else (), "en", 0.93)
+            return Recognition((HeardWord(text, 0.0),) if text else (), "en", 0.93)
 
         monkeypatch.setattr(Recogniser, "hear", hear)
         return recordings

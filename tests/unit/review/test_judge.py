@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cloner.checks.catalogue import CHECKS
 from cloner.checks.check_set import CheckResult
+from cloner.review.heard import Heard, VoiceSample, WordErrors
 from cloner.review.judge import REVIEW_CHECKS, USUAL_LIKENESS, Judge
-from cloner.review.likeness import VoiceSample
-from cloner.review.models import Heard
 
 
 def heard(own: float, other: float = 0.0, naturalness: float | None = 3.2) -> Heard:
@@ -92,6 +93,22 @@ def test_a_take_that_is_too_short_has_no_score_and_fails_nothing(judge: Judge) -
 def test_a_reference_that_is_too_short_leaves_its_speaker_without_scores() -> None:
     judge = Judge({"anna": Heard(None, None), "bob": heard(0, 1)}, {})
     assert judge.evaluate("anna", heard(0.1, 0.9, 1.0)) == CheckResult((), (), {})
+
+
+@pytest.mark.parametrize(
+    ("words", "failed"),
+    [
+        (WordErrors(10, 4, 2), ()),
+        (WordErrors(10, 6, 3), ("wrong_words",)),
+        (WordErrors(100, 5, 5), ("wrong_run",)),
+        (WordErrors(6, 6, 6), ("wrong_words", "wrong_run")),
+        (WordErrors(0, 0, 0), ()),
+    ],
+)
+def test_a_take_that_says_other_words_fails_and_one_that_is_misheard_does_not(
+    judge: Judge, words: WordErrors, failed: tuple[str, ...]
+) -> None:
+    assert judge.evaluate("anna", replace(heard(0.8), words=words)).failed == failed
 
 
 def test_limits_may_be_set() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloner.review.likeness import LEAST_SPEECH_S, SAME_VOICE, Likeness, Voices, VoiceSample
+from cloner.review.heard import LEAST_SPEECH_S, VoiceSample
+from cloner.review.likeness import SAME_VOICE, Likeness, Voices
 
 ANNA, BOB, CLARA = np.eye(3, dtype=np.float32)
 

@@ -12,8 +12,9 @@ from speechmos.dnsmos import DNSMOS
 
 from cloner.audio import Audio
 from cloner.errors import MissingPackage
+from cloner.review.heard import Heard
 from cloner.review.likeness import Embedder
-from cloner.review.models import Heard, ReviewModels
+from cloner.review.models import ReviewModels
 from cloner.review.naturalness import TO_OPINION, NaturalnessModel
 from tests.support.speech import speech
 

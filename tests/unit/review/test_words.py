@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cloner.recogniser.whisper import HeardWord
-from cloner.review.words import WordErrors, word_errors
+from cloner.review.heard import Heard, WordErrors
+from cloner.review.judge import Judge
+from cloner.review.words import word_errors
 
 LONG = "The night train to the north leaves at ten, and there is one carriage with beds. Please have your ticket ready."
 
@@ -17,6 +19,10 @@ def heard(text: str, from_s: float = 0.0) -> list[HeardWord]:
 
 def compare(text: str, said: str, language: str = "en") -> WordErrors:
     return word_errors(text, heard(said), language, 1000.0)
+
+
+def is_suspected(errors: WordErrors) -> bool:
+    return bool(Judge({}, {}).evaluate("anna", Heard(None, None, errors)).failed)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def test_errors_and_their_longest_run_are_counted(text: str, said: str, units: i
 
 def test_scripts_without_spaces_are_compared_by_character() -> None:
     assert compare("今天天气很好", "今天天很好", "zh") == WordErrors(6, 1, 0.5)
-    assert compare("今天天气很好", "明年我们一起去", "zh").suspicion > 1
+    assert is_suspected(compare("今天天气很好", "明年我们一起去", "zh"))
 
 
 @pytest.mark.parametrize("language", ["en", "xx"])
@@ -69,14 +75,14 @@ def test_words_after_the_last_sound_are_inventions(language: str) -> None:
 
 
 def test_a_word_that_is_misheard_is_not_suspected_and_another_text_is() -> None:
-    assert compare("March", "Marge.").suspicion < 1
-    assert compare("The last caller was", "The last color was.").suspicion < 1
-    assert compare("Please enter the channel number.", "You have no new messages.").suspicion > 1
-    assert compare("March", "You have no new messages.").suspicion > 1
+    assert not is_suspected(compare("March", "Marge."))
+    assert not is_suspected(compare("The last caller was", "The last color was."))
+    assert is_suspected(compare("Please enter the channel number.", "You have no new messages."))
+    assert is_suspected(compare("March", "You have no new messages."))
 
 
 def test_a_sentence_that_is_missing_or_said_twice_in_a_long_text_is_suspected() -> None:
     whole, first = LONG.split(), LONG.index(" Please")
-    assert compare(LONG, LONG[:first]).suspicion > 1
-    assert compare(LONG, f"{LONG} {LONG[first:]}").suspicion > 1
-    assert compare(LONG, " ".join([*whole[:3], *whole[5:]])).suspicion < 1
+    assert is_suspected(compare(LONG, LONG[:first]))
+    assert is_suspected(compare(LONG, f"{LONG} {LONG[first:]}"))
+    assert not is_suspected(compare(LONG, " ".join([*whole[:3], *whole[5:]])))
