@@ -8,7 +8,7 @@ be done is done after it. It is an error only where the address or the password 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from redis import RedisError
@@ -106,9 +106,10 @@ class Box:
             self._registry.give_up(name, why)
         self._takeover.give_up(name)
 
-    def beat(self, kept: list[str], now: float) -> dict[str, Unhealthy]:
+    def beat(self, kept: Mapping[str, int], now: float) -> dict[str, Unhealthy]:
         """Renew the lease, send heartbeats for workers that load, and take over queues that no worker reads; returns
-        the unhealthy processes. `kept` are the names of all that the launcher runs.
+        the unhealthy processes. `kept` has the names of all that the launcher runs, and their process ids; 0 for one
+        that is about to be started.
 
         Raises `BoxTaken` if another launcher has the box.
         """
@@ -116,8 +117,8 @@ class Box:
         with self._tolerate_outage():
             self._lease.require()
             self._beat_for_loading_workers()
-            self._takeover.poll(kept, now)
-            unhealthy = self._health.check(self.workers, now)
+            self._takeover.poll([*kept], now)
+            unhealthy = self._health.check(self.workers, kept, now)
         if not self.redis_answers:
             self._health.reset()
             self._takeover.reset()

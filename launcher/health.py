@@ -1,18 +1,22 @@
 """Health checks: which of the running child processes are frozen, hang, or never load their model.
 
-The timers run by the launcher's own clock, from when it last saw a vital sign change. They are reset after an outage of
-Redis and after a pause of the launcher itself, so that neither causes a kill.
+The timers run by the launcher's own clock, from when it last saw a vital sign change. They are reset after an outage
+of Redis and after a pause of the launcher itself, so that neither causes a kill. While a process loads, processor
+time that it uses is a sign of life, too, and only ``CLONER_LOAD_S`` limits it: a start may take minutes on a busy
+machine, and if the box's processes were killed for that, each new start would make the others slower.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cloner.names import CHILD, PARENT
 from cloner.settings import Settings
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
+from launcher.cpu_time import cpu_times
 
 MAX_FAILED_LOADS = 5
 """Deaths in a row, before the model was ever loaded, after which a worker is not started again."""
@@ -31,7 +35,7 @@ a slow disk keeps Python from running for long."""
 
 @dataclass(frozen=True)
 class Vitals:
-    """What Redis holds of a worker or collector at one moment."""
+    """What Redis holds of a worker or collector at one moment, and the processor time that it has used."""
 
     parent: str = ""
     """Heartbeat of Celery's process: its id and a count. Empty before the first."""
@@ -44,6 +48,10 @@ class Vitals:
     """Messages in its own queue, and those that it has not acknowledged."""
     loads: str = ""
     """How often a model was loaded under its name."""
+    parent_cpu: int = 0
+    """Processor time of Celery's process, in units; 0 once the model is loaded."""
+    child_cpu: int = 0
+    """Processor time of what that process has started; its own, before it has started anything."""
 
     @property
     def child_pid(self) -> int:
@@ -88,8 +96,8 @@ class HealthCheck:
             self._loaders.add(vitals.child_pid)
         ages = {
             "loading": self._age("loading", loading, now),
-            PARENT: self._age(PARENT, vitals.parent, now),
-            CHILD: self._age(CHILD, vitals.child, now),
+            PARENT: self._age(PARENT, (vitals.parent, vitals.parent_cpu), now),
+            CHILD: self._age(CHILD, (vitals.child, vitals.child_cpu), now),
             "work": self._age("work", (vitals.state, vitals.steps, vitals.waiting > 0), now),
         }
         alive_s, hang_s, load_s = self._settings.alive_s, self._settings.hang_s, self._settings.load_s
@@ -144,8 +152,9 @@ class HealthMonitor:
         for check in self._checks.values():
             check.reset()
 
-    def check(self, workers: list[WorkerInfo], now: float) -> dict[str, Unhealthy]:
-        """The unhealthy processes by name; `workers` are those of the box. Raises `RedisError`."""
+    def check(self, workers: list[WorkerInfo], pids: Mapping[str, int], now: float) -> dict[str, Unhealthy]:
+        """The unhealthy processes by name; `workers` are those of the box, `pids` the ids of the processes that run.
+        Raises `RedisError`."""
         # This process may have been frozen, or its machine suspended: changes were missed meanwhile.
         if now - self._checked_at > max(3 * self._settings.heartbeat_s, self._settings.alive_s / 2):
             self.reset()
@@ -153,11 +162,11 @@ class HealthMonitor:
         queues = {worker.name: worker.queue for worker in workers}
         found = {
             name: check.check(vitals, now)
-            for (name, check), vitals in zip(self._checks.items(), self._read(queues), strict=True)
+            for (name, check), vitals in zip(self._checks.items(), self._read(queues, pids), strict=True)
         }
         return {name: unhealthy for name, unhealthy in found.items() if unhealthy}
 
-    def _read(self, queues: dict[str, str]) -> list[Vitals]:
+    def _read(self, queues: Mapping[str, str], pids: Mapping[str, int]) -> list[Vitals]:
         keys = self._registry.keys
         with self._registry.redis.pipeline(transaction=False) as pipe:
             for name in self._checks:
@@ -172,7 +181,20 @@ class HealthMonitor:
         for heartbeats, work, queued, unacked in zip(*(answers[n::4] for n in range(4)), strict=True):
             parent, child, state, steps, loads = (text or "" for text in (*heartbeats, *work))
             vitals.append(Vitals(parent, child, state, steps, queued + unacked, loads))
-        return vitals
+        return self._with_cpu(vitals, [pids.get(name, 0) for name in self._checks])
+
+    @staticmethod
+    def _with_cpu(vitals: list[Vitals], pids: list[int]) -> list[Vitals]:
+        """The vital signs with the processor time of those that load, which costs a look at all of the machine's
+        processes."""
+        loading = {pid for one, pid in zip(vitals, pids, strict=True) if pid and one.is_loading}
+        times = cpu_times(loading)
+        with_cpu = []
+        for one, pid in zip(vitals, pids, strict=True):
+            own = times.get(pid, {})
+            parent = own.pop(pid, 0)
+            with_cpu.append(replace(one, parent_cpu=parent, child_cpu=sum(own.values()) if own else parent))
+        return with_cpu
 
 
 def pid_of(heartbeat: str) -> int:

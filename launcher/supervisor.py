@@ -237,7 +237,8 @@ class Supervisor:
         """Call `Box.beat` if it is due, and kill unhealthy processes; returns when it is due next."""
         if now >= self._beat_due:
             try:
-                unhealthy = self._box.beat([process.name for process in self._processes], now)
+                pids = {process.name: process.child.pid if process.child else 0 for process in self._processes}
+                unhealthy = self._box.beat(pids, now)
             except BoxTaken:
                 self._box.abandon()
                 self.kill()

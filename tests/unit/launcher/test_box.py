@@ -55,23 +55,23 @@ def outages(tmp_path: Path) -> Iterator[Outages]:
 def test_an_outage_resets_the_timers_of_the_health_checks(outages: Outages) -> None:
     for part in (PARENT, CHILD):
         outages.redis.hset(KEYS.process_heartbeats, KEYS.process_heartbeat(WORKER, part), f"{os.getpid()} 1")
-    beats = {now: outages.box.beat([WORKER], float(now)) for now in (0, 10, 20)}
+    beats = {now: outages.box.beat({WORKER: 0}, float(now)) for now in (0, 10, 20)}
     outages.server.stop()
-    beats[25] = outages.box.beat([WORKER], 25.0)
+    beats[25] = outages.box.beat({WORKER: 0}, 25.0)
     outages.server.start(timeout=30)
-    beats |= {now: outages.box.beat([WORKER], float(now)) for now in (30, 40, 50, 60)}
+    beats |= {now: outages.box.beat({WORKER: 0}, float(now)) for now in (30, 40, 50, 60)}
     assert not any(beats.values())
-    assert WORKER in outages.box.beat([WORKER], 61.0)
+    assert WORKER in outages.box.beat({WORKER: 0}, 61.0)
 
 
 def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Outages) -> None:
     box, redis, server, lines = outages.box, outages.redis, outages.server, outages.lines
-    assert box.beat([WORKER], 0.0) == {}
+    assert box.beat({WORKER: 0}, 0.0) == {}
     take(redis, WORKER, "1", QUEUE)
 
     server.stop()
     for now in range(3):
-        assert box.beat([WORKER], float(now)) == {}
+        assert box.beat({WORKER: 0}, float(now)) == {}
     box.ended(WORKER)
     # No process starts under that name before the messages of the last one are requeued.
     assert not box.prepare_start(WORKER)
@@ -86,7 +86,7 @@ def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Ou
         Event.REGISTRY_REACHABLE.line(),
     ]
     assert bodies(redis, QUEUE) == ["1"]
-    box.beat([WORKER], 5.0)
+    box.beat({WORKER: 0}, 5.0)
     box.close()
     assert sorted(redis.keys()) == sorted([KEYS.worker_queues, QUEUE])
 
@@ -109,11 +109,11 @@ def test_a_launcher_that_starts_while_redis_is_away_waits_as_it_does_later(tmp_p
 
     server.stop()
     for now in range(2):
-        box.beat([WORKER], float(now))
+        box.beat({WORKER: 0}, float(now))
     assert box.error(WORKER) == ""
     server.start(timeout=30)
     box.open()
-    box.beat([WORKER], 2.0)
+    box.beat({WORKER: 0}, 2.0)
     assert box.redis_answers
 
     server.stop()

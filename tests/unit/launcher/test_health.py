@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from cloner.names import CHILD, PARENT
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerState, expected_worker
+from launcher.cpu_time import cpu_times
 from launcher.health import HealthCheck, HealthMonitor, Unhealthy, Vitals, exists, pid_of
 
 SETTINGS = Settings(alive_s=30, hang_s=300, load_s=900, heartbeat_s=2)
@@ -36,7 +39,7 @@ class Life:
         self.state = str(state)
         self.child_pid = child_pid
         self.waiting = 1
-        self.stopped: dict[str, str] = {}
+        self.stopped: dict[str, str | int] = {}
 
     def vitals(self) -> Vitals:
         moving = Vitals(f"{ME} {self.now}", f"{self.child_pid} {self.now}", self.state, str(self.now), self.waiting)
@@ -117,6 +120,28 @@ def test_the_time_before_the_first_heartbeat_has_a_minimum() -> None:
     assert life.passes(1) == Unhealthy("has shown no sign of life for 60 s")
 
 
+@pytest.mark.parametrize(("sign", "limit_s"), [("child", 120), ("parent", 30)])
+def test_processor_time_is_a_sign_of_life_while_a_process_starts_and_load_s_limits_that(
+    sign: str, limit_s: int
+) -> None:
+    life = Life(WorkerState.LOADING)
+    life.stop("steps", sign)
+    if sign == "child":
+        life.stopped |= {"parent": "", "child": ""}
+    moving = f"{sign}_cpu"
+    for second in range(0, 700, 20):
+        life.stopped[moving] = second
+        assert life.passes(20) is None
+    assert life.passes(limit_s - 18) == Unhealthy(f"has shown no sign of life for {limit_s} s")
+    life = Life(WorkerState.LOADING)
+    life.stop("steps", sign)
+    for second in range(0, 900, 20):
+        life.stopped[moving] = second
+        assert life.passes(20) is None
+    life.stopped[moving] = 900
+    assert life.passes(20) == Unhealthy("has been loading for more than 900 s")
+
+
 def test_a_parent_that_freezes_while_the_model_loads_is_found(dead_pid: int) -> None:
     life = Life(WorkerState.LOADING)
     life.stop("parent")
@@ -158,6 +183,16 @@ def test_a_heartbeat_names_its_process_or_none() -> None:
     assert exists(ME)
 
 
+def computing(pid: int) -> Iterator[None]:
+    """Each time that a process has used more processor time."""
+    seen = -1
+    while True:
+        while (used := cpu_times({pid})[pid][pid]) == seen:
+            pass
+        seen = used
+        yield
+
+
 class TestHealthMonitor:
     @pytest.fixture
     def monitor(self, redis: Redis) -> HealthMonitor:
@@ -179,7 +214,7 @@ class TestHealthMonitor:
     @staticmethod
     def check(monitor: HealthMonitor, seconds: range) -> list[str]:
         worker = expected_worker(SETTINGS, WorkerSettings())
-        return [unhealthy.reason for now in seconds for unhealthy in monitor.check([worker], now).values()]
+        return [unhealthy.reason for now in seconds for unhealthy in monitor.check([worker], {}, now).values()]
 
     def test_it_reads_the_heartbeats_of_both_processes(self, redis: Redis, monitor: HealthMonitor) -> None:
         assert self.check(monitor, range(0, 30, 2)) == []
@@ -193,6 +228,24 @@ class TestHealthMonitor:
         # No check for 30 s.
         assert self.check(monitor, range(90, 120, 2)) == []
         assert self.check(monitor, range(120, 124, 2)) != []
+
+    def test_a_starting_process_is_alive_while_it_computes_and_not_once_it_is_frozen(self, redis: Redis) -> None:
+        monitor = HealthMonitor(SETTINGS, Registry(redis, RedisKeys("main"), 30))
+        monitor.add("cpu.0@box")
+        worker, moments = expected_worker(SETTINGS, WorkerSettings()), range(0, 100_000, 10)
+        command = [sys.executable, "-c", "while True: pass"]
+        with subprocess.Popen(command, start_new_session=True) as process:
+            try:
+                # Moments pass only when it has computed.
+                for now, _ in zip(moments[:30], computing(process.pid), strict=False):
+                    assert monitor.check([worker], {"cpu.0@box": process.pid}, now) == {}
+                process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+                found = [monitor.check([worker], {"cpu.0@box": process.pid}, now) for now in moments[30:44]]
+                assert not any(found[:12])  # it may have computed for a moment after the last check, or not
+                assert found[13]
+            finally:
+                process.kill()
 
     def test_an_unacknowledged_message_waits_for_the_worker(self, redis: Redis, monitor: HealthMonitor) -> None:
         redis.hset(RedisKeys("main").unacked("cpu.0@box"), "tag", "x")
