@@ -21,13 +21,22 @@ class RedisKeys:
         return self._key(f"worker:{name}")
 
     @property
+    def reviewers(self) -> str:
+        """Sorted set: reviewer name -> time of its last heartbeat, seconds since the epoch."""
+        return self._key("reviewers")
+
+    def reviewer(self, name: str) -> str:
+        """Hash: the fields of `reviewers.ReviewerInfo`."""
+        return self._key(f"reviewer:{name}")
+
+    @property
     def worker_queues(self) -> str:
         """Hash: worker queue -> name of its worker. A queue stays when its worker goes: it may hold messages."""
         return self._key("worker_queues")
 
     @property
     def process_heartbeats(self) -> str:
-        """Hash: a process of a worker or collector -> its process id and a count that grows while it runs."""
+        """Hash: a process of a worker, collector or reviewer -> its process id and a count that grows while it runs."""
         return self._key("process_heartbeats")
 
     @staticmethod
@@ -50,12 +59,12 @@ class RedisKeys:
 
     @property
     def consumers(self) -> str:
-        """Set: workers and collectors that have taken a message. Never expires: they may have some still."""
+        """Set: workers, collectors and reviewers that have taken a message. Never expires: they may have some still."""
         return self._key("consumers")
 
     def unacked(self, consumer: str) -> str:
-        """Hash: delivery tag -> a message that the consumer (a worker or collector) has not acknowledged, as kombu
-        packs it."""
+        """Hash: delivery tag -> a message that the consumer (a worker, collector or reviewer) has not acknowledged, as
+        kombu packs it."""
         return self._key(f"unacked:{consumer}")
 
     def unacked_since(self, consumer: str) -> str:
@@ -66,9 +75,9 @@ class RedisKeys:
         """String: kombu's lock while it looks for messages that the consumer has had for too long."""
         return f"{self.unacked(consumer)}:mutex"
 
-    def open_attempts(self, collector: str) -> str:
-        """Hash: batch id -> attempts of the collector to open or close the batch that have not ended."""
-        return self._key(f"open_attempts:{collector}")
+    def open_attempts(self, by: str) -> str:
+        """Hash: work, such as a batch's id -> attempts at it that have not ended; `by` whom."""
+        return self._key(f"open_attempts:{by}")
 
     @property
     def dead_letters(self) -> str:

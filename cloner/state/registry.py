@@ -1,4 +1,4 @@
-"""The registry of workers in Redis: which exist, which are alive, what each is doing.
+"""The registry of workers and reviewers in Redis: which exist, which are alive, what each is doing.
 
 A worker is a hash of its fields, and a heartbeat in one sorted set. The launcher registers a worker as "loading" before
 it starts the process, so that a batch submitted meanwhile is assigned to all expected workers; the worker sets it to
@@ -7,23 +7,23 @@ it starts the process, so that a batch submitted meanwhile is assigned to all ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from redis import Redis
 
-from cloner.errors import one_line
+from cloner.names import reviewer_name
 from cloner.protocol.content_key import NO_CHECKPOINT, fingerprint
 from cloner.settings import EngineName, Settings
-from cloner.state.connection import server_time
-from cloner.state.damage import UNREADABLE, finite, integer, pass_over, read_or, reply_or
+from cloner.state.damage import pass_over, read_or
+from cloner.state.entries import Entries, typed_values
 from cloner.state.keys import RedisKeys
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing."""
+    """What a worker or a reviewer is doing."""
 
     LOADING = "loading"
     READY = "ready"
@@ -102,18 +102,36 @@ class WorkerInfo:
 
     @classmethod
     def from_hash(cls, values: Mapping[Any, Any]) -> WorkerInfo | None:
-        """None if fields are missing or make no sense: Redis has lost the hash, and it was written to since.
+        """None if fields are missing or make no sense."""
+        typed = typed_values(cls, values, {"WorkerState": WorkerState})
+        return None if typed is None else cls(**typed)
 
-        Texts are lines without control characters: all who can write to Redis can write them.
-        """
-        if not {"name", "box", "index", "queue", "device", "gpu", "engine", "checkpoint", "slots"} <= values.keys():
-            return None
-        kinds: dict[str, Callable[[str], Any]] = {"int": integer, "float": finite, "WorkerState": WorkerState}
-        known = [field for field in fields(cls) if field.name in values]
-        try:
-            return cls(**{field.name: kinds.get(str(field.type), one_line)(values[field.name]) for field in known})
-        except UNREADABLE:
-            return None
+
+@dataclass(frozen=True)
+class ReviewerInfo:
+    """One reviewer's entry: a process that hears takes, and is assigned none."""
+
+    name: str
+    box: str
+    words: bool
+    """Whether it has a recogniser, so that it compares what is said with the text."""
+    state: WorkerState = WorkerState.LOADING
+    pid: int = 0
+    """Id of the process that holds the models."""
+    loads: int = 0
+    """Loads of its models under this name since the launcher registered it."""
+    steps: int = 0
+    """Work done since the load, at the last heartbeat."""
+    heard: int = 0
+    """Takes and references heard since the launcher registered it."""
+    error: str = ""
+    """Why the models do not load, or why the reviewer is given up, if it is."""
+
+    @classmethod
+    def from_hash(cls, values: Mapping[Any, Any]) -> ReviewerInfo | None:
+        """None if fields are missing or make no sense."""
+        typed = typed_values(cls, values, {"WorkerState": WorkerState})
+        return None if typed is None else cls(**typed)
 
 
 def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
@@ -129,6 +147,13 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
         checkpoint=settings.checkpoint_dir.name,
         slots=_expected_slots(settings, place.device),
         fingerprint=expected_fingerprint(settings),
+    )
+
+
+def expected_reviewer(settings: Settings, number: int) -> ReviewerInfo:
+    """A reviewer's entry before it starts."""
+    return ReviewerInfo(
+        name=reviewer_name(settings.box, number), box=settings.box, words=settings.recogniser is not None
     )
 
 
@@ -148,40 +173,29 @@ def expected_fingerprint(settings: Settings) -> str:
 
 
 class Registry:
-    """The workers of a fleet. `redis` must decode responses; a worker is alive for `alive_s` seconds after
-    a heartbeat. Heartbeats are timed by the server's clock alone.
+    """The workers and reviewers of a fleet. `redis` must decode responses; a process is alive for `alive_s` seconds
+    after a heartbeat.
     """
 
     def __init__(self, redis: Redis, keys: RedisKeys, alive_s: float) -> None:
         self.redis = redis
         self.keys = keys
         self._alive_s = alive_s
+        self.worker_entries = Entries(redis, WorkerInfo, keys.workers, keys.worker, alive_s)
+        self.reviewer_entries = Entries(redis, ReviewerInfo, keys.reviewers, keys.reviewer, alive_s)
 
     def register(self, worker: WorkerInfo) -> None:
         """Enter a worker that is about to start; an older entry of its name is replaced."""
-        values: dict[Any, Any] = {key: str(value) for key, value in asdict(worker).items()}
-        now = server_time(self.redis)
-        with self.redis.pipeline() as pipe:
-            pipe.delete(self.keys.worker(worker.name))
-            pipe.hset(self.keys.worker(worker.name), mapping=values)
-            pipe.zadd(self.keys.workers, {worker.name: now})
-            pipe.hset(self.keys.worker_queues, worker.queue, worker.name)
-            pipe.execute()
+        self.redis.hset(self.keys.worker_queues, worker.queue, worker.name)
+        self.worker_entries.register(worker)
 
     def beat(self, name: str, steps: int | None = None) -> bool:
         """Note a heartbeat and the work done so far. False if the registry had no entry of the worker."""
-        now = server_time(self.redis)
-        with self.redis.pipeline() as pipe:
-            pipe.zadd(self.keys.workers, {name: now})
-            if steps is not None:
-                pipe.hset(self.keys.worker(name), "steps", str(steps))
-            added, *_ = pipe.execute()
-        return not added
+        return self.worker_entries.beat(name, steps)
 
     def update(self, name: str, **values: str | float) -> None:
         """Change some fields of a worker's entry."""
-        mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
-        self.redis.hset(self.keys.worker(name), mapping=mapping)
+        self.worker_entries.update(name, **values)
 
     def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
         """Note an assignment, which the worker logs when it starts. An earlier one stays until it is finished."""
@@ -190,22 +204,15 @@ class Registry:
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
-        self.redis.hincrby(self.keys.worker(name), "loads", 1)
+        self.worker_entries.count_load(name)
 
     def give_up(self, name: str, why: str) -> None:
         """The worker will not come back: it gets no assignments, and monitoring shows it as gone."""
-        silent_since = server_time(self.redis) - self._alive_s - 1
-        with self.redis.pipeline() as pipe:
-            pipe.zadd(self.keys.workers, {name: silent_since})
-            pipe.hset(self.keys.worker(name), "error", why)
-            pipe.execute()
+        self.worker_entries.give_up(name, why)
 
     def remove(self, name: str) -> None:
         """Remove the entry of a worker that will not come back."""
-        with self.redis.pipeline() as pipe:
-            pipe.zrem(self.keys.workers, name)
-            pipe.delete(self.keys.worker(name))
-            pipe.execute()
+        self.worker_entries.remove(name)
 
     def set_busy(self, name: str) -> None:
         """The worker has taken a chunk."""
@@ -236,8 +243,7 @@ class Registry:
 
     def get(self, name: str) -> WorkerInfo | None:
         """A worker's entry, alive or not; None if there is none."""
-        key = self.keys.worker(name)
-        return WorkerInfo.from_hash(read_or({}, key, lambda: self.redis.hgetall(key)))
+        return self.worker_entries.get(name)
 
     def workers(self) -> list[WorkerInfo]:
         """All workers with a recent heartbeat, in the order in which speakers are assigned to them."""
@@ -246,21 +252,12 @@ class Registry:
     def all_workers(self) -> list[tuple[WorkerInfo, float]]:
         """All registered workers, alive or not, with the seconds since their last heartbeat; ordered by box and
         index. What is damaged is passed over."""
-        now = server_time(self.redis)
-        key = self.keys.workers
-        beats: list[tuple[str, float]] = read_or([], key, lambda: self.redis.zrange(key, 0, -1, withscores=True))
-        with self.redis.pipeline(transaction=False) as pipe:
-            for name, _ in beats:
-                pipe.hgetall(self.keys.worker(name))
-            hashes = pipe.execute(raise_on_error=False)
-        workers = []
-        for (name, beat), reply in zip(beats, hashes, strict=True):
-            values: dict[str, str] = reply_or({}, self.keys.worker(name), reply)
-            if worker := WorkerInfo.from_hash(values):
-                workers.append((worker, min(max(0.0, now - beat), now)))
-            elif values:
-                pass_over(self.keys.worker(name), "fields are missing, or make no sense")
-        return sorted(workers, key=lambda entry: (entry[0].box, entry[0].index))
+        return sorted(self.worker_entries.all(), key=lambda entry: (entry[0].box, entry[0].index))
+
+    def reviewers(self) -> list[ReviewerInfo]:
+        """All reviewers with a recent heartbeat, those that still load included, by name."""
+        found = [info for info, silent_s in self.reviewer_entries.all() if silent_s <= self._alive_s]
+        return sorted(found, key=lambda info: info.name)
 
     def worker_queues(self) -> dict[str, str]:
         """Queue -> name of its worker, of every worker that ever was: messages may be left in the queue of one that is
