@@ -136,14 +136,21 @@ def decode_audio(data: bytes, check: Callable[[soundfile.SoundFile], None]) -> A
     `check` gets the file before memory is allocated for its samples: its header is read. Raises what `check` raises,
     `OSError`, `soundfile.SoundFileError`.
     """
+    with open_audio(data) as sound:
+        check(sound)
+        audio: Audio = sound.read(dtype="float32")
+        return audio
+
+
+@contextmanager
+def open_audio(data: bytes) -> Iterator[soundfile.SoundFile]:
+    """A file's bytes, opened to read samples. Raises `OSError`, `soundfile.SoundFileError`."""
     with _file_in_memory() as file:
         with open(file, "wb", closefd=False) as whole:
             whole.write(data)
         os.lseek(file, 0, os.SEEK_SET)
         with soundfile.SoundFile(file, closefd=False) as sound:
-            check(sound)
-            audio: Audio = sound.read(dtype="float32")
-            return audio
+            yield sound
 
 
 def read_mono(sound: soundfile.SoundFile, limit: int) -> Audio:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -21,7 +21,6 @@ CODEBOOK_SIZES = (4096, *[1024] * 9)
 
 MAX_SEGMENTS = 1_000_000
 """Most segments of a batch."""
-
 
 PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
 """The fields of `Generation` that only the audio of a long text depends on, which is generated in pieces."""
@@ -80,6 +79,19 @@ class Redo(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """What the takes' seeds follow from; if None, they follow from the takes' numbers."""
+
+
+class ReviewSample(BaseModel):
+    """That a random sample of a batch's takes is reviewed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    sample: Annotated[float, Field(gt=0, le=1)]
+    """Its part of the batch."""
+
+
+Review = Literal["none", "suspects", "all"] | ReviewSample
+"""Which takes of a batch are reviewed: with "suspects", those that fail a check, and a random sample of the others."""
 
 
 class AudioFormat(StrEnum):
@@ -159,20 +171,6 @@ class SpeechOptions(BaseModel):
     fingerprint: str
     """That of the engine's checkpoint."""
 
-    def differences(self, other: SpeechOptions) -> list[str]:
-        """The names of the options that differ and may be heard, as a batch or the command line spells them."""
-        named = [
-            name
-            for ours, theirs in ((self.generation, other.generation), (self.audio, other.audio))
-            for name in type(ours).model_fields
-            if name not in {"max_new_tokens", "checks", "attempts"} and getattr(ours, name) != getattr(theirs, name)
-        ]
-        if self.generation.fixed_length != other.generation.fixed_length:
-            named.append("max_new_tokens")
-        if self.engine != other.engine:
-            named.append("engine")
-        return [*named, "checkpoint"] if self.fingerprint != other.fingerprint else named
-
 
 class ReferenceKind(StrEnum):
     """What a reference consists of."""
@@ -235,6 +233,8 @@ class Batch:
     """Whether it is a part of a batch: then files of the batch that it does not name are left alone."""
     redo: Redo | None = None
     """Not None if its segments are generated again although they are there."""
+    review: Review | None = None
+    """Which takes are reviewed; None leaves it to whether a reviewer is there."""
 
     def under(self, prefix: str) -> Batch:
         """The batch with its outputs in a folder of that name."""

@@ -104,7 +104,9 @@ class Screen:
             if progress.closed or time.monotonic() >= due:
                 due = time.monotonic() + PROGRESS_INTERVAL_S
                 failed = f" ({progress.failed} failed)" if progress.failed else ""
-                speed = f", {rate}" if str(rate) else ""
+                speed = f", {rate}" if str(rate) and not progress.reviewing else ""
+                if progress.reviewing and not progress.closed:
+                    speed = f", {progress.reviewing}"
                 finished, total = progress.finished, progress.total
                 self.log(Event.PROGRESS.line(finished=finished, total=total, details=failed + speed))
 
@@ -128,7 +130,8 @@ def _bar(console: Console) -> Iterator[Callable[[Progress], None]]:
     def show(progress: Progress) -> None:
         rate.update(progress)
         failed = f"{progress.failed} failed" if progress.failed else ""
-        bar.update(task, description=str(rate), total=progress.total, completed=progress.finished, failed=failed)
+        description = progress.reviewing or str(rate)
+        bar.update(task, description=description, total=progress.total, completed=progress.finished, failed=failed)
 
     with bar:
         yield show

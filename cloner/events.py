@@ -199,6 +199,11 @@ class Event(Enum):
         "Batch {batch}: {missing} segments have no result, so {chunks} of its chunks are sent again",
         WARNING,
     )
+    REVIEW_BEGUN = "Batch {batch}: {takes} takes are reviewed"
+    REVIEW_ENDED = "Batch {batch}: its review ends incomplete: {reason}", WARNING
+    TAKE_FAILED = "Segment {segment} of Speaker {speaker} fails the review: {reason}"
+    TAKE_NOT_REVIEWED = "Batch {batch}: {what} is not reviewed: {error}", WARNING
+    TAKES_SPOKEN_AGAIN = "Batch {batch}: {takes} takes that fail the review are spoken again"
     BATCH_NOT_KEPT = (
         "Batch {batch} and its references cannot be kept on the disk, so `redo` and `retry` depend on Redis: {error}",
         WARNING,

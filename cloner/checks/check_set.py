@@ -43,11 +43,12 @@ class CheckSet:
             failed=tuple(check.name for check in failed),
             sentences=tuple(check.sentence(scores[check.name]) for check in failed),
             scores={name: round(score, 4) for name, score in scores.items()},
-            suspicion=max((_suspicion(scores[check.name], check.limit) for check in applicable), default=0.0),
+            suspicion=max((suspicion_of(scores[check.name], check.limit) for check in applicable), default=0.0),
         )
 
 
-def _suspicion(score: float, limit: float) -> float:
+def suspicion_of(score: float, limit: float) -> float:
+    """How far a score is from its limit, 0 to `MOST_SUSPICION`; above 1 it is beyond."""
     if limit <= 0:
         return MOST_SUSPICION if score > limit else 0.0
     return min(max(score / limit, 0.0), MOST_SUSPICION)

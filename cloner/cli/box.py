@@ -24,11 +24,13 @@ from cloner.cli.options import (
     Reference,
     References,
     ReferenceText,
+    ReviewOption,
     StrategyOption,
     Strict,
     Trim,
     audio_options,
     output_root,
+    with_review,
 )
 from cloner.cli.results import print_result
 from cloner.cli.selection import Limit, Speakers, select
@@ -60,6 +62,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    review: ReviewOption = None,
     strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -71,7 +74,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     audio = audio_options(audio_format, rate, loudness, trim)
     options = ReadOptions(as_form, encoding, reference, reference_text, audio)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
-    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
+    loaded = select(
+        with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
+    )
     result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)

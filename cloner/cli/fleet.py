@@ -23,10 +23,12 @@ from cloner.cli.options import (
     Reference,
     References,
     ReferenceText,
+    ReviewOption,
     StrategyOption,
     Strict,
     Trim,
     audio_options,
+    with_review,
 )
 from cloner.cli.results import log_end, print_result
 from cloner.cli.selection import Limit, Speakers, select
@@ -63,6 +65,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     prefix: Prefix = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
+    review: ReviewOption = None,
     strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -74,7 +77,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     audio = audio_options(audio_format, rate, loudness, trim)
     options = ReadOptions(as_form, encoding, reference, reference_text, audio)
     loaded = load_batch(batch, load_settings(), references=references, options=options)
-    loaded = select(replace(loaded, overwrite=overwrite, prune=prune), speaker, limit, strict=strict)
+    loaded = select(
+        with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
+    )
     handle = connect_client().submit(loaded, strategy=strategy, prefix=prefix)
     if not wait:
         print(handle.id)
@@ -93,9 +98,10 @@ def status(batch_id: BatchId) -> None:
     state = str(progress.state)
     if progress.cancelled:
         state = "cancelled" if progress.closed else "cancelling"
+    reviewing = f", {progress.reviewing}" if progress.reviewing and not progress.closed else ""
     print(
         f"{batch_id}: {state}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
-        f"{progress.audio_s:.1f} s of audio"
+        f"{progress.audio_s:.1f} s of audio{reviewing}"
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os.path import realpath
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cloner.batch import AudioFormat
+from cloner.batch import AudioFormat, Batch
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
+from cloner.input.review import parse_review
 from cloner.input.rows import Form
 
 BatchFile = Annotated[
@@ -62,6 +64,15 @@ Prune = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse the batch if a text cannot be spoken, or a reference is doubtful.")
 ]
+ReviewOption = Annotated[
+    str | None,
+    typer.Option(
+        "--review",
+        help="Which takes reviewers hear: none, suspects, all, or a part of the batch, such as 0.05; suspects if not"
+        " given and a reviewer is there.",
+        metavar="WHICH",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on a terminal, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
@@ -73,6 +84,11 @@ def audio_options(
     """The options about audio that are given, as `ReadOptions.audio`."""
     values = {"format": audio_format, "rate": rate, "loudness": loudness, "trim": trim or None}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def with_review(batch: Batch, which: str | None) -> Batch:
+    """The batch with the `ReviewOption`, if it is given. Raises `UsageError`."""
+    return batch if which is None else replace(batch, review=parse_review(which))
 
 
 def output_root(folder: Path) -> Path:

@@ -43,7 +43,7 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
     causes: list[Cause] = []
     explained = set(finished)
     for other in earlier:
-        different = options.differences(other)
+        different = _differences(options, other)
         if not different or len(explained) >= batch.total:
             continue
         wanted: dict[str, str] = {}
@@ -63,3 +63,18 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
             causes.append(Cause(tuple(different), len(there), batch.total))
         explained |= there
     return causes
+
+
+def _differences(options: SpeechOptions, other: SpeechOptions) -> list[str]:
+    """The names of the options that differ and may be heard, as a batch or the command line spells them."""
+    named = [
+        name
+        for ours, theirs in ((options.generation, other.generation), (options.audio, other.audio))
+        for name in type(ours).model_fields
+        if name not in {"max_new_tokens", "checks", "attempts"} and getattr(ours, name) != getattr(theirs, name)
+    ]
+    if options.generation.fixed_length != other.generation.fixed_length:
+        named.append("max_new_tokens")
+    if options.engine != other.engine:
+        named.append("engine")
+    return [*named, "checkpoint"] if options.fingerprint != other.fingerprint else named

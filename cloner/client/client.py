@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from cloner.batch import Batch, SpeechOptions
+from cloner.batch import Batch, Review, SpeechOptions
 from cloner.client.assignment import Strategy, assign
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.causes import find_causes
@@ -25,6 +25,7 @@ from cloner.client.submit import pack_speaker, send, upload_reference
 from cloner.client.texts import warn_of_references
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
+from cloner.input.review import checked_review
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.fields import is_batch_id
 from cloner.protocol.messages import Manifest
@@ -81,6 +82,7 @@ class Client:
         prefix: str | None = None,
         overwrite: bool = False,
         prune: bool = False,
+        review: Review | None = None,
         check: Callable[[Manifest], None] | None = None,
     ) -> BatchHandle:
         """Assign a batch, or the batch in a file, to the fleet's workers and send it.
@@ -89,13 +91,16 @@ class Client:
         ``<speaker_id>/*.wav`` with ``.lab``. The outputs lie in the folder `prefix` under the fleet's output root, by
         default one with the name of the batch's file without its ending; an empty prefix is no folder. With
         `overwrite`, files that no version of the batch has written are replaced, else the fleet refuses the batch.
-        With `prune`, files of its earlier versions that it does not name are removed once all is generated. `check` may
-        refuse it, too, before anything is queued. So do `UsageError`, `BadBatch`, `NoWorkers`,
-        `WrongCheckpoint`, `BadReference` and `OutputsTaken`, which are raised.
+        With `prune`, files of its earlier versions that it does not name are removed once all is generated. `review`
+        says which takes reviewers hear: "none", "suspects", "all" or ``{"sample": 0.05}``; by default it is what the
+        batch says, else suspects where a reviewer is alive. `check` may refuse the batch, too, before anything is
+        queued. So do `UsageError`, `BadBatch`, `NoWorkers`, `WrongCheckpoint`, `BadReference` and `OutputsTaken`, which
+        are raised.
         """
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references, prefix)
         batch = replace(batch, overwrite=batch.overwrite or overwrite, prune=batch.prune or prune)
+        batch = replace(batch, review=batch.review if review is None else checked_review(review))
         with self.translate_redis_errors():
             rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)

@@ -97,6 +97,7 @@ def batch_of(part: Manifest) -> Batch:
         prefix=part.prefix,
         partial=True,
         redo=part.redo,
+        review=part.review,
     )
 
 

@@ -13,7 +13,7 @@ from os.path import abspath
 
 from redis import RedisError
 
-from cloner.batch import STANDARD_INPUT, Batch, Speaker, segment_seeds
+from cloner.batch import STANDARD_INPUT, Batch, Review, Speaker, segment_seeds
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
 from cloner.errors import Damaged, OutputsTaken, printable, some_of
@@ -80,6 +80,7 @@ def send(  # noqa: PLR0913 - all that a batch is made of
         prune=batch.prune,
         partial=batch.partial,
         redo=batch.redo,
+        review=_review(connection, batch),
         checkpoint_dir=batch.checkpoint_dir or "",
         submitted_at=server_time(connection.redis),
         generation=batch.generation,
@@ -109,6 +110,13 @@ def send(  # noqa: PLR0913 - all that a batch is made of
             connection.batches.cancel(batch_id)
         raise
     return batch_id, summaries
+
+
+def _review(connection: FleetConnection, batch: Batch) -> Review:
+    """Which of the batch's takes are reviewed: what it says, else suspects where a reviewer is there to hear them."""
+    if batch.review is not None:
+        return batch.review
+    return "suspects" if connection.registry.reviewers() else "none"
 
 
 def _new_id() -> str:

@@ -1,4 +1,4 @@
-"""Recovery of stalled batches: open batches without a message that would go on with them.
+"""Recovery of stalled batches: open batches without a message that would go on with them; and the end of reviews.
 
 A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. If a worker
 dies between storing a chunk's result and counting it in the chord, Celery does not run the chunk again, since it has a
@@ -15,6 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
+from cloner.collector.review_watch import ReviewWatch
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
@@ -33,15 +34,18 @@ SCAN_INTERVAL_S = 5.0
 
 
 def watch_stalled_batches(settings: Settings) -> None:
-    """Resume stalled batches for as long as this process lives."""
+    """Resume stalled batches, and end reviews without reviewers, for as long as this process lives."""
     redis = connect(settings.require_redis_url(), decode=False, retries=0, answer_s=HASTE_S)
     text = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
     app = make_app(settings)
+    reviews = ReviewWatch(app, settings.queues, settings.alive_s)
+    registry = Registry(text, RedisKeys(settings.fleet), settings.alive_s)
     seen: set[str] = set()
     while True:
         threading.Event().wait(SCAN_INTERVAL_S)
         stalled: set[str] = set()
         try:
+            reviews.scan(BatchStore.of(settings, redis), registry)
             stalled.update(stalled_batches(text, redis, settings))
             for batch_id in stalled & seen:
                 resume_batch(app, BatchStore.of(settings, redis), settings.queues, batch_id)
@@ -60,7 +64,7 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
         return
     in_flight = _batches_in_flight(redis, keys)
     common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
-    common |= {queues.shared_queue(), queues.collector_queue}
+    common |= {queues.shared_queue(), queues.collector_queue, queues.review_queue}
     if text.exists(*common):
         return
     for batch_id in open_ids:
@@ -80,7 +84,7 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
 
 
 def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id: str) -> None:
-    """Send a message that opens a stalled batch again, or closes it if all of its chunks are finished."""
+    """Send a message that opens a stalled batch again, or ends its round if all of its chunks are finished."""
     try:
         progress = batches.progress(batch_id)
     except ClonerError as error:
@@ -89,7 +93,7 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     to_collector = {"queue": queues.collector_queue, "task_id": new_task_id(batch_id), "ignore_result": True}
     if progress.closed:
         return
-    if progress.state is BatchState.RUNNING and progress.all_chunks_finished:
+    if progress.state is BatchState.RUNNING and (progress.all_chunks_finished or progress.round.reviews):
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
         closing = {"batch_id": batch_id, "ended": progress.round.number}
         app.send_task(CLOSE_BATCH, kwargs=closing, **to_collector)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cloner.collector.rounds import segments_of
 from cloner.errors import printable
 from cloner.output.record import Record
+from cloner.output.reviews import TakeReview
 from cloner.protocol.messages import Manifest
-from cloner.protocol.results import BatchResult, SegmentError, SegmentResult, SpeakerResult, Suspect
+from cloner.protocol.results import BatchResult, ReviewResult, SegmentError, SegmentResult, SpeakerResult, Suspect
 from cloner.state.progress import ChunkProgress
 
 
@@ -21,10 +23,13 @@ def gather(  # noqa: PLR0913 - the parts of a result
     cancelled: bool,
     progress: Mapping[int, ChunkProgress],
     now: float,
+    reviews: Mapping[int, TakeReview] = MappingProxyType({}),
+    review: ReviewResult | None = None,
 ) -> BatchResult:
     """The batch's result, in which a segment without a line in the record is an error.
 
-    `progress` is that of the chunks, by number; `now` is the server's time in seconds.
+    `progress` is that of the chunks, by number; `now` is the server's time in seconds. `reviews` are those of the
+    segments' takes, and `review` what they have come to.
     """
     chunk_of_missing = {
         index: chunk.number
@@ -66,8 +71,11 @@ def gather(  # noqa: PLR0913 - the parts of a result
         results=dict(sorted(results.items())),
         errors=dict(sorted(errors.items())),
         suspects={
-            line.segment: _suspect(line) for line in sorted(spoken, key=lambda line: line.segment) if line.suspicion > 1
+            line.segment: _suspect(line, reviews.get(line.segment))
+            for line in sorted(spoken, key=lambda line: line.segment)
+            if line.suspicion > 1 or (line.segment in reviews and reviews[line.segment].failed)
         },
+        review=review or ReviewResult(),
         reused=sum(segment.reused for segment in spoken),
         submitted_at=manifest.submitted_at,
         # 0 where the server's clock was put back meanwhile.
@@ -82,8 +90,9 @@ def gather(  # noqa: PLR0913 - the parts of a result
     )
 
 
-def _suspect(line: SegmentResult) -> Suspect:
-    return Suspect(speaker=line.speaker, output=line.output, failed=line.failed_checks)
+def _suspect(line: SegmentResult, review: TakeReview | None) -> Suspect:
+    failed = sorted({*line.failed_checks, *(review.failed if review else ())})
+    return Suspect(speaker=line.speaker, output=line.output, failed=failed)
 
 
 def _audio_s(segments: Iterable[SegmentResult]) -> float:

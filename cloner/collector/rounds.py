@@ -7,7 +7,7 @@ the rest is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkRow, Manifest
@@ -32,7 +32,7 @@ def next_round(
         lacking = sum(index not in record.results for index in segments_of(manifest, chunk))
         missing += lacking
         if lacking and not (known and (known.error or known.given_up)):
-            unfinished[chunk.number] = _recorded(manifest, chunk, record)
+            unfinished[chunk.number] = recorded(manifest, chunk, record)
     has_progressed = ended.number == 0 or missing < ended.missing
     fruitless = 0 if has_progressed else ended.fruitless + 1
     if not unfinished or fruitless >= MAX_FRUITLESS:
@@ -47,9 +47,12 @@ def segments_of(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
             yield index
 
 
-def _recorded(manifest: Manifest, chunk: ChunkRow, record: Record) -> ChunkProgress:
+def recorded(
+    manifest: Manifest, chunk: ChunkRow, record: Record, without: Container[int] = frozenset()
+) -> ChunkProgress:
+    """The progress of a chunk by its record, `without` some segments, which are generated again."""
     progress = ChunkProgress()
     for index in segments_of(manifest, chunk):
-        if index in record.results:
+        if index in record.results and index not in without:
             progress.add(record.results[index])
     return progress

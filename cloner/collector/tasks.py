@@ -5,11 +5,11 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery import chord, current_app, shared_task
+from celery import shared_task
 from celery.signals import worker_process_init
 from redis import Redis
 from structlog.contextvars import bound_contextvars
@@ -18,31 +18,31 @@ from cloner.collector import requests  # noqa: F401 - the other tasks
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.files import keep_batch, write_files
 from cloner.collector.open_attempts import counted_attempt
+from cloner.collector.publish import publish_chunks
 from cloner.collector.result import gather
+from cloner.collector.reviewing import Reviewing, send_next_window
 from cloner.collector.rounds import next_round
 from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, one_line, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, SPEAK_CHUNK, collector_name
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, collector_name
 from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.audio_files import OutputRoot
-from cloner.output.chosen_takes import chosen_takes
 from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
 from cloner.output.record import Record
-from cloner.output.redo import end_replacing, noted_takes, open_redo, replaced_digests
+from cloner.output.redo import end_replacing, open_redo, replaced_digests
 from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.fields import check_batch_id
-from cloner.protocol.messages import Manifest, TakeRow
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
-from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect, server_time
-from cloner.state.progress import ChunkProgress, Round
+from cloner.state.progress import ChunkProgress
 
 
 @worker_process_init.connect
@@ -83,17 +83,20 @@ def open_batch(batch_id: str) -> None:
 
 
 @shared_task(name=CLOSE_BATCH, ignore_result=True)
-def close_batch(_chunks: list[dict[str, Any]] | str = "", *, batch_id: str, ended: int | None = None) -> None:
+def close_batch(
+    _results: list[dict[str, Any]] | str = "", *, batch_id: str, ended: int | None = None, end_review: bool = False
+) -> None:
     """The body of a round's chord, and its errback: begin another round, or gather the record's lines into one result.
 
     `ended` is the round's number, None for the present one; does nothing if another round has begun, or the batch is
-    closed. Celery passes the chunks' counts to the body, and the body's id to an errback.
+    closed. With `end_review`, no more takes are reviewed. Celery passes what the tasks return to the body, and the
+    body's id to an errback.
     """
     check_batch_id(batch_id)
     settings = load_settings()
     redis = connect(settings.require_redis_url(), decode=False)
     with _breaking_batch_on_error(redis, settings, batch_id):
-        retry_on_outage(_end_round, redis, settings, batch_id, ended)
+        retry_on_outage(_end_round, redis, settings, batch_id, ended, end_review)
 
 
 def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
@@ -114,11 +117,14 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     # Before its chunks are sent: another box's collector may close it as soon as they are finished. After what is
     # reused was reported: a run starts its workers when a running batch has segments left.
     batches.set_running(batch_id)
-    if reused == manifest.total:
+    present = batches.round(batch_id)
+    if present.reviews:
+        return  # this message was delivered again
+    if reused == manifest.total and not present.number:
         del manifest  # it is read again, and may take a gigabyte
-        _end_round(redis, settings, batch_id, None)
+        _end_round(redis, settings, batch_id, present.number)
         return
-    _publish(manifest, batches.round(batch_id), settings, batches.given_up_chunks(batch_id))
+    publish_chunks(manifest, present, settings, batches.given_up_chunks(batch_id))
 
 
 def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> int:
@@ -150,13 +156,17 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     return there
 
 
-def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | None) -> None:
-    manifest = _manifest(redis, settings, batch_id)
+def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | None, end_review: bool = False) -> None:
     batches = BatchStore.of(settings, redis)
     present = batches.round(batch_id)
     if batches.is_done(batch_id) or ended not in {None, present.number}:
         return
-    manifest.drop_texts()
+    end_review = end_review or batches.is_cancelled(batch_id)
+    if present.reviews and not end_review and send_next_window(batches, settings, batch_id, present):
+        return
+    manifest = _manifest(redis, settings, batch_id)
+    if manifest.review == "none":
+        manifest.drop_texts()
     outputs = OutputRoot(settings.out_dir)
     record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
     cancelled = batches.is_cancelled(batch_id)
@@ -168,8 +178,13 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
             if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
                 del manifest, record
-                _publish(_manifest(redis, settings, batch_id), following, settings)
+                publish_chunks(_manifest(redis, settings, batch_id), following, settings)
             return
+    reviewing = Reviewing(manifest, record, outputs, settings)
+    reviewing.collect(present)
+    if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
+        return
+    review = reviewing.result()
     record.results.update(changed)
     result = gather(
         manifest,
@@ -178,6 +193,8 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         cancelled=cancelled,
         progress=reported,
         now=server_time(redis),
+        reviews=reviewing.present,
+        review=review,
     )
     if not (cancelled or result.failed or manifest.partial):
         result = _with_leftover(result, manifest, outputs)
@@ -231,38 +248,6 @@ def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[i
     record = Record(outputs.root, batch_id, with_keys=False)
     record.refresh()
     return record, withdraw_changed(record, outputs)
-
-
-def _publish(manifest: Manifest, present: Round, settings: Settings, given_up: Collection[int] = ()) -> None:
-    """Send a round's chunks, except those `given_up`, as one chord. Its ids derive from the batch's and the round's
-    number."""
-    batch_id, chord_of_round = manifest.batch_id, chord_id(manifest.batch_id, present.number)
-    wanted = None if present.chunks is None else set(present.chunks)
-    find_takes = _noted_rows if manifest.redo else chosen_takes
-    takes = retry_on_failing_disk(settings)(find_takes, OutputRoot(settings.out_dir), manifest)
-    header = []
-    for chunk in manifest.chunks:
-        if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
-            continue
-        message = manifest.message(chunk, takes)
-        signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
-        header.append(
-            signature.set(
-                queue=chunk.queue, task_id=f"{chord_of_round}.{chunk.number}", argsrepr=f"({message.summary()})"
-            )
-        )
-    chunks = f"({len(header)} chunks of batch {batch_id})"
-    close = close_batch.s(batch_id=batch_id, ended=present.number).set(queue=settings.queues.collector_queue)
-    body = close.clone().set(argsrepr=chunks)
-    # With Redis, a chord with failed chunks calls its errback when all have ended.
-    body.on_error(close)
-    # No result of a chunk is read here; Celery would keep each, and listen for it as long as this process lives.
-    current_app.backend.add_pending_result = lambda chunk, **_: chunk
-    chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
-
-
-def _noted_rows(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
-    return {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id)}
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

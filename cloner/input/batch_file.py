@@ -18,6 +18,7 @@ from cloner.input.document import read_document
 from cloner.input.markup import unknown_tags
 from cloner.input.output_names import Outputs
 from cloner.input.problems import Problems
+from cloner.input.review import read_review
 from cloner.input.rows import ReadOptions, Row
 from cloner.input.schema import checked
 from cloner.input.speaker_references import SpeakerReferences
@@ -88,6 +89,7 @@ def read_batch(
     checker = _Checker(Outputs(out_root, audio), speaker_references, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
+    review = read_review(document.review, problems)
     for row in document.rows:
         if isinstance(row, Problem):
             problems.add(row)
@@ -98,7 +100,7 @@ def read_batch(
             break
     speakers = checker.speakers()
     problems.raise_any()
-    return Batch(source, speakers, generation, audio, checkpoint_dir)
+    return Batch(source, speakers, generation, audio, checkpoint_dir, review=review)
 
 
 @dataclass

@@ -117,3 +117,4 @@ class Document:
     generation: object = None
     audio: object = None
     checkpoint_dir: object = None
+    review: object = None

@@ -34,6 +34,8 @@ class NotedTake(NamedTuple):
     output: str
     key: str
     """Content key of its segment."""
+    round: int = 0
+    """The round of its batch that speaks it, as the take before failed the review; 0 if `cloner redo` asked for it."""
 
 
 _LINES = TypeAdapter(NotedTake)
@@ -91,7 +93,7 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
     folder = batch_folder(outputs.root, batch_id)
     takes = Takes(outputs, batch_id)
     refused: RecordFailed | None = None
-    for (_, _, _, digest), output, key in _takes_of(failed, outputs, batch_id):
+    for (_, _, _, digest), output, key, _ in _takes_of(failed, outputs, batch_id):
         if not digest:
             continue
         try:

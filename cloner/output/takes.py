@@ -58,6 +58,15 @@ class Takes:
             else:
                 rename_unless_taken(FileAt(name, takes), FileAt(final, parent), partial(is_empty, final, parent))
 
+    def restore(self, output: str, key: str, digest: str, present: str) -> None:
+        """Give a replaced file its name again, and keep the one that is there, whose digest is `present`, among the
+        takes. Does nothing if there is no such file."""
+        name = _replaced_name(output, key, digest)
+        with suppress(FileNotFoundError), self._folder.opened() as takes, self._outputs.opened_parent(output) as parent:
+            os.stat(name, dir_fd=takes, follow_symlinks=False)
+            self.keep_replaced(output, key, present)
+            os.replace(name, PurePosixPath(output).name, src_dir_fd=takes, dst_dir_fd=parent)
+
     def _link(self, output: str, name: str) -> bool:
         """Link the file of an output, if there is no such take; returns whether the file system has links."""
         with self._folder.opened(make=True) as takes:

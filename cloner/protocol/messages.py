@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind, SpeechOptions
+from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind, Review, SpeechOptions
 from cloner.errors import Damaged, WrongSchema, some_of
 from cloner.names import SCHEMA
 from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Name, Output, Queue, Text
@@ -152,6 +152,8 @@ class Manifest(Wire, Packed):
     """Whether it is a part of a batch, so that files that it does not name are left alone."""
     redo: Redo | None = None
     """Not None if its segments are generated again, as other takes."""
+    review: Review = "none"
+    """Which of its takes are reviewed."""
     checkpoint_dir: Annotated[Line, Field(max_length=4096)] = ""
     """The checkpoint's folder, if the batch names it, as it does."""
     submitted_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]

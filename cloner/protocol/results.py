@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from cloner.batch import Review
 from cloner.errors import one_line
 from cloner.protocol.packing import Packed
 
@@ -128,6 +129,43 @@ class SpeakerResult(BaseModel):
     audio_s: float
 
 
+class ErrorRateResult(BaseModel):
+    """The share of a batch's segments with audio that have gone wrong, 0 to 1, as the batch is delivered.
+
+    Segments that were reviewed, and suspects, count as they are at the end; the others as those of the random sample
+    were when they were first reviewed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    estimate: float
+    low: float
+    """The rate is between `low` and `high` for 95% of batches."""
+    high: float
+    sampled: int
+    """Segments of the random sample that it is estimated from."""
+
+
+class ReviewResult(BaseModel):
+    """What the review of a batch's takes has come to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mode: Review = "none"
+    """Which takes were to be reviewed."""
+    state: Literal["none", "complete", "incomplete"] = "none"
+    """Incomplete where the batch was closed before: no reviewer was alive, or it was cancelled."""
+    reviewed: int = 0
+    """Segments whose audio was reviewed."""
+    failed: int = 0
+    """Those of them that fail it at last; they are among the suspects."""
+    not_reviewed: int = 0
+    """Segments that were to be reviewed and were not."""
+    spoken_again: int = 0
+    """Segments with another take than the first that was reviewed."""
+    error_rate: ErrorRateResult | None = None
+
+
 class BatchResult(Packed):
     """The result of a batch. `results` and `errors` together have every segment index once."""
 
@@ -146,6 +184,7 @@ class BatchResult(Packed):
     errors: dict[int, SegmentError]
     suspects: dict[int, Suspect] = Field(default_factory=dict)
     """Of the segments in `results`, those that may have gone wrong."""
+    review: ReviewResult = ReviewResult()
     reused: int = 0
     """Segments in `results` that earlier batches had generated."""
     submitted_at: float = 0.0

@@ -16,10 +16,10 @@ CONFIDENCE = 0.95
 """The part of all samples whose interval has the batch's true rate in it."""
 
 
-def choose_sample(segments: Iterable[int], seed: int) -> list[int]:
-    """At most `MOST_SAMPLED` of the segments, in order, chosen by the batch's seed: the same ones each time, and mostly
+def choose_sample(segments: Iterable[int], seed: int, most: int = MOST_SAMPLED) -> list[int]:
+    """At most so many of the segments, in order, chosen by the batch's seed: the same ones each time, and mostly
     the same ones when the batch has a few segments more or less."""
-    return sorted(heapq.nsmallest(MOST_SAMPLED, segments, key=lambda segment: _rank(seed, segment)))
+    return sorted(heapq.nsmallest(most, segments, key=lambda segment: _rank(seed, segment)))
 
 
 def _rank(seed: int, segment: int) -> bytes:
@@ -49,3 +49,15 @@ def estimate_error_rate(failed: int, reviewed: int) -> ErrorRate:
     centre = (rate + z * z / (2 * reviewed)) / weight
     half = z * sqrt(rate * (1 - rate) / reviewed + z * z / (4 * reviewed**2)) / weight
     return ErrorRate(rate, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def error_rate_of_batch(*, total: int, failed: int, unknown: int, sampled: int, sampled_failed: int) -> ErrorRate:
+    """The rate of a batch of `total` segments, of which so many are known to have `failed`, and so many are `unknown`.
+
+    The unknown ones fail as often as those of a random sample of their like, of which there is one unless `unknown` is
+    0; then the rate is known.
+    """
+    if not unknown:
+        return ErrorRate(*[failed / total] * 3)
+    rate = estimate_error_rate(sampled_failed, sampled)
+    return ErrorRate(*((failed + unknown * part) / total for part in (rate.estimate, rate.low, rate.high)))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cloner.checks.check_set import CheckResult
+from cloner.checks.check_set import CheckResult, suspicion_of
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
 from cloner.review.medians import SpeakerMedians
@@ -156,7 +156,20 @@ class Judge:
             failed=tuple(check.name for check in failed),
             sentences=tuple(check.sentence(scores[check], finding) for check in failed),
             scores={check.name: round(score, 4) for check, score in scores.items()},
+            suspicion=max((suspicion_of(score, check.limit) for check, score in scores.items()), default=0.0),
         )
+
+    def likeness(self, speaker: str, take: Heard) -> float | None:
+        """How like a take is to its speaker's reference; None if one of them is too short to say."""
+        found = self._voices.likeness(take.voice, speaker) if take.voice else None
+        return found.own if found else None
+
+    def learn(self, speaker: str, likeness: float | None, naturalness: float | None) -> None:
+        """Learn from what an earlier process has found in a take; `evaluate` learns from its own."""
+        if likeness is not None:
+            self._usual_likeness.add(speaker, likeness)
+        if naturalness is not None:
+            self._usual_naturalness.add(speaker, naturalness)
 
     def _compare(self, speaker: str, take: Heard) -> Finding:
         likeness = self._voices.likeness(take.voice, speaker) if take.voice else None
@@ -168,8 +181,5 @@ class Judge:
             usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
             words=take.words,
         )
-        if likeness is not None:
-            self._usual_likeness.add(speaker, likeness.own)
-        if take.naturalness is not None:
-            self._usual_naturalness.add(speaker, take.naturalness)
+        self.learn(speaker, likeness.own if likeness else None, take.naturalness)
         return finding

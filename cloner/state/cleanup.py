@@ -7,7 +7,7 @@ from typing import cast
 from redis import Redis
 
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import Round
+from cloner.state.progress import MOST_REVIEWS, Round
 
 
 def remove_fleet(redis: Redis, keys: RedisKeys) -> None:
@@ -47,7 +47,7 @@ def celery_results(chord: str, chunks: int) -> list[str]:
 
     `chunks` is how many the batch has.
     """
-    tasks = [f"celery-task-meta-{chord}.{task}" for task in (*range(chunks), "close")]
+    tasks = [f"celery-task-meta-{chord}.{task}" for task in (*range(max(chunks, MOST_REVIEWS)), "close")]
     return tasks + [f"celery-taskset-meta-{chord}{part}" for part in ("", ".d", ".j", ".s", ".t")]
 
 

@@ -11,6 +11,9 @@ from cloner.errors import one_line
 from cloner.protocol.results import SegmentResult
 from cloner.state.damage import integer
 
+MOST_REVIEWS = 32
+"""Takes that are with the reviewers, or wait for them, at once, of one batch: their samples are in Redis."""
+
 
 class BatchState(StrEnum):
     """How far a batch has come."""
@@ -79,7 +82,8 @@ class ChunkProgress:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One publication of a batch's chunks. Another follows if segments have no line in the record at its end."""
+    """One publication of a batch's chunks, or of takes to be reviewed. Another follows if segments have no line in the
+    record at its end, and as long as takes are to be reviewed or spoken again."""
 
     number: int = 0
     chunks: tuple[int, ...] | None = None
@@ -88,6 +92,13 @@ class Round:
     """Segments that had no line when it began; 0 in the first."""
     fruitless: int = 0
     """How many rounds before it, one after another, have added no line."""
+    again: bool = False
+    """Whether its chunks speak takes again that have failed the review."""
+    reviews: int = 0
+    """Takes and references that it sends to the reviewers, at most `MOST_REVIEWS`, in place of chunks."""
+    reviewed: int = 0
+    """Takes of the batch that were reviewed when it began, of so many `to_review`."""
+    to_review: int = 0
 
     def pack(self) -> str:
         return json.dumps(asdict(self))
@@ -102,6 +113,8 @@ class Round:
             chunks=None if chunks is None else tuple(map(integer, chunks)),
             missing=integer(values["missing"]),
             fruitless=integer(values["fruitless"]),
+            again=bool(values.get("again", False)),
+            **{name: integer(values.get(name, 0)) for name in ("reviews", "reviewed", "to_review")},
         )
 
 
@@ -127,6 +140,11 @@ class Progress:
     def finished(self) -> int:
         """Segments that were generated or failed."""
         return self.generated + self.failed
+
+    @property
+    def reviewing(self) -> str:
+        """How far the review is, in words; empty if none is under way."""
+        return f"reviewing {self.round.reviewed} of {self.round.to_review}" if self.round.reviews else ""
 
     @property
     def all_chunks_finished(self) -> bool:

@@ -39,7 +39,8 @@ def split_by_record(
 ) -> tuple[list[SegmentResult], dict[int, PendingSegment]]:
     """The chunk's finished segments, and its pending ones by segment index, in the order of the message.
 
-    A failed segment is finished. A generated one is, if its content key is the same and its file is as it was written.
+    A failed segment is finished. A generated one is, if its content key is the same, its file is as it was written, and
+    that is not the file which the message's take replaces.
     """
     finished: list[SegmentResult] = []
     pending: dict[int, PendingSegment] = {}
@@ -51,10 +52,11 @@ def split_by_record(
             known = record.results.get(index)
             if known and known.generated:
                 known = line_of_file(record, index, outputs)
-            if known and known.key == key:
+            _, number, seed, replaces = takes.get(index, (index, 1, seed, ""))
+            is_rejected = known and replaces and known.digest == replaces and known.take < number
+            if known and known.key == key and not is_rejected:
                 finished.append(known)
             else:
-                _, number, seed, replaces = takes.get(index, (index, 1, seed, ""))
                 pending[index] = PendingSegment(index, text, output, seed, key, speaker, number, replaces)
     return finished, pending
 

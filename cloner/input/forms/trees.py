@@ -15,6 +15,9 @@ from cloner.input.rows import Document, NamedReference, Row, Rows, TextFile
 from cloner.input.schema import Group, GroupReference, GroupText, checked, checked_text, repeated_keys, unknown_key
 from cloner.validation import shown
 
+_OPTIONS = ("generation", "audio", "checkpoint_dir", "review")
+"""Keys of the whole batch, in the order of the fields of `Document`."""
+
 
 def read_json(file: TextFile) -> Document:
     """A batch as one JSON object. Raises `Unreadable`."""
@@ -36,7 +39,7 @@ def _tree(tree: Any) -> Document:
         what = 'it has both "tasks" and "speakers"' if named else 'it has neither "tasks" nor "speakers"'
         return Document([*repeated_keys(tree, "the file"), Problem("the file", what, "give one of them")])
     rows = _tree_rows(tree, named[0], forms[named[0]])
-    return Document(rows, tree.get("generation"), tree.get("audio"), tree.get("checkpoint_dir"))
+    return Document(rows, *map(tree.get, _OPTIONS))
 
 
 class _Spelling:
@@ -60,7 +63,7 @@ class _Spelling:
 
 
 def _tree_rows(tree: dict[str, Any], key: str, rows: Callable[[list[object], _Spelling], Rows]) -> Rows:
-    known = (key, "generation", "audio", "checkpoint_dir", "pronounce", "numbers")
+    known = (key, *_OPTIONS, "pronounce", "numbers")
     yield from repeated_keys(tree, "the file")
     yield from (unknown_key(other, known, "the file") for other in tree if other not in known)
     spelling = _Spelling(tree, "")

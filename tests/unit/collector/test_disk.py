@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from cloner.batch import Redo
-from cloner.collector import disk, tasks
+from cloner.collector import disk, publish, tasks
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.result import gather
 from cloner.errors import RecordFailed, RecordUnavailable
@@ -50,12 +50,12 @@ def test_another_error_is_raised_at_once() -> None:
 
 def test_takes_that_cannot_be_read_for_a_while_are_published_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     celery, take = Mock(), NotedTake((1, 2, 99, ""), "1.wav", "k")
-    monkeypatch.setattr(tasks, "current_app", celery)
-    monkeypatch.setattr(tasks, "chord", Mock())
-    monkeypatch.setattr(tasks, "noted_takes", Mock(side_effect=[RecordUnavailable("stale"), [take]]))
+    monkeypatch.setattr(publish, "current_app", celery)
+    monkeypatch.setattr(publish, "chord", Mock())
+    monkeypatch.setattr(publish, "noted_takes", Mock(side_effect=[RecordUnavailable("stale"), [take]]))
     redo = manifest().model_copy(update={"redo": Redo()})
-    tasks._publish(redo, Round(), Settings())
-    (message,) = celery.signature.call_args.kwargs["args"]
+    publish.publish_chunks(redo, Round(), Settings())
+    (message,) = celery.signature.call_args_list[0].kwargs["args"]
     assert message["takes"] == [[1, 2, 99, ""]]
 
 

@@ -173,3 +173,20 @@ def test_an_interrupted_chunk_is_not_finished(workers: Workers, tmp_path: Path) 
     assert (progress(workers).generated, progress(workers).finished) == (1, False)
     assert run_chunk(workers.start(), chunk).generated == 3
     assert (progress(workers).generated, progress(workers).finished) == (3, True)
+
+
+def test_a_take_that_is_rejected_is_generated_again_once(workers: Workers, tmp_path: Path) -> None:
+    (chunk,) = workers.submit(write_batch(tmp_path, [3]))
+    run_chunk(workers.start(), chunk)
+    before = {index: line.digest for index, line in workers.start().record(BATCH_ID).results.items()}
+    again = chunk.model_copy(update={"takes": [(1, 2, 99, before[1])]})
+    for _ in range(2):  # it is delivered again
+        counts = run_chunk(workers.start(), again)
+        assert (counts.generated, counts.failed) == (3, 0)
+        (line, other), rest = workers.start().record(BATCH_ID).generated_lines(1), {0, 2}
+        assert {line.take, other.take} == {1, 2}
+        after = {index: workers.start().outputs.digest_of(f"audio/{index}.wav") for index in range(3)}
+        assert after[1] == max(line, other, key=lambda found: found.take).digest != before[1]
+        assert {index: after[index] for index in rest} == {index: before[index] for index in rest}
+    (kept,) = (workers.settings.out_dir / f".cloner/{BATCH_ID}/takes").iterdir()
+    assert before[1] in kept.name

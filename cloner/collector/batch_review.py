@@ -1,0 +1,231 @@
+"""The review of one batch: which of its takes are reviewed, what is sent to the reviewers next, and what comes back.
+
+All of it follows from what is on the disk, so another process goes on where one has died. Kept in the collector's
+process from one window to the next, since a batch may have a million takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from math import ceil
+from typing import NamedTuple
+
+from cloner.batch import ReferenceKind, ReviewSample
+from cloner.collector.review_requests import Unreadable, reference_request, take_request
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record
+from cloner.output.reviews import Reviewed, Reviews, TakeReview
+from cloner.protocol.messages import Manifest, ReferenceRow
+from cloner.protocol.results import SegmentResult
+from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
+from cloner.review.error_rate import choose_sample
+from cloner.review.heard import Heard
+from cloner.review.judge import Judge
+from cloner.state.progress import MOST_REVIEWS
+
+WINDOW_S = 600.0
+"""Seconds of audio after which a window is full, too: all of it is in Redis at once, about 25 MB."""
+
+MOST_REFERENCES = 200
+"""References of other speakers than those whose takes are reviewed are heard until there are so many in all: takes are
+compared with each."""
+
+MOST_SENT = 2
+"""Rounds that send a take without an answer before it is given up. In each, its review may have killed three
+reviewers."""
+
+UNANSWERED = "its review has killed its reviewers again and again, or got lost"
+
+
+class ChosenTake(NamedTuple):
+    """A take that is reviewed."""
+
+    line: SegmentResult
+    text: str
+
+    @property
+    def item(self) -> Reviewed:
+        return Reviewed(self.line.segment, self.line.digest)
+
+
+class BatchReview:
+    """The review of one batch, as far as it has come. Methods raise `RecordFailed`."""
+
+    def __init__(self, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
+        """`record` has been compared with the files."""
+        self.batch_id = manifest.batch_id
+        self._outputs = outputs
+        self.reviews = Reviews(outputs.root, manifest.batch_id)
+        self.reviews.refresh()
+        if self.reviews.sample is None:
+            self.reviews.note_sample(_draw_sample(manifest, record))
+        self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
+        self._references = {speaker.id: speaker.reference for speaker in manifest.speakers}
+        rows = {row.digest: row for row in self._references_to_hear()}
+        self._rows = rows
+        references = (Reviewed(None, digest) for digest in rows)
+        takes = (take.item for take in self.takes.values())
+        self._pending = deque(item for item in chain(references, takes) if not self.reviews.has(item))
+        self._judge: Judge | None = None
+        self.reviewed = sum(map(self.reviews.has, (take.item for take in self.takes.values())))
+        """Takes that are reviewed, or given up."""
+        self.chunks = len(manifest.chunks)
+        self.number = -1
+        """Number of the round whose window was the last."""
+
+    def window(self, number: int) -> list[ReviewRequest]:
+        """What round `number` sends to the reviewers, noted; empty if all is reviewed."""
+        items: list[Reviewed] = []
+        requests: list[ReviewRequest] = []
+        seconds = 0.0
+        while self._pending and len(items) < MOST_REVIEWS and seconds < WINDOW_S:
+            item = self._pending[0]
+            if self.reviews.has(item):  # an earlier process has sent it
+                self._pending.popleft()
+                continue
+            if items and items[-1].segment is None and item.segment is not None:
+                break  # takes are judged by what is heard in the references
+            self._pending.popleft()
+            try:
+                request, length_s = self._request(item)
+            except Unreadable as error:
+                self._give_up(number, item, str(error))
+                continue
+            seconds += length_s
+            items.append(item)
+            requests.append(request)
+        if items:
+            self.reviews.note_sent(number, items)
+        self.number = number
+        return requests
+
+    def collect(self, number: int, answers: Sequence[ReviewAnswer | None]) -> None:
+        """Judge and note what the reviewers have answered to round `number`, in the order in which it was sent. What
+        has no answer is sent again, unless it was sent `MOST_SENT` times."""
+        self.reviews.refresh()
+        takes: list[TakeReview] = []
+        heard: list[tuple[str, ReviewAnswer]] = []
+        unanswered: list[Reviewed] = []
+        for item, answer in zip(self.reviews.sent(number), answers, strict=False):
+            if self.reviews.has(item):
+                continue
+            if answer is None:
+                unanswered.append(item)
+            elif item.segment is None:
+                heard.append((item.digest, answer))
+            elif take := self.takes.get(item.segment):
+                takes.append(self._judge_take(take, answer))
+        self.reviews.note_answers(number, takes, heard, unanswered)
+        self.reviewed += len(takes)
+        for item in unanswered:
+            if self.reviews.unanswered(item) >= MOST_SENT:
+                self._give_up(number, item, UNANSWERED)
+            elif item not in self._pending:
+                self._pending.appendleft(item)
+
+    @property
+    def present(self) -> dict[int, TakeReview]:
+        """What is said of the segments' takes as they are; those that were not reviewed are left out."""
+        found = ((segment, self.reviews.takes.get(take.item)) for segment, take in self.takes.items())
+        return {segment: review for segment, review in found if review}
+
+    @property
+    def failed(self) -> list[int]:
+        """The segments whose takes fail."""
+        return [segment for segment, review in self.present.items() if review.failed]
+
+    def replace(self, line: SegmentResult) -> None:
+        """A segment has another take, which is reviewed."""
+        self.takes[line.segment] = self.takes[line.segment]._replace(line=line)
+
+    def _choose(self, manifest: Manifest, record: Record) -> Iterator[ChosenTake]:
+        sample = set(self.reviews.sample or ())
+        known = {item.segment for item in self.reviews.takes}
+        for speaker in manifest.speakers:
+            for index, text, _, _ in speaker.segments:
+                line = record.results.get(index)
+                if not line or not line.generated or not line.digest:
+                    continue
+                is_suspect = manifest.review == "suspects" and line.suspicion > 1
+                if manifest.review == "all" or is_suspect or index in sample or index in known:
+                    yield ChosenTake(line, text)
+
+    def _references_to_hear(self) -> Iterator[ReferenceRow]:
+        """The recordings of the speakers whose takes are reviewed, then some of the others."""
+        own = {take.line.speaker for take in self.takes.values()}
+        speakers = sorted(self._references, key=lambda speaker: speaker not in own)
+        rows = [row for speaker in speakers if (row := self._references[speaker]).kind is ReferenceKind.AUDIO]
+        needed = sum(self._references[speaker].kind is ReferenceKind.AUDIO for speaker in own)
+        yield from rows[: max(needed, MOST_REFERENCES)]
+
+    def _request(self, item: Reviewed) -> tuple[ReviewRequest, float]:
+        """The request, and the seconds of its audio. Raises `Unreadable`."""
+        if item.segment is None:
+            return reference_request(self.batch_id, self._rows[item.digest], self._outputs.root)
+        take = self.takes[item.segment]
+        return take_request(self.batch_id, take.line, take.text, self._outputs)
+
+    def _give_up(self, number: int, item: Reviewed, reason: str) -> None:
+        what = "a reference" if item.segment is None else f"segment {item.segment}"
+        log_event(Event.TAKE_NOT_REVIEWED, batch=self.batch_id, what=what, error=reason)
+        if item.segment is None:
+            self.reviews.note_answers(number, (), [(item.digest, ReviewAnswer(error=reason))], ())
+        else:
+            self.reviews.note_answers(number, [self._unreviewed(self.takes[item.segment], reason)], (), ())
+            self.reviewed += 1
+
+    def _unreviewed(self, take: ChosenTake, reason: str) -> TakeReview:
+        line = take.line
+        return TakeReview(line.segment, line.digest, line.speaker, {}, suspect=line.suspicion > 1, error=reason)
+
+    def _judge_take(self, take: ChosenTake, answer: ReviewAnswer) -> TakeReview:
+        line = take.line
+        if answer.error:
+            log_event(Event.TAKE_NOT_REVIEWED, batch=self.batch_id, what=f"segment {line.segment}", error=answer.error)
+            return self._unreviewed(take, answer.error)
+        judge = self._judge = self._judge or self._learnt_judge()
+        heard = Heard.of_answer(answer)
+        verdict = judge.evaluate(line.speaker, heard)
+        if verdict.failed:
+            reason = "; ".join(verdict.sentences)
+            log_event(Event.TAKE_FAILED, segment=line.segment, speaker=line.speaker, reason=reason)
+        return TakeReview(
+            segment=line.segment,
+            digest=line.digest,
+            speaker=line.speaker,
+            failed={name: verdict.scores[name] for name in verdict.failed},
+            suspicion=verdict.suspicion,
+            likeness=judge.likeness(line.speaker, heard),
+            naturalness=heard.naturalness,
+            suspect=line.suspicion > 1,
+        )
+
+    def _learnt_judge(self) -> Judge:
+        """A judge that knows the references, and what earlier processes have found in takes."""
+        heard: Mapping[str, Heard] = {
+            speaker: Heard.of_answer(answer)
+            for speaker, row in self._references.items()
+            if (answer := self.reviews.references.get(row.digest)) and not answer.error
+        }
+        judge = Judge(heard, {})
+        for review in self.reviews.takes.values():
+            judge.learn(review.speaker, review.likeness, review.naturalness)
+        return judge
+
+
+def _draw_sample(manifest: Manifest, record: Record) -> list[int]:
+    """The random sample of a batch's generated segments: where suspects are reviewed anyway, of the others."""
+    lines = (line for line in record.results.values() if line.generated)
+    match manifest.review:
+        case "suspects":
+            segments = [line.segment for line in lines if line.suspicion <= 1]
+            return choose_sample(segments, manifest.generation.seed)
+        case ReviewSample(sample=part):
+            segments = [line.segment for line in lines]
+            return choose_sample(segments, manifest.generation.seed, ceil(part * len(segments)))
+        case _:
+            return []

@@ -1,0 +1,61 @@
+"""Reading takes and references from the output folder, for the reviewers, which have none of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import soundfile
+
+from cloner.audio import SAMPLE_RATE, Audio
+from cloner.audio_bytes import open_audio, read_mono
+from cloner.errors import BadReference, ClonerError
+from cloner.output.audio_files import OutputRoot
+from cloner.output.kept_references import KeptReferences
+from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.references import audio_from_bytes
+from cloner.protocol.results import SegmentResult
+from cloner.protocol.reviews import ReviewRequest, pack_audio
+
+LONGEST_S = 240.0
+"""Seconds of a take that are sent: of noise, 14 MB as a message, and 16 MB is the most. The words of a longer one are
+not compared with its text."""
+
+
+class Unreadable(ClonerError):
+    """The audio cannot be read."""
+
+
+def take_request(batch_id: str, line: SegmentResult, text: str, outputs: OutputRoot) -> tuple[ReviewRequest, float]:
+    """The request for a segment's take, and the seconds of its audio. Raises `Unreadable`."""
+    try:
+        audio, rate, is_whole = _read(outputs, line.output)
+        packed = pack_audio(audio, rate)
+    except (OSError, ClonerError, soundfile.SoundFileError) as error:
+        raise Unreadable(f"{line.output} cannot be read: {error}") from error
+    if not len(audio):
+        raise Unreadable(f"{line.output} has no samples")
+    what = f"{line.segment}.{line.take}"
+    request = ReviewRequest(batch_id=batch_id, what=what, text=text if is_whole else "", audio=packed)
+    return request, len(audio) / rate
+
+
+def reference_request(batch_id: str, row: ReferenceRow, root: Path) -> tuple[ReviewRequest, float]:
+    """The request for a speaker's recording, and the seconds of its audio. Raises `Unreadable`."""
+    try:
+        data = KeptReferences(root).read(row)
+        if data is None:
+            raise BadReference("it is not there as it was kept")
+        audio = audio_from_bytes(data)
+        packed = pack_audio(audio, SAMPLE_RATE)
+    except (OSError, BadReference, soundfile.SoundFileError) as error:
+        raise Unreadable(f"the reference cannot be read: {error}") from error
+    return ReviewRequest(batch_id=batch_id, what=f"reference {row.digest[:12]}", audio=packed), len(audio) / SAMPLE_RATE
+
+
+def _read(outputs: OutputRoot, output: str) -> tuple[Audio, int, bool]:
+    """At most `LONGEST_S` of an audio file, its sample rate, and whether that is all of it. Raises `OSError`,
+    `SegmentFailed`, `SoundFileError`."""
+    with open_audio(b"".join(outputs.blocks(output, 2**20))) as sound:
+        limit = round(LONGEST_S * sound.samplerate)
+        audio = read_mono(sound, limit + 1)
+        return audio[:limit], sound.samplerate, len(audio) <= limit

@@ -1,0 +1,145 @@
+"""The review of a batch, round by round: takes go to the reviewers in windows, and what fails is spoken again.
+
+A window is a round of the batch, as its chunks are. What it sends is noted before the round begins, what comes back
+before the next one does, so a process that dies at any moment repeats no finished review: the message that ends the
+round is delivered again, or the batch is found stalled.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from cloner.collector.batch_review import BatchReview
+from cloner.collector.disk import retry_on_failing_disk
+from cloner.collector.publish import publish_chunks, publish_reviews, read_answers
+from cloner.collector.review_result import review_result
+from cloner.collector.rounds import recorded
+from cloner.collector.spoken_again import SpokenAgain
+from cloner.errors import RecordFailed
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record
+from cloner.output.reviews import TakeReview
+from cloner.protocol.messages import Manifest
+from cloner.protocol.results import ReviewResult
+from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.progress import ChunkProgress, Round
+
+MOST_KEPT = 4
+"""Batches whose reviews this process keeps in memory from one window to the next."""
+
+_kept: OrderedDict[str, BatchReview] = OrderedDict()
+"""By batch id; others are made again from the disk."""
+
+
+def send_next_window(batches: BatchStore, settings: Settings, batch_id: str, ended: Round) -> bool:
+    """Judge the answers to the window that has `ended`, and send the next; False if this process does not have that
+    window, or no other follows, or the reviews cannot be kept."""
+    review = _kept.pop(batch_id, None)
+    if review is None or review.number != ended.number:
+        return False
+    try:
+        retry_on_failing_disk(settings)(_collect, review, batch_id, ended)
+        return _send_window(review, batches, settings, ended, {})
+    except RecordFailed as error:
+        log_event(Event.FAILED, error=error.message)
+        return False
+
+
+class Reviewing:
+    """The review of a batch whose chunks, or whose window, have come to an end.
+
+    Where its reviews cannot be kept, since the disk is full or fails, it ends.
+    """
+
+    def __init__(self, manifest: Manifest, record: Record, outputs: OutputRoot, settings: Settings) -> None:
+        self._manifest = manifest
+        self._record = record
+        self._outputs = outputs
+        self._settings = settings
+        self._is_complete = False
+        self._review: BatchReview | None = None
+
+    def collect(self, ended: Round) -> None:
+        """Find out how far it has come, and judge what the reviewers have answered to the round that has `ended`."""
+        if self._manifest.review == "none":
+            return
+        retry = retry_on_failing_disk(self._settings)
+        try:
+            self._review = retry(BatchReview, self._manifest, self._record, self._outputs)
+            if ended.reviews:
+                retry(_collect, self._review, self._manifest.batch_id, ended)
+        except RecordFailed as error:
+            log_event(Event.FAILED, error=error.message)
+
+    def go_on(self, batches: BatchStore, ended: Round, reported: Mapping[int, ChunkProgress]) -> bool:
+        """Send what is not reviewed, or some of it; or have spoken again what fails. False if nothing is left to do.
+
+        `reported` is the progress of the chunks, by number.
+        """
+        if self._review is None:
+            return False
+        try:
+            if _send_window(self._review, batches, self._settings, ended, self._finished(ended)):
+                return True
+            again = SpokenAgain(self._review, self._manifest, self._record, self._outputs)
+            retry = retry_on_failing_disk(self._settings)
+            retry(again.keep_better)
+            following, progress = retry(again.next_round, ended, reported)
+        except RecordFailed as error:
+            log_event(Event.FAILED, error=error.message)
+            return False
+        if following is None:
+            self._is_complete = True
+            return False
+        # If this process dies before it has published the round, the batch is stalled, and opened again.
+        if batches.begin_round(self._manifest.batch_id, following, progress, len(self._manifest.chunks)):
+            log_event(Event.TAKES_SPOKEN_AGAIN, batch=self._manifest.batch_id, takes=again.count)
+            publish_chunks(self._manifest, following, self._settings)
+        return True
+
+    @property
+    def present(self) -> Mapping[int, TakeReview]:
+        """What is said of the segments' takes as they are."""
+        return self._review.present if self._review else {}
+
+    def result(self) -> ReviewResult:
+        """What it has come to, before the record gets what else has failed."""
+        return review_result(self._manifest.review, self._review, self._record, is_complete=self._is_complete)
+
+    def _finished(self, ended: Round) -> dict[int, ChunkProgress]:
+        """The progress of the chunks of a round that has spoken takes again: what it could not speak counts as
+        before."""
+        chunks = (chunk for chunk in self._manifest.chunks if ended.again and chunk.number in (ended.chunks or ()))
+        progress = {chunk.number: recorded(self._manifest, chunk, self._record) for chunk in chunks}
+        for counts in progress.values():
+            counts.finished = True
+        return progress
+
+
+def _collect(review: BatchReview, batch_id: str, ended: Round) -> None:
+    review.collect(ended.number, read_answers(batch_id, ended))
+
+
+def _send_window(
+    review: BatchReview, batches: BatchStore, settings: Settings, ended: Round, progress: Mapping[int, ChunkProgress]
+) -> bool:
+    number = ended.number + 1
+    requests = retry_on_failing_disk(settings)(review.window, number)
+    if not requests:
+        return False
+    following = Round(
+        number, (), reviews=len(requests), reviewed=review.reviewed, to_review=max(len(review.takes), review.reviewed)
+    )
+    if batches.begin_round(review.batch_id, following, progress, review.chunks):
+        if not ended.reviews:
+            log_event(Event.REVIEW_BEGUN, batch=review.batch_id, takes=len(review.takes) - review.reviewed)
+        _kept[review.batch_id] = review
+        while len(_kept) > MOST_KEPT:
+            _kept.popitem(last=False)
+        # If this process dies before it has sent them, the batch is stalled: they count as sent without an answer.
+        publish_reviews(review.batch_id, following, settings, requests)
+    return True

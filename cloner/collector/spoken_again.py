@@ -1,0 +1,115 @@
+"""Takes that fail the review are spoken again, as other takes of the same batch, and the better one stays.
+
+A take that replaces another keeps its file, as with `cloner redo` (`output/redo.py`): nothing is lost where the process
+dies, and where the other take is worse, the file gets its name again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from cloner.batch import Redo, take_seed
+from cloner.collector.batch_review import BatchReview
+from cloner.collector.rounds import recorded, segments_of
+from cloner.output.audio_files import OutputRoot
+from cloner.output.record import Record, batch_folder, translate_disk_errors
+from cloner.output.redo import REDO, NotedTake, note_takes, noted_takes
+from cloner.output.reviews import Reviewed
+from cloner.output.takes import Takes
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import Manifest
+from cloner.protocol.results import SegmentResult
+from cloner.state.progress import ChunkProgress, Round
+
+
+class SpokenAgain:
+    """What is spoken again of a batch, all of whose takes are reviewed. Methods raise `RecordFailed`."""
+
+    def __init__(self, review: BatchReview, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
+        self._review = review
+        self._manifest = manifest
+        self._record = record
+        self._outputs = outputs
+        self._folder = batch_folder(outputs.root, manifest.batch_id)
+        self.count = 0
+        """Takes of the round that `next_round` returns."""
+        keys = ContentKeys(manifest.speech)
+        failed = set(review.failed)
+        self._rows = {
+            row[0]: (row, keys.of(speaker.reference, row))
+            for speaker in manifest.speakers
+            for row in speaker.segments
+            if row[0] in failed
+        }
+
+    def keep_better(self) -> None:
+        """Give earlier takes their names again that are better than those which were to replace them."""
+        takes = Takes(self._outputs, self._manifest.batch_id)
+        for segment, (row, key) in self._rows.items():
+            present = self._record.results[segment]
+            lines = [line for line in self._record.generated_lines(segment) if self._suspicion(line) is not None]
+            best = min(lines, key=lambda line: (self._suspicion(line), line is not present), default=present)
+            if best.digest != present.digest:
+                with translate_disk_errors(self._folder.path):
+                    takes.restore(row[2], key, best.digest, present.digest)
+                if self._outputs.has_result(best):
+                    self._record.results[segment] = best
+                    self._review.replace(best)
+
+    def next_round(
+        self, ended: Round, reported: Mapping[int, ChunkProgress]
+    ) -> tuple[Round | None, dict[int, ChunkProgress]]:
+        """The round that speaks again what fails and has attempts left, noted; None if nothing does. Besides, the
+        progress of its chunks."""
+        number = ended.number + 1
+        with translate_disk_errors(self._folder.path):
+            earlier = [*noted_takes(self._outputs, self._manifest.batch_id)] if self._folder.files(REDO) else []
+        noted = [take for take in earlier if take.round == number]  # by a process that has died
+        if not noted:
+            noted = [*self._next_takes(number, earlier, reported)]
+            if not noted:
+                return None, {}
+            with translate_disk_errors(self._folder.path):
+                note_takes(self._folder, [*earlier, *noted])
+        again = {take.row[0] for take in noted}
+        progress = {
+            chunk.number: recorded(self._manifest, chunk, self._record, again)
+            for chunk in self._manifest.chunks
+            if not again.isdisjoint(segments_of(self._manifest, chunk))
+        }
+        self.count = len(again)
+        return Round(number, tuple(progress), again=True), progress
+
+    def _next_takes(
+        self, number: int, earlier: list[NotedTake], reported: Mapping[int, ChunkProgress]
+    ) -> Iterator[NotedTake]:
+        unable = {
+            index
+            for chunk in self._manifest.chunks
+            if (known := reported.get(chunk.number)) and (known.error or known.given_up)
+            for index in segments_of(self._manifest, chunk)
+        }
+        spoken_again = Counter(take.row[0] for take in earlier if take.round)
+        last: dict[int, int] = {}
+        for take in earlier:
+            last[take.row[0]] = max(last.get(take.row[0], 0), take.row[1])
+        for segment, (row, key) in self._rows.items():
+            lines = self._record.generated_lines(segment)
+            if segment in unable or attempts_of(lines) + spoken_again[segment] >= self._manifest.generation.attempts:
+                continue
+            take_number = 1 + max(last.get(segment, 0), *(line.take for line in lines))
+            seed = take_seed(row[3], take_number, Redo())
+            digest = self._record.results[segment].digest
+            yield NotedTake((segment, take_number, seed, digest), row[2], key, number)
+
+    def _suspicion(self, line: SegmentResult) -> float | None:
+        """The larger one of the checks' and the review's; None if the take was not reviewed."""
+        found = self._review.reviews.takes.get(Reviewed(line.segment, line.digest))
+        return None if found is None or found.error else max(line.suspicion, found.suspicion)
+
+
+def attempts_of(lines: list[SegmentResult]) -> int:
+    """The attempts that a segment's first take had, at most at one of its pieces; and its takes in earlier batches."""
+    own = max((attempt.number for line in lines for attempt in line.attempts), default=1)
+    return own + max((line.take - 1 for line in lines if line.reused), default=0)

@@ -1,0 +1,166 @@
+"""The reviews of a batch's takes, beside its record: ``OUT/.cloner/BATCH_ID/reviews.ndjson``.
+
+The collector appends to it, a line for each thing that happens, so that a review which was finished is not repeated
+after a death. A take is known by its segment and the digest of its file, a reference by its digest alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.output.record import append_line, batch_folder, open_to_append, translate_disk_errors
+from cloner.protocol.reviews import ReviewAnswer
+
+REVIEWS = "reviews.ndjson"
+
+
+class Reviewed(NamedTuple):
+    """What is reviewed."""
+
+    segment: int | None
+    """None for a reference."""
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
+class TakeReview:
+    """What a review says of a take. A dataclass with slots, since a batch may have a million."""
+
+    segment: int
+    digest: str
+    speaker: str
+    failed: dict[str, float]
+    """Check that failed -> its score; empty if none did."""
+    suspicion: float = 0.0
+    """As that of a line of the record."""
+    likeness: float | None = None
+    """To the speaker's reference, and so is `naturalness`, from which the limits of later takes are learnt."""
+    naturalness: float | None = None
+    suspect: bool = False
+    """Whether the take failed a check when it was generated."""
+    error: str = ""
+    """Why it was not reviewed, if it was not."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed and not self.error
+
+
+class _Note(BaseModel):
+    """A line. With `round`, what that round sends to the reviewers, or got no answer for; else one of the others."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sample: list[int] | None = None
+    """The random sample of the batch's segments."""
+    round: int | None = None
+    sent: list[Reviewed] = []
+    unanswered: list[Reviewed] = []
+    take: TakeReview | None = None
+    reference: str = ""
+    """Its digest; `heard` is what the models say of it."""
+    heard: ReviewAnswer | None = None
+
+
+_NOTES = TypeAdapter(_Note)
+
+
+class Reviews:
+    """The reviews of one batch, read as they grow: each line is read once. Methods raise `RecordFailed`."""
+
+    def __init__(self, root: Path, batch_id: str) -> None:
+        self._folder = batch_folder(root, batch_id)
+        self._read_to = 0
+        self.sample: list[int] | None = None
+        self.takes: dict[Reviewed, TakeReview] = {}
+        self.first: dict[int, TakeReview] = {}
+        """The first review of each segment."""
+        self.references: dict[str, ReviewAnswer] = {}
+        self._sent: tuple[int, list[Reviewed]] = (0, [])
+        self._unanswered: defaultdict[Reviewed, set[int]] = defaultdict(set)
+
+    def refresh(self) -> None:
+        """Read the lines that were written since the last call."""
+        with translate_disk_errors(self._folder.path):
+            if not self._folder.files(REVIEWS):
+                return
+            for line in self._folder.lines(REVIEWS, self._read_to):
+                if not line.endswith(b"\n"):  # a crash left it incomplete
+                    break
+                self._read_to += len(line)
+                try:
+                    note = _NOTES.validate_json(line)
+                except ValidationError:
+                    log_event(Event.RECORD_LINE_TORN, file=REVIEWS)
+                else:
+                    self._take(note)
+
+    def _take(self, note: _Note) -> None:
+        if note.sample is not None and self.sample is None:
+            self.sample = note.sample
+        if note.round is not None and note.sent:
+            self._sent = note.round, note.sent
+        if note.round is not None:
+            for item in note.unanswered:
+                self._unanswered[item].add(note.round)
+        if note.take:
+            self.takes.setdefault(Reviewed(note.take.segment, note.take.digest), note.take)
+            self.first.setdefault(note.take.segment, note.take)
+        if note.heard:
+            self.references.setdefault(note.reference, note.heard)
+
+    def sent(self, number: int) -> list[Reviewed]:
+        """What the round of that number has sent to the reviewers."""
+        return self._sent[1] if self._sent[0] == number else []
+
+    def unanswered(self, item: Reviewed) -> int:
+        """Rounds that have sent it and got no answer."""
+        return len(self._unanswered.get(item, ()))
+
+    def has(self, item: Reviewed) -> bool:
+        """Whether nothing is left to review of it."""
+        return item in self.takes if item.segment is not None else item.digest in self.references
+
+    def note_sample(self, segments: Sequence[int]) -> None:
+        """Note the random sample, once for the batch."""
+        self._append([_Note(sample=list(segments))])
+
+    def note_sent(self, number: int, items: Sequence[Reviewed]) -> None:
+        """Note what a round is about to send to the reviewers."""
+        self._append([_Note(round=number, sent=list(items))])
+
+    def note_answers(
+        self,
+        number: int,
+        takes: Iterable[TakeReview],
+        heard: Iterable[tuple[str, ReviewAnswer]],
+        unanswered: Sequence[Reviewed],
+    ) -> None:
+        """Note, in one write, what a round got back: reviews of takes, what is heard in references, by their digests,
+        and what got no answer."""
+        notes = [_Note(take=take) for take in takes]
+        notes += [_Note(reference=digest, heard=answer) for digest, answer in heard]
+        if unanswered:
+            notes.append(_Note(round=number, unanswered=list(unanswered)))
+        self._append(notes)
+
+    def _append(self, notes: Sequence[_Note]) -> None:
+        if not notes:
+            return
+        with translate_disk_errors(self._folder.path):
+            file = open_to_append(self._folder, REVIEWS)
+            try:
+                append_line(file, b"\n".join(note.model_dump_json(exclude_defaults=True).encode() for note in notes))
+                os.fsync(file)
+            finally:
+                os.close(file)
+        self.refresh()

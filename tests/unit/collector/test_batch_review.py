@@ -1,0 +1,170 @@
+"""Which takes of a batch are reviewed, and what becomes of the reviewers' answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloner.batch import ReviewSample
+from cloner.collector.batch_review import MOST_SENT, UNANSWERED
+from cloner.collector.review_result import review_result
+from cloner.output.audio_files import OutputRoot
+from cloner.output.reviews import Reviews
+from cloner.protocol.results import SegmentResult
+from cloner.protocol.reviews import ReviewAnswer, VoiceRow, pack_embedding
+from tests.support.closed_batches import Change
+from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
+from tests.support.stub_reviewer import BAD, GOOD
+
+
+def suspect(*segments: int) -> Change:
+    return lambda line: replace(line, suspicion=2.0) if line.segment in segments else line
+
+
+def voice(*direction: float) -> ReviewAnswer:
+    """An answer with a voice."""
+    embedding = np.zeros(256, np.float32)
+    embedding[: len(direction)] = direction
+    row = VoiceRow(embedding=pack_embedding(embedding / np.linalg.norm(embedding)), speech_s=3.0)
+    return ReviewAnswer(voice=row, naturalness=3.0)
+
+
+def test_all_takes_are_sent_in_windows_after_the_references(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 40, "all")
+    review = batch.review()
+    first, *takes = run_windows(review, answers({}, GOOD))
+    assert [what.partition(" ")[0] for what in first] == ["reference"]
+    assert takes == [[f"{n}.1" for n in range(32)], [f"{n}.1" for n in range(32, 40)]]
+    assert (review.reviewed, review.failed) == (40, [])
+    assert run_windows(batch.review(), answers({}, GOOD)) == []
+
+
+def test_suspects_are_reviewed_and_a_random_sample_of_the_others(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 20, "suspects", change=suspect(4, 9))
+    review = batch.review()
+    assert sorted(review.takes) == list(range(20))
+    assert sorted(review.reviews.sample or ()) == [n for n in range(20) if n not in {4, 9}]
+
+
+def test_a_part_of_the_batch_is_chosen_once(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 20, ReviewSample(sample=0.21), change=suspect(*range(10)))
+    chosen = sorted(batch.review().takes)
+    assert len(chosen) == 5
+    batch.manifest = batch.manifest.model_copy(update={"review": ReviewSample(sample=1.0)})
+    assert sorted(batch.review().takes) == chosen  # as noted
+
+
+@pytest.mark.parametrize("died_after", ["the window was noted", "its answers were noted"])
+def test_no_finished_review_is_repeated_by_another_process(tmp_path: Path, died_after: str) -> None:
+    batch = FinishedBatch(tmp_path, 40, "all")
+    review = batch.review()
+    run_windows(review, answers({}, GOOD), most=1)
+    sent = review.window(2)
+    given: list[ReviewAnswer | None] = [BAD if request.what == "3.1" else GOOD for request in sent]
+    if died_after == "its answers were noted":
+        review.collect(2, given)
+    other = batch.review()
+    other.collect(2, given)
+    assert other.failed == [3]
+    assert run_windows(other, answers({}, GOOD), number=3) == [[f"{n}.1" for n in range(32, 40)]]
+    assert other.reviewed == 40
+
+
+def test_what_has_no_answer_is_sent_again_and_then_given_up_alone(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    review = batch.review()
+    sent = run_windows(review, lambda request: None if request.what == "1.1" else GOOD)
+    assert sent[1:] == [["0.1", "1.1", "2.1"], *[["1.1"]] * (MOST_SENT - 1)]
+    assert review.present[1].error == UNANSWERED
+    result = review_result("all", review, batch.record(), is_complete=True)
+    assert (result.state, result.reviewed, result.not_reviewed) == ("complete", 2, 1)
+
+
+def test_a_take_that_reviewers_cannot_hear_is_not_reviewed(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    review = batch.review()
+    run_windows(review, answers({"1.1": ReviewAnswer(error="it is silent")}, GOOD))
+    assert review.present[1].error == "it is silent"
+    assert review.failed == []
+
+
+def test_a_file_that_cannot_be_read_is_not_reviewed(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    review = batch.review()
+    (tmp_path / "book/1.wav").write_bytes(b"no audio")
+    assert run_windows(review, answers({}, GOOD))[1:] == [["0.1"]]
+    assert "book/1.wav cannot be read" in review.present[1].error
+
+
+def test_takes_are_compared_with_the_speakers_others_also_by_another_process(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 12, "all")
+    review = batch.review()
+    # The first five takes are as like to the reference as one in a hall would be: 0.6.
+    heard = {f"{n}.1": voice(0.6, 0.8) for n in range(12)} | {"11.1": voice(0.3, 0.954)}
+    reference, *_ = review.window(1)
+    review.collect(1, [voice(1)])
+    assert reference.what.startswith("reference")
+    sent = review.window(2)
+    review.collect(2, [heard[request.what] if int(request.what[:-2]) < 10 else None for request in sent])
+    assert review.failed == [0]  # the limit was that of other speakers
+    other = batch.review()
+    run_windows(other, answers(heard, GOOD), number=3)
+    assert other.failed == [0, 11]  # 0.6 is usual for this speaker by now
+
+
+def test_a_speaker_without_a_recording_is_judged_without(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    for path in (tmp_path / ".cloner/references").iterdir():
+        path.write_bytes(b"damaged")
+    review = batch.review()
+    assert run_windows(review, answers({}, voice(1))) == [["0.1", "1.1"]]
+    assert review.failed == []
+
+
+def test_long_takes_are_shortened_and_sent_without_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloner.collector.review_requests.LONGEST_S", 0.5)
+    batch = FinishedBatch(tmp_path, 1, "all")
+    review = batch.review()
+    review.collect(1, [GOOD for _ in review.window(1)])
+    (request,) = review.window(2)
+    assert request.text == ""
+
+
+def test_the_error_rate_is_of_what_is_delivered(tmp_path: Path) -> None:
+    """Of 20 segments, two are suspects and pass; five others are reviewed, of which one fails."""
+    batch = FinishedBatch(tmp_path, 20, "suspects", change=suspect(4, 9))
+    Reviews(batch.outputs.root, BATCH_ID).note_sample([0, 1, 2, 3, 5])
+    review = batch.review()
+    run_windows(review, answers({"2.1": BAD}, GOOD))
+    rate = review_result("suspects", review, batch.record(), is_complete=True).error_rate
+    assert rate
+    assert rate.sampled == 5
+    # Suspects and the one that fails, and one in five of the 13 that nobody has heard.
+    assert rate.estimate == pytest.approx((3 + 13 / 5) / 20)
+    assert 3 / 20 < rate.low < rate.estimate < rate.high <= 16 / 20
+
+
+def test_the_error_rate_of_a_batch_that_was_heard_as_a_whole_is_known(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 4, "all")
+    review = batch.review()
+    run_windows(review, answers({"2.1": BAD}, GOOD))
+    rate = review_result("all", review, batch.record(), is_complete=True).error_rate
+    assert rate
+    assert (rate.low, rate.estimate, rate.high) == (0.25, 0.25, 0.25)
+
+
+def test_without_any_answer_there_is_no_error_rate(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 4, "all")
+    result = review_result("all", batch.review(), batch.record(), is_complete=False)
+    assert (result.state, result.reviewed, result.not_reviewed, result.error_rate) == ("incomplete", 0, 4, None)
+
+
+def test_failed_segments_are_not_reviewed(tmp_path: Path) -> None:
+    def fail(line: SegmentResult) -> SegmentResult:
+        return replace(line, code="cut_off", message="It is cut.") if line.segment == 1 else line
+
+    assert sorted(FinishedBatch(tmp_path, 3, "all", change=fail).review().takes) == [0, 2]
+    assert OutputRoot(tmp_path).root.joinpath(".cloner", BATCH_ID, "reviews.ndjson").exists()
