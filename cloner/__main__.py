@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloner.commandline import report_errors
+from cloner.process import lasting_imports
 
 
 def _log_error(message: str) -> None:
@@ -15,7 +16,8 @@ def _log_error(message: str) -> None:
 def main() -> None:
     """Run the command line. It is imported inside `report_errors`, so that Ctrl-C during the import is handled, too."""
     with report_errors(_log_error):
-        from cloner.cli.main import app
+        with lasting_imports():
+            from cloner.cli.main import app
 
         app()
 

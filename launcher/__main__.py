@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloner.commandline import report_errors
+from cloner.process import lasting_imports
 
 
 def _log_error(sentence: str) -> None:
@@ -15,8 +16,9 @@ def _log_error(sentence: str) -> None:
 def main() -> None:
     """Run the command line, importing it inside `report_errors`: Ctrl-C during the import is one line, too."""
     with report_errors(_log_error):
-        from cloner.logs import configure
-        from launcher.cli import app
+        with lasting_imports():
+            from cloner.logs import configure
+            from launcher.cli import app
 
         configure()
         app()

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from cloner.names import COLLECTOR_TASKS, PARENT, collector_name
+from cloner.process import die_with_parent, lasting_imports
 
 if TYPE_CHECKING:
     from cloner.state.registry import Registry
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run until stopped; returns the exit status."""
-    from cloner.errors import ClonerError
-    from cloner.events import Event
-    from cloner.logs import configure, log_event
-    from cloner.process import die_with_parent
-    from cloner.settings import load_settings
+    with lasting_imports():
+        from cloner.errors import ClonerError
+        from cloner.events import Event
+        from cloner.logs import configure, log_event
+        from cloner.settings import load_settings
 
     configure()
     try:
@@ -28,10 +29,11 @@ def main() -> int:
         configure(worker=name)
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.collector.recovery import watch_stalled_batches
-        from cloner.output.lock import output_lock
-        from cloner.queueing.app import run_worker
-        from cloner.queueing.heartbeat import Heartbeat
+        with lasting_imports():
+            from cloner.collector.recovery import watch_stalled_batches
+            from cloner.output.lock import output_lock
+            from cloner.queueing.app import run_worker
+            from cloner.queueing.heartbeat import Heartbeat
 
         with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import sys
 
+from cloner.process import die_with_parent, lasting_imports
+
 
 def main() -> int:
     """Run until stopped; returns the exit status.
 
     It is 78 if the model does not load, 2 if a setting is wrong or another fleet writes in the output folder.
     """
-    from cloner.engine import check_engine
-    from cloner.errors import ClonerError, LoadFailed, MissingPackage
-    from cloner.events import Event
-    from cloner.logs import configure, log_event
-    from cloner.names import PARENT, WORKER_TASKS
-    from cloner.process import die_with_parent
-    from cloner.settings import load_settings, load_worker_settings
-    from cloner.state.registry import expected_worker
+    with lasting_imports():
+        from cloner.engine import check_engine
+        from cloner.errors import ClonerError, LoadFailed, MissingPackage
+        from cloner.events import Event
+        from cloner.logs import configure, log_event
+        from cloner.names import PARENT, WORKER_TASKS
+        from cloner.settings import load_settings, load_worker_settings
+        from cloner.state.registry import expected_worker
 
     configure()
     try:
@@ -37,11 +39,12 @@ def main() -> int:
             raise LoadFailed(error.message) from None
         # A worker that is stopped requeues its chunk at once; the segments in the record are not generated again.
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-        from cloner.output.lock import output_lock
-        from cloner.queueing.app import run_worker
-        from cloner.queueing.heartbeat import Heartbeat
-        from cloner.state.connection import translate_redis_errors
-        from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
+        with lasting_imports():
+            from cloner.output.lock import output_lock
+            from cloner.queueing.app import run_worker
+            from cloner.queueing.heartbeat import Heartbeat
+            from cloner.state.connection import translate_redis_errors
+            from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
 
         with output_lock(settings.out_dir, settings.fleet):
             with translate_redis_errors(settings.require_redis_url()):

@@ -13,7 +13,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import celery.worker.state
 from billiard.common import TERM_SIGNAL
@@ -31,7 +31,9 @@ from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, expected_worker
-from cloner.worker.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from cloner.worker.worker_process import WorkerProcess
 
 _worker: WorkerProcess | None = None
 
@@ -98,6 +100,8 @@ def _end_by(number: signal.Signals) -> NoReturn:
 def start(**_: Any) -> None:
     """In the child: load the models, or end the worker."""
     global _worker  # noqa: PLW0603 - see current()
+    from cloner.worker.worker_process import WorkerProcess  # it loads numpy, which the parent has no use for
+
     settings = load_settings()
     place = load_worker_settings()
     info = expected_worker(settings, place)

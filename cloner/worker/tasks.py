@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
@@ -16,9 +16,9 @@ from cloner.protocol.messages import ChunkMessage, read_chunk, schema_of
 from cloner.queueing import log_filters as deaths  # noqa: F401 - it sets the parent's log up
 from cloner.queueing.retry import retry_on_outage
 from cloner.worker import lifecycle
-from cloner.worker.chunk_run import run_chunk
-from cloner.worker.crash_recovery import PassedOn
-from cloner.worker.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from cloner.worker.worker_process import WorkerProcess
 
 
 @shared_task(bind=True, name=SPEAK_CHUNK, throws=(WrongSchema,))
@@ -27,6 +27,9 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
 
     Raises `WrongSchema` if the message is not of this version's form.
     """
+    # What loads numpy is imported when a task runs: none does in the parent process.
+    from cloner.worker.crash_recovery import PassedOn
+
     worker = lifecycle.current()
     try:
         version = schema_of(message)
@@ -52,6 +55,8 @@ def speak_chunk(self: Task, message: dict[str, Any]) -> dict[str, Any]:
 
 def _speak(worker: WorkerProcess, chunk: ChunkMessage) -> None:
     """Run the chunk; segments that earlier runs have finished are not generated again."""
+    from cloner.worker.chunk_run import run_chunk
+
     with bound_contextvars(batch=chunk.batch_id), worker.metrics.chunk(chunk.batch_id):
         run_chunk(worker, chunk)
 

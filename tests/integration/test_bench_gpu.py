@@ -44,6 +44,7 @@ sys.path.insert(0, ".")
 import ops.bench_gpu
 from ops.engine_bench import check_part, codec_part, decode_part, gpu, run_part, steps_part, upstream_part, wav_part
 import cloner.cli.fleet, cloner.cli.main, cloner.collector.tasks, cloner.input.batch_file, cloner.worker.tasks
+import cloner.worker.chunk_run, cloner.worker.worker_process
 import cloner.collector.__main__, cloner.worker.__main__, cloner.input.forms.tables, launcher.__main__
 """
 """A machine without a network has torch and these wheels, and no other package."""

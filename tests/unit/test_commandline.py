@@ -72,6 +72,12 @@ def test_a_launcher_loads_no_numpy() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+def test_the_parent_of_a_workers_child_loads_no_numpy() -> None:
+    script = "import sys; sys.modules.update(numpy=None); import cloner.worker.__main__, cloner.worker.tasks"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_the_package_runs_as_a_module_and_prints_its_version() -> None:
     ran = subprocess.run([sys.executable, "-m", "cloner", "--version"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()[0]) == (0, "cloner")
