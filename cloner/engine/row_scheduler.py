@@ -120,7 +120,7 @@ class Scheduler:
     def _schedule(self, queue: RequestQueue, observer: ChunkObserver) -> _Step | None:
         """Admit what there is room for, and choose the rows of the next step."""
         for request in queue.take():
-            self._waiting.push(request)
+            self._waiting.push(request, late=True)
         if self._reading.rows or self._pause.is_over(self.pool.free, self.pool.slots):
             # A prompt that could not be read in this step would keep a slot idle, and the device waiting for the host.
             while self._reading.rows < self.device.prompt_rows and (segment := self._waiting.first()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -116,6 +117,11 @@ def estimated_frames(request: SpeechRequest) -> int:
     return min(round(len(request.text) * FRAMES_PER_CHARACTER), request.generation.max_new_tokens)
 
 
+def _rank(segment: Segment) -> tuple[int, int]:
+    """A lower one gets a slot earlier."""
+    return -estimated_frames(segment.request), segment.order
+
+
 class WaitingSegments:
     """Requests that wait for a slot, the longest first, so that whatever runs at the end is short; equal ones in their
     order. Segments are made from the first few ahead, while the device is busy: a text takes a while to become tokens.
@@ -132,19 +138,19 @@ class WaitingSegments:
     def __bool__(self) -> bool:
         return bool(self._made or self._heap)
 
-    def push(self, request: SpeechRequest) -> None:
-        """Add a request."""
-        heapq.heappush(self._heap, (-estimated_frames(request), self._count, request))
+    def push(self, request: SpeechRequest, *, late: bool = False) -> None:
+        """Add a request. One that comes `late`, while others run, is before those that are as long: as an attempt
+        again, it may fail, and another follow it."""
         self._count += 1
+        heapq.heappush(self._heap, (-estimated_frames(request), -self._count if late else self._count, request))
 
     def push_back(self, segment: Segment) -> None:
         """Let one that ran wait again, in its old place."""
-        made = [*self._made, segment]
-        self._made = deque(sorted(made, key=lambda segment: (-estimated_frames(segment.request), segment.order)))
+        insort(self._made, segment, key=_rank)
 
     def first(self) -> Segment | None:
         """The next segment, which keeps waiting; None if there is none."""
-        while self._heap and not self._made:
+        while self._heap and (not self._made or self._heap[0][:2] < _rank(self._made[0])):
             self._make()
         return self._made[0] if self._made else None
 
@@ -166,7 +172,7 @@ class WaitingSegments:
             self.failures.append(SegmentFailure(request.segment, failure.code, failure.message))
         else:
             segment.order = order
-            self._made.append(segment)
+            insort(self._made, segment, key=_rank)
 
 
 class ReadingQueue:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER
+from cloner.client.assignment import SEGMENTS_PER_SLOT
 from cloner.engine.base import SpeechRequest
 from cloner.engine.scheduler import Scheduler
 from cloner.engine.segment import SlotUsage
@@ -16,7 +17,7 @@ from ops.engine_bench.table import Row
 from ops.engine_bench.workload import codes_of, make_requests, make_voice
 
 SLOTS = 32
-CHUNK = 8 * SLOTS
+CHUNK = SEGMENTS_PER_SLOT * SLOTS
 SHORTEST, LONGEST = 20, 160
 """Frames."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from cloner.client.assignment import (
     SEGMENTS_PER_SLOT,
+    SHARED_SEGMENTS_PER_SLOT,
     Assignment,
     SpeakerSlice,
     longest_first,
@@ -82,15 +83,15 @@ def test_one_slot_gets_one_speaker_a_chunk() -> None:
 
 
 def test_chunks_are_filled_with_whole_speakers() -> None:
-    assignment = tuple(SpeakerSlice(speaker, 0, 10) for speaker in range(5))
+    assignment = tuple(SpeakerSlice(speaker, 0, 40) for speaker in range(5))
     assert split_into_chunks(assignment, slots=2) == [assignment[:2], assignment[2:4], assignment[4:]]
 
 
 def test_a_speaker_bigger_than_a_chunk_is_split() -> None:
-    assert split_into_chunks((SpeakerSlice(0, 0, 40),), slots=2) == [
-        (SpeakerSlice(0, 0, 16),),
-        (SpeakerSlice(0, 16, 32),),
-        (SpeakerSlice(0, 32, 40),),
+    assert split_into_chunks((SpeakerSlice(0, 0, 160),), slots=2) == [
+        (SpeakerSlice(0, 0, 64),),
+        (SpeakerSlice(0, 64, 128),),
+        (SpeakerSlice(0, 128, 160),),
     ]
 
 
@@ -113,7 +114,7 @@ def test_chunks_for_any_worker_keep_the_order_and_leave_none_without(seed: int) 
     chunks = split_for_any_worker(assignment, slots, workers)
     assert segments_of(chunks) == {piece.speaker: list(range(piece.stop)) for piece in assignment}
     total = sum(map(len, assignment))
-    assert max(sum(map(len, chunk)) for chunk in chunks) <= min(SEGMENTS_PER_SLOT * slots, -(-total // workers))
+    assert max(sum(map(len, chunk)) for chunk in chunks) <= min(SHARED_SEGMENTS_PER_SLOT * slots, -(-total // workers))
     assert len(chunks) >= min(workers, total // -(-total // workers))
 
 

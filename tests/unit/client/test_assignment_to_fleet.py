@@ -60,9 +60,9 @@ def test_one_slot_gets_one_speaker_a_chunk_into_its_own_queue() -> None:
 
 def test_a_speaker_in_several_chunks_is_counted_as_one() -> None:
     workers = [replace(worker_info(0), slots=2)]
-    chunks, _ = assign(batch([40]), workers, Strategy.ROUND_ROBIN, QUEUES)
+    chunks, _ = assign(batch([160]), workers, Strategy.ROUND_ROBIN, QUEUES)
     parts = [chunk.slices[0] for chunk in chunks]
-    assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 16, 40), (16, 32, 40), (32, 40, 40)]
+    assert [(part.start, part.stop, part.texts) for part in parts] == [(0, 64, 160), (64, 128, 160), (128, 160, 160)]
 
 
 def test_a_speaker_split_over_workers_is_counted_for_each() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Protocol
 
+import numpy as np
 import pytest
 import torch
 
+from cloner.audio import FRAMES_PER_CHARACTER
+from cloner.client.assignment import SEGMENTS_PER_SLOT
 from cloner.engine.base import ChunkObserver, RequestQueue, SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.decoder import RUNNING, Decoder
 from cloner.engine.fake import FakeEngine
+from cloner.engine.gpu_step import PROMPT_BUCKETS
 from cloner.engine.pipeline import Options
 from cloner.engine.segment import SegmentCodes, SlotUsage
 from tests.support.engine_requests import CPU, StopWhen, fixed_request, loaded, make_scheduler, make_voice
@@ -21,6 +27,9 @@ from tests.support.engine_requests import CPU, StopWhen, fixed_request, loaded, 
 from .row_scheduling import make as make_row_scheduler
 
 SLOTS = 8
+
+CHECKING = 3
+"""Steps until an attempt is checked."""
 
 
 class AnyScheduler(Protocol):
@@ -94,34 +103,84 @@ def test_a_stop_ends_the_wait(make: SchedulerMaker, voice: Voice) -> None:
     assert [number(answer) for answer in make(2).run(queue, StopWhen(stopped.is_set))] == [0]
 
 
-def test_attempts_again_of_one_segment_in_twenty_leave_the_slots_as_full(make: SchedulerMaker, voice: Voice) -> None:
-    """Each has the length of its segment, and is added when the next segment is there, or nothing runs."""
-    requests = [fixed_request(voice, n, 6 + 7 * n % 43) for n in range(16 * SLOTS)]  # their lengths spread 1:8
+def occupancy(scheduler: AnyScheduler, requests: list[SpeechRequest], failing: frozenset[int]) -> float:
+    """How full the slots are where some segments are attempted again. Each such request has the length of its segment,
+    and is added when `CHECKING` more steps are taken, or nothing runs."""
+    left, again = len(requests), deque[tuple[int, SpeechRequest]]()
 
-    def occupancy(failing: frozenset[int]) -> float:
-        scheduler, left, again = make(SLOTS), len(requests), list[SpeechRequest]()
+    class Checked(RequestQueue):
+        def take(self) -> list[SpeechRequest]:
+            while again and again[0][0] <= scheduler.usage.steps:
+                self.add(again.popleft()[1])
+            return super().take()
 
-        class Watched(RequestQueue):
-            def wait(self) -> bool:
-                if again:
-                    self.add(again.pop())
-                return super().wait()
+        def wait(self) -> bool:
+            while again:
+                self.add(again.popleft()[1])
+            return super().wait()
 
-        queue = Watched(requests)
-        for answer in scheduler.run(queue):
-            assert isinstance(answer, SegmentCodes)
-            if again:
-                queue.add(again.pop())
-            if answer.request.segment in failing:
-                again.append(replace(answer.request, segment=-1))
-            else:
-                left -= 1
-            if not left:
-                queue.close()
-        return scheduler.usage.occupancy
+    queue = Checked(requests)
+    for answer in scheduler.run(queue):
+        if number(answer) in failing:
+            again.append((scheduler.usage.steps + CHECKING, replace(requests[number(answer)], segment=-1)))
+        else:
+            left -= 1
+        if not left:
+            queue.close()
+    return scheduler.usage.occupancy
 
-    failing = frozenset(range(0, len(requests), 20))
-    assert occupancy(failing) > occupancy(frozenset()) - 0.03
+
+def lengths(count: int, random: np.random.Generator) -> list[int]:
+    """Frames of segments: their lengths spread 1:8."""
+    return [int(frames) for frames in random.integers(6, 48, count, endpoint=True)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_attempts_again_of_one_segment_in_twenty_leave_the_slots_as_full(
+    make: SchedulerMaker, voice: Voice, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    # What they compute does not matter, and takes a CPU a minute.
+    monkeypatch.setattr(Decoder, "prefill", lambda *_: True)
+    monkeypatch.setattr(Decoder, "step", lambda decoder, *_: decoder.status.fill_(RUNNING))
+    random = np.random.default_rng(seed)
+    frames = lengths(SEGMENTS_PER_SLOT * SLOTS, random)
+    requests = [fixed_request(voice, n, length) for n, length in enumerate(frames)]
+    failing = frozenset(random.choice(len(requests), len(requests) // 20, replace=False).tolist())
+    assert occupancy(make(SLOTS), requests, failing) > occupancy(make(SLOTS), requests, frozenset()) - 0.03
+
+
+@pytest.mark.parametrize("slots", [64, 128])
+@pytest.mark.parametrize("seed", range(2))
+def test_so_they_do_with_as_many_slots_as_workers_have_where_lengths_are_estimates(
+    voice: Voice, slots: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    frames = lengths(SEGMENTS_PER_SLOT * slots, random)
+    # Within 30%, and halved: a request's own limit would cut an estimate that is too high.
+    characters = [round(n * random.uniform(0.7, 1.3) / 2 / FRAMES_PER_CHARACTER) for n in frames]
+    requests = [
+        fixed_request(voice, n, length, "x" * max(1, text))
+        for n, (length, text) in enumerate(zip(frames, characters, strict=True))
+    ]
+    failing = frozenset(random.choice(len(requests), len(requests) // 20, replace=False).tolist())
+
+    def scheduler() -> AnyScheduler:
+        return make_row_scheduler(slots, prompt_rows=PROMPT_BUCKETS[-1])[0]
+
+    assert occupancy(scheduler(), requests, failing) > occupancy(scheduler(), requests, frozenset()) - 0.03
+
+
+def test_an_attempt_again_goes_before_shorter_ones_and_those_as_long(voice: Voice) -> None:
+    added = {0: fixed_request(voice, 7, 5), 1: fixed_request(voice, 8, 7)}
+    queue = RequestQueue([fixed_request(voice, n, frames) for n, frames in enumerate([9, 8, 5, 5, 2])])
+    order = []
+    for answer in make_row_scheduler(1, pipeline_depth=0)[0].run(queue):
+        order.append(number(answer))
+        if again := added.pop(order[-1], None):
+            queue.add(again)
+        if len(order) == 7:
+            queue.close()
+    assert order == [0, 1, 8, 7, 2, 3, 4]
 
 
 def test_a_queue_gives_what_is_added_before_the_rest(voice: Voice) -> None:
