@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from cloner.events import Event
 from cloner.logs import in_json, log_line
+from cloner.state.counters import Count
 from cloner.state.progress import Progress
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import RateMeter, duration
@@ -163,14 +164,16 @@ class Rate:
 
 
 COLUMNS = ("Worker", "Name", "State", "Device", "Slots", "Loads", "Steps", "Engine", "Checkpoint", "GPU")
+COUNTED_COLUMNS = ("Attempts", "Suspects")
 
 NARROW_COLUMNS = 6
-FULL_WIDTH = 118
-"""Width of a terminal, in characters, from which all `COLUMNS` are shown; below, the first `NARROW_COLUMNS`."""
+FULL_WIDTH = 138
+"""Width of a terminal, in characters, from which all columns are shown; below, the first `NARROW_COLUMNS`."""
 
 
-def print_fleet(workers: Sequence[WorkerInfo]) -> None:
-    """Print the workers, one a row, as `print_rows` does."""
+def print_fleet(workers: Sequence[WorkerInfo], counts: Mapping[str, Mapping[str, float]] | None = None) -> None:
+    """Print the workers, one a row, as `print_rows` does; with `counts`, those that each has counted by its name, their
+    attempts a segment, and suspects."""
     rows = [
         (
             str(worker.index),
@@ -183,11 +186,19 @@ def print_fleet(workers: Sequence[WorkerInfo]) -> None:
             worker.engine,
             worker.checkpoint,
             worker.gpu or "-",
+            *([] if counts is None else _counted(counts.get(worker.name, {}))),
         )
         for worker in workers
     ]
     # The first columns tell workers apart; the others are mostly the same for all.
-    print_rows(COLUMNS, rows, NARROW_COLUMNS)
+    print_rows(COLUMNS if counts is None else COLUMNS + COUNTED_COLUMNS, rows, NARROW_COLUMNS)
+
+
+def _counted(done: Mapping[str, float]) -> tuple[str, str]:
+    """Attempts a segment, and suspects."""
+    segments = done.get(Count.SEGMENTS_GENERATED, 0) + done.get(Count.SEGMENTS_FAILED, 0)
+    attempts = f"{1 + done.get(Count.ATTEMPTS_AGAIN, 0) / segments:.2f}" if segments else "-"
+    return attempts, str(int(done.get(Count.SUSPECTS, 0)))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:

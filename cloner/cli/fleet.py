@@ -127,10 +127,11 @@ def fleet() -> None:
     """List the workers that are alive."""
     from cloner.console import print_fleet
 
-    workers = connect_client().fleet()
+    client = connect_client()
+    workers = client.fleet()
     if not workers:
         raise ClonerError("no worker is alive: start them with `launcher up`")
-    print_fleet(workers)
+    print_fleet(workers, client.counts())
     for worker in workers:
         if worker.warning:
             print(f"{worker.name}: {worker.warning}", file=sys.stderr)

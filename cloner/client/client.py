@@ -57,6 +57,10 @@ class Client:
         """The workers that are alive, in the order of assignment."""
         return self._connection.workers()
 
+    def counts(self) -> dict[str, dict[str, float]]:
+        """What each worker has counted since the fleet's first start, by its name, as `state/counters.py` names it."""
+        return self._connection.counts()
+
     def translate_redis_errors(self) -> AbstractContextManager[None]:
         """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
         return self._connection.translate_redis_errors()

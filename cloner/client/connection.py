@@ -13,6 +13,7 @@ from cloner.queueing.app import make_client_app
 from cloner.settings import Settings, redacted
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, translate_redis_errors
+from cloner.state.counters import Counters
 from cloner.state.keys import RedisKeys
 from cloner.state.references import ReferenceStore
 from cloner.state.registry import Registry, WorkerInfo
@@ -41,6 +42,11 @@ class FleetConnection:
         """The workers that are alive, in the order of assignment. Raises `BrokerUnreachable`."""
         with self.translate_redis_errors():
             return self.registry.workers()
+
+    def counts(self) -> dict[str, dict[str, float]]:
+        """What each worker has counted. Raises `BrokerUnreachable`."""
+        with self.translate_redis_errors():
+            return Counters(self.redis, self.keys).read()
 
     def tell_collector(self, task: str, batch_id: str) -> None:
         """Have the collector run a task for a batch. Raises `BrokerUnreachable`."""

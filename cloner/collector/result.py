@@ -73,7 +73,7 @@ def gather(  # noqa: PLR0913 - the parts of a result
         suspects={
             line.segment: _suspect(line, reviews.get(line.segment))
             for line in sorted(spoken, key=lambda line: line.segment)
-            if line.suspicion > 1 or (line.segment in reviews and reviews[line.segment].failed)
+            if line.is_suspect or (line.segment in reviews and reviews[line.segment].failed)
         },
         review=review or ReviewResult(),
         reused=sum(segment.reused for segment in spoken),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from redis import RedisError
 
+from cloner.checks.catalogue import CHECKS
 from cloner.errors import MissingPackage, UsageError
 from cloner.events import Event
 from cloner.logs import log_event
@@ -18,7 +19,7 @@ from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
-from cloner.state.counters import Count, Counters
+from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, Progress
 from cloner.state.registry import WorkerState
@@ -137,7 +138,7 @@ def _gpu_metrics(workers: list[WorkerSnapshot]) -> Iterator[Metric]:
     yield from (total, used, use)
 
 
-def _counter_metrics(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
+def _counter_metrics(counts: dict[str, dict[str, float]]) -> Iterator[Metric]:
     outcomes = {
         "segments": ("Finished segments, by outcome.", (Count.SEGMENTS_GENERATED, Count.SEGMENTS_FAILED)),
         "chunks": ("Finished chunks, by outcome.", (Count.CHUNKS_FINISHED, Count.CHUNKS_FAILED)),
@@ -153,12 +154,21 @@ def _counter_metrics(counts: dict[str, dict[Count, float]]) -> Iterator[Metric]:
         "audio_seconds": ("Seconds of audio of generated segments.", Count.AUDIO_S),
         "loads": ("Loads of the model.", Count.LOADS),
         "restarts": ("Loads after the first one under the same launcher.", Count.RESTARTS),
+        "attempts_again": ("Attempts after the first at a segment, or at a piece of one.", Count.ATTEMPTS_AGAIN),
+        "suspects": ("Generated segments that may have gone wrong.", Count.SUSPECTS),
     }
     for name, (what, kind) in plain.items():
         counter = CounterMetricFamily(f"cloner_{name}", what, labels=["worker"])
         for worker, done in counts.items():
             counter.add_metric([worker], done[kind])
         yield counter
+    failures = CounterMetricFamily(
+        "cloner_attempt_failures", "Attempts that failed a check, by check.", labels=["worker", "check"]
+    )
+    for worker, done in counts.items():
+        for check in CHECKS:
+            failures.add_metric([worker, check.name], done.get(failed_check(check.name), 0.0))
+    yield failures
     queued = SummaryMetricFamily(
         "cloner_chunk_queue_seconds",
         "Seconds from a batch's submission until a worker takes one of its chunks.",

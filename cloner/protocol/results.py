@@ -78,6 +78,16 @@ class SegmentResult:
         return not self.code
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether it was generated, and may have gone wrong."""
+        return self.generated and self.suspicion > 1
+
+    @property
+    def attempts_again(self) -> int:
+        """Attempts after the first at the segment, or at a piece of it."""
+        return sum(attempt.number > 1 for attempt in self.attempts)
+
+    @property
     def failed_checks(self) -> list[str]:
         """Names of the checks that attempts failed which were kept, in order."""
         return sorted({name for attempt in self.attempts if attempt.kept for name in attempt.failed})

@@ -235,6 +235,8 @@ class BatchStore:
                 cancelled=b"cancelled" in values,
                 round=_round(values.get(b"round")),
                 error=_text(values.get(b"error")),
+                attempts_again=sum(chunk.attempts_again for chunk in counts),
+                suspects=sum(chunk.suspects for chunk in counts),
             )
 
     def round(self, batch_id: str) -> Round:

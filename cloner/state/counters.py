@@ -30,6 +30,18 @@ class Count(StrEnum):
     """Seconds from a chunk's batch's submission until a worker took it, over all `CHUNKS_TAKEN`."""
     LOADS = "loads"
     RESTARTS = "restarts"
+    ATTEMPTS_AGAIN = "attempts_again"
+    """Attempts after the first at a segment, or at a piece of one."""
+    SUSPECTS = "suspects"
+    """Generated segments that may have gone wrong."""
+
+
+FAILED_CHECK = "failed_check:"
+
+
+def failed_check(name: str) -> str:
+    """The counter of attempts that failed a check. Counters do not know which checks there are."""
+    return FAILED_CHECK + name
 
 
 class Counters:
@@ -39,23 +51,24 @@ class Counters:
         self._redis = redis
         self._key = keys.counters
 
-    def add(self, worker: str, growth: Mapping[Count, float]) -> None:
-        """Add to a worker's counters, all or none."""
+    def add(self, worker: str, growth: Mapping[str, float]) -> None:
+        """Add to a worker's counters, all or none. Each is a `Count`, or that of a `failed_check`."""
         with self._redis.pipeline() as pipe:
             for what, much in growth.items():
                 pipe.hincrbyfloat(self._key, f"{worker} {what}", much)
             pipe.execute()
 
-    def read(self) -> dict[str, dict[Count, float]]:
-        """Worker -> its counters; 0 where nothing was counted. What is damaged is passed over."""
-        counts: dict[str, dict[Count, float]] = {}
+    def read(self) -> dict[str, dict[str, float]]:
+        """Worker -> its counters: each `Count`, 0 where nothing was counted, and those of checks that failed. What is
+        damaged is passed over."""
+        counts: dict[str, dict[str, float]] = {}
         found: dict[str, str] = read_or({}, self._key, lambda: self._redis.hgetall(self._key))
         for field, value in found.items():
             worker, _, what = one_line(field).rpartition(" ")
             try:
-                count, number = Count(what), finite(value)
+                count, number = what if what.startswith(FAILED_CHECK) else Count(what), finite(value)
             except UNREADABLE as error:
                 pass_over(f"{self._key} {field}", reason_of(error))
                 continue
-            counts.setdefault(worker, dict.fromkeys(Count, 0.0))[count] = number
+            counts.setdefault(worker, dict.fromkeys(map(str, Count), 0.0))[count] = number
         return counts

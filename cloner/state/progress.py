@@ -46,6 +46,10 @@ class ChunkProgress:
     """Runs that its journal had when the last one reported, that one included."""
     given_up: bool = False
     """Whether its message is in the dead-letter list, since it has killed its workers before a run could begin."""
+    attempts_again: int = 0
+    """Attempts after the first at its finished segments, or at pieces of them."""
+    suspects: int = 0
+    """Of the generated segments, those that may have gone wrong."""
 
     @property
     def audio_s(self) -> float:
@@ -62,6 +66,8 @@ class ChunkProgress:
         self.failed += not result.generated
         self.frames += result.frames
         self.samples += round(result.audio_s * SAMPLE_RATE)
+        self.attempts_again += result.attempts_again
+        self.suspects += result.is_suspect
 
     def pack(self) -> str:
         return json.dumps(asdict(self))
@@ -77,6 +83,8 @@ class ChunkProgress:
             error=one_line(str(values.get("error", ""))),
             runs=integer(values.get("runs", 0)),
             given_up=bool(values.get("given_up", False)),
+            attempts_again=integer(values.get("attempts_again", 0)),
+            suspects=integer(values.get("suspects", 0)),
         )
 
 
@@ -135,6 +143,8 @@ class Progress:
     round: Round = Round()
     error: str = ""
     """Why the batch is broken, if it is."""
+    attempts_again: int = 0
+    suspects: int = 0
 
     @property
     def finished(self) -> int:

@@ -14,7 +14,7 @@ from redis import RedisError
 
 from cloner.protocol.results import SegmentResult
 from cloner.state.batches import BatchStore
-from cloner.state.counters import Count, Counters
+from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.registry import Registry
 from cloner.state.throughput import RateMeter
 
@@ -30,7 +30,7 @@ class WorkerMetrics:
         self._batches = batches
         self._counters = counters
         self._lock = threading.Lock()
-        self._unreported: dict[Count, float] = defaultdict(float)
+        self._unreported: dict[str, float] = defaultdict(float)
         self._in_flight: set[int] = set()
         self._began_loading = 0.0
         self._load_s = 0.0
@@ -80,6 +80,11 @@ class WorkerMetrics:
             self._unreported[Count.SEGMENTS_GENERATED if result.generated else Count.SEGMENTS_FAILED] += 1
             self._unreported[Count.FRAMES] += result.frames
             self._unreported[Count.AUDIO_S] += result.audio_s
+            self._unreported[Count.ATTEMPTS_AGAIN] += result.attempts_again
+            self._unreported[Count.SUSPECTS] += result.is_suspect
+            for attempt in result.attempts:
+                for check in attempt.failed:
+                    self._unreported[failed_check(check)] += 1
 
     def report(self, registry: Registry) -> None:
         """Report the changes since the last report. Raises `RedisError`; the next report has them then."""
@@ -114,7 +119,7 @@ class WorkerMetrics:
         (frames_s,) = self._frame_rate.rates(now, self._frames)
         return frames_s
 
-    def _count(self, what: Count, much: float = 1) -> None:
+    def _count(self, what: str, much: float = 1) -> None:
         with self._lock:
             self._unreported[what] += much
 

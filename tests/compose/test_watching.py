@@ -94,11 +94,11 @@ def test_flower_shows_the_fleet_moving_and_whose_texts_a_task_has(box: Box, page
 
     page.goto(f"{FLOWER}/tasks")
     page.wait_for("document.body.innerText.includes('cloner.speak_chunk')")
-    assert f"(speakers [1], 16 texts, chunk 2 of batch {batch.id})" in page.text()
+    assert f"(speakers [1], 30 texts, chunk 1 of batch {batch.id})" in page.text()
     assert "Sentence" not in page.text()
     _take_pictures(page, pictures, "tasks")
     page.goto(f"{FLOWER}/task/{batch.id}.0")
-    page.wait_for(f"document.body.innerText.includes('(speakers [0], 16 texts, chunk 0 of batch {batch.id})')")
+    page.wait_for(f"document.body.innerText.includes('(speakers [0], 30 texts, chunk 0 of batch {batch.id})')")
     assert "Sentence" not in page.text()
     _take_pictures(page, pictures, "task")
     page.goto(f"{FLOWER}/workers")

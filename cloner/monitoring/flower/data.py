@@ -8,6 +8,7 @@ from typing import Any
 from redis import Redis
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
+from cloner.checks.catalogue import CHECKS
 from cloner.errors import Damaged, UnknownBatch
 from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
@@ -15,7 +16,9 @@ from cloner.report.page import body
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
+from cloner.state.counters import Counters, failed_check
 from cloner.state.damage import pass_over
+from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, Progress, Submission
 from cloner.state.throughput import ThroughputMeter
 
@@ -36,6 +39,7 @@ class FleetData:
         self._results = self._store(connect(url, decode=False))
         self._batches = self._store(connect(url, decode=False, retries=1, answer_s=REDIS_TIMEOUT_S))
         self._fleet = FleetReader(settings, self._redis, self._batches)
+        self._counters = Counters(self._redis, RedisKeys(settings.fleet))
         self._lock = threading.Lock()
         self._submissions: dict[str, Submission] = {}
         self._closed: dict[str, Progress] = {}
@@ -51,6 +55,7 @@ class FleetData:
                 "workers": [_worker(worker) for worker in workers],
                 "batches": self._batch_rows(any(not worker.gone for worker in workers)),
                 "dead_letters": self._dead_letters(),
+                "failed_checks": self._failed_checks(),
                 "waiting": sum(self._fleet.queue_lengths(workers).values()),
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
@@ -90,6 +95,16 @@ class FleetData:
             for letter in letters
         ]
 
+    def _failed_checks(self) -> list[dict[str, Any]]:
+        """Attempts of all workers that failed a check, by check, the most frequent first."""
+        counts = self._counters.read().values()
+        sums = {kind.name: sum(done.get(failed_check(kind.name), 0) for done in counts) for kind in CHECKS}
+        return [
+            {"check": name.replace("_", " "), "attempts": int(attempts)}
+            for name, attempts in sorted(sums.items(), key=lambda item: -item[1])
+            if attempts
+        ]
+
     def _batch_rows(self, has_workers: bool) -> list[dict[str, Any]]:
         ids = self._fleet.batches(SHOWN_BATCHES)
         for kept in (self._submissions, self._closed, self._throughput):
@@ -119,6 +134,8 @@ class FleetData:
             "generated": progress.generated,
             "failed": progress.failed,
             "audio_s": round(progress.audio_s, 1),
+            "attempts": 1 + progress.attempts_again / progress.finished if progress.finished else None,
+            "suspects": progress.suspects,
             "speed": throughput.audio_s if has_workers else None,
             "left_s": throughput.left_s if has_workers else None,
             "error": progress.error,

@@ -10,6 +10,7 @@ from redis import Redis
 
 from cloner.monitoring.flower.data import FleetData
 from cloner.settings import Settings, WorkerSettings
+from cloner.state.counters import Counters, failed_check
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress
@@ -38,7 +39,8 @@ def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, An
         "submitted_at": now - 9,
     }
     redis.hset(RedisKeys(settings.fleet).batch("b"), mapping=batch)
-    redis.hset(RedisKeys(settings.fleet).progress("b"), "0", ChunkProgress(5, 0, 100, 30 * 44_100).pack())
+    progress = ChunkProgress(5, 0, 100, 30 * 44_100, attempts_again=2, suspects=1)
+    redis.hset(RedisKeys(settings.fleet).progress("b"), "0", progress.pack())
     redis.zadd(RedisKeys(settings.fleet).batches, {"b": now - 9})
     return FleetData(settings).snapshot()
 
@@ -49,7 +51,18 @@ def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis:
     assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
     assert worker["warning"] == "Kernels are replaced: linear"
     assert batch["speed"] > 0
+    assert (batch["attempts"], batch["suspects"]) == (1.4, 1)
     assert batch["left_s"] > 0
+
+
+def test_failed_checks_are_those_of_all_workers_the_most_frequent_first(redis: Redis, settings: Settings) -> None:
+    counters = Counters(redis, RedisKeys(settings.fleet))
+    counters.add("cpu.0@box", {failed_check("pause"): 2, failed_check("too_fast"): 3, failed_check("songs"): 9})
+    counters.add("cpu.1@box", {failed_check("pause"): 2})
+    assert FleetData(settings).snapshot()["failed_checks"] == [
+        {"check": "pause", "attempts": 4},
+        {"check": "too fast", "attempts": 3},
+    ]
 
 
 def test_the_dead_letter_list_is_shown_without_the_messages(redis: Redis, settings: Settings) -> None:

@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
+from cloner.checks.catalogue import CHECKS
 from cloner.monitoring.prometheus import FleetMetrics
 from cloner.settings import Settings, WorkerSettings
-from cloner.state.counters import Count, Counters
+from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress
@@ -47,6 +48,8 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     counts = Counters(redis, keys)
     counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
     counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})
+    counts.add("GPU-1.0@box", {Count.ATTEMPTS_AGAIN: 4, Count.SUSPECTS: 2, failed_check("pause"): 3})
+    counts.add("GPU-1.0@box", {failed_check("songs"): 3})
     redis.rpush(settings.queues.worker_queue("box", "GPU-1", 1), "message", "message")
     for number, batch_state in enumerate(["running", "done", "done"]):
         batch = f"b{number}"
@@ -75,6 +78,10 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     assert samples["cloner_segments_total", ("failed", "GPU-1.0@box")] == 1
     assert samples["cloner_audio_seconds_total", ("GPU-1.0@box",)] == 12.5
     assert samples["cloner_restarts_total", ("GPU-1.0@box",)] == 1
+    assert samples["cloner_attempts_again_total", ("GPU-1.0@box",)] == 4
+    assert samples["cloner_suspects_total", ("GPU-1.0@box",)] == 2
+    failures = {key[1][0]: value for key, value in samples.items() if key[0] == "cloner_attempt_failures_total"}
+    assert failures == {check.name: 3 * (check.name == "pause") for check in CHECKS}
     assert samples["cloner_chunk_queue_seconds_sum", ("GPU-1.0@box",)] == 30.5
     assert samples["cloner_chunk_queue_seconds_count", ("GPU-1.0@box",)] == 2
     assert samples["cloner_queue_messages", (settings.queues.worker_queue("box", "GPU-1", 1),)] == 2

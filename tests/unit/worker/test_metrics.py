@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis, RedisError
 
-from cloner.protocol.results import SegmentResult
-from cloner.state.counters import Count, Counters
+from cloner.protocol.results import Attempt, SegmentResult
+from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.keys import RedisKeys
 from cloner.worker.chunk_run import run_chunk
 from cloner.worker.worker_process import WorkerProcess
@@ -30,7 +31,7 @@ def worker(workers: Workers) -> WorkerProcess:
     return worker
 
 
-def counted(worker: WorkerProcess) -> dict[Count, float]:
+def counted(worker: WorkerProcess) -> dict[str, float]:
     worker.metrics.report(worker.registry)
     counts = Counters(worker.redis, RedisKeys(worker.settings.fleet)).read()[worker.name]
     return {what: much for what, much in counts.items() if much}
@@ -57,6 +58,20 @@ def test_a_chunk_is_counted_once_with_its_results(workers: Workers, worker: Work
     with worker.metrics.chunk("b"):
         run_chunk(worker, chunk)
     assert counted(worker)[Count.SEGMENTS_GENERATED] == 2
+
+
+def test_attempts_are_counted_when_their_segment_is_finished(worker: WorkerProcess) -> None:
+    failed = [Attempt(0, number, number, 1.0, {"pause": 4.0, "loop": 1.0}, kept=number == 2) for number in (1, 2)]
+    good = [Attempt(3, 1, 1, 1.0, {"cut_end": 2.0}, kept=False), Attempt(3, 2, 2, 1.0, {}, kept=True)]
+    result = SegmentResult(segment=0, speaker="0", output="0.wav", key="", assignment=0, worker="w")
+    worker.metrics.finished(replace(result, attempts=(*failed, *good), suspicion=2.0))
+    counts = counted(worker)
+    assert (counts[Count.ATTEMPTS_AGAIN], counts[Count.SUSPECTS], counts[Count.SEGMENTS_GENERATED]) == (2, 1, 1)
+    assert {name: counts[failed_check(name)] for name in ("pause", "loop", "cut_end")} == {
+        "pause": 2,
+        "loop": 2,
+        "cut_end": 1,
+    }
 
 
 def test_a_chunk_that_fails_is_counted(worker: WorkerProcess) -> None:

@@ -75,6 +75,8 @@
     part("speed-cell").hidden = part("left-cell").hidden = batch.closed;
     text("failed", number(batch.failed));
     part("failed").classList.toggle("bad", batch.failed > 0);
+    text("attempts", batch.attempts === null ? "—" : number(batch.attempts, 2));
+    text("suspects", number(batch.suspects));
     width("done", batch.total ? batch.generated / batch.total : 0);
     width("lost", batch.total ? batch.failed / batch.total : 0);
     card.querySelector(".bar").setAttribute("aria-valuenow", percent);
@@ -112,6 +114,12 @@
     text("warning", worker.warning);
     part("warning").hidden = !worker.warning;
     error(worker.error);
+  }
+
+  function fillCheck(row, failed) {
+    const { text } = parts(row);
+    text("check", failed.check);
+    text("attempts", number(failed.attempts));
   }
 
   function fillLetter(card, letter) {
@@ -170,6 +178,7 @@
       show("batches", "batch", fleet.batches.filter((batch) => !batch.closed), "id", fillBatch);
       show("finished", "batch", fleet.batches.filter((batch) => batch.closed), "id", fillBatch);
       show("workers", "worker", fleet.workers, "name", fillWorker);
+      show("checks", "check", fleet.failed_checks, "check", fillCheck);
       show("letters", "letter", fleet.dead_letters, "id", fillLetter);
       seenAt = new Date();
       status("");
