@@ -21,7 +21,7 @@ from cloner.events import Event
 from cloner.logs import in_json, log_line
 from cloner.state.counters import Count
 from cloner.state.progress import Progress
-from cloner.state.registry import WorkerInfo
+from cloner.state.registry import ReviewerInfo, WorkerInfo
 from cloner.state.throughput import RateMeter, duration
 
 PROGRESS_INTERVAL_S = 5.0
@@ -171,9 +171,13 @@ FULL_WIDTH = 138
 """Width of a terminal, in characters, from which all columns are shown; below, the first `NARROW_COLUMNS`."""
 
 
-def print_fleet(workers: Sequence[WorkerInfo], counts: Mapping[str, Mapping[str, float]] | None = None) -> None:
-    """Print the workers, one a row, as `print_rows` does; with `counts`, those that each has counted by its name, their
-    attempts a segment, and suspects."""
+def print_fleet(
+    workers: Sequence[WorkerInfo],
+    reviewers: Sequence[ReviewerInfo],
+    counts: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Print the workers, then the reviewers, one a row, as `print_rows` does; with `counts`, those that each worker has
+    counted by its name, their attempts a segment, and suspects."""
     rows = [
         (
             str(worker.index),
@@ -189,6 +193,22 @@ def print_fleet(workers: Sequence[WorkerInfo], counts: Mapping[str, Mapping[str,
             *([] if counts is None else _counted(counts.get(worker.name, {}))),
         )
         for worker in workers
+    ]
+    rows += [
+        (
+            "-",
+            reviewer.name,
+            reviewer.state,
+            "cpu",
+            "1",
+            str(reviewer.loads),
+            str(reviewer.steps),
+            "review with words" if reviewer.words else "review",
+            "-",
+            "-",
+            *([] if counts is None else ("-", "-")),
+        )
+        for reviewer in reviewers
     ]
     # The first columns tell workers apart; the others are mostly the same for all.
     print_rows(COLUMNS if counts is None else COLUMNS + COUNTED_COLUMNS, rows, NARROW_COLUMNS)

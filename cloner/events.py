@@ -85,10 +85,13 @@ class Event(Enum):
     LAUNCHING_COLLECTOR = "[Main] Launching the collector..."
     LAUNCHING_WORKERS = "[Main] Launching {workers} workers..."
     LAUNCHING_WORKER = "[Main] Launching Worker {index} on {place}"
+    LAUNCHING_REVIEWERS = "[Main] Launching {reviewers} reviewers..."
+    LAUNCHING_REVIEWER = "[Main] Launching Reviewer {index}"
     BOX_IS_HELD = '[Main] Box "{box}" is held by {holder}: waiting whether it lives'
     RESTARTING = "[Main] {title} {reason}; starting it again in {delay_s:g} s"
     KILLING_UNHEALTHY = "[Main] {title} {reason}: killing it"
     WORKER_GIVEN_UP = "[Main] {title} {reason}; the others take over its queue"
+    REVIEWER_GIVEN_UP = "[Main] {title} {reason}; takes are reviewed without it", WARNING
     STOPPING = "[Main] {signal}: stopping within {stop_s:g} s; a second signal kills at once"
     KILLING = "[Main] Killing {processes}"
     KILLED_BUT_ALIVE = "[Main] Killed, but still there: {processes}"
@@ -129,7 +132,9 @@ class Event(Enum):
     MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
     NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"
     CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
-    CHILD_DIED = "The process with the model died ({how}): its chunk goes back to the queue", ERROR
+    REVIEWER_READY = "Models loaded! Waiting for takes..."
+    TAKE_NOT_HEARD = "Batch {batch}: {what} is not heard: {error}", WARNING
+    CHILD_DIED = "The process with the model died ({how}): its work goes back to the queue", ERROR
     CHILD_NOT_STARTED = (
         "The child process died while it started ({error}): this process ends, to be started again",
         ERROR,

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from redis import RedisError
 
 from cloner.events import Event
+from cloner.names import reviewer_name
 from cloner.settings import Settings
 from cloner.state.connection import may_pass
-from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
+from cloner.state.entries import Entries
+from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo, WorkerState, expected_reviewer, expected_worker
 from launcher.health import HealthMonitor, Unhealthy
 from launcher.layout import Layout
 from launcher.lease import POLL_S, RENEW_S, Lease, longest_lease_s
@@ -29,14 +31,18 @@ GONE_S = 5.0
 
 
 class Box:
-    """A launcher's box. Its workers and its collector go by their names as consumers of messages.
+    """A launcher's box. Its workers, its collector and its reviewers go by their names as consumers of messages.
 
-    `log` takes finished log lines.
+    `log` takes finished log lines; `reviewers` is a number.
     """
 
-    def __init__(self, settings: Settings, layout: Layout, registry: Registry, log: Callable[[str], object]) -> None:
+    def __init__(
+        self, settings: Settings, layout: Layout, registry: Registry, log: Callable[[str], object], reviewers: int = 0
+    ) -> None:
         self.workers = [expected_worker(settings, spec) for spec in layout.specs]
         """Those that have not been given up."""
+        self.reviewers = [reviewer_name(settings.box, number) for number in range(reviewers)]
+        """The names of all."""
         self.redis_answers = True
         """Whether Redis answered the last time that it was asked."""
         self.beat_s = min(settings.heartbeat_s, RENEW_S)
@@ -49,12 +55,17 @@ class Box:
         self._health = HealthMonitor(settings, registry)
         self._requeuer = Requeuer(settings, registry.redis, log)
         self._takeover = Takeover(settings, registry, log)
+        self._entries: dict[str, Entries[WorkerInfo] | Entries[ReviewerInfo]] = {
+            **{worker.name: registry.worker_entries for worker in self.workers},
+            **dict.fromkeys(self.reviewers, registry.reviewer_entries),
+        }
+        """Where each process that loads models is registered."""
         self._titles = {worker.name: f"Worker {worker.index}" for worker in self.workers}
+        self._titles |= {name: f"Reviewer {number}" for number, name in enumerate(self.reviewers)}
         self._is_open = False
         self._registered = False
-        self._given_up: set[str] = set()
         self._loading: set[str] = set()
-        """Workers that run, load, and send no heartbeats of their own yet."""
+        """Workers and reviewers that run, load, and send no heartbeats of their own yet."""
         self._loads: dict[str, int] = {}
         """Models that had been loaded under a worker's name when it was started."""
         self._have_loaded: set[str] = set()
@@ -77,15 +88,16 @@ class Box:
         if not self._requeue(name):
             return False
         with self._tolerate_outage():
-            self._health.add(name)
+            entries = self._entries.get(name)
+            self._health.add(name, entries.key_of(name) if entries else "")
             self._requeued.discard(name)
-        if name in self._titles:
+        if entries := self._entries.get(name):
             self._loading.add(name)
             with self._tolerate_outage():
-                entry = self._registry.get(name)
+                entry = entries.get(name)
                 self._loads[name] = entry.loads if entry else 0
-                self._registry.update(name, state=WorkerState.LOADING, error="")
-                self._registry.beat(name)
+                entries.update(name, state=WorkerState.LOADING, error="")
+                entries.beat(name)
         return self.redis_answers
 
     def ended(self, name: str, *, stopped: bool = False) -> None:
@@ -98,16 +110,15 @@ class Box:
             self._requeue(name, stopped=stopped)
 
     def give_up(self, name: str, why: str) -> None:
-        """The worker is not started again: it is assigned nothing more, the others take over its queue, and the
-        registry shows why."""
-        self._given_up.add(name)
+        """The worker or reviewer is not started again: the others take over its messages, and the registry shows
+        why."""
         self.workers = [worker for worker in self.workers if worker.name != name]
         with self._tolerate_outage():
-            self._registry.give_up(name, why)
+            self._entries[name].give_up(name, why)
         self._takeover.give_up(name)
 
     def beat(self, kept: Mapping[str, int], now: float) -> dict[str, Unhealthy]:
-        """Renew the lease, send heartbeats for workers that load, and take over queues that no worker reads; returns
+        """Renew the lease, send heartbeats for what loads, and take over queues that no worker reads; returns
         the unhealthy processes. `kept` has the names of all that the launcher runs, and their process ids; 0 for one
         that is about to be started.
 
@@ -116,9 +127,11 @@ class Box:
         unhealthy: dict[str, Unhealthy] = {}
         with self._tolerate_outage():
             self._lease.require()
-            self._beat_for_loading_workers()
+            self._beat_for_loading_processes()
             self._takeover.poll([*kept], now)
-            unhealthy = self._health.check(self.workers, kept, now)
+            queues = {worker.name: worker.queue for worker in self.workers}
+            queues |= dict.fromkeys(self.reviewers, self._settings.queues.review_queue)
+            unhealthy = self._health.check(queues, kept, now)
         if not self.redis_answers:
             self._health.reset()
             self._takeover.reset()
@@ -135,13 +148,13 @@ class Box:
         self._is_open = False
 
     def close(self) -> None:
-        """Take all workers out of the registry, and give the box free."""
+        """Take all workers and reviewers out of the registry, and give the box free."""
         if not self._is_open:
             return
         if self._registered:
             with self._tolerate_outage():
-                for name in (*(worker.name for worker in self.workers), *self._given_up):
-                    self._registry.remove(name)
+                for name, entries in self._entries.items():
+                    entries.remove(name)
             self._registered = False
         if self.redis_answers:
             with self._tolerate_outage():
@@ -189,6 +202,8 @@ class Box:
             if not self._registered:
                 for worker in self.workers:
                     self._registry.register(worker)
+                for name in self.reviewers:
+                    self._registry.reviewer_entries.register(expected_reviewer(self._settings, name))
                 self._registered = True
         return self.redis_answers
 
@@ -215,22 +230,23 @@ class Box:
                     self._log(Event.MESSAGES_REQUEUED.line(title=title, count=count))
         return name in self._requeued
 
-    def _beat_for_loading_workers(self) -> None:
-        """Send a heartbeat for each worker that runs and still loads. Raises `RedisError`."""
+    def _beat_for_loading_processes(self) -> None:
+        """Send a heartbeat for each worker and reviewer that runs and still loads. Raises `RedisError`."""
         for name in sorted(self._loading):
-            entry = self._registry.get(name)
+            entries = self._entries[name]
+            entry = entries.get(name)
             if entry and entry.state is WorkerState.LOADING:
-                self._registry.beat(name)
+                entries.beat(name)
             else:
                 self._loading.discard(name)
                 if entry:
                     self._have_loaded.add(name)
 
-    def _entry(self, name: str) -> WorkerInfo | None:
-        """The worker's entry in the registry; None where there is none, or Redis does not answer."""
+    def _entry(self, name: str) -> WorkerInfo | ReviewerInfo | None:
+        """A process's entry in the registry; None where there is none, or Redis does not answer."""
         entry = None
         with self._tolerate_outage():
-            entry = self._registry.get(name)
+            entry = self._entries[name].get(name)
         return entry  # noqa: RET504 - an outage ends the statement above
 
     @contextmanager

@@ -1,7 +1,9 @@
-"""``launcher up | collect | plan | status | dead-letters``: the command line over layout, supervisor and registry."""
+"""``launcher up | collect | review | plan | status | dead-letters``: the command line of this package."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,16 +14,18 @@ from cloner.events import Event
 from cloner.logs import log_event, log_line, warn_of_misspelt_variables
 from cloner.output.lock import output_lock
 from cloner.output.writable import require_writable
+from cloner.review.requirements import check_review
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.dead_letters import DeadLetters
 from cloner.state.keys import RedisKeys
-from cloner.state.registry import Registry, WorkerInfo, WorkerState, expected_worker
+from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo, WorkerState, expected_worker
 from launcher import dead_letters
 from launcher.cpu import find_cpu
 from launcher.gpu_monitor import monitor_gpus
 from launcher.gpus import described_gpu, find_gpus
 from launcher.layout import Layout, Rule, plan_layout
+from launcher.managed_process import Commands
 from launcher.supervisor import Supervisor
 
 app = typer.Typer(
@@ -46,8 +50,15 @@ EngineOption = Annotated[EngineName | None, typer.Option(help="The engine, inste
 CollectorOption = Annotated[
     bool, typer.Option(help="Start a collector too; a fleet needs one, on this box or another.")
 ]
+ReviewersOption = Annotated[
+    int, typer.Option(min=0, max=64, metavar="N", help="Reviewers on this box: each hears takes on one core.")
+]
 ReadyOption = Annotated[
     bool, typer.Option("--ready", help="Exit status 1 unless each worker that `up` starts here has loaded its model.")
+]
+ReadyReviewersOption = Annotated[
+    bool,
+    typer.Option("--reviewers", help="List nothing: exit status 1 unless this box's reviewers have loaded."),
 ]
 AliveCollectorOption = Annotated[
     bool, typer.Option("--collector", help="List nothing: exit status 1 unless a collector of the fleet is alive.")
@@ -55,20 +66,24 @@ AliveCollectorOption = Annotated[
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0913, PLR0917 - one parameter an option
     gpu: GpuOption = None,
     workers: WorkersOption = None,
     speakers: SpeakersOption = None,
     engine: EngineOption = None,
     collector: CollectorOption = True,
+    reviewers: ReviewersOption = 0,
 ) -> None:
     """Start this box's workers and keep them running."""
     settings = _settings(engine)
     settings.require_redis_url()
+    if reviewers:
+        check_review(settings)
     layout = _layout(settings, gpu, workers, speakers)
     for line in [*_plan_lines(layout, speakers), *layout.warnings()]:
         log_line(line)
-    _keep_running(settings, layout, collector)
+    with _outputs(settings):
+        _keep_running(settings, layout, collector=collector, reviewers=reviewers)
 
 
 @app.command()
@@ -77,7 +92,18 @@ def collect() -> None:
     settings = load_settings()
     settings.require_redis_url()
     log_event(Event.LAUNCHING_COLLECTOR)
-    _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
+    with _outputs(settings):
+        _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=True)
+
+
+@app.command()
+def review(reviewers: ReviewersOption = 1) -> None:
+    """Start reviewers alone and keep them running. They need no output folder."""
+    settings = load_settings()
+    settings.require_redis_url()
+    check_review(settings)
+    log_event(Event.LAUNCHING_REVIEWERS, reviewers=reviewers)
+    _keep_running(settings, Layout(find_cpu(), places=(), specs=()), collector=False, reviewers=reviewers)
 
 
 @app.command()
@@ -97,8 +123,10 @@ def plan(
 
 
 @app.command()
-def status(ready: ReadyOption = False, collector: AliveCollectorOption = False) -> None:
-    """List this box's workers; exit status 1 if none is alive."""
+def status(
+    ready: ReadyOption = False, collector: AliveCollectorOption = False, reviewers: ReadyReviewersOption = False
+) -> None:
+    """List this box's workers and reviewers; exit status 1 if no worker is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
     with translate_redis_errors(url):
@@ -108,14 +136,26 @@ def status(ready: ReadyOption = False, collector: AliveCollectorOption = False) 
             if not registry.collector_is_alive():
                 raise ClonerError("No collector is alive: start one with `launcher up` or `launcher collect`")
             return
+        reviewing = [reviewer for reviewer in registry.reviewers() if reviewer.box == settings.box]
+        if reviewers:
+            _check_reviewers(settings, reviewing)
+            return
         alive = registry.workers()
         _log_dead_letters(DeadLetters(redis, keys))
     workers = [worker for worker in alive if worker.box == settings.box]
     if not workers:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
-    print_fleet(workers)
+    print_fleet(workers, reviewing)
     if ready:
         _check_ready(settings, workers)
+
+
+def _check_reviewers(settings: Settings, alive: list[ReviewerInfo]) -> None:
+    """Raise `ClonerError` unless the box has live reviewers, and each of them has loaded its models."""
+    if not alive:
+        raise ClonerError(f'No reviewer of box "{settings.box}" is alive: start one with `launcher review`')
+    if loading := [reviewer.name for reviewer in alive if reviewer.state is WorkerState.LOADING]:
+        raise ClonerError(f"Not ready: {', '.join(loading)}")
 
 
 def _log_dead_letters(letters: DeadLetters) -> None:
@@ -140,18 +180,28 @@ def _check_ready(settings: Settings, workers: list[WorkerInfo]) -> None:
         raise ClonerError(f"Not ready: {', '.join(missing)}")
 
 
-def _keep_running(settings: Settings, layout: Layout, collector: bool) -> None:
-    """Run a supervisor until a signal stops it.
+@contextmanager
+def _outputs(settings: Settings) -> Iterator[None]:
+    """Inside it, this launcher's processes write in the output folder.
 
-    Raises `UsageError` if the output folder cannot be written, `OutputsTaken` if another fleet writes there.
+    Raises `UsageError` if it cannot be written, `OutputsTaken` if another fleet writes there.
     """
-    url = settings.require_redis_url()
     require_writable(settings.out_dir)
-    with output_lock(settings.out_dir, settings.fleet), translate_redis_errors(url):
+    with output_lock(settings.out_dir, settings.fleet):
+        yield
+
+
+def _keep_running(settings: Settings, layout: Layout, *, collector: bool, reviewers: int = 0) -> None:
+    """Run a supervisor until a signal stops it."""
+    url = settings.require_redis_url()
+    with translate_redis_errors(url):
         redis = connect(url, retries=0, answer_s=HASTE_S)
         registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)
         environment = {"CLONER_ENGINE": settings.engine}
-        supervisor = Supervisor(settings, layout, registry, environment=environment, collector=collector)
+        commands = Commands() if collector else Commands(collector=None)
+        supervisor = Supervisor(
+            settings, layout, registry, environment=environment, commands=commands, reviewers=reviewers
+        )
         with supervisor, monitor_gpus(settings, layout):
             supervisor.start()
             supervisor.run()

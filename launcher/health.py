@@ -15,7 +15,7 @@ from typing import Any
 
 from cloner.names import CHILD, PARENT
 from cloner.settings import Settings
-from cloner.state.registry import Registry, WorkerInfo, WorkerState
+from cloner.state.registry import Registry, WorkerState
 from launcher.cpu_time import cpu_times
 
 MAX_FAILED_LOADS = 5
@@ -35,7 +35,7 @@ a slow disk keeps Python from running for long."""
 
 @dataclass(frozen=True)
 class Vitals:
-    """What Redis holds of a worker or collector at one moment, and the processor time that it has used."""
+    """What Redis holds of a process at one moment, and the processor time that it has used."""
 
     parent: str = ""
     """Heartbeat of Celery's process: its id and a count. Empty before the first."""
@@ -45,7 +45,7 @@ class Vitals:
     """Empty for a collector."""
     steps: str = ""
     waiting: int = 0
-    """Messages in its own queue, and those that it has not acknowledged."""
+    """Messages in the queue that it reads first, and those that it has not acknowledged."""
     loads: str = ""
     """How often a model was loaded under its name."""
     parent_cpu: int = 0
@@ -73,7 +73,7 @@ class Unhealthy:
 
 
 class HealthCheck:
-    """The timers of one worker or collector: how long each of its vital signs has not changed."""
+    """The timers of one process: how long each of its vital signs has not changed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -132,12 +132,15 @@ class HealthMonitor:
         self._settings = settings
         self._registry = registry
         self._checks: dict[str, HealthCheck] = {}
+        self._entries: dict[str, str] = {}
         self._checked_at = 0.0
 
-    def add(self, name: str) -> None:
-        """Check the process that is about to start under this name. Raises `RedisError`."""
+    def add(self, name: str, entry: str = "") -> None:
+        """Check the process that is about to start under this name; `entry` is the key of its hash in the registry, if
+        it has one. Raises `RedisError`."""
         self.remove(name)
         self._checks[name] = HealthCheck(self._settings)
+        self._entries[name] = entry
 
     def remove(self, name: str) -> None:
         """The process has ended: forget it, and remove its heartbeats. Raises `RedisError`."""
@@ -152,14 +155,13 @@ class HealthMonitor:
         for check in self._checks.values():
             check.reset()
 
-    def check(self, workers: list[WorkerInfo], pids: Mapping[str, int], now: float) -> dict[str, Unhealthy]:
-        """The unhealthy processes by name; `workers` are those of the box, `pids` the ids of the processes that run.
-        Raises `RedisError`."""
+    def check(self, queues: Mapping[str, str], pids: Mapping[str, int], now: float) -> dict[str, Unhealthy]:
+        """The unhealthy processes by name; `queues` are those that they read first, `pids` the ids of the processes
+        that run. Raises `RedisError`."""
         # This process may have been frozen, or its machine suspended: changes were missed meanwhile.
         if now - self._checked_at > max(3 * self._settings.heartbeat_s, self._settings.alive_s / 2):
             self.reset()
         self._checked_at = now
-        queues = {worker.name: worker.queue for worker in workers}
         found = {
             name: check.check(vitals, now)
             for (name, check), vitals in zip(self._checks.items(), self._read(queues, pids), strict=True)
@@ -173,7 +175,7 @@ class HealthMonitor:
                 pipe.hmget(
                     keys.process_heartbeats, keys.process_heartbeat(name, PARENT), keys.process_heartbeat(name, CHILD)
                 )
-                pipe.hmget(keys.worker(name), "state", "steps", "loads")
+                pipe.hmget(self._entries[name], "state", "steps", "loads")
                 pipe.llen(queues.get(name, ""))
                 pipe.hlen(keys.unacked(name))
             answers: list[Any] = pipe.execute()

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from cloner.events import Event
 from cloner.names import collector_name
@@ -17,12 +18,32 @@ from launcher.process import Child
 
 WORKER = (sys.executable, "-m", "cloner.worker")
 COLLECTOR = (sys.executable, "-m", "cloner.collector")
+REVIEWER = (sys.executable, "-m", "cloner.reviewer")
 
 MAX_DELAY_S = 60.0
 """Longest delay between two starts of a process that dies again and again."""
 
 RAN_WELL_S = 10.0
 """Seconds after which a start counts as a good one: the process has worked, and more work waits for it."""
+
+
+class Kind(Enum):
+    """What a process is."""
+
+    WORKER = auto()
+    COLLECTOR = auto()
+    REVIEWER = auto()
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The command of each kind of process."""
+
+    worker: Sequence[str] = WORKER
+    collector: Sequence[str] | None = COLLECTOR
+    """None if no collector is to run."""
+    reviewer: Sequence[str] = REVIEWER
+    """Without its number."""
 
 
 class Backoff:
@@ -45,10 +66,10 @@ class ManagedProcess:
     title: str
     """As in log lines: "Worker 0"."""
     name: str
-    """Its name as a consumer of messages, and a worker's name in the registry."""
+    """Its name as a consumer of messages, and a worker's or reviewer's name in the registry."""
     command: Sequence[str]
     environment: Mapping[str, str]
-    is_worker: bool = True
+    kind: Kind = Kind.WORKER
     announcement: str = ""
     """Logged before each start."""
     child: Child | None = None
@@ -61,33 +82,46 @@ class ManagedProcess:
     """When to start it; None while it runs, or should not."""
     backoff: Backoff = field(default_factory=Backoff)
 
+    @property
+    def is_worker(self) -> bool:
+        return self.kind is Kind.WORKER
 
-def make_processes(
+    @property
+    def loads_models(self) -> bool:
+        """Whether the registry has its state: it loads models before it works."""
+        return self.kind is not Kind.COLLECTOR
+
+
+def make_processes(  # noqa: PLR0913, PLR0917 - what a supervisor has
     settings: Settings,
     layout: Layout,
     workers: Sequence[WorkerInfo],
+    reviewers: Sequence[str],
     environment: Mapping[str, str],
-    commands: tuple[Sequence[str], Sequence[str] | None] = (WORKER, COLLECTOR),
+    commands: Commands,
 ) -> list[ManagedProcess]:
-    """A process for each of the layout's workers, and one for the collector if there is a command for it.
+    """A process for each of the layout's workers, one for the collector if there is a command for it, and one for each
+    of the reviewers, which are given by name.
 
     They get `environment` on top of this process's own.
     """
     base = {**os.environ, **environment}
-    worker_command, collector_command = commands
     processes = [
         ManagedProcess(
             title=f"Worker {spec.index}",
             name=worker.name,
-            command=worker_command,
+            command=commands.worker,
             environment={**base, **spec.environment()},
             announcement=Event.LAUNCHING_WORKER.line(index=spec.index, place=spec.place),
         )
         for spec, worker in zip(layout.specs, workers, strict=True)
     ]
-    if collector_command is None:
-        return processes
-    # The collector works on the CPU: it must not take up a card's memory.
+    # The others work on the CPU: they must not take up a card's memory.
     no_gpu = {**base, "CUDA_VISIBLE_DEVICES": ""}
-    name = collector_name(settings.box)
-    return [*processes, ManagedProcess("Collector", name, collector_command, no_gpu, is_worker=False)]
+    if commands.collector:
+        name = collector_name(settings.box)
+        processes.append(ManagedProcess("Collector", name, commands.collector, no_gpu, Kind.COLLECTOR))
+    for number, name in enumerate(reviewers):
+        command, announcement = [*commands.reviewer, str(number)], Event.LAUNCHING_REVIEWER.line(index=number)
+        processes.append(ManagedProcess(f"Reviewer {number}", name, command, no_gpu, Kind.REVIEWER, announcement))
+    return processes

@@ -15,7 +15,7 @@ from typing import Any
 from redis import Redis
 
 from cloner.events import Event
-from cloner.names import PARENT, collector_name
+from cloner.names import PARENT, collector_name, is_reviewer
 from cloner.settings import Settings
 from cloner.state.registry import Registry
 from launcher.health import exists, pid_of
@@ -63,8 +63,8 @@ def _readdressed(text: str, queue: str) -> str:
 
 
 class Takeover:
-    """Finds consumers that are gone, among all that ever had a queue in the fleet and the boxes' collectors, and moves
-    their messages.
+    """Finds consumers that are gone, among all that ever had a queue in the fleet, the boxes' collectors and the
+    reviewers that have taken a message, and moves their messages.
 
     Consumers of this box are gone if the launcher does not keep them and their process does not exist. Others are gone
     if, in two scans `alive_s` apart, no launcher held their box and no heartbeat of theirs changed.
@@ -107,7 +107,9 @@ class Takeover:
         self._queues = {
             str(name): str(queue) for queue, name in found.items() if self._settings.queues.is_this_version(str(queue))
         }
-        consumers = sorted({*self._queues, *(collector_name(_box(name)) for name in self._queues)})
+        reviewers = filter(is_reviewer, map(str, self._redis.smembers(self._keys.consumers)))
+        collectors = (collector_name(_box(name)) for name in self._queues)
+        consumers = sorted({*self._queues, *collectors, *reviewers})
         with self._redis.pipeline(transaction=False) as pipe:
             for consumer in consumers:
                 pipe.hget(self._keys.process_heartbeats, self._keys.process_heartbeat(consumer, PARENT))
@@ -130,7 +132,7 @@ class Takeover:
     def _take_over(self, consumer: str) -> None:
         count = self._requeuer.requeue(consumer)
         where = "their queue"
-        if queue := self._queues.get(consumer):  # all collectors read one queue
+        if queue := self._queues.get(consumer):  # all collectors read one queue, and all reviewers another
             # Includes what was just requeued.
             count, where = move(self._redis, queue, self._settings.queues.shared_queue()), "the shared queue"
         if count:

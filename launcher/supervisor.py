@@ -22,7 +22,7 @@ from cloner.state.registry import Registry, WorkerInfo
 from launcher.box import Box
 from launcher.health import MAX_FAILED_LOADS, Unhealthy
 from launcher.layout import Layout
-from launcher.managed_process import COLLECTOR, WORKER, ManagedProcess, make_processes
+from launcher.managed_process import Commands, ManagedProcess, make_processes
 from launcher.process import Child, Ended, Line, ProcessEvent
 
 RETRY_START_S = 1.0
@@ -44,11 +44,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
-    """Starts a layout's workers and one collector, and keeps them running until a signal or `until` stops it.
+    """Starts a layout's workers, a collector and reviewers, and keeps them running until a signal or `until` stops it.
 
     A context manager: leaving it stops everything. The child processes get `environment` on top of this process's own;
-    without `collector` no collector is started, for one runs elsewhere; `log` takes finished log lines; `clock` counts
-    seconds. Use it in the main thread.
+    without a command for it no collector is started, for one runs elsewhere; `log` takes finished log lines; `clock`
+    counts seconds. Use it in the main thread.
     """
 
     def __init__(  # noqa: PLR0913 - three things to supervise, the rest have defaults
@@ -58,22 +58,21 @@ class Supervisor:
         registry: Registry,
         *,
         environment: Mapping[str, str] | None = None,
-        worker_command: Sequence[str] = WORKER,
-        collector_command: Sequence[str] = COLLECTOR,
-        collector: bool = True,
+        commands: Commands = Commands(),  # noqa: B008 - it is frozen
+        reviewers: int = 0,
         log: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._log = log or log_line
         self._clock = clock
-        self._box = Box(settings, layout, registry, self._log)
+        self._box = Box(settings, layout, registry, self._log, reviewers)
         self._events: SimpleQueue[ProcessEvent] = SimpleQueue()
         self._handlers: dict[signal.Signals, Any] = {}
         self._beat_due = 0.0
-        commands = worker_command, collector_command if collector else None
         environment = {**(environment or {}), LEASE: self._box.lease_name}
-        self._processes = make_processes(settings, layout, self._box.workers, environment, commands)
+        names = self._box.workers, self._box.reviewers
+        self._processes = make_processes(settings, layout, *names, environment, commands)
 
     def __enter__(self) -> Supervisor:
         return self
@@ -161,7 +160,7 @@ class Supervisor:
             process.due = None
             if not process.child:
                 continue
-            if process.is_worker and self._box.is_loading(process.name):
+            if process.loads_models and self._box.is_loading(process.name):
                 process.child.kill()  # Celery would wait for the model; there is no work to lose
             else:
                 process.child.stop()
@@ -262,7 +261,7 @@ class Supervisor:
     def _replace(self, end: Ended) -> None:
         process = self._clear_child(end)
         how = "was killed" if process.unhealthy else end.how
-        if process.is_worker:
+        if process.loads_models:
             process.failed_loads = process.failed_loads + 1 if self._box.never_loaded(process.name) else 0
             reason = ""
             if end.status in CANNOT_LOAD:
@@ -285,15 +284,16 @@ class Supervisor:
         self._launch_later(process, how)
 
     def _give_up(self, process: ManagedProcess, why: str) -> None:
-        """Go on without a worker that cannot work, as long as there are others."""
+        """Go on without a worker or reviewer that cannot work, as long as a worker or another of its kind is left."""
         self._box.ended(process.name)
         self._processes.remove(process)
         what = f"{process.title} {why}"
-        if not any(other.is_worker for other in self._processes):
+        if not any(other.is_worker or other.kind is process.kind for other in self._processes):
             self.stop()
             raise LoadFailed(what)
         self._box.give_up(process.name, why)
-        self._log(Event.WORKER_GIVEN_UP.line(title=process.title, reason=why))
+        event = Event.WORKER_GIVEN_UP if process.is_worker else Event.REVIEWER_GIVEN_UP
+        self._log(event.line(title=process.title, reason=why))
 
 
 def _exit(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -47,6 +47,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch: BatchFile,
     out: Annotated[Path | None, typer.Option(help="Output root; the batch file's folder if not given.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers, whatever the memory allows.")] = None,
+    reviewers: Annotated[int, typer.Option(min=0, max=64, metavar="N", help="Reviewers, which hear takes.")] = 0,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,
     reference: Reference = None,
@@ -77,7 +78,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
     )
-    result = run_batch(loaded, settings, Screen(quiet=quiet), workers=workers, strategy=strategy)
+    screen = Screen(quiet=quiet)
+    result = run_batch(loaded, settings, screen, workers=workers, reviewers=reviewers, strategy=strategy)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     print_result(result, as_json=as_json, again="the same command", out=out or batch.parent)

@@ -124,14 +124,14 @@ def cancel(batch_id: BatchId) -> None:
 
 
 def fleet() -> None:
-    """List the workers that are alive."""
+    """List the workers and reviewers that are alive."""
     from cloner.console import print_fleet
 
     client = connect_client()
     workers = client.fleet()
     if not workers:
         raise ClonerError("no worker is alive: start them with `launcher up`")
-    print_fleet(workers, client.counts())
+    print_fleet(workers, client.reviewers(), client.counts())
     for worker in workers:
         if worker.warning:
             print(f"{worker.name}: {worker.warning}", file=sys.stderr)

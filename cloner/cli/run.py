@@ -43,6 +43,7 @@ from cloner.output.writable import require_writable
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
+from cloner.review.requirements import check_review
 from cloner.settings import EngineName, Settings
 from cloner.state.cleanup import remove_fleet
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
@@ -63,10 +64,10 @@ RUN_LOG = "run.log"
 Check = Callable[[Manifest], None]
 
 
-def run_batch(
-    batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, strategy: Strategy
+def run_batch(  # noqa: PLR0913 - what an option says each
+    batch: Batch, settings: Settings, screen: Screen, *, workers: int | None, reviewers: int, strategy: Strategy
 ) -> BatchResult | signal.Signals:
-    """Generate the batch with workers of its own; returns its result, or the signal that stopped the run.
+    """Generate the batch with workers and reviewers of its own; returns its result, or the signal that stopped the run.
 
     Raises `UsageError` if the output folder cannot be written, `LoadFailed` if the model does not load, `OutputsTaken`
     if another fleet writes in the folder, or if files are there that no version of the batch has written.
@@ -75,7 +76,7 @@ def run_batch(
     def submit(client: Client, check: Check) -> BatchHandle:
         return client.submit(batch, strategy=strategy, prefix="", check=check)
 
-    return _run(batch, settings, screen, submit, workers)
+    return _run(batch, settings, screen, submit, workers, reviewers)
 
 
 def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult | signal.Signals:
@@ -104,15 +105,18 @@ def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult 
     return _run(batch_of(part), settings, screen, submit, None)
 
 
-def _run(
+def _run(  # noqa: PLR0913, PLR0917
     batch: Batch,
     settings: Settings,
     screen: Screen,
     submit: Callable[[Client, Check], BatchHandle],
     workers: int | None,
+    reviewers: int = 0,
 ) -> BatchResult | signal.Signals:
     """`submit` sends the batch, which it may refuse by a check of its manifest."""
     check_engine(settings)
+    if reviewers:
+        check_review(settings)
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), workers)
     require_writable(settings.out_dir)
     screen.log(Event.TOTAL_TASKS.line(total=batch.total))
@@ -130,7 +134,9 @@ def _run(
         hasty = connect(url, retries=0, answer_s=HASTE_S)
         hasty.ping()  # a launcher waits for a Redis that is away; a run says so
         registry = Registry(hasty, RedisKeys(settings.fleet), settings.alive_s)
-        supervisor = Supervisor(settings, layout, registry, environment=_environment(settings), log=screen.log)
+        supervisor = Supervisor(
+            settings, layout, registry, environment=_environment(settings), reviewers=reviewers, log=screen.log
+        )
         with supervisor:
             supervisor.register()
             left = _Left(settings)

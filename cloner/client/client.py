@@ -30,7 +30,7 @@ from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.fields import is_batch_id
 from cloner.protocol.messages import Manifest
 from cloner.settings import Settings, load_settings
-from cloner.state.registry import WorkerInfo
+from cloner.state.registry import ReviewerInfo, WorkerInfo
 from cloner.validation import name_flaw, output_flaw, shown
 
 __all__ = ["BatchHandle", "Client"]
@@ -60,6 +60,10 @@ class Client:
     def counts(self) -> dict[str, dict[str, float]]:
         """What each worker has counted since the fleet's first start, by its name, as `state/counters.py` names it."""
         return self._connection.counts()
+
+    def reviewers(self) -> list[ReviewerInfo]:
+        """The reviewers that are alive, by name."""
+        return self._connection.reviewers()
 
     def translate_redis_errors(self) -> AbstractContextManager[None]:
         """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""

@@ -16,7 +16,7 @@ from cloner.state.connection import connect, translate_redis_errors
 from cloner.state.counters import Counters
 from cloner.state.keys import RedisKeys
 from cloner.state.references import ReferenceStore
-from cloner.state.registry import Registry, WorkerInfo
+from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo
 
 
 class FleetConnection:
@@ -47,6 +47,11 @@ class FleetConnection:
         """What each worker has counted. Raises `BrokerUnreachable`."""
         with self.translate_redis_errors():
             return Counters(self.redis, self.keys).read()
+
+    def reviewers(self) -> list[ReviewerInfo]:
+        """The reviewers that are alive, by name. Raises `BrokerUnreachable`."""
+        with self.translate_redis_errors():
+            return self.registry.reviewers()
 
     def tell_collector(self, task: str, batch_id: str) -> None:
         """Have the collector run a task for a batch. Raises `BrokerUnreachable`."""

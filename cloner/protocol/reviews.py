@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from cloner.audio import Audio
 from cloner.audio_bytes import decode_audio, encode_audio
@@ -78,6 +78,16 @@ class ReviewAnswer(Wire):
     words: WordsRow | None = None
     error: Line = ""
     """Why these samples could not be heard, if they could not."""
+
+
+def read_request(message: object) -> ReviewRequest:
+    """The message as typed values. Raises `WrongSchema` if it is no request of this form."""
+    try:
+        return ReviewRequest.model_validate(message)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise WrongSchema(f"a request for a review cannot be read: {place}: {first['msg']}") from None
 
 
 def pack_audio(samples: Audio, rate: int) -> str:

@@ -1,7 +1,8 @@
-"""The recogniser: faster-whisper, of the extra ``asr``."""
+"""The recogniser: faster-whisper, of the extras ``asr`` and ``review``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,21 +63,36 @@ class Recogniser:
         self._wanted = wanted
         self._cache = cache
 
-    def hear(self, samples: Audio, rate: int) -> Recognition:
+    def load(self) -> None:
+        """Load the model now. Raises `BadSetting`, `MissingPackage`."""
+        self._model  # noqa: B018 - it is loaded when it is first read
+
+    def knows(self, language: str) -> bool:
+        """Whether the model recognises a language, by its code, such as "en"."""
+        return language in self._model.supported_languages
+
+    def hear(
+        self, samples: Audio, rate: int, language: str | None = None, note_step: Callable[[], object] = lambda: None
+    ) -> Recognition:
         """What is said in mono ``[samples]`` in -1..1: the same each time.
 
-        Raises `BadSetting`, `MissingPackage`.
+        `language` is one that the model knows; it finds out if None. `note_step` is called again and again while it
+        works. Raises `BadSetting`, `MissingPackage`.
         """
         model, samples = self._model, soxr.resample(samples, rate, _RATE)
         try:
             segments, info = model.transcribe(
                 samples,
+                language=language,
                 temperature=0,  # no random retries
                 condition_on_previous_text=False,
                 vad_filter=True,  # what is no speech is left out: Whisper would invent words for it
                 word_timestamps=True,
             )
-            words = [HeardWord(word.word, word.start) for segment in segments for word in segment.words]
+            words = []
+            for segment in segments:  # each is recognised when it is asked for
+                words += [HeardWord(word.word, word.start) for word in segment.words]
+                note_step()
         except Exception as error:  # files of different models make CTranslate2 and tokenizers raise errors of any type
             raise BadSetting(
                 f"CLONER_RECOGNISER={shown(str(self._wanted))}: its files do not belong together"

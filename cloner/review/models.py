@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cloner.audio import Audio
-from cloner.review.heard import Heard
+from cloner.checks.levels import find_silence, frame_levels
+from cloner.recogniser.whisper import Recogniser
+from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Embedder
 from cloner.review.naturalness import NaturalnessModel
+from cloner.review.words import word_errors
 
 
 class ReviewModels:
-    """The models, loaded once in a process. Raises `MissingPackage`."""
+    """The models, loaded once in a process; without a recogniser, words are not compared.
 
-    def __init__(self) -> None:
+    Raises `MissingPackage`, and `BadSetting` if the recogniser's model cannot be loaded.
+    """
+
+    def __init__(self, recogniser: Recogniser | None = None) -> None:
         self._embedder = Embedder()
         self._naturalness = NaturalnessModel()
+        self._recogniser = recogniser
+        if recogniser:
+            recogniser.load()
 
-    def hear(self, samples: Audio, rate: int) -> Heard:
-        """What they say of mono samples, ``[samples]``."""
-        return Heard(self._embedder.embed(samples, rate), self._naturalness.score(samples, rate))
+    def hear(
+        self,
+        samples: Audio,
+        rate: int,
+        text: str = "",
+        language: str = "",
+        note_step: Callable[[], object] = lambda: None,
+    ) -> Heard:
+        """What they say of mono samples, ``[samples]``.
+
+        `text` is what should be said, empty if nothing is known of it; `language` its code, empty if it is not known.
+        `note_step` is called again and again while they work. Raises `BadSetting`.
+        """
+        voice = self._embedder.embed(samples, rate)
+        note_step()
+        naturalness = self._naturalness.score(samples, rate)
+        note_step()
+        words, said = self._compare(samples, rate, text, language, note_step) if text else (None, "")
+        return Heard(voice, naturalness, words, said)
+
+    def _compare(
+        self, samples: Audio, rate: int, text: str, language: str, note_step: Callable[[], object]
+    ) -> tuple[WordErrors | None, str]:
+        """How what is heard differs from the text, and what is heard. None without a recogniser of its language: one of
+        English alone hears English in any speech."""
+        known = language.partition("-")[0].lower() or None
+        if self._recogniser is None or (known and not self._recogniser.knows(known)):
+            return None, ""
+        heard = self._recogniser.hear(samples, rate, known, note_step)
+        end_s = len(samples) / rate - find_silence(frame_levels(samples, rate)).end_s
+        return word_errors(text, heard.words, known or heard.language, end_s), heard.text

@@ -57,7 +57,8 @@ class Entries(Generic[InfoT]):
         self._redis = redis
         self._kind = kind
         self._beats = beats
-        self._key_of = key_of
+        self.key_of = key_of
+        """The key of a name's hash."""
         self._alive_s = alive_s
 
     def register(self, info: InfoT) -> None:
@@ -65,8 +66,8 @@ class Entries(Generic[InfoT]):
         values: dict[Any, Any] = {key: str(value) for key, value in asdict(info).items()}
         now = server_time(self._redis)
         with self._redis.pipeline() as pipe:
-            pipe.delete(self._key_of(info.name))
-            pipe.hset(self._key_of(info.name), mapping=values)
+            pipe.delete(self.key_of(info.name))
+            pipe.hset(self.key_of(info.name), mapping=values)
             pipe.zadd(self._beats, {info.name: now})
             pipe.execute()
 
@@ -76,37 +77,37 @@ class Entries(Generic[InfoT]):
         with self._redis.pipeline() as pipe:
             pipe.zadd(self._beats, {name: now})
             if steps is not None:
-                pipe.hset(self._key_of(name), "steps", str(steps))
+                pipe.hset(self.key_of(name), "steps", str(steps))
             added, *_ = pipe.execute()
         return not added
 
     def update(self, name: str, **values: str | float) -> None:
         """Change some fields of an entry."""
         mapping: dict[Any, Any] = {key: str(value) for key, value in values.items()}
-        self._redis.hset(self._key_of(name), mapping=mapping)
+        self._redis.hset(self.key_of(name), mapping=mapping)
 
-    def count_load(self, name: str) -> None:
-        """The process has loaded its models once more."""
-        self._redis.hincrby(self._key_of(name), "loads", 1)
+    def count(self, name: str, field: str) -> None:
+        """Add one to a field of an entry."""
+        self._redis.hincrby(self.key_of(name), field, 1)
 
     def give_up(self, name: str, why: str) -> None:
         """The process will not come back: it counts as gone at once, and its entry says why."""
         silent_since = server_time(self._redis) - self._alive_s - 1
         with self._redis.pipeline() as pipe:
             pipe.zadd(self._beats, {name: silent_since})
-            pipe.hset(self._key_of(name), "error", why)
+            pipe.hset(self.key_of(name), "error", why)
             pipe.execute()
 
     def remove(self, name: str) -> None:
         """Remove the entry of a process that will not come back."""
         with self._redis.pipeline() as pipe:
             pipe.zrem(self._beats, name)
-            pipe.delete(self._key_of(name))
+            pipe.delete(self.key_of(name))
             pipe.execute()
 
     def get(self, name: str) -> InfoT | None:
         """A process's entry, alive or not; None if there is none."""
-        key = self._key_of(name)
+        key = self.key_of(name)
         return self._kind.from_hash(read_or({}, key, lambda: self._redis.hgetall(key)))
 
     def all(self) -> list[tuple[InfoT, float]]:
@@ -118,13 +119,13 @@ class Entries(Generic[InfoT]):
         )
         with self._redis.pipeline(transaction=False) as pipe:
             for name, _ in beats:
-                pipe.hgetall(self._key_of(name))
+                pipe.hgetall(self.key_of(name))
             hashes = pipe.execute(raise_on_error=False)
         found = []
         for (name, beat), reply in zip(beats, hashes, strict=True):
-            values: dict[str, str] = reply_or({}, self._key_of(name), reply)
+            values: dict[str, str] = reply_or({}, self.key_of(name), reply)
             if info := self._kind.from_hash(values):
                 found.append((info, min(max(0.0, now - beat), now)))
             elif values:
-                pass_over(self._key_of(name), "fields are missing, or make no sense")
+                pass_over(self.key_of(name), "fields are missing, or make no sense")
         return found

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from redis import Redis
 
-from cloner.names import reviewer_name
 from cloner.protocol.content_key import NO_CHECKPOINT, fingerprint
 from cloner.settings import EngineName, Settings
 from cloner.state.damage import pass_over, read_or
@@ -150,11 +149,9 @@ def expected_worker(settings: Settings, place: WorkerPlace) -> WorkerInfo:
     )
 
 
-def expected_reviewer(settings: Settings, number: int) -> ReviewerInfo:
+def expected_reviewer(settings: Settings, name: str) -> ReviewerInfo:
     """A reviewer's entry before it starts."""
-    return ReviewerInfo(
-        name=reviewer_name(settings.box, number), box=settings.box, words=settings.recogniser is not None
-    )
+    return ReviewerInfo(name=name, box=settings.box, words=settings.recogniser is not None)
 
 
 def _expected_slots(settings: Settings, device: str) -> int:
@@ -204,7 +201,7 @@ class Registry:
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""
-        self.worker_entries.count_load(name)
+        self.worker_entries.count(name, "loads")
 
     def give_up(self, name: str, why: str) -> None:
         """The worker will not come back: it gets no assignments, and monitoring shows it as gone."""

@@ -42,9 +42,10 @@ def main() -> int:
         with lasting_imports():
             from cloner.output.lock import output_lock
             from cloner.queueing.app import run_worker
+            from cloner.queueing.given_up import exit_on_give_up
             from cloner.queueing.heartbeat import Heartbeat
             from cloner.state.connection import translate_redis_errors
-            from cloner.worker.lifecycle import exit_on_give_up, register_if_unknown
+            from cloner.worker.lifecycle import register_if_unknown
 
         with output_lock(settings.out_dir, settings.fleet):
             with translate_redis_errors(settings.require_redis_url()):

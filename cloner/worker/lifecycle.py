@@ -1,31 +1,27 @@
 """Start and end of a worker's processes: the child loads its models once, when it starts.
 
-Celery swallows an exception in ``worker_process_init``, and would run chunks without a model. So a load that fails
-signals the parent, whose handler stops the whole worker with exit status 78; the launcher does not start it again. The
-same signal ends a worker whose model loads, but can generate nothing.
+A load that fails ends the whole worker with exit status 78 (`cloner/queueing/given_up.py`); the launcher does not start
+it again. A worker whose model loads, but can generate nothing, ends in the same way.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import sys
 from contextlib import suppress
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import celery.worker.state
 from billiard.common import TERM_SIGNAL
 from celery.signals import worker_process_init, worker_process_shutdown
 from redis import RedisError
 
 from cloner.engine import make_engine
-from cloner.errors import EXIT_LOAD_FAILED, ClonerError, EngineBroken, WorkerBroken, reason_of
+from cloner.errors import ClonerError, EngineBroken, WorkerBroken, reason_of
 from cloner.events import Event
 from cloner.logs import configure, log_event
 from cloner.output.lock import share_output_lock
 from cloner.queueing import heartbeat
+from cloner.queueing.given_up import give_up
 from cloner.queueing.stop_signal import on_signal
 from cloner.settings import Settings, load_settings, load_worker_settings
 from cloner.state.connection import OUTAGE_RETRIES, connect
@@ -55,15 +51,6 @@ def register_if_unknown(settings: Settings, worker: WorkerInfo) -> None:
         registry.register(worker)
 
 
-def exit_on_give_up() -> None:
-    """In the parent: exit with status 78 when the child gives the worker up. Its queue keeps its messages."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        celery.worker.state.should_terminate = EXIT_LOAD_FAILED
-
-    signal.signal(signal.SIGUSR2, stop)
-
-
 def end_process(error: EngineBroken) -> NoReturn:
     """In the child: end at once, so that a fresh process runs the chunk again.
 
@@ -80,20 +67,7 @@ def end_worker(worker: WorkerProcess, error: WorkerBroken) -> NoReturn:
     log_event(Event.WORKER_BROKEN, error=error.message)
     with suppress(RedisError):
         worker.registry.update(worker.name, error=error.message)
-    _end_by(signal.SIGUSR2)
-
-
-def _end_by(number: signal.Signals) -> NoReturn:
-    """Signal the parent to end this worker, and block until it does; log nothing and accept no task.
-
-    The parent ends the child by SIGQUIT. Celery's children ignore it while they load, so its default action is
-    restored.
-    """
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would write the model to the disk
-    os.kill(os.getppid(), number)
-    while True:
-        signal.pause()
+    give_up()
 
 
 @worker_process_init.connect
@@ -120,8 +94,7 @@ def start(**_: Any) -> None:
         log_event(Event.LOAD_FAILED, error=reason)
         with suppress(RedisError):
             Registry(redis, RedisKeys(settings.fleet), settings.alive_s).update(info.name, error=reason)
-        # Redis cannot be used, and the model may be fine: after SIGTERM, the launcher starts the worker again.
-        _end_by(signal.SIGTERM if isinstance(error, RedisError) else signal.SIGUSR2)
+        give_up(error)
     else:
         _worker = worker
 

@@ -7,6 +7,7 @@ from tests.support.fixtures import (  # noqa: F401
     client,
     launch,
     launch_loaded,
+    launch_reviewers,
     patch_module,
     server,
     settings,

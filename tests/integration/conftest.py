@@ -8,6 +8,7 @@ from tests.support.fixtures import (  # noqa: F401
     client,
     launch,
     launch_loaded,
+    launch_reviewers,
     patch_module,
     settings,
     tiny_checkpoint,

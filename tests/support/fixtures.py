@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,24 @@ def client(settings: Settings) -> Client:
 @pytest.fixture
 def launch(settings: Settings, tmp_path: Path) -> Iterator[Launch]:
     """Start ``launcher up`` with some arguments and changed settings; it is stopped after the test."""
+    with _launchers("up", settings, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def launch_reviewers(settings: Settings, tmp_path: Path) -> Iterator[Launch]:
+    """The same of ``launcher review``."""
+    with _launchers("review", settings, tmp_path) as start:
+        yield start
+
+
+@contextmanager
+def _launchers(command: str, settings: Settings, folder: Path) -> Iterator[Launch]:
     started: list[LoggedProcess] = []
 
     def start(*arguments: str, **changes: object) -> LoggedProcess:
         env = environment(settings.model_copy(update=changes))
-        process = LoggedProcess([sys.executable, "-m", "launcher", "up", *arguments], env, tmp_path)
+        process = LoggedProcess([sys.executable, "-m", "launcher", command, *arguments], env, folder)
         started.append(process)
         return process
 

@@ -18,6 +18,7 @@ from cloner.state.registry import Registry, WorkerState
 from launcher.cpu import Cpu
 from launcher.gpus import GB
 from launcher.layout import Layout, Rule, plan_layout
+from launcher.managed_process import Commands
 from launcher.supervisor import Supervisor
 from tests.support.log_lines import find_lines
 
@@ -45,6 +46,7 @@ class Scene:
         self.on_line: Callable[[str], None] = lambda _line: None
         self.layout: Layout = plan_layout([], Cpu(4, 64 * GB), Rule(8.0), speakers=None, workers=2)
         self.environment: dict[str, str] = {}
+        self.reviewers = 0
         self.settings: dict[str, Any] = {
             "box": "box1",
             "engine": EngineName.FAKE,
@@ -63,15 +65,18 @@ class Scene:
         self.lines.append(line)
         self.on_line(line)
 
-    def supervisor(self, worker: str = UP, collector: str | None = UP) -> Supervisor:
+    def supervisor(self, worker: str = UP, collector: str | None = UP, reviewer: str = UP) -> Supervisor:
         return Supervisor(
             load_settings().model_copy(update=self.settings),
             self.layout,
             self.registry,
             environment=self.environment,
-            worker_command=[sys.executable, "-c", worker],
-            collector_command=[sys.executable, "-c", collector or UP],
-            collector=collector is not None,
+            commands=Commands(
+                worker=[sys.executable, "-c", worker],
+                collector=None if collector is None else [sys.executable, "-c", collector],
+                reviewer=[sys.executable, "-c", reviewer],
+            ),
+            reviewers=self.reviewers,
             log=self.log,
             clock=self.clock,
         )

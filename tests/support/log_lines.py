@@ -40,7 +40,7 @@ def _match(line: str, event: Event, child: str, fields: Mapping[str, object]) ->
 
 
 def _pattern(template: str, child: str, fields: Mapping[str, object]) -> str:
-    pattern = rf"\[{re.escape(child)}\] " if child else r"(?:\[(?:Worker \d+|Collector)\] )?"
+    pattern = rf"\[{re.escape(child)}\] " if child else r"(?:\[(?:(?:Worker|Reviewer) \d+|Collector)\] )?"
     names: set[str] = set()
     for literal, name, spec, _ in Formatter().parse(template):
         pattern += re.escape(literal)

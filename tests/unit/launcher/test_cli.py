@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -14,7 +15,7 @@ from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo, WorkerState
 from launcher import cli
 from launcher.gpus import GB, Gpu
-from launcher.supervisor import Supervisor
+from launcher.managed_process import Commands
 from tests.support.launcher_command import Run
 from tests.support.log_lines import find_lines
 
@@ -23,12 +24,12 @@ STOP_THE_LAUNCHER = "import os, signal; print('up'); os.kill(os.getppid(), signa
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
     """Have `up` start a script for each worker, and one that does nothing as the collector."""
-    supervisor = functools.partial(
-        Supervisor,
-        worker_command=[sys.executable, "-c", worker],
-        collector_command=[sys.executable, "-c", "import signal; signal.pause()"],
+    commands = functools.partial(
+        Commands,
+        worker=[sys.executable, "-c", worker],
+        collector=[sys.executable, "-c", "import signal; signal.pause()"],
     )
-    monkeypatch.setattr(cli, "Supervisor", supervisor)
+    monkeypatch.setattr(cli, "Commands", commands)
 
 
 def test_plan_prints_what_would_be_started(launcher: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +170,49 @@ def test_up_logs_its_plan_starts_the_workers_and_stops_on_sigterm(
 
 
 @pytest.mark.usefixtures("redis")
+def test_review_keeps_reviewers_running_without_an_output_folder(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLONER_OUT_DIR", str(tmp_path / "file" / "out"))  # no folder can be made there
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    commands = functools.partial(Commands, reviewer=[sys.executable, "-c", STOP_THE_LAUNCHER])
+    monkeypatch.setattr(cli, "Commands", commands)
+
+    status, out, err = launcher("review")
+
+    assert (status, out) == (0, "")
+    assert err.splitlines()[:2] == ["[Main] Launching 1 reviewers...", "[Main] Launching Reviewer 0"]
+    assert sorted(err.splitlines()[2:]) == [
+        "[Main] SIGTERM: stopping within 20 s; a second signal kills at once",
+        "[Reviewer 0] up",
+    ]
+
+
+@pytest.mark.parametrize("command", [("up", "--reviewers", "1"), ("review",)], ids=" ".join)
+def test_reviewers_without_their_model_are_refused_before_anything_starts(
+    launcher: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", "redis://127.0.0.1:1")  # nothing listens there, and nothing asks
+    monkeypatch.setenv("CLONER_RECOGNISER", "small")
+    monkeypatch.setenv("CLONER_RECOGNISER_CACHE", "/nowhere")
+
+    status, out, err = launcher(*command)
+
+    assert (status, out) == (2, "")
+    assert err == (
+        "CLONER_RECOGNISER='small': there is no such folder, and no model of that name has been fetched; run"
+        " `cloner recogniser pull small`, or name the folder of a model\n"
+    )
+
+
+@pytest.mark.usefixtures("redis")
 def test_collect_keeps_a_collector_running_and_nothing_else(
     launcher: Run, monkeypatch: pytest.MonkeyPatch, valkey_url: str
 ) -> None:
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
-    supervisor = functools.partial(Supervisor, collector_command=[sys.executable, "-c", STOP_THE_LAUNCHER])
-    monkeypatch.setattr(cli, "Supervisor", supervisor)
+    commands = functools.partial(Commands, collector=[sys.executable, "-c", STOP_THE_LAUNCHER])
+    monkeypatch.setattr(cli, "Commands", commands)
 
     status, out, err = launcher("collect")
 

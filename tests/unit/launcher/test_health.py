@@ -197,7 +197,7 @@ class TestHealthMonitor:
     @pytest.fixture
     def monitor(self, redis: Redis) -> HealthMonitor:
         monitor = HealthMonitor(SETTINGS, Registry(redis, RedisKeys("main"), 30))
-        monitor.add("cpu.0@box")
+        monitor.add("cpu.0@box", RedisKeys("main").worker("cpu.0@box"))
         self.beat(redis, 0)
         redis.hset(RedisKeys("main").worker("cpu.0@box"), mapping={"state": "ready", "steps": "1"})
         return monitor
@@ -214,7 +214,11 @@ class TestHealthMonitor:
     @staticmethod
     def check(monitor: HealthMonitor, seconds: range) -> list[str]:
         worker = expected_worker(SETTINGS, WorkerSettings())
-        return [unhealthy.reason for now in seconds for unhealthy in monitor.check([worker], {}, now).values()]
+        return [
+            unhealthy.reason
+            for now in seconds
+            for unhealthy in monitor.check({worker.name: worker.queue}, {}, now).values()
+        ]
 
     def test_it_reads_the_heartbeats_of_both_processes(self, redis: Redis, monitor: HealthMonitor) -> None:
         assert self.check(monitor, range(0, 30, 2)) == []
@@ -231,17 +235,18 @@ class TestHealthMonitor:
 
     def test_a_starting_process_is_alive_while_it_computes_and_not_once_it_is_frozen(self, redis: Redis) -> None:
         monitor = HealthMonitor(SETTINGS, Registry(redis, RedisKeys("main"), 30))
-        monitor.add("cpu.0@box")
+        monitor.add("cpu.0@box", RedisKeys("main").worker("cpu.0@box"))
         worker, moments = expected_worker(SETTINGS, WorkerSettings()), range(0, 100_000, 10)
+        queues = {worker.name: worker.queue}
         command = [sys.executable, "-c", "while True: pass"]
         with subprocess.Popen(command, start_new_session=True) as process:
             try:
                 # Moments pass only when it has computed.
                 for now, _ in zip(moments[:30], computing(process.pid), strict=False):
-                    assert monitor.check([worker], {"cpu.0@box": process.pid}, now) == {}
+                    assert monitor.check(queues, {"cpu.0@box": process.pid}, now) == {}
                 process.send_signal(signal.SIGSTOP)
                 os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-                found = [monitor.check([worker], {"cpu.0@box": process.pid}, now) for now in moments[30:44]]
+                found = [monitor.check(queues, {"cpu.0@box": process.pid}, now) for now in moments[30:44]]
                 assert not any(found[:12])  # it may have computed for a moment after the last check, or not
                 assert found[13]
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from redis import Redis
 
@@ -18,8 +19,8 @@ NAME = "reviewer-0@box"
 def test_a_reviewer_is_registered_apart_from_the_workers(redis: Redis) -> None:
     registry = Registry(redis, KEYS, alive_s=30)
     registry.register(worker_info(0))
-    deaf = expected_reviewer(Settings(), 0)
-    hearing = expected_reviewer(Settings(recogniser="small"), 1)
+    deaf = expected_reviewer(Settings(), NAME)
+    hearing = expected_reviewer(Settings(recogniser=Path("small")), "reviewer-1@box")
     for info in (hearing, deaf):
         registry.reviewer_entries.register(info)
     assert registry.reviewers() == [deaf, hearing]
@@ -35,7 +36,7 @@ def test_a_reviewer_is_alive_as_long_as_it_sends_heartbeats(redis: Redis) -> Non
     redis.zincrby(KEYS.reviewers, -31, NAME)
     assert registry.reviewers() == []
     assert entries.beat(NAME, steps=3)
-    entries.count_load(NAME)
+    entries.count(NAME, "loads")
     entries.update(NAME, state=WorkerState.BUSY, heard=2)
     expected = ReviewerInfo(NAME, "box", words=True, state=WorkerState.BUSY, loads=1, steps=3, heard=2)
     assert registry.reviewers() == [expected]

@@ -1,0 +1,117 @@
+"""A reviewer is killed, freezes, or dies of a take: every message gets an answer, and no process is left."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cloner import Client
+from cloner.errors import EXIT_LOAD_FAILED
+from cloner.events import Event
+from cloner.protocol.reviews import ReviewRequest, pack_audio
+from tests.support.batches import write_batch
+from tests.support.module_patches import ModulePatcher
+from tests.support.polling import eventually
+from tests.support.process_tree import celery_child
+from tests.support.processes import Launch
+from tests.support.reviewing import answer, send
+from tests.support.sounds import voice
+
+pytestmark = pytest.mark.slow
+
+KILLS_ONCE = """
+hear = module.ReviewModels.hear
+def replaced(self, samples, rate, text, *rest):
+    if text and once("killed"):
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    return hear(self, samples, rate, "", *rest)
+module.ReviewModels.hear = replaced
+"""
+"""The first take with a text kills the reviewer while it is heard."""
+
+KILLS_ALWAYS = """
+hear = module.ReviewModels.hear
+def replaced(self, samples, rate, text, *rest):
+    if text:
+        die()
+    return hear(self, samples, rate, text, *rest)
+module.ReviewModels.hear = replaced
+"""
+"""Takes with a text kill the process that has the models, whenever they are heard."""
+
+
+NEVER_LOADS = """
+def fails(self, recogniser=None):
+    raise RuntimeError("the weights are damaged")
+module.ReviewModels.__init__ = fails
+"""
+
+
+def take(text: str = "") -> ReviewRequest:
+    return ReviewRequest(batch_id="b1", what="1.1", text=text, audio=pack_audio(voice(2), 16_000))
+
+
+def test_a_killed_reviewers_take_is_heard_by_its_successor_and_none_is_lost(
+    patch_module: ModulePatcher, launch_reviewers: Launch, client: Client
+) -> None:
+    patch_module("cloner.review.models", KILLS_ONCE)
+    fleet = launch_reviewers()
+    sent = [send(client, take("a text")), *(send(client, take()) for _ in range(3))]
+    answers = [answer(one) for one in sent]
+    assert [(found.error, found.naturalness is not None) for found in answers] == [("", True)] * 4
+    (requeued,) = fleet.find(Event.MESSAGES_REQUEUED, title="Reviewer 0")
+    (restarting,) = fleet.find(
+        Event.RESTARTING, title="Reviewer 0", reason="was killed by SIGKILL (out of memory?)", delay_s=1
+    )
+    assert fleet.lines.index(requeued) < fleet.lines.index(restarting)
+    assert [reviewer.loads for reviewer in client.reviewers()] == [2]
+    keys = client.keys
+    eventually(lambda: client.redis.keys(keys.unacked("*")) == [])
+    assert client.redis.keys(keys.open_attempts("*")) == []
+
+
+def test_a_take_of_which_reviewers_die_gets_an_answer_and_the_next_one_is_heard(
+    patch_module: ModulePatcher, launch_reviewers: Launch, client: Client
+) -> None:
+    patch_module("cloner.review.models", KILLS_ALWAYS)
+    fleet = launch_reviewers()
+    poison, good = send(client, take("a text")), send(client, take())
+    assert answer(poison).error == "2 reviewers in a row died while they heard it"
+    assert answer(good).naturalness is not None
+    assert len(fleet.find(Event.CHILD_DIED, child="Reviewer 0")) == 2
+    assert client.redis.keys(client.keys.open_attempts("*")) == []
+    assert client.redis.keys(client.keys.dead_letters) == []
+
+
+def test_models_that_do_not_load_end_a_launcher_of_reviewers_alone(
+    patch_module: ModulePatcher, launch_reviewers: Launch, client: Client
+) -> None:
+    patch_module("cloner.review.models", NEVER_LOADS)
+    fleet = launch_reviewers()
+    assert fleet.wait() == EXIT_LOAD_FAILED
+    assert fleet.lines[-1] == "Reviewer 0 cannot load its model: RuntimeError: the weights are damaged"
+    assert client.reviewers() == []
+
+
+def test_workers_go_on_without_a_reviewer_whose_models_do_not_load(
+    patch_module: ModulePatcher, launch: Launch, client: Client, tmp_path: Path
+) -> None:
+    patch_module("cloner.review.models", NEVER_LOADS)
+    fleet = launch("--workers", "1", "--reviewers", "1")
+    fleet.wait_for(Event.REVIEWER_GIVEN_UP, title="Reviewer 0")
+    assert client.reviewers() == []
+    assert client.submit(write_batch(tmp_path, [3])).wait(timeout=100).generated == 3
+
+
+def test_a_frozen_reviewer_is_replaced(launch_reviewers: Launch, client: Client) -> None:
+    fleet = launch_reviewers(heartbeat_s=0.5, alive_s=5)
+    fleet.wait_for(Event.REVIEWER_READY)
+    (parent,) = (one for one in psutil.Process(fleet.process.pid).children() if "cloner.reviewer" in one.cmdline())
+    celery_child(parent).send_signal(signal.SIGSTOP)
+    sent = send(client, take())
+    fleet.wait_for(Event.KILLING_UNHEALTHY, title="Reviewer 0", reason="has shown no sign of life for 5 s")
+    assert answer(sent).naturalness is not None
