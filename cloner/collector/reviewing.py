@@ -7,7 +7,7 @@ round is delivered again, or the batch is found stalled.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 
 from cloner.collector.batch_review import BatchReview
@@ -26,6 +26,7 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import ReviewResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
+from cloner.state.counters import Counters, failed_check
 from cloner.state.progress import ChunkProgress, Round
 
 MOST_KEPT = 4
@@ -109,6 +110,15 @@ class Reviewing:
     def result(self) -> ReviewResult:
         """What it has come to, before the record gets what else has failed."""
         return review_result(self._manifest.review, self._review, self._record, is_complete=self._is_complete)
+
+    def count_failures(self, counters: Counters) -> None:
+        """Count the checks that takes have failed, by the worker that has the segment's present take."""
+        growth: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for take in self._review.reviews.takes.values() if self._review else ():
+            if line := self._record.results.get(take.segment):
+                growth[line.worker].update(map(failed_check, take.failed))
+        for worker, failed in growth.items():
+            counters.add(worker, failed)
 
     def _finished(self, ended: Round) -> dict[int, ChunkProgress]:
         """The progress of the chunks of a round that has spoken takes again: what it could not speak counts as

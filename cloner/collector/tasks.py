@@ -42,6 +42,8 @@ from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, server_time
+from cloner.state.counters import Counters
+from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress
 
 
@@ -206,6 +208,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
+    reviewing.count_failures(Counters(redis, RedisKeys(settings.fleet)))
 
 
 def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot) -> BatchResult:

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from redis import RedisError
 
-from cloner.checks.catalogue import CHECKS
 from cloner.errors import MissingPackage, UsageError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.monitoring.snapshot import GONE, FleetReader, WorkerSnapshot
+from cloner.monitoring.snapshot import CHECK_NAMES, GONE, FleetReader, WorkerSnapshot
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
@@ -91,6 +90,7 @@ class FleetMetrics(Collector):
         for state in BatchState:
             batches.add_metric([state], states[state])
         yield batches
+        yield _error_rate_metric([seen for batch_id in ids if (seen := progress.get(batch_id))])
         left = sum(seen.total - seen.finished for seen in progress.values() if not seen.closed)
         yield GaugeMetricFamily(
             "cloner_segments_unfinished", "Segments of open batches that are neither generated nor failed.", value=left
@@ -166,8 +166,8 @@ def _counter_metrics(counts: dict[str, dict[str, float]]) -> Iterator[Metric]:
         "cloner_attempt_failures", "Attempts that failed a check, by check.", labels=["worker", "check"]
     )
     for worker, done in counts.items():
-        for check in CHECKS:
-            failures.add_metric([worker, check.name], done.get(failed_check(check.name), 0.0))
+        for check in CHECK_NAMES:
+            failures.add_metric([worker, check], done.get(failed_check(check), 0.0))
     yield failures
     queued = SummaryMetricFamily(
         "cloner_chunk_queue_seconds",
@@ -177,6 +177,19 @@ def _counter_metrics(counts: dict[str, dict[str, float]]) -> Iterator[Metric]:
     for worker, done in counts.items():
         queued.add_metric([worker], count_value=int(done[Count.CHUNKS_TAKEN]), sum_value=done[Count.QUEUED_S])
     yield queued
+
+
+def _error_rate_metric(newest_first: list[Progress]) -> Metric:
+    rate = GaugeMetricFamily(
+        "cloner_review_error_rate",
+        "Share of segments that have gone wrong, 0 to 1, of the last batch of which a review estimates it.",
+        labels=["bound"],
+    )
+    estimated = next((found for batch in newest_first if (found := batch.error_rate)), None)
+    if estimated:
+        for bound in ("estimate", "low", "high"):
+            rate.add_metric([bound], getattr(estimated, bound))
+    return rate
 
 
 def _queue_metric(lengths: dict[str, int]) -> Metric:

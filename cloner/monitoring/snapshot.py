@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from redis import Redis
 
+from cloner.checks.catalogue import CHECKS
 from cloner.errors import Damaged, UnknownBatch
+from cloner.review.judge import REVIEW_CHECKS
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
@@ -17,6 +19,9 @@ from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import Progress
 from cloner.state.registry import Registry, WorkerInfo
+
+CHECK_NAMES = (*(kind.name for kind in CHECKS), *(kind.name for kind in REVIEW_CHECKS))
+"""All checks of takes, those by models included."""
 
 GONE = "gone"
 """The state of a registered worker whose heartbeats have stopped."""

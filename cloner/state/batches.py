@@ -21,7 +21,7 @@ from cloner.settings import Settings
 from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.damage import finite, integer, pass_over, read_or, reply_or, unpacking
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission
+from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission, closing_fields, unpack_closing
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
@@ -174,7 +174,7 @@ class BatchStore:
         delivered again after this is not generated."""
         with self._redis.pipeline() as pipe:
             pipe.set(self._keys.result(result.batch_id), result.pack(), ex=self._ttl_s)
-            pipe.hset(self._keys.batch(result.batch_id), "state", BatchState.DONE)
+            pipe.hset(self._keys.batch(result.batch_id), mapping=closing_fields(result))
             pipe.delete(*celery_results(chord_id(result.batch_id, last.number), chunks))
             pipe.execute()
 
@@ -222,6 +222,7 @@ class BatchStore:
             )
         with unpacking(batch_id):
             counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
+            suspects, error_rate = unpack_closing(values.get(b"suspects"), values.get(b"error_rate"))
             return Progress(
                 batch_id=batch_id,
                 state=BatchState(_text(values[b"state"])),
@@ -236,7 +237,8 @@ class BatchStore:
                 round=_round(values.get(b"round")),
                 error=_text(values.get(b"error")),
                 attempts_again=sum(chunk.attempts_again for chunk in counts),
-                suspects=sum(chunk.suspects for chunk in counts),
+                suspects=sum(chunk.suspects for chunk in counts) if suspects is None else suspects,
+                error_rate=error_rate,
             )
 
     def round(self, batch_id: str) -> Round:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from cloner.errors import one_line
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.results import BatchResult, ErrorRateResult, SegmentResult
 from cloner.state.damage import integer
 
 MOST_REVIEWS = 32
@@ -145,6 +145,9 @@ class Progress:
     """Why the batch is broken, if it is."""
     attempts_again: int = 0
     suspects: int = 0
+    """When the batch is closed, with those that fail a review."""
+    error_rate: ErrorRateResult | None = None
+    """As its review estimates it, when the batch is closed."""
 
     @property
     def finished(self) -> int:
@@ -164,6 +167,25 @@ class Progress:
     def closed(self) -> bool:
         """Whether the batch has reached its end: its result is there, or never will be."""
         return not self.state.is_open
+
+
+def closing_fields(result: BatchResult) -> dict[Any, Any]:
+    """What is noted of a batch when it is closed; `unpack_closing` reads what is new."""
+    rate = result.review.error_rate
+    return {
+        "state": BatchState.DONE,
+        "suspects": len(result.suspects),
+        "error_rate": rate.model_dump_json() if rate else "",
+    }
+
+
+def unpack_closing(suspects: bytes | None, rate: bytes | None) -> tuple[int | None, ErrorRateResult | None]:
+    """The number of suspects, None before the close, and the estimated error rate, if there is one. Raises what is in
+    `damage.UNREADABLE`."""
+    return (
+        integer(suspects) if suspects is not None else None,
+        ErrorRateResult.model_validate_json(rate) if rate else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from cloner import Client
 from cloner.settings import Settings
+from cloner.state.counters import failed_check
 from tests.support.batches import write_batch
 from tests.support.processes import LaunchLoaded
 from tests.support.stub_reviewer import BAD, BAD_CHECKS, GOOD, stub_reviewer
@@ -29,5 +31,11 @@ def test_all_takes_are_reviewed_and_what_fails_to_the_end_is_a_suspect(
     review = result.review
     assert (review.mode, review.state) == ("all", "complete")
     assert (review.reviewed, review.failed, review.not_reviewed) == (41, 1, 0)
+    progress = batch.progress()
+    assert (progress.suspects, progress.error_rate) == (1, review.error_rate)
+    failures = Counter[str]()
+    for done in client.counts().values():
+        failures.update({name: int(count) for name, count in done.items() if name.startswith("failed_check:")})
+    assert failures == {failed_check(name): 3 for name in BAD_CHECKS}
     assert review.error_rate
     assert review.error_rate.estimate == pytest.approx(1 / 41, abs=1e-6)

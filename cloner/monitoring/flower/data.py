@@ -8,9 +8,8 @@ from typing import Any
 from redis import Redis
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
-from cloner.checks.catalogue import CHECKS
 from cloner.errors import Damaged, UnknownBatch
-from cloner.monitoring.snapshot import FleetReader, WorkerSnapshot
+from cloner.monitoring.snapshot import CHECK_NAMES, FleetReader, WorkerSnapshot
 from cloner.protocol.results import BatchResult
 from cloner.report.page import body
 from cloner.settings import Settings
@@ -98,7 +97,7 @@ class FleetData:
     def _failed_checks(self) -> list[dict[str, Any]]:
         """Attempts of all workers that failed a check, by check, the most frequent first."""
         counts = self._counters.read().values()
-        sums = {kind.name: sum(done.get(failed_check(kind.name), 0) for done in counts) for kind in CHECKS}
+        sums = {name: sum(done.get(failed_check(name), 0) for done in counts) for name in CHECK_NAMES}
         return [
             {"check": name.replace("_", " "), "attempts": int(attempts)}
             for name, attempts in sorted(sums.items(), key=lambda item: -item[1])
@@ -136,6 +135,7 @@ class FleetData:
             "audio_s": round(progress.audio_s, 1),
             "attempts": 1 + progress.attempts_again / progress.finished if progress.finished else None,
             "suspects": progress.suspects,
+            "error_rate": progress.error_rate.model_dump() if progress.error_rate else None,
             "speed": throughput.audio_s if has_workers else None,
             "left_s": throughput.left_s if has_workers else None,
             "error": progress.error,

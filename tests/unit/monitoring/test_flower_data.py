@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -48,11 +49,23 @@ def _snapshot(redis: Redis, settings: Settings, silent_s: float) -> dict[str, An
 def test_a_live_worker_has_gpu_usage_and_a_running_batch_has_a_throughput(redis: Redis, settings: Settings) -> None:
     seen = _snapshot(redis, settings, silent_s=0)
     (worker,), (batch,) = seen["workers"], seen["batches"]
+    assert batch["error_rate"] is None
     assert (worker["memory_bytes"], worker["memory_total_bytes"], worker["use"]) == (5, 24, 0.5)
     assert worker["warning"] == "Kernels are replaced: linear"
     assert batch["speed"] > 0
     assert (batch["attempts"], batch["suspects"]) == (1.4, 1)
     assert batch["left_s"] > 0
+
+
+def test_a_reviewed_batch_has_the_suspects_of_its_result_and_an_estimated_error_rate(
+    redis: Redis, settings: Settings
+) -> None:
+    _snapshot(redis, settings, silent_s=0)
+    rate = {"estimate": 0.02, "low": 0.01, "high": 0.04, "sampled": 200}
+    fields: dict[Any, Any] = {"state": "done", "suspects": 7, "error_rate": json.dumps(rate)}
+    redis.hset(RedisKeys(settings.fleet).batch("b"), mapping=fields)
+    (batch,) = FleetData(settings).snapshot()["batches"]
+    assert (batch["suspects"], batch["error_rate"]) == (7, rate)
 
 
 def test_failed_checks_are_those_of_all_workers_the_most_frequent_first(redis: Redis, settings: Settings) -> None:

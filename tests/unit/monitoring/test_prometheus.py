@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from cloner.checks.catalogue import CHECKS
 from cloner.monitoring.prometheus import FleetMetrics
+from cloner.monitoring.snapshot import CHECK_NAMES
+from cloner.protocol.results import ErrorRateResult
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
@@ -56,9 +57,14 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
         redis.hset(keys.batch(batch), mapping={"state": batch_state, "total": 10, "chunks": 1})
         redis.hset(keys.progress(batch), "0", ChunkProgress(3, 1).pack())
         redis.zadd(keys.batches, {batch: number})
+    for batch, estimate in ("b1", 0.02), ("b0", 0.5):
+        rate = ErrorRateResult(estimate=estimate, low=0.01, high=0.04, sampled=200)
+        redis.hset(keys.batch(batch), "error_rate", rate.model_dump_json())
 
     samples = scrape(settings)
     assert samples["cloner_redis_up", ()] == 1
+    rates = {bound: samples["cloner_review_error_rate", (bound,)] for bound in ("estimate", "low", "high")}
+    assert rates == {"estimate": 0.02, "low": 0.01, "high": 0.04}
     assert {key[1][0]: value for key, value in samples.items() if key[0] == "cloner_workers"} == {
         "busy": 1,
         "loading": 1,
@@ -81,7 +87,8 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     assert samples["cloner_attempts_again_total", ("GPU-1.0@box",)] == 4
     assert samples["cloner_suspects_total", ("GPU-1.0@box",)] == 2
     failures = {key[1][0]: value for key, value in samples.items() if key[0] == "cloner_attempt_failures_total"}
-    assert failures == {check.name: 3 * (check.name == "pause") for check in CHECKS}
+    assert {"pause", "another_voice"} < set(CHECK_NAMES)
+    assert failures == {name: 3 * (name == "pause") for name in CHECK_NAMES}
     assert samples["cloner_chunk_queue_seconds_sum", ("GPU-1.0@box",)] == 30.5
     assert samples["cloner_chunk_queue_seconds_count", ("GPU-1.0@box",)] == 2
     assert samples["cloner_queue_messages", (settings.queues.worker_queue("box", "GPU-1", 1),)] == 2
@@ -92,6 +99,7 @@ def test_an_empty_fleet_has_metrics(redis: Redis, valkey_url: str) -> None:
     samples = scrape(Settings(redis_url=valkey_url, fleet="test"))
     assert samples["cloner_redis_up", ()] == 1
     assert samples["cloner_workers", ("gone",)] == 0
+    assert not any(name == "cloner_review_error_rate" for name, _ in samples)
 
 
 def test_without_redis_the_only_metric_says_so() -> None:

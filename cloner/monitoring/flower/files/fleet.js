@@ -10,6 +10,8 @@
   const number = (value, digits = 0) =>
     value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
+  const percent = (share) => `${number(100 * share, 1)}%`;
+
   function duration(seconds) {
     if (seconds === null) return "—";
     if (seconds < 90) return `${number(seconds)} s`;
@@ -64,9 +66,9 @@
     state(batch.state);
     text("source", batch.source || "batch");
     text("id", batch.id);
-    const percent = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
+    const done = batch.total ? Math.floor((100 * finished) / batch.total) : 0;
     text("segments", `${number(finished)} of ${number(batch.total)}`);
-    text("percent", `${percent}%`);
+    text("percent", `${done}%`);
     text("age", `${duration(batch.age_s)} ago`);
     text("speakers", number(batch.speakers));
     text("audio", duration(batch.audio_s));
@@ -77,10 +79,13 @@
     part("failed").classList.toggle("bad", batch.failed > 0);
     text("attempts", batch.attempts === null ? "—" : number(batch.attempts, 2));
     text("suspects", number(batch.suspects));
+    const rate = batch.error_rate;
+    part("rate-cell").hidden = rate === null;
+    if (rate) text("rate", `${percent(rate.estimate)} (${percent(rate.low)} to ${percent(rate.high)})`);
     width("done", batch.total ? batch.generated / batch.total : 0);
     width("lost", batch.total ? batch.failed / batch.total : 0);
-    card.querySelector(".bar").setAttribute("aria-valuenow", percent);
-    card.querySelector(".bar").setAttribute("aria-label", `${percent}% of batch ${batch.id}`);
+    card.querySelector(".bar").setAttribute("aria-valuenow", done);
+    card.querySelector(".bar").setAttribute("aria-label", `${done}% of batch ${batch.id}`);
     part("report").href = absolute(`${page.dataset.batch}${encodeURIComponent(batch.id)}`);
     part("report").setAttribute("aria-label", `Report of batch ${batch.id}`);
     part("result").href = `${part("report").href}.json`;
