@@ -14,6 +14,7 @@
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  the model cannot be loaded; a restart will not help
     ├── BatchBroken                exit 1   the batch could not be opened or closed
+    ├── NotReproduced              exit 1   a take that is generated again is not as its file has it
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as expected
     ├── MissingPackage             exit 1   an optional package is not installed
     ├── RecordFailed               exit 1   the record of what is finished cannot be read or written
@@ -163,6 +164,10 @@ class LoadFailed(ClonerError):
 
 class BatchBroken(ClonerError):
     """The batch could not be opened or closed."""
+
+
+class NotReproduced(ClonerError):
+    """The take could not be reproduced."""
 
 
 class BrokerUnreachable(ClonerError):

@@ -183,6 +183,10 @@ class Event(Enum):
         ERROR,
     )
     CODES_UNUSABLE = "{path} cannot be used, and is made again: {error}", WARNING
+    ENVIRONMENT_NOT_KEPT = (
+        "What this worker generates with cannot be noted, and `cloner reproduce` will not know it: {error}",
+        WARNING,
+    )
     CODES_NOT_KEPT = "{path} cannot be written, so the recording may be encoded again: {error}", WARNING
 
     # Batches in the collector.

@@ -34,7 +34,7 @@ def retry(
     from cloner.protocol.queries import PartRequest
 
     if out is not None:
-        _run(PartRequest(batch_id=_checked(batch_id), failed=True), out, None, as_json=as_json, quiet=quiet)
+        _run(PartRequest(batch_id=checked_id(batch_id), failed=True), out, None, as_json=as_json, quiet=quiet)
     else:
         _send(lambda: connect_client().batch(batch_id).retry(), wait=wait, as_json=as_json, quiet=quiet)
 
@@ -72,7 +72,7 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
         file = read_marked(marked, batch_id)
         segments, outputs = segments + file.segments, file.outputs
     if out is not None:
-        request = PartRequest(batch_id=_checked(batch_id), segments=segments, outputs=outputs)
+        request = PartRequest(batch_id=checked_id(batch_id), segments=segments, outputs=outputs)
         _run(request, out, Redo(seed=seed), as_json=as_json, quiet=quiet)
     else:
         _send(
@@ -83,7 +83,8 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
         )
 
 
-def _checked(batch_id: str) -> str:
+def checked_id(batch_id: str) -> str:
+    """Return `batch_id`. Raises `UnknownBatch` if no batch can have it."""
     from cloner.protocol.fields import is_batch_id
 
     if not is_batch_id(batch_id):

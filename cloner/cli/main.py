@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.cli import again, box, check, checkpoint, encode, fleet, listing, recogniser, serving
+from cloner.cli import again, box, check, checkpoint, encode, fleet, listing, recogniser, reproduce, serving
 from cloner.logs import warn_of_misspelt_variables
 
 
@@ -40,6 +40,7 @@ COMMANDS = (
     fleet.cancel,
     again.retry,
     again.redo,
+    reproduce.reproduce,
     fleet.fleet,
     listing.list_batches,
     listing.report,

@@ -1,6 +1,6 @@
 """A batch on this box in one command: plan, register, assign, launch, wait, collect.
 
-The only module that knows both the client and the launcher. Speakers are assigned to workers that
+Speakers are assigned to workers that
 are registered and not yet started, so each worker finds its assignment when it starts.
 """
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from cloner.engine import fish
 from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG
 from cloner.engine.codec_precision import has_published_size
+from cloner.engine.environment import DRIVER
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_cases import StepPlan
 from cloner.engine.kernel_child import Plan
@@ -32,9 +33,6 @@ from cloner.logs import log_event
 
 STEP_KERNELS = [each.name for each in fields(kernel_set.KernelSet)]
 CODEC_KERNELS = [each.name for each in fields(codec.CodecKernels)]
-
-DRIVER = Path("/proc/driver/nvidia/version")
-"""Its first line has the driver's version; containers see it too."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class OutputRoot:
         try:
             # Encoded in memory: on a full disk, soundfile fails by an assertion of its own.
             data = encoded()
-            digest = _digest(data)
+            digest = content_digest(data)
             if ownership:
                 ownership.publishes(digest)
             with self._opened(path.parent) as folder, self._opened(self._parts) as parts:
@@ -131,7 +131,7 @@ class OutputRoot:
                 return False
             if not result.digest or found.st_mtime_ns == result.mtime_ns:
                 return True
-            return _digest(self._read(result.output)) == result.digest
+            return content_digest(self._read(result.output)) == result.digest
         except OSError as error:
             if error.errno in UNAVAILABLE:
                 raise RecordUnavailable(f"{result.output} under {self.root} cannot be read: {error}") from error
@@ -150,7 +150,7 @@ class OutputRoot:
     def digest_of(self, output: str) -> str:
         """The digest of an audio file; empty if it cannot be read."""
         try:
-            return _digest(self._read(output))
+            return content_digest(self._read(output))
         except (OSError, SegmentFailed):
             return ""
 
@@ -212,7 +212,7 @@ def is_empty(name: str, folder: int) -> bool:
 def _digest_at(folder: int, name: str) -> str:
     """The digest of a file; empty if it is a link. Raises `OSError`."""
     try:
-        return _digest(_read_at(folder, name))
+        return content_digest(_read_at(folder, name))
     except OSError as error:
         if error.errno == errno.ELOOP:
             return ""
@@ -224,9 +224,10 @@ def _read_at(folder: int, name: str) -> bytes:
         return opened.read()
 
 
-def _digest(data: bytes) -> str:
+def content_digest(data: bytes) -> str:
+    """The digest of a file's bytes, as lines of the record have it."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-NOTHING = _digest(b"")
+NOTHING = content_digest(b"")
 """The digest of an empty file."""

@@ -6,10 +6,14 @@ recordings, by codec.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
+
+from cloner.audio import Codes, check_codes
 from cloner.batch import ReferenceKind
 from cloner.output.atomic_file import FileAt, write_and_rename
 from cloner.output.flush import flush_file_system
@@ -63,6 +67,25 @@ class KeptReferences:
                 lost.append(speaker.id)
         if lost:
             raise lost_references(lost, f"are not in {self._folder.path} (any more)")
+
+
+def codes_of_recording(root: Path, codec: str, digest: str) -> Codes | None:
+    """The codes ``[codebooks, frames]`` of a recording that a worker has kept, by its digest; None if there are none.
+
+    Raises `OSError`, and `ValueError`, `EOFError` or `BadReference` if they are damaged.
+    """
+    try:
+        data = OwnFolder(root, REFERENCES, codec).read(codes_name(digest))
+    except FileNotFoundError:
+        return None
+    codes: Codes = np.load(io.BytesIO(data), allow_pickle=False)
+    check_codes(codes)
+    return codes
+
+
+def codes_name(digest: str) -> str:
+    """Name of the file with the codes of a recording."""
+    return f"{digest}.npy"
 
 
 def recording_path(reference: ReferenceRow) -> str:

@@ -156,6 +156,7 @@ class ChunkRun:
             log_event(Event.CHUNK_GIVEN_UP, chunk=number, batch=batch_id, error=HOPELESS)
             self._results.fail(list(self._pending), "engine_failed", HOPELESS)
             return
+        self._worker.note_environment()
         self._disk.retry(lambda: self._journal.begin(self._worker.outputs.part, generated))
         self._report.begin_run(1 + len(self._journal.runs))
         for turn in plan.turns:

@@ -69,6 +69,7 @@ class _LongSegment:
 
     index: int
     pieces: list[Piece]
+    fixed_length: bool
     audio: dict[int, Samples16] = field(default_factory=dict)
     frames: int = 0
     samples: int = 0
@@ -130,7 +131,9 @@ class _Joiner:
             if not is_split(request.text, request.generation):
                 yield request
                 continue
-            segment = _LongSegment(request.segment, split(request.text, request.generation))
+            segment = _LongSegment(
+                request.segment, split(request.text, request.generation), request.generation.fixed_length
+            )
             numbers = range(self._count + 1, self._count + 1 + len(segment.pieces))
             self._count += len(numbers)
             for place, number in enumerate(numbers):
@@ -152,7 +155,7 @@ class _Joiner:
             return None
         if isinstance(result, SegmentFailure):
             return segment.fail(result.code, f"{where}: {result.message}")
-        if result.truncated:
+        if result.truncated and not segment.fixed_length:
             seconds = len(result.audio) / SAMPLE_RATE
             cut = f"is cut after {result.frames} frames ({seconds:.1f} s): raise max_new_tokens, or lower piece_s"
             return segment.fail("cut_off", f"{where} {cut}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import islice
 
-import numpy as np
-
-from cloner.audio import Codes, check_codes
+from cloner.audio import Codes
 from cloner.batch import ReferenceKind
 from cloner.engine.base import Voice
 from cloner.errors import BadReference, EngineBroken, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.output.kept_references import REFERENCES
+from cloner.output.kept_references import REFERENCES, codes_name, codes_of_recording
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
@@ -115,22 +112,14 @@ class VoiceLoader:
     def _kept(self, digest: str) -> Codes | None:
         """The recording's codes, if an earlier encoding has kept them."""
         try:
-            codes: Codes = np.load(io.BytesIO(self._folder.read(_name(digest))), allow_pickle=False)
-            check_codes(codes)
-        except FileNotFoundError:
-            return None
+            return codes_of_recording(self._worker.outputs.root, self._worker.codec_identity, digest)
         except (OSError, ValueError, EOFError, BadReference) as error:
-            log_event(Event.CODES_UNUSABLE, path=self._folder.path / _name(digest), error=reason_of(error))
+            log_event(Event.CODES_UNUSABLE, path=self._folder.path / codes_name(digest), error=reason_of(error))
             return None
-        return codes
 
     def _keep(self, digest: str, codes: Codes) -> None:
         self._loaded[digest] = codes
         try:
-            self._worker.outputs.write_codes(self._folder, _name(digest), pack_codes(codes))
+            self._worker.outputs.write_codes(self._folder, codes_name(digest), pack_codes(codes))
         except OSError as error:
-            log_event(Event.CODES_NOT_KEPT, path=self._folder.path / _name(digest), error=error)
-
-
-def _name(digest: str) -> str:
-    return f"{digest}.npy"
+            log_event(Event.CODES_NOT_KEPT, path=self._folder.path / codes_name(digest), error=error)

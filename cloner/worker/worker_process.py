@@ -12,9 +12,11 @@ from redis import Redis
 from cloner.checks.usual import History
 from cloner.engine import codec_identity
 from cloner.engine.base import Engine
+from cloner.engine.environment import environment_of
 from cloner.events import Event
 from cloner.logs import log_event, log_line
 from cloner.output.audio_files import OutputRoot
+from cloner.output.environments import Environment, note_environment
 from cloner.output.journal import Journal
 from cloner.output.record import Record
 from cloner.settings import Settings
@@ -54,6 +56,7 @@ class WorkerProcess:
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._logged: OrderedDict[str, None] = OrderedDict()
+        self._environment: Environment | None = None
         self._loaded = False
         self._codec_identity = "none"
         self._noted_steps = 0
@@ -85,6 +88,20 @@ class WorkerProcess:
     def codec_identity(self) -> str:
         """Identifies the codec as it was loaded, even if its file has changed since; "none" before."""
         return self._codec_identity
+
+    def note_environment(self) -> None:
+        """Note on the disk what this process generates with, so that `cloner reproduce` can compare it."""
+        environment = environment_of(
+            self.settings, self.engine, fingerprint=self.fingerprint, codec=self.codec_identity, gpu=self._info.gpu
+        )
+        if environment == self._environment:
+            return
+        try:
+            note_environment(self.outputs, self.name, environment)
+        except OSError as error:
+            log_event(Event.ENVIRONMENT_NOT_KEPT, error=error)
+        else:
+            self._environment = environment
 
     @property
     def steps(self) -> int:

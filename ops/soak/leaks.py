@@ -16,6 +16,7 @@ from statistics import median
 import psutil
 from redis import Redis
 
+from cloner.output.environments import ENVIRONMENTS
 from cloner.output.kept_references import REFERENCES
 from cloner.validation import HOUSEKEEPING
 
@@ -171,7 +172,7 @@ def stray_files(out: Path, temporary: Path, outputs: set[str], batch_ids: list[s
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         name, *rest = path.relative_to(out).parts
         of_a_batch = name == HOUSEKEEPING and rest[0] in batch_ids and path.suffix in FILES_OF_A_BATCH
-        is_reference = (name, *rest)[:2] == (HOUSEKEEPING, REFERENCES)
-        if not of_a_batch and not is_reference and str(path.relative_to(out)) not in outputs:
+        is_shared = name == HOUSEKEEPING and rest[0] in {REFERENCES, ENVIRONMENTS}
+        if not of_a_batch and not is_shared and str(path.relative_to(out)) not in outputs:
             yield f"stray file {path}"
     yield from (f"stray file {path}" for path in temporary.rglob("*"))

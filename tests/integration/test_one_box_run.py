@@ -160,7 +160,8 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     spoken = {Path(output) for output in run.result["results"].values()}
     record = {kept / f"cpu.{number}@box.{kind}" for number in range(4) for kind in ("jsonl", "peaks")}
     names = ("result.json", "report.html", "manifest.jsonl", "manifest.csv", "batch.ndjson")
+    environments = {Path(f".cloner/environments/cpu.{number}@box.ndjson") for number in range(4)}
     others = {kept / name for name in (*names, "run.log", "origin.json", "reused.jsonl")}
     references = {path for path in files if path.parent == Path(".cloner/references")}
     assert len(references) == len(run.result["speakers"])
-    assert files - spoken == {*others, *record, *references}
+    assert files - spoken == {*others, *record, *references, *environments}

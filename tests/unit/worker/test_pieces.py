@@ -68,6 +68,12 @@ def audio_of(result: SpeechResult) -> SegmentAudio:
     return result
 
 
+def test_pieces_of_a_fixed_length_are_not_cut() -> None:
+    fixed = Generation(min_new_tokens=12, max_new_tokens=12)
+    (result,) = speak(FakeEngine(), request(3, "A first half of it. [pause:0.5] A second half of it.", fixed))
+    assert audio_of(result).frames == 24
+
+
 def test_a_text_that_is_not_long_is_generated_as_without_pieces() -> None:
     short = request(3, "A short text.")
     (result,), (alone,) = speak(FakeEngine(), short), FakeEngine().speak([short])
@@ -232,7 +238,8 @@ def test_a_cancellation_amid_pieces_leaves_nothing_of_the_segment(workers: Worke
     (chunk,) = workers.submit(write_batch(tmp_path, [2], texts={0: LONG * 2}))
     counts = run_chunk(workers.start(engine=Cancelling()), chunk)
     assert (counts.generated, counts.failed) == (0, 0)
-    assert [path.suffix for path in workers.settings.out_dir.rglob("*") if path.is_file()] == [".jsonl"]
+    left = {path.name for path in workers.settings.out_dir.rglob("*") if path.is_file()}
+    assert left == {"cpu.0@box.jsonl", "cpu.0@box.ndjson"}, "its record, and what the worker generates with"
 
 
 def test_a_text_of_100_000_characters_is_generated_beside_others(workers: Workers, tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Generating the kept take of a segment again on this box, and comparing it with its file.
+
+An engine in this process generates it alone, with the slots, the kind of device and the seeds that are noted of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cloner.audio import Audio, Codes, format_of
+from cloner.audio_bytes import decode_audio, to_16_bits
+from cloner.batch import AudioFormat, ReferenceKind
+from cloner.engine import check_engine, codec_identity, make_engine
+from cloner.engine.base import (
+    NULL_OBSERVER,
+    ChunkObserver,
+    Engine,
+    SegmentAudio,
+    SegmentFailure,
+    SpeechRequest,
+    SpeechResult,
+    Voice,
+)
+from cloner.engine.environment import environment_of
+from cloner.errors import BadReference, ClonerError, Damaged, NotReproduced, reason_of
+from cloner.logs import log_line
+from cloner.output.audio_files import OutputRoot, content_digest
+from cloner.output.environments import Environment
+from cloner.output.kept_references import KeptReferences, codes_of_recording
+from cloner.output.kept_take import KeptTake, bytes_of
+from cloner.protocol.references import audio_from_bytes, codes_from_bytes
+from cloner.settings import EngineName, Settings
+from cloner.state.registry import expected_fingerprint
+from cloner.text.length import is_split
+from cloner.worker.encoding import encode, tags_of
+from cloner.worker.pieces import speak_in_pieces
+from launcher.cpu import find_cpu
+from launcher.gpus import find_gpus
+from launcher.layout import Rule, WorkerSpec, plan_layout
+
+LOSSLESS = {AudioFormat.WAV, AudioFormat.FLAC}
+
+MOST_STEPS = 1.0
+"""Steps of 16 bits by which samples may differ."""
+
+LEAST_SNR_DB = 20.0
+"""Level of a lossy file above its difference from another, from which on both are of one take. Files of the same speech
+with one step of noise were 30 dB apart or more (Vorbis, Opus, MP3), those of other speech -2.7 dB."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A take that was generated again."""
+
+    data: bytes
+    """Its file, as a worker would have written it."""
+    is_same: bool
+    compared: str
+    """What was compared, and how alike it is."""
+    different: list[str]
+    """What it was generated with that is different now."""
+    environment: Environment | None
+    """What it was generated with, if that is noted."""
+
+    @property
+    def explanation(self) -> str:
+        """Why it may not be the same."""
+        if self.environment is None:
+            return "device, slots and versions with which it was spoken are not noted: an earlier version spoke it"
+        if self.different:
+            return f"what differs: {'; '.join(self.different)}"
+        if not self.environment.deterministic:
+            return (
+                "all that is noted is the same, but without CLONER_DETERMINISTIC what is spoken beside a segment may"
+                " change a close choice of a code"
+            )
+        return "all that is noted is the same: checkpoint, codec, engine, slots, device, versions and options of speech"
+
+
+def reproduce(take: KeptTake, settings: Settings) -> Reproduction:
+    """Generate a take again. `settings` are those of this box, with the output root.
+
+    Raises `NotReproduced` if that cannot be done, as where its checkpoint is another; `LoadFailed`, `MissingPackage`,
+    `UsageError`, `Damaged`.
+    """
+    settings = _settings_then(take, settings)
+    check_engine(settings)
+    _check_checkpoint(take, settings)
+    take.check_options()
+    spec = _spec_like(take.environment, settings)
+    os.environ.update(spec.environment())
+    with _loaded(settings, spec) as engine:
+        codec = codec_identity(settings)
+        now = environment_of(settings, engine, fingerprint=expected_fingerprint(settings), codec=codec, gpu=spec.gpu)
+        different = take.environment.differences(now) if take.environment else []
+        codes = _kept_codes(take, settings.out_dir, codec)
+        if codes is None:
+            codes = _encoded(take, settings.out_dir, engine)
+            different.append("codec of the speaker's recording (its codes are not kept, so they were made again)")
+        answer = _speak(take, engine, codes)
+    data = _file_of(take, answer)
+    is_same, compared = compare(take, answer.frames, data, OutputRoot(settings.out_dir))
+    return Reproduction(data, is_same, compared, different, take.environment)
+
+
+def _settings_then(take: KeptTake, settings: Settings) -> Settings:
+    """The settings with which the take was generated, as far as they are known. Raises `Damaged`."""
+    batch, then = take.batch, take.environment
+    name = then.engine if then else batch.engine
+    if name not in {"", *EngineName}:
+        raise Damaged(f"batch {batch.batch_id} was spoken by an engine {name}, which this version does not have")
+    changes: dict[str, object] = {"engine": EngineName(name)} if name else {}
+    if batch.checkpoint_dir:
+        changes["checkpoint_dir"] = Path(batch.path).parent / batch.checkpoint_dir
+    if then:
+        changes |= {"deterministic": then.deterministic, "slots": then.slots, "fake_slots": then.slots}
+    return settings.model_copy(update=changes)
+
+
+def _check_checkpoint(take: KeptTake, settings: Settings) -> None:
+    """Raise `NotReproduced` if the checkpoint is another."""
+    then = take.environment.fingerprint if take.environment else take.batch.fingerprint
+    now = expected_fingerprint(settings)
+    if then != now:
+        raise NotReproduced(
+            f"{take} cannot be reproduced: its checkpoint had the fingerprint {then}, and the one in"
+            f" {settings.checkpoint_dir.absolute()} has {now}: set CLONER_CHECKPOINT_DIR to that which spoke it."
+            " Nothing was spoken or compared"
+        )
+
+
+def _spec_like(then: Environment | None, settings: Settings) -> WorkerSpec:
+    """A worker of this box, alone, on a device of the kind that generated the take, if there is one."""
+    gpus = find_gpus(only=settings.gpus)
+    if then:
+        gpus = [gpu for gpu in gpus if gpu.name == then.device] or ([] if then.threads else gpus)
+    (spec,) = plan_layout(gpus[:1], find_cpu(), Rule.of(settings), 1, 1).specs
+    return replace(spec, threads=then.threads) if then and then.threads else spec
+
+
+@contextmanager
+def _loaded(settings: Settings, spec: WorkerSpec) -> Iterator[Engine]:
+    """The engine, loaded. What goes wrong with it raises `NotReproduced`, or another `ClonerError`."""
+    try:
+        engine = make_engine(settings, spec.device, spec.memory_gb)
+        try:
+            engine.load(log_line)
+            yield engine
+        finally:
+            engine.close()
+    except ClonerError:
+        raise
+    except Exception as error:
+        raise NotReproduced(f"the segment cannot be reproduced: the engine broke: {reason_of(error)}") from error
+
+
+def _kept_codes(take: KeptTake, root: Path, codec: str) -> Codes | None:
+    """The codes of the take's reference; None if it is a recording whose codes are not kept. Raises `UsageError`,
+    `NotReproduced`."""
+    reference = take.speaker.reference
+    try:
+        if reference.kind is ReferenceKind.AUDIO:
+            return codes_of_recording(root, codec, reference.digest)
+        found: list[bytes] = []
+        KeptReferences(root).restore([take.speaker], lambda _, data: found.append(data))
+        return codes_from_bytes(found[0])
+    except (OSError, ValueError, EOFError, BadReference) as error:
+        raise NotReproduced(f"{take} cannot be reproduced: its reference: {reason_of(error)}") from error
+
+
+def _encoded(take: KeptTake, root: Path, engine: Engine) -> Codes:
+    """The codes of the take's recording. Raises `UsageError`, `NotReproduced`."""
+    found: list[bytes] = []
+    try:
+        KeptReferences(root).restore([take.speaker], lambda _, data: found.append(data))
+        (codes,) = engine.encode([audio_from_bytes(found[0])])
+    except (OSError, BadReference) as error:
+        raise NotReproduced(f"{take} cannot be reproduced: its reference: {reason_of(error)}") from error
+    return codes
+
+
+def _speak(take: KeptTake, engine: Engine, codes: Codes) -> SegmentAudio:
+    """The take, generated alone: each of its pieces with the seed of the attempt that was kept. Raises
+    `NotReproduced`."""
+
+    def speak(requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+        return engine.speak((_with_kept_seed(request) for request in requests), observer)
+
+    def _with_kept_seed(request: SpeechRequest) -> SpeechRequest:
+        place = request.piece[1] if request.piece else 0
+        return replace(request, seed=take.seeds.get(place, request.seed))
+
+    generation = take.batch.generation
+    voice = Voice(codes, take.speaker.reference.text)
+    request = SpeechRequest(take.line.segment, take.text, voice, generation, take.seed)
+    if is_split(take.text, generation):
+        (answer,) = speak_in_pieces(speak, [request], NULL_OBSERVER)
+    else:
+        (answer,) = speak([request], NULL_OBSERVER)
+    if isinstance(answer, SegmentFailure):
+        raise NotReproduced(f"{take} is not reproduced: spoken again, it failed: {answer.message}")
+    return replace(answer, audio=to_16_bits(answer.audio)) if take.is_of_16_bits else answer
+
+
+def _file_of(take: KeptTake, answer: SegmentAudio) -> bytes:
+    """The answer's audio file, as a worker writes it. Raises `SegmentFailed`."""
+    tags = tags_of(take.speaker.id, take.text)
+    return encode(answer, take.batch.audio, format_of(take.line.output), tags, lambda: None).data
+
+
+def compare(take: KeptTake, frames: int, data: bytes, outputs: OutputRoot) -> tuple[bool, str]:
+    """Whether a take is that which was kept, and what was compared."""
+    line = take.line
+    if content_digest(data) == line.digest:
+        return True, f"its {frames} frames of codes make the same {len(data)} bytes as {line.output}"
+    kept = bytes_of(take, outputs)
+    if kept is None:
+        return False, (
+            f"no file under {outputs.root} is {line.output} as it was written, and what was spoken now has other"
+            f" bytes: {frames} frames of codes, then {line.frames}"
+        )
+    path, kept_data = kept
+    if frames != line.frames:
+        return False, f"it has {frames} frames of codes, and {path} has {line.frames}"
+    now, then = (decode_audio(file, lambda _: None) for file in (data, kept_data))
+    if len(now) != len(then):
+        return False, f"it has {len(now)} samples, and {path} has {len(then)}"
+    steps = float(np.abs(now - then).max(initial=0.0)) * 2**15
+    samples = f"its {frames} frames and {len(now)} samples are those of {path}, but for {steps:.3g} steps of 16 bits"
+    if format_of(line.output) in LOSSLESS or steps <= MOST_STEPS:
+        return steps <= MOST_STEPS, f"{samples}, of which {MOST_STEPS:.0f} is allowed"
+    snr_db = _snr_db(then, now)
+    return snr_db >= LEAST_SNR_DB, (
+        f"{samples}: the format is lossy, and the difference is {snr_db:.0f} dB below {path}, where at least"
+        f" {LEAST_SNR_DB:.0f} dB mean the same take"
+    )
+
+
+def _snr_db(then: Audio, now: Audio) -> float:
+    signal, noise = np.mean(np.square(then, dtype=np.float64)), np.mean(np.square(then - now, dtype=np.float64))
+    return float(10 * np.log10(max(signal, 1e-12) / noise))
