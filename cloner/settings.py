@@ -68,8 +68,8 @@ class Settings(BaseSettings):
     recogniser: Folder | None = Field(
         None,
         description=(
-            "model that writes missing transcripts of recordings (extra `asr`): its folder, or the name of one that"
-            " `cloner recogniser pull` has fetched; none are written if unset"
+            "model that writes missing transcripts of recordings (extra `asr`), and by which reviewers compare words:"
+            " its folder, or the name of one that `cloner recogniser pull` has fetched; neither is done if unset"
         ),
     )
     recogniser_cache: Folder = Field(

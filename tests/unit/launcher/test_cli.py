@@ -12,7 +12,7 @@ from redis import Redis
 
 from cloner.events import Event
 from cloner.state.keys import RedisKeys
-from cloner.state.registry import Registry, WorkerInfo, WorkerState
+from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo, WorkerState
 from launcher import cli
 from launcher.gpus import GB, Gpu
 from launcher.managed_process import Commands
@@ -328,3 +328,17 @@ def test_a_collector_of_the_fleet_is_asked_for_alone(
     assert (code, out, "No collector is alive: start one with" in err) == (1, "", True)
     Registry(redis, RedisKeys("main"), alive_s=30).beat_collector(1)
     assert launcher("status", "--collector") == (0, "", "")
+
+
+def test_the_reviewers_of_the_box_are_asked_for_alone(
+    launcher: Run, redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
+    missing = 'No reviewer of box "box" is alive: start one with `launcher review`\n'
+    assert launcher("status", "--reviewers") == (1, "", missing)
+    entries = Registry(redis, RedisKeys("main"), alive_s=30).reviewer_entries
+    for box in ("box", "other"):
+        entries.register(ReviewerInfo(f"reviewer-0@{box}", box, words=False))
+    assert launcher("status", "--reviewers") == (1, "", "Not ready: reviewer-0@box\n")
+    entries.update("reviewer-0@box", state=WorkerState.READY)
+    assert launcher("status", "--reviewers") == (0, "", "")

@@ -67,6 +67,17 @@ def test_on_its_own_box_queues_without_a_worker_are_taken_over_at_once(fleet: Fl
     assert len(fleet.lines) == 1
 
 
+def test_what_a_reviewer_that_is_gone_had_taken_goes_back_to_the_queue_of_all_reviewers(fleet: Fleet) -> None:
+    gone, kept = "reviewer-1@here", "reviewer-0@here"
+    for tag, name in enumerate((gone, kept)):
+        fleet.redis.sadd(KEYS.consumers, name)
+        take(fleet.redis, name, str(tag), QUEUES.review_queue)
+    fleet.scan(kept)
+    assert bodies(fleet.redis, QUEUES.review_queue) == ["0"]
+    assert fleet.lines == ["[Main] reviewer-1@here is gone, its messages go to their queue: 1"]
+    assert fleet.redis.hkeys(KEYS.unacked(kept)) == ["1"]
+
+
 def test_a_worker_of_its_box_that_was_started_by_hand_keeps_its_queue_while_it_lives(fleet: Fleet) -> None:
     by_hand = fleet.add("here", 1)
     beats = iter(range(100))
