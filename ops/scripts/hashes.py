@@ -1,8 +1,8 @@
-"""Write the hashes of the packages in the images: ops/client.txt and ops/worker.txt, for ops/Dockerfile.
+"""Write the hashes of the images' packages, for ops/Dockerfile: ops/client.txt, ops/worker.txt and ops/reviewer.txt.
 
     .venv/bin/python ops/scripts/hashes.py
 
-The packages are those that are installed here for the extras `launcher` and `worker`, in the versions of
+The packages are those that are installed here for the extras `launcher`, `worker` and `review`, in the versions of
 ops/constraints.txt; the hashes are of the files that pip installs by default on x86_64 and aarch64. Packages that come
 from PyTorch's index or are many gigabytes of NVIDIA's have none.
 """
@@ -89,9 +89,15 @@ def requirements(extra: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
+def pinned(file: str) -> set[str]:
+    """The names of packages that a file in ops/ pins."""
+    lines = ROOT.joinpath("ops", file).read_text().splitlines()
+    return {line.partition("==")[0] for line in lines if line and not line.startswith("#")}
+
+
 if __name__ == "__main__":
     client = closure(requirements("launcher")) | set(OLD_PYTHON)
     write(ROOT / "ops/client.txt", client)
-    fish_speech = ROOT.joinpath("ops/fish-speech.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0] for line in fish_speech if line and not line.startswith("#")}
-    write(ROOT / "ops/worker.txt", (closure(requirements("worker")) - client) | pinned)
+    worker = (closure(requirements("worker")) - client) | pinned("fish-speech.txt")
+    write(ROOT / "ops/worker.txt", worker)
+    write(ROOT / "ops/reviewer.txt", (closure(requirements("review")) - client - worker) | pinned("review.txt"))

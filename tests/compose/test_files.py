@@ -12,11 +12,22 @@ from typing import Any
 import pytest
 
 from cloner.settings import Settings
-from tests.support.compose import CLIENT_IMAGE, CPU_IMAGE, ON_CPU, ROOT, SHIPPED, WORKER_IMAGE, WORKERS, env_recipe
+from tests.support.compose import (
+    CLIENT_IMAGE,
+    CPU_IMAGE,
+    ON_CPU,
+    REVIEWER_IMAGE,
+    ROOT,
+    SHIPPED,
+    WORKER_IMAGE,
+    WORKERS,
+    env_recipe,
+)
 
 SERVICES = {"redis", "out", "fleet", "collector", "flower"}
-TOOLS = {"checkpoint", "client"}
+TOOLS = {"checkpoint", "client", "recogniser"}
 MONITORING = {"metrics", "prometheus", "grafana"}
+REVIEW = {"review"}
 USERS = {"redis": "valkey", "out": "root", "prometheus": "nobody", "grafana": "472"}
 
 
@@ -65,6 +76,7 @@ def test_env_can_say_once_what_each_command_is_to_mean(folder: Path) -> None:
     assert WORKER_IMAGE in plain
     assert CPU_IMAGE in images
     assert {image.partition(":")[0] for image in set(images) - set(plain)} == {
+        "cloner-reviewer",
         "cloner-worker-cpu",
         "grafana/grafana",
         "prom/prometheus",
@@ -95,6 +107,7 @@ def test_every_service_is_locked_down(folder: Path) -> None:
     assert {name for name, service in found.items() if "profiles" not in service} == SERVICES
     assert {name for name, service in found.items() if service.get("profiles") == ["tools"]} == TOOLS
     assert {name for name, service in found.items() if service.get("profiles") == ["monitoring"]} == MONITORING
+    assert {name for name, service in found.items() if service.get("profiles") == ["review"]} == REVIEW
     for name, service in found.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -121,14 +134,14 @@ def test_every_image_has_an_exact_version_and_what_runs_has_a_health_check(folde
     assert len(bases) == 1
     for image in (*named, *bases):
         assert re.fullmatch(r"[\w./]+:v?\d+\.\d+\.\d+(-[\w-]+)?", image), image
-    for name in SERVICES | MONITORING - {"out"}:
+    for name in SERVICES | MONITORING | REVIEW - {"out"}:
         assert name == "out" or found[name]["healthcheck"]["test"], name
 
 
 def test_our_images_have_the_version_as_their_tag(folder: Path) -> None:
     found = services(folder, *SHIPPED)
     ours = {service["image"] for service in found.values() if "build" in service}
-    assert ours == {CLIENT_IMAGE, WORKER_IMAGE}
+    assert ours == {CLIENT_IMAGE, WORKER_IMAGE, REVIEWER_IMAGE}
 
 
 def test_flower_listens_to_its_network_and_its_name_for_the_host_is_not_one_of_its_settings(folder: Path) -> None:
@@ -159,6 +172,17 @@ def test_kernels_are_kept_in_a_volume_in_a_folder_of_the_user_alone(folder: Path
     assert fleet["environment"]["CLONER_KERNEL_CACHE"] == "/cloner/kernels/1234"
 
 
+def test_reviewers_have_no_gpu_and_no_outputs_and_a_box_name_of_their_own(folder: Path) -> None:
+    review = services(folder, *SHIPPED, CLONER_BOX="first", CLONER_RECOGNISER="small", REVIEWERS="3")["review"]
+    assert "deploy" not in review
+    assert [(volume["target"], volume["read_only"]) for volume in review["volumes"]] == [("/cloner/recognisers", True)]
+    assert review["environment"]["CLONER_BOX"] == "first-review"
+    assert review["environment"]["CLONER_RECOGNISER"] == "small"
+    assert review["environment"]["CLONER_RECOGNISER_CACHE"] == "/cloner/recognisers"
+    assert review["command"] == ["launcher", "review", "--reviewers", "3"]
+    assert set(review["depends_on"]) == {"redis"}
+
+
 def test_nothing_is_published_beyond_this_host(folder: Path) -> None:
     ports = [port for service in services(folder, *SHIPPED).values() for port in service.get("ports", [])]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
@@ -167,7 +191,7 @@ def test_nothing_is_published_beyond_this_host(folder: Path) -> None:
 
 def test_on_a_cpu_no_gpu_is_asked_for_and_the_image_is_another(folder: Path) -> None:
     found = services(folder, *ON_CPU)
-    assert set(found) == SERVICES | TOOLS | MONITORING
+    assert set(found) == SERVICES | TOOLS | MONITORING | REVIEW
     assert "deploy" not in found["fleet"]
     assert {name for name, service in found.items() if service["image"] == CPU_IMAGE} == {
         "fleet",
@@ -212,8 +236,12 @@ def test_every_setting_is_a_knob(folder: Path) -> None:
             continue  # made of the password
         if name == "kernel_cache":
             continue  # the volume's folder
-        if name in {"recogniser", "recogniser_cache"}:
-            continue  # of clients with the extra `asr`, which is in no image
+        if name == "recogniser_cache":
+            continue  # the volume's folder
+        if name == "recogniser":
+            assert variable in found["review"]["environment"]
+            assert f"#{variable}=" in example
+            continue  # of reviewers, and of clients with the extra `asr`, which is in no image
         assert re.search(f"^#{variable}=", example, re.MULTILINE), variable
         if name == "references_dir":
             assert variable in found["client"]["environment"]

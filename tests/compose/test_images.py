@@ -1,12 +1,14 @@
-"""The two Docker images."""
+"""The Docker images."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
-from tests.support.compose import CLIENT_IMAGE, CPU_IMAGE, ROOT, docker
+from tests.support.compose import CLIENT_IMAGE, CPU_IMAGE, ON_CPU, REVIEWER_IMAGE, ROOT, docker
 
 BASE_MB = 130
 """Size of python:3.11.14-slim-bookworm; the tests' substitute for it is larger."""
@@ -27,6 +29,15 @@ def test_the_clients_image_is_small_and_has_no_torch() -> None:
 def test_nobody_is_root_unless_told_to_be() -> None:
     for image in (CLIENT_IMAGE, CPU_IMAGE):
         assert docker("run", "--rm", image, "id", "-u").strip() == "1000"
+
+
+def test_the_reviewers_image_has_the_models_and_needs_no_network() -> None:
+    files = [part for file in ON_CPU for part in ("-f", file)]
+    env = {**os.environ, "REDIS_PASSWORD": "x", "FLOWER_PASSWORD": "x"}
+    subprocess.run(["docker", "compose", *files, "build", "review"], cwd=ROOT, env=env, check=True)
+    loads = "import faster_whisper, whisper_normalizer; from cloner.review.models import ReviewModels; ReviewModels()"
+    locked = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--user", "4321:4321")
+    docker("run", "--rm", *locked, REVIEWER_IMAGE, "python", "-c", loads)
 
 
 def test_a_change_of_the_code_installs_no_package_anew(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ WORKERS = "ops/compose.workers.yml"
 SOON = "tests/compose/soon.yml"
 """Has the services' health looked at every few seconds, for `Box.up` waits for the next look; threads do not spin."""
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-CLIENT_IMAGE, WORKER_IMAGE, CPU_IMAGE = (f"cloner-{name}:{VERSION}" for name in ("client", "worker", "worker-cpu"))
+CLIENT_IMAGE, WORKER_IMAGE, CPU_IMAGE, REVIEWER_IMAGE = (
+    f"cloner-{name}:{VERSION}" for name in ("client", "worker", "worker-cpu", "reviewer")
+)
 DASHBOARD = json.loads((ROOT / "ops/monitoring/grafana/dashboards/cloner.json").read_text())
 UID = 1234
 """The owner of the outputs, another user than the images' own."""

@@ -26,10 +26,10 @@ def required(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in texts}
 
 
-@pytest.mark.parametrize("name", ["client.txt", "worker.txt"])
+@pytest.mark.parametrize("name", ["client.txt", "worker.txt", "reviewer.txt"])
 def test_each_package_has_the_usual_version_and_hashes_and_no_address(name: str) -> None:
     text = (OPS / name).read_text()
-    usual = pins("constraints.txt") | pins("fish-speech.txt")
+    usual = pins("constraints.txt") | pins("fish-speech.txt") | pins("review.txt")
     # setuptools comes with a virtual environment: `make setup` does not install it.
     found = {package: version for package, version in pins(name).items() if package != "setuptools"}
     assert {package: usual.get(package) for package in found} == found
@@ -45,3 +45,6 @@ def test_all_requirements_but_torch_have_hashes() -> None:
     both = set(pins("client.txt")) | set(pins("worker.txt"))
     assert (required("worker", "launcher") | set(pins("fish-speech.txt"))) - both == {"torch"}
     assert "triton" not in both
+    all_three = both | set(pins("reviewer.txt"))
+    assert (required("review") | set(pins("review.txt"))) - all_three == {"torch"}
+    assert not both & set(pins("reviewer.txt"))
