@@ -224,6 +224,7 @@ class Event(Enum):
     RECORD_LINE_TORN = "{file} has a torn line (a worker died while writing it); it is passed over", WARNING
     RECORD_UNREADABLE = "{path} cannot be read, so what it tells of may be spoken again: {error}", WARNING
     REDO_UNREADABLE = "{path} cannot be read, so the report may be without some earlier takes: {error}", WARNING
+    REVIEWS_UNREADABLE = "A report is without what the review says: {error}", WARNING
     PEAKS_UNUSABLE = "{path} cannot be used, so reports may be without some waveforms: {error}", WARNING
     JOURNAL_NOT_KEPT = "{path} cannot be kept, so a crash may not be put down to its cause: {error}", WARNING
 

@@ -78,6 +78,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
     )
+    if loaded.review not in {None, "none"} and not reviewers:
+        raise UsageError(
+            "the batch is to be reviewed, and a run has reviewers of its own: add --reviewers 1, or --review none"
+        )
     screen = Screen(quiet=quiet)
     result = run_batch(loaded, settings, screen, workers=workers, reviewers=reviewers, strategy=strategy)
     if isinstance(result, signal.Signals):

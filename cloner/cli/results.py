@@ -16,7 +16,7 @@ from cloner.events import Event
 
 if TYPE_CHECKING:
     from cloner.console import Screen
-    from cloner.protocol.results import BatchResult
+    from cloner.protocol.results import BatchResult, ReviewResult
 
 
 SHOWN = 3
@@ -70,6 +70,18 @@ def summary(result: BatchResult, again: str, out: Path | None = None) -> str:
             f"Suspect: {count} may have gone wrong: mark those that did in the report, then `cloner redo"
             f" {result.batch_id} --marked FILE{where}`"
         )
+    if line := _review_line(result.review):
+        lines.append(f"Review:  {line}")
     if result.failed and again:
         lines.append(f"Next:    `{again}` generates again what failed")
     return "\n".join(lines)
+
+
+def _review_line(review: ReviewResult) -> str:
+    """What the review has come to; empty if there was none."""
+    if review.state == "none":
+        return ""
+    line = f"{review.state}, {review.reviewed} reviewed, {review.failed} of them fail"
+    if rate := review.error_rate:
+        line += f"; about {rate.estimate:.1%} of all have gone wrong ({rate.low:.1%} to {rate.high:.1%})"
+    return line

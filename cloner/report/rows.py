@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import to_json
 
+from cloner.output.reviews import TakeReview
 from cloner.protocol.results import BatchResult, SegmentResult
 
 MAX_ROWS = 20_000
@@ -112,10 +114,16 @@ class Listing:
         yield "]}"
 
 
-def choose_segments(result: BatchResult, lines: Mapping[int, SegmentResult]) -> list[int]:
-    """The segments that get rows, the most important first: suspects, failures, then the first of each speaker."""
+def choose_segments(
+    result: BatchResult, lines: Mapping[int, SegmentResult], reviews: Mapping[int, TakeReview] = MappingProxyType({})
+) -> list[int]:
+    """The segments that get rows, the most important first: suspects, failures, then the first of each speaker.
+
+    `reviews` are those of the lines' takes.
+    """
     known = (line for index in result.suspects if (line := lines.get(index)))
-    suspects = [line.segment for line in nlargest(MAX_ROWS, known, key=lambda line: line.suspicion)]
+    by_suspicion = nlargest(MAX_ROWS, known, key=lambda line: suspicion_of(line, reviews.get(line.segment)))
+    suspects = [line.segment for line in by_suspicion]
     failed = (index for index, error in result.errors.items() if error.code != CANCELLED)
     chosen = list(islice(dict.fromkeys([*suspects, *failed]), MAX_ROWS))
     others: defaultdict[str, list[int]] = defaultdict(list)
@@ -125,6 +133,11 @@ def choose_segments(result: BatchResult, lines: Mapping[int, SegmentResult]) -> 
     left = MAX_ROWS - len(chosen)
     most = max(1, fair_limit(map(len, others.values()), left))  # 0 if there are more speakers than places
     return chosen + list(islice((index for own in others.values() for index in own[:most]), left))
+
+
+def suspicion_of(line: SegmentResult, review: TakeReview | None) -> float:
+    """The larger one of the checks' and the review's."""
+    return max(line.suspicion, review.suspicion) if review else line.suspicion
 
 
 def fair_limit(sizes: Iterable[int], total: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from cloner.output.attempts import ATTEMPTS
 from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.redo import REDO, NotedTake, noted_takes
+from cloner.output.reviews import TakeReview
 from cloner.output.takes import replaced_path
 from cloner.protocol.fields import is_batch_id
 from cloner.protocol.results import SegmentResult
@@ -56,15 +57,37 @@ def earlier_takes(
         # Another version of the batch may have given the same output another text: its takes have another content key.
         if not any(note.batch_id == batch_id or note.take.row[3] == line.digest for note in group):
             continue
-        earlier, present = [], 1
+        earlier: list[EarlierTake] = []
+        present = 1
         for note in sorted(group, key=lambda note: note.take.row[1]):
             _, number, _, digest = note.take.row
             path = replaced_path(note.batch_id, output, note.take.key, digest)
+            if note.take.round and (note.batch_id == batch_id or any(take.path == path for take in earlier)):
+                continue  # `rejected_takes` has it, or it was given its name again meanwhile
             if digest and outputs.is_taken(path):  # else that redo has failed
                 earlier.append(EarlierTake(present, path, digest))
                 present = number
         if earlier:
             found[line.segment] = earlier, present
+    return found
+
+
+def rejected_takes(
+    outputs: OutputRoot, batch_id: str, lines: Mapping[int, SegmentResult], reviews: Iterable[TakeReview]
+) -> dict[int, list[tuple[str, EarlierTake]]]:
+    """Segment -> the takes that its review has rejected and that are kept, each with its label; the others are left
+    out."""
+    others = [review for review in reviews if (line := lines.get(review.segment)) and review.digest != line.digest]
+    found: defaultdict[int, list[tuple[str, EarlierTake]]] = defaultdict(list)
+    folder = OwnFolder(outputs.root, batch_id)
+    keys = {note.row[0]: note.key for note in _notes(outputs, folder) if note.round} if others else {}
+    for review in others:
+        if key := keys.get(review.segment):
+            path = replaced_path(batch_id, lines[review.segment].output, key, review.digest)
+            if outputs.is_taken(path):
+                failed = f": {', '.join(map(readable, review.failed))}" if review.failed else ""
+                take = EarlierTake(review.take, path, review.digest)
+                found[review.segment].append((f"take {review.take}{failed}", take))
     return found
 
 

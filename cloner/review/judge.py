@@ -137,7 +137,7 @@ REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural,
 class Judge:
     """The checks of a batch's takes, with their limits, and what is usual for each of its speakers.
 
-    To be used from one thread: it learns from each take.
+    To be used from one thread: it learns from takes.
     """
 
     def __init__(self, references: Mapping[str, Heard], limits: Mapping[str, float]) -> None:
@@ -147,9 +147,11 @@ class Judge:
         self._naturalness = {speaker: heard.naturalness for speaker, heard in references.items()}
         self._usual_likeness, self._usual_naturalness = SpeakerMedians(), SpeakerMedians()
 
-    def evaluate(self, speaker: str, take: Heard) -> CheckResult:
-        """What is wrong with a take, then learn from it. Checks whose score cannot be known have none."""
+    def evaluate(self, speaker: str, take: Heard, *, learn: bool = True) -> CheckResult:
+        """What is wrong with a take, then `learn` from it. Checks whose score cannot be known have none."""
         finding = self._compare(speaker, take)
+        if learn:
+            self.learn(speaker, finding.likeness.own if finding.likeness else None, take.naturalness)
         scores = {check: score for check in self._checks if (score := check.score(finding)) is not None}
         failed = [check for check, score in scores.items() if score > check.limit]
         return CheckResult(
@@ -165,7 +167,7 @@ class Judge:
         return found.own if found else None
 
     def learn(self, speaker: str, likeness: float | None, naturalness: float | None) -> None:
-        """Learn from what an earlier process has found in a take; `evaluate` learns from its own."""
+        """Learn what a take is like."""
         if likeness is not None:
             self._usual_likeness.add(speaker, likeness)
         if naturalness is not None:
@@ -174,12 +176,10 @@ class Judge:
     def _compare(self, speaker: str, take: Heard) -> Finding:
         likeness = self._voices.likeness(take.voice, speaker) if take.voice else None
         expected = self._naturalness.get(speaker)
-        finding = Finding(
+        return Finding(
             likeness=likeness,
             usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
             naturalness=take.naturalness,
             usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
             words=take.words,
         )
-        self.learn(speaker, likeness.own if likeness else None, take.naturalness)
-        return finding

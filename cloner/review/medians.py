@@ -9,6 +9,9 @@ import numpy as np
 MOST_SCORES = 1_000
 """The last scores of a speaker that are learnt from: more make no median better, and there may be a million."""
 
+EXPECTED_COUNTS = 3
+"""Takes that the expected score counts as: where all takes of a speaker are wrong, the first do not make that usual."""
+
 
 class SpeakerMedians:
     """The median of one kind of score, for each speaker."""
@@ -21,5 +24,5 @@ class SpeakerMedians:
         self._scores[speaker].append(score)
 
     def usual(self, speaker: str, expected: float) -> float:
-        """The median of the speaker's scores so far, and of what is expected before there are any."""
-        return float(np.median([expected, *self._scores.get(speaker, ())]))
+        """The median of the speaker's scores so far, and of what is expected, as often as `EXPECTED_COUNTS`."""
+        return float(np.median([*[expected] * EXPECTED_COUNTS, *self._scores.get(speaker, ())]))

@@ -9,17 +9,21 @@ from pathlib import Path
 from cloner.audio import SAMPLE_RATE
 from cloner.batch import Generation, Review
 from cloner.collector.batch_review import BatchReview
+from cloner.collector.spoken_again import SpokenAgain
 from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.record import Record, RecordWriter
+from cloner.output.redo import NotedTake, noted_takes
 from cloner.output.takes import Takes
 from cloner.output.verify import withdraw_changed
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkRow, Manifest, SpeakerSliceRow
 from cloner.protocol.results import SegmentResult
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
+from cloner.state.progress import ChunkProgress, Round
 from tests.support.closed_batches import WORKER, Change, close_batch
 from tests.support.speech import speech
+from tests.support.stub_reviewer import GOOD
 
 BATCH_ID = "20261127-040000-abcdef"
 
@@ -89,3 +93,22 @@ def run_windows(review: BatchReview, answer: Answers, number: int = 1, most: int
 def answers(by_what: Mapping[str, ReviewAnswer], others: ReviewAnswer) -> Answers:
     """Answers by "segment.take"."""
     return lambda request: by_what.get(request.what, others)
+
+
+class ReviewEnd:
+    """The end of a review: what is spoken again."""
+
+    def __init__(self, batch: FinishedBatch, number: int, by_what: dict[str, ReviewAnswer]) -> None:
+        self.batch = batch
+        self.record: Record = batch.record()
+        self.review: BatchReview = batch.review(self.record)
+        self.number = number + len(run_windows(self.review, answers(by_what, GOOD), number))
+        self.again = SpokenAgain(self.review, batch.manifest, self.record, batch.outputs)
+
+    def next_round(self, reported: ChunkProgress | None = None) -> Round | None:
+        self.again.keep_better()
+        following, _ = self.again.next_round(Round(self.number), {7: reported or ChunkProgress()})
+        return following
+
+    def noted(self) -> list[NotedTake]:
+        return list(noted_takes(self.batch.outputs, BATCH_ID))

@@ -50,7 +50,7 @@ def stub_reviewer(settings: Settings, answer: Answer) -> Iterator[StubReviewer]:
     """Runs a reviewer, which is alive in the registry, until the end of the context."""
     stub, name, ended = StubReviewer(answer), reviewer_name("test", 0), threading.Event()
     app = make_app(settings, name, REVIEWER_TASKS)
-    app.task(stub.review, name=REVIEW_TAKE)
+    app.task(stub.review, name=REVIEW_TAKE, shared=False)
     registry = Registry(connect(settings.require_redis_url()), RedisKeys(settings.fleet), settings.alive_s)
     registry.reviewer_entries.register(ReviewerInfo(name=name, box="test", words=True))
 

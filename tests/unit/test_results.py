@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from cloner.cli.results import print_result, summary
-from cloner.protocol.results import BatchResult, SegmentError, Suspect
+from cloner.protocol.results import BatchResult, ErrorRateResult, ReviewResult, SegmentError, Suspect
 
 RESULT = BatchResult(
     batch_id="b-1",
@@ -63,3 +63,15 @@ def test_the_result_is_json_where_a_program_reads_it(
         assert printed.startswith(b"2 of 6 segments")
     else:
         assert json.loads(printed)["batch_id"] == "b-1"
+
+
+def test_the_review_has_a_line_of_its_own() -> None:
+    rate = ErrorRateResult(estimate=0.012, low=0.004, high=0.03, sampled=200)
+    review = ReviewResult(mode="suspects", state="complete", reviewed=210, failed=2, error_rate=rate)
+    lines = summary(RESULT.model_copy(update={"review": review}), "cloner retry b-1").splitlines()
+    assert lines[-2] == (
+        "Review:  complete, 210 reviewed, 2 of them fail; about 1.2% of all have gone wrong (0.4% to 3.0%)"
+    )
+    ended = ReviewResult(mode="all", state="incomplete")
+    lines = summary(RESULT.model_copy(update={"review": ended}), "").splitlines()
+    assert lines[-1] == "Review:  incomplete, 0 reviewed, 0 of them fail"

@@ -5,37 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cloner.collector.batch_review import BatchReview
 from cloner.collector.review_result import review_result
-from cloner.collector.spoken_again import SpokenAgain
-from cloner.output.record import Record
-from cloner.output.redo import NotedTake, noted_takes
 from cloner.protocol.results import Attempt, SegmentResult
-from cloner.protocol.reviews import ReviewAnswer
 from cloner.state.progress import ChunkProgress, Round
-from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
-from tests.support.stub_reviewer import BAD, GOOD, WORSE
+from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
+from tests.support.stub_reviewer import BAD, WORSE
 
 FAILS = {"1.1": BAD}
-
-
-class Reviewed:
-    """The end of a review: what is spoken again."""
-
-    def __init__(self, batch: FinishedBatch, number: int, by_what: dict[str, ReviewAnswer]) -> None:
-        self.batch = batch
-        self.record: Record = batch.record()
-        self.review: BatchReview = batch.review(self.record)
-        self.number = number + len(run_windows(self.review, answers(by_what, GOOD), number))
-        self.again = SpokenAgain(self.review, batch.manifest, self.record, batch.outputs)
-
-    def next_round(self, reported: ChunkProgress | None = None) -> Round | None:
-        self.again.keep_better()
-        following, _ = self.again.next_round(Round(self.number), {7: reported or ChunkProgress()})
-        return following
-
-    def noted(self) -> list[NotedTake]:
-        return list(noted_takes(self.batch.outputs, BATCH_ID))
 
 
 def digest(batch: FinishedBatch, segment: int) -> str:
@@ -44,7 +20,7 @@ def digest(batch: FinishedBatch, segment: int) -> str:
 
 def test_what_fails_gets_a_round_with_another_take(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
-    reviewed = Reviewed(batch, 1, FAILS)
+    reviewed = ReviewEnd(batch, 1, FAILS)
     assert reviewed.next_round() == Round(reviewed.number + 1, (7,), again=True)
     (take,) = reviewed.noted()
     segment, number, seed, replaces = take.row
@@ -55,14 +31,14 @@ def test_what_fails_gets_a_round_with_another_take(tmp_path: Path) -> None:
 
 def test_a_process_that_died_before_the_round_began_does_not_use_up_an_attempt(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all", attempts=2)
-    reviewed = Reviewed(batch, 1, FAILS)
+    reviewed = ReviewEnd(batch, 1, FAILS)
     first, noted = reviewed.next_round(), reviewed.noted()
-    other = Reviewed(batch, reviewed.number, {})
+    other = ReviewEnd(batch, reviewed.number, {})
     assert (other.next_round(), other.noted()) == (first, noted)
 
 
 def test_where_nothing_fails_there_is_no_round(tmp_path: Path) -> None:
-    assert Reviewed(FinishedBatch(tmp_path, 3, "all"), 1, {}).next_round() is None
+    assert ReviewEnd(FinishedBatch(tmp_path, 3, "all"), 1, {}).next_round() is None
 
 
 def test_attempts_while_a_chunk_ran_count(tmp_path: Path) -> None:
@@ -71,31 +47,31 @@ def test_attempts_while_a_chunk_ran_count(tmp_path: Path) -> None:
         return replace(line, attempts=attempts, suspicion=2.0) if line.segment == 1 else line
 
     batch = FinishedBatch(tmp_path, 3, "all", attempts=2, change=tried_twice)
-    assert Reviewed(batch, 1, FAILS).next_round() is None
+    assert ReviewEnd(batch, 1, FAILS).next_round() is None
     batch.manifest = batch.manifest.model_copy(
         update={"generation": batch.manifest.generation.model_copy(update={"attempts": 3})}
     )
-    assert Reviewed(batch, 1, FAILS).next_round()
+    assert ReviewEnd(batch, 1, FAILS).next_round()
 
 
 def test_takes_of_earlier_batches_count(tmp_path: Path) -> None:
     def reused(line: SegmentResult) -> SegmentResult:
         return replace(line, reused=True, take=3) if line.segment == 1 else line
 
-    assert Reviewed(FinishedBatch(tmp_path, 3, "all", change=reused), 1, {"1.3": BAD}).next_round() is None
+    assert ReviewEnd(FinishedBatch(tmp_path, 3, "all", change=reused), 1, {"1.3": BAD}).next_round() is None
 
 
 def test_a_chunk_that_was_given_up_is_not_sent_again(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
-    assert Reviewed(batch, 1, FAILS).next_round(ChunkProgress(given_up=True)) is None
+    assert ReviewEnd(batch, 1, FAILS).next_round(ChunkProgress(given_up=True)) is None
 
 
 def test_a_better_take_stays_and_is_the_one_that_counts(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
-    first = Reviewed(batch, 1, FAILS)
+    first = ReviewEnd(batch, 1, FAILS)
     first.next_round()
     line = batch.speak(1, 2, digest(batch, 1))
-    second = Reviewed(batch, first.number + 2, {})
+    second = ReviewEnd(batch, first.number + 2, {})
     assert second.next_round() is None
     assert digest(batch, 1) == line.digest
     result = review_result("all", second.review, second.record, is_complete=True)
@@ -105,15 +81,15 @@ def test_a_better_take_stays_and_is_the_one_that_counts(tmp_path: Path) -> None:
 def test_a_worse_take_gives_its_name_back_and_is_kept(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all", attempts=2)
     before = digest(batch, 1)
-    first = Reviewed(batch, 1, FAILS)
+    first = ReviewEnd(batch, 1, FAILS)
     first.next_round()
     worse = batch.speak(1, 2, before)
-    second = Reviewed(batch, first.number + 2, {"1.2": WORSE})
+    second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     assert second.next_round() is None
     assert digest(batch, 1) == before
     (kept,) = (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()
     assert worse.digest in kept.name
-    for known in (second, Reviewed(batch, second.number, {})):  # another process finds the same
+    for known in (second, ReviewEnd(batch, second.number, {})):  # another process finds the same
         assert known.record.results[1].take == 1
         assert known.review.failed == [1]
         assert known.next_round() is None
@@ -122,19 +98,19 @@ def test_a_worse_take_gives_its_name_back_and_is_kept(tmp_path: Path) -> None:
 def test_of_two_takes_that_fail_the_checks_count_too(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all", attempts=2)
     before = digest(batch, 1)
-    first = Reviewed(batch, 1, FAILS)
+    first = ReviewEnd(batch, 1, FAILS)
     first.next_round()
     batch.speak(1, 2, before, suspicion=500.0)
-    assert Reviewed(batch, first.number + 2, {"1.2": BAD}).next_round() is None
+    assert ReviewEnd(batch, first.number + 2, {"1.2": BAD}).next_round() is None
     assert digest(batch, 1) == before
 
 
 def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
-    first = Reviewed(batch, 1, FAILS)
+    first = ReviewEnd(batch, 1, FAILS)
     first.next_round()
     batch.speak(1, 2, digest(batch, 1))
-    second = Reviewed(batch, first.number + 2, {"1.2": WORSE})
+    second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     assert second.next_round()
     before, after = second.noted()
     assert (before.row[1], after.row[1]) == (2, 3)
@@ -142,14 +118,14 @@ def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     assert after.row[3] == digest(batch, 1) == before.row[3]
     assert after.round > before.round
     batch.speak(1, 3, digest(batch, 1))
-    assert Reviewed(batch, second.number + 2, {"1.3": BAD}).next_round() is None  # three attempts in all
+    assert ReviewEnd(batch, second.number + 2, {"1.3": BAD}).next_round() is None  # three attempts in all
 
 
 def test_a_take_that_could_not_be_spoken_uses_up_an_attempt(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
     number = 1
     for _ in range(2):
-        reviewed = Reviewed(batch, number, FAILS)
+        reviewed = ReviewEnd(batch, number, FAILS)
         assert reviewed.next_round()
         number = reviewed.number + 2
-    assert Reviewed(batch, number, FAILS).next_round() is None
+    assert ReviewEnd(batch, number, FAILS).next_round() is None

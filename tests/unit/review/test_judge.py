@@ -80,6 +80,12 @@ def test_what_is_usual_follows_the_takes_and_not_the_few_that_are_wrong() -> Non
     )
 
 
+def test_the_first_takes_do_not_make_it_usual_that_all_are_wrong() -> None:
+    judge = Judge({"anna": heard(1, naturalness=4.2)}, {})
+    for _ in range(3):
+        assert judge.evaluate("anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "unnatural")
+
+
 def test_takes_of_one_speaker_say_nothing_of_another(judge: Judge) -> None:
     for _ in range(20):
         judge.evaluate("bob", heard(0.3, 0.5, 1.0))

@@ -1,0 +1,103 @@
+"""Reviews that nobody would end."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cloner.collector.recovery import resume_batch
+from cloner.collector.review_watch import ReviewWatch
+from cloner.queueing.app import make_app
+from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
+from cloner.state.progress import BatchState, Round
+from cloner.state.registry import Registry, ReviewerInfo
+from tests.support.manifests import manifest
+
+ALIVE_S = 30.0
+
+
+class Scene:
+    """An open batch, and the collector's queue, which nobody reads."""
+
+    def __init__(self, redis: Redis, url: str) -> None:
+        self.redis = redis
+        self.settings = Settings(redis_url=url, fleet="main", alive_s=ALIVE_S)
+        self.batches = BatchStore.of(self.settings, connect(url, decode=False))
+        self.registry = Registry(redis, RedisKeys("main"), ALIVE_S)
+        self.now_s = 0.0
+        self.app = make_app(self.settings)
+        self.watch = ReviewWatch(self.app, self.settings.queues, ALIVE_S, lambda: self.now_s)
+        self.batches.add(manifest(), "round-robin", check=lambda: None)
+        self.batches.set_running("b")
+
+    def begin(self, following: Round) -> None:
+        assert self.batches.begin_round("b", following, {}, 1)
+
+    def scan_after(self, seconds: float) -> list[dict[str, Any]]:
+        """What the collector is sent: the tasks' arguments."""
+        self.now_s += seconds
+        self.watch.scan(self.batches, self.registry)
+        return self.sent()
+
+    def sent(self) -> list[dict[str, Any]]:
+        messages = self.redis.lrange(self.settings.queues.collector_queue, 0, -1)
+        self.redis.delete(self.settings.queues.collector_queue)
+        return [json.loads(b64decode(json.loads(message)["body"]))[1] for message in messages]
+
+
+@pytest.fixture
+def scene(redis: Redis, valkey_url: str) -> Scene:
+    return Scene(redis, valkey_url)
+
+
+ENDED = {"batch_id": "b", "ended": 1, "end_review": True}
+
+
+def test_a_review_ends_when_no_reviewer_has_been_alive_for_so_long(scene: Scene) -> None:
+    scene.begin(Round(1, (), reviews=2))
+    assert scene.scan_after(ALIVE_S - 1) == []
+    assert scene.scan_after(1) == [ENDED]
+
+
+def test_a_reviewer_that_is_back_in_time_goes_on(scene: Scene) -> None:
+    scene.begin(Round(1, (), reviews=2))
+    scene.scan_after(ALIVE_S - 1)
+    scene.registry.reviewer_entries.register(ReviewerInfo(name="reviewer-0@box", box="box", words=False))
+    assert scene.scan_after(ALIVE_S) == []
+    assert scene.scan_after(ALIVE_S) == []
+
+
+def test_chunks_need_no_reviewer(scene: Scene) -> None:
+    assert scene.scan_after(ALIVE_S) == []
+    scene.begin(Round(1, (7,), again=True))
+    scene.batches.cancel("b")
+    assert scene.scan_after(ALIVE_S) == []
+
+
+def test_the_review_of_a_batch_that_is_cancelled_ends_at_once(scene: Scene) -> None:
+    scene.registry.reviewer_entries.register(ReviewerInfo(name="reviewer-0@box", box="box", words=False))
+    scene.begin(Round(1, (), reviews=2))
+    scene.batches.cancel("b")
+    assert scene.scan_after(1) == [ENDED]
+
+
+def test_a_collector_that_has_messages_to_read_gets_no_other(scene: Scene) -> None:
+    scene.begin(Round(1, (), reviews=2))
+    scene.redis.lpush(scene.settings.queues.collector_queue, "x")
+    scene.now_s += ALIVE_S
+    scene.watch.scan(scene.batches, scene.registry)
+    assert scene.redis.llen(scene.settings.queues.collector_queue) == 1
+
+
+def test_a_stalled_review_goes_on_although_no_chunk_is_finished(scene: Scene) -> None:
+    scene.begin(Round(1, (), reviews=2))
+    assert scene.batches.progress("b").state is BatchState.RUNNING
+    resume_batch(scene.app, scene.batches, scene.settings.queues, "b")
+    assert scene.sent() == [{"batch_id": "b", "ended": 1}]

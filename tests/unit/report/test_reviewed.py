@@ -1,0 +1,98 @@
+"""What a report says of a batch that was reviewed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloner.collector.result import gather
+from cloner.output.reviews import REVIEWS
+from cloner.protocol.results import BatchResult, ErrorRateResult, ReviewResult
+from cloner.report.listing import read_listing
+from cloner.report.page import body
+from cloner.report.rows import Listing
+from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd, answers, run_windows
+from tests.support.stub_reviewer import BAD, BAD_CHECKS, GOOD, WORSE
+
+
+def reviewed(tmp_path: Path) -> tuple[FinishedBatch, BatchResult]:
+    """A batch of four segments: one fails a check, two others the review."""
+    batch = FinishedBatch(
+        tmp_path, 4, "all", change=lambda line: replace(line, suspicion=1.5) if line.segment == 0 else line
+    )
+    record = batch.record()
+    review = batch.review(record)
+    run_windows(review, answers({"1.1": BAD, "2.1": WORSE}, GOOD))
+    result = gather(
+        batch.manifest, record, tmp_path, cancelled=False, progress={}, now=1795752042.0, reviews=review.present
+    )
+    return batch, result
+
+
+def listing(batch: FinishedBatch, result: BatchResult) -> Listing:
+    return read_listing(batch.outputs, result, batch.record().results)
+
+
+def test_the_checks_of_the_review_are_those_of_its_suspects(tmp_path: Path) -> None:
+    batch, result = reviewed(tmp_path)
+    assert {index: suspect.failed for index, suspect in result.suspects.items()} == {
+        0: [],
+        1: BAD_CHECKS,
+        2: BAD_CHECKS,
+    }
+    rows = listing(batch, result).rows
+    assert [sorted(row.failed) for row in rows] == [[], ["wrong run", "wrong words"], ["wrong run", "wrong words"], []]
+    assert rows[2].suspicion > rows[1].suspicion > rows[0].suspicion == 1.5
+    assert rows[3].suspicion < 1
+
+
+def test_the_most_suspicious_come_first_where_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, result = reviewed(tmp_path)
+    monkeypatch.setattr("cloner.report.rows.MAX_ROWS", 2)
+    assert [row.index for row in listing(batch, result).rows] == [1, 2]
+
+
+def test_a_take_that_was_not_reviewed_has_what_its_checks_say(tmp_path: Path) -> None:
+    batch, result = reviewed(tmp_path)
+    batch.speak(2, 2, batch.record().results[2].digest)
+    assert listing(batch, result).rows[2].failed == []
+
+
+def test_without_its_reviews_there_is_a_report_all_the_same(tmp_path: Path) -> None:
+    batch, result = reviewed(tmp_path)
+    path = tmp_path / ".cloner" / BATCH_ID / REVIEWS
+    path.unlink()
+    path.mkdir()
+    assert [row.suspicion for row in listing(batch, result).rows] == [1.5, 0, 0, 0]
+
+
+def test_the_page_has_the_estimated_error_rate(tmp_path: Path) -> None:
+    _, result = reviewed(tmp_path)
+    assert "Error rate" not in body(result, "main")
+    rate = ErrorRateResult(estimate=0.012, low=0.004, high=0.03, sampled=200)
+    review = ReviewResult(mode="suspects", state="incomplete", reviewed=3, not_reviewed=1, error_rate=rate)
+    page = " ".join(body(result.model_copy(update={"review": review}), "main").split())
+    assert "<dt>Error rate</dt><dd>1.2% <small>estimated, 0.4% to 3%</small></dd>" in page
+    assert "review incomplete" in page
+    assert "incomplete: 3 reviewed, 0 of them fail, 0 spoken again, 1 not reviewed" in page
+
+
+def test_takes_that_were_rejected_are_beside_the_one_that_stays(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    first = ReviewEnd(batch, 1, {"1.1": BAD})
+    first.next_round()
+    batch.speak(1, 2, batch.record().results[1].digest)
+    second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
+    second.next_round()
+    batch.speak(1, 3, batch.record().results[1].digest)
+    third = ReviewEnd(batch, second.number + 2, {})
+    assert third.next_round() is None
+    result = gather(batch.manifest, third.record, tmp_path, cancelled=False, progress={}, now=2.0)
+    row = listing(batch, result).rows[1]
+    assert [other.label for other in row.others] == ["take 1: wrong words, wrong run", "take 2: wrong words, wrong run"]
+    assert all(other.peaks and (tmp_path / other.path).exists() for other in row.others)
+    assert row.take == 3
