@@ -135,13 +135,10 @@ def run_worker(settings: Settings, module: str, tasks: Collection[str], name: st
         os.dup2(nowhere.fileno(), 1)
     # Celery warns root that a pickled message could run any code; messages here are JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Workers need no news of each other, and Gossip fails, with tracebacks, on a lost connection.
-    alone = ["--without-mingle", "--without-gossip"]
-    try:
-        app.worker_main(["worker", "-n", name, "-Q", ",".join(queue_names), "--loglevel", "WARNING", *alone])
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 1
-    else:
-        status = 0
+    # Not `worker_main`: that imports every command of Celery, and of Flower. Workers need no news of each other, and
+    # Gossip fails, with tracebacks, on a lost connection.
+    worker = app.Worker(hostname=name, queues=queue_names, loglevel="WARNING", without_mingle=True, without_gossip=True)
+    worker.start()
     # Celery ends with 0 when it is terminated, whatever status it was given.
-    return EXIT_LOAD_FAILED if celery.worker.state.should_terminate == EXIT_LOAD_FAILED else status
+    terminated = celery.worker.state.should_terminate == EXIT_LOAD_FAILED
+    return EXIT_LOAD_FAILED if terminated else worker.exitcode or 0
