@@ -17,9 +17,9 @@ def main() -> None:
     """Run the command line. It is imported inside `report_errors`, so that Ctrl-C during the import is handled, too."""
     with report_errors(_log_error):
         with lasting_imports():
-            from cloner.cli.main import app
+            from cloner.cli.main import command_line
 
-        app()
+        command_line()
 
 
 if __name__ == "__main__":

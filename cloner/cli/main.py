@@ -69,3 +69,6 @@ app.add_typer(checkpoint_app, name="checkpoint")
 recogniser_app = typer.Typer(no_args_is_help=True, help="Get a model that writes missing transcripts.")
 recogniser_app.command()(recogniser.pull)
 app.add_typer(recogniser_app, name="recogniser")
+
+command_line = typer.main.get_command(app)
+"""What the program calls: made once, where `app()` makes it anew."""

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from typing import Any, Protocol
@@ -44,8 +43,13 @@ class Repeated(dict[str, Any]):
     __slots__ = ("keys_repeated",)  # a bad file may have a million of them
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.keys_repeated = tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        super().__init__()
+        repeated = set()
+        for key, value in pairs:
+            if key in self:
+                repeated.add(key)
+            self[key] = value
+        self.keys_repeated = tuple(key for key in self if key in repeated)
 
 
 class Misread:
