@@ -9,6 +9,8 @@ import pytest
 from cloner import Client
 from cloner.errors import BatchBroken
 from cloner.events import Event
+from cloner.settings import Settings
+from cloner.state.keys import RedisKeys
 from tests.support.batches import write_batch
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
@@ -29,7 +31,7 @@ module.{function} = die_of_three(module.{function})
 
 @pytest.mark.parametrize("function", ["publish_chunks", "gather"])
 def test_a_batch_that_kills_the_collector_is_given_up(
-    patch_module: ModulePatcher, launch: Launch, client: Client, tmp_path: Path, function: str
+    patch_module: ModulePatcher, launch: Launch, client: Client, settings: Settings, tmp_path: Path, function: str
 ) -> None:
     patch_module("cloner.collector.tasks", DIES.format(function=function))
     fleet = launch("--workers", "1")
@@ -37,4 +39,4 @@ def test_a_batch_that_kills_the_collector_is_given_up(
     with pytest.raises(BatchBroken, match="the collector's process died 3 times in a row while it opened or closed"):
         client.submit(write_batch(tmp_path, [3])).wait(timeout=150)
     assert client.submit(write_batch(tmp_path, [4])).wait(timeout=100).generated == 4
-    eventually(lambda: client.redis.keys("*open_attempts*") == [])
+    eventually(lambda: client.redis.keys(RedisKeys(settings.fleet).open_attempts("*")) == [])
