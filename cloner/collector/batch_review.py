@@ -62,6 +62,7 @@ class BatchReview:
         self.reviews = Reviews(outputs.root, manifest.batch_id)
         self.reviews.refresh()
         if self.reviews.sample is None:
+            self.reviews.take_over({line.digest: line.segment for line in record.results.values() if line.reused})
             self.reviews.note_sample(_draw_sample(manifest, record))
         self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
         self._references = {speaker.id: speaker.reference for speaker in manifest.speakers}

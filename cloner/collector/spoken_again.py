@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cloner.batch import Redo, take_seed
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.rounds import recorded, segments_of
 from cloner.output.audio_files import OutputRoot
-from cloner.output.record import Record, batch_folder, translate_disk_errors
+from cloner.output.record import Record, RecordWriter, batch_folder, translate_disk_errors
 from cloner.output.redo import REDO, NotedTake, note_takes, noted_takes
 from cloner.output.reviews import Reviewed
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest
+from cloner.protocol.messages import Manifest, SegmentRow
 from cloner.protocol.results import SegmentResult
 from cloner.state.progress import ChunkProgress, Round
+
+REVIEW_LINES = "review"
+"""Name of the record's file with the lines of takes that were given their names again. No worker has it."""
 
 
 class SpokenAgain:
@@ -53,9 +57,22 @@ class SpokenAgain:
             if best.digest != present.digest:
                 with translate_disk_errors(self._folder.path):
                     takes.restore(row[2], key, best.digest, present.digest)
-                if self._outputs.has_result(best):
-                    self._record.results[segment] = best
-                    self._review.replace(best)
+                if not self._outputs.has_result(best):
+                    continue
+                present = best
+                self._review.replace(present)
+            self._record.results[segment] = self._as_last(present, row, key)
+
+    def _as_last(self, present: SegmentResult, row: SegmentRow, key: str) -> SegmentResult:
+        """The line of a segment's present take, which is the last one in the record: else other batches would take the
+        worse one for the segment's audio."""
+        last = max(self._record.generated_lines(present.segment), key=lambda line: line.take)
+        if last.digest == present.digest:
+            return last
+        line = replace(present, key=key, take=last.take + 1, seed=present.seed if present.take > 1 else row[3])
+        with RecordWriter(self._record, REVIEW_LINES) as lines:
+            lines.append(line)
+        return line
 
     def next_round(
         self, ended: Round, reported: Mapping[int, ChunkProgress]
@@ -112,4 +129,4 @@ class SpokenAgain:
 def attempts_of(lines: list[SegmentResult]) -> int:
     """The attempts that a segment's first take had, at most at one of its pieces; and its takes in earlier batches."""
     own = max((attempt.number for line in lines for attempt in line.attempts), default=1)
-    return own + max((line.take - 1 for line in lines if line.reused), default=0)
+    return own + min((line.take - 1 for line in lines if line.reused), default=0)

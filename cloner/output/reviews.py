@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,14 @@ from pydantic.dataclasses import dataclass
 
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.output.own_folder import OwnFolder
 from cloner.output.record import append_line, batch_folder, open_to_append, translate_disk_errors
 from cloner.protocol.reviews import ReviewAnswer
 
 REVIEWS = "reviews.ndjson"
+
+_DIGEST, _DIGEST_LENGTH = b',"digest":"', 32
+"""The part of a take's line before its digest."""
 
 
 class Reviewed(NamedTuple):
@@ -80,6 +85,7 @@ class Reviews:
     """The reviews of one batch, read as they grow: each line is read once. Methods raise `RecordFailed`."""
 
     def __init__(self, root: Path, batch_id: str) -> None:
+        self._root = root
         self._folder = batch_folder(root, batch_id)
         self._read_to = 0
         self.sample: list[int] | None = None
@@ -155,6 +161,23 @@ class Reviews:
             notes.append(_Note(round=number, unanswered=list(unanswered)))
         self._append(notes)
 
+    def take_over(self, segments: Mapping[str, int]) -> None:
+        """Note what earlier batches have found in takes that this one reuses; `segments` by the digests of their
+        files."""
+        if not segments:
+            return
+        root = OwnFolder(self._root)
+        with translate_disk_errors(root.path):
+            others = [
+                folder for folder in root.inner_folders() if folder.path != self._folder.path and folder.files(REVIEWS)
+            ]
+            found = {
+                take.digest: replace(take, segment=segments[take.digest])
+                for folder in others
+                for take in _reviewed_takes(folder, segments)
+            }
+        self.note_answers(0, found.values(), (), ())
+
     def _append(self, notes: Sequence[_Note]) -> None:
         if not notes:
             return
@@ -166,3 +189,16 @@ class Reviews:
             finally:
                 os.close(file)
         self.refresh()
+
+
+def _reviewed_takes(folder: OwnFolder, digests: Container[str]) -> Iterator[TakeReview]:
+    """The reviews of a batch of takes with these digests, without those that have come to nothing. Raises `OSError`."""
+    for line in folder.lines(REVIEWS):
+        # Most lines are of other takes, and are not parsed.
+        if line.partition(_DIGEST)[2][:_DIGEST_LENGTH].decode(errors="replace") in digests:
+            try:
+                take = _NOTES.validate_json(line).take
+            except ValidationError:
+                continue  # torn by a crash
+            if take and not take.error:
+                yield take

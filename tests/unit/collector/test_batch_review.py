@@ -181,3 +181,16 @@ def test_failed_segments_are_not_reviewed(tmp_path: Path) -> None:
 
     assert sorted(FinishedBatch(tmp_path, 3, "all", change=fail).review().takes) == [0, 2]
     assert OutputRoot(tmp_path).root.joinpath(".cloner", BATCH_ID, "reviews.ndjson").exists()
+
+
+def test_takes_that_earlier_batches_have_reviewed_are_not_reviewed_again(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    run_windows(batch.review(), answers({"1.1": BAD, "2.1": ReviewAnswer(error="it is silent")}, GOOD))
+    folder = tmp_path / ".cloner"
+    (folder / BATCH_ID).rename(folder / "earlier")
+    again = FinishedBatch(tmp_path, 4, "all", change=lambda line: replace(line, reused=line.segment < 3))
+    review = again.review()
+    _, sent = run_windows(review, answers({}, GOOD))
+    assert sent == ["2.1", "3.1"]  # one had come to nothing
+    assert review.failed == [1]
+    assert review.reviewed == 4

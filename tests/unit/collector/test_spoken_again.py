@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
 
 from cloner.collector.review_result import review_result
+from cloner.output.search import find_outputs
+from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.results import Attempt, SegmentResult
 from cloner.state.progress import ChunkProgress, Round
 from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
@@ -90,9 +96,50 @@ def test_a_worse_take_gives_its_name_back_and_is_kept(tmp_path: Path) -> None:
     (kept,) = (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()
     assert worse.digest in kept.name
     for known in (second, ReviewEnd(batch, second.number, {})):  # another process finds the same
-        assert known.record.results[1].take == 1
         assert known.review.failed == [1]
         assert known.next_round() is None
+        present = known.record.results[1]
+        assert (present.digest, present.take) == (before, 3)
+    (line,) = (tmp_path / f".cloner/{BATCH_ID}/review.jsonl").read_text().splitlines()
+    assert (json.loads(line)["digest"], json.loads(line)["seed"]) == (before, batch.manifest.speakers[0].segments[1][3])
+
+
+@pytest.mark.parametrize("step", ["the worse file is kept", "the better one has its name again"])
+def test_a_process_that_dies_while_it_gives_a_name_back_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all", attempts=2)
+    before = digest(batch, 1)
+    first = ReviewEnd(batch, 1, FAILS)
+    first.next_round()
+    worse = batch.speak(1, 2, before)
+    second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
+    with monkeypatch.context() as patch:
+        where = (
+            "cloner.output.takes.os.replace" if step == "the worse file is kept" else "cloner.output.record.os.write"
+        )
+        patch.setattr(where, Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            second.next_round()
+    assert digest(batch, 1) == (worse.digest if step == "the worse file is kept" else before)
+    assert ReviewEnd(batch, second.number, {}).next_round() is None
+    assert digest(batch, 1) == before
+    assert [worse.digest in path.name for path in (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()] == [True]
+    assert batch.record().results[1].digest == before
+
+
+def test_another_batch_takes_the_better_one_wherever_it_is(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all", attempts=2)
+    before = digest(batch, 1)
+    first = ReviewEnd(batch, 1, FAILS)
+    first.next_round()
+    batch.speak(1, 2, before)
+    ReviewEnd(batch, first.number + 2, {"1.2": WORSE}).next_round()
+    key = ContentKeys(batch.manifest.speech).of(
+        batch.manifest.speakers[0].reference, batch.manifest.speakers[0].segments[1]
+    )
+    found = find_outputs(batch.outputs, {"book/renamed.wav": key}, None)
+    assert found.elsewhere["book/renamed.wav"].line.digest == before
 
 
 def test_of_two_takes_that_fail_the_checks_count_too(tmp_path: Path) -> None:
@@ -113,12 +160,12 @@ def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     assert second.next_round()
     before, after = second.noted()
-    assert (before.row[1], after.row[1]) == (2, 3)
+    assert (before.row[1], after.row[1]) == (2, 4)  # the first was the third again
     assert before.row[2] != after.row[2]
     assert after.row[3] == digest(batch, 1) == before.row[3]
     assert after.round > before.round
-    batch.speak(1, 3, digest(batch, 1))
-    assert ReviewEnd(batch, second.number + 2, {"1.3": BAD}).next_round() is None  # three attempts in all
+    batch.speak(1, 4, digest(batch, 1))
+    assert ReviewEnd(batch, second.number + 2, {"1.4": BAD}).next_round() is None  # three attempts in all
 
 
 def test_a_take_that_could_not_be_spoken_uses_up_an_attempt(tmp_path: Path) -> None:

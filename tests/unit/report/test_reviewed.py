@@ -88,11 +88,11 @@ def test_takes_that_were_rejected_are_beside_the_one_that_stays(tmp_path: Path) 
     batch.speak(1, 2, batch.record().results[1].digest)
     second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     second.next_round()
-    batch.speak(1, 3, batch.record().results[1].digest)
+    batch.speak(1, 4, batch.record().results[1].digest)
     third = ReviewEnd(batch, second.number + 2, {})
     assert third.next_round() is None
     result = gather(batch.manifest, third.record, tmp_path, cancelled=False, progress={}, now=2.0)
     row = listing(batch, result).rows[1]
     assert [other.label for other in row.others] == ["take 1: wrong words, wrong run", "take 2: wrong words, wrong run"]
     assert all(other.peaks and (tmp_path / other.path).exists() for other in row.others)
-    assert row.take == 3
+    assert row.take == 4
