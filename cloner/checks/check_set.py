@@ -28,6 +28,10 @@ class CheckResult:
     """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
 
 
+REVIEW_CHECKS = ("another_voice", "unlike", "unnatural", "wrong_words", "wrong_run")
+"""Names of the checks of a review, whose limits are set with those of the others."""
+
+
 class CheckSet:
     """All checks, with their limits."""
 
@@ -59,8 +63,9 @@ def parse_limits(text: str) -> dict[str, float]:
     limits: dict[str, float] = {}
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
-        if name not in {kind.name for kind in CHECKS}:
-            known = ", ".join(kind.name for kind in CHECKS)
-            raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {known}")
+        known = [*(kind.name for kind in CHECKS), *REVIEW_CHECKS]
+        if name not in known:
+            checks = ", ".join(known)
+            raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {checks}")
         limits[name] = float(value)
     return limits

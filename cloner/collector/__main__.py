@@ -27,6 +27,10 @@ def main() -> int:
         settings = load_settings()
         name = collector_name(settings.box)
         configure(worker=name)
+        if settings.check_limits:
+            from cloner.checks.check_set import parse_limits
+
+            parse_limits(settings.check_limits)  # an unknown name ends the collector, not each of its batches
         die_with_parent()
         os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
         with lasting_imports():

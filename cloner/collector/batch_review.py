@@ -55,10 +55,11 @@ class ChosenTake(NamedTuple):
 class BatchReview:
     """The review of one batch, as far as it has come. Methods raise `RecordFailed`."""
 
-    def __init__(self, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
-        """`record` has been compared with the files."""
+    def __init__(self, manifest: Manifest, record: Record, outputs: OutputRoot, limits: Mapping[str, float]) -> None:
+        """`record` has been compared with the files; `limits` are those of checks that have not their own."""
         self.batch_id = manifest.batch_id
         self._outputs = outputs
+        self._limits = limits
         self.reviews = Reviews(outputs.root, manifest.batch_id)
         self.reviews.refresh()
         if self.reviews.sample is None:
@@ -231,7 +232,7 @@ class BatchReview:
             for speaker, row in self._references.items()
             if (answer := self.reviews.references.get(row.digest)) and not answer.error
         }
-        judge = Judge(heard, {})
+        judge = Judge(heard, self._limits)
         for review in self.reviews.first.values():
             judge.learn(review.speaker, review.likeness, review.naturalness)
         return judge

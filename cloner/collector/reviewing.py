@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 
+from cloner.checks.check_set import parse_limits
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.publish import publish_chunks, publish_reviews, read_answers
@@ -70,7 +71,8 @@ class Reviewing:
             return
         retry = retry_on_failing_disk(self._settings)
         try:
-            self._review = retry(BatchReview, self._manifest, self._record, self._outputs)
+            limits = parse_limits(self._settings.check_limits)
+            self._review = retry(BatchReview, self._manifest, self._record, self._outputs, limits)
             if ended.reviews:
                 retry(_collect, self._review, self._manifest.batch_id, ended)
         except RecordFailed as error:

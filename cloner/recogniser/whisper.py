@@ -67,9 +67,11 @@ class Recogniser:
         """Load the model now. Raises `BadSetting`, `MissingPackage`."""
         self._model  # noqa: B018 - it is loaded when it is first read
 
-    def knows(self, language: str) -> bool:
-        """Whether the model recognises a language, by its code, such as "en"."""
-        return language in self._model.supported_languages
+    @property
+    def languages(self) -> list[str]:
+        """The languages that the model recognises, as codes such as "en". Raises `BadSetting`, `MissingPackage`."""
+        languages: list[str] = self._model.supported_languages
+        return languages
 
     def hear(
         self, samples: Audio, rate: int, language: str | None = None, note_step: Callable[[], object] = lambda: None

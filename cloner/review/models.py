@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cloner.audio import Audio
 from cloner.checks.levels import find_silence, frame_levels
+from cloner.checks.measures import script_of
 from cloner.recogniser.whisper import Recogniser
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Embedder
@@ -52,8 +53,15 @@ class ReviewModels:
         """How what is heard differs from the text, and what is heard. None without a recogniser of its language: one of
         English alone hears English in any speech."""
         known = language.partition("-")[0].lower() or None
-        if self._recogniser is None or (known and not self._recogniser.knows(known)):
+        if self._recogniser is None or not _may_be_in(self._recogniser.languages, known, text):
             return None, ""
         heard = self._recogniser.hear(samples, rate, known, note_step)
         end_s = len(samples) / rate - find_silence(frame_levels(samples, rate)).end_s
         return word_errors(text, heard.words, known or heard.language, end_s), heard.text
+
+
+def _may_be_in(languages: list[str], known: str | None, text: str) -> bool:
+    """Whether a text may be in one of these languages; `known` is its own, if it is known."""
+    if known:
+        return known in languages
+    return languages != ["en"] or script_of(text) == "LATIN"

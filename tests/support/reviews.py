@@ -55,7 +55,7 @@ class FinishedBatch:
 
     def review(self, record: Record | None = None) -> BatchReview:
         """As a process knows it that has just started."""
-        return BatchReview(self.manifest, record or self.record(), self.outputs)
+        return BatchReview(self.manifest, record or self.record(), self.outputs, {})
 
     def speak(self, segment: int, take: int, replaced: str, suspicion: float = 0.0) -> SegmentResult:
         """Another take of a segment, as a worker writes it."""

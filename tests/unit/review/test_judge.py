@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cloner.checks import check_set
 from cloner.checks.catalogue import CHECKS
-from cloner.checks.check_set import CheckResult
+from cloner.checks.check_set import CheckResult, parse_limits
 from cloner.review.heard import Heard, VoiceSample, WordErrors
 from cloner.review.judge import REVIEW_CHECKS, USUAL_LIKENESS, Judge
 
@@ -125,3 +126,11 @@ def test_limits_may_be_set() -> None:
 def test_no_check_has_the_name_of_another() -> None:
     names = [kind.name for kind in CHECKS] + [kind.name for kind in REVIEW_CHECKS]
     assert len({*names}) == len(names)
+
+
+def test_the_settings_know_the_limits_of_all_checks() -> None:
+    limits = parse_limits("unlike=0.01,wrong_run=9.5,pause=2")
+    judge = Judge({"anna": heard(1)}, limits)
+    take = replace(heard(0.8), words=WordErrors(100, 9, 9))
+    assert judge.evaluate("anna", take).failed == ("unlike",)
+    assert [kind.name for kind in REVIEW_CHECKS] == list(check_set.REVIEW_CHECKS)
