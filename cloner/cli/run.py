@@ -145,7 +145,9 @@ def _run(  # noqa: PLR0913, PLR0917
             stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)
-            result = _follow(handle, supervisor, registry, screen, has_work=left.segments > 0)
+            result = _follow(
+                handle, supervisor, registry, screen, has_work=left.segments > 0, is_reviewed=reviewers > 0
+            )
         if isinstance(result, signal.Signals):
             # Read only now, when its workers have stopped and record no more.
             record = Record(settings.out_dir, handle.id)
@@ -220,12 +222,19 @@ def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate
     return estimated if estimated.seconds is None else replace(estimated, seconds=start_s + estimated.seconds)
 
 
-def _follow(
-    handle: BatchHandle, supervisor: Supervisor, registry: Registry, screen: Screen, *, has_work: bool
+def _follow(  # noqa: PLR0913
+    handle: BatchHandle,
+    supervisor: Supervisor,
+    registry: Registry,
+    screen: Screen,
+    *,
+    has_work: bool,
+    is_reviewed: bool,
 ) -> BatchResult | signal.Signals:
     """Start the workers and wait until the batch is closed; returns its result, or the signal that stopped the run.
 
-    If it is said to have no work, they are started only if the collector finds some.
+    If it is said to have no work, they are started only if the collector finds some. Progress is shown until the last
+    chunk is finished, and to the end where the batch may be reviewed.
     """
     supervisor.start(workers=has_work)
     if not has_work:
@@ -241,7 +250,7 @@ def _follow(
             if not has_work and progress.state is BatchState.RUNNING and progress.finished < progress.total:
                 has_work = True
                 supervisor.start_workers()
-            return progress.all_chunks_finished or progress.closed
+            return progress.closed or (progress.all_chunks_finished and not is_reviewed)
 
         if stopped := supervisor.run(until=chunks_finished):
             return stopped

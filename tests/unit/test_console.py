@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from cloner.console import Screen
-from cloner.state.progress import BatchState, Progress
+from cloner.state.progress import BatchState, Progress, Round
 
 START = Progress("b", BatchState.RUNNING, 10, 2, 0, 0, 0, 0.0, 0, cancelled=False)
 
@@ -36,6 +36,14 @@ def test_progress_is_printed_from_the_first_segment_to_the_end(
         "[Main] Progress: 4/10 segments, 1.0 audio-s/s, 18 s left",
         "[Main] Progress: 10/10 segments (1 failed), 1.8 audio-s/s, 1 s left",
     ]
+
+
+def test_how_far_the_review_is_stands_in_the_place_of_the_speed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Screen().progress_display(plain_lines=True) as show:
+        show(replace(START, generated=10, round=Round(3, (), reviews=32, reviewed=312, to_review=500)))
+    assert capsys.readouterr().err.splitlines() == ["[Main] Progress: 10/10 segments, reviewing 312 of 500"]
 
 
 @pytest.mark.parametrize("generated", [0, 10])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -115,10 +116,8 @@ def test_a_process_that_dies_while_it_gives_a_name_back_loses_nothing(
     worse = batch.speak(1, 2, before)
     second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     with monkeypatch.context() as patch:
-        where = (
-            "cloner.output.takes.os.replace" if step == "the worse file is kept" else "cloner.output.record.os.write"
-        )
-        patch.setattr(where, Mock(side_effect=KeyboardInterrupt))
+        function = "replace" if step == "the worse file is kept" else "write"
+        patch.setattr(os, function, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             second.next_round()
     assert digest(batch, 1) == (worse.digest if step == "the worse file is kept" else before)
