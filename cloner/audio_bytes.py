@@ -104,7 +104,7 @@ def to_16_bits(audio: Audio | Samples16) -> Samples16:
     np.minimum(scaled, MOST, out=scaled)
     scaled *= np.float32(2**31)
     np.rint(scaled, out=scaled)
-    return scaled.astype("<i4").view("<i2")[1::2]
+    return scaled.astype("<i4").view("<i2")[1::2].copy()  # a view would hold on to twice the memory
 
 
 def _wav(blocks: Iterable[Audio | Samples16], sample_rate: int) -> bytes:

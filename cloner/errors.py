@@ -23,6 +23,7 @@
     ├── EngineBroken               exit 75  the engine raised an error; a new process may succeed
     ├── WorkerBroken               exit 78  the worker's engine fails on every chunk
     ├── WrongSchema                exit 1   a message has another version of the wire format
+    ├── CheckBroken                exit 1   a check of takes raised an error
     ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
     └── SegmentFailed              exit 1   one segment could not be generated; has a short `code`
         ├── BadReference           exit 1   a speaker's reference cannot be used (`code` "bad_reference")
@@ -208,6 +209,14 @@ class WrongSchema(ClonerError):
 
 class Damaged(ClonerError):
     """What Redis, or a file of our own, holds of the batch cannot be read."""
+
+
+class CheckBroken(ClonerError):
+    """A check of takes raised an error."""
+
+    def __init__(self, check: str, error: Exception) -> None:
+        self.check = check
+        super().__init__(f"the check {check} broke: {reason_of(error)}")
 
 
 class SegmentFailed(ClonerError):

@@ -156,6 +156,7 @@ class Event(Enum):
     WORKER_DONE = "✅ All done! Processed {generated}/{texts} segments"
     SEGMENT_FAILED = "❌ Segment {segment} of Speaker {speaker} failed: {error}", WARNING
     ATTEMPT_FAILED = "Segment {segment} of Speaker {speaker}, attempt {number} of {attempts} is made again: {reason}"
+    CHECK_BROKEN = "The check {check} raises, so the attempts at which it does pass: {error}", WARNING
     ATTEMPT_NOT_KEPT = "{file} cannot be written, so a crash may repeat the attempt: {error}", WARNING
     TEXT_NOT_SEGMENTED = (
         "The ends of sentences in a long text cannot be found, so it is split at commas: {error}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloner.checks.catalogue import CHECKS
+from cloner.checks.catalogue import CHECKS, Check
 from cloner.checks.measures import Measures
 from cloner.checks.usual import Usual
-from cloner.errors import BadSetting
+from cloner.errors import BadSetting, CheckBroken
 
 MOST_SUSPICION = 1_000.0
 """The suspicion of a take that fails a check whose limit is 0: no other attempt is worse."""
@@ -31,6 +31,9 @@ class CheckResult:
 REVIEW_CHECKS = ("another_voice", "unlike", "unnatural", "wrong_words", "wrong_run")
 """Names of the checks of a review, whose limits are set with those of the others."""
 
+PASSED = CheckResult(failed=(), sentences=(), scores={})
+"""That nothing is wrong."""
+
 
 class CheckSet:
     """All checks, with their limits."""
@@ -39,9 +42,9 @@ class CheckSet:
         self._checks = [kind(limits.get(kind.name)) for kind in CHECKS]
 
     def evaluate(self, take: Measures, usual: Usual) -> CheckResult:
-        """Check a take, compared with what is usual for its speaker."""
+        """Check a take, compared with what is usual for its speaker. Raises `CheckBroken`."""
         applicable = [check for check in self._checks if take.has_sound or not check.needs_sound]
-        scores = {check.name: check.score(take, usual) for check in applicable}
+        scores = {check.name: _score(check, take, usual) for check in applicable}
         failed = [check for check in applicable if scores[check.name] > check.limit]
         return CheckResult(
             failed=tuple(check.name for check in failed),
@@ -49,6 +52,13 @@ class CheckSet:
             scores={name: round(score, 4) for name, score in scores.items()},
             suspicion=max((suspicion_of(scores[check.name], check.limit) for check in applicable), default=0.0),
         )
+
+
+def _score(check: Check, take: Measures, usual: Usual) -> float:
+    try:
+        return check.score(take, usual)
+    except Exception as error:
+        raise CheckBroken(check.name, error) from error
 
 
 def suspicion_of(score: float, limit: float) -> float:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from cloner.engine.base import (
     Engine,
     SegmentAudio,
     SegmentFailure,
+    Speak,
     SpeechRequest,
     SpeechResult,
     Voice,
@@ -189,7 +191,7 @@ def _speak(take: KeptTake, engine: Engine, codes: Codes) -> SegmentAudio:
     """The take, generated alone: each of its pieces with the seed of the attempt that was kept. Raises
     `NotReproduced`."""
 
-    def speak(requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+    def speak(requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult | None, None, None]:
         return engine.speak((_with_kept_seed(request) for request in requests), observer)
 
     def _with_kept_seed(request: SpeechRequest) -> SpeechRequest:
@@ -199,10 +201,8 @@ def _speak(take: KeptTake, engine: Engine, codes: Codes) -> SegmentAudio:
     generation = take.batch.generation
     voice = Voice(codes, take.speaker.reference.text)
     request = SpeechRequest(take.line.segment, take.text, voice, generation, take.seed)
-    if is_split(take.text, generation):
-        (answer,) = speak_in_pieces(speak, [request], NULL_OBSERVER)
-    else:
-        (answer,) = speak([request], NULL_OBSERVER)
+    speak_all: Speak = partial(speak_in_pieces, speak) if is_split(take.text, generation) else speak
+    (answer,) = [result for result in speak_all([request], NULL_OBSERVER) if result]
     if isinstance(answer, SegmentFailure):
         raise NotReproduced(f"{take} is not reproduced: spoken again, it failed: {answer.message}")
     return replace(answer, audio=to_16_bits(answer.audio)) if take.is_of_16_bits else answer

@@ -1,7 +1,7 @@
 """The interface between a worker and a model: the `Engine` protocol and the values that cross it.
 
 An engine gets a whole chunk at a time, of one or several speakers, and yields each segment as it finishes. So an engine
-that generates one text after another and one that decodes 64 at once have the same four methods.
+that generates one text after another and one that decodes 64 at once have the same methods.
 """
 
 from __future__ import annotations
@@ -152,6 +152,9 @@ class SegmentFailure:
     message: str
 
 
+CODEC_FAILED = "codec_failed"
+"""The code of a segment whose codes the codec could not decode, for another reason than its memory."""
+
 SpeechResult = SegmentAudio | SegmentFailure
 
 
@@ -193,8 +196,8 @@ class NullObserver:
 NULL_OBSERVER = NullObserver()
 
 
-Speak = Callable[[Iterable[SpeechRequest], ChunkObserver], Generator[SpeechResult, None, None]]
-"""`Engine.speak`, or a function like it."""
+Speak = Callable[[Iterable[SpeechRequest], ChunkObserver], Generator[SpeechResult | None, None, None]]
+"""`Engine.speak`, or a function like it. None is no result: it was woken, and what is waited for may be there."""
 
 
 class Engine(Protocol):
@@ -232,7 +235,7 @@ class Engine(Protocol):
 
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
-    ) -> Generator[SpeechResult, None, None]:
+    ) -> Generator[SpeechResult | None, None, None]:
         """Generate a chunk: exactly one result a request, in any order, and none for one that `observer` drops. If
         `observer` stops it, unfinished segments are dropped.
 
@@ -241,6 +244,11 @@ class Engine(Protocol):
         engine waits for it. A request that fails yields a `SegmentFailure`; an exception means that the engine is
         broken.
         """
+        ...
+
+    def wake(self) -> None:
+        """Have `speak` yield None soon, if it waits for what another thread generates; called from any thread. So its
+        caller need not wait for the next result to write what others of its threads have finished."""
         ...
 
     def close(self) -> None:

@@ -37,6 +37,10 @@ from cloner.events import Event as LogEvent
 from cloner.logs import log_event
 
 
+class _Wake:
+    """Stands among the results where `wake` was called."""
+
+
 class BatchedEngine:
     """Continuous batching over slots; their number follows from the memory that the worker may use."""
 
@@ -53,6 +57,8 @@ class BatchedEngine:
         self._pipeline: Pipeline | None = None
         self._encoder: CodecEncoder | None = None
         self._results = 0
+        self._answers: SimpleQueue[SpeechResult | _Wake | None] = SimpleQueue()
+        """Results of the chunk that is generated, None after the last."""
         self._encoded = 0
         # A captured graph belongs to the thread that captured it, so this thread does all work on the device.
         self._decoding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoding")
@@ -90,21 +96,27 @@ class BatchedEngine:
 
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
-    ) -> Generator[SpeechResult, None, None]:
+    ) -> Generator[SpeechResult | None, None, None]:
         """The first requests are drawn at once, since the longest are decoded first. Closing the generator stops the
         chunk within a step."""
         queue = RequestQueue.of(requests)
         queue.draw_first()
-        results: SimpleQueue[SpeechResult | None] = SimpleQueue()
+        results = self._answers = SimpleQueue()
         closed = Event()
         work = self._decoding.submit(self._speak, queue, results.put, _ClosableObserver(observer, closed))
         try:
             while (result := results.get()) is not None:
+                if isinstance(result, _Wake):
+                    yield None
+                    continue
                 self._results += 1
                 yield result
         finally:
             closed.set()
             work.result()
+
+    def wake(self) -> None:
+        self._answers.put(_Wake())
 
     def close(self) -> None:
         self._decoding.shutdown(wait=True)

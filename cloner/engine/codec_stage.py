@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cloner.audio import NOT_NUMBERS, Audio
-from cloner.engine.base import NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
+from cloner.engine.base import CODEC_FAILED, NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.segment import SegmentCodes
 from cloner.errors import reason_of
@@ -102,7 +102,7 @@ class CodecStage:
             raise
         except (RuntimeError, MemoryError) as error:
             segment, on_result = item
-            code = "out_of_memory" if is_out_of_memory(error) else "generation_failed"
+            code = "out_of_memory" if is_out_of_memory(error) else CODEC_FAILED
             on_result(SegmentFailure(segment.request.segment, code, f"the codec broke: {reason_of(error)}"))
 
     def _decode_batch(self, batch: dict[int, tuple[SegmentCodes, OnResult]]) -> None:

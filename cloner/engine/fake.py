@@ -78,6 +78,9 @@ class FakeEngine:
                 self.steps += 1
                 yield _generate(request)
 
+    def wake(self) -> None:
+        """Nothing: it generates in its caller's thread."""
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -126,7 +126,6 @@ class Scheduler:
             while self._reading.rows < self.device.prompt_rows and (segment := self._waiting.first()):
                 if not self._admit(segment, observer):
                     break
-                self._waiting.pop()
                 self._pause.begin()
         self._answers += self._waiting.failures
         self._waiting.failures.clear()
@@ -140,21 +139,24 @@ class Scheduler:
         return _Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
 
     def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
-        """Give a slot and pages to a segment and put its prompt on the reading queue, or answer that it cannot be; or
-        drop it. False if it has to wait."""
+        """Give a slot and pages to the first segment that waits and put its prompt on the reading queue, or answer that
+        it cannot be; or drop it. False if it has to wait."""
         if observer.dropped(segment.request.segment):
+            self._waiting.pop()
             return True
-        match self.pool.place(segment, idle=not self._running):
-            case Placed.LATER:
-                return False
-            case Placed.NEVER:
-                self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
-                return True
-            case Placed.WITH_NEW_PREFIX:
-                owner = self.device.set_prefix(segment.slot, segment.held_prefix.pages)
-                self._reading.add(PromptPiece(owner, 0, segment.prefix_tokens))
-        observer.started(segment.request.segment)
+        placed = self.pool.place(segment, idle=not self._running)
+        if placed is Placed.LATER:
+            return False
+        self._waiting.pop()
+        if placed is Placed.NEVER:
+            self._fail(segment, "out_of_memory", OUT_OF_MEMORY)
+            return True
+        # It runs before the device hears of it: where memory runs out below, it waits again, or is given up, once.
         self._running.append(segment)
+        observer.started(segment.request.segment)
+        if placed is Placed.WITH_NEW_PREFIX:
+            owner = self.device.set_prefix(segment.slot, segment.held_prefix.pages)
+            self._reading.add(PromptPiece(owner, 0, segment.prefix_tokens))
         self.device.admit(segment.slot, segment.start())
         self._reading.add(PromptPiece(segment.slot, segment.held_prefix.length, some(segment.text, slice(-1))), segment)
         return True

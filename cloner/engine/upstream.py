@@ -82,6 +82,9 @@ class UpstreamEngine:
             self.steps += 1
             yield result
 
+    def wake(self) -> None:
+        """Nothing: it generates in its caller's thread."""
+
     def close(self) -> None:
         self._model = self._codec = None
         if self._device.type == "cuda":

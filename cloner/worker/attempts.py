@@ -24,15 +24,16 @@ import soundfile
 from cloner.audio import NOT_NUMBERS, SAMPLE_RATE
 from cloner.audio_bytes import to_16_bits
 from cloner.batch import attempt_seed
-from cloner.checks.catalogue import COMPARING, NotANumber
-from cloner.checks.check_set import CheckResult, CheckSet, parse_limits
-from cloner.checks.measures import Take, measure
+from cloner.checks.catalogue import NotANumber
+from cloner.checks.check_set import CheckResult
+from cloner.checks.measures import Take
 from cloner.engine.base import (
+    CODEC_FAILED,
     ChunkObserver,
+    Engine,
     RequestQueue,
     SegmentAudio,
     SegmentFailure,
-    Speak,
     SpeechRequest,
     SpeechResult,
 )
@@ -42,12 +43,17 @@ from cloner.output.attempts import AttemptFiles, attempt_file
 from cloner.output.journal import FailedAttempt, Journal
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import Attempt
+from cloner.worker.attempt_checks import AttemptChecks
 from cloner.worker.audio_effects import as_float
 from cloner.worker.checked_segment import CheckedSegment, Piece, rounded_up, seconds_of
 from cloner.worker.worker_process import WorkerProcess
 
 MOST_THREADS = 4
 """Threads that check: one checks more than 1,000 s of audio in a second."""
+
+
+FAILED = {"generation_failed": {NotANumber.name: 100.0}, CODEC_FAILED: {CODEC_FAILED: 1.0}}
+"""Codes of failures after which there may be another attempt, and what the one that failed has as its failed checks."""
 
 
 class Attempts:
@@ -60,8 +66,7 @@ class Attempts:
         self.most = message.generation.attempts
         self._fixed_length = message.generation.fixed_length
         self._speakers = {row[0]: speaker.id for speaker in message.slices for row in speaker.segments}
-        self._checks = CheckSet(parse_limits(worker.settings.check_limits))
-        self._history = worker.history(message.batch_id)
+        self._checks = AttemptChecks(worker, message.batch_id)
         self._files = AttemptFiles(worker.outputs, message.batch_id, worker.name)
         self._lock = Lock()
         self._checked: defaultdict[int, CheckedSegment] = defaultdict(CheckedSegment)
@@ -83,9 +88,11 @@ class Attempts:
     ) -> None:
         self.threads.shutdown(cancel_futures=True)
 
-    def speak(self, requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+    def speak(
+        self, requests: Iterable[SpeechRequest], observer: ChunkObserver
+    ) -> Generator[SpeechResult | None, None, None]:
         """As `Engine.speak`, with the best of at most `attempts` attempts at each request."""
-        return _Exchange(self, observer).speak(self._worker.engine.speak, requests)
+        return _Exchange(self, observer).speak(self._worker.engine, requests)
 
     def taken(self, segment: int) -> CheckedSegment:
         """What the checks say of a segment that is about to be written."""
@@ -111,15 +118,11 @@ class Attempts:
 
     def check(self, piece: Piece, result: SegmentAudio) -> bool:
         """Check an attempt; returns whether it is the last that the piece needs."""
-        number = len(piece.attempts) + 1
+        number, speaker = len(piece.attempts) + 1, self._speakers[piece.segment]
         samples = as_float(result.audio)
         cut = result.truncated and not self._fixed_length
-        measures = measure(Take(samples, SAMPLE_RATE, piece.request.text, result.codes, cut))
-        speaker = self._speakers[piece.segment]
-        with self._lock:
-            verdict = self._checks.evaluate(measures, self._history.usual(speaker, measures.script))
-            if number == 1 and COMPARING.issuperset(verdict.failed):
-                self._history.add(speaker, measures)
+        take = Take(samples, SAMPLE_RATE, piece.request.text, result.codes, cut)
+        verdict = self._checks.evaluate(take, speaker, is_first=number == 1)
         self._worker.note_step()
         attempt = Attempt(
             piece=piece.place,
@@ -146,13 +149,14 @@ class Attempts:
         return True
 
     def may_repeat(self, piece: Piece, failure: SegmentFailure) -> bool:
-        """Note an attempt of which nothing can be heard, since the model's or the codec's output was no number; returns
-        whether there may be another. Any other failure is final."""
-        if failure.code != "generation_failed":
+        """Note an attempt of which nothing can be heard, since the model's or the codec's output was no number, or the
+        codec broke; returns whether there may be another. Any other failure is final."""
+        failed = FAILED.get(failure.code)
+        if failed is None:
             return False
         number = len(piece.attempts) + 1
         seed = attempt_seed(piece.request.seed, number)
-        piece.attempts.append(Attempt(piece.place, number, seed, 0.0, {NotANumber.name: 100.0}, kept=False))
+        piece.attempts.append(Attempt(piece.place, number, seed, 0.0, failed, kept=False))
         return number < self.most
 
     def finish(self, piece: Piece) -> SpeechResult:
@@ -200,18 +204,23 @@ class _Exchange:
         self._lock = Lock()
         self._queue = RequestQueue(())
 
-    def speak(self, speak: Speak, requests: Iterable[SpeechRequest]) -> Generator[SpeechResult, None, None]:
+    def speak(self, engine: Engine, requests: Iterable[SpeechRequest]) -> Generator[SpeechResult | None, None, None]:
         attempts, checked = self._attempts, deque[Future[SpeechResult | None]]()
         self._queue = RequestQueue(self._drawn(requests))
-        with closing(speak(self._queue, self)) as results:
+        with closing(engine.speak(self._queue, self)) as results:
             try:
                 for result in results:
-                    checked.append(attempts.threads.submit(self._take, result))
+                    if result:
+                        checked.append(attempts.threads.submit(self._take, result))
+                        # An attempt that is checked is written at once, and not after the engine's next result.
+                        checked[-1].add_done_callback(lambda _: engine.wake())
                     while checked and (len(checked) > attempts.most_ahead or checked[0].done()):
                         if answer := checked.popleft().result():
                             yield answer
                     while self._ready:
                         yield self._ready.popleft()
+                    if not result:
+                        yield None
             finally:
                 self._queue.close()  # an engine that waits for requests ends at once
         for future in checked:
@@ -234,6 +243,10 @@ class _Exchange:
         """In one of the threads: check what the engine has made of a request. Returns the last answer to it; None if
         another attempt is asked for."""
         try:
+            if self._observer.dropped(result.segment):  # another piece of its segment has failed meanwhile
+                del self._pieces[result.segment]
+                self._count_answer()
+                return None
             piece = self._pieces[result.segment]
             if isinstance(result, SegmentAudio) and not self._attempts.check(piece, result):
                 self._queue.add(piece.next_request())

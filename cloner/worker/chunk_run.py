@@ -207,8 +207,8 @@ class ChunkRun:
                 usable.append(group)
         return usable
 
-    def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult, None, None]:
-        """The engine's answers. Raises `EngineBroken`."""
+    def _answers(self, groups: Sequence[list[PendingSegment]]) -> Generator[SpeechResult | None, None, None]:
+        """The engine's answers, and None where it is woken. Raises `EngineBroken`."""
         generation = self._message.generation
         requests = speech_requests(groups, generation, self._voices.get, self._cancellation.stopped)
         engine = self._worker.engine

@@ -83,16 +83,18 @@ class Encoder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def encoded(
-        self, answers: Iterable[SpeechResult], pending: Mapping[int, PendingSegment]
+        self, answers: Iterable[SpeechResult | None], pending: Mapping[int, PendingSegment]
     ) -> Iterator[tuple[SpeechResult, Encoding | None]]:
         """The answers in their order, each with its audio; with None where the writer encodes it, or there is none.
+        None among the answers is none: what is encoded meanwhile follows.
 
         While the engine generates the next, as many are encoded as there are threads. Ends early if the batch is
         cancelled while a thread is waited for.
         """
         ahead: deque[tuple[SpeechResult, Future[EncodedAudio] | None]] = deque()
         for answer in answers:
-            ahead.append((answer, self._begin(answer, pending)))
+            if answer:
+                ahead.append((answer, self._begin(answer, pending)))
             while ahead and (len(ahead) > self._most_ahead or _is_there(ahead[0][1])):
                 if not self._wait(ahead[0][1]):
                     return
@@ -108,7 +110,10 @@ class Encoder:
         if audio_format is AudioFormat.WAV and self._is_wav_plain:
             return None
         tags = tags_of(segment.speaker.id, segment.text)
-        return self._threads.submit(encode, answer, self._options, audio_format, tags, self._step)
+        future = self._threads.submit(encode, answer, self._options, audio_format, tags, self._step)
+        # The file is written at once, and not after the engine's next answer.
+        future.add_done_callback(lambda _: self._worker.engine.wake())
+        return future
 
     def _wait(self, future: Future[EncodedAudio] | None) -> bool:
         """Wait for a thread; returns false if the batch is cancelled meanwhile.

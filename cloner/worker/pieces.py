@@ -53,13 +53,15 @@ def joinable_groups(
     return groups
 
 
-def speak_in_pieces(speak: Speak, requests: Requests, observer: ChunkObserver) -> Generator[SpeechResult, None, None]:
+def speak_in_pieces(
+    speak: Speak, requests: Requests, observer: ChunkObserver
+) -> Generator[SpeechResult | None, None, None]:
     """As `speak`, that of an engine; long texts are generated in pieces, and answered when the last is there."""
     joiner = _Joiner(observer)
     with closing(speak(joiner.expand(requests), joiner)) as results:
         for result in results:
-            answer = joiner.take(result)
-            if answer:
+            answer = joiner.take(result) if result else None
+            if answer or not result:
                 yield answer
 
 

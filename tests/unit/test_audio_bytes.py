@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cloner.audio import sample_rate
-from cloner.audio_bytes import decode_audio, encode_audio
+from cloner.audio_bytes import decode_audio, encode_audio, to_16_bits
 from cloner.batch import AudioFormat, AudioOptions
 
 SOUND = (0.5 * np.sin(np.arange(44_100) / 20)).astype(np.float32)
@@ -141,3 +141,9 @@ def test_samples_of_16_bits_are_written_as_they_are(file_format: AudioFormat) ->
     samples = np.arange(-(2**15), 2**15, 7, dtype=np.int16)
     decoded = decode_audio(encode_audio(samples, 44_100, file_format), lambda _sound: None)
     assert np.array_equal(np.round(decoded * 2**15), samples)
+
+
+def test_samples_of_16_bits_hold_on_to_no_more_memory_than_their_own() -> None:
+    samples = to_16_bits(np.linspace(-1, 1, 1000, dtype=np.float32))
+    assert samples.base is None
+    assert samples.nbytes == 2000

@@ -56,6 +56,18 @@ def test_the_last_takes_count() -> None:
     assert history.usual("anna", "LATIN").pace.centre > 0.95
 
 
+def test_the_memory_of_a_speaker_is_bounded_and_few_takes_are_all_learnt_from() -> None:
+    history = History()
+    takes(history, *[n / MOST_TAKES for n in range(MOST_TAKES)])
+    usual = history.usual("anna", "LATIN").pace
+    share = MOST_TAKES / (MOST_TAKES + PRIOR_TAKES)
+    middle = (MOST_TAKES - 1) / 2 / MOST_TAKES
+    assert usual.centre == pytest.approx(share * middle + (1 - share) * PRIOR.pace.centre)
+    takes(history, *[0.5] * 3 * MOST_TAKES)
+    (kept,) = history._takes.values()
+    assert kept.buffer_info()[1] * kept.itemsize == 32 * MOST_TAKES
+
+
 def test_nothing_is_learnt_from_a_take_without_sound() -> None:
     history = History()
     silent: Measures = measure(Take(speech() * 0, 22_050, TEXT))

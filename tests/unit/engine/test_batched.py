@@ -23,7 +23,8 @@ from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
 from cloner.engine.scheduler import Scheduler
 from cloner.errors import BadReference, LoadFailed
-from tests.support.engine_requests import CPU, StopWhen, generated, loaded, make_request, make_voice
+from tests.support.engine_requests import CPU, StopWhen, fixed_request, generated, loaded, make_request, make_voice
+from tests.support.polling import TIMEOUT_S
 
 
 def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deterministic: bool = True) -> BatchedEngine:
@@ -68,10 +69,37 @@ def test_slots_follow_from_memory_and_are_final_after_loading(tiny: Path, monkey
     engine.close()
 
 
+def test_an_engine_that_is_woken_yields_none_before_its_next_result(engine: BatchedEngine) -> None:
+    """Its caller may write what others of its threads have finished."""
+    woken, steps = Event(), 0
+
+    def stopped() -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 10:  # one segment is finished then, and the other is not
+            woken.wait(TIMEOUT_S)
+        return False
+
+    requests = [fixed_request(make_voice(0), n, 40 * n + 1) for n in range(2)]
+    results = engine.speak(requests, StopWhen(stopped))
+    first = next(results)
+    assert first
+    assert first.segment == 0
+    engine.wake()
+    assert next(results) is None
+    woken.set()
+    last = next(results)
+    assert last
+    assert last.segment == 1
+    assert list(results) == []
+    engine.wake()  # by a thread that is late: the next chunk knows nothing of it
+    assert None not in list(engine.speak([make_request(make_voice(0))]))
+
+
 def test_every_request_of_a_chunk_gets_a_result(engine: BatchedEngine) -> None:
     requests = [make_request(make_voice(n % 2), n, max_new_tokens=1 + n, min_new_tokens=1 + n) for n in range(7)]
     requests[3] = make_request(Voice(np.zeros((9, 4), dtype=np.int32), "Nine codebooks."), 3)
-    results = {result.segment: result for result in engine.speak(iter(requests))}
+    results = {result.segment: result for result in engine.speak(iter(requests)) if result}
     assert results.keys() == set(range(7))
     failed = results.pop(3)
     assert isinstance(failed, SegmentFailure)
@@ -172,7 +200,9 @@ def test_an_error_while_decoding_reaches_the_caller(engine: BatchedEngine, monke
     results = engine.speak(
         [make_request(make_voice(0), n, max_new_tokens=2 + 2 * n, min_new_tokens=0) for n in range(2)]
     )
-    assert next(results).segment == 0
+    first = next(results)
+    assert first
+    assert first.segment == 0
     with pytest.raises(RuntimeError, match="the device is gone"):
         next(results)
 

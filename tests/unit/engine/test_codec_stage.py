@@ -111,6 +111,18 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
     assert (results[1].code, results[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
 
 
+def test_a_codec_that_breaks_for_another_reason_has_a_code_of_its_own(stage: CodecStage) -> None:
+    def decode(_codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
+        raise RuntimeError("a size does not fit")
+
+    stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
+    results: list[SegmentAudio | SegmentFailure] = []
+    stage._waiting.append((finished(6, 2), results.append, None))
+    stage._decode()
+    message = "the codec broke: RuntimeError: a size does not fit"
+    assert results == [SegmentFailure(6, "codec_failed", message)]
+
+
 def test_a_lost_device_is_no_segments_fault(stage: CodecStage) -> None:
     def decode(_codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")

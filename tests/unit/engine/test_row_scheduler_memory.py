@@ -112,6 +112,30 @@ def test_a_segment_too_long_for_fewer_slots_grows_them_or_fails(voice: Voice) ->
         assert len(answers) == 2
 
 
+@pytest.mark.parametrize("call", ["admit", "set_prefix"])
+@pytest.mark.parametrize("times", [1, 2, 100])
+def test_a_segment_in_whose_admission_memory_runs_out_is_answered_once(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, call: str, times: int
+) -> None:
+    scheduler, device = make(4)
+    own, calls = getattr(device, call), 0
+
+    def too_much(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls <= times:
+            ask_for_too_much()
+        return own(*arguments)
+
+    monkeypatch.setattr(device, call, too_much)
+    answers = list(scheduler.run([fixed_request(voice, n, 3) for n in range(6)]))
+    assert len(answers) == 6
+    spoken = {answer.request.segment for answer in answers if isinstance(answer, SegmentCodes)}
+    failed = {segment for segment, _ in failures(answers)}
+    assert spoken | failed == set(range(6))
+    assert failed == (set() if times < 3 else set(range(6)))
+
+
 def test_another_error_is_not_taken_for_memory(voice: Voice) -> None:
     def before(_rows: StepRows) -> None:
         raise RuntimeError("the device is gone")

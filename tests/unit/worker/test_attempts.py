@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import soundfile
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.batch import attempt_seed
+from cloner.checks.catalogue import CHECKS
 from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
@@ -29,11 +31,13 @@ from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.record import Record
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
+from cloner.worker import attempt_checks
 from cloner.worker.checked_segment import rounded_up
 from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
 from tests.support.edited_batches import Killed, die_at
 from tests.support.log_lines import find_lines
+from tests.support.polling import TIMEOUT_S
 from tests.support.speech import TEXT, speech
 from tests.support.workers import BATCH_ID, Workers
 
@@ -46,8 +50,16 @@ class Voice(FakeEngine):
     """An engine that speaks well, but for some attempts: `bad`, by segment and number of the attempt in this process.
     They are `cut`, if that is said; None stands for numbers that are not finite."""
 
-    def __init__(self, bad: Mapping[tuple[int, int], Audio | None], *, slots: int = 1, cut: bool = False) -> None:
+    def __init__(
+        self,
+        bad: Mapping[tuple[int, int], Audio | None],
+        *,
+        slots: int = 1,
+        cut: bool = False,
+        code: str = "generation_failed",
+    ) -> None:
         super().__init__(slots)
+        self._code = code
         self.asked: list[tuple[int, int]] = []
         """Segment and seed of each request."""
         self._bad = bad
@@ -66,7 +78,7 @@ class Voice(FakeEngine):
                 attempt = request.segment, self._numbers[request.segment]
                 audio = self._bad.get(attempt)
                 if audio is None and attempt in self._bad:
-                    yield SegmentFailure(request.segment, "generation_failed", "not finite")
+                    yield SegmentFailure(request.segment, self._code, "not finite")
                     continue
                 cut = self._cut and audio is not None
                 yield SegmentAudio(request.segment, GOOD if audio is None else audio, 100, truncated=cut)
@@ -150,16 +162,82 @@ def test_a_segment_whose_attempts_are_all_cut_fails(workers: Workers, tmp_path: 
     assert kept_files(workers) == ["0.0.1.flac", "1.0.1.flac", "1.0.2.flac"], "no output has the better of the two"
 
 
-def test_a_model_s_output_that_is_no_number_is_made_again(workers: Workers, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "failed"), [("generation_failed", {"not_a_number": 100}), ("codec_failed", {"codec_failed": 1})]
+)
+def test_an_attempt_of_which_nothing_can_be_heard_is_made_again(
+    workers: Workers, tmp_path: Path, code: str, failed: dict[str, float]
+) -> None:
     chunk = submit(workers, tmp_path, 2, attempts=2)
-    counts = run_chunk(workers.start(engine=Voice({(0, 1): None, (1, 1): None, (1, 2): None})), chunk)
+    engine = Voice({(0, 1): None, (1, 1): None, (1, 2): None}, code=code)
+    counts = run_chunk(workers.start(engine=engine), chunk)
     assert (counts.generated, counts.failed) == (1, 1)
     found = lines(workers)
-    assert [(attempt.failed, attempt.kept) for attempt in found[0].attempts] == [
-        ({"not_a_number": 100}, False),
-        ({}, True),
-    ]
-    assert found[1].code == "generation_failed"
+    assert [(attempt.failed, attempt.kept) for attempt in found[0].attempts] == [(failed, False), ({}, True)]
+    assert found[1].code == code
+
+
+@pytest.mark.parametrize("check", ["pause", "measures"])
+def test_an_attempt_passes_where_a_check_raises_and_one_line_says_which(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    def broken(*_arguments: object) -> float:
+        raise ZeroDivisionError("division by zero")
+
+    if check == "measures":
+        monkeypatch.setattr(attempt_checks, "measure", broken)
+    else:
+        monkeypatch.setattr(next(kind for kind in CHECKS if kind.name == check), "score", broken)
+    engine = Voice({(1, 1): MUTE})
+    counts = run_chunk(workers.start(engine=engine), submit(workers, tmp_path, 3))
+    assert (counts.generated, counts.failed) == (3, 0)
+    assert len(engine.asked) == 3, "none was made again"
+    (line,) = find_lines(capsys.readouterr().err.splitlines(), Event.CHECK_BROKEN, check=check)
+    assert "ZeroDivisionError: division by zero" in line
+
+
+def test_a_checked_attempt_is_written_before_the_engine_has_its_next_result(workers: Workers, tmp_path: Path) -> None:
+    class Waking(Voice):
+        """Takes as long for its second segment as the line of the first is not written."""
+
+        woken: SimpleQueue[None] = SimpleQueue()
+
+        def speak(  # type: ignore[override]
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+        ) -> Generator[SpeechResult | None, None, None]:
+            for result in super().speak(requests, observer):
+                while result.segment and not lines(workers):
+                    self.woken.get(timeout=TIMEOUT_S)
+                    yield None
+                yield result
+
+        def wake(self) -> None:
+            self.woken.put(None)
+
+    chunk = submit(workers, tmp_path, 2)
+    counts = run_chunk(workers.start(engine=Waking({}, slots=2)), chunk)
+    assert (counts.generated, counts.failed) == (2, 0)
+
+
+def test_pieces_of_a_text_of_which_another_has_failed_are_not_made_again(workers: Workers, tmp_path: Path) -> None:
+    class Late(Voice):
+        """Answers for the second piece once the first has failed their segment."""
+
+        def speak(  # type: ignore[override]
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+        ) -> Generator[SpeechResult | None, None, None]:
+            for result in super().speak(requests, observer):
+                while result.segment == -2 and not observer._observer.dropped(-2):  # type: ignore[attr-defined]
+                    yield None
+                yield result
+
+    texts = {0: f"{TEXT} [pause:0.1] {TEXT}"}
+    (chunk,) = workers.submit(write_batch(tmp_path, [1], {"checks": True}, texts=texts))
+    engine = Late({(-1, 1): None, (-2, 1): MUTE}, slots=2, code="out_of_memory")
+    counts = run_chunk(workers.start(engine=engine), chunk)
+    assert (counts.generated, counts.failed) == (0, 1)
+    assert [segment for segment, _ in engine.asked] == [-1, -2]
+    assert kept_files(workers) == []
 
 
 def test_attempts_of_another_model_are_not_taken_up(

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, wait
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import pytest
@@ -18,6 +19,7 @@ from cloner.worker.cancellation import Cancellation
 from cloner.worker.encoding import EncodedAudio, Encoder
 from cloner.worker.pending import PendingSegment
 from cloner.worker.worker_process import WorkerProcess
+from tests.support.polling import TIMEOUT_S
 from tests.support.sounds import voice
 from tests.support.workers import BATCH_ID
 from tests.unit.worker.test_chunk_monitor import make_monitor
@@ -106,6 +108,27 @@ def test_the_engine_is_drawn_from_until_all_threads_are_busy(
         assert next(results)[0].segment == 0
         assert waits[0].drawn == [0, 1, 2], "three threads: the first is waited for"
         assert [answer.segment for answer, _ in results] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_encoded_is_written_before_the_engine_has_its_next_answer(
+    scene: Scene, worker: WorkerProcess, chunk: ChunkMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: SimpleQueue[None] = SimpleQueue()
+    monkeypatch.setattr(worker.engine, "wake", lambda: woken.put(None))
+    written: list[int] = []
+
+    def answers() -> Iterator[SpeechResult | None]:
+        yield SegmentAudio(0, voice(0.1), 1)
+        scene.let(0, 1)
+        while not written:
+            woken.get(timeout=TIMEOUT_S)
+            yield None
+        yield SegmentAudio(1, voice(0.1), 1)
+
+    with scene.encoder:
+        for answer, _ in scene.encoder.encoded(answers(), scene.pending("flac", chunk)):
+            written.append(answer.segment)
+    assert written == [0, 1]
 
 
 @pytest.mark.parametrize(("unfinished", "is_paused"), [(8, False), (9, True)])

@@ -60,7 +60,7 @@ class Noting(FakeEngine):
 
 
 def speak(engine: FakeEngine, *requests: SpeechRequest, observer: ChunkObserver = NULL_OBSERVER) -> list[SpeechResult]:
-    return list(speak_in_pieces(engine.speak, requests, observer))
+    return [result for result in speak_in_pieces(engine.speak, requests, observer) if result]
 
 
 def audio_of(result: SpeechResult) -> SegmentAudio:
