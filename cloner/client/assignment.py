@@ -15,8 +15,7 @@ from math import ceil
 from cloner.batch import Batch
 from cloner.events import Event, LogLine
 from cloner.names import QueueNames
-from cloner.protocol.messages import ChunkRow, SpeakerSliceRow
-from cloner.queueing.envelope import MAX_BYTES
+from cloner.protocol.messages import MAX_MESSAGE_BYTES, ChunkRow, SpeakerSliceRow
 from cloner.state.registry import WorkerInfo
 
 SEGMENTS_PER_SLOT = 32
@@ -27,7 +26,7 @@ time with 8 segments a slot, 92% with 16 and 94% with 32; without attempts again
 SHARED_SEGMENTS_PER_SLOT = 8
 """The same for the shared queue, where the chunks of a batch are what faster workers take more of."""
 
-MAX_CHUNK_BYTES = MAX_BYTES * 3 // 8
+MAX_CHUNK_BYTES = MAX_MESSAGE_BYTES * 3 // 8
 """JSON of a chunk's segments and references: a bigger chunk is split. In base64 it is half of the longest message."""
 
 

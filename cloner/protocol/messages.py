@@ -28,6 +28,9 @@ from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Name, O
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
 
+MAX_MESSAGE_BYTES = 16 * 1024**2
+"""The longest message of Celery. Python's values take many times that, in Celery's process and in its child."""
+
 SegmentRow = tuple[Index, Text, Output, Index]
 """Segment index, text, output relative to the output root, seed."""
 

@@ -16,9 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloner.errors import ClonerError
 
-MAX_BYTES = 16 * 1024**2
-"""The longest message. Python's values take many times that, in Celery's process and in its child."""
-
 Scalar = str | int | float | bool | None
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

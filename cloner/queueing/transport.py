@@ -26,7 +26,8 @@ from kombu.transport import redis
 
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.queueing.envelope import MAX_BYTES, Malformed, read_message
+from cloner.protocol.messages import MAX_MESSAGE_BYTES
+from cloner.queueing.envelope import Malformed, read_message
 from cloner.state.dead_letters import ADD_LETTER, BURY
 
 WAIT_S = 0.2
@@ -132,7 +133,7 @@ class Channel(redis.Channel):
             command = ["BLMOVE", queues[0], queues[0], "RIGHT", "RIGHT", WAIT_S]
         else:
             keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key, self.consumers_key, *queues]
-            command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_BYTES, self.consumer]
+            command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_MESSAGE_BYTES, self.consumer]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         self.client.connection.send_command(*command)

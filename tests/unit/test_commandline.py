@@ -59,7 +59,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path, program: 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["checkpoint", "--help"], ["recogniser", "--help"]])
 def test_commands_that_need_no_numpy_do_not_import_it(arguments: list[str]) -> None:
-    without = "import sys; sys.modules.update(numpy=None, torch=None, celery=None, faster_whisper=None)"
+    without = "import sys; sys.modules.update(numpy=None, torch=None, celery=None, kombu=None, faster_whisper=None)"
     script = f"{without}; from cloner.__main__ import main; main()"
     ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")

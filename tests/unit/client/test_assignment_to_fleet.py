@@ -13,8 +13,8 @@ import pytest
 from cloner.batch import Batch, Reference, ReferenceKind, Segment, Speaker
 from cloner.client.assignment import Strategy, assign
 from cloner.names import SPEAK_CHUNK, QueueNames
+from cloner.protocol.messages import MAX_MESSAGE_BYTES
 from cloner.queueing.app import make_app
-from cloner.queueing.envelope import MAX_BYTES
 from cloner.settings import Settings
 from cloner.validation import MAX_TEXT
 from tests.support.batches import SIX_SPEAKERS
@@ -107,4 +107,4 @@ def test_no_chunk_is_too_long_for_a_message(strategy: Strategy, slots: int) -> N
         parts = [big.speakers[row.speaker].segments[row.start : row.stop] for row in chunk.slices]
         sent = [[segment.text for segment in part] + [reference.text] for part in parts]
         body = json.dumps(app.amqp.as_task_v2("1", SPEAK_CHUNK, args=[sent]).body)
-        assert len(b64encode(body.encode())) < MAX_BYTES * 3 // 4
+        assert len(b64encode(body.encode())) < MAX_MESSAGE_BYTES * 3 // 4

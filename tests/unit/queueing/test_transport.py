@@ -15,7 +15,7 @@ from kombu.transport import redis as redis_transport
 from redis import Redis
 
 from cloner.names import SPEAK_CHUNK
-from cloner.queueing import envelope as envelope_module
+from cloner.protocol.messages import MAX_MESSAGE_BYTES
 from cloner.queueing import transport
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
@@ -170,7 +170,7 @@ BURIED: list[tuple[str | bytes, str]] = [
     (envelope(properties={"delivery_tag": "1"}), "no delivery tag or no delivery info"),
     (envelope(properties={"delivery_tag": "1", "delivery_info": {"exchange": 1}}), "no address"),
     ("[" * 100_000, "no JSON object"),
-    (" " * (envelope_module.MAX_BYTES + 1), f"more than {envelope_module.MAX_BYTES} bytes"),
+    (" " * (MAX_MESSAGE_BYTES + 1), f"more than {MAX_MESSAGE_BYTES} bytes"),
     (envelope(headers={"id": "1", "task": SPEAK_CHUNK, "timelimit": ["a", None]}), "headers.timelimit.0"),
     (envelope(headers={"id": "1", "task": SPEAK_CHUNK, "compression": "application/x-gzip"}), "headers.compression"),
     (envelope(body="*"), "body"),
