@@ -113,13 +113,14 @@ class BatchReview:
         heard: list[tuple[str, ReviewAnswer]] = []
         unanswered: list[Reviewed] = []
         for item, answer in zip(self.reviews.sent(number), answers, strict=False):
-            if self.reviews.has(item):
-                continue
+            take = None if item.segment is None else self.takes.get(item.segment)
+            if self.reviews.has(item) or (item.segment is not None and (take is None or take.item != item)):
+                continue  # answered before, or the segment has another file by now
             if answer is None:
                 unanswered.append(item)
-            elif item.segment is None:
+            elif take is None:
                 heard.append((item.digest, answer))
-            elif take := self.takes.get(item.segment):
+            else:
                 takes.append((take, answer))
         self.reviews.note_answers(number, self._judge_takes(takes), heard, unanswered)
         self.reviewed += len(takes)

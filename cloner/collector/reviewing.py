@@ -144,7 +144,13 @@ def _send_window(
     if not requests:
         return False
     following = Round(
-        number, (), reviews=len(requests), reviewed=review.reviewed, to_review=max(len(review.takes), review.reviewed)
+        number,
+        (),
+        missing=ended.missing,
+        fruitless=ended.fruitless,
+        reviews=len(requests),
+        reviewed=review.reviewed,
+        to_review=max(len(review.takes), review.reviewed),
     )
     if batches.begin_round(review.batch_id, following, progress, review.chunks):
         if not ended.reviews:

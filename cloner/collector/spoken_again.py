@@ -96,7 +96,7 @@ class SpokenAgain:
             if not again.isdisjoint(segments_of(self._manifest, chunk))
         }
         self.count = len(again)
-        return Round(number, tuple(progress), again=True), progress
+        return Round(number, tuple(progress), ended.missing, ended.fruitless, again=True), progress
 
     def _next_takes(
         self, number: int, earlier: list[NotedTake], reported: Mapping[int, ChunkProgress]

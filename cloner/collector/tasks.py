@@ -173,17 +173,20 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
     cancelled = batches.is_cancelled(batch_id)
     reported = batches.chunk_progress(batch_id)
-    if not cancelled:
+    reviewing = Reviewing(manifest, record, outputs, settings)
+    if present.reviews:
+        reviewing.collect(present)  # the next round removes the answers
+    if not (cancelled or end_review):
         following, progress = next_round(manifest, record, reported, present)
         if following:
             # If this process dies before it has published the round, the batch is stalled, and opened again.
             if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
-                del manifest, record
+                del manifest, record, reviewing
                 publish_chunks(_manifest(redis, settings, batch_id), following, settings)
             return
-    reviewing = Reviewing(manifest, record, outputs, settings)
-    reviewing.collect(present)
+    if not present.reviews:
+        reviewing.collect(present)  # only now: the random sample is drawn from a whole record
     if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
         return
     review = reviewing.result()

@@ -97,7 +97,8 @@ class Round:
     chunks: tuple[int, ...] | None = None
     """Numbers of the chunks that are published; None for all."""
     missing: int = 0
-    """Segments that had no line when it began; 0 in the first."""
+    """Segments that had no line when it began; 0 in the first. It and `fruitless` stay as they are during a review: its
+    rounds are not about segments without a line."""
     fruitless: int = 0
     """How many rounds before it, one after another, have added no line."""
     again: bool = False
