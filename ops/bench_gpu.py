@@ -40,7 +40,7 @@ Kernels that were compiled by then are in the folder that CLONER_KERNEL_CACHE na
 CPU_LIMIT_S = 1800.0
 """Of a part on a CPU, where only its working matters."""
 
-ONLY_IF_NAMED = ("tune", "upstream", "workers")
+ONLY_IF_NAMED = ("checks", "tune", "upstream", "workers")
 
 
 def stand_in_for_scipy() -> None:
@@ -60,6 +60,7 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
     """Each part with the arguments that its function gets behind the checkpoint's folder."""
     from ops.engine_bench import (
         check_part,
+        checks_part,
         codec_part,
         decode_part,
         gpu,
@@ -83,6 +84,10 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
         ),
         (Part("wav", "texts to WAV files", wav_part.measure, 120), (device, sizes.slots, sizes.wav_segments)),
         (Part("run", "a batch through a fleet", run_part.measure, 120), (sizes.fleet_batch, sizes.slots)),
+        (
+            Part("checks", "what the checks of attempts cost", checks_part.measure_both, 400),
+            (sizes.fleet_batch, sizes.slots, device),
+        ),
         (Part("codec", "the codec, right and fast", codec_part.measure, 200), (device,)),
         (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
         (

@@ -31,8 +31,8 @@ class FleetBatch:
     frames: int
     voices: int
 
-    def write(self, folder: Path) -> Path:
-        """Write the batch's file and its references; returns the file."""
+    def write(self, folder: Path, **generation: int | bool) -> Path:
+        """Write the batch's file and its references; returns the file. `generation` is added to the batch's."""
         references = [make_voice(number) for number in range(self.voices)]
         for number, voice in enumerate(references):
             np.save(folder / f"{number}.npy", voice.codes)
@@ -48,8 +48,8 @@ class FleetBatch:
             for segment in range(self.segments)
         ]
         path = folder / "batch.json"
-        generation = {"min_new_tokens": self.frames, "max_new_tokens": self.frames}
-        path.write_text(json.dumps({"generation": generation, "tasks": tasks}), encoding="utf-8")
+        frames = {"min_new_tokens": self.frames, "max_new_tokens": self.frames}
+        path.write_text(json.dumps({"generation": frames | generation, "tasks": tasks}), encoding="utf-8")
         return path
 
 
@@ -59,7 +59,7 @@ def measure(checkpoint: Path, batch: FleetBatch, slots: int) -> Iterator[Row]:
         folder = Path(made)
         path = batch.write(folder)
         # The part has a process of its own, from which the fleet's inherit this.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *_stand_ins(folder), *_python_path()])
+        os.environ["PYTHONPATH"] = python_path(folder)
         with embedded_redis() as url:
             environment = {
                 "CLONER_REDIS_URL": url,
@@ -94,9 +94,10 @@ def _submit(path: Path, environment: dict[str, str]) -> dict[str, float]:
     return result
 
 
-def _python_path() -> list[str]:
+def python_path(folder: Path) -> str:
+    """``PYTHONPATH`` of a fleet's processes; what stands in for missing packages is made in `folder`."""
     known = os.environ.get("PYTHONPATH")
-    return [known] if known else []
+    return os.pathsep.join([str(CHECKOUT), *_stand_ins(folder), *([known] if known else [])])
 
 
 def _stand_ins(folder: Path) -> list[str]:

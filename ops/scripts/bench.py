@@ -1,7 +1,7 @@
 """Measures the engine, the fleet's overhead and imports, and prints one table. ``make bench`` runs it.
 
 The engine's rows are ratios to upstream's code, measured in the same run on the same weights, with the same threads and
-allocator settings on both sides. Without a GPU it takes 15 minutes.
+allocator settings on both sides. Without a GPU it takes more than 15 minutes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cloner import read_batch
 from cloner.state.embedded import embedded_redis
 from ops.engine_bench.children import Checkpoints, checkpoints, in_child, multiplies, set_environment
 from ops.engine_bench.fleet import running_fleet
+from ops.engine_bench.run_part import FleetBatch
 from ops.engine_bench.table import Report, Row, machine
 
 RUNS = 3
@@ -31,6 +32,7 @@ SEGMENTS = 10_000
 SPEAKERS = 100
 WORKERS = 2
 ROWS = 100_000
+CHECKED_BATCH, CHECKED_PAIRS = FleetBatch(segments=64, frames=100, voices=4), 5
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def main() -> int:
 
 def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
     """Yield measurements of the batched engine against upstream's code, on the CPU."""
-    from ops.engine_bench import codec, decoding, loading, occupancy, whole_batch
+    from ops.engine_bench import checks_part, codec, decoding, loading, occupancy, whole_batch
 
     small = decoding.Comparison(
         size="small",
@@ -86,6 +88,8 @@ def engine_rows(made: Checkpoints) -> Iterator[Callable[[], list[Row]]]:
     yield lambda: in_child(decoding.rows, made.get("small"), small)
     yield lambda: in_child(decoding.rows, made.get("s1-mini"), full)
     yield lambda: whole_batch.rows(made.get("small"), "small", goal=">= 7x")
+    yield lambda: list(checks_part.cost(RUNS))
+    yield lambda: list(checks_part.wall_time(made.get("small"), CHECKED_BATCH, 32, CHECKED_PAIRS, "cpu"))
     yield lambda: loading.rows(made.get("s1-mini"), "s1-mini", RUNS, goal=">= 4x")
     yield lambda: in_child(occupancy.rows, made.get("tiny"), RUNS, goal=">= 0.88x")
     yield lambda: in_child(codec.rows, made.get("small"), small_codec)

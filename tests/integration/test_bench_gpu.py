@@ -42,7 +42,8 @@ class OnlyListed(PathFinder):
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyListed]
 sys.path.insert(0, ".")
 import ops.bench_gpu
-from ops.engine_bench import check_part, codec_part, decode_part, gpu, run_part, steps_part, upstream_part, wav_part
+from ops.engine_bench import check_part, checks_part, codec_part, decode_part, gpu, run_part, steps_part
+from ops.engine_bench import upstream_part, wav_part
 import cloner.cli.fleet, cloner.cli.main, cloner.collector.tasks, cloner.input.batch_file, cloner.worker.tasks
 import cloner.worker.chunk_run, cloner.worker.worker_process
 import cloner.collector.__main__, cloner.worker.__main__, cloner.input.forms.tables, launcher.__main__
@@ -92,7 +93,7 @@ def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:
     shown = bench("--help", out=tmp_path / "table.md").stdout
     for part in ("check", "steps", "decode", "wav", "run", "codec", "tune", "upstream", "workers"):
         assert f"\n  {part:10}" in shown
-    assert "None named means all but tune, upstream, workers, together at most 240 s." in shown
+    assert "None named means all but checks, tune, upstream, workers, together at most 240 s." in shown
     refused = bench("wave", out=tmp_path / "table.md")
     assert refused.returncode == 2
     assert "no part is called wave: there are check, steps," in refused.stderr
