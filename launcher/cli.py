@@ -126,7 +126,7 @@ def plan(
 def status(
     ready: ReadyOption = False, collector: AliveCollectorOption = False, reviewers: ReadyReviewersOption = False
 ) -> None:
-    """List this box's workers and reviewers; exit status 1 if no worker is alive."""
+    """List this box's workers and reviewers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
     with translate_redis_errors(url):
@@ -143,7 +143,7 @@ def status(
         alive = registry.workers()
         _log_dead_letters(DeadLetters(redis, keys))
     workers = [worker for worker in alive if worker.box == settings.box]
-    if not workers:
+    if not workers and not reviewing:
         raise ClonerError(f'No worker of box "{settings.box}" is alive: start them with `launcher up`')
     print_fleet(workers, reviewing)
     if ready:

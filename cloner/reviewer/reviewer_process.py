@@ -60,8 +60,8 @@ class ReviewerProcess:
     def beat(self, registry: Registry) -> None:
         """Send the count of steps, with which the launcher tells work from a hang. Raises `RedisError`."""
         name, entries = self._info.name, registry.reviewer_entries
-        if not entries.beat(name, self._steps) and entries.get(name) is None:
-            # Redis has lost the entry.
+        entries.beat(name, self._steps)
+        if entries.get(name) is None:  # Redis has lost the entry
             entries.register(replace(self._info, state=self._state, pid=os.getpid()))
 
     @contextmanager

@@ -115,3 +115,13 @@ def test_a_frozen_reviewer_is_replaced(launch_reviewers: Launch, client: Client)
     sent = send(client, take())
     fleet.wait_for(Event.KILLING_UNHEALTHY, title="Reviewer 0", reason="has shown no sign of life for 5 s")
     assert answer(sent).naturalness is not None
+
+
+def test_a_reviewer_that_redis_has_lost_registers_again(launch_reviewers: Launch, client: Client) -> None:
+    fleet = launch_reviewers(heartbeat_s=0.5)
+    fleet.wait_for(Event.REVIEWER_READY)
+    before = client.reviewers()
+    for key in client.redis.keys(f"cloner:{client.settings.fleet}:reviewer*"):
+        client.redis.delete(key)
+    eventually(lambda: [info.name for info in client.reviewers()] == [info.name for info in before])
+    assert answer(send(client, take())).naturalness is not None

@@ -342,3 +342,6 @@ def test_the_reviewers_of_the_box_are_asked_for_alone(
     assert launcher("status", "--reviewers") == (1, "", "Not ready: reviewer-0@box\n")
     entries.update("reviewer-0@box", state=WorkerState.READY)
     assert launcher("status", "--reviewers") == (0, "", "")
+    listed = launcher("status")
+    assert (listed[0], listed[2]) == (0, "")
+    assert [line.split("\t")[1] for line in listed[1].splitlines()] == ["Name", "reviewer-0@box"]
