@@ -185,7 +185,12 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
                 del manifest, record, reviewing
                 publish_chunks(_manifest(redis, settings, batch_id), following, settings)
             return
-    if not present.reviews:
+    _end_unrecorded(settings, manifest, record, outputs)
+    is_read = bool(present.reviews) and not changed
+    if changed:  # a take without a line has perhaps given its name back
+        record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
+        reviewing = Reviewing(manifest, record, outputs, settings)
+    if not is_read:
         reviewing.collect(present)  # only now: the random sample is drawn from a whole record
     if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
         return
@@ -203,10 +208,6 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     )
     if not (cancelled or result.failed or manifest.partial):
         result = _with_leftover(result, manifest, outputs)
-    if manifest.redo:
-        _end_redo(settings, record, outputs, result)
-    else:
-        discard_journals(record, outputs, _failed_outputs(result))
     discard_unnamed_attempts(record)
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
@@ -232,18 +233,20 @@ def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot)
     return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
 
 
-def _failed_outputs(result: BatchResult) -> Iterator[str]:
-    return (error.output for error in result.errors.values())
-
-
-def _end_redo(settings: Settings, record: Record, outputs: OutputRoot, result: BatchResult) -> None:
-    """Remove what takes without a line have left, and give back the names that failed takes were about to get. An
-    error is logged: without knowing what was replaced, nothing is removed."""
+def _end_unrecorded(settings: Settings, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
+    """Remove what takes without a line have left, and give back the names that failed takes were about to get; no chunk
+    of the batch may run. An error is logged: without knowing what was replaced, nothing is removed."""
+    failed = {
+        index: output
+        for speaker in manifest.speakers
+        for index, _, output, _ in speaker.segments
+        if not ((line := record.results.get(index)) and line.generated)
+    }
     try:
         retry = retry_on_failing_disk(settings)
-        replaced = retry(replaced_digests, outputs, result.batch_id, result.errors)
-        discard_journals(record, outputs, _failed_outputs(result), replaced)
-        retry(end_replacing, outputs, result.batch_id, result.errors)
+        replaced = retry(replaced_digests, outputs, manifest.batch_id, failed)
+        discard_journals(record, outputs, failed.values(), replaced)
+        retry(end_replacing, outputs, manifest.batch_id, failed)
     except RecordFailed as error:
         log_event(Event.FAILED, error=error.message)
 

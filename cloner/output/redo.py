@@ -85,7 +85,8 @@ def replaced_digests(outputs: OutputRoot, batch_id: str, failed: Collection[int]
 
 
 def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> None:
-    """Give the files that takes of `failed` segments were about to replace their names again.
+    """Give the files that takes of `failed` segments were about to replace their names again: of a segment that was
+    spoken again more than once, the last of them, as it was the best.
 
     A file with an error does not keep the others from it. Raises `RecordFailed` at the end, `RecordUnavailable` if
     another call may do better.
@@ -93,8 +94,9 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
     folder = batch_folder(outputs.root, batch_id)
     takes = Takes(outputs, batch_id)
     refused: RecordFailed | None = None
-    for (_, _, _, digest), output, key, _ in _takes_of(failed, outputs, batch_id):
-        if not digest:
+    last = {take.row[0]: take.round for take in _takes_of(failed, outputs, batch_id) if take.round}
+    for (segment, _, _, digest), output, key, number in _takes_of(failed, outputs, batch_id):
+        if not digest or number < last.get(segment, 0):
             continue
         try:
             with translate_disk_errors(folder.path):

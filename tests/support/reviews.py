@@ -11,6 +11,7 @@ from cloner.batch import Generation, Review
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.spoken_again import SpokenAgain
 from cloner.output.audio_files import OutputRoot
+from cloner.output.journal import Journal
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.record import Record, RecordWriter
 from cloner.output.redo import NotedTake, noted_takes
@@ -57,8 +58,10 @@ class FinishedBatch:
         """As a process knows it that has just started."""
         return BatchReview(self.manifest, record or self.record(), self.outputs, {})
 
-    def speak(self, segment: int, take: int, replaced: str, suspicion: float = 0.0) -> SegmentResult:
-        """Another take of a segment, as a worker writes it."""
+    def speak(
+        self, segment: int, take: int, replaced: str, suspicion: float = 0.0, dies: bool = False
+    ) -> SegmentResult:
+        """Another take of a segment, as a worker writes it; one that `dies` does so before it can write the line."""
         record = self.record()
         line = record.results[segment]
         row = self.manifest.speakers[0].segments[segment]
@@ -75,8 +78,13 @@ class FinishedBatch:
             digest=written.digest,
             suspicion=suspicion,
         )
-        with RecordWriter(record, WORKER) as lines:
-            lines.append(line)
+        if dies:
+            journal = Journal(self.outputs.root, BATCH_ID, 7, WORKER)
+            journal.begin(self.outputs.part, 0)
+            journal.publishes(line.digest)
+        else:
+            with RecordWriter(record, WORKER) as lines:
+                lines.append(line)
         return line
 
 

@@ -10,7 +10,6 @@ import pytest
 from cloner.batch import Redo
 from cloner.collector import disk, publish, tasks
 from cloner.collector.disk import retry_on_failing_disk
-from cloner.collector.result import gather
 from cloner.errors import RecordFailed, RecordUnavailable
 from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
@@ -64,7 +63,5 @@ def test_names_that_cannot_be_given_back_for_a_while_are_given_back_later(
 ) -> None:
     end = Mock(side_effect=[RecordUnavailable("stale"), None])
     monkeypatch.setattr(tasks, "end_replacing", end)
-    record = Record(tmp_path, "b")
-    result = gather(manifest(), record, tmp_path, cancelled=False, progress={}, now=2.0)
-    tasks._end_redo(Settings(), record, OutputRoot(tmp_path), result)
+    tasks._end_unrecorded(Settings(), manifest(), Record(tmp_path, "b"), OutputRoot(tmp_path))
     assert [set(call.args[2]) for call in end.call_args_list] == [{0, 1, 2, 3, 4}] * 2

@@ -1,0 +1,69 @@
+"""The close of batches whose review does not come to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cloner.collector import tasks
+from cloner.output.own_folder import OwnFolder
+from cloner.output.record import read_result
+from cloner.protocol.results import BatchResult
+from cloner.settings import Settings
+from cloner.state.batches import BatchStore
+from cloner.state.connection import connect
+from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
+from tests.support.stub_reviewer import BAD, BAD_CHECKS, WORSE
+
+FAILS = {"1.1": BAD}
+
+
+@pytest.fixture
+def blobs(redis: Redis, valkey_url: str) -> Redis:
+    return connect(valkey_url, decode=False)
+
+
+def close_cancelled(batch: FinishedBatch, redis: Redis, url: str) -> BatchResult:
+    """Close a batch that is cancelled, as the collector does it; returns the result."""
+    settings = Settings(redis_url=url, out_dir=batch.outputs.root)
+    batches = BatchStore.of(settings, redis)
+    batches.add(batch.manifest, "round-robin", check=lambda: None)
+    batches.set_running(BATCH_ID)
+    batches.cancel(BATCH_ID)
+    tasks._end_round(redis, settings, BATCH_ID, None)
+    return read_result(OwnFolder(batch.outputs.root, BATCH_ID))
+
+
+def digest(batch: FinishedBatch) -> str:
+    return batch.outputs.digest_of("book/1.wav")
+
+
+def test_a_take_whose_process_died_before_its_line_gives_the_name_back(
+    tmp_path: Path, blobs: Redis, valkey_url: str
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    first = ReviewEnd(batch, 1, FAILS)
+    assert first.next_round()
+    before = digest(batch)
+    batch.speak(1, 2, before, dies=True)
+    result = close_cancelled(batch, blobs, valkey_url)
+    assert (result.generated, result.errors, digest(batch)) == (3, {}, before)
+    assert result.suspects[1].failed == sorted(BAD_CHECKS)
+    assert not list((tmp_path / f".cloner/{BATCH_ID}/takes").iterdir())
+
+
+def test_of_two_takes_that_were_replaced_the_last_one_gets_the_name_back(
+    tmp_path: Path, blobs: Redis, valkey_url: str
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    first = ReviewEnd(batch, 1, {"1.1": WORSE})
+    assert first.next_round()
+    better = batch.speak(1, 2, digest(batch))
+    second = ReviewEnd(batch, first.number + 2, {"1.2": BAD})
+    assert second.next_round()
+    batch.speak(1, 3, better.digest, dies=True)
+    result = close_cancelled(batch, blobs, valkey_url)
+    assert (result.generated, digest(batch)) == (3, better.digest)
+    assert result.suspects[1].failed == sorted(BAD_CHECKS)
