@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from math import ceil
 from typing import NamedTuple
@@ -37,6 +38,8 @@ compared with each."""
 MOST_SENT = 2
 """Rounds that send a take without an answer before it is given up. In each, its review may have killed three
 reviewers."""
+
+NOT_HEARD = "the review has ended before"
 
 UNANSWERED = "its review has killed its reviewers again and again, or got lost"
 
@@ -132,17 +135,27 @@ class BatchReview:
 
     @property
     def present(self) -> dict[int, TakeReview]:
-        """What is said of the segments' takes as they are; those that were not reviewed are left out."""
-        found = ((segment, self.reviews.takes.get(take.item)) for segment, take in self.takes.items())
-        return {segment: review for segment, review in found if review}
+        """What is said of the segments' takes as they are; those that were not reviewed are left out, but those that
+        replace a take which failed count as failing what that one failed."""
+        return {segment: review for segment, take in self.takes.items() if (review := self._review_of(take))}
+
+    def _review_of(self, take: ChosenTake) -> TakeReview | None:
+        found, rejected = self.reviews.takes.get(take.item), self.reviews.rejected.get(take.line.segment)
+        if rejected is None or (found and not found.error):
+            return found
+        return replace(self._unreviewed(take, found.error if found else NOT_HEARD), failed=rejected.failed)
 
     @property
     def failed(self) -> list[int]:
-        """The segments whose takes fail."""
-        return [segment for segment, review in self.present.items() if review.failed]
+        """The segments that are to be spoken again: their takes fail, or replace one that failed and fail a check."""
+        return [
+            segment
+            for segment, review in self.present.items()
+            if review.failed or (segment in self.reviews.rejected and self.takes[segment].line.is_suspect)
+        ]
 
     def replace(self, line: SegmentResult) -> None:
-        """A segment has another take, which is reviewed."""
+        """A segment has another take."""
         self.takes[line.segment] = self.takes[line.segment]._replace(line=line)
 
     def _choose(self, manifest: Manifest, record: Record) -> Iterator[ChosenTake]:

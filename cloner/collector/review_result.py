@@ -21,12 +21,12 @@ def review_result(mode: Review, review: BatchReview | None, record: Record, *, i
         return ReviewResult(mode=mode, state="incomplete")
     present = review.present
     reviewed = {segment for segment, found in present.items() if not found.error}
-    failed = {segment for segment in reviewed if present[segment].failed}
+    failed = {segment for segment, found in present.items() if found.failed}
     return ReviewResult(
         mode=mode,
         state="complete" if is_complete else "incomplete",
         reviewed=len(reviewed),
-        failed=len(failed),
+        failed=len(failed & reviewed),
         not_reviewed=len(review.takes) - len(reviewed),
         spoken_again=sum(review.reviews.first[segment].digest != found.digest for segment, found in present.items()),
         error_rate=_error_rate(review, record, reviewed, failed),

@@ -104,6 +104,17 @@ class Reviewing:
             publish_chunks(self._manifest, following, self._settings)
         return True
 
+    def end(self) -> None:
+        """Before the batch is closed: where the review has not come to its end, takes that were replaced and are better
+        get their names again."""
+        if self._review is None or self._is_complete:
+            return
+        again = SpokenAgain(self._review, self._manifest, self._record, self._outputs)
+        try:
+            retry_on_failing_disk(self._settings)(again.keep_better)
+        except RecordFailed as error:
+            log_event(Event.FAILED, error=error.message)
+
     @property
     def present(self) -> Mapping[int, TakeReview]:
         """What is said of the segments' takes as they are."""

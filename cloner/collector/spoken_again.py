@@ -52,8 +52,7 @@ class SpokenAgain:
         takes = Takes(self._outputs, self._manifest.batch_id)
         for segment, (row, key) in self._rows.items():
             present = self._record.results[segment]
-            lines = [line for line in self._record.generated_lines(segment) if self._suspicion(line) is not None]
-            best = min(lines, key=lambda line: (self._suspicion(line), line is not present), default=present)
+            best = self._best(segment, present)
             if best.digest != present.digest:
                 with translate_disk_errors(self._folder.path):
                     takes.restore(row[2], key, best.digest, present.digest)
@@ -62,6 +61,14 @@ class SpokenAgain:
                 present = best
                 self._review.replace(present)
             self._record.results[segment] = self._as_last(present, row, key)
+
+    def _best(self, segment: int, present: SegmentResult) -> SegmentResult:
+        """The line of a segment's best take that was reviewed; that of the present one if it was not, and the checks do
+        not find it worse."""
+        lines = [line for line in self._record.generated_lines(segment) if self._suspicion(line) is not None]
+        best = min(lines, key=lambda line: (self._suspicion(line), line is not present), default=present)
+        is_unheard = self._suspicion(present) is None
+        return present if is_unheard and present.suspicion <= best.suspicion else best
 
     def _as_last(self, present: SegmentResult, row: SegmentRow, key: str) -> SegmentResult:
         """The line of a segment's present take, which is the last one in the record: else other batches would take the

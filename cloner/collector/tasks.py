@@ -194,6 +194,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         reviewing.collect(present)  # only now: the random sample is drawn from a whole record
     if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
         return
+    reviewing.end()
     review = reviewing.result()
     record.results.update(changed)
     result = gather(

@@ -92,6 +92,8 @@ class Reviews:
         self.takes: dict[Reviewed, TakeReview] = {}
         self.first: dict[int, TakeReview] = {}
         """The first review of each segment."""
+        self.rejected: dict[int, TakeReview] = {}
+        """The last review of each segment that it failed."""
         self.references: dict[str, ReviewAnswer] = {}
         self._sent: tuple[int, list[Reviewed]] = (0, [])
         self._unanswered: defaultdict[Reviewed, set[int]] = defaultdict(set)
@@ -123,6 +125,8 @@ class Reviews:
         if note.take:
             self.takes.setdefault(Reviewed(note.take.segment, note.take.digest), note.take)
             self.first.setdefault(note.take.segment, note.take)
+            if note.take.failed:
+                self.rejected[note.take.segment] = note.take
         if note.heard:
             self.references.setdefault(note.reference, note.heard)
 

@@ -67,3 +67,20 @@ def test_of_two_takes_that_were_replaced_the_last_one_gets_the_name_back(
     result = close_cancelled(batch, blobs, valkey_url)
     assert (result.generated, digest(batch)) == (3, better.digest)
     assert result.suspects[1].failed == sorted(BAD_CHECKS)
+
+
+@pytest.mark.parametrize(("suspicion", "stays"), [(0.0, True), (500.0, False)], ids=["passes the checks", "fails them"])
+def test_a_take_that_nobody_has_heard_is_compared_by_the_checks_and_is_a_suspect(
+    tmp_path: Path, blobs: Redis, valkey_url: str, suspicion: float, stays: bool
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    first = ReviewEnd(batch, 1, FAILS)
+    assert first.next_round()
+    before = digest(batch)
+    second = batch.speak(1, 2, before, suspicion=suspicion)
+    result = close_cancelled(batch, blobs, valkey_url)
+    assert digest(batch) == (second.digest if stays else before)
+    assert result.suspects[1].failed == sorted(BAD_CHECKS)
+    review = result.review
+    assert (review.state, review.reviewed, review.failed) == ("incomplete", 2 if stays else 3, 0 if stays else 1)
+    assert (review.not_reviewed, review.spoken_again) == (int(stays), int(stays))

@@ -14,6 +14,7 @@ from cloner.collector.review_result import review_result
 from cloner.output.search import find_outputs
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.results import Attempt, SegmentResult
+from cloner.protocol.reviews import ReviewAnswer
 from cloner.state.progress import ChunkProgress, Round
 from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
 from tests.support.stub_reviewer import BAD, WORSE
@@ -149,6 +150,29 @@ def test_of_two_takes_that_fail_the_checks_count_too(tmp_path: Path) -> None:
     batch.speak(1, 2, before, suspicion=500.0)
     assert ReviewEnd(batch, first.number + 2, {"1.2": BAD}).next_round() is None
     assert digest(batch, 1) == before
+
+
+def test_a_take_that_passes_the_review_and_fails_the_checks_is_compared_too(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    before = digest(batch, 1)
+    first = ReviewEnd(batch, 1, FAILS)
+    first.next_round()
+    batch.speak(1, 2, before, suspicion=500.0)
+    second = ReviewEnd(batch, first.number + 2, {})
+    assert second.next_round()
+    assert digest(batch, 1) == before
+    assert second.review.failed == [1]
+
+
+def test_a_replacement_that_reviewers_cannot_hear_is_spoken_again(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    first = ReviewEnd(batch, 1, FAILS)
+    first.next_round()
+    unheard = batch.speak(1, 2, digest(batch, 1))
+    second = ReviewEnd(batch, first.number + 2, {"1.2": ReviewAnswer(error="it is silent")})
+    assert second.next_round()
+    assert digest(batch, 1) == unheard.digest
+    assert second.review.present[1].error == "it is silent"
 
 
 def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
