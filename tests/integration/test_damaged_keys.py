@@ -17,7 +17,7 @@ from cloner import Client
 from cloner.errors import ClonerError
 from cloner.monitoring.flower.data import FleetData
 from cloner.monitoring.prometheus import FleetMetrics
-from cloner.names import PARENT, collector_name
+from cloner.names import PARENT, collector_name, reviewer_name
 from cloner.protocol.results import BatchResult, SegmentError
 from cloner.settings import Settings, WorkerSettings
 from cloner.state.batches import BatchStore
@@ -28,7 +28,7 @@ from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
 from cloner.state.open_attempts import OpenAttempts
 from cloner.state.progress import ChunkProgress, Round
-from cloner.state.registry import Registry, expected_worker
+from cloner.state.registry import Registry, expected_reviewer, expected_worker
 from launcher.__main__ import main as launcher
 from tests.support.bad_inputs import RunCommand
 
@@ -73,6 +73,7 @@ class Fleet:
         self._workers = [expected_worker(settings, WorkerSettings(number=number, index=number)) for number in range(2)]
         for worker in self._workers:
             self._registry.register(worker)
+        self._registry.reviewer_entries.register(expected_reviewer(settings, reviewer_name("box", 0)))
         self._registry.beat_collector(1)
         Counters(client.redis, self.keys).add("cpu.0@box", {Count.FRAMES: 10.0})
         GpuUsageTable(client.redis, self.keys).write([GpuUsage("box", "cpu", "RTX 4090", 1, 2, 0.5)])
