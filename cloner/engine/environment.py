@@ -27,7 +27,7 @@ def environment_of(settings: Settings, engine: Engine, *, fingerprint: str, code
     The fake engine generates the same on every device.
     """
     is_fake = settings.engine is EngineName.FAKE
-    threads = 0 if gpu or is_fake else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    threads = 0 if gpu or is_fake else _threads()
     return Environment(
         engine=engine.name,
         fingerprint=fingerprint,
@@ -39,6 +39,15 @@ def environment_of(settings: Settings, engine: Engine, *, fingerprint: str, code
         warning=engine.warning,
         versions=_versions(with_driver=bool(gpu)),
     )
+
+
+def _threads() -> int:
+    """Threads of a CPU's arithmetic, by OpenMP's variable, where "4,2" is 4, and in each of them 2; what is no number
+    there is ignored, as by OpenMP."""
+    with suppress(ValueError):
+        if (threads := int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0])) > 0:
+            return threads
+    return os.cpu_count() or 1
 
 
 @cache
