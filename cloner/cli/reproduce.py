@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from os.path import lexists, realpath
 from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 
@@ -23,21 +25,31 @@ def reproduce(
 ) -> None:
     """Speak the kept take of a segment again on this box, and say whether it is the same, else what differs."""
     from cloner.cli.reproduction import reproduce as speak_again
-    from cloner.output.atomic_file import FileAt, write_and_rename
+    from cloner.output.atomic_file import FileAt, write_new
     from cloner.output.kept_take import find_kept_take
 
     settings = load_settings()
     root = output_root(out or settings.out_dir)
     take = find_kept_take(root, checked_id(batch_id), segment)
-    suffix = Path(take.line.output).suffix
-    if to is not None and to.suffix.lower() != suffix.lower():
-        raise UsageError(f"--to {printable(to)}: the segment's audio is a {suffix} file; name it so")
+    if to is not None:
+        _check_new_file(to, root, Path(take.line.output).suffix)
     result = speak_again(take, settings.model_copy(update={"out_dir": root}))
     if to is not None:
         try:
-            write_and_rename([result.data], FileAt(to.with_name(f"{to.name}.part")), FileAt(to))
+            part = FileAt(to.with_name(f"{to.name}-{uuid4().hex}.part"))
+            write_new([result.data], part, FileAt(to), may_replace=lambda: False)
         except OSError as error:
             raise UsageError(f"--to {printable(to)} cannot be written ({error.strerror}): name another file") from error
     if not result.is_same:
         raise NotReproduced(f"{take} is not reproduced: {result.compared}; {result.explanation}")
     print(f"{take} is reproduced: {result.compared}")
+
+
+def _check_new_file(to: Path, root: Path, suffix: str) -> None:
+    """Raise `UsageError` unless `to` may be written: it is no file yet, not under the output root, and ends so."""
+    if to.suffix.lower() != suffix.lower():
+        raise UsageError(f"--to {printable(to)}: the segment's audio is a {suffix} file; name it so")
+    if Path(realpath(to.parent), to.name).is_relative_to(root):
+        raise UsageError(f"--to {printable(to)} is under the output root {root}: name a file outside of it")
+    if lexists(to):
+        raise UsageError(f"--to {printable(to)} is there already: name a new file")

@@ -79,7 +79,7 @@ def test_a_redone_take_and_the_one_that_it_replaced_are_reproduced(spoken: tuple
     redo = box.run("redo", batch_id, "--segment", "2", CLONER_DETERMINISTIC="true", CLONER_SLOTS="4")
     assert box.line(redo, 2)["take"] == 2
     for batch, kept in ((redo, (box.out / "audio/2.wav").read_bytes()), (batch_id, before)):
-        to = box.folder / "2.wav"
+        to = box.folder / f"{batch}.wav"
         ran = box.call("reproduce", batch, "2", "--to", str(to))
         assert ran.returncode == 0, ran.stderr
         assert to.read_bytes() == kept
@@ -135,7 +135,13 @@ def test_what_cannot_be_reproduced_is_a_sentence(tones: tuple[Box, str]) -> None
         ("../b", "0"): (2, "'../b' is no batch's id"),
         (batch_id, "0", "--to", "a.mp3"): (2, "the segment's audio is a .wav file; name it so"),
         (batch_id, "0", "--to", "none/a.wav"): (2, "--to none/a.wav cannot be written"),
+        (batch_id, "0", "--to", "out/audio/0.wav"): (2, "--to out/audio/0.wav is under the output root"),
+        (batch_id, "0", "--to", "out/new.wav"): (2, "name a file outside of it"),
+        (batch_id, "0", "--to", "linked/new.wav"): (2, "--to linked/new.wav is under the output root"),
+        (batch_id, "0", "--to", "there.wav"): (2, "--to there.wav is there already: name a new file"),
     }
+    (box.folder / "linked").symlink_to(box.out)
+    (box.folder / "there.wav").touch()
     for arguments, (status, sentence) in cases.items():
         ran = box.call("reproduce", *arguments)
         assert (ran.returncode, sentence in ran.stderr) == (status, True), ran.stderr
