@@ -22,6 +22,9 @@ CODEBOOK_SIZES = (4096, *[1024] * 9)
 MAX_SEGMENTS = 1_000_000
 """Most segments of a batch."""
 
+MAX_NEW_TOKENS = 8192
+"""Most frames that may be asked for, a piece."""
+
 PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
 """The fields of `Generation` that only the audio of a long text depends on, which is generated in pieces."""
 
@@ -41,8 +44,8 @@ class Generation(BaseModel):
     temperature: Annotated[float, Field(gt=0, lt=2)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.7
     repetition_penalty: Annotated[float, Field(gt=0, lt=2)] = 1.2
-    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 1024
-    min_new_tokens: Annotated[int, Field(ge=0, le=8192)] = 0
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] = 1024
+    min_new_tokens: Annotated[int, Field(ge=0, le=MAX_NEW_TOKENS)] = 0
     """Frames before which a segment may not end. Trained weights do not need it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     piece_s: Annotated[float, Field(ge=5, le=60)] = 20.0

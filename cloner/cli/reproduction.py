@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import soundfile
 
-from cloner.audio import Audio, Codes, format_of
-from cloner.audio_bytes import decode_audio, to_16_bits
-from cloner.batch import AudioFormat, ReferenceKind
+from cloner.audio import Codes, format_of
+from cloner.audio_bytes import to_16_bits
+from cloner.batch import MAX_NEW_TOKENS, Generation, ReferenceKind
+from cloner.cli.comparison import compare
 from cloner.engine import check_engine, codec_identity, make_engine
 from cloner.engine.base import (
     NULL_OBSERVER,
@@ -30,12 +31,12 @@ from cloner.engine.base import (
     Voice,
 )
 from cloner.engine.environment import environment_of
-from cloner.errors import BadReference, ClonerError, Damaged, NotReproduced, reason_of
+from cloner.errors import BadReference, ClonerError, Damaged, NotReproduced, first_line, reason_of
 from cloner.logs import log_line
-from cloner.output.audio_files import OutputRoot, content_digest
+from cloner.output.audio_files import OutputRoot
 from cloner.output.environments import Environment
 from cloner.output.kept_references import KeptReferences, codes_of_recording
-from cloner.output.kept_take import KeptTake, bytes_of
+from cloner.output.kept_take import KeptTake
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes
 from cloner.settings import EngineName, Settings
 from cloner.state.registry import expected_fingerprint
@@ -45,15 +46,6 @@ from cloner.worker.pieces import speak_in_pieces
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
 from launcher.layout import Rule, WorkerSpec, plan_layout
-
-LOSSLESS = {AudioFormat.WAV, AudioFormat.FLAC}
-
-MOST_STEPS = 1.0
-"""Steps of 16 bits by which samples may differ."""
-
-LEAST_SNR_DB = 20.0
-"""Level of a lossy file above its difference from another, from which on both are of one take. Files of the same speech
-with one step of noise were 30 dB apart or more (Vorbis, Opus, MP3), those of other speech -2.7 dB."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +61,28 @@ class Reproduction:
     """What it was generated with that is different now."""
     environment: Environment | None
     """What it was generated with, if that is noted."""
+    cut_at: int = 0
+    """Frames after which it was cut, as it had not ended by itself; 0 if it had."""
 
     @property
     def explanation(self) -> str:
         """Why it may not be the same."""
-        if self.environment is None:
-            return "device, slots and versions with which it was spoken are not noted: an earlier version spoke it"
-        if self.different:
-            return f"what differs: {'; '.join(self.different)}"
-        if not self.environment.deterministic:
-            return (
-                "all that is noted is the same, but without CLONER_DETERMINISTIC what is spoken beside a segment may"
-                " change a close choice of a code"
-            )
-        return "all that is noted is the same: checkpoint, codec, engine, slots, device, versions and options of speech"
+        why = explanation(self.environment, self.different)
+        return f"it had not ended by itself after {self.cut_at} frames, and was cut; {why}" if self.cut_at else why
+
+
+def explanation(environment: Environment | None, different: list[str]) -> str:
+    """Why a take may not be the same as that which was generated with `environment`, of which so much is different."""
+    if environment is None:
+        return "device, slots and versions with which it was spoken are not noted: an earlier version spoke it"
+    if different:
+        return f"what differs: {'; '.join(different)}"
+    if environment.engine == EngineName.BATCHED and not environment.deterministic:
+        return (
+            "all that is noted is the same, but without CLONER_DETERMINISTIC what is spoken beside a segment may"
+            " change a close choice of a code"
+        )
+    return "all that is noted is the same: checkpoint, codec, engine, slots, device, versions and options of speech"
 
 
 def reproduce(take: KeptTake, settings: Settings) -> Reproduction:
@@ -101,14 +101,22 @@ def reproduce(take: KeptTake, settings: Settings) -> Reproduction:
         codec = codec_identity(settings)
         now = environment_of(settings, engine, fingerprint=expected_fingerprint(settings), codec=codec, gpu=spec.gpu)
         different = take.environment.differences(now) if take.environment else []
-        codes = _kept_codes(take, settings.out_dir, codec)
+        codes, why_again = _kept_codes(take, settings.out_dir, codec)
         if codes is None:
             codes = _encoded(take, settings.out_dir, engine)
-            different.append("codec of the speaker's recording (its codes are not kept, so they were made again)")
-        answer = _speak(take, engine, codes)
+            different.append(f"codec of the speaker's recording (its codes {why_again}, so they were made again)")
+        generation = generation_of(take)
+        answer = _speak(take, engine, codes, generation)
+    if isinstance(answer, SegmentFailure):
+        why = explanation(take.environment, different)
+        what = f"it failed: {answer.message}"
+        if answer.code == "cut_off":
+            what = f"a piece of it had not ended by itself after {generation.max_new_tokens} frames, and was cut"
+        raise NotReproduced(f"{take} is not reproduced: spoken again, {what}; {why}")
     data = _file_of(take, answer)
     is_same, compared = compare(take, answer.frames, data, OutputRoot(settings.out_dir))
-    return Reproduction(data, is_same, compared, different, take.environment)
+    cut_at = answer.frames if answer.truncated and not generation.fixed_length else 0
+    return Reproduction(data, is_same, compared, different, take.environment, cut_at)
 
 
 def _settings_then(take: KeptTake, settings: Settings) -> Settings:
@@ -162,17 +170,20 @@ def _loaded(settings: Settings, spec: WorkerSpec) -> Iterator[Engine]:
         raise NotReproduced(f"the segment cannot be reproduced: the engine broke: {reason_of(error)}") from error
 
 
-def _kept_codes(take: KeptTake, root: Path, codec: str) -> Codes | None:
-    """The codes of the take's reference; None if it is a recording whose codes are not kept. Raises `UsageError`,
-    `NotReproduced`."""
+def _kept_codes(take: KeptTake, root: Path, codec: str) -> tuple[Codes | None, str]:
+    """The codes of the take's reference; None, and why, if it is a recording whose codes are not kept. Raises
+    `UsageError`, `NotReproduced`."""
     reference = take.speaker.reference
+    if reference.kind is ReferenceKind.AUDIO:
+        try:
+            return codes_of_recording(root, codec, reference.digest), "are not kept"
+        except (OSError, BadReference) as error:
+            return None, f"cannot be read: {reason_of(error)}"
+    found: list[bytes] = []
     try:
-        if reference.kind is ReferenceKind.AUDIO:
-            return codes_of_recording(root, codec, reference.digest)
-        found: list[bytes] = []
         KeptReferences(root).restore([take.speaker], lambda _, data: found.append(data))
-        return codes_from_bytes(found[0])
-    except (OSError, ValueError, EOFError, BadReference) as error:
+        return codes_from_bytes(found[0]), ""
+    except (OSError, BadReference) as error:
         raise NotReproduced(f"{take} cannot be reproduced: its reference: {reason_of(error)}") from error
 
 
@@ -187,9 +198,20 @@ def _encoded(take: KeptTake, root: Path, engine: Engine) -> Codes:
     return codes
 
 
-def _speak(take: KeptTake, engine: Engine, codes: Codes) -> SegmentAudio:
-    """The take, generated alone: each of its pieces with the seed of the attempt that was kept. Raises
-    `NotReproduced`."""
+def generation_of(take: KeptTake) -> Generation:
+    """How the take is sampled: unless all segments get the same number of frames, with room for as many as it has.
+
+    `max_new_tokens` is in no content key, so a batch with a lower one reuses longer takes.
+    """
+    generation = take.batch.generation
+    if generation.fixed_length:
+        return generation
+    most = min(MAX_NEW_TOKENS, max(generation.max_new_tokens, take.line.frames))
+    return generation.model_copy(update={"max_new_tokens": most})
+
+
+def _speak(take: KeptTake, engine: Engine, codes: Codes, generation: Generation) -> SpeechResult:
+    """The take, generated alone: each of its pieces with the seed of the attempt that was kept."""
 
     def speak(requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult | None, None, None]:
         return engine.speak((_with_kept_seed(request) for request in requests), observer)
@@ -198,50 +220,21 @@ def _speak(take: KeptTake, engine: Engine, codes: Codes) -> SegmentAudio:
         place = request.piece[1] if request.piece else 0
         return replace(request, seed=take.seeds.get(place, request.seed))
 
-    generation = take.batch.generation
     voice = Voice(codes, take.speaker.reference.text)
     request = SpeechRequest(take.line.segment, take.text, voice, generation, take.seed)
     speak_all: Speak = partial(speak_in_pieces, speak) if is_split(take.text, generation) else speak
     (answer,) = [result for result in speak_all([request], NULL_OBSERVER) if result]
-    if isinstance(answer, SegmentFailure):
-        raise NotReproduced(f"{take} is not reproduced: spoken again, it failed: {answer.message}")
-    return replace(answer, audio=to_16_bits(answer.audio)) if take.is_of_16_bits else answer
+    if isinstance(answer, SegmentAudio) and take.is_of_16_bits:
+        return replace(answer, audio=to_16_bits(answer.audio))
+    return answer
 
 
 def _file_of(take: KeptTake, answer: SegmentAudio) -> bytes:
-    """The answer's audio file, as a worker writes it. Raises `SegmentFailed`."""
+    """The answer's audio file, as a worker writes it. Raises `NotReproduced`, `SegmentFailed`."""
     tags = tags_of(take.speaker.id, take.text)
-    return encode(answer, take.batch.audio, format_of(take.line.output), tags, lambda: None).data
-
-
-def compare(take: KeptTake, frames: int, data: bytes, outputs: OutputRoot) -> tuple[bool, str]:
-    """Whether a take is that which was kept, and what was compared."""
-    line = take.line
-    if content_digest(data) == line.digest:
-        return True, f"its {frames} frames of codes make the same {len(data)} bytes as {line.output}"
-    kept = bytes_of(take, outputs)
-    if kept is None:
-        return False, (
-            f"no file under {outputs.root} is {line.output} as it was written, and what was spoken now has other"
-            f" bytes: {frames} frames of codes, then {line.frames}"
-        )
-    path, kept_data = kept
-    if frames != line.frames:
-        return False, f"it has {frames} frames of codes, and {path} has {line.frames}"
-    now, then = (decode_audio(file, lambda _: None) for file in (data, kept_data))
-    if len(now) != len(then):
-        return False, f"it has {len(now)} samples, and {path} has {len(then)}"
-    steps = float(np.abs(now - then).max(initial=0.0)) * 2**15
-    samples = f"its {frames} frames and {len(now)} samples are those of {path}, but for {steps:.3g} steps of 16 bits"
-    if format_of(line.output) in LOSSLESS or steps <= MOST_STEPS:
-        return steps <= MOST_STEPS, f"{samples}, of which {MOST_STEPS:.0f} is allowed"
-    snr_db = _snr_db(then, now)
-    return snr_db >= LEAST_SNR_DB, (
-        f"{samples}: the format is lossy, and the difference is {snr_db:.0f} dB below {path}, where at least"
-        f" {LEAST_SNR_DB:.0f} dB mean the same take"
-    )
-
-
-def _snr_db(then: Audio, now: Audio) -> float:
-    signal, noise = np.mean(np.square(then, dtype=np.float64)), np.mean(np.square(then - now, dtype=np.float64))
-    return float(10 * np.log10(max(signal, 1e-12) / noise))
+    try:
+        return encode(answer, take.batch.audio, format_of(take.line.output), tags, lambda: None).data
+    except (OSError, soundfile.SoundFileError) as error:
+        raise NotReproduced(
+            f"{take} cannot be reproduced: what was spoken is not written as {take.line.output}: {first_line(error)}"
+        ) from error

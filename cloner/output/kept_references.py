@@ -6,20 +6,17 @@ recordings, by codec.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-
-from cloner.audio import Codes, check_codes
+from cloner.audio import Codes
 from cloner.batch import ReferenceKind
 from cloner.output.atomic_file import FileAt, write_and_rename
 from cloner.output.flush import flush_file_system
 from cloner.output.own_folder import OwnFolder
 from cloner.protocol.messages import ReferenceRow, SpeakerRow
-from cloner.protocol.references import lost_references, reference_key
+from cloner.protocol.references import codes_from_bytes, lost_references, reference_key
 from cloner.validation import HOUSEKEEPING
 
 REFERENCES = "references"
@@ -72,15 +69,13 @@ class KeptReferences:
 def codes_of_recording(root: Path, codec: str, digest: str) -> Codes | None:
     """The codes ``[codebooks, frames]`` of a recording that a worker has kept, by its digest; None if there are none.
 
-    Raises `OSError`, and `ValueError`, `EOFError` or `BadReference` if they are damaged.
+    Raises `OSError`, and `BadReference` if they are damaged.
     """
     try:
         data = OwnFolder(root, REFERENCES, codec).read(codes_name(digest))
     except FileNotFoundError:
         return None
-    codes: Codes = np.load(io.BytesIO(data), allow_pickle=False)
-    check_codes(codes)
-    return codes
+    return codes_from_bytes(data)
 
 
 def codes_name(digest: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloner.batch import SpeechOptions
+from cloner.audio import format_of
+from cloner.batch import AudioFormat, SpeechOptions
 from cloner.errors import NotReproduced, SegmentFailed, UnknownBatch, UsageError
-from cloner.output.audio_files import OutputRoot
+from cloner.output.audio_files import OutputRoot, content_digest
 from cloner.output.environments import Environment, environment_at
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.own_folder import OwnFolder
@@ -54,14 +55,23 @@ class KeptTake:
         return any(attempt.kept and attempt.failed for attempt in self.line.attempts)
 
     def check_options(self) -> None:
-        """Raise `NotReproduced` if it was not generated from what the batch says: text, seed, reference, options."""
+        """Raise `NotReproduced` if it was not generated from what the batch says: text, seed, reference, options; or if
+        its file's format is unknown."""
         engine, fingerprint = self.batch.engine, self.batch.fingerprint
         if self.environment:
             engine, fingerprint = self.environment.engine, self.environment.fingerprint
         options = SpeechOptions(
             generation=self.batch.generation, audio=self.batch.audio, engine=engine, fingerprint=fingerprint
         )
-        if ContentKeys(options).of(self.speaker.reference, self.row) != self.line.key:
+        try:
+            format_of(self.line.output)
+            key = ContentKeys(options).of(self.speaker.reference, self.row)
+        except ValueError as error:
+            raise NotReproduced(
+                f"{self} cannot be reproduced: its file {self.line.output} has the ending of no format that this"
+                f" version writes ({', '.join(AudioFormat)})"
+            ) from error
+        if key != self.line.key:
             raise NotReproduced(
                 f"{self} cannot be reproduced: its content key is of"
                 " another text, reference, option of speech, engine or checkpoint than those kept of its batch"
@@ -101,10 +111,14 @@ def bytes_of(take: KeptTake, outputs: OutputRoot) -> tuple[str, bytes] | None:
     """
     for path in _paths(take.line, outputs):
         try:
-            if outputs.has_result(replace(take.line, output=path)):
-                return path, b"".join(outputs.blocks(path, 2**20))
+            if not outputs.has_result(replace(take.line, output=path)):
+                continue
+            data = b"".join(outputs.blocks(path, 2**20))
         except (OSError, SegmentFailed):
             continue
+        # Where size and time are those of the line, a disk may still have lost what was written.
+        if take.line.digest in {"", content_digest(data)}:
+            return path, data
     return None
 
 

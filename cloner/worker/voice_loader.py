@@ -113,7 +113,7 @@ class VoiceLoader:
         """The recording's codes, if an earlier encoding has kept them."""
         try:
             return codes_of_recording(self._worker.outputs.root, self._worker.codec_identity, digest)
-        except (OSError, ValueError, EOFError, BadReference) as error:
+        except (OSError, BadReference) as error:
             log_event(Event.CODES_UNUSABLE, path=self._folder.path / codes_name(digest), error=reason_of(error))
             return None
 

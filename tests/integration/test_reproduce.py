@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 
+from cloner.audio import SAMPLE_RATE
+from cloner.audio_bytes import encode_audio
+from cloner.batch import AudioFormat
+from cloner.cli.reproduction import reproduce
+from cloner.errors import NotReproduced
+from cloner.output.kept_take import find_kept_take
+from cloner.settings import EngineName, Settings
 from tests.support.batches import write_batch
 from tests.support.processes import run_cloner
 from tests.support.records import record_paths
+from tests.support.speech import speech
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +134,9 @@ def test_formats_and_effects_are_reproduced(tones: tuple[Box, str]) -> None:
         ran = box.call("reproduce", batch_id, str(segment))
         assert ran.returncode == 0, ran.stderr
         # The stream of an Ogg file has a random number.
-        how = "but for 0 steps" if suffix in {"ogg", "opus"} else "make the same"
+        how = (
+            "but for 0 steps" if suffix in {"ogg", "opus"} else f"bytes that were written as audio/{segment}.{suffix}\n"
+        )
         assert how in ran.stdout
 
 
@@ -166,3 +180,53 @@ def test_a_take_of_other_bytes_is_not_reproduced_and_what_differs_is_named(
     assert (ran.returncode, ran.stdout) == (1, "")
     assert f"segment 5 of batch {batch_id} is not reproduced: " in ran.stderr
     assert "steps of 16 bits, of which 1 is allowed; what differs: soxr (0." in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["A text that is longer than the limit of the second batch.", SPLIT])
+def test_a_take_that_is_longer_than_a_lower_limit_is_reproduced(tmp_path: Path, text: str) -> None:
+    box, batch_ids = Box(tmp_path, Path("none")), []
+    for most in (1024, 10):
+        batch = write_batch(box.folder, [1], {"max_new_tokens": most}, texts={0: text})
+        batch_ids.append(box.run("run", str(batch), "--engine", "fake", "--workers", "1"))
+    line = box.line(batch_ids[1], 0)
+    assert line["reused"]
+    assert line["frames"] > 10
+    ran = box.call("reproduce", batch_ids[1], "0")
+    assert ran.returncode == 0, ran.stderr
+    # As if the kept take had been shorter: the new one gets no more frames, and is cut.
+    take = find_kept_take(box.out, batch_ids[1], 0)
+    shorter = replace(take, line=replace(take.line, frames=11))
+    message = "had not ended by itself after 11 frames, and was cut; all that is noted is the same"
+    settings = Settings(out_dir=box.out, engine=EngineName.FAKE)
+    with patch.dict(os.environ):
+        if text == SPLIT:
+            with pytest.raises(NotReproduced, match=message):
+                reproduce(shorter, settings)
+        else:
+            found = reproduce(shorter, settings)
+            assert not found.is_same
+            assert found.cut_at == 11
+            assert message in found.explanation
+
+
+def test_damaged_codes_of_a_recording_are_made_again(tmp_path: Path) -> None:
+    box = Box(tmp_path, Path("none"))
+    recording = speech(12 * SAMPLE_RATE, seed=5)
+    (tmp_path / "anna.wav").write_bytes(encode_audio(recording.astype(np.float32), SAMPLE_RATE, AudioFormat.WAV))
+    anna = {"id": "anna", "reference": {"audio": "anna.wav", "text": "I am Anna."}, "texts": ["One."]}
+    (tmp_path / "batch.json").write_text(json.dumps({"speakers": [anna]}))
+    batch_id = box.run("run", "batch.json", "--engine", "fake", "--workers", "1")
+    (kept,) = (box.out / ".cloner/references").glob("*/*.npy")
+    os.truncate(kept, 200)
+    ran = box.call("reproduce", batch_id, "0")
+    assert ran.returncode == 0, ran.stderr
+    take = find_kept_take(box.out, batch_id, 0)
+    with patch.dict(os.environ):
+        found = reproduce(take, Settings(out_dir=box.out, engine=EngineName.FAKE))
+    assert found.is_same
+    (different,) = found.different
+    assert "codec of the speaker's recording (its codes cannot be read: the reference's codes are cut off" in different
+    kept.unlink()
+    with patch.dict(os.environ):
+        found = reproduce(take, Settings(out_dir=box.out, engine=EngineName.FAKE))
+    assert found.different == ["codec of the speaker's recording (its codes are not kept, so they were made again)"]

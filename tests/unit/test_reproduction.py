@@ -11,8 +11,10 @@ import pytest
 
 from cloner.audio import SAMPLE_RATE, Audio
 from cloner.audio_bytes import encode_audio
-from cloner.batch import AudioFormat
-from cloner.cli.reproduction import Reproduction, compare
+from cloner.batch import AudioFormat, Generation
+from cloner.cli.comparison import compare
+from cloner.cli.reproduction import Reproduction, generation_of
+from cloner.errors import NotReproduced
 from cloner.output.audio_files import OutputRoot
 from cloner.output.environments import ENVIRONMENTS, Environment, environment_at, note_environment
 from cloner.output.kept_take import KeptTake
@@ -88,10 +90,53 @@ def test_a_file_that_was_replaced_is_found_among_the_takes_and_one_that_is_gone_
     assert is_same
     assert ".cloner/20260101-000000-aaaaaa/takes/k." in compared
     next(tmp_path.rglob("takes/*")).unlink()
-    assert compare(take, 20, same, outputs)[0]
+    is_same, compared = compare(take, 20, same, outputs)
+    assert is_same
+    assert compared.endswith(
+        f"that were written as 0.wav; no file under {tmp_path} is 0.wav as it was written, any more"
+    )
     is_same, compared = compare(take, 20, other, outputs)
     assert not is_same
     assert "no file under" in compared
+
+
+def test_a_damaged_file_of_the_same_size_and_time_is_not_the_one_that_was_written(tmp_path: Path) -> None:
+    take, outputs = kept_take(tmp_path, SPEECH), OutputRoot(tmp_path)
+    path = tmp_path / "0.wav"
+    same = path.read_bytes()
+    path.write_bytes(bytes(len(same)))
+    os.utime(path, ns=(take.line.mtime_ns, take.line.mtime_ns))
+    is_same, compared = compare(take, 20, same, outputs)
+    assert is_same
+    assert "is 0.wav as it was written, any more" in compared
+    other = encode_audio(with_noise(0.5), SAMPLE_RATE, AudioFormat.WAV)
+    is_same, compared = compare(take, 20, other, outputs)
+    assert not is_same
+    assert "has other bytes" in compared
+    # A line without a digest, as of version 0.1, does not tell whether the file is the one that was written.
+    undigested = replace(take, line=replace(take.line, digest=""))
+    with pytest.raises(NotReproduced, match=r"segment 0 of batch b cannot be compared: 0\.wav cannot be read as audio"):
+        compare(undigested, 20, other, outputs)
+
+
+def test_a_file_of_an_unknown_format_is_a_sentence(tmp_path: Path) -> None:
+    take = kept_take(tmp_path, SPEECH)
+    other = replace(take, line=replace(take.line, output="0.aiff"))
+    with pytest.raises(NotReproduced, match=r"its file 0\.aiff has the ending of no format .*wav, flac"):
+        other.check_options()
+
+
+def test_a_take_that_is_longer_than_its_batch_allows_gets_as_many_frames_as_it_has(tmp_path: Path) -> None:
+    take = kept_take(tmp_path, SPEECH)
+
+    def limit(frames: int, generation: Generation) -> int:
+        batch = take.batch.model_copy(update={"generation": generation})
+        return generation_of(replace(take, batch=batch, line=replace(take.line, frames=frames))).max_new_tokens
+
+    assert limit(20, Generation(max_new_tokens=10)) == 20
+    assert limit(20, Generation(max_new_tokens=30)) == 30
+    assert limit(20_000, Generation(max_new_tokens=10)) == 8192  # of all its pieces together
+    assert limit(20, Generation(max_new_tokens=10, min_new_tokens=10)) == 10
 
 
 def test_what_differs_is_named_with_both_values() -> None:
@@ -111,6 +156,11 @@ def test_the_cause_is_named_as_far_as_it_is_known() -> None:
     found = Reproduction(b"", False, "", [], ENVIRONMENT)
     assert "without CLONER_DETERMINISTIC" in found.explanation
     assert "slots (1 then, 2 now)" in replace(found, different=["slots (1 then, 2 now)"]).explanation
+    for engine in ("fake", "upstream"):  # their choices do not depend on what is spoken beside a segment
+        alone = ENVIRONMENT.model_copy(update={"engine": engine})
+        assert "CLONER_DETERMINISTIC" not in replace(found, environment=alone).explanation
+    cut = replace(found, cut_at=30, different=["slots (1 then, 2 now)"]).explanation
+    assert cut.startswith("it had not ended by itself after 30 frames, and was cut; what differs: slots")
     assert "not noted" in replace(found, environment=None).explanation
     fixed = ENVIRONMENT.model_copy(update={"deterministic": True})
     assert "all that is noted is the same: checkpoint" in replace(found, environment=fixed).explanation
