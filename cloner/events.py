@@ -142,6 +142,10 @@ class Event(Enum):
     BOX_TAKEN_OVER = "Another launcher has taken over this box: ending at once", ERROR
     NOT_STOPPED = "Not stopped within {stop_s:g} s (does Redis not answer?): ending at once", ERROR
     REDIS_AWAY = "Redis does not answer ({error}): trying again until it does", WARNING
+    FLEET_NOT_SEEN = (
+        'Redis cannot be asked ({error}): see to it that no fleet runs on box "{box}", which may need the memory',
+        WARNING,
+    )
     REDIS_BACK = "Redis answers again"
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
     HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG

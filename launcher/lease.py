@@ -50,10 +50,16 @@ def shorten(redis: Redis, key: str, left_ms: int, longest_s: float) -> None:
         redis.pexpire(key, int(longest_s * 1000))
 
 
+def holder_of(registry: Registry, box: str) -> str:
+    """The process of the launcher that holds a box, and its host; empty if none does. Raises `RedisError`."""
+    return one_line(str(registry.redis.get(registry.keys.box_lease(box)) or "")).rpartition(" ")[0]
+
+
 class Lease:
     """A key in Redis that names the launcher of a box, and expires unless it is renewed."""
 
     def __init__(self, registry: Registry, box: str, log: Callable[[str], object]) -> None:
+        self._registry = registry
         self._redis = registry.redis
         self._key = registry.keys.box_lease(box)
         self._launchers_key = registry.keys.box_launchers(box)
@@ -120,4 +126,4 @@ class Lease:
         return float(seconds) + float(microseconds) / 1e6 + min(float(left_ms) / 1000, longest_s)
 
     def _holder(self) -> str:
-        return one_line(str(self._redis.get(self._key) or "")).rpartition(" ")[0] or "gone by now"
+        return holder_of(self._registry, self._box) or "gone by now"

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import soundfile
+from redis import RedisError
 
 from cloner.audio import Codes, format_of
 from cloner.audio_bytes import to_16_bits
@@ -31,21 +32,25 @@ from cloner.engine.base import (
     Voice,
 )
 from cloner.engine.environment import environment_of
-from cloner.errors import BadReference, ClonerError, Damaged, NotReproduced, first_line, reason_of
-from cloner.logs import log_line
+from cloner.errors import BadReference, BoxTaken, ClonerError, Damaged, NotReproduced, first_line, reason_of
+from cloner.events import Event
+from cloner.logs import log_event, log_line
 from cloner.output.audio_files import OutputRoot
 from cloner.output.environments import Environment
 from cloner.output.kept_references import KeptReferences, codes_of_recording
 from cloner.output.kept_take import KeptTake
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes
 from cloner.settings import EngineName, Settings
-from cloner.state.registry import expected_fingerprint
+from cloner.state.connection import HASTE_S, connect
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry, expected_fingerprint
 from cloner.text.length import is_split
 from cloner.worker.encoding import encode, tags_of
 from cloner.worker.pieces import speak_in_pieces
 from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
 from launcher.layout import Rule, WorkerSpec, plan_layout
+from launcher.lease import holder_of
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,15 @@ def explanation(environment: Environment | None, different: list[str]) -> str:
 def reproduce(take: KeptTake, settings: Settings) -> Reproduction:
     """Generate a take again. `settings` are those of this box, with the output root.
 
-    Raises `NotReproduced` if that cannot be done, as where its checkpoint is another; `LoadFailed`, `MissingPackage`,
-    `UsageError`, `Damaged`.
+    Raises `NotReproduced` if that cannot be done, as where its checkpoint is another; `BoxTaken` if a fleet runs on
+    this box; `LoadFailed`, `MissingPackage`, `UsageError`, `Damaged`.
     """
     settings = _settings_then(take, settings)
     check_engine(settings)
     _check_checkpoint(take, settings)
     take.check_options()
-    spec = _spec_like(take.environment, settings)
+    _check_no_fleet(settings)
+    spec = spec_like(take.environment, settings)
     os.environ.update(spec.environment())
     with _loaded(settings, spec) as engine:
         codec = codec_identity(settings)
@@ -145,9 +151,29 @@ def _check_checkpoint(take: KeptTake, settings: Settings) -> None:
         )
 
 
-def _spec_like(then: Environment | None, settings: Settings) -> WorkerSpec:
-    """A worker of this box, alone, on a device of the kind that generated the take, if there is one."""
-    gpus = find_gpus(only=settings.gpus)
+def _check_no_fleet(settings: Settings) -> None:
+    """Raise `BoxTaken` if a fleet runs on this box: its workers may need the memory. Raises `BadSetting`."""
+    if not settings.redis_url:
+        return
+    registry = Registry(
+        connect(settings.redis_url, retries=0, answer_s=HASTE_S), RedisKeys(settings.fleet), settings.alive_s
+    )
+    try:
+        holder = holder_of(registry, settings.box)
+    except RedisError as error:
+        log_event(Event.FLEET_NOT_SEEN, box=settings.box, error=error)
+        return
+    if holder:
+        raise BoxTaken(
+            f'a fleet runs on box "{settings.box}" ({holder}), and may need the memory that a take is spoken with:'
+            " stop its launcher, or reproduce the take on another box, which has a name of its own in CLONER_BOX"
+        )
+
+
+def spec_like(then: Environment | None, settings: Settings) -> WorkerSpec:
+    """A worker of this box, alone, on a device of the kind that generated the take, if there is one: of several cards
+    the one with the most free memory."""
+    gpus = sorted(find_gpus(only=settings.gpus), key=lambda gpu: gpu.free_bytes, reverse=True)
     if then:
         gpus = [gpu for gpu in gpus if gpu.name == then.device] or ([] if then.threads else gpus)
     (spec,) = plan_layout(gpus[:1], find_cpu(), Rule.of(settings), 1, 1).specs

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from redis import Redis
 
 from cloner.audio import SAMPLE_RATE
 from cloner.audio_bytes import encode_audio
@@ -21,6 +22,9 @@ from cloner.cli.reproduction import reproduce
 from cloner.errors import NotReproduced
 from cloner.output.kept_take import find_kept_take
 from cloner.settings import EngineName, Settings
+from cloner.state.keys import RedisKeys
+from cloner.state.registry import Registry
+from launcher.lease import Lease
 from tests.support.batches import write_batch
 from tests.support.processes import run_cloner
 from tests.support.records import record_paths
@@ -230,3 +234,22 @@ def test_damaged_codes_of_a_recording_are_made_again(tmp_path: Path) -> None:
     with patch.dict(os.environ):
         found = reproduce(take, Settings(out_dir=box.out, engine=EngineName.FAKE))
     assert found.different == ["codec of the speaker's recording (its codes are not kept, so they were made again)"]
+
+
+def test_a_box_on_which_a_fleet_runs_is_refused(tones: tuple[Box, str], redis: Redis, valkey_url: str) -> None:
+    box, batch_id = tones
+    lease = Lease(Registry(redis, RedisKeys("main"), 30), "box", lambda _: None)
+    assert lease.renew(600)
+    ran = box.call("reproduce", batch_id, "0", CLONER_REDIS_URL=valkey_url)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f'a fleet runs on box "box" (process {os.getpid()} on ' in ran.stderr
+    assert "stop its launcher, or reproduce the take on another box" in ran.stderr
+    ran = box.call("reproduce", batch_id, "0", CLONER_REDIS_URL=valkey_url, CLONER_BOX="another")
+    assert ran.returncode == 0, ran.stderr
+    lease.release()
+    ran = box.call("reproduce", batch_id, "0", CLONER_REDIS_URL=valkey_url)
+    assert ran.returncode == 0, ran.stderr
+    assert "Redis" not in ran.stderr
+    ran = box.call("reproduce", batch_id, "0", CLONER_REDIS_URL=f"unix://{box.folder}/none.sock")
+    assert ran.returncode == 0, ran.stderr
+    assert 'see to it that no fleet runs on box "box"' in ran.stderr

@@ -13,12 +13,14 @@ from cloner.audio import SAMPLE_RATE, Audio
 from cloner.audio_bytes import encode_audio
 from cloner.batch import AudioFormat, Generation
 from cloner.cli.comparison import compare
-from cloner.cli.reproduction import Reproduction, generation_of
+from cloner.cli.reproduction import Reproduction, generation_of, spec_like
 from cloner.errors import NotReproduced
 from cloner.output.audio_files import OutputRoot
 from cloner.output.environments import ENVIRONMENTS, Environment, environment_at, note_environment
 from cloner.output.kept_take import KeptTake
 from cloner.output.takes import Takes
+from cloner.settings import Settings
+from launcher.gpus import GB, Gpu
 from tests.support.manifests import manifest
 from tests.support.records import segment_result
 from tests.support.speech import speech
@@ -137,6 +139,15 @@ def test_a_take_that_is_longer_than_its_batch_allows_gets_as_many_frames_as_it_h
     assert limit(20, Generation(max_new_tokens=30)) == 30
     assert limit(20_000, Generation(max_new_tokens=10)) == 8192  # of all its pieces together
     assert limit(20, Generation(max_new_tokens=10, min_new_tokens=10)) == 10
+
+
+def test_the_card_with_the_most_free_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [("NVIDIA H100", 3), ("NVIDIA H100", 70), ("NVIDIA L4", 80), ("NVIDIA H100", 70)]
+    gpus = [Gpu(index, name, f"GPU-{index}", 80 * GB, size * GB) for index, (name, size) in enumerate(free)]
+    monkeypatch.setattr("cloner.cli.reproduction.find_gpus", lambda **_: gpus)
+    assert spec_like(ENVIRONMENT, Settings()).pin == "GPU-1"
+    assert spec_like(None, Settings()).pin == "GPU-2"
+    assert spec_like(ENVIRONMENT.model_copy(update={"threads": 2, "device": "AMD EPYC"}), Settings()).pin == ""
 
 
 def test_what_differs_is_named_with_both_values() -> None:
