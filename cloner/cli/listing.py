@@ -42,8 +42,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Output root; CLONER_OUT_DIR if not given.")] = None,
 ) -> None:
     """Write the report of a finished batch again, from its result and record under the output root; print its path."""
+    from cloner.output.audio_files import OutputRoot
     from cloner.output.own_folder import OwnFolder
     from cloner.output.record import Record, read_result
+    from cloner.output.verify import choose_by_files
     from cloner.protocol.fields import is_batch_id
     from cloner.report.report_file import REPORT, report_file
 
@@ -59,6 +61,7 @@ def report(
         raise UnknownBatch(unknown) from None
     record = Record(root, batch_id, with_keys=False)
     record.refresh()
+    choose_by_files(record, OutputRoot(root))
     path = folder.path / REPORT
     try:
         pieces = report_file(root, result, settings.fleet, record.results)

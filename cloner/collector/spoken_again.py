@@ -60,7 +60,7 @@ class SpokenAgain:
                     continue
                 present = best
                 self._review.replace(present)
-            self._record.results[segment] = self._as_last(present, row, key)
+            self._record.choose(self._as_last(present, row, key))
 
     def _best(self, segment: int, present: SegmentResult) -> SegmentResult:
         """The line of a segment's best take that was reviewed; that of the present one if it was not, and the checks do

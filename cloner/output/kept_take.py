@@ -15,6 +15,7 @@ from cloner.output.kept_batch import KeptBatch
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, batch_folder, translate_disk_errors
 from cloner.output.takes import Takes, replaced_path
+from cloner.output.verify import choose_by_files
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow
 from cloner.protocol.results import SegmentResult
@@ -94,11 +95,12 @@ def find_kept_take(root: Path, batch_id: str, segment: int) -> KeptTake:
         raise UsageError(f"batch {batch_id} has no segment {segment}: its segments are listed in manifest.csv")
     record = Record(root, batch_id)
     record.refresh()
+    outputs = OutputRoot(root)
+    choose_by_files(record, outputs)
     line = record.results.get(segment)
     if line is None or not line.generated:
         why = f"failed ({line.message})" if line else "has not been generated"
         raise UsageError(f"segment {segment} of batch {batch_id} {why}: there is nothing to reproduce")
-    outputs = OutputRoot(root)
     with translate_disk_errors(folder.path):
         environment = environment_at(outputs, line.worker, line.mtime_ns)
     return KeptTake(batch, found.speaker, found.row, line, environment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +161,17 @@ class Record:
         but the files of two workers are read in no order of time."""
         known = self.results.get(segment)
         return [known, *reversed(self._other_lines.get(segment, []))] if known and known.generated else []
+
+    def generated_again(self) -> Collection[int]:
+        """The segments with more than one line that says so."""
+        return self._other_lines.keys()
+
+    def choose(self, line: SegmentResult) -> None:
+        """Make one of a segment's `generated_lines` its result."""
+        known, others = self.results[line.segment], self._other_lines.get(line.segment, [])
+        if line != known and line in others:
+            others[others.index(line)] = known
+            self.results[line.segment] = line
 
     def finished(self, assignment: int, speaker: str = "") -> int:
         """Segments that were generated or failed of an assignment, or of one of its speakers."""

@@ -19,6 +19,14 @@ def line_of_file(record: Record, segment: int, outputs: OutputRoot) -> SegmentRe
     return next((line for line in record.generated_lines(segment) if outputs.has_result(line)), None)
 
 
+def choose_by_files(record: Record, outputs: OutputRoot) -> None:
+    """Make the line that the file matches the result of segments that were generated more than once: the files of a
+    record are read in no order of time."""
+    for segment in record.generated_again():
+        if line := line_of_file(record, segment, outputs):
+            record.choose(line)
+
+
 def withdraw_changed(record: Record, outputs: OutputRoot) -> dict[int, SegmentResult]:
     """Remove the results of segments whose files are missing, or not what a line of the record says.
 
@@ -31,7 +39,7 @@ def withdraw_changed(record: Record, outputs: OutputRoot) -> dict[int, SegmentRe
         if not result.generated:
             continue
         if line := line_of_file(record, segment, outputs):
-            record.results[segment] = line
+            record.choose(line)
         else:
             del record.results[segment]
             changed[segment] = _failed(result)

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from cloner.collector.review_result import review_result
+from cloner.output.kept_take import find_kept_take
 from cloner.output.search import find_outputs
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.results import Attempt, SegmentResult
@@ -126,6 +127,7 @@ def test_a_process_that_dies_while_it_gives_a_name_back_loses_nothing(
     assert digest(batch, 1) == before
     assert [worse.digest in path.name for path in (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()] == [True]
     assert batch.record().results[1].digest == before
+    assert (tmp_path / f".cloner/{BATCH_ID}/review.jsonl").read_text()
 
 
 def test_another_batch_takes_the_better_one_wherever_it_is(tmp_path: Path) -> None:
@@ -189,6 +191,17 @@ def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     assert after.round > before.round
     batch.speak(1, 4, digest(batch, 1))
     assert ReviewEnd(batch, second.number + 2, {"1.4": BAD}).next_round() is None  # three attempts in all
+
+
+def test_the_kept_take_is_the_one_that_the_file_has(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    first = ReviewEnd(batch, 1, FAILS)
+    first.next_round()
+    batch.speak(1, 2, digest(batch, 1))
+    ReviewEnd(batch, first.number + 2, {"1.2": WORSE}).next_round()  # the first is the third again
+    last = batch.speak(1, 4, digest(batch, 1))
+    kept = find_kept_take(batch.outputs.root, BATCH_ID, 1)
+    assert (kept.line.take, kept.line.digest) == (4, last.digest)
 
 
 def test_a_take_that_could_not_be_spoken_uses_up_an_attempt(tmp_path: Path) -> None:

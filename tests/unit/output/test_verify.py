@@ -11,7 +11,7 @@ import pytest
 
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
-from cloner.output.verify import line_of_file, withdraw_changed
+from cloner.output.verify import choose_by_files, line_of_file, withdraw_changed
 from cloner.protocol.results import SegmentResult
 from tests.support.ownership import Known
 
@@ -95,3 +95,16 @@ def test_a_reused_line_does_not_hide_that_of_the_file(outputs: OutputRoot, recor
     record.add(reused)
     assert record.results == {0: there}
     assert withdraw_changed(record, outputs) == {}
+
+
+def test_of_lines_in_any_order_the_one_of_the_file_is_the_result_and_none_is_lost(
+    outputs: OutputRoot, record: Record
+) -> None:
+    earlier = generate(outputs, 0, 0.5)
+    outputs.remove(earlier.output)
+    later = generate(outputs, 0, 0.25)
+    for line in (later, earlier, generate(outputs, 1)):
+        record.add(line)
+    choose_by_files(record, outputs)
+    assert record.results[0] == later
+    assert record.generated_lines(0) == [later, earlier]
