@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import soundfile
 
 from cloner.audio import SAMPLE_RATE, Audio
-from cloner.audio_bytes import open_audio, read_mono
+from cloner.audio_bytes import read_mono
 from cloner.errors import BadReference, ClonerError
 from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_references import KeptReferences
@@ -55,7 +56,8 @@ def reference_request(batch_id: str, row: ReferenceRow, root: Path) -> tuple[Rev
 def _read(outputs: OutputRoot, output: str) -> tuple[Audio, int, bool]:
     """At most `LONGEST_S` of an audio file, its sample rate, and whether that is all of it. Raises `OSError`,
     `SegmentFailed`, `SoundFileError`."""
-    with open_audio(b"".join(outputs.blocks(output, 2**20))) as sound:
+    # Not read as a whole: an hour is 300 MB.
+    with os.fdopen(outputs.open(output), "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
         limit = round(LONGEST_S * sound.samplerate)
         audio = read_mono(sound, limit + 1)
         return audio[:limit], sound.samplerate, len(audio) <= limit

@@ -156,9 +156,12 @@ class OutputRoot:
 
     def blocks(self, output: str, size: int) -> Iterator[bytes]:
         """The bytes of an audio file, in blocks of at most `size` bytes. Raises `OSError`, `SegmentFailed`."""
+        yield from blocks_of(self.open(output), size)
+
+    def open(self, output: str) -> int:
+        """A descriptor of an audio file, to read it. Raises `OSError`, `SegmentFailed`."""
         with self.opened_parent(output) as folder:
-            file = open_file(folder, PurePosixPath(output).name, os.O_RDONLY)
-        yield from blocks_of(file, size)
+            return open_file(folder, PurePosixPath(output).name, os.O_RDONLY)
 
     def remove(self, output: str) -> None:
         """Remove an audio file, if it is there. Raises `OSError`, `SegmentFailed`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from cloner.batch import ReviewSample
 from cloner.collector.batch_review import MOST_SENT, UNANSWERED
+from cloner.collector.review_requests import take_request
 from cloner.collector.review_result import review_result
 from cloner.output.audio_files import OutputRoot
 from cloner.output.reviews import Reviews
@@ -144,6 +146,24 @@ def test_long_takes_are_shortened_and_sent_without_their_text(tmp_path: Path, mo
     review.collect(1, [GOOD for _ in review.window(1)])
     (request,) = review.window(2)
     assert request.text == ""
+
+
+def test_of_a_long_take_no_more_is_read_than_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloner.collector.review_requests.LONGEST_S", 5.0)
+    batch = FinishedBatch(tmp_path, 1, "all")
+    line = batch.record().results[0]
+    with (tmp_path / line.output).open("r+b") as file:
+        file.truncate(2**26)
+        file.seek(40)
+        file.write((2**26 - 44).to_bytes(4, "little"))
+    tracemalloc.start()
+    try:
+        _, seconds = take_request(BATCH_ID, line, "A text.", batch.outputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seconds == 5.0
+    assert peak < 2**24
 
 
 def test_the_error_rate_is_of_what_is_delivered(tmp_path: Path) -> None:
