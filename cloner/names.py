@@ -48,6 +48,11 @@ def reviewer_name(box: str, number: int) -> str:
     return f"reviewer-{number}@{box}"
 
 
+def is_collector(consumer: str) -> bool:
+    """Whether that is a collector's name."""
+    return consumer.startswith("collector@")
+
+
 def is_reviewer(consumer: str) -> bool:
     """Whether that is a reviewer's name."""
     return consumer.startswith("reviewer-")

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import cast
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
+from cloner.collector.in_flight import batches_in_flight, batches_in_queue
 from cloner.collector.review_watch import ReviewWatch
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, batch_of_task, new_task_id
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, new_task_id
 from cloner.queueing.app import make_app
-from cloner.queueing.transport import task_of_unacked
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
@@ -45,7 +44,7 @@ def watch_stalled_batches(settings: Settings) -> None:
         threading.Event().wait(SCAN_INTERVAL_S)
         stalled: set[str] = set()
         try:
-            reviews.scan(BatchStore.of(settings, redis), registry)
+            reviews.scan(BatchStore.of(settings, redis), registry, redis)
             stalled.update(stalled_batches(text, redis, settings))
             for batch_id in stalled & seen:
                 resume_batch(app, BatchStore.of(settings, redis), settings.queues, batch_id)
@@ -62,15 +61,22 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
-    in_flight = _batches_in_flight(redis, keys)
+    in_flight = batches_in_flight(redis, keys)
     common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
-    common |= {queues.shared_queue(), queues.collector_queue, queues.review_queue}
+    common |= {queues.shared_queue(), queues.collector_queue}
     if text.exists(*common):
         return
+    in_review: set[str] | None = None
     for batch_id in open_ids:
         if batch_id in in_flight:
             continue
         try:
+            if batches.round(batch_id).reviews:
+                if in_review is None:
+                    in_review = batches_in_queue(redis, queues.review_queue)
+                if batch_id not in in_review:
+                    yield batch_id
+                continue
             manifest = batches.manifest(batch_id)
         except ClonerError as error:
             log_event(Event.STALLED_BATCH_UNREADABLE, batch=batch_id, error=error.message)
@@ -100,12 +106,3 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
-
-
-def _batches_in_flight(redis: Redis, keys: RedisKeys) -> set[str]:
-    """Ids of the batches of which a process, dead or alive, has a message that it has not acknowledged."""
-    with redis.pipeline(transaction=False) as pipe:
-        for consumer in cast("set[bytes]", redis.smembers(keys.consumers)):
-            pipe.hvals(keys.unacked(consumer.decode()))
-        packed = [message for messages in pipe.execute() for message in messages]
-    return {batch_of_task(task_id) for task_id in map(task_of_unacked, packed) if task_id}

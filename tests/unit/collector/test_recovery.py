@@ -8,13 +8,14 @@ import pytest
 from redis import Redis
 
 from cloner.collector.recovery import stalled_batches
-from cloner.names import batch_of_task, new_task_id
+from cloner.names import REVIEW_TAKE, batch_of_task, new_task_id
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
+from cloner.state.progress import Round
 from tests.support.manifests import manifest
 
 WORKER = "cpu.0@box"
@@ -28,12 +29,18 @@ class Fleet:
         self.settings = Settings(redis_url=url, fleet="main")
         self.keys = RedisKeys(self.settings.fleet)
         self._blobs = connect(url, decode=False)
-        batches = BatchStore.of(self.settings, self._blobs)
+        self.batches = BatchStore.of(self.settings, self._blobs)
         for batch_id in ("b", "bb"):
-            batches.add(manifest().model_copy(update={"batch_id": batch_id}), "round-robin", check=lambda: None)
+            self.batches.add(manifest().model_copy(update={"batch_id": batch_id}), "round-robin", check=lambda: None)
 
     def stalled(self) -> list[str]:
         return list(stalled_batches(self.redis, self._blobs, self.settings))
+
+    def send_review(self, task_id: str) -> None:
+        """As the collector does, with more samples than are read."""
+        queue, message = self.settings.queues.review_queue, {"audio": "A" * 100_000, "text": '"id": "bb.r1.0"'}
+        app = make_app(self.settings)
+        app.send_task(REVIEW_TAKE, (message,), queue=queue, task_id=task_id, ignore_result=True)
 
     def take(self, task_id: str, consumer: str = WORKER) -> None:
         """Note a message as in flight, as the transport does when a consumer takes it."""
@@ -73,6 +80,18 @@ def test_what_cannot_be_read_belongs_to_no_batch(fleet: Fleet) -> None:
 def test_a_message_that_waits_for_the_collector_leaves_no_batch_stalled(fleet: Fleet) -> None:
     fleet.redis.lpush(fleet.settings.queues.collector_queue, "a message")
     assert fleet.stalled() == []
+
+
+def test_what_is_left_for_reviewers_keeps_no_other_batch_from_being_stalled(fleet: Fleet) -> None:
+    fleet.send_review("closed.r1.0")
+    assert fleet.stalled() == ["b", "bb"]
+
+
+def test_a_batch_whose_takes_wait_for_reviewers_is_not_stalled(fleet: Fleet) -> None:
+    for batch_id in ("b", "bb"):
+        assert fleet.batches.begin_round(batch_id, Round(1, (), reviews=1), {}, 1)
+    fleet.send_review(f"{chord_id('b', 1)}.0")
+    assert fleet.stalled() == ["bb"]
 
 
 def test_keys_of_others_in_the_same_redis_are_not_read(fleet: Fleet) -> None:

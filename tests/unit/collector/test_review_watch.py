@@ -11,6 +11,7 @@ from redis import Redis
 
 from cloner.collector.recovery import resume_batch
 from cloner.collector.review_watch import ReviewWatch
+from cloner.names import collector_name, reviewer_name
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -29,7 +30,8 @@ class Scene:
     def __init__(self, redis: Redis, url: str) -> None:
         self.redis = redis
         self.settings = Settings(redis_url=url, fleet="main", alive_s=ALIVE_S)
-        self.batches = BatchStore.of(self.settings, connect(url, decode=False))
+        self.blobs = connect(url, decode=False)
+        self.batches = BatchStore.of(self.settings, self.blobs)
         self.registry = Registry(redis, RedisKeys("main"), ALIVE_S)
         self.now_s = 0.0
         self.app = make_app(self.settings)
@@ -43,7 +45,7 @@ class Scene:
     def scan_after(self, seconds: float) -> list[dict[str, Any]]:
         """What the collector is sent: the tasks' arguments."""
         self.now_s += seconds
-        self.watch.scan(self.batches, self.registry)
+        self.watch.scan(self.batches, self.registry, self.blobs)
         return self.sent()
 
     def sent(self) -> list[dict[str, Any]]:
@@ -92,8 +94,29 @@ def test_a_collector_that_has_messages_to_read_gets_no_other(scene: Scene) -> No
     scene.begin(Round(1, (), reviews=2))
     scene.redis.lpush(scene.settings.queues.collector_queue, "x")
     scene.now_s += ALIVE_S
-    scene.watch.scan(scene.batches, scene.registry)
+    scene.watch.scan(scene.batches, scene.registry, scene.blobs)
     assert scene.redis.llen(scene.settings.queues.collector_queue) == 1
+
+
+def test_a_batch_whose_round_another_collector_ends_at_this_moment_gets_no_other_message(scene: Scene) -> None:
+    scene.begin(Round(1, (), reviews=2))
+    message = json.dumps([{"headers": {"id": "b.close"}}, "", scene.settings.queues.collector_queue])
+    keys, other = scene.registry.keys, collector_name("other")
+    scene.redis.sadd(keys.consumers, other, reviewer_name("other", 0))
+    scene.redis.hset(keys.unacked(other), "tag", message)
+    assert scene.scan_after(ALIVE_S) == []
+    scene.redis.delete(keys.unacked(other))
+    scene.redis.hset(keys.unacked(reviewer_name("other", 0)), "tag", message)  # of a dead reviewer
+    assert scene.scan_after(1) == [ENDED]
+
+
+def test_what_is_left_for_reviewers_is_removed_when_none_is_alive(scene: Scene) -> None:
+    queue = scene.settings.queues.review_queue
+    scene.redis.lpush(queue, "of a batch that is closed")
+    scene.scan_after(ALIVE_S - 1)
+    assert scene.redis.llen(queue) == 1
+    scene.scan_after(1)
+    assert scene.redis.llen(queue) == 0
 
 
 def test_a_stalled_review_goes_on_although_no_chunk_is_finished(scene: Scene) -> None:
