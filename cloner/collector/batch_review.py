@@ -41,6 +41,8 @@ reviewers."""
 
 NOT_HEARD = "the review has ended before"
 
+UNREADABLE = "what its review has found cannot be noted"
+
 UNANSWERED = "its review has killed its reviewers again and again, or got lost"
 
 
@@ -126,7 +128,11 @@ class BatchReview:
             else:
                 takes.append((take, answer))
         self.reviews.note_answers(number, self._judge_takes(takes), heard, unanswered)
-        self.reviewed += len(takes)
+        noted = [*(take.item for take, _ in takes), *(Reviewed(None, digest) for digest, _ in heard)]
+        unreadable = [item for item in noted if not self.reviews.has(item)]
+        for item in unreadable:
+            self._give_up(number, item, UNREADABLE)
+        self.reviewed += sum(item.segment is not None for item in noted if item not in unreadable)
         for item in unanswered:
             if self.reviews.unanswered(item) >= MOST_SENT:
                 self._give_up(number, item, UNANSWERED)

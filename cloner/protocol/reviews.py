@@ -29,6 +29,9 @@ LONGEST_S = 600.0
 EMBEDDING_SIZE = 256
 """Numbers of the embedding of a voice."""
 
+LENGTH_ERROR = 0.01
+"""By how much an embedding's length may differ from 1."""
+
 
 def _check_embedding(text: str) -> str:
     unpack_embedding(text)
@@ -119,7 +122,7 @@ def _check_sound(sound: soundfile.SoundFile) -> None:
 
 
 def pack_embedding(embedding: NDArray[np.float32]) -> str:
-    """A voice's embedding, ``[EMBEDDING_SIZE]``, as base64 of its little-endian 32-bit numbers."""
+    """A voice's embedding, ``[EMBEDDING_SIZE]`` of length 1, as base64 of its little-endian 32-bit numbers."""
     return b64encode(embedding.astype("<f4").tobytes()).decode()
 
 
@@ -131,4 +134,7 @@ def unpack_embedding(packed: str) -> NDArray[np.float32]:
     embedding = np.frombuffer(data, "<f4").astype(np.float32)
     if not np.isfinite(embedding).all():
         raise ValueError("it has values that are not numbers")
+    length = float(np.linalg.norm(embedding.astype(np.float64)))
+    if abs(length - 1) > LENGTH_ERROR:
+        raise ValueError(f"its length is {length:g}, and 1 is needed")
     return embedding

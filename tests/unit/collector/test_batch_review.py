@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from cloner.batch import ReviewSample
-from cloner.collector.batch_review import MOST_SENT, UNANSWERED
+from cloner.collector.batch_review import MOST_SENT, UNANSWERED, UNREADABLE
 from cloner.collector.review_requests import take_request
 from cloner.collector.review_result import review_result
 from cloner.output.audio_files import OutputRoot
 from cloner.output.reviews import Reviews
 from cloner.protocol.results import SegmentResult
-from cloner.protocol.reviews import ReviewAnswer, VoiceRow, pack_embedding
+from cloner.protocol.reviews import ReviewAnswer, VoiceRow, WordsRow, pack_embedding
 from tests.support.closed_batches import Change
 from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
 from tests.support.stub_reviewer import BAD, GOOD
@@ -91,6 +92,22 @@ def test_a_take_that_reviewers_cannot_hear_is_not_reviewed(tmp_path: Path) -> No
     run_windows(review, answers({"1.1": ReviewAnswer(error="it is silent")}, GOOD))
     assert review.present[1].error == "it is silent"
     assert review.failed == []
+
+
+@pytest.mark.parametrize("what", ["1.1", "reference"])
+def test_an_answer_that_cannot_be_noted_gives_up_what_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    review = batch.review()
+    words = WordsRow.model_construct(units=10, errors=0, longest_run=math.inf)
+    wrong = ReviewAnswer.model_construct(error="", naturalness=None, voice=None, words=words)
+    sent = run_windows(review, lambda r: wrong if r.what.startswith(what) else GOOD, most=4)
+    assert sent[1:] == [["0.1", "1.1"]]
+    assert run_windows(batch.review(), answers({}, GOOD)) == []
+    if what == "1.1":
+        assert review.present[1].error == UNREADABLE
+    assert review.reviewed == 2
 
 
 def test_a_file_that_cannot_be_read_is_not_reviewed(tmp_path: Path) -> None:

@@ -69,11 +69,17 @@ def test_samples_of_another_form_are_refused_with_a_sentence(packed: str, reason
 
 def test_an_embedding_arrives_as_it_was() -> None:
     embedding = np.random.default_rng(0).standard_normal(EMBEDDING_SIZE).astype(np.float32)
+    embedding /= np.linalg.norm(embedding)
     assert (unpack_embedding(pack_embedding(embedding)) == embedding).all()
 
 
 @pytest.mark.parametrize(
-    "embedding", ["no base64!", "AAAA", pack_embedding(np.full(EMBEDDING_SIZE, np.nan, np.float32))]
+    "embedding",
+    [
+        "no base64!",
+        "AAAA",
+        *(pack_embedding(np.full(EMBEDDING_SIZE, x, np.float32)) for x in (np.nan, -3e38, 0, 0.064)),
+    ],
 )
 def test_an_answer_with_another_embedding_is_refused(embedding: str) -> None:
     with pytest.raises(ValidationError):
@@ -83,7 +89,7 @@ def test_an_answer_with_another_embedding_is_refused(embedding: str) -> None:
 def test_requests_and_answers_travel_as_json() -> None:
     request = ReviewRequest(batch_id="b1", what="12.1", text="Good morning", language="en", audio="AAAA")
     assert ReviewRequest.model_validate_json(request.model_dump_json()) == request
-    voice = VoiceRow(embedding=pack_embedding(np.ones(EMBEDDING_SIZE, np.float32)), speech_s=2.5)
+    voice = VoiceRow(embedding=pack_embedding(np.full(EMBEDDING_SIZE, 1 / 16, np.float32)), speech_s=2.5)
     answer = ReviewAnswer(voice=voice, naturalness=3.1)
     assert ReviewAnswer.model_validate_json(answer.model_dump_json()) == answer
     assert ReviewAnswer.model_validate(ReviewAnswer(error="no\nsound").model_dump()).error == "no sound"
