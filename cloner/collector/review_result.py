@@ -29,18 +29,21 @@ def review_result(mode: Review, review: BatchReview | None, record: Record, *, i
         failed=len(failed & reviewed),
         not_reviewed=len(review.takes) - len(reviewed),
         spoken_again=sum(review.reviews.first[segment].digest != found.digest for segment, found in present.items()),
-        error_rate=_error_rate(review, record, reviewed, failed),
+        error_rate=_error_rate(review, record, reviewed, failed, is_of_all=is_complete and mode == "all"),
     )
 
 
-def _error_rate(review: BatchReview, record: Record, reviewed: set[int], failed: set[int]) -> ErrorRateResult | None:
+def _error_rate(
+    review: BatchReview, record: Record, reviewed: set[int], failed: set[int], *, is_of_all: bool
+) -> ErrorRateResult | None:
     """Of the segments with audio. Those that were reviewed, or fail a check, count as they are; the others as those of
-    the random sample were at first that did not fail a check when they were generated."""
+    the random sample were at first that did not fail a check when they were generated. Where no sample was drawn, since
+    all were to be reviewed, a few of them may not have been; else what is known without one is of suspects alone."""
     spoken = {index for index, line in record.results.items() if line.generated}
     bad = {index for index in spoken if record.results[index].is_suspect} | failed
     unknown = len(spoken - bad - reviewed)
     first = _first_of_sample(review)
-    if not spoken or (unknown and not first):
+    if not spoken or (unknown and not first and (not is_of_all or unknown == len(spoken))):
         return None
     rate = error_rate_of_batch(
         total=len(spoken),

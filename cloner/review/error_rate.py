@@ -54,10 +54,10 @@ def estimate_error_rate(failed: int, reviewed: int) -> ErrorRate:
 def error_rate_of_batch(*, total: int, failed: int, unknown: int, sampled: int, sampled_failed: int) -> ErrorRate:
     """The rate of a batch of `total` segments, of which so many are known to have `failed`, and so many are `unknown`.
 
-    The unknown ones fail as often as those of a random sample of their like, of which there is one unless `unknown` is
-    0; then the rate is known.
+    The unknown ones fail as often as those of a random sample of their like. Without one, they fail as often as the
+    others, and it is only known that from none to all of them do; not all may be unknown then.
     """
-    if not unknown:
-        return ErrorRate(*[failed / total] * 3)
+    if not sampled:
+        return ErrorRate(failed / (total - unknown), failed / total, (failed + unknown) / total)
     rate = estimate_error_rate(sampled_failed, sampled)
     return ErrorRate(*((failed + unknown * part) / total for part in (rate.estimate, rate.low, rate.high)))

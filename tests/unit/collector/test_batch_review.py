@@ -206,6 +206,16 @@ def test_the_error_rate_of_a_batch_that_was_heard_as_a_whole_is_known(tmp_path: 
     assert (rate.low, rate.estimate, rate.high) == (0.25, 0.25, 0.25)
 
 
+def test_the_error_rate_of_a_batch_whose_takes_were_heard_but_for_one_is_in_an_interval(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 5, "all")
+    review = batch.review()
+    run_windows(review, answers({"2.1": BAD, "3.1": ReviewAnswer(error="it is silent")}, GOOD))
+    rate = review_result("all", review, batch.record(), is_complete=True).error_rate
+    assert rate
+    assert (rate.low, rate.estimate, rate.high, rate.sampled) == (0.2, 0.25, 0.4, 0)
+    assert review_result("all", review, batch.record(), is_complete=False).error_rate is None
+
+
 def test_without_any_answer_there_is_no_error_rate(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 4, "all")
     result = review_result("all", batch.review(), batch.record(), is_complete=False)
