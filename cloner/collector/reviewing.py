@@ -7,7 +7,7 @@ round is delivered again, or the batch is found stalled.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from cloner.checks.check_set import parse_limits
@@ -17,7 +17,7 @@ from cloner.collector.publish import publish_chunks, publish_reviews, read_answe
 from cloner.collector.review_result import review_result
 from cloner.collector.rounds import recorded
 from cloner.collector.spoken_again import SpokenAgain
-from cloner.errors import RecordFailed
+from cloner.errors import Damaged, RecordFailed
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
@@ -33,7 +33,7 @@ from cloner.state.progress import ChunkProgress, Round
 MOST_KEPT = 4
 """Batches whose reviews this process keeps in memory from one window to the next."""
 
-_kept: OrderedDict[str, BatchReview] = OrderedDict()
+_kept: dict[str, BatchReview] = {}
 """By batch id; others are made again from the disk."""
 
 
@@ -143,6 +143,24 @@ class Reviewing:
         return progress
 
 
+def _keep(review: BatchReview, batches: BatchStore) -> None:
+    """Keep a review for its next window, if there is a place. One whose batch is closed, or had a window from another
+    process, leaves its place; another does not: of more batches than places, whose windows end in turn, each would be
+    read from the disk again before its turn."""
+    if len(_kept) >= MOST_KEPT:
+        for other in [other for other in _kept.values() if not _is_present(other, batches)]:
+            del _kept[other.batch_id]
+    if len(_kept) < MOST_KEPT:
+        _kept[review.batch_id] = review
+
+
+def _is_present(review: BatchReview, batches: BatchStore) -> bool:
+    try:
+        return batches.is_open(review.batch_id) and batches.round(review.batch_id).number == review.number
+    except Damaged:
+        return False
+
+
 def _collect(review: BatchReview, batch_id: str, ended: Round) -> None:
     review.collect(ended.number, read_answers(batch_id, ended))
 
@@ -166,9 +184,7 @@ def _send_window(
     if batches.begin_round(review.batch_id, following, progress, review.chunks):
         if not ended.reviews:
             log_event(Event.REVIEW_BEGUN, batch=review.batch_id, takes=len(review.takes) - review.reviewed)
-        _kept[review.batch_id] = review
-        while len(_kept) > MOST_KEPT:
-            _kept.popitem(last=False)
+        _keep(review, batches)
         # If this process dies before it has sent them, the batch is stalled: they count as sent without an answer.
         publish_reviews(review.batch_id, following, settings, requests)
     return True

@@ -4,6 +4,7 @@ and reviewers are what the test says."""
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from redis import Redis
@@ -18,6 +19,7 @@ from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect
 from cloner.state.progress import Round
+from tests.support.manifests import manifest
 from tests.support.reviews import BATCH_ID, FinishedBatch
 from tests.support.stub_reviewer import GOOD
 
@@ -119,3 +121,19 @@ def test_what_was_sent_of_a_file_that_is_another_by_now_says_nothing(scene: Scen
     digests = {item.segment: item.digest for item in sent.sent(following.number)}
     assert digests[1] == scene.batch.record().results[1].digest
     assert list(digests) == ([1] if answered else [0, 1])
+
+
+def test_of_more_batches_than_are_kept_in_memory_the_first_stay_there_while_their_reviews_go_on(scene: Scene) -> None:
+    reviews = [Mock(batch_id=f"b{number}", number=1) for number in range(reviewing.MOST_KEPT + 2)]
+    for review in reviews:
+        one = manifest().model_copy(update={"batch_id": review.batch_id})
+        scene.batches.add(one, "round-robin", check=lambda: None)
+        assert scene.batches.begin_round(review.batch_id, Round(1, (), reviews=1), {}, 1)
+        reviewing._keep(review, scene.batches)
+    assert [*reviewing._kept.values()] == reviews[: reviewing.MOST_KEPT]
+    scene.batches.begin_round("b1", Round(2, (), reviews=1), {}, 1)  # by another process
+    scene.batches.cancel("b2")
+    for review in reviews[reviewing.MOST_KEPT :]:
+        reviewing._keep(review, scene.batches)
+    assert [*reviewing._kept] == ["b0", *(review.batch_id for review in reviews[3:])]
+    reviewing._kept.clear()
