@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from cloner.checks.check_set import parse_limits
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.disk import retry_on_failing_disk
-from cloner.collector.publish import publish_chunks, publish_reviews, read_answers
+from cloner.collector.publish import publish_reviews, read_answers
 from cloner.collector.review_result import review_result
 from cloner.collector.rounds import recorded
 from cloner.collector.spoken_again import SpokenAgain
@@ -64,6 +64,9 @@ class Reviewing:
         self._settings = settings
         self._is_complete = False
         self._review: BatchReview | None = None
+        self.again: Round | None = None
+        """A round of takes that are spoken again, which `go_on` has begun, and whose chunks are to be published. If the
+        process dies before, the batch is stalled, and opened again."""
 
     def collect(self, ended: Round) -> None:
         """Find out how far it has come, and judge what the reviewers have answered to the round that has `ended`."""
@@ -79,7 +82,8 @@ class Reviewing:
             log_event(Event.FAILED, error=error.message)
 
     def go_on(self, batches: BatchStore, ended: Round, reported: Mapping[int, ChunkProgress]) -> bool:
-        """Send what is not reviewed, or some of it; or have spoken again what fails. False if nothing is left to do.
+        """Send what is not reviewed, or some of it; or begin a round that speaks again what fails. False if nothing is
+        left to do.
 
         `reported` is the progress of the chunks, by number.
         """
@@ -98,10 +102,9 @@ class Reviewing:
         if following is None:
             self._is_complete = True
             return False
-        # If this process dies before it has published the round, the batch is stalled, and opened again.
         if batches.begin_round(self._manifest.batch_id, following, progress, len(self._manifest.chunks)):
             log_event(Event.TAKES_SPOKEN_AGAIN, batch=self._manifest.batch_id, takes=again.count)
-            publish_chunks(self._manifest, following, self._settings)
+            self.again = following
         return True
 
     def end(self) -> None:

@@ -31,6 +31,7 @@ class SpokenAgain:
     """What is spoken again of a batch, all of whose takes are reviewed. Methods raise `RecordFailed`."""
 
     def __init__(self, review: BatchReview, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
+        """The manifest's texts are not needed: the review has those of its takes."""
         self._review = review
         self._manifest = manifest
         self._record = record
@@ -40,12 +41,13 @@ class SpokenAgain:
         """Takes of the round that `next_round` returns."""
         keys = ContentKeys(manifest.speech)
         failed = set(review.failed)
-        self._rows = {
-            row[0]: (row, keys.of(speaker.reference, row))
+        rows = (
+            (speaker.reference, (index, review.takes[index].text, output, seed))
             for speaker in manifest.speakers
-            for row in speaker.segments
-            if row[0] in failed
-        }
+            for index, _, output, seed in speaker.segments
+            if index in failed
+        )
+        self._rows = {row[0]: (row, keys.of(reference, row)) for reference, row in rows}
 
     def keep_better(self) -> None:
         """Give earlier takes their names again that are better than those which were to replace them."""

@@ -192,7 +192,11 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         reviewing = Reviewing(manifest, record, outputs, settings)
     if not is_read:
         reviewing.collect(present)  # only now: the random sample is drawn from a whole record
+    manifest.drop_texts()  # the review has those that it needs
     if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
+        if again := reviewing.again:
+            del manifest, record, reviewing
+            publish_chunks(_manifest(redis, settings, batch_id), again, settings)
         return
     reviewing.end()
     review = reviewing.result()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
-from cloner.collector import tasks
+from cloner.collector import result, tasks
+from cloner.collector.spoken_again import SpokenAgain
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import read_result
+from cloner.protocol.content_key import ContentKeys
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
+from cloner.state.progress import Round
 from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
 from tests.support.stub_reviewer import BAD, BAD_CHECKS, WORSE
 
@@ -48,9 +53,9 @@ def test_a_take_whose_process_died_before_its_line_gives_the_name_back(
     assert first.next_round()
     before = digest(batch)
     batch.speak(1, 2, before, dies=True)
-    result = close_cancelled(batch, blobs, valkey_url)
-    assert (result.generated, result.errors, digest(batch)) == (3, {}, before)
-    assert result.suspects[1].failed == sorted(BAD_CHECKS)
+    closed = close_cancelled(batch, blobs, valkey_url)
+    assert (closed.generated, closed.errors, digest(batch)) == (3, {}, before)
+    assert closed.suspects[1].failed == sorted(BAD_CHECKS)
     assert not list((tmp_path / f".cloner/{BATCH_ID}/takes").iterdir())
 
 
@@ -64,9 +69,9 @@ def test_of_two_takes_that_were_replaced_the_last_one_gets_the_name_back(
     second = ReviewEnd(batch, first.number + 2, {"1.2": BAD})
     assert second.next_round()
     batch.speak(1, 3, better.digest, dies=True)
-    result = close_cancelled(batch, blobs, valkey_url)
-    assert (result.generated, digest(batch)) == (3, better.digest)
-    assert result.suspects[1].failed == sorted(BAD_CHECKS)
+    closed = close_cancelled(batch, blobs, valkey_url)
+    assert (closed.generated, digest(batch)) == (3, better.digest)
+    assert closed.suspects[1].failed == sorted(BAD_CHECKS)
 
 
 @pytest.mark.parametrize(("suspicion", "stays"), [(0.0, True), (500.0, False)], ids=["passes the checks", "fails them"])
@@ -78,9 +83,36 @@ def test_a_take_that_nobody_has_heard_is_compared_by_the_checks_and_is_a_suspect
     assert first.next_round()
     before = digest(batch)
     second = batch.speak(1, 2, before, suspicion=suspicion)
-    result = close_cancelled(batch, blobs, valkey_url)
+    closed = close_cancelled(batch, blobs, valkey_url)
     assert digest(batch) == (second.digest if stays else before)
-    assert result.suspects[1].failed == sorted(BAD_CHECKS)
-    review = result.review
+    assert closed.suspects[1].failed == sorted(BAD_CHECKS)
+    review = closed.review
     assert (review.state, review.reviewed, review.failed) == ("incomplete", 2 if stays else 3, 0 if stays else 1)
     assert (review.not_reviewed, review.spoken_again) == (int(stays), int(stays))
+
+
+def test_texts_are_in_memory_no_more_when_takes_have_been_chosen(
+    tmp_path: Path, blobs: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    texts: list[str] = []
+
+    def gather(manifest: Manifest, *rest: Any, **options: Any) -> BatchResult:
+        texts.extend(row[1] for row in manifest.speakers[0].segments)
+        return result.gather(manifest, *rest, **options)
+
+    monkeypatch.setattr(tasks, "gather", gather)
+    close_cancelled(batch, blobs, valkey_url)
+    assert texts == [""] * 3
+
+
+def test_what_is_spoken_again_is_noted_without_the_manifests_texts(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    key = ContentKeys(batch.manifest.speech).of(
+        batch.manifest.speakers[0].reference, batch.manifest.speakers[0].segments[1]
+    )
+    first = ReviewEnd(batch, 1, FAILS)
+    batch.manifest.drop_texts()
+    again = SpokenAgain(first.review, batch.manifest, first.record, batch.outputs)
+    assert again.next_round(Round(first.number), {})[0]
+    assert [take.key for take in first.noted()] == [key]
