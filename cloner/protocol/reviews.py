@@ -70,6 +70,7 @@ class WordsRow(Wire):
     units: Count
     errors: Count
     longest_run: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    surprise: Score | None = None
     heard: Line = ""
 
 

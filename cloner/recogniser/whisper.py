@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import soxr
 
 from cloner.audio import Audio
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _RATE = 16_000
 """Sample rate of Whisper's models, Hz."""
+
+LEAST_PROBABILITY = 1e-9
+"""Of a token: its logarithm stays finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,27 @@ class Recogniser:
                 f" ({first_line(error)}); fetch it again"
             ) from error
         return Recognition(tuple(words), info.language, info.language_probability)
+
+    def surprise(self, samples: Audio, rate: int, text: str, language: str) -> float | None:
+        """How improbable the model finds that the first 30 s of mono ``[samples]`` are this `text`: the mean of its
+        tokens' negative logarithms of probability, nats. None if there are no tokens or no samples.
+
+        `language` is one that the model knows. Raises `BadSetting`, `MissingPackage`.
+        """
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+
+        model, samples = self._model, soxr.resample(samples, rate, _RATE)
+        tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language)
+        tokens = tokenizer.encode(f" {text.strip()}")
+        if not (tokens and len(samples)):
+            return None
+        features = model.feature_extractor(samples)
+        heard = model.encode(pad_or_trim(features))
+        frames = min(features.shape[-1], model.feature_extractor.nb_max_frames)
+        (alignment,) = model.model.align(heard, [*tokenizer.sot_sequence], [tokens], frames)
+        probabilities = np.maximum(alignment.text_token_probs, LEAST_PROBABILITY)
+        return float(-np.log(probabilities).mean())
 
     @cached_property
     def _model(self) -> WhisperModel:

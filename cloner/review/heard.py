@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class WordErrors:
     """Units that are missing, wrong or too many."""
     longest_run: float
     """Most words in a row that differ; `words.CHARACTERS_OF_A_WORD` characters count as one."""
+    surprise: float | None = None
+    """Of a text of one or two units: how improbable the recogniser finds it, as `Recogniser.surprise` says it."""
 
     @property
     def rate(self) -> float:
@@ -69,8 +71,7 @@ class Heard:
         return ReviewAnswer(
             voice=voice and VoiceRow(embedding=pack_embedding(voice.embedding), speech_s=voice.speech_s),
             naturalness=self.naturalness,
-            words=words
-            and WordsRow(units=words.units, errors=words.errors, longest_run=words.longest_run, heard=self.said),
+            words=words and WordsRow(**asdict(words), heard=self.said),
         )
 
     @classmethod
@@ -80,6 +81,6 @@ class Heard:
         return cls(
             voice=VoiceSample(unpack_embedding(voice.embedding), voice.speech_s) if voice else None,
             naturalness=answer.naturalness,
-            words=WordErrors(words.units, words.errors, words.longest_run) if words else None,
+            words=WordErrors(words.units, words.errors, words.longest_run, words.surprise) if words else None,
             said=words.heard if words else "",
         )

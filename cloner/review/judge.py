@@ -9,12 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp
 from typing import ClassVar
 
 from cloner.checks.check_set import CheckResult, suspicion_of
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
 from cloner.review.medians import SpeakerMedians
+
+PROBABLE = 3.0
+"""`WordErrors.surprise` of a text below which it was said, whatever words the recogniser writes."""
 
 USUAL_LIKENESS = 0.85
 """How like a take is to its reference, before a speaker's takes are known: the median of the voices in
@@ -104,12 +108,16 @@ class Unnatural(ReviewCheck):
 
 class WrongWords(ReviewCheck):
     """Errors for each word of the text, without the first error: a recogniser mishears a word now and then, and a short
-    text has few. A text of one word can so be judged only by what is heard beside it."""
+    text has few. One of a word or two that it finds probable is not compared: it writes "Fold your five" for
+    "Folder 5"."""
 
     name, default = "wrong_words", 0.4
 
     def score(self, finding: Finding) -> float | None:
-        return finding.words.repeated_rate if finding.words else None
+        words = finding.words
+        if words is None or (words.surprise is not None and words.surprise < PROBABLE):
+            return None
+        return words.repeated_rate
 
     def sentence(self, score: float, finding: Finding) -> str:
         errors = finding.words.errors if finding.words else 0
@@ -131,7 +139,23 @@ class WrongRun(ReviewCheck):
         return f"a recogniser hears {score:g} words in a row otherwise than in its text (at most {self.limit:g})"
 
 
-REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural, WrongWords, WrongRun)
+class ImprobableText(ReviewCheck):
+    """How improbable the recogniser finds a text of one or two words: that it hears another one says little, because it
+    writes "See" for "c" and "Marge" for "March"."""
+
+    name, default = "improbable_text", 6.75
+
+    def score(self, finding: Finding) -> float | None:
+        return finding.words.surprise if finding.words else None
+
+    def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
+        return (
+            f"a recogniser hears another text: it gives this one a probability of {exp(-score):.2g} a token (at least"
+            f" {exp(-self.limit):.2g})"
+        )
+
+
+REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural, WrongWords, WrongRun, ImprobableText)
 
 
 class Judge:

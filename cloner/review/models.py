@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from cloner.audio import Audio
 from cloner.checks.levels import find_silence, frame_levels
 from cloner.checks.measures import script_of
-from cloner.recogniser.whisper import Recogniser
+from cloner.recogniser.whisper import Recogniser, Recognition
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Embedder
 from cloner.review.naturalness import NaturalnessModel
 from cloner.review.words import word_errors
+
+SHORT_TEXT = 2
+"""Words of a text that is short: one misheard word is half of it."""
 
 
 class ReviewModels:
@@ -56,8 +60,21 @@ class ReviewModels:
         if self._recogniser is None or not _may_be_in(self._recogniser.languages, known, text):
             return None, ""
         heard = self._recogniser.hear(samples, rate, known, note_step)
-        end_s = len(samples) / rate - find_silence(frame_levels(samples, rate)).end_s
-        return word_errors(text, heard.words, known or heard.language, end_s), heard.text
+        return compare_words(self._recogniser, samples, rate, heard, text, known or heard.language), heard.text
+
+
+def compare_words(  # noqa: PLR0913, PLR0917 - a take, and what it is compared with
+    recogniser: Recogniser, samples: Audio, rate: int, heard: Recognition, text: str, language: str
+) -> WordErrors:
+    """How what the recogniser has `heard` in mono ``[samples]`` differs from a text of that `language`, which it knows.
+
+    Raises `BadSetting`.
+    """
+    end_s = len(samples) / rate - find_silence(frame_levels(samples, rate)).end_s
+    errors = word_errors(text, heard.words, language, end_s)
+    if not 1 <= errors.units <= SHORT_TEXT:
+        return errors
+    return replace(errors, surprise=recogniser.surprise(samples, rate, text, language))
 
 
 def _may_be_in(languages: list[str], known: str | None, text: str) -> bool:

@@ -17,11 +17,11 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cloner.checks.levels import find_silence, frame_levels
-from cloner.recogniser.whisper import HeardWord, Recogniser
+from cloner.audio import Audio
+from cloner.recogniser.whisper import Recogniser, Recognition
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.judge import Judge
-from cloner.review.words import word_errors
+from cloner.review.models import compare_words
 from tests.support.recognition import MODEL
 from tests.support.voice_checks import Count, half_of
 from tests.support.voices import Recording, find_recordings
@@ -35,13 +35,18 @@ class Take:
     """A recording, and what is heard in it."""
 
     text: str
-    seconds: float
-    end_s: float
-    words: tuple[HeardWord, ...]
+    samples: Audio
+    rate: int
+    heard: Recognition
+    recogniser: Recogniser
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
 
     def compared_with(self, text: str) -> WordErrors:
         """Its words against a text."""
-        return word_errors(text, self.words, "en", self.end_s)
+        return compare_words(self.recogniser, self.samples, self.rate, self.heard, text, "en")
 
 
 def main() -> None:
@@ -66,9 +71,7 @@ def main() -> None:
 def heard(recogniser: Recogniser, recording: Recording) -> Take:
     """Recognise a recording."""
     samples, rate = soundfile.read(recording.path, dtype="float32")
-    seconds = len(samples) / rate
-    end_s = seconds - find_silence(frame_levels(samples, rate)).end_s
-    return Take(recording.text, seconds, end_s, recogniser.hear(samples, rate).words)
+    return Take(recording.text, samples, rate, recogniser.hear(samples, rate), recogniser)
 
 
 def row(takes: list[Take], least: int) -> str:

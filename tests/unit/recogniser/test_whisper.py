@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from cloner.audio import Audio
 from cloner.errors import BadSetting
 from cloner.recogniser.whisper import Recogniser
+from cloner.review.models import compare_words
 from tests.support.recognition import MODEL
 from tests.support.voices import find_recordings
 
@@ -45,6 +47,35 @@ def test_what_is_said_in_a_clean_recording_is_heard(recogniser: Recogniser) -> N
         heard = recogniser.hear(samples, rate)
         assert words(heard.text) == words(recordings[name].text)
         assert (heard.language, heard.certainty) == ("en", 1)
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_a_word_that_is_said_surprises_less_than_another(recogniser: Recogniser) -> None:
+    recordings = {recording.name: recording for recording in find_recordings()["en"]}
+    sounds: list[tuple[Audio, int]] = [
+        soundfile.read(recordings[name].path, dtype="float32") for name in ("letters/c", "digits/mon-3", "digits/0")
+    ]
+    texts = [recordings[name].text for name in ("letters/c", "digits/mon-3", "digits/0")]
+    surprise = [[recogniser.surprise(*sound, text, "en") or 0.0 for text in texts] for sound in sounds]
+    own = [surprise[place][place] for place in range(3)]
+    others = [surprise[place][other] for place in range(3) for other in range(3) if place != other]
+    assert min(own) > 0
+    assert max(own) + 2 < min(others)
+    assert recogniser.surprise(*sounds[0], texts[0], "en") == surprise[0][0]
+    assert recogniser.surprise(np.zeros(0, np.float32), 8000, "c", "en") is None
+
+
+def test_only_short_texts_are_judged_by_their_probability(recogniser: Recogniser) -> None:
+    recordings = {recording.name: recording for recording in find_recordings()["en"]}
+    for name, text, is_short in (
+        ("digits/mon-3", "April", True),
+        ("digits/mon-3", "April showers", True),
+        ("digits/mon-3", "April showers bring", False),
+        ("digits/mon-3", "...", False),
+    ):
+        samples, rate = soundfile.read(recordings[name].path, dtype="float32")
+        errors = compare_words(recogniser, samples, rate, recogniser.hear(samples, rate), text, "en")
+        assert (errors.surprise is not None) == is_short
 
 
 def test_no_words_are_invented_for_what_is_no_speech(recogniser: Recogniser) -> None:

@@ -110,12 +110,24 @@ def test_a_reference_that_is_too_short_leaves_its_speaker_without_scores() -> No
         (WordErrors(100, 5, 5), ("wrong_run",)),
         (WordErrors(6, 6, 6), ("wrong_words", "wrong_run")),
         (WordErrors(0, 0, 0), ()),
+        (WordErrors(1, 1, 1, surprise=6.7), ()),
+        (WordErrors(2, 2, 2, surprise=2.9), ()),
+        (WordErrors(2, 2, 2, surprise=3.1), ("wrong_words",)),
+        (WordErrors(1, 7, 7, surprise=2.9), ("wrong_run",)),
+        (WordErrors(1, 1, 1, surprise=6.8), ("improbable_text",)),
     ],
 )
 def test_a_take_that_says_other_words_fails_and_one_that_is_misheard_does_not(
     judge: Judge, words: WordErrors, failed: tuple[str, ...]
 ) -> None:
     assert judge.evaluate("anna", replace(heard(0.8), words=words)).failed == failed
+
+
+def test_a_short_text_has_a_sentence_about_its_probability(judge: Judge) -> None:
+    result = judge.evaluate("anna", replace(heard(0.8), words=WordErrors(1, 1, 1, surprise=9.2)))
+    assert result.sentences == (
+        "a recogniser hears another text: it gives this one a probability of 0.0001 a token (at least 0.0012)",
+    )
 
 
 def test_limits_may_be_set() -> None:
