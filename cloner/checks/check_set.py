@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cloner.checks.catalogue import CHECKS, Check
+from cloner.checks.catalogue import CHECKS
 from cloner.checks.measures import Measures
 from cloner.checks.usual import Usual
 from cloner.errors import BadSetting, CheckBroken
@@ -41,10 +41,24 @@ class CheckSet:
     def __init__(self, limits: Mapping[str, float]) -> None:
         self._checks = [kind(limits.get(kind.name)) for kind in CHECKS]
 
-    def evaluate(self, take: Measures, usual: Usual) -> CheckResult:
-        """Check a take, compared with what is usual for its speaker. Raises `CheckBroken`."""
-        applicable = [check for check in self._checks if take.has_sound or not check.needs_sound]
-        scores = {check.name: _score(check, take, usual) for check in applicable}
+    def evaluate(
+        self, take: Measures, usual: Usual, on_error: Callable[[str, Exception], object] | None = None
+    ) -> CheckResult:
+        """Check a take, compared with what is usual for its speaker.
+
+        A check that raises is left out, and `on_error` is called with its name; without it, `CheckBroken` is raised.
+        """
+        scores: dict[str, float] = {}
+        for check in self._checks:
+            if check.needs_sound and not take.has_sound:
+                continue
+            try:
+                scores[check.name] = check.score(take, usual)
+            except Exception as error:
+                if on_error is None:
+                    raise CheckBroken(check.name, error) from error
+                on_error(check.name, error)
+        applicable = [check for check in self._checks if check.name in scores]
         failed = [check for check in applicable if scores[check.name] > check.limit]
         return CheckResult(
             failed=tuple(check.name for check in failed),
@@ -52,13 +66,6 @@ class CheckSet:
             scores={name: round(score, 4) for name, score in scores.items()},
             suspicion=max((suspicion_of(scores[check.name], check.limit) for check in applicable), default=0.0),
         )
-
-
-def _score(check: Check, take: Measures, usual: Usual) -> float:
-    try:
-        return check.score(take, usual)
-    except Exception as error:
-        raise CheckBroken(check.name, error) from error
 
 
 def suspicion_of(score: float, limit: float) -> float:

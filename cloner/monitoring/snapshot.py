@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from redis import Redis
 
 from cloner.checks.catalogue import CHECKS
+from cloner.engine.base import CODEC_FAILED
 from cloner.errors import Damaged, UnknownBatch
 from cloner.review.judge import REVIEW_CHECKS
 from cloner.settings import Settings
@@ -20,8 +21,8 @@ from cloner.state.keys import RedisKeys
 from cloner.state.progress import Progress
 from cloner.state.registry import Registry, WorkerInfo
 
-CHECK_NAMES = (*(kind.name for kind in CHECKS), *(kind.name for kind in REVIEW_CHECKS))
-"""All checks of takes, those by models included."""
+CHECK_NAMES = (*(kind.name for kind in CHECKS), CODEC_FAILED, *(kind.name for kind in REVIEW_CHECKS))
+"""What attempts fail: all checks of takes, those by models included, and an error of the codec."""
 
 GONE = "gone"
 """The state of a registered worker whose heartbeats have stopped."""

@@ -7,7 +7,7 @@ from threading import Lock
 from cloner.checks.catalogue import COMPARING
 from cloner.checks.check_set import PASSED, CheckResult, CheckSet, parse_limits
 from cloner.checks.measures import Take, measure
-from cloner.errors import CheckBroken, reason_of
+from cloner.errors import reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.worker.worker_process import WorkerProcess
@@ -26,19 +26,22 @@ class AttemptChecks:
     def evaluate(self, take: Take, speaker: str, *, is_first: bool) -> CheckResult:
         """What the checks say of an attempt.
 
-        It passes where a check raises: that is the check's fault. Such a check has one log line in a batch and a
-        process, not one an attempt.
+        One that raises is left out, and where the attempt cannot be measured, it passes: that is the checks' fault.
+        Each such error has one log line in a batch and a process, not one an attempt.
         """
         try:
             measures = measure(take)
+        except Exception as error:  # noqa: BLE001 - any error of what measures takes
             with self._lock:
-                result = self._checks.evaluate(measures, self._history.usual(speaker, measures.script))
-                if is_first and COMPARING.issuperset(result.failed):
-                    self._history.add(speaker, measures)
-        except Exception as error:  # noqa: BLE001 - any error of a check
-            check = error.check if isinstance(error, CheckBroken) else "measures"
-            with self._lock:
-                if self._worker.is_first_time(f"{self._batch_id}/check/{check}"):
-                    log_event(Event.CHECK_BROKEN, check=check, error=reason_of(error))
+                self._log("measures", error)
             return PASSED
+        with self._lock:
+            usual = self._history.usual(speaker, measures.script)
+            result = self._checks.evaluate(measures, usual, self._log)
+            if is_first and COMPARING.issuperset(result.failed):
+                self._history.add(speaker, measures)
         return result
+
+    def _log(self, check: str, error: Exception) -> None:
+        if self._worker.is_first_time(f"{self._batch_id}/check/{check}"):
+            log_event(Event.CHECK_BROKEN, check=check, error=reason_of(error))

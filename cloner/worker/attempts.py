@@ -174,6 +174,12 @@ class Attempts:
             return SegmentFailure(piece.request.segment, "generation_failed", f"the codec's {NOT_NUMBERS}")
         return piece.audio
 
+    def fail(self, piece: Piece, result: SpeechResult) -> SpeechResult:
+        """The `result` of a piece of which nothing can be heard; its attempts are noted."""
+        with self._lock:
+            self._checked[piece.segment].attempts += piece.attempts
+        return result
+
     def _keep(self, piece: Piece, attempt: Attempt, result: SegmentAudio, verdict: CheckResult) -> Attempt:
         """Write the audio of an attempt that failed, then note it in the journal; returns it with its file."""
         name = attempt_file(piece.segment, piece.place, attempt.number)
@@ -255,7 +261,7 @@ class _Exchange:
                 self._queue.add(piece.next_request())
                 return None
             # An attempt that could not be made, as where memory ran out, does not undo the ones before it.
-            answer = result if piece.audio is None else self._attempts.finish(piece)
+            answer = self._attempts.finish(piece) if piece.audio is not None else self._attempts.fail(piece, result)
             del self._pieces[result.segment]
         except BaseException:
             self._queue.close()  # nothing else would end the engine's wait, and this error would not be seen
