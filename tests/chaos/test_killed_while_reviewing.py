@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 SEGMENTS = 41
 """Two windows."""
 
+TASKS = "cloner.collector.tasks"
 REVIEWING, NOTES, AGAIN = "cloner.collector.reviewing", "cloner.output.reviews", "cloner.collector.spoken_again"
 
 BEFORE = """
@@ -53,8 +54,8 @@ POINTS = {
     "before the next window is sent": (REVIEWING, BEFORE, "", "publish_reviews", "args[1].number == 2"),
     "before what fails is noted": (AGAIN, BEFORE, "", "note_takes", "True"),
     "before the round begins that speaks it again": (AGAIN, AFTER, "", "note_takes", "True"),
-    "before that round is published": (REVIEWING, BEFORE, "", "publish_chunks", "True"),
-    "after that round was published": (REVIEWING, AFTER, "", "publish_chunks", "True"),
+    "before that round is published": (TASKS, BEFORE, "", "publish_chunks", "args[1].again"),
+    "after that round was published": (TASKS, AFTER, "", "publish_chunks", "args[1].again"),
     "before the other take is sent": (REVIEWING, BEFORE, "", "publish_reviews", "args[1].number == 4"),
     "before the other take is judged": (REVIEWING, BEFORE, "", "_collect", "args[2].number == 4"),
 }
