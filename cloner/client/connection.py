@@ -8,8 +8,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 
 from cloner.errors import BrokerUnreachable
-from cloner.names import new_task_id
-from cloner.queueing.app import make_client_app
+from cloner.queueing.app import make_client_app, send_to_collector
 from cloner.settings import Settings, redacted
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, translate_redis_errors
@@ -55,8 +54,7 @@ class FleetConnection:
 
     def tell_collector(self, task: str, batch_id: str) -> None:
         """Have the collector run a task for a batch. Raises `BrokerUnreachable`."""
-        queue, task_id = self.queues.collector_queue, new_task_id(batch_id)
         try:
-            self.app.send_task(task, kwargs={"batch_id": batch_id}, queue=queue, task_id=task_id, ignore_result=True)
+            send_to_collector(self.app, self.queues, task, batch_id)
         except OperationalError as error:
             raise BrokerUnreachable(f"nothing could be sent to {redacted(self.url)}: {error}") from error

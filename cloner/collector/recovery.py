@@ -19,8 +19,8 @@ from cloner.collector.review_watch import ReviewWatch
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, new_task_id
-from cloner.queueing.app import make_app
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
+from cloner.queueing.app import make_app, send_to_collector
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
@@ -96,13 +96,11 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     except ClonerError as error:
         log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=error.message)
         return
-    to_collector = {"queue": queues.collector_queue, "task_id": new_task_id(batch_id), "ignore_result": True}
     if progress.closed:
         return
     if progress.state is BatchState.RUNNING and (progress.all_chunks_finished or progress.round.reviews):
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
-        closing = {"batch_id": batch_id, "ended": progress.round.number}
-        app.send_task(CLOSE_BATCH, kwargs=closing, **to_collector)
+        send_to_collector(app, queues, CLOSE_BATCH, batch_id, ended=progress.round.number)
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
-        app.send_task(OPEN_BATCH, args=(batch_id,), **to_collector)
+        send_to_collector(app, queues, OPEN_BATCH, batch_id)

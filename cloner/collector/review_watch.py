@@ -1,4 +1,4 @@
-"""Ends reviews that nobody would end: no reviewer is alive to hear what was sent, or the batch is cancelled."""
+"""Ends reviews without an answer to wait for: no reviewer is alive to hear what was sent, or the batch is cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cloner.collector.in_flight import batches_in_flight
 from cloner.errors import Damaged
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, QueueNames, is_collector, new_task_id
+from cloner.names import CLOSE_BATCH, QueueNames, is_collector
+from cloner.queueing.app import send_to_collector
 from cloner.state.batches import BatchStore
 from cloner.state.registry import Registry
 
@@ -49,13 +50,7 @@ class ReviewWatch:
                 continue
             reason = "it is cancelled" if is_cancelled else f"no reviewer was alive for {self._alive_s:g} s"
             log_event(Event.REVIEW_ENDED, batch=batch_id, reason=reason)
-            self._app.send_task(
-                CLOSE_BATCH,
-                kwargs={"batch_id": batch_id, "ended": present.number, "end_review": True},
-                queue=self._queues.collector_queue,
-                task_id=new_task_id(batch_id),
-                ignore_result=True,
-            )
+            send_to_collector(self._app, self._queues, CLOSE_BATCH, batch_id, ended=present.number, end_review=True)
         if are_missing:
             # What is left of a batch whose review goes on is sent again.
             redis.delete(self._queues.review_queue)

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.platforms import SecurityWarning
 
 from cloner.errors import EXIT_LOAD_FAILED
+from cloner.names import QueueNames, new_task_id
 from cloner.process import LEASE, PARENT_PID
 from cloner.queueing.heartbeat import CONSUMER
 from cloner.queueing.stop_signal import end_after_stop_signal
@@ -100,6 +101,17 @@ def make_client_app(settings: Settings) -> Celery:
         redis_socket_timeout=ANSWER_S,
     )
     return app
+
+
+def send_to_collector(app: Celery, queues: QueueNames, task: str, batch_id: str, **arguments: object) -> None:
+    """Have a collector run a task for a batch. Raises `OperationalError`."""
+    app.send_task(
+        task,
+        kwargs={"batch_id": batch_id, **arguments},
+        queue=queues.collector_queue,
+        task_id=new_task_id(batch_id),
+        ignore_result=True,
+    )
 
 
 def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) -> dict[str, Any]:

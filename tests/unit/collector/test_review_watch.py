@@ -1,4 +1,4 @@
-"""Reviews that nobody would end."""
+"""Reviews without an answer to wait for end: no reviewer is alive, or the batch is cancelled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIVE_S = 30.0
 
 
 class Scene:
-    """An open batch, and the collector's queue, which nobody reads."""
+    """An open batch, and the collector's queue, which no process reads."""
 
     def __init__(self, redis: Redis, url: str) -> None:
         self.redis = redis
