@@ -6,11 +6,12 @@ An engine in this process generates it alone, with the slots, the kind of device
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import soundfile
 from redis import RedisError
@@ -51,6 +52,8 @@ from launcher.cpu import find_cpu
 from launcher.gpus import find_gpus
 from launcher.layout import Rule, WorkerSpec, plan_layout
 from launcher.lease import holder_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -205,23 +208,23 @@ def _kept_codes(take: KeptTake, root: Path, codec: str) -> tuple[Codes | None, s
             return codes_of_recording(root, codec, reference.digest), "are not kept"
         except (OSError, BadReference) as error:
             return None, f"cannot be read: {reason_of(error)}"
-    found: list[bytes] = []
-    try:
-        KeptReferences(root).restore([take.speaker], lambda _, data: found.append(data))
-        return codes_from_bytes(found[0]), ""
-    except (OSError, BadReference) as error:
-        raise NotReproduced(f"{take} cannot be reproduced: its reference: {reason_of(error)}") from error
+    return _from_reference(take, root, codes_from_bytes), ""
 
 
 def _encoded(take: KeptTake, root: Path, engine: Engine) -> Codes:
     """The codes of the take's recording. Raises `UsageError`, `NotReproduced`."""
+    (codes,) = _from_reference(take, root, lambda data: engine.encode([audio_from_bytes(data)]))
+    return codes
+
+
+def _from_reference(take: KeptTake, root: Path, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of the take's kept reference. Raises `UsageError`, `NotReproduced`."""
     found: list[bytes] = []
     try:
         KeptReferences(root).restore([take.speaker], lambda _, data: found.append(data))
-        (codes,) = engine.encode([audio_from_bytes(found[0])])
+        return read(found[0])
     except (OSError, BadReference) as error:
         raise NotReproduced(f"{take} cannot be reproduced: its reference: {reason_of(error)}") from error
-    return codes
 
 
 def generation_of(take: KeptTake) -> Generation:
@@ -237,7 +240,7 @@ def generation_of(take: KeptTake) -> Generation:
 
 
 def _speak(take: KeptTake, engine: Engine, codes: Codes, generation: Generation) -> SpeechResult:
-    """The take, generated alone: each of its pieces with the seed of the attempt that was kept."""
+    """Generate the take alone, each of its pieces with the seed of its kept attempt, and return the engine's result."""
 
     def speak(requests: Iterable[SpeechRequest], observer: ChunkObserver) -> Generator[SpeechResult | None, None, None]:
         return engine.speak((_with_kept_seed(request) for request in requests), observer)

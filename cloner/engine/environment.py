@@ -56,10 +56,16 @@ def _versions(*, with_driver: bool) -> dict[str, str]:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
-    if with_driver:
-        with suppress(OSError):
-            found["driver"] = DRIVER.read_text(encoding="ascii", errors="replace").partition("\n")[0]
+    if with_driver and (driver := driver_version()) is not None:
+        found["driver"] = driver
     return found
+
+
+def driver_version() -> str | None:
+    """The version of the GPUs' driver; None where it cannot be read."""
+    with suppress(OSError):
+        return DRIVER.read_text(encoding="ascii", errors="replace").partition("\n")[0]
+    return None
 
 
 def _cpu_kind() -> str:

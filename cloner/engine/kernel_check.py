@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from cloner.engine import fish
 from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG
 from cloner.engine.codec_precision import has_published_size
-from cloner.engine.environment import DRIVER
+from cloner.engine.environment import driver_version
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_cases import StepPlan
 from cloner.engine.kernel_child import Plan
@@ -159,8 +159,8 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 def _driver() -> str:
     """The driver's version, as far as it can be known."""
-    with suppress(OSError):
-        return DRIVER.read_text(encoding="ascii", errors="replace").partition("\n")[0]
+    if (version_line := driver_version()) is not None:
+        return version_line
     return str(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined] # of the CUDA API
 
 
