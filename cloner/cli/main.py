@@ -71,4 +71,4 @@ recogniser_app.command()(recogniser.pull)
 app.add_typer(recogniser_app, name="recogniser")
 
 command_line = typer.main.get_command(app)
-"""What the program calls: made once, where `app()` makes it anew."""
+"""The command that the program runs. Typer builds it here once; each call of `app()` would build it again."""

@@ -1,4 +1,4 @@
-"""Which batches have messages that somebody is to read, or has not acknowledged."""
+"""Which batches have messages in a queue, or messages that a process has not acknowledged."""
 
 from __future__ import annotations
 

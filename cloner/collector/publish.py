@@ -18,7 +18,7 @@ from cloner.names import CLOSE_BATCH, REVIEW_TAKE, SPEAK_CHUNK
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
 from cloner.output.redo import noted_takes
-from cloner.protocol.messages import Manifest, TakeRow
+from cloner.protocol.messages import Manifest, TakeRow, Wire
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.settings import Settings
 from cloner.state.cleanup import chord_id
@@ -37,12 +37,8 @@ def publish_chunks(manifest: Manifest, present: Round, settings: Settings, given
         if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
             continue
         message = manifest.message(chunk, takes)
-        signature = current_app.signature(SPEAK_CHUNK, args=(message.model_dump(mode="json"),), immutable=True)
-        header.append(
-            signature.set(
-                queue=chunk.queue, task_id=f"{chord_of_round}.{chunk.number}", argsrepr=f"({message.summary()})"
-            )
-        )
+        signature = _signature(SPEAK_CHUNK, message, f"({message.summary()})")
+        header.append(signature.set(queue=chunk.queue, task_id=f"{chord_of_round}.{chunk.number}"))
     _send(header, f"{len(header)} chunks", manifest.batch_id, present, settings)
 
 
@@ -51,14 +47,8 @@ def publish_reviews(batch_id: str, present: Round, settings: Settings, requests:
     chord_of_round = chord_id(batch_id, present.number)
     header = []
     for number, request in enumerate(requests):
-        signature = current_app.signature(REVIEW_TAKE, args=(request.model_dump(mode="json"),), immutable=True)
-        header.append(
-            signature.set(
-                queue=settings.queues.review_queue,
-                task_id=f"{chord_of_round}.{number}",
-                argsrepr=f"({request.what} of batch {batch_id})",
-            )
-        )
+        signature = _signature(REVIEW_TAKE, request, f"({request.what} of batch {batch_id})")
+        header.append(signature.set(queue=settings.queues.review_queue, task_id=f"{chord_of_round}.{number}"))
     _send(header, f"{len(header)} takes", batch_id, present, settings)
 
 
@@ -82,6 +72,12 @@ def _answer(task_id: str) -> ReviewAnswer | None:
             return ReviewAnswer(error=f"the reviewer failed: {reason_of(found['result'])}")
         case _:
             return None
+
+
+def _signature(task: str, message: Wire, shown: str) -> Signature:
+    """The call of a task with a message; logs and Flower have what is `shown` in place of it."""
+    signature = current_app.signature(task, args=(message.model_dump(mode="json"),), immutable=True)
+    return signature.set(argsrepr=shown)
 
 
 def _send(header: Sequence[Signature], what: str, batch_id: str, present: Round, settings: Settings) -> None:

@@ -31,7 +31,7 @@ def next_round(
         known = progress.get(chunk.number)
         lacking = sum(index not in record.results for index in segments_of(manifest, chunk))
         missing += lacking
-        if lacking and not (known and (known.error or known.given_up)):
+        if lacking and not (known and known.is_ended_for_good):
             unfinished[chunk.number] = recorded(manifest, chunk, record)
     has_progressed = ended.number == 0 or missing < ended.missing
     fruitless = 0 if has_progressed else ended.fruitless + 1

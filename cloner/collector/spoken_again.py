@@ -16,7 +16,7 @@ from cloner.collector.rounds import recorded, segments_of
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record, RecordWriter, batch_folder, translate_disk_errors
 from cloner.output.redo import REDO, NotedTake, note_takes, noted_takes
-from cloner.output.reviews import Reviewed
+from cloner.output.reviews import Reviewed, larger_suspicion
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, SegmentRow
@@ -113,7 +113,7 @@ class SpokenAgain:
         unable = {
             index
             for chunk in self._manifest.chunks
-            if (known := reported.get(chunk.number)) and (known.error or known.given_up)
+            if (known := reported.get(chunk.number)) and known.is_ended_for_good
             for index in segments_of(self._manifest, chunk)
         }
         spoken_again = Counter(take.row[0] for take in earlier if take.round)
@@ -132,7 +132,7 @@ class SpokenAgain:
     def _suspicion(self, line: SegmentResult) -> float | None:
         """The larger one of the checks' and the review's; None if the take was not reviewed."""
         found = self._review.reviews.takes.get(Reviewed(line.segment, line.digest))
-        return None if found is None or found.error else max(line.suspicion, found.suspicion)
+        return None if found is None or found.error else larger_suspicion(line, found)
 
 
 def attempts_of(lines: list[SegmentResult]) -> int:

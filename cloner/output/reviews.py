@@ -20,6 +20,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import append_line, batch_folder, open_to_append, translate_disk_errors
+from cloner.protocol.results import SegmentResult
 from cloner.protocol.reviews import ReviewAnswer
 
 REVIEWS = "reviews.ndjson"
@@ -57,9 +58,10 @@ class TakeReview:
     error: str = ""
     """Why it was not reviewed, if it was not."""
 
-    @property
-    def passed(self) -> bool:
-        return not self.failed and not self.error
+
+def larger_suspicion(line: SegmentResult, review: TakeReview | None) -> float:
+    """The larger one of the suspicions that the checks and the review have of a take."""
+    return max(line.suspicion, review.suspicion) if review else line.suspicion
 
 
 class _Note(BaseModel):

@@ -13,9 +13,9 @@ from cloner.output.kept_batch import KeptBatch
 from cloner.output.kept_references import recording_path
 from cloner.output.peaks import PeaksReader, find_peaks
 from cloner.output.record import batch_folder
-from cloner.output.reviews import Reviewed, Reviews, TakeReview
+from cloner.output.reviews import Reviewed, Reviews, TakeReview, larger_suspicion
 from cloner.protocol.results import BatchResult, SegmentResult
-from cloner.report.rows import CANCELLED, ListedSpeaker, Listing, OtherAudio, Row, choose_segments, suspicion_of
+from cloner.report.rows import CANCELLED, ListedSpeaker, Listing, OtherAudio, Row, choose_segments
 from cloner.report.takes import EarlierTake, earlier_takes, other_attempts, readable, rejected_takes
 
 MAX_TEXT = 1_000
@@ -105,7 +105,7 @@ def _add_audio(
         # A later redo has replaced what the line tells of.
         row.peaks = peaks.of(row.output)
         return
-    row.seconds, row.suspicion = line.audio_s, suspicion_of(line, review)
+    row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review)
     row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
     row.peaks = peaks.of(row.output, line.digest)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from cloner.output.reviews import TakeReview
+from cloner.output.reviews import TakeReview, larger_suspicion
 from cloner.protocol.results import BatchResult, SegmentResult
 
 MAX_ROWS = 20_000
@@ -122,7 +122,7 @@ def choose_segments(
     `reviews` are those of the lines' takes.
     """
     known = (line for index in result.suspects if (line := lines.get(index)))
-    by_suspicion = nlargest(MAX_ROWS, known, key=lambda line: suspicion_of(line, reviews.get(line.segment)))
+    by_suspicion = nlargest(MAX_ROWS, known, key=lambda line: larger_suspicion(line, reviews.get(line.segment)))
     suspects = [line.segment for line in by_suspicion]
     failed = (index for index, error in result.errors.items() if error.code != CANCELLED)
     chosen = list(islice(dict.fromkeys([*suspects, *failed]), MAX_ROWS))
@@ -133,11 +133,6 @@ def choose_segments(
     left = MAX_ROWS - len(chosen)
     most = max(1, fair_limit(map(len, others.values()), left))  # 0 if there are more speakers than places
     return chosen + list(islice((index for own in others.values() for index in own[:most]), left))
-
-
-def suspicion_of(line: SegmentResult, review: TakeReview | None) -> float:
-    """The larger one of the checks' and the review's."""
-    return max(line.suspicion, review.suspicion) if review else line.suspicion
 
 
 def fair_limit(sizes: Iterable[int], total: int) -> int:

@@ -52,6 +52,11 @@ class ChunkProgress:
     """Of the generated segments, those that may have gone wrong."""
 
     @property
+    def is_ended_for_good(self) -> bool:
+        """Whether it is not published again: its record could not be kept, or it is given up."""
+        return bool(self.error) or self.given_up
+
+    @property
     def audio_s(self) -> float:
         """Seconds of audio."""
         from cloner.audio import SAMPLE_RATE  # loads numpy, which a launcher does not need

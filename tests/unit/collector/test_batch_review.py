@@ -192,7 +192,7 @@ def test_the_error_rate_is_of_what_is_delivered(tmp_path: Path) -> None:
     rate = review_result("suspects", review, batch.record(), is_complete=True).error_rate
     assert rate
     assert rate.sampled == 5
-    # Suspects and the one that fails, and one in five of the 13 that nobody has heard.
+    # Suspects and the one that fails, and one in five of the 13 that no reviewer has heard.
     assert rate.estimate == pytest.approx((3 + 13 / 5) / 20)
     assert 3 / 20 < rate.low < rate.estimate < rate.high <= 16 / 20
 
