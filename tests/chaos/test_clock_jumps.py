@@ -18,6 +18,7 @@ from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, expected_worker
 from tests.support.batches import write_batch
 from tests.support.fake_clock import HOUR_S, FakeClock
+from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.records import recorded_segments
@@ -68,6 +69,17 @@ def settings(servers_clock: FakeClock, tmp_path: Path) -> Iterator[Settings]:
     server.kill()
 
 
+LOADS_TOGETHER = """
+load_at_once = module.FakeEngine.load
+
+def load_together(self, log):
+    load_at_once(self, log)
+    wait_until("all load")
+
+module.FakeEngine.load = load_together
+"""
+
+
 @pytest.mark.parametrize(("whose", "far_s"), [("fleet", 48 * HOUR_S), ("server", HOUR_S)])
 def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     whose: str,
@@ -77,6 +89,7 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
     launch: Launch,
     client: Client,
     settings: Settings,
+    patch_module: ModulePatcher,
     tmp_path: Path,
 ) -> None:
     """A box's clock jumps as after a weekend in suspension: unacknowledged messages seem that old."""
@@ -85,8 +98,13 @@ def test_a_clock_that_jumps_under_a_batch_does_no_harm(
         registry.register(expected_worker(settings, WorkerSettings(number=number, index=number)))
     # Two workers are known: one chunk a speaker. The third would take messages that were requeued by mistake.
     batch = client.submit(write_batch(tmp_path, [8, 8]), strategy="shared")
+    patch_module("cloner.engine.fake", LOADS_TOGETHER)
     with fleets_clock.shown():
         fleet = launch("--workers", "3", fake_segment_s=0.6)
+    # On a busy machine, the batch could be finished before the third is there.
+    fleet.wait_for(Event.LOADING_DAC, 3)
+    patch_module.allow("all load")
+    fleet.wait_for(Event.MODELS_LOADED, 3)
     waiting = LoggedProcess([sys.executable, "-m", "cloner", "wait", batch.id], environment(settings), tmp_path)
     clock = fleets_clock if whose == "fleet" else servers_clock
     fleet.wait_for(Event.SPEAKER_PROGRESS, 2, finished=1, texts=8)
