@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
+import yaml
 
+from cloner.batch import Generation
+from cloner.input.batch_file import load_batch
+from cloner.settings import Settings
 from ops.scripts import layers
+from tests.support.bad_files import tone
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = (
@@ -17,7 +23,9 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "ops/ARCHITECTURE.md",
+    "ops/BATCHES.md",
     "ops/BENCHMARKS.md",
+    "ops/CHECKS.md",
     "ops/GLOSSARY.md",
     "ops/OPERATING.md",
 )
@@ -67,6 +75,34 @@ def test_every_link_to_a_file_works(document: str) -> None:
         if not ((ROOT / document).parent / target).exists()
     ]
     assert missing == []
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_to_a_heading_works(document: str) -> None:
+    missing = [
+        f"line {number}: {file}#{anchor}"
+        for number, line in lines_of(document)
+        for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", line)
+        if anchor not in headings((ROOT / document).parent / file if file else ROOT / document)
+    ]
+    assert missing == []
+
+
+def test_the_first_batch_of_the_readme_is_one_and_its_defaults_are_the_defaults(tmp_path: Path) -> None:
+    first, options = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    soundfile.write(tmp_path / "anna.wav", tone(12.0), 16_000)
+    (tmp_path / "batch.yaml").write_text(first, encoding="utf-8")
+    batch = load_batch(tmp_path / "batch.yaml", Settings())
+    (speaker,) = batch.speakers
+    assert [segment.text for segment in speaker.segments] == ["Good morning.", "How are you today?"]
+    values = yaml.safe_load(options)["generation"]
+    assert values == {name: Generation.model_fields[name].default for name in values}
 
 
 def test_every_make_target_that_a_document_names_exists() -> None:
