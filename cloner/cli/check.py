@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloner.errors import UsageError, one_line, printable
+from cloner.errors import CheckBroken, UsageError, one_line, printable, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.settings import load_settings
@@ -21,6 +21,7 @@ from cloner.settings import load_settings
 if TYPE_CHECKING:
     from cloner.checks.check_set import CheckSet
     from cloner.checks.measures import Measures
+    from cloner.checks.usual import Usual
     from cloner.input.check_list import ListedTake
 
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -28,6 +29,9 @@ AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au
 
 SHOWN = 3
 """Most files that a warning names."""
+
+NOT_CHECKED = "not_checked"
+"""What a take fails that cannot be measured, or of which a check raises an error: it is not known to be ok."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +118,19 @@ def _results(folder: Path, takes: Sequence[ListedTake], checks: CheckSet) -> Ite
         if isinstance(found, CheckedFile):
             yield found
         else:
-            result = checks.evaluate(found, history.usual(take.speaker, found.script))
-            yield CheckedFile(take.file, result.failed, result.sentences, result.scores)
+            yield _evaluated(take, found, history.usual(take.speaker, found.script), checks)
+
+
+def _evaluated(take: ListedTake, measures: Measures, usual: Usual, checks: CheckSet) -> CheckedFile:
+    """What the checks say of a take; those that raise an error are named in a sentence."""
+    broken: list[str] = []
+    result = checks.evaluate(measures, usual, lambda name, error: broken.append(CheckBroken(name, error).message))
+    failed = [*result.failed, *[NOT_CHECKED] * bool(broken)]
+    return CheckedFile(take.file, failed, [*result.sentences, *broken], result.scores)
 
 
 def _measured(folder: Path, take: ListedTake) -> Measures | CheckedFile:
-    """What is measured of a take; its result, if it cannot be read."""
+    """What is measured of a take; its result, if it cannot be read or measured."""
     from cloner.checks.measures import Take, measure
     from cloner.input.take_file import UnreadableTake, read_take
 
@@ -129,7 +140,10 @@ def _measured(folder: Path, take: ListedTake) -> Measures | CheckedFile:
         return CheckedFile(take.file, ["missing"], ["there is no such file"])
     except UnreadableTake as error:
         return CheckedFile(take.file, ["unreadable"], [str(error)])
-    return measure(Take(samples, rate, take.text))
+    try:
+        return measure(Take(samples, rate, take.text))
+    except Exception as error:  # noqa: BLE001 - the other takes are checked whatever is in this one
+        return CheckedFile(take.file, [NOT_CHECKED], [f"it cannot be measured ({reason_of(error)})"])
 
 
 def _print(line: str) -> None:

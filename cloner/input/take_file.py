@@ -12,7 +12,11 @@ from cloner.audio_bytes import read_mono
 from cloner.input.reference_files import MAX_CHANNELS, SAMPLE_RATES
 
 MAX_SECONDS = 3600
-"""The longest take: at 44.1 kHz its samples take 0.6 GB."""
+"""The longest take."""
+
+MAX_SAMPLES = MAX_SECONDS * 48_000
+"""Most samples of a take, 0.7 GB; to measure it takes three times as much. A file of a few MB may have more, at a high
+rate and without a sound."""
 
 
 class UnreadableTake(Exception):
@@ -30,14 +34,17 @@ def read_take(path: Path) -> tuple[Audio, int]:
         path.stat()  # libsndfile does not say whether a file is missing
         with sf.SoundFile(os.fsencode(path)) as sound:
             _check(sound)
-            samples = read_mono(sound, MAX_SECONDS * sound.samplerate + 1)
-            if len(samples) > MAX_SECONDS * sound.samplerate:
-                raise UnreadableTake(f"it is longer than {MAX_SECONDS} s, and takes are shorter")
+            limit = min(MAX_SECONDS * sound.samplerate, MAX_SAMPLES)
+            samples = read_mono(sound, limit + 1)
+            if len(samples) > limit:
+                raise UnreadableTake(f"it is longer than {limit // sound.samplerate} s, the most at its sample rate")
             return samples, sound.samplerate
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UnreadableTake(f"it cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise UnreadableTake("it needs more memory than there is") from error
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a name in .raw, which has no header to read
         reason = error.error_string if isinstance(error, sf.LibsndfileError) else "no known format"
         raise UnreadableTake(f"it cannot be read as audio ({reason})") from error

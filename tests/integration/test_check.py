@@ -12,6 +12,7 @@ import soundfile
 
 from cloner.audio import Audio
 from cloner.checks.catalogue import CHECKS
+from tests.support.module_patches import ModulePatcher
 from tests.support.processes import run_cloner
 from tests.support.speech import TEXT, speech
 
@@ -83,6 +84,54 @@ def test_people_get_a_line_for_each_take_that_is_not_ok(takes: Path) -> None:
     assert ran.returncode == 1
     assert lines[0] == "anna/0.wav: it ends with 0.1 s of silence (at most 0.01)"
     assert lines[-2:] == ["gone.wav: there is no such file", "0 of 11 takes are ok"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_take_that_breaks_what_measures_it_is_not_ok_and_the_others_are_checked(
+    takes: Path, patch_module: ModulePatcher, as_json: bool
+) -> None:
+    change = """
+        measure = module.measure
+
+        def break_down(take):
+            if len(take.samples) == 5:
+                raise ValueError("five")
+            return measure(take)
+
+        module.measure = break_down
+    """
+    add(takes, "five.wav", speech(RATE)[:5])
+    patch_module("cloner.checks.measures", change)
+    ran = run_cloner("check", str(takes), "--texts", "texts.jsonl", *["--json"] * as_json, cwd=takes.parent)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    if as_json:
+        found = [json.loads(line) for line in ran.stdout.splitlines()]
+        assert [one["ok"] for one in found] == [True] * 10 + [False]
+        assert found[-1] == {"file": "five.wav", "ok": False, "failed": ["not_checked"], "scores": {}}
+    else:
+        sentence = "five.wav: it cannot be measured (ValueError: five)"
+        assert ran.stdout.splitlines() == [sentence, "10 of 11 takes are ok"]
+
+
+def test_a_check_that_breaks_leaves_the_others_their_word(takes: Path, patch_module: ModulePatcher) -> None:
+    change = """
+        def break_down(self, take, usual):
+            return 1 / round(take.silence.end_s)
+
+        module.Pause.score = break_down
+    """
+    add(takes, "padded.wav", np.concatenate([speech(RATE), np.zeros(3 * RATE, np.float32)]))
+    patch_module("cloner.checks.catalogue", change)
+    ran = run_cloner("check", str(takes), "--texts", "texts.jsonl", "--json", cwd=takes.parent)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert found[0]["failed"] == ["not_checked"]
+    assert "pause" not in found[0]["scores"]
+    assert found[0]["scores"]["loop"] > 0
+    assert "silence_at_end" in found[-1]["failed"]
+    assert "not_checked" not in found[-1]["failed"]
+    ran = run_cloner("check", str(takes), "--texts", "texts.jsonl", cwd=takes.parent)
+    assert ran.stdout.startswith("anna/0.wav: the check pause broke: ZeroDivisionError: ")
 
 
 def test_audio_that_the_list_does_not_have_is_a_warning(takes: Path) -> None:
