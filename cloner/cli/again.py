@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloner.cli.fleet import BatchId, Wait, connect_client, wait_and_print
-from cloner.cli.options import AsJson, Quiet, output_root
+from cloner.cli.options import AsJson, Quiet, Reviewers, output_root
 from cloner.cli.results import print_result
 from cloner.errors import UnknownBatch, UsageError
 from cloner.events import Event
@@ -27,15 +27,22 @@ Out = Annotated[
 ]
 
 
-def retry(
-    batch_id: BatchId, wait: Wait = False, out: Out = None, as_json: AsJson = False, quiet: Quiet = False
+def retry(  # noqa: PLR0913, PLR0917 - one parameter an option
+    batch_id: BatchId,
+    wait: Wait = False,
+    out: Out = None,
+    reviewers: Reviewers = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Send what failed of a finished batch once more, as a batch of its own, and print its id."""
     from cloner.protocol.queries import PartRequest
 
     if out is not None:
-        _run(PartRequest(batch_id=checked_id(batch_id), failed=True), out, None, as_json=as_json, quiet=quiet)
+        request = PartRequest(batch_id=checked_id(batch_id), failed=True)
+        _run(request, out, None, reviewers, as_json=as_json, quiet=quiet)
     else:
+        _check_fleet(reviewers)
         _send(lambda: connect_client().batch(batch_id).retry(), wait=wait, as_json=as_json, quiet=quiet)
 
 
@@ -54,6 +61,7 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = None,
     wait: Wait = False,
     out: Out = None,
+    reviewers: Reviewers = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -73,8 +81,9 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
         segments, outputs = segments + file.segments, file.outputs
     if out is not None:
         request = PartRequest(batch_id=checked_id(batch_id), segments=segments, outputs=outputs)
-        _run(request, out, Redo(seed=seed), as_json=as_json, quiet=quiet)
+        _run(request, out, Redo(seed=seed), reviewers, as_json=as_json, quiet=quiet)
     else:
+        _check_fleet(reviewers)
         _send(
             lambda: connect_client().batch(batch_id).redo(segments, outputs, seed=seed),
             wait=wait,
@@ -92,6 +101,12 @@ def checked_id(batch_id: str) -> str:
     return batch_id
 
 
+def _check_fleet(reviewers: int) -> None:
+    """Raise `UsageError` if reviewers are wanted for a batch of the fleet."""
+    if reviewers:
+        raise UsageError("--reviewers goes with --out: a fleet has reviewers of its own, `launcher up --reviewers N`")
+
+
 def _send(send: Callable[[], BatchHandle], *, wait: bool, as_json: bool, quiet: bool) -> None:
     from cloner.console import Screen
 
@@ -104,7 +119,9 @@ def _send(send: Callable[[], BatchHandle], *, wait: bool, as_json: bool, quiet: 
     wait_and_print(handle, screen, as_json=as_json)
 
 
-def _run(request: PartRequest, out: Path, redo: Redo | None, *, as_json: bool, quiet: bool) -> None:
+def _run(  # noqa: PLR0913 - what an option says each
+    request: PartRequest, out: Path, redo: Redo | None, reviewers: int, *, as_json: bool, quiet: bool
+) -> None:
     from cloner.cli.run import run_part
     from cloner.console import Screen
     from cloner.output.kept_batch import read_part
@@ -114,7 +131,8 @@ def _run(request: PartRequest, out: Path, redo: Redo | None, *, as_json: bool, q
     part = read_part(root, request)
     if redo:
         part = part.model_copy(update={"redo": redo})
-    result = run_part(part, load_settings().model_copy(update={"out_dir": root}), Screen(quiet=quiet))
+    settings = load_settings().model_copy(update={"out_dir": root})
+    result = run_part(part, settings, Screen(quiet=quiet), reviewers)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
     print_result(result, as_json=as_json, again=f"cloner retry {result.batch_id} --out {out}", out=out)

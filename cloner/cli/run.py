@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redis import RedisError
 
-from cloner.batch import Batch, SpeechOptions
+from cloner.batch import Batch, Review, SpeechOptions
 from cloner.cli.box_speed import at_known_speed, keep_speed
 from cloner.cli.results import log_end
 from cloner.client.assignment import Strategy, assign
@@ -79,15 +79,17 @@ def run_batch(  # noqa: PLR0913 - what an option says each
     return _run(batch, settings, screen, submit, workers, reviewers)
 
 
-def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult | signal.Signals:
-    """The same for a part of a batch that lies under the output root, by the batch's engine and its checkpoint.
+def run_part(part: Manifest, settings: Settings, screen: Screen, reviewers: int) -> BatchResult | signal.Signals:
+    """The same for a part of a batch that lies under the output root, by the batch's engine and its checkpoint. With
+    reviewers, it is reviewed as the batch was, and if that was not, suspects are; without, nothing is.
 
     Raises also `UsageError` if its references are not kept there any more, and `WrongCheckpoint` if other takes would
     be of another checkpoint.
     """
     if part.engine not in {"", *EngineName}:
         raise Damaged(f"batch {part.batch_id} was spoken by an engine {part.engine}, which this version does not have")
-    part = part.model_copy(update={"review": "none"})  # there is no reviewer
+    review: Review = (part.review if part.review != "none" else "suspects") if reviewers else "none"
+    part = part.model_copy(update={"review": review})
     changes: dict[str, object] = {"engine": EngineName(part.engine)} if part.engine else {}
     if part.checkpoint_dir:
         changes["checkpoint_dir"] = Path(part.path).parent / part.checkpoint_dir
@@ -103,7 +105,7 @@ def run_part(part: Manifest, settings: Settings, screen: Screen) -> BatchResult 
             ) from error
         return client.submit_part(part, check)
 
-    return _run(batch_of(part), settings, screen, submit, None)
+    return _run(batch_of(part), settings, screen, submit, None, reviewers)
 
 
 def _run(  # noqa: PLR0913, PLR0917
@@ -112,7 +114,7 @@ def _run(  # noqa: PLR0913, PLR0917
     screen: Screen,
     submit: Callable[[Client, Check], BatchHandle],
     workers: int | None,
-    reviewers: int = 0,
+    reviewers: int,
 ) -> BatchResult | signal.Signals:
     """`submit` sends the batch, which it may refuse by a check of its manifest."""
     check_engine(settings)

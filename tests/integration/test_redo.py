@@ -199,6 +199,8 @@ WRONG = {
     "no such batch": (("redo", "b", "--segment", "1", "--out", "."), "no batch b is kept under"),
     "no id": (("redo", "../b", "--segment", "1", "--out", "."), "'../b' is no batch's id"),
     "retry of no batch": (("retry", "b", "--out", "."), "no batch b is kept under"),
+    "reviewers of a fleet": (("redo", "b", "--segment", "1", "--reviewers", "1"), "--reviewers goes with --out"),
+    "reviewers of a fleet's retry": (("retry", "b", "--reviewers", "1"), "--reviewers goes with --out"),
     "a negative seed": (("redo", "b", "--segment", "1", "--seed", "-1"), "--seed"),
 }
 

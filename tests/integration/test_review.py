@@ -169,3 +169,17 @@ def test_a_run_has_reviewers_of_its_own_which_hear_that_tones_are_no_speech(tmp_
     reviews = (tmp_path / ".cloner" / result.batch_id / "reviews.ndjson").read_text()
     assert reviews.count('"take":{') == 4
     assert reviews.count('"heard"') == 1
+    _check_redo(tmp_path, result.batch_id)
+
+
+def _check_redo(out: Path, batch_id: str) -> None:
+    """A redo on this box has reviewers, too."""
+    redo = ["redo", batch_id, "--segment", "1", "--out", "."]
+    without = run_cloner(*redo, cwd=out)
+    assert BatchResult.model_validate_json(without.stdout).review.mode == "none"
+    ended = run_cloner(*redo, "--reviewers", "1", cwd=out, env={"CLONER_RECOGNISER": str(MODEL)})
+    assert ended.returncode == 0, ended.stderr
+    result = BatchResult.model_validate_json(ended.stdout)
+    assert (result.generated, result.review.mode, result.review.state) == (1, "suspects", "complete")
+    assert (result.review.reviewed, result.review.failed, result.review.not_reviewed) == (1, 1, 0)
+    assert {*BAD_CHECKS} <= {*result.suspects[1].failed}
