@@ -23,8 +23,16 @@ SEGMENTS_PER_SLOT = 32
 are made again there: in a simulation of 128 slots, lengths of 1:8 and 5% such attempts, they were occupied 87% of the
 time with 8 segments a slot, 92% with 16 and 94% with 32; without attempts again 92%, 94% and 94%."""
 
-SHARED_SEGMENTS_PER_SLOT = 8
-"""The same for the shared queue, where the chunks of a batch are what faster workers take more of."""
+ROUND_PART = 1.5
+"""A chunk of the shared queue is an even part of what is left, divided by this: large chunks first, since retries leave
+slots idle at each end, then smaller ones, which faster workers take more of (the *factoring* of Hummel, Schonberg and
+Flynn, 1992, in rounds of one chunk a worker)."""
+
+LAST_ROUND = 8
+"""Segments a slot of an even part that is not divided any more."""
+
+LEAST_SHARED = 4
+"""Segments a slot of a chunk that is not in the last round, at least."""
 
 MAX_CHUNK_BYTES = MAX_MESSAGE_BYTES * 3 // 8
 """JSON of a chunk's segments and references: a bigger chunk is split. In base64 it is half of the longest message."""
@@ -134,18 +142,32 @@ def split_into_chunks(assignment: Assignment, slots: int) -> list[Assignment]:
 
 
 def split_for_any_worker(assignment: Assignment, slots: int, workers: int) -> list[Assignment]:
-    """Chunks with at most `SHARED_SEGMENTS_PER_SLOT` segments a slot, and at most an even part of the whole, so that
-    every worker gets some. Only a speaker with more segments than that is split. One slot gets one speaker a chunk."""
-    limit = min(SHARED_SEGMENTS_PER_SLOT * slots, ceil(sum(map(len, assignment)) / workers))
+    """Chunks for the shared queue, in rounds of one a worker, each round smaller than the one before; at most
+    `SEGMENTS_PER_SLOT` segments a slot. A speaker is split only if it has more segments than a chunk may have. One slot
+    gets one speaker a chunk."""
     chunks: list[list[SpeakerSlice]] = []
-    room = 0
-    for piece in _pieces(assignment, limit):
-        if slots == 1 or len(piece) > room:
-            chunks.append([])
-            room = limit
-        chunks[-1].append(piece)
-        room -= len(piece)
+    left, limit, room = sum(map(len, assignment)), 0, 0
+    is_last_round = False
+    for speaker in assignment:
+        start = speaker.start
+        while start < speaker.stop:
+            if slots == 1 or speaker.stop - start > room:
+                if len(chunks) % workers == 0 and not is_last_round:
+                    limit = _shared_limit(left / workers, slots)
+                    is_last_round = limit * workers >= left
+                chunks.append([])
+                room = limit
+            piece = SpeakerSlice(speaker.speaker, start, min(start + room, speaker.stop))
+            chunks[-1].append(piece)
+            start, room, left = piece.stop, room - len(piece), left - len(piece)
     return list(map(tuple, chunks))
+
+
+def _shared_limit(even: float, slots: int) -> int:
+    """Segments of a chunk at most, where each worker's even part of what is left is `even`."""
+    if even <= LAST_ROUND * slots:
+        return ceil(even)
+    return min(SEGMENTS_PER_SLOT * slots, max(LEAST_SHARED * slots, ceil(even / ROUND_PART)))
 
 
 def _pieces(assignment: Assignment, limit: int) -> Iterator[SpeakerSlice]:

@@ -8,7 +8,6 @@ import pytest
 
 from cloner.client.assignment import (
     SEGMENTS_PER_SLOT,
-    SHARED_SEGMENTS_PER_SLOT,
     Assignment,
     SpeakerSlice,
     longest_first,
@@ -113,9 +112,30 @@ def test_chunks_for_any_worker_keep_the_order_and_leave_none_without(seed: int) 
     slots, workers = rng.randint(1, 64), rng.randint(1, 16)
     chunks = split_for_any_worker(assignment, slots, workers)
     assert segments_of(chunks) == {piece.speaker: list(range(piece.stop)) for piece in assignment}
-    total = sum(map(len, assignment))
-    assert max(sum(map(len, chunk)) for chunk in chunks) <= min(SHARED_SEGMENTS_PER_SLOT * slots, -(-total // workers))
-    assert len(chunks) >= min(workers, total // -(-total // workers))
+    sizes, even = [sum(map(len, chunk)) for chunk in chunks], -(-sum(map(len, assignment)) // workers)
+    assert max(sizes) <= min(SEGMENTS_PER_SLOT * slots, even)
+    assert len(chunks) >= min(workers, sum(sizes) // even)
+
+
+@pytest.mark.parametrize(
+    ("segments", "sizes"),
+    [
+        (8_000, [2_000] * 4),  # 7.8 a slot
+        (12_000, [2_000] * 4 + [1_000] * 4),
+        (40_000, [6_667] * 4 + [2_222] * 4 + [1_111] * 4),
+        (200_000, [8_192] * 20 + [6_027] * 4 + [2_009] * 4 + [1_005] * 4),
+    ],
+)
+def test_a_speaker_on_the_shared_queue_is_split_in_rounds_that_get_smaller(segments: int, sizes: list[int]) -> None:
+    chunks = split_for_any_worker((SpeakerSlice(0, 0, segments),), 256, 4)
+    assert [sum(map(len, chunk)) for chunk in chunks] == pytest.approx(sizes, abs=4)
+
+
+def test_speakers_on_the_shared_queue_that_fit_into_a_chunk_are_whole() -> None:
+    assignment = tuple(SpeakerSlice(speaker, 0, 50) for speaker in range(400))
+    chunks = split_for_any_worker(assignment, 128, 4)
+    assert {len(piece) for chunk in chunks for piece in chunk} == {50}
+    assert [len(chunk) for chunk in chunks] == [66] * 4 + [22] * 4 + [12] * 4
 
 
 def test_a_chunk_is_split_by_its_size_in_bytes() -> None:

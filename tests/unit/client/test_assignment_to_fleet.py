@@ -76,9 +76,9 @@ def test_each_shared_chunk_is_an_assignment_for_the_widest_worker() -> None:
     chunks, summaries = assign(batch(), workers, Strategy.SHARED, QUEUES)
     assert summaries == []
     assert {chunk.queue for chunk in chunks} == {QUEUES.shared_queue()}
-    assert [(chunk.number, chunk.assignment) for chunk in chunks] == [(0, 0), (1, 1), (2, 2)]
-    assert [[part.speaker for part in chunk.slices] for chunk in chunks] == [[0, 1], [2, 3], [4, 5]]
-    assert [(chunk.speakers, chunk.texts) for chunk in chunks] == [(2, 16), (2, 15), (2, 15)]
+    assert [(chunk.number, chunk.assignment) for chunk in chunks] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert [[part.speaker for part in chunk.slices] for chunk in chunks] == [[0, 1], [2, 3], [4], [5]]
+    assert [(chunk.speakers, chunk.texts) for chunk in chunks] == [(2, 16), (2, 15), (1, 8), (1, 7)]
     assert [(part.position, part.texts) for part in chunks[1].slices] == [(1, 8), (2, 7)]
 
 
