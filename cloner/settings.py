@@ -51,7 +51,10 @@ class LogFormat(StrEnum):
 class Settings(BaseSettings):
     """Settings of clients, launchers, workers and collectors; each process uses those that concern it."""
 
-    model_config = SettingsConfigDict(env_prefix="CLONER_", frozen=True, extra="ignore", populate_by_name=True)
+    # Compose passes `CLONER_GPUS=` of a .env on as an empty variable: it has the default, as if it were unset.
+    model_config = SettingsConfigDict(
+        env_prefix="CLONER_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     redis_url: str | None = Field(
         None, description="Redis or Valkey of the fleet; `cloner run` starts its own if unset"

@@ -47,14 +47,13 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CLONER_FAKE_SLOTS", "2.5", "give a whole number, 1 to 1024"),
         ("CLONER_WORKERS_PER_GPU", "some", "give auto, or a whole number, 1 to 64"),
         ("CLONER_WORKERS_PER_GPU", "0", "give auto, or a whole number, 1 to 64"),
-        ("CLONER_GPUS", "", GPUS),
         ("CLONER_GPUS", "0,", GPUS),
         ("CLONER_GPUS", "-1", GPUS),
         ("CLONER_GPUS", "all", GPUS),
         ("CLONER_SLOTS", "0", "give a whole number, 1 to 1024"),
         ("CLONER_DETERMINISTIC", "maybe", "give true or false"),
         ("CLONER_FAKE_LOAD_S", "-1", "give a number of seconds, 0 to 86400 (a day)"),
-        ("CLONER_FAKE_SEGMENT_S", "", "give a number of seconds, 0 to 86400 (a day)"),
+        ("CLONER_FAKE_SEGMENT_S", "soon", "give a number of seconds, 0 to 86400 (a day)"),
         ("CLONER_WORKER_INDEX", "-1", "give a whole number, 0 or more"),
         ("CLONER_WORKER_CARD", "", "give 1 to 40 letters, digits, - or _"),
         ("CLONER_WORKER_NUMBER", "one", "give a whole number, 0 or more"),
@@ -79,6 +78,13 @@ def test_every_setting_that_can_be_wrong_has_its_sentence(
     with pytest.raises(BadSetting) as error:
         load_settings() if kind is Settings else load_worker_settings()
     assert "give" in error.value.message
+
+
+def test_a_setting_that_is_empty_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in Settings.model_fields.items():
+        monkeypatch.setenv(str(field.validation_alias or f"CLONER_{name}".upper()), "")
+    assert load_settings() == Settings.model_construct()
+    assert load_settings().model_fields_set == set()
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
