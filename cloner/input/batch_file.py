@@ -108,6 +108,8 @@ class _SpeakerRows:
     """What the rows so far hold of a speaker."""
 
     first: Row
+    naming: Row
+    """The first row that names the reference with its transcript; the first of all if none does."""
     segments: list[Segment] = field(default_factory=list)
     texts: int = 0
     """Rows so far, also those that have a problem."""
@@ -152,7 +154,7 @@ class _Checker:
         key = str(row.speaker_id)
         speaker = self._speakers.get(key)
         if speaker is None:
-            speaker = self._speakers[key] = _SpeakerRows(row)
+            speaker = self._speakers[key] = _SpeakerRows(row, row)
         self._check_speaker(row, speaker)
         index = row.number if row.segment_index is None else row.segment_index
         self._check_unique(self._places, "segment_index", index, row, "number every segment once")
@@ -175,7 +177,7 @@ class _Checker:
             where = ", ".join(speaker.places)
             if speaker.place_count > _PLACES_SHOWN:
                 where += f" and {speaker.place_count - _PLACES_SHOWN} more rows"
-            reference = self._references.find(speaker.first, where)
+            reference = self._references.find(speaker.naming, where)
             if reference:
                 speakers.append(Speaker(key, reference, tuple(speaker.segments)))
         self._references.report_shared()
@@ -217,6 +219,9 @@ class _Checker:
         speaker.place_count += 1
         if speaker.place_count <= _PLACES_SHOWN:
             speaker.places.append(row.reference_place)
-        if different := self._references.difference(row.reference, first.reference):
-            what = f"speaker {shown(row.speaker_id)} has {different} {first.reference_place}"
+        naming = speaker.naming
+        if different := self._references.difference(row.reference, naming.reference):
+            what = f"speaker {shown(row.speaker_id)} has {different} {naming.reference_place}"
             self._problem(row.reference_place, what, "give a speaker one reference, everywhere the same")
+        elif row.reference and naming.reference and naming.reference.text is None:
+            speaker.naming = row

@@ -64,14 +64,18 @@ class SpeakerReferences:
         """Problems that many speakers may have, by their causes."""
 
     def difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
-        """How a row's reference differs from that of an earlier row; what follows is that row's place."""
+        """How a row's reference differs from that of an earlier row; what follows is that row's place.
+
+        A transcript that one of them leaves out is that of the other.
+        """
         if here == there:
             return None
         if here is None or there is None:
             return "no reference here, but one at" if there else "a reference here, but none at"
         if here.kind != there.kind or normpath(self._base / here.file) != normpath(self._base / there.file):
             return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
-        return None if here.text == there.text else "another transcript of its reference here than at"
+        same = here.text == there.text or None in (here.text, there.text)
+        return None if same else "another transcript of its reference here than at"
 
     def find(self, row: Row, where: str) -> Reference | None:
         """The reference of the speaker of a row, its files checked and judged.

@@ -80,6 +80,17 @@ class TestRows:
         (found,) = problems_of_tasks(folder, task(0), task(1, **changes))
         assert found.startswith(f"tasks[1]: {expected}; ")
 
+    @pytest.mark.parametrize("given", [0, 1, 2])
+    def test_a_transcript_may_be_left_out_where_another_row_gives_it(self, folder: Path, given: int) -> None:
+        rows = [task(index, reference_text="I am 0." if index == given else ...) for index in range(3)]
+        (speaker,) = read(write_rows(folder, "json", rows)).speakers
+        assert (speaker.reference.text, len(speaker.segments)) == ("I am 0.", 3)
+
+    def test_transcripts_that_differ_are_refused_whatever_lies_between(self, folder: Path) -> None:
+        rows = [task(0, reference_text=...), task(1), task(2, reference_text=...), task(3, reference_text="Other.")]
+        (found,) = problems_of_tasks(folder, *rows)
+        assert found.startswith("tasks[3]: speaker 0 has another transcript of its reference here than at tasks[1]; ")
+
     def test_one_reference_may_be_spelt_in_two_ways(self, folder: Path) -> None:
         rows = [task(0), task(1, npy_file="./out/../refs/0.npy"), task(2, npy_file=str(folder / "refs/0.npy"))]
         assert read(write_rows(folder, "json", rows)).total == 3
