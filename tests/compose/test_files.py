@@ -203,16 +203,27 @@ BOX = {"REDIS_HOST": "10.0.0.5", "CLONER_BOX": "second"}
 
 
 @pytest.mark.parametrize("files", [(*SHIPPED, WORKERS), (*ON_CPU, WORKERS)], ids=["gpu", "cpu"])
-def test_a_box_of_workers_runs_nothing_else_and_publishes_nothing(folder: Path, files: tuple[str, ...]) -> None:
-    found = services(folder, *files, **BOX, REDIS_PASSWORD="secret")
-    assert set(found) == {"out", "fleet", "checkpoint"}
+def test_a_box_of_workers_has_reviewers_if_asked_and_publishes_nothing(folder: Path, files: tuple[str, ...]) -> None:
+    variables = {"CLONER_RECOGNISER": "small", "REVIEWERS": "3", "REDIS_PASSWORD": "secret"}
+    found = services(folder, *files, **BOX, **variables)
+    whole = services(folder, *files[:-1], **variables, CLONER_BOX="second")
+    assert set(found) == {"out", "fleet", "checkpoint", "review", "recogniser"}
+    assert {name for name, service in found.items() if "profiles" not in service} == {"out", "fleet"}
     assert [service["ports"] for service in found.values() if "ports" in service] == []
-    fleet, whole = found["fleet"], services(folder, *files[:-1])["fleet"]
-    assert fleet["environment"]["CLONER_REDIS_URL"] == "redis://:secret@10.0.0.5:6379/0"
-    assert fleet["environment"]["CLONER_BOX"] == "second"
-    assert set(fleet["depends_on"]) == {"out"}
-    own = {"environment", "depends_on"}
-    assert {key: fleet[key] for key in fleet.keys() - own} == {key: whole[key] for key in whole.keys() - own}
+    needed = {"fleet": {"out"}, "review": set[str]()}
+    names = {"fleet": "second", "review": "second-review"}
+    for name, service in found.items():
+        assert {*service.get("depends_on", ())} == needed.get(name, set()), name
+        expected = dict(whole[name])
+        if name in needed:
+            url = "redis://:secret@10.0.0.5:6379/0"
+            expected["environment"] = {**whole[name]["environment"], "CLONER_REDIS_URL": url}
+            assert service["environment"]["CLONER_BOX"] == names[name]
+        assert _without_needs(service) == _without_needs(expected), name
+
+
+def _without_needs(service: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in service.items() if key != "depends_on"}
 
 
 @pytest.mark.parametrize("name", BOX)
