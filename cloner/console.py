@@ -218,7 +218,7 @@ def _counted(done: Mapping[str, float]) -> tuple[str, str]:
     """Attempts a segment, and suspects."""
     segments = done.get(Count.SEGMENTS_GENERATED, 0) + done.get(Count.SEGMENTS_FAILED, 0)
     attempts = f"{1 + done.get(Count.ATTEMPTS_AGAIN, 0) / segments:.2f}" if segments else "-"
-    return attempts, str(int(done.get(Count.SUSPECTS, 0)))
+    return attempts, str(int(done.get(Count.SUSPECTS, 0) + done.get(Count.REVIEW_SUSPECTS, 0)))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], narrow: int) -> None:

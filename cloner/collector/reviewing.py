@@ -27,7 +27,7 @@ from cloner.protocol.messages import Manifest
 from cloner.protocol.results import ReviewResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
-from cloner.state.counters import Counters, failed_check
+from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.progress import ChunkProgress, Round
 
 MOST_KEPT = 4
@@ -128,11 +128,16 @@ class Reviewing:
         return review_result(self._manifest.review, self._review, self._record, is_complete=self._is_complete)
 
     def count_failures(self, counters: Counters) -> None:
-        """Count the checks that takes have failed, by the worker that has the segment's present take."""
+        """Count the checks that takes have failed, and the suspects that the review alone has found, by the worker that
+        has the segment's present take. What another batch has generated is counted with that."""
         growth: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for take in self._review.reviews.takes.values() if self._review else ():
             if line := self._record.results.get(take.segment):
                 growth[line.worker].update(map(failed_check, take.failed))
+        for segment, take in self.present.items():
+            line = self._record.results[segment]
+            if take.failed and not line.is_suspect and not line.reused:
+                growth[line.worker][Count.REVIEW_SUSPECTS] += 1
         for worker, failed in growth.items():
             counters.add(worker, failed)
 

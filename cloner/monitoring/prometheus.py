@@ -155,15 +155,26 @@ def _counter_metrics(counts: dict[str, dict[str, float]]) -> Iterator[Metric]:
         "loads": ("Loads of the model.", Count.LOADS),
         "restarts": ("Loads after the first one under the same launcher.", Count.RESTARTS),
         "attempts_again": ("Attempts after the first at a segment, or at a piece of one.", Count.ATTEMPTS_AGAIN),
-        "suspects": ("Generated segments that may have gone wrong.", Count.SUSPECTS),
     }
     for name, (what, kind) in plain.items():
         counter = CounterMetricFamily(f"cloner_{name}", what, labels=["worker"])
         for worker, done in counts.items():
             counter.add_metric([worker], done[kind])
         yield counter
+    suspects = CounterMetricFamily(
+        "cloner_suspects",
+        "Generated segments that may have gone wrong, by what found it: the checks when the segment is generated, or"
+        " the review alone when the batch is closed.",
+        labels=["worker", "found_by"],
+    )
+    for worker, done in counts.items():
+        suspects.add_metric([worker, "checks"], done[Count.SUSPECTS])
+        suspects.add_metric([worker, "review"], done[Count.REVIEW_SUSPECTS])
+    yield suspects
     failures = CounterMetricFamily(
-        "cloner_attempt_failures", "Attempts that failed a check, by check.", labels=["worker", "check"]
+        "cloner_attempt_failures",
+        "Attempts that failed a check, also of a review, by check.",
+        labels=["worker", "check"],
     )
     for worker, done in counts.items():
         for check in CHECK_NAMES:

@@ -104,7 +104,7 @@ class FleetReader:
         queues = {worker.info.queue for worker in workers}
         # Queues of workers that were removed may still hold messages.
         queues.update(self._registry.worker_queues())
-        queues.update((self._queues.shared_queue(), self._queues.collector_queue))
+        queues.update((self._queues.shared_queue(), self._queues.collector_queue, self._queues.review_queue))
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in sorted(queues):
                 pipe.llen(queue)

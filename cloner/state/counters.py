@@ -33,7 +33,9 @@ class Count(StrEnum):
     ATTEMPTS_AGAIN = "attempts_again"
     """Attempts after the first at a segment, or at a piece of one."""
     SUSPECTS = "suspects"
-    """Generated segments that may have gone wrong."""
+    """Generated segments of which the best attempt fails a check."""
+    REVIEW_SUSPECTS = "review_suspects"
+    """Generated segments that pass the checks and at last fail their batch's review."""
 
 
 FAILED_CHECK = "failed_check:"

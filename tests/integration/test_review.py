@@ -16,7 +16,7 @@ from cloner.events import Event
 from cloner.protocol.results import BatchResult
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.settings import Settings
-from cloner.state.counters import failed_check
+from cloner.state.counters import Count, failed_check
 from tests.support.batches import write_batch
 from tests.support.processes import LaunchLoaded, environment, run_cloner
 from tests.support.recognition import MODEL
@@ -46,6 +46,7 @@ def test_all_takes_are_reviewed_and_what_fails_to_the_end_is_a_suspect(
     progress = batch.progress()
     assert (progress.suspects, progress.error_rate) == (1, review.error_rate)
     failures = Counter[str]()
+    assert sum(done[Count.REVIEW_SUSPECTS] for done in client.counts().values()) == 1
     for done in client.counts().values():
         failures.update({name: int(count) for name, count in done.items() if name.startswith("failed_check:")})
     assert failures == {failed_check(name): 3 for name in BAD_CHECKS}

@@ -49,13 +49,16 @@ class FleetData:
         """The fleet's workers and newest batches at this moment."""
         with self._lock:
             workers = self._fleet.workers()
+            waiting = self._fleet.queue_lengths(workers)
+            takes = waiting.pop(self._settings.queues.review_queue)
             return {
                 "fleet": self._settings.fleet,
                 "workers": [_worker(worker) for worker in workers],
                 "batches": self._batch_rows(any(not worker.gone for worker in workers)),
                 "dead_letters": self._dead_letters(),
                 "failed_checks": self._failed_checks(),
-                "waiting": sum(self._fleet.queue_lengths(workers).values()),
+                "waiting": sum(waiting.values()),
+                "takes_waiting": takes,
                 "frames_per_audio_s": SAMPLE_RATE / FRAME_SAMPLES,
             }
 
@@ -135,6 +138,7 @@ class FleetData:
             "audio_s": round(progress.audio_s, 1),
             "attempts": 1 + progress.attempts_again / progress.finished if progress.finished else None,
             "suspects": progress.suspects,
+            "reviewing": "" if progress.closed else progress.reviewing,
             "error_rate": progress.error_rate.model_dump() if progress.error_rate else None,
             "speed": throughput.audio_s if has_workers else None,
             "left_s": throughput.left_s if has_workers else None,

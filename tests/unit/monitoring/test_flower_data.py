@@ -14,7 +14,7 @@ from cloner.settings import Settings, WorkerSettings
 from cloner.state.counters import Counters, failed_check
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import ChunkProgress
+from cloner.state.progress import ChunkProgress, Round
 from cloner.state.registry import Registry, expected_worker
 
 
@@ -66,6 +66,21 @@ def test_a_reviewed_batch_has_the_suspects_of_its_result_and_an_estimated_error_
     redis.hset(RedisKeys(settings.fleet).batch("b"), mapping=fields)
     (batch,) = FleetData(settings).snapshot()["batches"]
     assert (batch["suspects"], batch["error_rate"]) == (7, rate)
+
+
+def test_how_far_a_review_is_is_shown_until_the_batch_is_closed_and_takes_wait_apart_from_chunks(
+    redis: Redis, settings: Settings
+) -> None:
+    _snapshot(redis, settings, silent_s=0)
+    review = Round(3, (), reviews=32, reviewed=64, to_review=200)
+    redis.hset(RedisKeys(settings.fleet).batch("b"), "round", review.pack())
+    redis.rpush(settings.queues.review_queue, *["take"] * 5)
+    redis.rpush(settings.queues.shared_queue(), "chunk")
+    seen = FleetData(settings).snapshot()
+    assert (seen["waiting"], seen["takes_waiting"]) == (1, 5)
+    assert [batch["reviewing"] for batch in seen["batches"]] == ["reviewing 64 of 200"]
+    redis.hset(RedisKeys(settings.fleet).batch("b"), "state", "done")
+    assert [batch["reviewing"] for batch in FleetData(settings).snapshot()["batches"]] == [""]
 
 
 def test_failed_checks_are_those_of_all_workers_the_most_frequent_first(redis: Redis, settings: Settings) -> None:

@@ -50,7 +50,8 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     counts.add("GPU-1.0@box", {Count.SEGMENTS_GENERATED: 9, Count.SEGMENTS_FAILED: 1, Count.AUDIO_S: 12.5})
     counts.add("GPU-1.0@box", {Count.CHUNKS_TAKEN: 2, Count.QUEUED_S: 30.5, Count.RESTARTS: 1})
     counts.add("GPU-1.0@box", {Count.ATTEMPTS_AGAIN: 4, Count.SUSPECTS: 2, failed_check("pause"): 3})
-    counts.add("GPU-1.0@box", {failed_check("songs"): 3})
+    counts.add("GPU-1.0@box", {failed_check("songs"): 3, Count.REVIEW_SUSPECTS: 5})
+    redis.rpush(settings.queues.review_queue, "take", "take", "take")
     redis.rpush(settings.queues.worker_queue("box", "GPU-1", 1), "message", "message")
     for number, batch_state in enumerate(["running", "done", "done"]):
         batch = f"b{number}"
@@ -85,7 +86,9 @@ def test_metrics_of_a_fleet_with_workers_and_batches_in_all_states(redis: Redis,
     assert samples["cloner_audio_seconds_total", ("GPU-1.0@box",)] == 12.5
     assert samples["cloner_restarts_total", ("GPU-1.0@box",)] == 1
     assert samples["cloner_attempts_again_total", ("GPU-1.0@box",)] == 4
-    assert samples["cloner_suspects_total", ("GPU-1.0@box",)] == 2
+    assert samples["cloner_suspects_total", ("checks", "GPU-1.0@box")] == 2
+    assert samples["cloner_suspects_total", ("review", "GPU-1.0@box")] == 5
+    assert samples["cloner_queue_messages", (settings.queues.review_queue,)] == 3
     failures = {key[1][0]: value for key, value in samples.items() if key[0] == "cloner_attempt_failures_total"}
     assert {"pause", "another_voice"} < set(CHECK_NAMES)
     assert failures == {name: 3 * (name == "pause") for name in CHECK_NAMES}

@@ -61,4 +61,5 @@ def test_queue_lengths_include_queues_of_removed_workers(redis: Redis, settings:
         "cloner.test.v2.box.GPU-9.0": 1,
         settings.queues.shared_queue(): 0,
         settings.queues.collector_queue: 0,
+        settings.queues.review_queue: 0,
     }

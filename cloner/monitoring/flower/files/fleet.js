@@ -79,6 +79,8 @@
     part("failed").classList.toggle("bad", batch.failed > 0);
     text("attempts", batch.attempts === null ? "—" : number(batch.attempts, 2));
     text("suspects", number(batch.suspects));
+    part("review-cell").hidden = !batch.reviewing;
+    text("review", batch.reviewing);
     const rate = batch.error_rate;
     part("rate-cell").hidden = rate === null;
     if (rate) text("rate", `${percent(rate.estimate)} (${percent(rate.low)} to ${percent(rate.high)})`);
@@ -153,8 +155,9 @@
     put("sum-failed", number(failed));
     document.getElementById("failed-card").classList.toggle("metric-card-danger", failed > 0);
     put("sum-failed-note", failed ? `of ${number(failed + add(fleet.batches, "generated"))}` : "");
-    const waiting = fleet.waiting;
-    put("batches-note", waiting ? `${number(waiting)} ${waiting === 1 ? "chunk waits" : "chunks wait"} in queues` : "");
+    const wait = (count, what) => count && `${number(count)} ${what}${count === 1 ? " waits" : "s wait"}`;
+    const waiting = [wait(fleet.waiting, "chunk"), wait(fleet.takes_waiting, "take")].filter(Boolean).join(", ");
+    put("batches-note", waiting && `${waiting} in queues`);
     put("fleet-name", fleet.fleet);
   }
 
