@@ -26,6 +26,7 @@ from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.review.error_rate import choose_sample
 from cloner.review.heard import Heard
 from cloner.review.judge import Judge
+from cloner.review.likeness import Likeness
 from cloner.state.progress import MOST_REVIEWS
 
 WINDOW_S = 600.0
@@ -215,21 +216,21 @@ class BatchReview:
         for (take, _), one, like in zip(takes, heard, likeness, strict=True):
             # Other takes than the first are of segments that have failed.
             if take.line.segment not in self.reviews.first:
-                judge.learn(take.line.speaker, like, one.naturalness)
+                judge.learn(take.line.speaker, like.own if like else None, one.naturalness)
         return [
             self._judge_take(judge, take, answer, one, like)
             for (take, answer), one, like in zip(takes, heard, likeness, strict=True)
         ]
 
     def _judge_take(
-        self, judge: Judge, take: ChosenTake, answer: ReviewAnswer, heard: Heard, likeness: float | None
+        self, judge: Judge, take: ChosenTake, answer: ReviewAnswer, heard: Heard, likeness: Likeness | None
     ) -> TakeReview:
         line = take.line
         if answer.error:
             what = f"segment {line.segment}"
             log_event(Event.TAKE_NOT_REVIEWED, batch=self.batch_id, what=what, error=answer.error)
             return self._unreviewed(take, answer.error)
-        verdict = judge.evaluate(line.speaker, heard, learn=False)
+        verdict = judge.judge(line.speaker, heard, likeness)
         if verdict.failed:
             reason = "; ".join(verdict.sentences)
             log_event(Event.TAKE_FAILED, segment=line.segment, speaker=line.speaker, reason=reason)
@@ -240,7 +241,7 @@ class BatchReview:
             failed={name: verdict.scores[name] for name in verdict.failed},
             take=line.take,
             suspicion=verdict.suspicion,
-            likeness=likeness,
+            likeness=likeness.own if likeness else None,
             naturalness=heard.naturalness,
             suspect=line.is_suspect,
         )

@@ -171,11 +171,23 @@ class Judge:
         self._naturalness = {speaker: heard.naturalness for speaker, heard in references.items()}
         self._usual_likeness, self._usual_naturalness = SpeakerMedians(), SpeakerMedians()
 
-    def evaluate(self, speaker: str, take: Heard, *, learn: bool = True) -> CheckResult:
-        """What is wrong with a take, then `learn` from it. Checks whose score cannot be known have none."""
-        finding = self._compare(speaker, take)
-        if learn:
-            self.learn(speaker, finding.likeness.own if finding.likeness else None, take.naturalness)
+    def evaluate(self, speaker: str, take: Heard) -> CheckResult:
+        """Learn from a take, and say what is wrong with it."""
+        likeness = self.likeness(speaker, take)
+        self.learn(speaker, likeness.own if likeness else None, take.naturalness)
+        return self.judge(speaker, take, likeness)
+
+    def judge(self, speaker: str, take: Heard, likeness: Likeness | None) -> CheckResult:
+        """What is wrong with a take of this `likeness`, by what is usual so far. Checks whose score cannot be known
+        have none."""
+        expected = self._naturalness.get(speaker)
+        finding = Finding(
+            likeness=likeness,
+            usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
+            naturalness=take.naturalness,
+            usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
+            words=take.words,
+        )
         scores = {check: score for check in self._checks if (score := check.score(finding)) is not None}
         failed = [check for check, score in scores.items() if score > check.limit]
         return CheckResult(
@@ -185,25 +197,14 @@ class Judge:
             suspicion=max((suspicion_of(score, check.limit) for check, score in scores.items()), default=0.0),
         )
 
-    def likeness(self, speaker: str, take: Heard) -> float | None:
-        """How like a take is to its speaker's reference; None if one of them is too short to say."""
-        found = self._voices.likeness(take.voice, speaker) if take.voice else None
-        return found.own if found else None
+    def likeness(self, speaker: str, take: Heard) -> Likeness | None:
+        """How like a take is to its speaker's reference and to the others'; None if one of the first two is too short
+        to say."""
+        return self._voices.likeness(take.voice, speaker) if take.voice else None
 
     def learn(self, speaker: str, likeness: float | None, naturalness: float | None) -> None:
-        """Learn what a take is like."""
+        """Learn what a take is like; `likeness` is to its own reference."""
         if likeness is not None:
             self._usual_likeness.add(speaker, likeness)
         if naturalness is not None:
             self._usual_naturalness.add(speaker, naturalness)
-
-    def _compare(self, speaker: str, take: Heard) -> Finding:
-        likeness = self._voices.likeness(take.voice, speaker) if take.voice else None
-        expected = self._naturalness.get(speaker)
-        return Finding(
-            likeness=likeness,
-            usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
-            naturalness=take.naturalness,
-            usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
-            words=take.words,
-        )

@@ -18,6 +18,8 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.reviews import Reviews
 from cloner.protocol.results import SegmentResult
 from cloner.protocol.reviews import ReviewAnswer, VoiceRow, WordsRow, pack_embedding
+from cloner.review.heard import VoiceSample
+from cloner.review.likeness import Likeness, Voices
 from tests.support.closed_batches import Change
 from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
 from tests.support.stub_reviewer import BAD, GOOD
@@ -132,6 +134,20 @@ def test_takes_are_compared_with_the_speakers_others_also_by_another_process(tmp
     other = batch.review()
     run_windows(other, answers(heard, GOOD), number=3)
     assert other.failed == [11]
+
+
+def test_a_takes_likeness_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    compare = Voices.likeness
+
+    def counted(voices: Voices, take: VoiceSample, speaker: str) -> Likeness | None:
+        compared.append(speaker)
+        return compare(voices, take, speaker)
+
+    monkeypatch.setattr(Voices, "likeness", counted)
+    review = FinishedBatch(tmp_path, 3, "all").review()
+    run_windows(review, answers({}, voice(1)))
+    assert (review.reviewed, compared) == (3, ["anna"] * 3)
 
 
 def test_takes_that_are_all_wrong_are_not_usual_and_nor_are_those_that_are_spoken_again(tmp_path: Path) -> None:
