@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from redis import Redis
 
 from cloner.names import batch_of_task
-from cloner.queueing.transport import task_of_unacked
 from cloner.state.keys import RedisKeys
 
-HEADERS_BYTES = 4096
-"""The last bytes of a message, where kombu writes its headers, after its body."""
-
-ENDS = """
-local ends = {}
-for place = 0, redis.call('LLEN', KEYS[1]) - 1 do
-    ends[#ends + 1] = string.sub(redis.call('LINDEX', KEYS[1], place), -tonumber(ARGV[1]))
+FIND_TASK = """
+local found = {}
+local function add_task_of(message)
+    local headers = string.find(message, '"headers"', 1, true)
+    local id = headers and string.match(message, '"id": ?"([^"]+)"', headers)
+    if id then found[#found + 1] = id end
 end
-return ends
 """
-"""The ends of a queue's messages: those of reviews have up to 14 MB of samples before."""
+"""The id of a message's task, which is in its headers, as kombu writes them: behind the body, which has no quotation
+mark. Those of reviews have up to 14 MB of samples, which are not sent to this process."""
 
-_TASK_ID = re.compile(rb'"id": ?"([^"]+)"')
+TASKS_IN_QUEUE = f"""{FIND_TASK}
+for place = 0, redis.call('LLEN', KEYS[1]) - 1 do
+    add_task_of(redis.call('LINDEX', KEYS[1], place))
+end
+return found
+"""
+
+UNACKED_TASKS = f"""{FIND_TASK}
+for _, tag in ipairs(redis.call('HKEYS', KEYS[1])) do
+    add_task_of(redis.call('HGET', KEYS[1], tag))
+end
+return found
+"""
 
 
 def batches_in_flight(redis: Redis, keys: RedisKeys, consumes: Callable[[str], bool] = lambda _: True) -> set[str]:
@@ -33,12 +42,14 @@ def batches_in_flight(redis: Redis, keys: RedisKeys, consumes: Callable[[str], b
     consumers = [name.decode() for name in cast("set[bytes]", redis.smembers(keys.consumers))]
     with redis.pipeline(transaction=False) as pipe:
         for consumer in filter(consumes, consumers):
-            pipe.hvals(keys.unacked(consumer))
-        packed = [message for messages in pipe.execute() for message in messages]
-    return {batch_of_task(task_id) for task_id in map(task_of_unacked, packed) if task_id}
+            pipe.eval(UNACKED_TASKS, 1, keys.unacked(consumer))
+        return _batches(task for tasks in pipe.execute() for task in tasks)
 
 
 def batches_in_queue(redis: Redis, queue: str) -> set[str]:
     """Ids of the batches that have messages in a queue. `redis` must not decode responses."""
-    ends = cast("list[bytes]", redis.eval(ENDS, 1, queue, str(HEADERS_BYTES)))
-    return {batch_of_task(found[1].decode()) for end in ends if (found := _TASK_ID.search(end))}
+    return _batches(cast("list[bytes]", redis.eval(TASKS_IN_QUEUE, 1, queue)))
+
+
+def _batches(tasks: Iterable[bytes]) -> set[str]:
+    return {batch_of_task(task.decode(errors="replace")) for task in tasks}

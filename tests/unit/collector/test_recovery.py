@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from cloner.collector.recovery import stalled_batches
-from cloner.names import REVIEW_TAKE, batch_of_task, new_task_id
+from cloner.names import REVIEW_TAKE, batch_of_task, new_task_id, reviewer_name
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -19,6 +20,14 @@ from cloner.state.progress import Round
 from tests.support.manifests import manifest
 
 WORKER = "cpu.0@box"
+
+WRONG: dict[Any, Any] = {
+    "1": "bb",
+    "2": "[]",
+    "3": '[{"headers": {"id": null}}]',
+    "4": b'[{"headers": {"id": "\xff"}}]',
+}
+"""What no process has noted as unacknowledged."""
 
 
 class Fleet:
@@ -36,9 +45,9 @@ class Fleet:
     def stalled(self) -> list[str]:
         return list(stalled_batches(self.redis, self._blobs, self.settings))
 
-    def send_review(self, task_id: str) -> None:
+    def send_review(self, task_id: str, samples: int = 100_000) -> None:
         """As the collector does, with more samples than are read."""
-        queue, message = self.settings.queues.review_queue, {"audio": "A" * 100_000, "text": '"id": "bb.r1.0"'}
+        queue, message = self.settings.queues.review_queue, {"audio": "A" * samples, "text": '"id": "bb.r1.0"'}
         app = make_app(self.settings)
         app.send_task(REVIEW_TAKE, (message,), queue=queue, task_id=task_id, ignore_result=True)
 
@@ -71,9 +80,23 @@ def test_messages_of_every_consumer_count(fleet: Fleet) -> None:
     assert fleet.stalled() == []
 
 
+def test_samples_that_reviewers_have_in_flight_are_not_read(fleet: Fleet) -> None:
+    """And the message is noted as the transport does it."""
+    fleet.send_review(f"{chord_id('b', 1)}.0", samples=5_000_000)
+    reviewer = reviewer_name("box", 0)
+    app = make_app(fleet.settings, reviewer, [REVIEW_TAKE])
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(fleet.settings.queues.review_queue)
+        queue.get(timeout=30)
+        before = fleet.redis.info("stats")["total_net_output_bytes"]
+        assert fleet.stalled() == ["bb"]
+        assert fleet.redis.info("stats")["total_net_output_bytes"] - before < 1_000_000
+        queue.close()
+
+
 def test_what_cannot_be_read_belongs_to_no_batch(fleet: Fleet) -> None:
     fleet.redis.sadd(fleet.keys.consumers, WORKER)
-    fleet.redis.hset(fleet.keys.unacked(WORKER), mapping={"1": "bb", "2": "[]", "3": '[{"headers": {"id": null}}]'})
+    fleet.redis.hset(fleet.keys.unacked(WORKER), mapping=WRONG)
     assert fleet.stalled() == ["b", "bb"]
 
 
