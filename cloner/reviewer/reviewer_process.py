@@ -18,20 +18,17 @@ from cloner.recogniser.whisper import recogniser_of
 from cloner.review.models import ReviewModels
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
-from cloner.state.open_attempts import OpenAttempts
+from cloner.state.open_attempts import ReviewAttempts
 from cloner.state.registry import Registry, WorkerState, expected_reviewer
 
 MAX_DEATHS = 2
 """Deaths of reviewers in a row while they heard a take, after which it is not heard: fewer than those after which the
 launcher puts a message into the dead-letter list, where its batch would get no answer."""
 
-REVIEWERS = "reviewers"
-"""Whose attempts are counted: those of all reviewers together, as each takes the messages of the dead ones."""
 
-
-def open_attempts(settings: Settings, redis: Redis) -> OpenAttempts:
-    """The attempts of the fleet's reviewers to hear a take."""
-    return OpenAttempts(redis, RedisKeys(settings.fleet), REVIEWERS, settings.batch_ttl_s)
+def review_attempts(settings: Settings, redis: Redis, name: str) -> ReviewAttempts:
+    """The attempts of the fleet's reviewers to hear a take, for one of them by its `name`."""
+    return ReviewAttempts(redis, RedisKeys(settings.fleet), name, settings.batch_ttl_s)
 
 
 class ReviewerProcess:
@@ -41,7 +38,7 @@ class ReviewerProcess:
         """`redis` must decode responses."""
         self._settings = settings
         self._info = expected_reviewer(settings, name)
-        self._attempts = open_attempts(settings, redis)
+        self._attempts = review_attempts(settings, redis, name)
         self.entries = Registry(redis, RedisKeys(settings.fleet), settings.alive_s).reviewer_entries
         self._models: ReviewModels | None = None
         self._steps = 0
@@ -50,6 +47,7 @@ class ReviewerProcess:
     def load(self) -> None:
         """Load the models, and register the reviewer as ready. Raises `MissingPackage`, `BadSetting`."""
         name = self._info.name
+        self._attempts.note_death()
         self.entries.update(name, pid=os.getpid(), state=WorkerState.LOADING)
         self._models = ReviewModels(recogniser_of(self._settings))
         self._state = WorkerState.READY
@@ -67,15 +65,22 @@ class ReviewerProcess:
     @contextmanager
     def counted_attempt(self, task_id: str) -> Iterator[None]:
         """Inside it, a take is heard. Raises `ClonerError` if the last `MAX_DEATHS` attempts killed the process."""
+        is_stopped = False
         try:
             if (deaths := retry_on_outage(self._attempts.begin, task_id)) >= MAX_DEATHS:
                 raise ClonerError(f"{deaths} reviewers in a row died while they heard it")
             self._set_state(WorkerState.BUSY)
             yield
+        except SystemExit:  # a stop signal's
+            is_stopped = True
+            raise
         finally:
-            # By a stop signal's exception, too. Where Redis is away, one attempt too many is counted.
+            # Where Redis is away, one attempt too many is counted.
             with suppress(RedisError):
-                self._attempts.end(task_id)
+                if is_stopped:
+                    self._attempts.withdraw()
+                else:
+                    self._attempts.end(task_id)
             self._set_state(WorkerState.READY)
 
     def hear(self, request: ReviewRequest) -> ReviewAnswer:

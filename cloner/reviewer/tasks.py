@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -14,8 +15,9 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import REVIEW_TAKE
 from cloner.protocol.reviews import ReviewAnswer, read_request
+from cloner.queueing.heartbeat import CONSUMER
 from cloner.reviewer import lifecycle
-from cloner.reviewer.reviewer_process import open_attempts
+from cloner.reviewer.reviewer_process import review_attempts
 from cloner.settings import load_settings
 from cloner.state.connection import HASTE_S, connect
 
@@ -43,8 +45,9 @@ def review_take(self: Task, message: dict[str, Any]) -> dict[str, Any]:
 
 
 @worker_shutting_down.connect
-def _forget_attempts(**_: object) -> None:
+def _withdraw_attempt(**_: object) -> None:
     """The parent process is stopped, and ends its child: the take is not to blame."""
     settings = load_settings()
     with suppress(RedisError):
-        open_attempts(settings, connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)).forget_all()
+        redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
+        review_attempts(settings, redis, os.environ[CONSUMER]).withdraw()

@@ -76,8 +76,18 @@ class RedisKeys:
         return f"{self.unacked(consumer)}:mutex"
 
     def open_attempts(self, by: str) -> str:
-        """Hash: work, such as a batch's id -> attempts at it that have not ended; `by` whom."""
+        """Hash: batch id -> attempts to open or close it that have not ended, `by` a collector."""
         return self._key(f"open_attempts:{by}")
+
+    @property
+    def review_attempts(self) -> str:
+        """Hash: review task's id -> reviewers' attempts at it that have not ended."""
+        return self._key("review_attempts")
+
+    @property
+    def reviews_under_way(self) -> str:
+        """Hash: reviewer name -> id of the task on which it works."""
+        return self._key("reviews_under_way")
 
     @property
     def dead_letters(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from cloner import Client
 from cloner.errors import EXIT_LOAD_FAILED
 from cloner.events import Event
+from cloner.names import reviewer_name
 from cloner.protocol.reviews import ReviewRequest, pack_audio
 from tests.support.batches import write_batch
 from tests.support.module_patches import ModulePatcher
@@ -44,6 +45,24 @@ module.ReviewModels.hear = replaced
 """Takes with a text kill the process that has the models, whenever they are heard."""
 
 
+KILLS_AFTER_STOP = """
+from cloner.review.heard import Heard
+def loads(self, recogniser=None):
+    pass
+def hear(self, samples, rate, text, *rest):
+    if text == "held":
+        wait_until("may be heard")
+    if text == "kills":
+        if not once("killed"):
+            wait_until("may kill")
+        die()
+    return Heard(None, 3.0)
+module.ReviewModels.__init__ = loads
+module.ReviewModels.hear = hear
+"""
+"""One take is held, another kills the process that hears it: at once, and then when it may. No models are loaded."""
+
+
 NEVER_LOADS = """
 def fails(self, recogniser=None):
     raise RuntimeError("the weights are damaged")
@@ -71,7 +90,7 @@ def test_a_killed_reviewers_take_is_heard_by_its_successor_and_none_is_lost(
     assert [reviewer.loads for reviewer in client.reviewers()] == [2]
     keys = client.keys
     eventually(lambda: client.redis.keys(keys.unacked("*")) == [])
-    assert client.redis.keys(keys.open_attempts("*")) == []
+    assert client.redis.exists(keys.review_attempts, keys.reviews_under_way) == 0
 
 
 def test_a_take_of_which_reviewers_die_gets_an_answer_and_the_next_one_is_heard(
@@ -83,8 +102,27 @@ def test_a_take_of_which_reviewers_die_gets_an_answer_and_the_next_one_is_heard(
     assert answer(poison).error == "2 reviewers in a row died while they heard it"
     assert answer(good).naturalness is not None
     assert len(fleet.find(Event.CHILD_DIED, child="Reviewer 0")) == 2
-    assert client.redis.keys(client.keys.open_attempts("*")) == []
+    assert client.redis.exists(client.keys.review_attempts, client.keys.reviews_under_way) == 0
     assert client.redis.keys(client.keys.dead_letters) == []
+
+
+def test_a_reviewer_that_is_stopped_does_not_reset_what_another_has_counted(
+    patch_module: ModulePatcher, launch_reviewers: Launch, client: Client
+) -> None:
+    patch_module("cloner.review.models", KILLS_AFTER_STOP)
+    stopped = launch_reviewers()
+    held = send(client, take("held"))
+    eventually(lambda: client.redis.hget(client.keys.reviews_under_way, reviewer_name("box", 0)) == held.id)
+    other = launch_reviewers(box="second")
+    kills = send(client, take("kills"))
+    other.wait_for(Event.CHILD_DIED, child="Reviewer 0")
+    stopped.stop()
+    patch_module.allow("may be heard")
+    patch_module.allow("may kill")
+    assert answer(kills).error == "2 reviewers in a row died while they heard it"
+    assert answer(held).error == ""
+    assert len(other.find(Event.CHILD_DIED, child="Reviewer 0")) == 2
+    assert client.redis.exists(client.keys.review_attempts, client.keys.reviews_under_way) == 0
 
 
 def test_models_that_do_not_load_end_a_launcher_of_reviewers_alone(
