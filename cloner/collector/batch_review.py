@@ -147,8 +147,8 @@ class BatchReview:
         return {segment: review for segment, take in self.takes.items() if (review := self._review_of(take))}
 
     def _review_of(self, take: ChosenTake) -> TakeReview | None:
-        found, rejected = self.reviews.takes.get(take.item), self.reviews.rejected.get(take.line.segment)
-        if rejected is None or (found and not found.error):
+        found, rejected = self.reviews.takes.get(take.item), self.reviews.rejected_before(take.item)
+        if rejected is None:
             return found
         return replace(self._unreviewed(take, found.error if found else NOT_HEARD), failed=rejected.failed)
 

@@ -144,6 +144,12 @@ class Reviews:
         """Whether nothing is left to review of it."""
         return item in self.takes if item.segment is not None else item.digest in self.references
 
+    def rejected_before(self, item: Reviewed) -> TakeReview | None:
+        """The review of the take before, which it failed, of a take that was to replace that one and was not heard
+        itself; None of others."""
+        found = self.takes.get(item)
+        return None if item.segment is None or (found and not found.error) else self.rejected.get(item.segment)
+
     def note_sample(self, segments: Sequence[int]) -> None:
         """Note the random sample, once for the batch."""
         self._append([_Note(sample=list(segments))])

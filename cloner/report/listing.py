@@ -31,7 +31,8 @@ def read_listing(outputs: OutputRoot, result: BatchResult, lines: Mapping[int, S
     log says so."""
     all_reviews = _read_reviews(outputs, result.batch_id)
     reviews = _present(all_reviews, lines)
-    chosen = choose_segments(result, lines, reviews)
+    unheard = _rejected_before(all_reviews, lines)
+    chosen = choose_segments(result, lines, {**reviews, **unheard})
     kept = _read_kept(outputs, result.batch_id, set(chosen))
     generated = [lines[index] for index in chosen if index in result.results]
     takes = earlier_takes(outputs, result.batch_id, generated)
@@ -51,7 +52,7 @@ def read_listing(outputs: OutputRoot, result: BatchResult, lines: Mapping[int, S
         if index in result.results:
             line = lines[index]
             row = Row(index, speakers[line.speaker], text, result.results[index], segment_id)
-            _add_audio(row, line, takes.get(index), peaks, reviews.get(index))
+            _add_audio(row, line, takes.get(index), peaks, reviews.get(index), unheard.get(index))
             row.others = [
                 *row.others,
                 *(
@@ -91,22 +92,32 @@ def _present(reviews: Reviews, lines: Mapping[int, SegmentResult]) -> dict[int, 
     return {line.segment: review for line, review in found if review and not review.error}
 
 
-def _add_audio(
+def _rejected_before(reviews: Reviews, lines: Mapping[int, SegmentResult]) -> dict[int, TakeReview]:
+    """Segment -> the review that the take before failed, of those whose present take was not heard."""
+    found = ((segment, lines.get(segment)) for segment in reviews.rejected)
+    rejected = ((segment, reviews.rejected_before(Reviewed(segment, line.digest))) for segment, line in found if line)
+    return {segment: review for segment, review in rejected if review}
+
+
+def _add_audio(  # noqa: PLR0913, PLR0917 - what is known, each from its own source
     row: Row,
     line: SegmentResult,
     takes: tuple[list[EarlierTake], int] | None,
     peaks: _Peaks,
     review: TakeReview | None,
+    rejected: TakeReview | None,
 ) -> None:
-    """Add what is known of a segment's audio, and its earlier takes."""
+    """Add what is known of a segment's audio, and its earlier takes. `rejected` is the review of the take before, where
+    the present one was not heard."""
     earlier, row.take = takes or ([], line.take if line.take > 1 else 0)
     row.others = [OtherAudio(f"take {take.number}", take.path, peaks.of(take.path, take.digest)) for take in earlier]
     if line.digest in {take.digest for take in earlier}:
         # A later redo has replaced what the line tells of.
         row.peaks = peaks.of(row.output)
         return
-    row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review)
+    row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review or rejected)
     row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
+    row.failed_before = [readable(check) for check in rejected.failed] if rejected else ()
     row.peaks = peaks.of(row.output, line.digest)
 
 

@@ -57,6 +57,8 @@ class Row:
     error: str = ""
     """Why it has no audio."""
     others: Sequence[OtherAudio] = ()
+    failed_before: Sequence[str] = ()
+    """Names of the checks that the take before failed in the review, where this one was not heard."""
 
     def to_json(self) -> bytes:
         """The row as a line of JSON."""
@@ -72,6 +74,7 @@ class Row:
             "take": self.take,
             "suspicion": ceil(100 * self.suspicion) / 100,  # what is above 1 stays above it
             "failed": self.failed,
+            "failedBefore": self.failed_before,
             "error": self.error,
             "others": [
                 {"label": other.label, "path": other.path, "peaks": _base64(other.peaks)} for other in self.others

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloner import Client
+from cloner.collector.result import gather
 from cloner.events import Event
 from cloner.protocol.results import SegmentResult
 from cloner.report.page import page as pieces_of_page
@@ -21,6 +22,8 @@ from tests.support.closed_batches import close_batch, write_report
 from tests.support.hostile_names import HOSTILE_NAMES
 from tests.support.polling import eventually
 from tests.support.processes import Launch, environment, run_cloner
+from tests.support.reviews import FinishedBatch, answers, run_windows
+from tests.support.stub_reviewer import BAD, GOOD
 from tests.unit.report.test_page import finished, listing
 
 ROWS = "[...document.querySelectorAll('.segments > li')].map((item) => item.row.index)"
@@ -168,6 +171,25 @@ def test_suspects_come_first_and_the_page_fits_every_screen(tmp_path: Path, page
     page.click(".reference-player .play")
     page.wait_for("audio.currentTime > 0")
     assert "/.cloner/references/" in page.eval("audio.src")
+
+
+def test_a_take_that_was_not_heard_names_what_the_take_before_failed(
+    tmp_path: Path, page: Page, pictures: Path
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    run_windows(batch.review(), answers({"1.1": BAD}, GOOD))
+    batch.speak(1, 2, batch.record().results[1].digest)
+    record = batch.record()
+    reviews = batch.review(record).present
+    result = gather(batch.manifest, record, tmp_path, cancelled=False, progress={}, now=1795752042.0, reviews=reviews)
+    report = write_report(tmp_path, result, record)
+    for width, scheme in product([1280, 390], ["light", "dark"]):
+        opened(page, report, width, scheme)
+        assert page.eval(ROWS) == [1, 0, 2]
+        pills = page.eval("[...document.querySelectorAll('.segments .pill')].map((pill) => pill.textContent)")
+        assert pills == ["suspect: not heard by the review, and the take before failed wrong words, wrong run"]
+        assert page.eval("document.documentElement.scrollWidth <= window.innerWidth")
+        page.shoot(pictures / f"not-heard-{width}-{scheme}.png")
 
 
 def test_hostile_texts_and_names_are_shown_and_not_run(tmp_path: Path, page: Page) -> None:

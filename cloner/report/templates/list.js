@@ -27,8 +27,9 @@ function facts(row) {
 function words(row) {
   const box = make("div", { className: "words" });
   if (row.suspicion > 1) {
-    const checks = row.failed ? `: ${row.failed.join(", ")}` : "";
-    box.append(make("span", { className: "pill warn", textContent: `suspect${checks}` }));
+    const before = row.failedBefore && `not heard by the review, and the take before failed ${row.failedBefore.join(", ")}`;
+    const reasons = [row.failed?.join(", "), before].filter(Boolean).join("; ");
+    box.append(make("span", { className: "pill warn", textContent: `suspect${reasons && `: ${reasons}`}` }));
   }
   if (row.error) box.append(make("span", { className: "pill bad", textContent: "failed" }));
   box.append(make("p", { className: "text", dir: "auto", textContent: row.text ?? row.output }));

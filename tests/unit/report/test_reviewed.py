@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,10 +57,24 @@ def test_the_most_suspicious_come_first_where_there_are_too_many(
     assert [row.index for row in listing(batch, result).rows] == [1, 2]
 
 
-def test_a_take_that_was_not_reviewed_has_what_its_checks_say(tmp_path: Path) -> None:
-    batch, result = reviewed(tmp_path)
-    batch.speak(2, 2, batch.record().results[2].digest)
-    assert listing(batch, result).rows[2].failed == []
+def test_a_take_that_was_not_heard_has_what_its_checks_say_and_what_the_take_before_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, _ = reviewed(tmp_path)
+    batch.speak(2, 2, batch.record().results[2].digest, suspicion=0.5)
+    record = batch.record()
+    review = batch.review(record)
+    result = gather(
+        batch.manifest, record, tmp_path, cancelled=False, progress={}, now=1795752042.0, reviews=review.present
+    )
+    assert result.suspects[2].failed == BAD_CHECKS
+    rows = listing(batch, result).rows
+    assert (rows[2].failed, sorted(rows[2].failed_before)) == ([], ["wrong run", "wrong words"])
+    assert rows[2].suspicion > rows[1].suspicion > 1
+    assert [[*row.failed_before] for row in (rows[0], rows[1], rows[3])] == [[], [], []]
+    assert json.loads(rows[2].to_json())["failedBefore"] == rows[2].failed_before
+    monkeypatch.setattr("cloner.report.rows.MAX_ROWS", 1)
+    assert [row.index for row in listing(batch, result).rows] == [2]
 
 
 def test_without_its_reviews_there_is_a_report_all_the_same(tmp_path: Path) -> None:
