@@ -25,7 +25,7 @@ from cloner.client.causes import find_causes
 from cloner.client.client import Client
 from cloner.client.estimate import Estimate, estimate
 from cloner.client.parts import batch_of
-from cloner.client.submit import pack_speaker
+from cloner.client.submit import pack_speakers
 from cloner.console import Screen
 from cloner.engine import check_engine
 from cloner.errors import Damaged, UsageError
@@ -203,7 +203,7 @@ def plan_batch(batch: Batch, settings: Settings, strategy: Strategy) -> Estimate
     """What `run_batch` would generate, and how long that takes at the speed of earlier runs on this box. Reads only."""
     layout = plan_layout(find_gpus(only=settings.gpus), find_cpu(), Rule.of(settings), len(batch.speakers), None)
     workers, start_s = at_known_speed([expected_worker(settings, spec) for spec in layout.specs])
-    rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
+    rows = [row for row, _ in pack_speakers(batch)]
     fingerprint = workers[0].fingerprint
     options = SpeechOptions(
         generation=batch.generation, audio=batch.audio, engine=settings.engine, fingerprint=fingerprint

@@ -21,7 +21,7 @@ from cloner.client.connection import FleetConnection
 from cloner.client.estimate import Estimate, estimate
 from cloner.client.parts import send_part
 from cloner.client.queries import ask_collector
-from cloner.client.submit import pack_speaker, send, upload_reference
+from cloner.client.submit import pack_speakers, send
 from cloner.client.texts import warn_of_references
 from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
@@ -110,7 +110,10 @@ class Client:
         batch = replace(batch, overwrite=batch.overwrite or overwrite, prune=batch.prune or prune)
         batch = replace(batch, review=batch.review if review is None else checked_review(review))
         with self.translate_redis_errors():
-            rows = [upload_reference(self._connection, speaker, batch.generation.seed) for speaker in batch.speakers]
+            rows = []
+            for row, data in pack_speakers(batch):
+                self._connection.references.put(row.reference.digest, data)
+                rows.append(row)
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)
         return BatchHandle(self._connection, batch_id, assignments)
 
@@ -136,7 +139,7 @@ class Client:
         """
         strategy = _strategy(strategy)
         batch, workers = self._load(batch, references, prefix)
-        rows = [pack_speaker(speaker, batch.generation.seed)[0] for speaker in batch.speakers]
+        rows = [row for row, _ in pack_speakers(batch)]
         worker = workers[0]
         options = SpeechOptions(
             generation=batch.generation, audio=batch.audio, engine=worker.engine, fingerprint=worker.fingerprint

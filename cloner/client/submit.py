@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from os.path import abspath
 
 from redis import RedisError
@@ -18,6 +19,7 @@ from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
 from cloner.errors import Damaged, OutputsTaken, printable, some_of
 from cloner.events import Event
+from cloner.input.parallel import parallel
 from cloner.input.references import load_reference
 from cloner.logs import log_event
 from cloner.names import OPEN_BATCH
@@ -30,15 +32,12 @@ SHOWN = 3
 """Most outputs that an error message names."""
 
 
-def upload_reference(connection: FleetConnection, speaker: Speaker, seed: int) -> SpeakerRow:
-    """Put the speaker's reference into Redis under its content hash; returns the speaker's row of the manifest, of a
-    batch with that seed.
+def pack_speakers(batch: Batch) -> Iterator[tuple[SpeakerRow, bytes]]:
+    """What `pack_speaker` makes of the batch's speakers, in their order, by a thread for each core.
 
-    Raises `BadReference`, `RedisError`.
+    Raises `BadReference`.
     """
-    row, data = pack_speaker(speaker, seed)
-    connection.references.put(row.reference.digest, data)
-    return row
+    return parallel(partial(pack_speaker, seed=batch.generation.seed), batch.speakers)
 
 
 def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:

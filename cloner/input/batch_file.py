@@ -6,6 +6,7 @@ against the files that they name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ from cloner.input.problems import Problems
 from cloner.input.review import read_review
 from cloner.input.rows import ReadOptions, Row
 from cloner.input.schema import checked
-from cloner.input.speaker_references import SpeakerReferences
+from cloner.input.speaker_references import SpeakerReferences, Wanted
 from cloner.input.text_file import STANDARD_INPUT
 from cloner.recogniser.whisper import recogniser_of
 from cloner.settings import Settings
@@ -168,20 +169,27 @@ class _Checker:
             speaker.segments.append(Segment(index, row.text, output, row.id, row.seed))
 
     def speakers(self) -> tuple[Speaker, ...]:
-        """All speakers, in the order in which they appear. Call it once, after the last row."""
+        """All speakers, in the order in which they appear. Call it once, after the last row.
+
+        Missing transcripts are recognised when nothing else is wrong, as that takes minutes. Raises `BadBatch`, and
+        what `Recogniser.hear` raises.
+        """
         if not self._speakers and not self._problems.count:
             self._problem("the file", "it has no segments", "give at least one")
         self._problems.extend(self._outputs.nested())
-        speakers = []
-        for key, speaker in self._speakers.items():
+        references = self._references.find(self._wanted())
+        references = self._references.recognise(self._wanted(), references)
+        return tuple(
+            Speaker(key, reference, tuple(speaker.segments))
+            for (key, speaker), reference in zip(self._speakers.items(), references, strict=True)
+        )
+
+    def _wanted(self) -> Iterator[Wanted]:
+        for speaker in self._speakers.values():
             where = ", ".join(speaker.places)
             if speaker.place_count > _PLACES_SHOWN:
                 where += f" and {speaker.place_count - _PLACES_SHOWN} more rows"
-            reference = self._references.find(speaker.naming, where)
-            if reference:
-                speakers.append(Speaker(key, reference, tuple(speaker.segments)))
-        self._references.report_shared()
-        return tuple(speakers)
+            yield speaker.naming, where
 
     def _problem(self, where: str, what: str, right: str) -> None:
         self._problems.add(Problem(where, what, right))

@@ -5,7 +5,7 @@ Codes become a ``.npy`` of int32, recordings 16-bit FLAC: mono, at 44,100 Hz, 30
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +68,19 @@ def codes_frames(path: Path) -> int:
     return int(read_codes(path).shape[1])
 
 
-def find_reference(folder: Path, roots: Sequence[Path], transcripts: Transcripts | None = None) -> Reference:
+def find_reference(
+    folder: Path, roots: Sequence[Path], transcript: Callable[[ReferenceKind, Path], str | None] | None = None
+) -> Reference:
     """The reference in a folder of fish-speech's layout: recordings, each with a ``.lab`` transcript of the same stem,
     or a ``.txt``. Those that need ffmpeg are used if there are no others.
 
     Recordings are joined in the order of their names while they fit in `MAX_SECONDS`; the first is always used. All
-    links must lead into one of the `roots`. Raises `BadReference`, which names every file that is wrong.
+    links must lead into one of the `roots`. The `transcript` of a recording is by default the file beside it; if it is
+    None for one, that of the reference is empty. Raises `BadReference`, which names every file that is wrong.
     """
-    transcripts = transcripts or Transcripts(roots)
+    transcript = transcript or Transcripts(roots).find
     paths: list[Path] = []
-    texts: list[str] = []
+    texts: list[str | None] = []
     qualities: list[Quality] = []
     flaws: list[str] = []
     total = 0.0
@@ -89,13 +92,14 @@ def find_reference(folder: Path, roots: Sequence[Path], transcripts: Transcripts
             if paths and total + seconds > MAX_SECONDS:
                 break
             qualities.append(measure_file(ReferenceKind.AUDIO, path))
-            texts.append(transcripts.find(ReferenceKind.AUDIO, path))
+            texts.append(transcript(ReferenceKind.AUDIO, path))
             paths.append(path)
             total += seconds
         except BadReference as error:
             flaws.append(error.message)
-    text = " ".join(texts)
-    if not flaws and (flaw := prose_flaw(text)):
+    known = [text for text in texts if text is not None]
+    text = " ".join(known) if len(known) == len(texts) else ""
+    if not flaws and text and (flaw := prose_flaw(text)):
         flaws.append(f"{str(folder)!r}: the transcript {flaw}")
     if flaws:
         raise BadReference("; ".join(flaws))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from os.path import isdir, normpath
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 from cloner.batch import Reference, ReferenceKind
 from cloner.errors import BadReference, Problem
 from cloner.input import ffmpeg
 from cloner.input.output_names import names_folder
+from cloner.input.parallel import parallel
 from cloner.input.problems import Problems
 from cloner.input.reference_files import outside
 from cloner.input.reference_quality import Quality
@@ -19,6 +23,20 @@ from cloner.input.rows import REFERENCE_OPTION, NamedReference, Row
 from cloner.input.transcripts import Transcripts
 from cloner.recogniser.whisper import Recogniser
 from cloner.validation import shown
+
+Wanted = tuple[Row, str]
+"""A row that names a speaker's reference, and all places of that speaker."""
+
+Transcript = Callable[[ReferenceKind, Path], str | None]
+"""Finds the transcript of a file; None if it is not written yet."""
+
+
+class _Flaw(NamedTuple):
+    """Why a speaker's reference cannot be used."""
+
+    problem: Problem
+    cause: str = ""
+    """What many speakers may have the same problem of, which is then named once; empty for a problem of one alone."""
 
 
 @dataclass
@@ -36,9 +54,22 @@ class _Shared:
         return replace(self.first, where=self.first.where + more)
 
 
+class _Measurements:
+    """What `measure_file` measures of files, or why it cannot. Each is read once, whatever threads ask for it."""
+
+    def __init__(self) -> None:
+        self._locks = [Lock() for _ in range(256)]
+        """A lock has all files of one hash: one for each would take the memory of a million."""
+        self._of = cache(_measured)
+
+    def of(self, kind: ReferenceKind, path: Path) -> Quality | BadReference:
+        """Of the file at `path`."""
+        with self._locks[hash(path) % len(self._locks)]:
+            return self._of(kind, path)
+
+
 class SpeakerReferences:
-    """Finds and checks references. Each file is read once, whatever speakers have it. All methods may raise
-    `BadBatch`, where there are too many problems."""
+    """Finds and checks references. Each file is read once, whatever speakers have it."""
 
     def __init__(
         self,
@@ -58,10 +89,8 @@ class SpeakerReferences:
         self._transcripts = Transcripts(roots, batch, recogniser)
         self._hint = "" if recogniser else "; CLONER_RECOGNISER may name a model that writes missing transcripts"
         self._problems = problems
-        self._measured = cache(_measured)
+        self._measurements = _Measurements()
         self._is_folder = cache(isdir)
-        self._shared: dict[str, _Shared] = {}
-        """Problems that many speakers may have, by their causes."""
 
     def difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
         """How a row's reference differs from that of an earlier row; what follows is that row's place.
@@ -77,74 +106,89 @@ class SpeakerReferences:
         same = here.text == there.text or None in (here.text, there.text)
         return None if same else "another transcript of its reference here than at"
 
-    def find(self, row: Row, where: str) -> Reference | None:
-        """The reference of the speaker of a row, its files checked and judged.
+    def find(self, wanted: Iterable[Wanted]) -> list[Reference]:
+        """The references of all speakers, in their order, checked and judged by a thread for each core.
 
-        None if it has none, or one that cannot be used: that is a problem of the places `where`. Raises also what
-        `Recogniser.hear` raises.
+        One whose transcript is still to be recognised has an empty one. Raises `BadBatch` if the batch has any problem.
         """
-        return self._named(row.reference, where) if row.reference else self._in_folder(row, where)
+        look = partial(self._look, self._transcripts.find)
+        return self._without_problems(parallel(look, wanted))
 
-    def report_shared(self) -> None:
-        """Add the problems that several speakers have. Call it once, after the last speaker."""
-        self._problems.extend(shared.problem() for shared in self._shared.values())
+    def recognise(self, wanted: Iterable[Wanted], references: Iterable[Reference]) -> list[Reference]:
+        """The `references` of these speakers, with the transcripts that they lack.
 
-    def _share(self, cause: str, where: str, what: str, right: str) -> None:
-        """Note a speaker's problem, as one for all speakers that have it of the same cause."""
-        if shared := self._shared.get(cause):
-            shared.others += 1
-        else:
-            self._shared[cause] = _Shared(Problem(where, what, right))
+        Raises `BadBatch`, and what `Recogniser.hear` raises.
+        """
+        return self._without_problems(
+            reference if reference.text else self._look(self._transcripts.recognise, speaker)
+            for speaker, reference in zip(wanted, references, strict=True)
+        )
 
-    def _named(self, named: NamedReference, where: str) -> Reference | None:
+    def _without_problems(self, found: Iterable[Reference | _Flaw]) -> list[Reference]:
+        """The references, if the batch has no problem; one that several speakers have is added once, at the end."""
+        references: list[Reference] = []
+        shared: dict[str, _Shared] = {}
+        for one in found:
+            if isinstance(one, Reference):
+                references.append(one)
+            elif not one.cause:
+                self._problems.add(one.problem)
+            elif one.cause in shared:
+                shared[one.cause].others += 1
+            else:
+                shared[one.cause] = _Shared(one.problem)
+        self._problems.extend(each.problem() for each in shared.values())
+        if self._problems.count:
+            self._problems.raise_any()
+        return references
+
+    def _look(self, transcript: Transcript, wanted: Wanted) -> Reference | _Flaw:
+        row, where = wanted
+        if row.reference:
+            return self._named(row.reference, where, transcript)
+        return self._in_folder(row, where, transcript)
+
+    def _named(self, named: NamedReference, where: str, transcript: Transcript) -> Reference | _Flaw:
         path = self._base / named.file
         if flaw := outside(path, self._roots):
             right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
-            self._share(f"outside: {path.parent}", where, flaw, right)
-        elif not self._is_folder(path.parent):
+            return _Flaw(Problem(where, flaw, right), f"outside: {path.parent}")
+        if not self._is_folder(path.parent):
             right = "put the reference there, or name it as it is from the folder of the batch file"
-            self._share(f"folder: {path.parent}", where, f"there is no folder {shown(str(path.parent))}", right)
-        elif flaw := ffmpeg.missing(path):
-            self._share(f"ffmpeg: {path.suffix}", where, flaw, f"install it, or {ffmpeg.conversion(path)}")
-        else:
-            quality = self._measured(named.kind, path)
-            if isinstance(quality, BadReference):
-                self._problems.add(Problem(where, quality.message, _right_file(named.kind, path)))
-            elif text := named.text or self._transcript(named.kind, path, where):
-                return judged(named.kind, (path,), (quality,), text)
-        return None
-
-    def _transcript(self, kind: ReferenceKind, path: Path, where: str) -> str | None:
-        """The transcript beside a file; None, and a problem, if there is none that can be used."""
+            what = f"there is no folder {shown(str(path.parent))}"
+            return _Flaw(Problem(where, what, right), f"folder: {path.parent}")
+        if flaw := ffmpeg.missing(path):
+            right = f"install it, or {ffmpeg.conversion(path)}"
+            return _Flaw(Problem(where, flaw, right), f"ffmpeg: {path.suffix}")
+        quality = self._measurements.of(named.kind, path)
+        if isinstance(quality, BadReference):
+            return _Flaw(Problem(where, quality.message, _right_file(named.kind, path)))
         try:
-            return self._transcripts.find(kind, path)
+            text = named.text or transcript(named.kind, path)
         except BadReference as error:
             elsewhere = "with --reference-text" if where == REFERENCE_OPTION else "in the batch"
             right = f"write what is said in it into {path.with_suffix('.lab').name}, or give it {elsewhere}"
-            if kind is ReferenceKind.AUDIO:
+            if named.kind is ReferenceKind.AUDIO:
                 right += self._hint
-            self._problems.add(Problem(where, error.message, right))
-            return None
+            return _Flaw(Problem(where, error.message, right))
+        return judged(named.kind, (path,), (quality,), text or "")
 
-    def _in_folder(self, row: Row, where: str) -> Reference | None:
+    def _in_folder(self, row: Row, where: str, transcript: Transcript) -> Reference | _Flaw:
         """The reference in the speaker's folder of the folder of references."""
         if not self._folder:
             right = "name one for it, or give a folder of references with --references"
-            self._share("none", where, f"speaker {shown(row.speaker_id)} has no reference", right)
-        elif not self._is_folder(self._folder):
+            return _Flaw(Problem(where, f"speaker {shown(row.speaker_id)} has no reference", right), "none")
+        if not self._is_folder(self._folder):
             what = f"there is no folder {shown(str(self._folder))}"
-            self._share("references", where, what, "name the folder of the speakers' references")
-        elif not names_folder(row.speaker_id):
+            return _Flaw(Problem(where, what, "name the folder of the speakers' references"), "references")
+        if not names_folder(row.speaker_id):
             what = f"speaker {shown(row.speaker_id)} cannot name a folder of references"
-            self._problems.add(Problem(where, what, "give it another id"))
-        else:
-            try:
-                return find_reference(self._folder / str(row.speaker_id), self._roots, self._transcripts)
-            except BadReference as error:
-                right = "put its recordings there, each with a .lab or .txt of the same stem, its transcript"
-                right += self._hint
-                self._problems.add(Problem(where, error.message, right))
-        return None
+            return _Flaw(Problem(where, what, "give it another id"))
+        try:
+            return find_reference(self._folder / str(row.speaker_id), self._roots, transcript)
+        except BadReference as error:
+            right = "put its recordings there, each with a .lab or .txt of the same stem, its transcript"
+            return _Flaw(Problem(where, error.message, right + self._hint))
 
 
 def _measured(kind: ReferenceKind, path: Path) -> Quality | BadReference:

@@ -32,10 +32,10 @@ class Transcripts:
         self._unheard: dict[Path, str] = {}
         """Recordings in which nothing was recognised, with a sentence each."""
 
-    def find(self, kind: ReferenceKind, path: Path) -> str:
-        """The transcript of the recording, or the codes, at `path`.
+    def find(self, kind: ReferenceKind, path: Path) -> str | None:
+        """The transcript of the recording, or the codes, at `path`; None if it is missing, and can be recognised.
 
-        Raises `BadReference`, and what `Recogniser.hear` raises.
+        Raises `BadReference`.
         """
         beside = [path.with_suffix(ending) for ending in ENDINGS]
         found = next((file for file in beside if _exists(file) and file != self._batch), None)
@@ -43,20 +43,30 @@ class Transcripts:
             if self._recogniser is None or kind is not ReferenceKind.AUDIO:
                 names = " nor ".join(file.name for file in beside)
                 raise BadReference(f"{str(path)!r} has no transcript: neither {names} is beside it")
-            found = beside[0]
-            self._write(path, found, self._recogniser)
+            # None is written outside of the roots, unless the command names this recording.
+            own = [path.parent] if path in self._roots else []
+            if flaw := outside(beside[0], (*self._roots, *own)):
+                raise BadReference(flaw)
+            return None
         if flaw := outside(found, (*self._roots, path.parent)):
             raise BadReference(flaw)
         return read_transcript(found)
 
+    def recognise(self, kind: ReferenceKind, path: Path) -> str:
+        """The same, but a missing one is written first. Raises also what `Recogniser.hear` raises."""
+        text = self.find(kind, path)
+        if text is None and self._recogniser:
+            self._write(path, path.with_suffix(ENDINGS[0]), self._recogniser)
+            text = self.find(kind, path)
+        if text is None:
+            raise BadReference(f"{str(path)!r} has no transcript, and the one that was recognised is gone")
+        return text
+
     def _write(self, path: Path, transcript: Path, recogniser: Recogniser) -> None:
         """Write what is said in what is used of the recording at `path`, and log it, so that it can be corrected.
 
-        No file is replaced, and none is written outside of the roots, unless the recording is one of them.
+        No file is replaced.
         """
-        own = [path.parent] if path in self._roots else []  # the command names this recording
-        if flaw := outside(transcript, (*self._roots, *own)):
-            raise BadReference(flaw)
         if flaw := self._unheard.get(path):  # many speakers may name it
             raise BadReference(flaw)
         recording = read_recording(path)

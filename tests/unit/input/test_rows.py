@@ -120,7 +120,14 @@ class TestRows:
         rows = [task(i, speaker_id=i % 3, npy_file=f"refs/{i % 2}.npy") for i in (0, 1, 3, 4, 6, 7)]
         write_rows(folder, "json", [{**row, "npy_file": f"refs/{row['speaker_id'] % 2}.npy"} for row in rows])
         read(folder / "b.json")
-        assert checked == [folder / "refs/0.npy", folder / "refs/1.npy"]
+        assert sorted(checked) == [folder / "refs/0.npy", folder / "refs/1.npy"]
+
+    def test_problems_of_references_come_in_the_order_of_the_speakers(self, folder: Path) -> None:
+        for number in range(20):
+            (folder / f"{number}.wav").write_bytes(b"" if number % 2 else bytes(2_000_000))
+        groups = [{"id": str(n), "reference": {"audio": f"{n}.wav", "text": "I."}, "texts": ["A."]} for n in range(20)]
+        found = problems(write(folder / "b.json", {"speakers": groups}))
+        assert [line.partition(":")[0] for line in found] == [f"speakers[{number}].reference" for number in range(20)]
 
 
 class TestGeneration:

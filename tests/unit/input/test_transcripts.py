@@ -147,6 +147,20 @@ def test_what_is_there_and_what_is_no_recording_is_not_recognised(folder: Path, 
     assert recordings == []
 
 
+def test_none_is_recognised_before_all_else_is_right(folder: Path, hears: Hears) -> None:
+    recordings = hears("Said here.")
+    save_recording(folder / "voices/ben/1.wav")
+    groups = [GROUP, {"id": "ben", "texts": ["One."]}, {**GROUP, "id": "carla", "reference": {"audio": "none.wav"}}]
+    batch = write(folder / "b.json", {"speakers": groups})
+    with pytest.raises(BadBatch) as caught:
+        recognised(batch, folder / "voices")
+    assert [problem.where for problem in caught.value.problems] == ["speakers[2].reference"]
+    assert recordings == []
+    save_recording(folder / "none.wav")
+    assert {speaker.reference.text for speaker in recognised(batch, folder / "voices").speakers} == {"Said here."}
+    assert len(recordings) == 3
+
+
 def test_a_recording_without_speech_is_named(folder: Path, hears: Hears) -> None:
     hears("")
     (found,) = recognition_problems(write(folder / "b.json", {"speakers": [GROUP]}))
