@@ -55,9 +55,20 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
 
 def check_files(found: Found) -> None:
     """Raise `OutputsTaken` if any of the wanted names has a file that is not the batch's."""
-    if found.foreign:
-        some = some_of(found.foreign, SHOWN)
-        raise OutputsTaken(f"{len(found.foreign)} of the outputs: {some}: each {FOREIGN}, or under another --prefix")
+    altered = [output for output in found.foreign if output in found.altered]
+    others = [output for output in found.foreign if output not in found.altered]
+    flaws = []
+    if altered:
+        flaws.append(
+            f"{len(altered)} of the outputs: {some_of(altered, SHOWN)}: this batch has written each, and something else"
+            " has changed, cut or replaced it since: move it if it is to be kept, or submit the batch with --overwrite,"
+            " by which it is generated again"
+        )
+    if others:
+        some = some_of(others, SHOWN)
+        flaws.append(f"{len(others)} of the outputs: {some}: each {FOREIGN}, or under another --prefix")
+    if flaws:
+        raise OutputsTaken("; ".join(flaws))
 
 
 def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> dict[int, list[SegmentResult]]:

@@ -72,6 +72,9 @@ class Found:
     version died before it could write the line."""
     foreign: Sequence[str] = ()
     """Outputs whose names have files that no version of the same batch has written."""
+    altered: frozenset[str] = frozenset()
+    """Those of `foreign` whose names a version of the same batch has written last: something else has changed, cut or
+    replaced its file since."""
 
     def done(self) -> Iterator[str]:
         """Outputs that need not be generated."""
@@ -100,7 +103,7 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
     if origin is None:
         return Found(finished, elsewhere, frozenset(changed))
     replaced, foreign = _files_there(records, outputs, missing, last_own)
-    return Found(finished, elsewhere, frozenset(changed), replaced, foreign)
+    return Found(finished, elsewhere, frozenset(changed), replaced, foreign, frozenset(last_own.keys() & foreign))
 
 
 class Records:

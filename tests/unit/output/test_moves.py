@@ -144,6 +144,26 @@ def test_files_of_others_are_listed_and_only_replaced_if_asked_for(tmp_path: Pat
     assert said(root) == bytes_of(tmp_path, texts)
 
 
+def test_a_file_of_the_batch_s_own_that_was_cut_or_edited_is_kept_with_a_sentence_of_its_own(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("first", LINES))
+    (root / "anna/0002.wav").write_bytes((root / "anna/0002.wav").read_bytes()[:100])
+    (root / "anna/0003.wav").write_bytes(b"edited by hand")
+    (root / "anna/0005.wav").write_bytes(b"of another program")
+    before = said(root)
+    with pytest.raises(OutputsTaken) as raised:
+        reused(root, batch("second", [*LINES, "five"]))
+    altered, others = raised.value.message.split("; ")
+    assert altered.startswith(
+        "2 of the outputs: anna/0002.wav, anna/0003.wav: this batch has written each, and something"
+    )
+    assert "move it if it is to be kept, or submit the batch with --overwrite" in altered
+    assert others.startswith("1 of the outputs: anna/0005.wav: each is there, and not as this batch has written it")
+    assert said(root) == before
+    speak(root, batch("third", [*LINES, "five"], overwrite=True))
+    assert said(root) == bytes_of(tmp_path, [*LINES, "five"])
+
+
 def test_a_file_whose_line_a_crash_prevented_is_known_by_the_journal(tmp_path: Path) -> None:
     root = tmp_path / "out"
     outputs = OutputRoot(root)

@@ -202,7 +202,7 @@ def test_a_death_at_any_instant_loses_no_take(
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file of others": (
         lambda root: (root / MIDDLE).write_bytes(b"of another program"),
-        "1 of the outputs: anna/0002.wav: each is there, and not as",
+        "1 of the outputs: anna/0002.wav: this batch has written each, and something else has changed",
     ),
     "a newer version": (
         lambda root: speak(root, batch("newer", ["one", "other", "three", "four"])),
