@@ -2,10 +2,11 @@
 
     python -m cloner.engine.offline_kernels sm_89 [--largest]
 
-With ``--largest`` one launch of each kernel, the one that takes most shared memory. One process a target: Triton keeps
-compiled kernels by device number, so that a second target would get the first one's. Exit status 1 if a kernel does not
-compile, takes more shared memory than a block may have, or reads the inputs of its matrix products by neither TMA nor
-asynchronous copies of 16 bytes.
+With ``--largest`` one launch of each kernel, the one that takes most shared memory, and another if some start early.
+One process a target: Triton keeps compiled kernels by device number, so that a second target would get the first one's.
+Exit status 1 if a kernel does not compile, takes more shared memory than a block may have, reads the inputs of its
+matrix products by neither TMA nor asynchronous copies of 16 bytes, or starts early and does not wait for the kernel
+before it (`launch.after_previous`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ from cloner.engine.step_weights import ModelSizes, StepWeights
 
 SHAPES = ((64, 0), (128, 256))
 """Decode and prompt rows of the graphs that have each kernel's largest tile."""
+
+
+_WAIT = re.compile(r"\bACQBULK\b")
+_MEMORY_OR_BRANCH = re.compile(r"\b(LDG|LDGSTS|LD|STG|ST|ATOM|ATOMG|RED|UBLKCP|UTMALDG|BRA|EXIT|RET|CALL)\b")
+"""Machine instructions of sm_90: the wait, and those that must not stand before it (global memory, other paths)."""
 
 
 class CompileOnlyDriver:
@@ -76,7 +82,16 @@ def compile_launch(launch: Launch, gpu: Architecture) -> Compiled:
         kernel = Launch(launch.kernel, launch.grid, arguments, launch.options).compile()
     except Exception as error:  # noqa: BLE001 - whatever the compiler raises is the finding
         return Compiled(launch.name, 0, f"does not compile: {type(error).__name__}: {str(error)[-300:]}")
-    return Compiled(launch.name, kernel.metadata.shared, _wrong(kernel, gpu))
+    wrong = _wrong(kernel, gpu)
+    if not wrong and launch.starts_early and not waits_first(kernel.asm["sass"]):
+        wrong = "starts early, and does not wait for the kernel before it"
+    return Compiled(launch.name, kernel.metadata.shared, wrong)
+
+
+def waits_first(machine_code: str) -> bool:
+    """Whether a kernel waits for the one before it on all paths, before it reads or writes global memory."""
+    wait = _WAIT.search(machine_code)
+    return wait is not None and _MEMORY_OR_BRANCH.search(machine_code, 0, wait.start()) is None
 
 
 def _wrong(kernel: Any, gpu: Architecture) -> str:
@@ -103,17 +118,19 @@ def step_launches(gpu: Architecture, shapes: tuple[tuple[int, int], ...]) -> lis
 
 
 def largest(launches: list[Launch]) -> list[Launch]:
-    """Of each kernel the launch with the largest tile and the deepest pipeline."""
+    """Of each kernel the launch with the largest tile and the deepest pipeline, of those that start early, and of the
+    others."""
 
     def size(launch: Launch) -> int:
         options = launch.options
         rows = options.get("BM", 1) + options.get("BN", 1) * (2 if options.get("GATED") else 1)
         return int(rows * options.get("BK", 1) * options.get("num_stages", 1))
 
-    found: dict[str, Launch] = {}
+    found: dict[tuple[str, bool], Launch] = {}
     for launch in launches:
-        if launch.name not in found or size(launch) > size(found[launch.name]):
-            found[launch.name] = launch
+        key = (launch.name, launch.starts_early)
+        if key not in found or size(launch) > size(found[key]):
+            found[key] = launch
     return list(found.values())
 
 

@@ -26,6 +26,11 @@ class Launch:
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
 
+    @property
+    def starts_early(self) -> bool:
+        """Whether it starts while the kernel before it ends."""
+        return bool(self.options.get("EARLY"))
+
     def variant(self) -> tuple[Any, ...]:
         """Equal for launches that run the same compiled code."""
         kinds = tuple(_kind(argument) for argument in self.arguments)
@@ -39,7 +44,13 @@ class Launch:
 @triton.jit
 def after_previous(EARLY: tl.constexpr):
     """The first statement of a kernel that may be launched early: let the next kernel's programs start as soon as
-    those of this one have, and wait until the kernel before has ended and its results are visible."""
+    those of this one have, and wait until the kernel before has ended and its results are visible.
+
+    No program reads or writes memory, or ends, before it has waited. So the kernel before has ended only when its own
+    wait was over, and with it all kernels before that one: one may write what the last but one reads. A kernel that is
+    launched as usual starts when the one before it has ended, and says nothing to the next, which then waits for its
+    end. `offline_kernels.py` looks for the wait in the machine code.
+    """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
