@@ -9,52 +9,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 
 from cloner.audio import NOT_NUMBERS
 from cloner.engine.admission import AdmissionPause
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
-from cloner.engine.gpu_step import Statuses, StepDevice, StepRows
+from cloner.engine.gpu_step import Statuses, StepDevice
 from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.paged_cache import Prefix
 from cloner.engine.row_segments import ReadingQueue, Segment, SegmentFactory, WaitingSegments
+from cloner.engine.row_steps import Decoding, Step
 from cloner.engine.segment import OUT_OF_MEMORY, SegmentCodes, SlotUsage
 from cloner.engine.slot_pool import Placed, SlotPool
 from cloner.engine.token_rows import PromptPiece, some
 
 Answer = SegmentCodes | SegmentFailure
-
-
-@dataclass(frozen=True)
-class _Decoding:
-    """The segments that are decoded, with their slots and voices for the device. The first of them to reach its limit
-    does so in step `first_limit`."""
-
-    segments: list[Segment]
-    slots: tuple[int, ...]
-    voices: tuple[Prefix | None, ...]
-    first_limit: int
-
-    @classmethod
-    def of(cls, segments: list[Segment]) -> _Decoding:
-        return cls(
-            segments,
-            tuple([segment.slot for segment in segments]),
-            tuple([segment.prefix for segment in segments]),
-            min([segment.first_step + segment.limit for segment in segments], default=0),
-        )
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What is decoded, and what is read beside it."""
-
-    number: int
-    decoding: _Decoding
-    prompts: list[PromptPiece]
 
 
 class Scheduler:
@@ -71,7 +41,7 @@ class Scheduler:
         """Those that have a slot, whether they are decoded or still read."""
         self._decoded: list[Segment] = []
         """Those of the running whose prompts are read; a new list whenever they change."""
-        self._decoding = _Decoding.of(self._decoded)
+        self._decoding = Decoding.of(self._decoded)
         self._answers: deque[Answer] = deque()
 
     @property
@@ -95,7 +65,7 @@ class Scheduler:
         `observer` stops it, unfinished segments are dropped."""
         queue = RequestQueue.of(requests)
         self._begin(queue)
-        launched: deque[tuple[_Step, Statuses]] = deque()
+        launched: deque[tuple[Step, Statuses]] = deque()
         while not observer.stopped():
             step, out_of_memory = None, False
             try:
@@ -117,7 +87,7 @@ class Scheduler:
             if not (step or launched or self._running or self._waiting) and not queue.wait():
                 break
 
-    def _schedule(self, queue: RequestQueue, observer: ChunkObserver) -> _Step | None:
+    def _schedule(self, queue: RequestQueue, observer: ChunkObserver) -> Step | None:
         """Admit what there is room for, and choose the rows of the next step."""
         for request in queue.take():
             self._waiting.push(request, late=True)
@@ -135,8 +105,8 @@ class Scheduler:
                 segment.first_step = self.usage.steps
             self._decoded = self._decoded + read
         if self._decoding.segments is not self._decoded:
-            self._decoding = _Decoding.of(self._decoded)
-        return _Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
+            self._decoding = Decoding.of(self._decoded)
+        return Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
 
     def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
         """Give a slot and pages to the first segment that waits and put its prompt on the reading queue, or answer that
@@ -161,13 +131,13 @@ class Scheduler:
         self._reading.add(PromptPiece(segment.slot, segment.held_prefix.length, some(segment.text, slice(-1))), segment)
         return True
 
-    def _run(self, step: _Step) -> Statuses:
-        statuses = self.device.launch(StepRows(step.decoding.slots, step.decoding.voices, step.prompts))
+    def _run(self, step: Step) -> Statuses:
+        statuses = self.device.launch(step.rows)
         self.usage.steps += 1
         self.usage.slot_steps += self.device.slots
         return statuses
 
-    def _postprocess(self, step: _Step, statuses: Statuses) -> None:
+    def _postprocess(self, step: Step, statuses: Statuses) -> None:
         """Answer for the segments that a step finished, and free their slots."""
         values = statuses()
         if step.number < step.decoding.first_limit and not any(values):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from cloner.audio import NOT_NUMBERS, check_codes
+from cloner.audio import NOT_NUMBERS
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
 from cloner.engine.decoder import NOT_FINITE, RUNNING, Decoder
 from cloner.engine.memory import is_out_of_memory
@@ -19,9 +19,9 @@ from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.running_slots import RunningSlots
 from cloner.engine.segment import Segment, SegmentCodes, SlotUsage, out_of_memory
+from cloner.engine.slot_lengths import WaitingByLength
 from cloner.engine.slot_scaling import SlotScaling
 from cloner.engine.step_runner import PendingStatuses, StepRunner
-from cloner.errors import SegmentFailed
 
 
 class Scheduler:
@@ -36,13 +36,10 @@ class Scheduler:
         self.prefixes = prefixes
         self.usage = SlotUsage()
         self._scaling = SlotScaling(step_runner, prefixes)
-        self._slot_positions = decoder.cache.positions
-        """Positions of a usual slot. Segments that need more are decoded together in fewer, longer slots."""
         self.running = RunningSlots(decoder, prefixes, deterministic=step_runner.deterministic)
         self._waiting: deque[Segment] = deque()
         """Those of the slots' length at present."""
-        self._others: dict[int, list[Segment]] = {}
-        """Those that wait for slots of another length, by that length."""
+        self._others = WaitingByLength(decoder, step_runner, prompts, prefixes)
 
     @property
     def slots(self) -> int:
@@ -66,54 +63,16 @@ class Scheduler:
         """Decode all requests, and those that are added to a `RequestQueue` meanwhile: exactly one result a request.
         If `observer` stops it, unfinished segments are dropped."""
         queue = RequestQueue.of(requests)
-        self._others = {}
-        yield from self._sort_by_length(queue.first)
+        self._others.clear()
+        yield from self._others.add(queue.first)
         while not observer.stopped():
             if self._others:
-                positions = min(self._others)
-                yield from self._decode(positions, self._others.pop(positions), queue, observer)
+                yield from self._decode(*self._others.take_shortest(), queue, observer)
             elif queue.wait():
-                yield from self._sort_by_length(queue.take())
+                yield from self._others.add(queue.take())
             else:
                 break
         self.prefixes.end_chunk()
-
-    def _sort_by_length(self, requests: Iterable[SpeechRequest]) -> Iterator[SegmentFailure]:
-        """Let the segments of requests wait for slots of their length. Yields the failures of those that cannot be
-        spoken."""
-        for request in requests:
-            try:
-                segment = self._prepare(request)
-            except SegmentFailed as failure:
-                yield SegmentFailure(request.segment, failure.code, failure.message)
-            else:
-                self._others.setdefault(self._slot_length(segment), []).append(segment)
-
-    def _prepare(self, request: SpeechRequest) -> Segment:
-        check_codes(request.voice.codes)
-        text = self.prompts.text(request)
-        prefix_tokens = len(self.prefixes.tokens(request.voice))
-        prompt = prefix_tokens + len(text)
-        self.prompts.check_length(prompt)
-        max_frames = min(
-            request.generation.max_new_tokens, self.decoder.max_frames, self.decoder.model.positions - prompt
-        )
-        segment = Segment(request, prefix_tokens, text, max_frames)
-        if segment.needed_positions > self.step_runner.initial_positions:
-            raise SegmentFailed(
-                f"reference, text and max_new_tokens need {segment.needed_positions} positions, and all slots together"
-                f" have {self.step_runner.initial_positions}: lower max_new_tokens, or raise FISH_MODEL_MEMORY_GB or"
-                " CLONER_SLOTS",
-                code="out_of_memory",
-            )
-        return segment
-
-    def _slot_length(self, segment: Segment) -> int:
-        """Positions of the slots that the segment is decoded in: those of a usual slot, doubled until it fits."""
-        positions = self._slot_positions
-        while positions < segment.needed_positions:
-            positions *= 2
-        return min(positions, self.decoder.model.positions, self.step_runner.initial_positions)
 
     def _decode(
         self, positions: int, segments: list[Segment], queue: RequestQueue, observer: ChunkObserver
@@ -127,8 +86,8 @@ class Scheduler:
         launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
         while not observer.stopped():
             if added := queue.take():
-                yield from self._sort_by_length(added)
-                self._waiting.extendleft(self._others.pop(positions, []))
+                yield from self._others.add(added)
+                self._waiting.extendleft(self._others.take(positions))
             # Running segments are finished first, since growing loses the slots' contents.
             memory_ran_out, grow = False, bool(self._waiting) and self._scaling.should_grow()
             try:

@@ -11,7 +11,7 @@ import torch
 from cloner.audio import check_codes
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.kernels.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
-from cloner.engine.row_scheduler import _Decoding
+from cloner.engine.row_steps import Decoding
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import SlotStart
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
@@ -56,7 +56,7 @@ def test_a_free_slot_is_given_at_once_to_the_longest_that_waits(voice: Voice) ->
 def test_rows_are_described_once_when_they_change_and_not_at_every_step(voice: Voice) -> None:
     scheduler, device = make(3)
     requests = [fixed_request(voice, n, frames) for n, frames in enumerate([30, 40, 20, 9, 7])]
-    with patch("cloner.engine.row_scheduler._Decoding.of", wraps=_Decoding.of) as described:
+    with patch("cloner.engine.row_scheduler.Decoding.of", wraps=Decoding.of) as described:
         codes_of(scheduler, requests)
     shown = {id(slots) for slots in device.rows if slots}
     assert len(shown) < len(device.rows) / 3, "most steps have the rows of the step before"
