@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,15 +22,17 @@ TRIAL_FRAMES = (40, 24)
 
 
 def load_codec_decoder(
-    checkpoint_dir: Path, device: torch.device, batch_frames: int, kernels: CodecKernels = TRITON
+    checkpoint_dir: Path, device: torch.device, batch_frames: int, kernels: Callable[[], CodecKernels] = lambda: TRITON
 ) -> GpuCodec | CodecDecoder:
     """The codec's decoder for a GPU: with the kernels in fp16, else in bf16 where the numbers are too great for fp16,
-    and else `CodecDecoder`, which has a trial of its own. Raises `LoadFailed`."""
+    and else `CodecDecoder`, which has a trial of its own. `kernels` is asked when the weights are read and upstream's
+    audio is computed: until then, the kernels may still be tried. Raises `LoadFailed`."""
     upstream = fish.load_codec(checkpoint_dir, device, fish.CodecPart.DECODER)
     if has_published_size(upstream):
         exact = [exact_audio(upstream, codes) for codes in trial_codes(device)]
+        working = kernels()
         for dtype in (torch.float16, torch.bfloat16):
-            codec = _built(upstream, device, batch_frames, CodecPlan(dtype, card_tiles(device), kernels))
+            codec = _built(upstream, device, batch_frames, CodecPlan(dtype, card_tiles(device), working))
             if codec is None:
                 break
             found = least_snr_db(codec, exact)

@@ -76,9 +76,10 @@ class Cases(Protocol):
 class CodecTrial:
     """Those of the codec's kernels: one of each layer."""
 
-    def __init__(self, gpu: Architecture, device: torch.device) -> None:
+    def __init__(self, gpu: Architecture, device: torch.device, *, compiled_only: bool = False) -> None:
         tiles = codec_tiles(divmod(gpu.capability, 10), gpu.shared_bytes)
-        cases = CodecCases(device, CODEC_FRAMES, CodecPlan(CODEC_PRECISION, tiles, TRITON)).all()
+        plan = CodecPlan(CODEC_PRECISION, tiles, TRITON)
+        cases = CodecCases(device, CODEC_FRAMES, plan, blank=compiled_only).all()
         self._cases: dict[str, Case] = {f"{case.kernel} {case.layer}": case for case in cases}
 
     @property
@@ -103,9 +104,11 @@ def make_cases(plan: Plan, mode: Mode) -> list[Cases]:
         use_target(plan.gpu.capability)
     elif device.type == "cuda":
         triton.runtime.driver.active.get_current_device()  # builds its driver with the C compiler
-    parts: list[Cases] = [StepCases(plan.step, plan.gpu, torch.device("meta") if mode is Mode.COMPILE else device)]
+    compiles = mode is Mode.COMPILE
+    parts: list[Cases] = [StepCases(plan.step, plan.gpu, torch.device("meta") if compiles else device)]
     if plan.codec:
-        parts.append(CodecTrial(plan.gpu, torch.device("cpu") if mode is Mode.COMPILE else device))
+        # Not on `meta`, where a choice of rows by their values is not possible.
+        parts.append(CodecTrial(plan.gpu, torch.device("cpu") if compiles else device, compiled_only=compiles))
     return parts
 
 

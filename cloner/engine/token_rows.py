@@ -99,8 +99,10 @@ class TokenRows:
             return _Staged.of(torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda"))
 
         table = zeros(2 * slots, table_width)
-        self.decode = SlotRows(zeros(slots + 1, RECORD_WIDTH), zeros(slots) + IDLE, table, zeros(slots, GROUP_ROWS))
-        index = torch.arange(prompts, dtype=torch.int32, device=device)
+        # On the `meta` device torch would compute a sum and a range in Python, and import its compiler for that: 1.4 s.
+        idle = torch.full((slots,), IDLE, dtype=torch.int32, device=device)
+        self.decode = SlotRows(zeros(slots + 1, RECORD_WIDTH), idle, table, zeros(slots, GROUP_ROWS))
+        index = torch.arange(prompts, dtype=torch.int32).to(device)
         self.prompt = PromptRows(zeros(prompts, RECORD_WIDTH), index, table)
         self.sampler = SamplerBuffers(
             noise=zeros(slots + 1, frames, DRAWS, dtype=torch.float32),

@@ -31,15 +31,15 @@ _OWNER = tl.constexpr(OWNER)
 _RECORD = tl.constexpr(RECORD_WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def attend_decode_kernel(
     qkv, out, row_record, groups, records, page_table, qk_norm, rotation, keys, values, partial, norms, arrived,
-    eps, scale,
-    ROWS: tl.constexpr, HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, PAGE: tl.constexpr,
+    rows, eps, scale,
+    HEADS: tl.constexpr, KV: tl.constexpr, HEAD: tl.constexpr, PAGE: tl.constexpr,
     TABLE: tl.constexpr, TOGETHER: tl.constexpr, PREFIX_PARTS: tl.constexpr, OWN_PARTS: tl.constexpr,
     NORMED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Grid ``(ROWS * (PREFIX_PARTS + OWN_PARTS), KV)``. The first ``ROWS * PREFIX_PARTS`` programs attend to a prefix,
+    """Grid ``(rows * (PREFIX_PARTS + OWN_PARTS), KV)``. The first ``rows * PREFIX_PARTS`` programs attend to a prefix,
     for one group of rows each; the others to one row's own pages, and the first of a row's also writes its new key and
     value. Each leaves its part of the softmax; the last to arrive at a row's head merges all parts in their order."""
     after_previous(EARLY)
@@ -52,8 +52,8 @@ def attend_decode_kernel(
     member = tl.arange(0, M)
     half = tl.arange(0, HEAD // 2)[None, :]
     dim = tl.arange(0, HEAD)
-    of_prefix = job < ROWS * PREFIX_PARTS
-    own_job = job - ROWS * PREFIX_PARTS
+    of_prefix = job < rows * PREFIX_PARTS
+    own_job = job - rows * PREFIX_PARTS
     listed = groups + tl.where(of_prefix, job // PREFIX_PARTS, 0) * TOGETHER
     lead = tl.where(of_prefix, tl.load(listed), own_job // OWN_PARTS)
     record = tl.load(row_record + tl.maximum(lead, 0))
@@ -171,9 +171,9 @@ def attend_decode(
         scratch.partial,
         scratch.norms,
         scratch.arrived,
+        decode,
         attention.eps,
         sizes.head_dim**-0.5 * LOG2E,
-        ROWS=decode,
         HEADS=sizes.heads,
         KV=sizes.kv_heads,
         HEAD=sizes.head_dim,

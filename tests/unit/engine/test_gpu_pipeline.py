@@ -169,7 +169,7 @@ def test_the_step_and_the_codec_get_the_kernels_that_work_and_the_engine_says_wh
         raise LoadFailed("that is all")
 
     def load_codec(*arguments: Any) -> Any:
-        used.append(arguments[3])
+        used.append(arguments[3]())
         return load_codec_decoder(*arguments)
 
     monkeypatch.setattr(gpu_pipeline, "_check_kernels", lambda *_: checked)

@@ -31,7 +31,7 @@ def load(checkpoint: Path, kernels: CodecKernels) -> GpuCodec | CodecDecoder:
         patch.object(codec_precision, "has_published_size", lambda _upstream: True),
         patch.object(codec_precision, "card_tiles", lambda _device: CodecPlan.plain(torch.float32, 4).tiles),
     ):
-        return load_codec_decoder(checkpoint, CPU, 64, kernels)
+        return load_codec_decoder(checkpoint, CPU, 64, lambda: kernels)
 
 
 def test_what_sounds_like_upstream_is_taken(tiny: Path) -> None:
