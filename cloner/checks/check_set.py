@@ -28,7 +28,15 @@ class CheckResult:
     """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
 
 
-REVIEW_CHECKS = ("another_voice", "unlike", "unnatural", "wrong_words", "wrong_run", "improbable_text")
+REVIEW_CHECKS = (
+    "another_voice",
+    "unlike",
+    "wrong_voice",
+    "unnatural",
+    "wrong_words",
+    "wrong_run",
+    "improbable_text",
+)
 """Names of the checks of a review, whose limits are set with those of the others."""
 
 PASSED = CheckResult(failed=(), sentences=(), scores={})

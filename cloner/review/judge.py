@@ -89,6 +89,23 @@ class Unlike(ReviewCheck):
         )
 
 
+class WrongVoice(ReviewCheck):
+    """How unlike the reference the speaker's takes are, one less their usual cosine: where the model has fallen into
+    another voice from the start, no take is unlike the others. One that is more like it counts half."""
+
+    name, default = "wrong_voice", 0.28
+
+    def score(self, finding: Finding) -> float | None:
+        usual = finding.usual_likeness
+        return 1 - max(usual, (usual + finding.likeness.own) / 2) if finding.likeness else None
+
+    def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
+        return (
+            "neither its voice nor that of the speaker's other takes is the reference's: they are alike by"
+            f" {1 - score:.2f} (at least {1 - self.limit:g})"
+        )
+
+
 class Unnatural(ReviewCheck):
     """By how much less natural the take sounds than the reference and the speaker's other takes, as opinion scores."""
 
@@ -155,7 +172,15 @@ class ImprobableText(ReviewCheck):
         )
 
 
-REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (AnotherVoice, Unlike, Unnatural, WrongWords, WrongRun, ImprobableText)
+REVIEW_CHECKS: tuple[type[ReviewCheck], ...] = (
+    AnotherVoice,
+    Unlike,
+    WrongVoice,
+    Unnatural,
+    WrongWords,
+    WrongRun,
+    ImprobableText,
+)
 
 
 class Judge:

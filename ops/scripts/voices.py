@@ -66,7 +66,8 @@ def review_table(outcome: ReviewOutcome) -> str:
         lines.append(f"| {kind} | {count} | {voices} |")
     alarms = ", ".join(f"{name} {count}" for name, count in outcome.false_alarms.most_common()) or "none"
     too_short = f"{outcome.too_short} are too short to say whose voice it is"
-    return "\n".join([*lines, f"\nFalse alarms: {outcome.good}; by check: {alarms}; {too_short}."])
+    language = f"of a person in another language than the reference's: {outcome.other_language}"
+    return "\n".join([*lines, f"\nFalse alarms: {outcome.good}; by check: {alarms}; {too_short}; {language}."])
 
 
 def cost_ms(recordings: dict[str, list[Recording]]) -> float:

@@ -30,6 +30,8 @@ would take hours."""
 
 OTHER, ABSENT = "another speaker's", "of a speaker who is not in the batch"
 
+ALL_ABSENT = "all of the speaker's takes, of one who is not in the batch"
+
 
 @dataclass
 class ReviewOutcome:
@@ -41,6 +43,8 @@ class ReviewOutcome:
     """How many of them failed each check."""
     too_short: int = 0
     """How many of them have too little speech to say whose voice it is."""
+    other_language: Count = field(default_factory=Count)
+    """The recordings of a person in another language than the reference's: each that failed is a false alarm."""
     wrong: dict[str, Count] = field(default_factory=dict)
     """The takes that are wrong, by kind."""
     by_voice: dict[tuple[str, str], Count] = field(default_factory=dict)
@@ -68,10 +72,26 @@ def review_voices(
     voices = {name: _hear(models, found, takes, unnatural) for name, found in recordings.items()}
     outcome = ReviewOutcome()
     for name, voice in voices.items():
-        _review(
-            outcome, name, voice, {other: voices[other] for other in PEOPLE if PEOPLE[other] != PEOPLE[name]}, others
-        )
+        strangers = {other: voices[other] for other in PEOPLE if PEOPLE[other] != PEOPLE[name]}
+        _review(outcome, name, voice, strangers, others)
+        for other, takes_of in voices.items():
+            results = [*_review_all(voice.reference, takes_of.takes)] if other != name else []
+            for failed in results:
+                if other in strangers:
+                    outcome.add(ALL_ABSENT, name, failed=failed)
+                else:
+                    outcome.other_language.add(failed=failed)
     return outcome
+
+
+def _review_all(reference: Heard, takes: Sequence[Heard]) -> Iterator[bool]:
+    """Whether each of a speaker's takes fails, where all are of one person, and what is usual is learnt from all."""
+    judge = Judge({"speaker": reference}, {})
+    for take in takes:
+        judge.evaluate("speaker", take)
+    for take in takes:
+        if take.voice and take.voice.is_long_enough:
+            yield bool(judge.evaluate("speaker", take).failed)
 
 
 def _review(outcome: ReviewOutcome, name: str, voice: _Voice, strangers: Mapping[str, _Voice], others: int) -> None:

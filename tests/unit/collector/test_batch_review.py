@@ -123,8 +123,8 @@ def test_a_file_that_cannot_be_read_is_not_reviewed(tmp_path: Path) -> None:
 def test_takes_are_compared_with_the_speakers_others_also_by_another_process(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 12, "all")
     review = batch.review()
-    # A hall, as it were: the cosine of a take and the reference is 0.6, and 0.85 is expected.
-    heard = {f"{n}.1": voice(0.6, 0.8) for n in range(12)} | {"11.1": voice(0.3, 0.954)}
+    # A hall, as it were: the cosine of a take and the reference is 0.75, and 0.85 is expected.
+    heard = {f"{n}.1": voice(0.75, 0.661) for n in range(12)} | {"11.1": voice(0.5, 0.866)}
     reference, *_ = review.window(1)
     review.collect(1, [voice(1)])
     assert reference.what.startswith("reference")

@@ -38,6 +38,7 @@ def test_a_good_take_fails_nothing_and_has_all_scores(judge: Judge) -> None:
     assert result.scores == {
         "another_voice": pytest.approx(-0.48, abs=1e-4),
         "unlike": pytest.approx(0.02, abs=1e-4),
+        "wrong_voice": pytest.approx(0.2, abs=1e-4),
         "unnatural": pytest.approx(0.2),
     }
 
@@ -83,8 +84,27 @@ def test_what_is_usual_follows_the_takes_and_not_the_few_that_are_wrong() -> Non
 
 def test_the_first_takes_do_not_make_it_usual_that_all_are_wrong() -> None:
     judge = Judge({"anna": heard(1, naturalness=4.2)}, {})
-    for _ in range(3):
+    for _ in range(2):
         assert judge.evaluate("anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "unnatural")
+    assert judge.evaluate("anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "wrong_voice", "unnatural")
+
+
+def test_a_speaker_whose_takes_are_all_in_another_voice_fails_although_they_are_alike() -> None:
+    judge = Judge({"anna": heard(1)}, {})
+    found = [judge.evaluate("anna", heard(0.65)) for _ in range(20)]
+    assert found[0].failed == ("unlike",)
+    assert found[-1].failed == ("wrong_voice",)
+    assert found[-1].sentences == (
+        "neither its voice nor that of the speaker's other takes is the reference's: they are alike by 0.65 (at least"
+        " 0.72)",
+    )
+    assert judge.evaluate("anna", heard(0.9)).failed == (), "it has found the voice"
+
+
+def test_a_speaker_whose_takes_are_less_like_the_reference_than_others_are_fails_nothing(judge: Judge) -> None:
+    for _ in range(20):
+        assert judge.evaluate("anna", heard(0.73)).failed == ()
+    assert judge.evaluate("anna", heard(0.6)).failed == (), "one that is a little less like it is no stranger's"
 
 
 def test_takes_of_one_speaker_say_nothing_of_another(judge: Judge) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.review_checks import ABSENT, OTHER, ReviewOutcome, review_voices
+from tests.support.review_checks import ABSENT, ALL_ABSENT, OTHER, ReviewOutcome, review_voices
 from tests.support.unnatural import UNNATURAL
 from tests.support.voices import LANGUAGES, find_recordings
 
@@ -32,6 +32,11 @@ def test_without_that_speakers_reference_half_of_them_are(outcome: ReviewOutcome
     assert outcome.wrong[ABSENT].failed >= 16, outcome.wrong[ABSENT]
 
 
+def test_a_fifth_of_the_takes_is_where_all_of_a_speakers_are_that_strangers(outcome: ReviewOutcome) -> None:
+    assert outcome.wrong[ALL_ABSENT].total >= 100
+    assert outcome.wrong[ALL_ABSENT].failed >= outcome.wrong[ALL_ABSENT].total / 5, outcome.wrong[ALL_ABSENT]
+
+
 @pytest.mark.parametrize("kind", UNNATURAL)
 def test_unnatural_takes_are_caught(outcome: ReviewOutcome, kind: str) -> None:
     assert outcome.wrong[kind].failed == outcome.wrong[kind].total == len(LANGUAGES)
@@ -40,3 +45,8 @@ def test_unnatural_takes_are_caught(outcome: ReviewOutcome, kind: str) -> None:
 def test_no_recording_is_suspected(outcome: ReviewOutcome) -> None:
     assert outcome.good.total == len(LANGUAGES) * PER_VOICE
     assert outcome.good.failed == 0, outcome.false_alarms
+
+
+def test_a_person_who_speaks_another_language_than_in_the_reference_is_not_suspected(outcome: ReviewOutcome) -> None:
+    assert outcome.other_language.total >= PER_VOICE
+    assert outcome.other_language.failed == 0
