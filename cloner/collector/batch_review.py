@@ -14,7 +14,7 @@ from math import ceil
 from typing import NamedTuple
 
 from cloner.batch import ReferenceKind, ReviewSample
-from cloner.collector.review_requests import Unreadable, reference_request, take_request
+from cloner.collector.review_requests import LONGEST_S, Unreadable, reference_request, take_request
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
@@ -244,6 +244,7 @@ class BatchReview:
             likeness=likeness.own if likeness else None,
             naturalness=heard.naturalness,
             suspect=line.is_suspect,
+            words="compared" if heard.words else "too_long" if line.audio_s > LONGEST_S else "",
         )
 
     def _learnt_judge(self) -> Judge:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -37,6 +37,11 @@ class Reviewed(NamedTuple):
     digest: str
 
 
+Words = Literal["compared", "too_long", ""]
+"""Whether the words of a take were compared with its text, or it is too long for that; empty where no recogniser of its
+language was there."""
+
+
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
 class TakeReview:
     """What a review says of a take. A dataclass with slots, since a batch may have a million."""
@@ -55,6 +60,7 @@ class TakeReview:
     naturalness: float | None = None
     suspect: bool = False
     """Whether the take failed a check when it was generated."""
+    words: Words = ""
     error: str = ""
     """Why it was not reviewed, if it was not."""
 

@@ -171,6 +171,9 @@ class ReviewResult(BaseModel):
     """Those of them that fail it at last; they are among the suspects."""
     not_reviewed: int = 0
     """Segments that were to be reviewed and were not."""
+    words_not_compared: int = 0
+    """Segments that were reviewed, and whose words were not compared with their text: there was no recogniser of their
+    language, or they are too long."""
     spoken_again: int = 0
     """Segments with another take than the first that was reviewed."""
     error_rate: ErrorRateResult | None = None

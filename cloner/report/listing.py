@@ -117,6 +117,7 @@ def _add_audio(  # noqa: PLR0913, PLR0917 - what is known, each from its own sou
         return
     row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review or rejected)
     row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
+    row.words_too_long = review is not None and review.words == "too_long"
     row.failed_before = [readable(check) for check in rejected.failed] if rejected else ()
     row.peaks = peaks.of(row.output, line.digest)
 

@@ -57,6 +57,8 @@ class Row:
     error: str = ""
     """Why it has no audio."""
     others: Sequence[OtherAudio] = ()
+    words_too_long: bool = False
+    """Whether its words were not compared with its text since it is too long."""
     failed_before: Sequence[str] = ()
     """Names of the checks that the take before failed in the review, where this one was not heard."""
 
@@ -75,6 +77,7 @@ class Row:
             "suspicion": ceil(100 * self.suspicion) / 100,  # what is above 1 stays above it
             "failed": self.failed,
             "failedBefore": self.failed_before,
+            "wordsTooLong": self.words_too_long,
             "error": self.error,
             "others": [
                 {"label": other.label, "path": other.path, "peaks": _base64(other.peaks)} for other in self.others

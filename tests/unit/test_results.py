@@ -72,6 +72,8 @@ def test_the_review_has_a_line_of_its_own() -> None:
     assert lines[-2] == (
         "Review:  complete, 210 reviewed, 2 of them fail; about 1.2% of all have gone wrong (0.4% to 3.0%)"
     )
+    without = summary(RESULT.model_copy(update={"review": review.model_copy(update={"words_not_compared": 7})}), "")
+    assert "2 of them fail, words not compared in 7; about 1.2%" in without
     ended = ReviewResult(mode="all", state="incomplete")
     lines = summary(RESULT.model_copy(update={"review": ended}), "").splitlines()
     assert lines[-1] == "Review:  incomplete, 0 reviewed, 0 of them fail"

@@ -13,6 +13,7 @@ function facts(row) {
   line.append(make("span", { textContent: `#${row.index}` }), make("bdi", { textContent: speaker.id }));
   if (row.id) line.append(make("bdi", { textContent: row.id }));
   if (row.seconds) line.append(make("span", { textContent: seconds(row.seconds) }));
+  if (row.wordsTooLong) line.append(make("span", { textContent: "too long for its words to be compared" }));
   if (row.take) line.append(make("span", { textContent: `take ${row.take}` }));
   const file = row.error ? "span" : "a";
   line.append(make(file, { className: "file", textContent: row.output }));

@@ -172,13 +172,28 @@ def test_a_speaker_without_a_recording_is_judged_without(tmp_path: Path) -> None
     assert review.failed == []
 
 
-def test_long_takes_are_shortened_and_sent_without_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloner.collector.review_requests.LONGEST_S", 0.5)
-    batch = FinishedBatch(tmp_path, 1, "all")
+def test_long_takes_are_shortened_sent_without_their_text_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    for module in ("review_requests", "batch_review"):
+        monkeypatch.setattr(f"cloner.collector.{module}.LONGEST_S", 0.5)
     review = batch.review()
     review.collect(1, [GOOD for _ in review.window(1)])
-    (request,) = review.window(2)
-    assert request.text == ""
+    requests = review.window(2)
+    assert [request.text for request in requests] == ["", ""]
+    review.collect(2, [voice(1), voice(1)])
+    assert [take.words for take in review.present.values()] == ["too_long", "too_long"]
+    result = review_result("all", review, batch.record(), is_complete=True)
+    assert (result.reviewed, result.words_not_compared) == (2, 2)
+
+
+def test_without_a_recogniser_no_words_are_compared_however_short_a_take_is(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    review = batch.review()
+    run_windows(review, answers({"0.1": GOOD}, voice(1)))
+    assert [take.words for take in review.present.values()] == ["compared", ""]
+    assert review_result("all", review, batch.record(), is_complete=True).words_not_compared == 1
 
 
 def test_of_a_long_take_no_more_is_read_than_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
