@@ -213,6 +213,7 @@ class Event(Enum):
         "Batch {batch}: {missing} segments have no result, so {chunks} of its chunks are sent again",
         WARNING,
     )
+    REVIEW_WAITS = "Batch {batch}: {takes} takes wait until other batches are reviewed"
     REVIEW_BEGUN = "Batch {batch}: {takes} takes are reviewed"
     REVIEW_ENDED = "Batch {batch}: its review ends incomplete: {reason}", WARNING
     TAKE_FAILED = "Segment {segment} of Speaker {speaker} fails the review: {reason}"

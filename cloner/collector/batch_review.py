@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from cloner.review.likeness import Likeness
 from cloner.state.progress import MOST_REVIEWS
 
 WINDOW_S = 600.0
-"""Seconds of audio after which a window is full, too: all of it is in Redis at once, about 25 MB."""
+"""Seconds of audio after which a window is full, too: all of it is in Redis at once, 15 MB if it is speech."""
 
 MOST_REFERENCES = 200
 """References of other speakers than those whose takes are reviewed are heard until there are so many in all: takes are
@@ -84,6 +84,21 @@ class BatchReview:
         self.chunks = len(manifest.chunks)
         self.number = -1
         """Number of the round whose window was the last."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether some of it is left to be sent to the reviewers."""
+        return bool(self._pending)
+
+    def catch_up(self) -> None:
+        """Learn what other processes have noted of windows that they have sent since this one's last."""
+        known = len(self.reviews.takes)
+        self.reviews.refresh()
+        for found in islice(self.reviews.takes.values(), known, None):
+            take = self.takes.get(found.segment)
+            self.reviewed += take is not None and take.line.digest == found.digest
+            if self._judge and self.reviews.first[found.segment] is found:
+                self._judge.learn(found.speaker, found.likeness, found.naturalness)
 
     def window(self, number: int) -> list[ReviewRequest]:
         """What round `number` sends to the reviewers, noted; empty if all is reviewed."""
@@ -179,6 +194,8 @@ class BatchReview:
 
     def _references_to_hear(self) -> Iterator[ReferenceRow]:
         """The recordings of the speakers whose takes are reviewed, then some of the others."""
+        if not self.takes:
+            return
         own = {take.line.speaker for take in self.takes.values()}
         speakers = sorted(self._references, key=lambda speaker: speaker not in own)
         rows = [row for speaker in speakers if (row := self._references[speaker]).kind is ReferenceKind.AUDIO]

@@ -71,7 +71,10 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
         if batch_id in in_flight:
             continue
         try:
-            if batches.round(batch_id).reviews:
+            present = batches.round(batch_id)
+            if present.waits:
+                continue  # the watch of reviews has it go on
+            if present.reviews:
                 if in_review is None:
                     in_review = batches_in_queue(redis, queues.review_queue)
                 if batch_id not in in_review:
@@ -98,7 +101,7 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
         return
     if progress.closed:
         return
-    if progress.state is BatchState.RUNNING and (progress.all_chunks_finished or progress.round.reviews):
+    if progress.state is BatchState.RUNNING and (progress.all_chunks_finished or progress.round.is_review):
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
         send_to_collector(app, queues, CLOSE_BATCH, batch_id, ended=progress.round.number)
     else:

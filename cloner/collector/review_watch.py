@@ -1,4 +1,5 @@
-"""Ends reviews without an answer to wait for: no reviewer is alive to hear what was sent, or the batch is cancelled."""
+"""Ends reviews without an answer to wait for: no reviewer is alive to hear what was sent, or the batch is cancelled.
+Begins those that have waited for others."""
 
 from __future__ import annotations
 
@@ -8,18 +9,19 @@ from collections.abc import Callable
 from celery import Celery
 from redis import Redis
 
-from cloner.collector.in_flight import batches_in_flight
-from cloner.errors import Damaged
+from cloner.collector.in_flight import batches_in_flight, remove_from_queue
+from cloner.collector.review_turns import may_be_reviewed, open_rounds
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, QueueNames, is_collector
 from cloner.queueing.app import send_to_collector
 from cloner.state.batches import BatchStore
+from cloner.state.progress import Round
 from cloner.state.registry import Registry
 
 
 class ReviewWatch:
-    """Looks now and then whether reviews are to be ended. Raises `RedisError`, `OperationalError`."""
+    """Looks now and then whether reviews are to be ended or begun. Raises `RedisError`, `OperationalError`."""
 
     def __init__(self, app: Celery, queues: QueueNames, alive_s: float, clock: Callable[[], float] = time.monotonic):
         """A review ends if no reviewer has been alive for `alive_s` seconds, as this process sees it."""
@@ -30,8 +32,9 @@ class ReviewWatch:
         self._seen_at = clock()
 
     def scan(self, batches: BatchStore, registry: Registry, redis: Redis) -> None:
-        """Send the collector a message for each batch whose review is to end, unless a collector has others to read, or
-        ends the batch's round. Without reviewers, remove what is left for them. `redis` must not decode responses."""
+        """Send the collector a message for each batch whose review is to end, or has waited and may begin, unless a
+        collector has others to read, or ends the batch's round. Without reviewers, remove what is left for them.
+        `redis` must not decode responses."""
         now = self._clock()
         if registry.reviewers():
             self._seen_at = now
@@ -40,17 +43,24 @@ class ReviewWatch:
             return
         # After the queue: a message goes from there to its consumer, and batches are read after both.
         at_work = batches_in_flight(redis, registry.keys, is_collector)
-        for batch_id in batches.open_ids(cancelled=True):
-            try:
-                present = batches.round(batch_id)
-            except Damaged:
-                continue  # no collector can close it
-            is_cancelled = batches.is_cancelled(batch_id)
-            if batch_id in at_work or not present.reviews or not (are_missing or is_cancelled):
+        rounds = open_rounds(batches)
+        for batch_id, present in rounds:
+            if batch_id in at_work or not present.is_review:
                 continue
-            reason = "it is cancelled" if is_cancelled else f"no reviewer was alive for {self._alive_s:g} s"
-            log_event(Event.REVIEW_ENDED, batch=batch_id, reason=reason)
-            send_to_collector(self._app, self._queues, CLOSE_BATCH, batch_id, ended=present.number, end_review=True)
+            reason = f"no reviewer was alive for {self._alive_s:g} s" if are_missing else ""
+            if batches.is_cancelled(batch_id):
+                reason = "it is cancelled"
+            if reason:
+                log_event(Event.REVIEW_ENDED, batch=batch_id, reason=reason)
+                # Else they would be heard for nothing.
+                remove_from_queue(redis, self._queues.review_queue, batch_id)
+            elif not (present.waits and may_be_reviewed(batch_id, present.to_review, rounds)):
+                continue
+            self._end_round(batch_id, present, end_review=bool(reason))
         if are_missing:
             # What is left of a batch whose review goes on is sent again.
             redis.delete(self._queues.review_queue)
+
+    def _end_round(self, batch_id: str, present: Round, *, end_review: bool) -> None:
+        arguments = {"ended": present.number, "end_review": end_review}
+        send_to_collector(self._app, self._queues, CLOSE_BATCH, batch_id, **arguments)

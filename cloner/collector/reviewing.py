@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cloner.checks.check_set import parse_limits
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.publish import publish_reviews, read_answers
 from cloner.collector.review_result import review_result
+from cloner.collector.review_turns import may_be_reviewed, open_rounds
 from cloner.collector.rounds import recorded
 from cloner.collector.spoken_again import SpokenAgain
 from cloner.errors import Damaged, RecordFailed
@@ -30,20 +32,20 @@ from cloner.state.batches import BatchStore
 from cloner.state.counters import Count, Counters, failed_check
 from cloner.state.progress import ChunkProgress, Round
 
-MOST_KEPT = 4
-"""Batches whose reviews this process keeps in memory from one window to the next."""
-
 _kept: dict[str, BatchReview] = {}
-"""By batch id; others are made again from the disk."""
+"""The reviews, by batch id, of which this process has sent a window: to make one again from the disk takes as long as
+the batch is large. They are as few as `review_turns` allows."""
 
 
 def send_next_window(batches: BatchStore, settings: Settings, batch_id: str, ended: Round) -> bool:
-    """Judge the answers to the window that has `ended`, and send the next; False if this process does not have that
-    window, or no other follows, or the reviews cannot be kept."""
+    """Judge the answers to the window that has `ended`, and send the next; False if this process has sent no window of
+    that review, or no other follows, or the reviews cannot be kept."""
     review = _kept.pop(batch_id, None)
-    if review is None or review.number != ended.number:
+    if review is None or not _is_of(review, ended):
         return False
     try:
+        if review.number != ended.number:
+            retry_on_failing_disk(settings)(review.catch_up)
         retry_on_failing_disk(settings)(_collect, review, batch_id, ended)
         return _send_window(review, batches, settings, ended, {})
     except RecordFailed as error:
@@ -152,21 +154,21 @@ class Reviewing:
 
 
 def _keep(review: BatchReview, batches: BatchStore) -> None:
-    """Keep a review for its next window, if there is a place. One whose batch is closed, or had a window from another
-    process, leaves its place; another does not: of more batches than places, whose windows end in turn, each would be
-    read from the disk again before its turn."""
-    if len(_kept) >= MOST_KEPT:
-        for other in [other for other in _kept.values() if not _is_present(other, batches)]:
-            del _kept[other.batch_id]
-    if len(_kept) < MOST_KEPT:
-        _kept[review.batch_id] = review
+    """Keep a review for its next window, and no longer those that have ended, by another process."""
+    for batch_id, other in [*_kept.items()]:
+        try:
+            is_under_way = batches.is_open(batch_id) and _is_of(other, batches.round(batch_id))
+        except Damaged:
+            is_under_way = False
+        if not is_under_way:
+            del _kept[batch_id]
+    _kept[review.batch_id] = review
 
 
-def _is_present(review: BatchReview, batches: BatchStore) -> bool:
-    try:
-        return batches.is_open(review.batch_id) and batches.round(review.batch_id).number == review.number
-    except Damaged:
-        return False
+def _is_of(review: BatchReview, present: Round) -> bool:
+    """Whether only windows have followed, up to a round, that which this process has sent last of a review: of the
+    batch's takes, none is another."""
+    return present.reviews > 0 and present.windows_since <= review.number <= present.number
 
 
 def _collect(review: BatchReview, batch_id: str, ended: Round) -> None:
@@ -176,22 +178,28 @@ def _collect(review: BatchReview, batch_id: str, ended: Round) -> None:
 def _send_window(
     review: BatchReview, batches: BatchStore, settings: Settings, ended: Round, progress: Mapping[int, ChunkProgress]
 ) -> bool:
+    """Send what comes next to the reviewers, or wait until other batches are reviewed; False if nothing is left."""
     number = ended.number + 1
+    to_review = max(len(review.takes), review.reviewed)
+    following = replace(
+        Round(number, (), ended.missing, ended.fruitless), reviewed=review.reviewed, to_review=to_review
+    )
+    if not ended.reviews:
+        if not review.is_pending:
+            return False
+        if not may_be_reviewed(review.batch_id, to_review, open_rounds(batches)):
+            waiting = replace(following, waits=True)
+            if not ended.waits and batches.begin_round(review.batch_id, waiting, progress, review.chunks):
+                log_event(Event.REVIEW_WAITS, batch=review.batch_id, takes=to_review - review.reviewed)
+            return True
     requests = retry_on_failing_disk(settings)(review.window, number)
     if not requests:
         return False
-    following = Round(
-        number,
-        (),
-        missing=ended.missing,
-        fruitless=ended.fruitless,
-        reviews=len(requests),
-        reviewed=review.reviewed,
-        to_review=max(len(review.takes), review.reviewed),
-    )
+    since = ended.windows_since if ended.reviews else number
+    following = replace(following, reviews=len(requests), reviewed=review.reviewed, windows_since=since)
     if batches.begin_round(review.batch_id, following, progress, review.chunks):
         if not ended.reviews:
-            log_event(Event.REVIEW_BEGUN, batch=review.batch_id, takes=len(review.takes) - review.reviewed)
+            log_event(Event.REVIEW_BEGUN, batch=review.batch_id, takes=to_review - review.reviewed)
         _keep(review, batches)
         # If this process dies before it has sent them, the batch is stalled: they count as sent without an answer.
         publish_reviews(review.batch_id, following, settings, requests)

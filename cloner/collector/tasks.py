@@ -120,7 +120,7 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     # reused was reported: a run starts its workers when a running batch has segments left.
     batches.set_running(batch_id)
     present = batches.round(batch_id)
-    if present.reviews:
+    if present.is_review:
         return  # this message was delivered again
     if reused == manifest.total and not present.number:
         del manifest  # it is read again, and may take a gigabyte

@@ -113,6 +113,15 @@ class Round:
     reviewed: int = 0
     """Takes of the batch that were reviewed when it began, of so many `to_review`."""
     to_review: int = 0
+    windows_since: int = 0
+    """Number of the first of the rounds of reviews that have followed each other, up to this one."""
+    waits: bool = False
+    """Whether it sends nothing: its takes are to be reviewed, and those of other batches come first."""
+
+    @property
+    def is_review(self) -> bool:
+        """Whether it is part of a review, and has no chunks."""
+        return self.waits or self.reviews > 0
 
     def pack(self) -> str:
         return json.dumps(asdict(self))
@@ -128,7 +137,8 @@ class Round:
             missing=integer(values["missing"]),
             fruitless=integer(values["fruitless"]),
             again=bool(values.get("again", False)),
-            **{name: integer(values.get(name, 0)) for name in ("reviews", "reviewed", "to_review")},
+            **{name: integer(values.get(name, 0)) for name in ("reviews", "reviewed", "to_review", "windows_since")},
+            waits=bool(values.get("waits", False)),
         )
 
 
@@ -163,7 +173,7 @@ class Progress:
     @property
     def reviewing(self) -> str:
         """How far the review is, in words; empty if none is under way."""
-        return f"reviewing {self.round.reviewed} of {self.round.to_review}" if self.round.reviews else ""
+        return f"reviewing {self.round.reviewed} of {self.round.to_review}" if self.round.is_review else ""
 
     @property
     def all_chunks_finished(self) -> bool:

@@ -117,6 +117,11 @@ def test_a_batch_whose_takes_wait_for_reviewers_is_not_stalled(fleet: Fleet) -> 
     assert fleet.stalled() == ["bb"]
 
 
+def test_a_batch_that_waits_for_its_review_is_not_stalled(fleet: Fleet) -> None:
+    assert fleet.batches.begin_round("b", Round(1, (), waits=True), {}, 1)
+    assert fleet.stalled() == ["bb"]
+
+
 def test_keys_of_others_in_the_same_redis_are_not_read(fleet: Fleet) -> None:
     fleet.redis.mset({f"theirs:{number}": "b" for number in range(100)})
     fleet.redis.hset("cloner:other:unacked:cpu.0@box", "b.7", "b.7")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from cloner.collector import review_turns
+from cloner.collector.in_flight import batches_in_queue
 from cloner.collector.recovery import resume_batch
 from cloner.collector.review_watch import ReviewWatch
-from cloner.names import collector_name, reviewer_name
+from cloner.names import REVIEW_TAKE, collector_name, reviewer_name
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -39,8 +41,17 @@ class Scene:
         self.batches.add(manifest(), "round-robin", check=lambda: None)
         self.batches.set_running("b")
 
-    def begin(self, following: Round) -> None:
-        assert self.batches.begin_round("b", following, {}, 1)
+    def begin(self, following: Round, batch_id: str = "b") -> None:
+        assert self.batches.begin_round(batch_id, following, {}, 1)
+
+    def add(self, batch_id: str, following: Round) -> None:
+        """Another batch, which was submitted later."""
+        other = manifest().model_copy(update={"batch_id": batch_id, "submitted_at": 2.0})
+        self.batches.add(other, "round-robin", check=lambda: None)
+        self.begin(following, batch_id)
+
+    def register_reviewer(self) -> None:
+        self.registry.reviewer_entries.register(ReviewerInfo(name="reviewer-0@box", box="box", words=False))
 
     def scan_after(self, seconds: float) -> list[dict[str, Any]]:
         """What the collector is sent: the tasks' arguments."""
@@ -60,6 +71,7 @@ def scene(redis: Redis, valkey_url: str) -> Scene:
 
 
 ENDED = {"batch_id": "b", "ended": 1, "end_review": True}
+GOES_ON = {"batch_id": "b", "ended": 1, "end_review": False}
 
 
 def test_a_review_ends_when_no_reviewer_has_been_alive_for_so_long(scene: Scene) -> None:
@@ -71,7 +83,7 @@ def test_a_review_ends_when_no_reviewer_has_been_alive_for_so_long(scene: Scene)
 def test_a_reviewer_that_is_back_in_time_goes_on(scene: Scene) -> None:
     scene.begin(Round(1, (), reviews=2))
     scene.scan_after(ALIVE_S - 1)
-    scene.registry.reviewer_entries.register(ReviewerInfo(name="reviewer-0@box", box="box", words=False))
+    scene.register_reviewer()
     assert scene.scan_after(ALIVE_S) == []
     assert scene.scan_after(ALIVE_S) == []
 
@@ -84,10 +96,47 @@ def test_chunks_need_no_reviewer(scene: Scene) -> None:
 
 
 def test_the_review_of_a_batch_that_is_cancelled_ends_at_once(scene: Scene) -> None:
-    scene.registry.reviewer_entries.register(ReviewerInfo(name="reviewer-0@box", box="box", words=False))
+    scene.register_reviewer()
     scene.begin(Round(1, (), reviews=2))
     scene.batches.cancel("b")
     assert scene.scan_after(1) == [ENDED]
+
+
+def test_what_is_left_for_reviewers_of_a_batch_that_is_cancelled_is_removed(scene: Scene) -> None:
+    scene.register_reviewer()
+    for batch_id in ("b", "bb"):
+        scene.app.send_task(REVIEW_TAKE, queue=scene.settings.queues.review_queue, task_id=f"{batch_id}.r1.0")
+    scene.begin(Round(1, (), reviews=1))
+    scene.scan_after(1)
+    assert scene.redis.llen(scene.settings.queues.review_queue) == 2
+    scene.batches.cancel("b")
+    scene.scan_after(1)
+    assert batches_in_queue(scene.blobs, scene.settings.queues.review_queue) == {"bb"}
+
+
+def test_a_batch_that_has_waited_goes_on_when_another_one_is_reviewed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review_turns, "MOST_BATCHES", 1)
+    scene.register_reviewer()
+    scene.begin(Round(1, (), waits=True))
+    scene.add("c", Round(1, (), waits=True))
+    scene.add("d", Round(1, (), reviews=2))
+    assert scene.scan_after(1) == []
+    scene.begin(Round(2, (7,), again=True), "d")
+    assert scene.scan_after(1) == [GOES_ON]
+    scene.begin(Round(2, (), reviews=2))
+    assert scene.scan_after(1) == []
+    scene.batches.set_broken("b", "its collector has died")
+    assert scene.scan_after(1) == [GOES_ON | {"batch_id": "c"}]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_review_that_waits_ends_as_others(scene: Scene, cancelled: bool) -> None:
+    scene.begin(Round(1, (), waits=True))
+    if cancelled:
+        scene.batches.cancel("b")
+    assert scene.scan_after(1 if cancelled else ALIVE_S) == [ENDED]
 
 
 def test_a_collector_that_has_messages_to_read_gets_no_other(scene: Scene) -> None:

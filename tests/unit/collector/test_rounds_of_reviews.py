@@ -3,13 +3,15 @@ and reviewers are what the test says."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from redis import Redis
 
-from cloner.collector import reviewing, tasks
+from cloner.collector import review_turns, reviewing, tasks
+from cloner.collector.batch_review import BatchReview
 from cloner.collector.rounds import MAX_FRUITLESS
 from cloner.output.reviews import Reviews
 from cloner.protocol.reviews import ReviewAnswer
@@ -18,9 +20,10 @@ from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect
+from cloner.state.keys import RedisKeys
 from cloner.state.progress import Round
 from tests.support.manifests import manifest
-from tests.support.reviews import BATCH_ID, FinishedBatch
+from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
 from tests.support.stub_reviewer import GOOD
 
 
@@ -36,6 +39,12 @@ class Scene:
         self.batches.add(self.batch.manifest, "round-robin", check=lambda: None)
         self.batches.set_running(BATCH_ID)
         reviewing._kept.clear()
+
+    def add_reviewed(self, batch_id: str) -> None:
+        """Another batch, whose takes are reviewed."""
+        other = manifest().model_copy(update={"batch_id": batch_id})
+        self.batches.add(other, "round-robin", check=lambda: None)
+        assert self.batches.begin_round(batch_id, Round(1, (), reviews=1, windows_since=1), {}, 1)
 
     @property
     def round(self) -> Round:
@@ -123,17 +132,114 @@ def test_what_was_sent_of_a_file_that_is_another_by_now_says_nothing(scene: Scen
     assert list(digests) == ([1] if answered else [0, 1])
 
 
-def test_of_more_batches_than_are_kept_in_memory_the_first_stay_there_while_their_reviews_go_on(scene: Scene) -> None:
-    reviews = [Mock(batch_id=f"b{number}", number=1) for number in range(reviewing.MOST_KEPT + 2)]
+def test_a_review_is_kept_in_memory_until_it_ends(scene: Scene) -> None:
+    reviews = [Mock(batch_id=f"b{number}", number=1) for number in range(6)]
     for review in reviews:
-        one = manifest().model_copy(update={"batch_id": review.batch_id})
-        scene.batches.add(one, "round-robin", check=lambda: None)
-        assert scene.batches.begin_round(review.batch_id, Round(1, (), reviews=1), {}, 1)
+        scene.add_reviewed(review.batch_id)
         reviewing._keep(review, scene.batches)
-    assert [*reviewing._kept.values()] == reviews[: reviewing.MOST_KEPT]
-    scene.batches.begin_round("b1", Round(2, (), reviews=1), {}, 1)  # by another process
-    scene.batches.cancel("b2")
-    for review in reviews[reviewing.MOST_KEPT :]:
-        reviewing._keep(review, scene.batches)
-    assert [*reviewing._kept] == ["b0", *(review.batch_id for review in reviews[3:])]
+    assert [*reviewing._kept.values()] == reviews
+    window = Round(2, (), reviews=1, windows_since=1)
+    scene.batches.begin_round("b1", window, {}, 1)  # by another process
+    scene.batches.begin_round("b2", replace(window, windows_since=2), {}, 1)  # with other takes
+    scene.batches.begin_round("b3", Round(2, (7,), again=True), {}, 1)
+    scene.batches.cancel("b4")
+    reviewing._keep(reviews[0], scene.batches)
+    assert [*reviewing._kept] == ["b0", "b1", "b5"]
     reviewing._kept.clear()
+
+
+def test_processes_that_send_windows_in_turn_read_record_and_notes_once(
+    tmp_path: Path, redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path, valkey_url, count=150)
+    read = Mock(wraps=tasks._verified_record)
+    monkeypatch.setattr(tasks, "_verified_record", read)
+    memories: list[dict[str, BatchReview]] = [{}, {}]
+    reads_after: list[int] = []
+    while not scene.batches.is_done(BATCH_ID):
+        monkeypatch.setattr(reviewing, "_kept", memories[len(reads_after) % 2])
+        scene.end_round()
+        scene.answer(GOOD)
+        reads_after.append(read.call_count)
+        assert len(reads_after) < 12
+    # The reference, five windows and the close.
+    assert reads_after == [1, 2, 2, 2, 2, 2, 3]
+    result = scene.batches.result(BATCH_ID)
+    assert result
+    assert (result.review.state, result.review.reviewed) == ("complete", 150)
+
+
+def test_what_another_process_has_found_is_usual_for_this_one_too(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 80, "all")
+    first = batch.review()
+    run_windows(first, answers({}, GOOD), most=1)
+    second = batch.review()
+    naturalness = ReviewAnswer(naturalness=3.0)
+    for number, (review, other) in enumerate([(first, second), (second, first), (first, second)], 2):
+        requests = review.window(number)
+        other.catch_up()
+        other.collect(number, [naturalness for _ in requests])
+        review.catch_up()
+    assert [review.reviewed for review in (first, second)] == [80, 80]
+    assert [review.window(5) for review in (first, second)] == [[], []]
+
+
+class Crowd(Scene):
+    """The same, after as many other batches as are reviewed at once."""
+
+    def __init__(self, out: Path, url: str) -> None:
+        super().__init__(out, url)
+        for number in range(review_turns.MOST_BATCHES):
+            self.add_reviewed(f"b{number}")
+
+    def queued(self) -> int:
+        return int(self.redis.llen(self.settings.queues.review_queue))
+
+
+@pytest.fixture
+def crowd(tmp_path: Path, redis: Redis, valkey_url: str) -> Crowd:
+    return Crowd(tmp_path, valkey_url)
+
+
+def test_a_batch_waits_while_many_others_are_reviewed_and_sends_nothing(crowd: Crowd) -> None:
+    waiting = crowd.end_round()
+    assert (waiting.number, waiting.waits, waiting.reviews, waiting.to_review) == (1, True, 0, 2)
+    assert crowd.batches.progress(BATCH_ID).reviewing == "reviewing 0 of 2"
+    assert crowd.end_round() == waiting  # woken too early
+    tasks._open(crowd.redis, crowd.settings, BATCH_ID)  # its message is delivered again
+    assert (crowd.round, crowd.queued()) == (waiting, 0)
+
+
+def test_a_batch_that_has_waited_is_reviewed_to_its_end_whoever_else_comes(crowd: Crowd) -> None:
+    crowd.end_round()
+    crowd.batches.set_broken("b3", "its collector has died")
+    assert crowd.end_round().reviews == 1
+    crowd.add_reviewed("late")
+    while not crowd.batches.is_done(BATCH_ID):
+        crowd.answer(GOOD)
+        assert not crowd.end_round().waits
+    result = crowd.batches.result(BATCH_ID)
+    assert result
+    assert (result.review.state, result.review.reviewed) == ("complete", 2)
+
+
+def test_a_review_that_ends_while_it_waits_is_incomplete(crowd: Crowd) -> None:
+    crowd.end_round()
+    crowd.end_round(end_review=True)
+    result = crowd.batches.result(BATCH_ID)
+    assert result
+    assert (result.generated, result.review.state, result.review.not_reviewed) == (2, "incomplete", 2)
+
+
+def test_takes_that_are_lost_while_a_batch_waits_are_spoken_again(crowd: Crowd) -> None:
+    crowd.end_round()
+    crowd.overwrite(1)
+    assert crowd.end_round().chunks == (7,)
+
+
+def test_nothing_waits_where_nothing_is_to_be_reviewed(crowd: Crowd) -> None:
+    crowd.batch.manifest = crowd.batch.manifest.model_copy(update={"review": "suspects"})
+    crowd.redis.set(RedisKeys(crowd.settings.fleet).manifest(BATCH_ID), crowd.batch.manifest.pack())
+    Reviews(crowd.settings.out_dir, BATCH_ID).note_sample([])
+    crowd.end_round()
+    assert crowd.batches.is_done(BATCH_ID)
