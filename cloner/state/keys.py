@@ -46,7 +46,7 @@ class RedisKeys:
 
     @property
     def collector_heartbeat(self) -> str:
-        """String: exists while a collector is alive; it expires."""
+        """String: the collector that sent the last heartbeat; expires, and is removed when that one stops."""
         return self._key("collector")
 
     def box_lease(self, box: str) -> str:

@@ -20,6 +20,11 @@ from cloner.state.damage import pass_over, read_or
 from cloner.state.entries import Entries, typed_values
 from cloner.state.keys import RedisKeys
 
+REMOVE_COLLECTOR = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+"""The heartbeat of all collectors of a fleet is one key: it has the name of the last that sent one."""
+
 
 class WorkerState(StrEnum):
     """What a worker or a reviewer is doing."""
@@ -234,9 +239,14 @@ class Registry:
         """Whether a collector has sent a heartbeat within `alive_s`."""
         return bool(self.redis.exists(self.keys.collector_heartbeat))
 
-    def beat_collector(self, pid: int) -> None:
-        """Note a collector's heartbeat; `pid` is its process id."""
-        self.redis.set(self.keys.collector_heartbeat, pid, px=max(1, round(self._alive_s * 1000)))
+    def beat_collector(self, name: str) -> None:
+        """Note a heartbeat of the collector of that name."""
+        self.redis.set(self.keys.collector_heartbeat, name, px=max(1, round(self._alive_s * 1000)))
+
+    def remove_collector(self, name: str) -> None:
+        """The collector of that name has stopped: none is alive, unless another one has sent a heartbeat since its
+        last, or sends its next."""
+        self.redis.eval(REMOVE_COLLECTOR, 1, self.keys.collector_heartbeat, name)
 
     def get(self, name: str) -> WorkerInfo | None:
         """A worker's entry, alive or not; None if there is none."""

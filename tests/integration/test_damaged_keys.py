@@ -26,7 +26,7 @@ from cloner.state.counters import Count, Counters
 from cloner.state.damage import log_once
 from cloner.state.gpu_usage import GpuUsage, GpuUsageTable
 from cloner.state.keys import RedisKeys
-from cloner.state.open_attempts import OpenAttempts
+from cloner.state.open_attempts import OpenAttempts, ReviewAttempts
 from cloner.state.progress import ChunkProgress, Round
 from cloner.state.registry import Registry, expected_reviewer, expected_worker
 from launcher.__main__ import main as launcher
@@ -74,7 +74,7 @@ class Fleet:
         for worker in self._workers:
             self._registry.register(worker)
         self._registry.reviewer_entries.register(expected_reviewer(settings, reviewer_name("box", 0)))
-        self._registry.beat_collector(1)
+        self._registry.beat_collector(collector_name("box"))
         Counters(client.redis, self.keys).add("cpu.0@box", {Count.FRAMES: 10.0})
         GpuUsageTable(client.redis, self.keys).write([GpuUsage("box", "cpu", "RTX 4090", 1, 2, 0.5)])
         self.open, self.done = (client.submit(name).id for name in ("b.json", "c.json"))
@@ -100,6 +100,7 @@ class Fleet:
         redis.zadd(keys.unacked_since(worker), {"tag": 1.0})
         redis.set(keys.unacked_mutex(worker), "1")
         OpenAttempts(redis, keys, collector_name("box"), 600).begin(self.open)
+        ReviewAttempts(redis, keys, reviewer_name("box", 0), 600).begin("task")
 
     def __iter__(self) -> Iterator[str]:
         """Every key; after each, all are as before."""
@@ -120,6 +121,8 @@ class Fleet:
             keys.unacked_since(worker),
             keys.unacked_mutex(worker),
             keys.open_attempts(collector_name("box")),
+            keys.review_attempts,
+            keys.reviews_under_way,
         }
 
     def restore(self) -> None:

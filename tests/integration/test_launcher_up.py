@@ -12,6 +12,7 @@ import pytest
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import EngineName, Settings
+from cloner.state.registry import Registry
 from tests.support.batches import write_batch
 from tests.support.log_lines import find_lines
 from tests.support.process_tree import has_ended
@@ -121,6 +122,18 @@ def test_a_fleet_that_loads_stops_when_it_is_asked_to(launch: Launch, client: Cl
     assert fleet.stop() == 0
     assert fleet.find(Event.KILLING) == []
     assert client.fleet() == []
+
+
+def test_a_collector_that_has_stopped_does_not_count_as_alive(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    registry = Registry(client.redis, client.keys, settings.alive_s)
+    fleet = launch("--workers", "1", alive_s=3600.0)
+    fleet.wait_for(Event.MODELS_LOADED)
+    client.submit(write_batch(tmp_path, [1])).wait(timeout=60)
+    assert registry.collector_is_alive()
+    assert fleet.stop() == 0
+    assert not registry.collector_is_alive()
 
 
 def test_the_second_signal_kills(launch: Launch, client: Client, tmp_path: Path) -> None:

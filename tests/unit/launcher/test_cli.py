@@ -326,8 +326,12 @@ def test_a_collector_of_the_fleet_is_asked_for_alone(
     monkeypatch.setenv("CLONER_REDIS_URL", valkey_url)
     code, out, err = launcher("status", "--collector")
     assert (code, out, "No collector is alive: start one with" in err) == (1, "", True)
-    Registry(redis, RedisKeys("main"), alive_s=30).beat_collector(1)
+    registry = Registry(redis, RedisKeys("main"), alive_s=30)
+    registry.beat_collector("collector@a")
+    registry.remove_collector("collector@b")
     assert launcher("status", "--collector") == (0, "", "")
+    registry.remove_collector("collector@a")
+    assert launcher("status", "--collector")[0] == 1
 
 
 def test_the_reviewers_of_the_box_are_asked_for_alone(
