@@ -17,8 +17,13 @@ SHORTNESS_WEIGHT = 1.5
 """What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
 between two words, and then only the shortness tells."""
 
-UNCERTAIN_S = 0.1
-"""Seconds of speech of which the mean change of the sounds has twice the variance that it has of a long take."""
+UNCERTAIN_S = 0.6
+"""Seconds of a take whose pace, and mean change of the sounds, have twice the variance that they have of a long one: a
+word alone has few sounds."""
+
+SLOW_S = 0.5
+"""Seconds that are added to what a text usually takes before a take is called too slow: letters that are spelled, as in
+"USB", take three times as long as those of words."""
 
 
 class Check(ABC):
@@ -191,7 +196,7 @@ class LoopInCodes(Check):
 class CutEnd(Check):
     """How loudly the take ends, and how short it is for its text, in the standard deviations of the speaker's takes."""
 
-    name, default = "cut_end", 5.3
+    name, default = "cut_end", 4.6
 
     def score(self, take: Measures, usual: Usual) -> float:
         loudness = (take.silence.end_db - usual.end_db.centre) / usual.end_db.spread
@@ -211,9 +216,8 @@ class TooFast(Check):
     name, default = "too_fast", 4.2
 
     def score(self, take: Measures, usual: Usual) -> float:
-        # A word alone has few sounds, so that the mean of its changes says less.
-        certainty = sqrt(take.silence.speech_s / (take.silence.speech_s + UNCERTAIN_S))
-        return certainty * (take.change - usual.change.centre) / usual.change.spread + _shortness(take, usual)
+        change = (take.change - usual.change.centre) / usual.change.spread
+        return _certainty(take, usual) * change + _shortness(take, usual)
 
     def sentence(self, score: float) -> str:
         return f"it is too fast, by {score:.1f} deviations from the speaker's other takes (at most {self.limit:g})"
@@ -225,7 +229,8 @@ class TooSlow(Check):
     name, default = "too_slow", 150.0
 
     def score(self, take: Measures, usual: Usual) -> float:
-        return 100 * (exp(take.pace - usual.pace.centre) - 1)
+        usual_s = _usual_s(take, usual)
+        return 100 * (take.silence.speech_s - usual_s) / (usual_s + SLOW_S)
 
     def sentence(self, score: float) -> str:
         return f"it is {score:.0f}% longer than its text usually takes (at most {self.limit:g}%)"
@@ -233,7 +238,18 @@ class TooSlow(Check):
 
 def _shortness(take: Measures, usual: Usual) -> float:
     """By how many deviations the speech is too short for its text; 0 if it is not."""
-    return max(0.0, (usual.pace.centre - take.pace) / usual.pace.spread)
+    return _certainty(take, usual) * max(0.0, (usual.pace.centre - take.pace) / usual.pace.spread)
+
+
+def _certainty(take: Measures, usual: Usual) -> float:
+    """What a deviation counts, 0 to 1: less in a take of a short text."""
+    usual_s = _usual_s(take, usual)
+    return sqrt(usual_s / (usual_s + UNCERTAIN_S))
+
+
+def _usual_s(take: Measures, usual: Usual) -> float:
+    """Seconds of speech that the take's text usually takes."""
+    return take.silence.speech_s / exp(take.pace - usual.pace.centre)
 
 
 CHECKS: tuple[type[Check], ...] = (

@@ -24,8 +24,9 @@ LOUD_PERCENTILE = 95
 ACTIVE_DB = 30.0
 """A frame is active if it is at most so much below the take's level: weak consonants are 20 to 25 dB below vowels."""
 
-END_FRAMES = 2
-"""Frames whose level is that of the take's end: 20 ms. Half of the recordings of one person fade out in 30 ms."""
+END_FRAMES = 3
+"""Frames whose level is that of the take's end: 30 ms, in which half of the recordings of one person fade out. It is
+that of their mean power, so that a sound in one of them counts: the last may be the pause of a stop consonant."""
 
 QUIETEST_END_DB = -60.0
 """Ends that are quieter are alike."""
@@ -56,7 +57,7 @@ class Silence:
     hole_s: float
     """Seconds of the longest digital silence between that begins or ends in the midst of sound."""
     end_db: float
-    """Level of the last 20 ms, compared with the take's."""
+    """Level of the last 30 ms, compared with the take's."""
 
 
 COUNTED_PAUSE_S = 0.2
@@ -97,8 +98,13 @@ def find_silence(levels: Levels) -> Silence:
         end_s=(len(levels) - 1 - last) * FRAME_S,
         pause_s=float(gaps.max(initial=0)) * FRAME_S,
         hole_s=_longest_hole(levels[first : last + 1], level) * FRAME_S,
-        end_db=float(np.maximum(levels[-END_FRAMES:] - level, QUIETEST_END_DB).mean()),
+        end_db=max(_mean_level(levels[-END_FRAMES:]) - level, QUIETEST_END_DB),
     )
+
+
+def _mean_level(levels: Levels) -> float:
+    """The level of the frames' mean power."""
+    return float(10 * np.log10(np.mean(10 ** (levels / 10))))
 
 
 def _longest_hole(levels: Levels, level: float) -> int:

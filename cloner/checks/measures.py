@@ -17,8 +17,9 @@ from cloner.checks.spectrum import change, loop_likeness, spectra
 from cloner.text.length import estimated_frames
 from cloner.text.pauses import between_pauses, without_pauses
 
-PACE_OFFSET_S = 0.5
-"""Seconds that are added to those of speech and text before they are compared: a word alone is said slowly."""
+TEXT_OFFSET_S = 0.16
+"""Seconds that a text takes beside those of its characters: a word alone is said slowly. They are not added to those of
+speech: short takes that are too fast would then seem less so."""
 
 MOST = np.float32(1e6)
 """Samples beyond so many times full scale are nonsense, and their squares would be too large for 32 bits."""
@@ -109,7 +110,7 @@ def script_of(text: str) -> str:
 def _pace(speech_s: float, text: str) -> float:
     words = _NOT_SPOKEN.sub(" ", without_pauses(text)).strip()
     text_s = estimated_frames(words) * FRAME_SAMPLES / SAMPLE_RATE
-    return log((speech_s + PACE_OFFSET_S) / (text_s + PACE_OFFSET_S))
+    return log(speech_s / (text_s + TEXT_OFFSET_S))
 
 
 def _clipped(samples: Audio) -> float:

@@ -52,7 +52,7 @@ class Usual:
     change: Typical
 
 
-PRIOR = Usual(level_db=None, end_db=Typical(-45, 5), pace=Typical(0.1, 0.2), change=Typical(0.41, 0.08))
+PRIOR = Usual(level_db=None, end_db=Typical(-45, 5), pace=Typical(0.0, 0.18), change=Typical(0.41, 0.08))
 """What is usual in the five languages in `ops/BENCHMARKS.md`; the spreads are those of all together."""
 
 LEAST = Usual(level_db=None, end_db=Typical(0, 3.5), pace=Typical(0, 0.08), change=Typical(0, 0.03))

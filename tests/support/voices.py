@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ LANGUAGES = ("en", "es", "fr", "it", "ru")
 PEOPLE = {"en": "Allison", "es": "Allison", "fr": "June", "it": "Carlo", "ru": "IvrvoiceRU"}
 """Who speaks each language, as the folders of the recordings are named."""
 PACKAGES = " ".join(f"asterisk-core-sounds-{language}{part}" for language in LANGUAGES for part in ("", "-wav"))
+
+_NEXT_ENTRY = re.compile(r"(?<=[ .])([a-z0-9]+(?:-[a-z0-9]+)+):\s")
+"""The name of another recording within a line of a transcript, where the end of a line is missing."""
 
 _NO_SPEECH = re.compile(r"[\[(<]|beep")
 """In the transcript of a recording of tones, of silence or of music, such as "[ascending tones]", or of a beep."""
@@ -38,7 +42,7 @@ class Recording:
 
 
 def find_recordings() -> dict[str, list[Recording]]:
-    """All recordings of speech that have a transcript, by language. As `find_voices` where they are not installed."""
+    """All recordings of speech that have one transcript, by language. As `find_voices` where they are not installed."""
     found = {language: [*_recordings(language)] for language in LANGUAGES}
     if not all(found.values()):
         _not_installed()
@@ -50,11 +54,16 @@ def _recordings(language: str) -> Iterator[Recording]:
     folder = _folder(language)
     if folder is None or not packed.exists():
         return
-    for line in gzip.decompress(packed.read_bytes()).decode("utf-8-sig").splitlines():
-        name, colon, text = line.partition(":")
+    transcript = _NEXT_ENTRY.sub(r"\n\1: ", gzip.decompress(packed.read_bytes()).decode("utf-8-sig"))
+    texts: defaultdict[str, set[str]] = defaultdict(set)
+    for line in transcript.splitlines():
+        name, _, text = line.partition(":")
+        texts[name].add(text.strip())
+    for name, (text, *others) in texts.items():
         path = folder / f"{name}.wav"
-        if colon and text.strip() and not _NO_SPEECH.search(text) and path.is_file():
-            yield Recording(language, name, path, text.strip())
+        # Of two texts of one recording, nobody knows which is said.
+        if text and not others and not _NO_SPEECH.search(text) and path.is_file():
+            yield Recording(language, name, path, text)
 
 
 def find_voices() -> dict[str, list[Path]]:
