@@ -21,7 +21,7 @@ from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import Round
+from cloner.state.progress import MOST_REVIEWS, Round
 from tests.support.manifests import manifest
 from tests.support.reviews import BATCH_ID, FinishedBatch, answers, run_windows
 from tests.support.stub_reviewer import GOOD
@@ -170,18 +170,18 @@ def test_processes_that_send_windows_in_turn_read_record_and_notes_once(
 
 
 def test_what_another_process_has_found_is_usual_for_this_one_too(tmp_path: Path) -> None:
-    batch = FinishedBatch(tmp_path, 80, "all")
+    """Takes of another process sound worse than the reference, and so may the last one."""
+    batch = FinishedBatch(tmp_path, 3 * MOST_REVIEWS + 1, "all")
+    usual, worse, worst = (ReviewAnswer(naturalness=score) for score in (3.0, 2.4, 2.0))
     first = batch.review()
-    run_windows(first, answers({}, GOOD), most=1)
+    run_windows(first, answers({}, usual), most=1)
     second = batch.review()
-    naturalness = ReviewAnswer(naturalness=3.0)
-    for number, (review, other) in enumerate([(first, second), (second, first), (first, second)], 2):
-        requests = review.window(number)
-        other.catch_up()
-        other.collect(number, [naturalness for _ in requests])
-        review.catch_up()
-    assert [review.reviewed for review in (first, second)] == [80, 80]
-    assert [review.window(5) for review in (first, second)] == [[], []]
+    run_windows(first, answers({}, usual), number=2, most=1)
+    second.catch_up()
+    run_windows(second, answers({}, worse), number=3, most=2)
+    first.catch_up()
+    assert run_windows(first, answers({}, worst), number=5) == [[f"{3 * MOST_REVIEWS}.1"]]
+    assert (first.failed, first.reviewed) == ([], 3 * MOST_REVIEWS + 1)
 
 
 class Crowd(Scene):
