@@ -214,11 +214,14 @@ class Event(Enum):
         WARNING,
     )
     REVIEW_WAITS = "Batch {batch}: {takes} takes wait until other batches are reviewed"
-    REVIEW_BEGUN = "Batch {batch}: {takes} takes are reviewed"
+    REVIEW_BEGUN = "Batch {batch}: takes that are to be reviewed: {takes}"
     REVIEW_ENDED = "Batch {batch}: its review ends incomplete: {reason}", WARNING
     TAKE_FAILED = "Segment {segment} of Speaker {speaker} fails the review: {reason}"
     TAKE_NOT_REVIEWED = "Batch {batch}: {what} is not reviewed: {error}", WARNING
-    TAKES_SPOKEN_AGAIN = "Batch {batch}: {takes} takes that fail the review are spoken again"
+    SPOKEN_AGAIN = (
+        "Batch {batch}: segments that fail the review and are spoken again: {segments}, {repeated} of them not for the"
+        " first time"
+    )
     BATCH_NOT_KEPT = (
         "Batch {batch} and its references cannot be kept on the disk, so `redo` and `retry` depend on Redis: {error}",
         WARNING,

@@ -19,6 +19,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
+from cloner.output.redo import spoken_again
 from cloner.output.reviews import Reviewed, Reviews, TakeReview
 from cloner.protocol.messages import Manifest, ReferenceRow
 from cloner.protocol.results import SegmentResult
@@ -72,12 +73,16 @@ class BatchReview:
             self.reviews.take_over({line.digest: line.segment for line in record.results.values() if line.reused})
             self.reviews.note_sample(_draw_sample(manifest, record))
         self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
+        self.spoken_again = len(spoken_again(record.folder))
+        """Segments that it has had spoken again, whichever of their takes has stayed."""
         self._references = {speaker.id: speaker.reference for speaker in manifest.speakers}
         rows = {row.digest: row for row in self._references_to_hear()}
         self._rows = rows
         references = (Reviewed(None, digest) for digest in rows)
         takes = (take.item for take in self.takes.values())
-        self._pending = deque(item for item in chain(references, takes) if not self.reviews.has(item))
+        pending = [item for item in takes if not self.reviews.has(item)]
+        new_references = (item for item in references if not self.reviews.has(item))
+        self._pending = deque(chain(new_references, pending) if pending else ())
         self._judge: Judge | None = None
         self.reviewed = sum(map(self.reviews.has, (take.item for take in self.takes.values())))
         """Takes that are reviewed, or given up."""

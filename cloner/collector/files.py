@@ -41,9 +41,8 @@ def write_files(settings: Settings, result: BatchResult, record: Record) -> None
     batch_id, lines = result.batch_id, record.results
     write_beside(settings, batch_id, RESULT, [result.to_json(), "\n"])
     write_beside(settings, batch_id, REPORT, report_file(settings.out_dir.resolve(), result, settings.fleet, lines))
-    kept = KeptBatch(record.folder)
-    write_beside(settings, batch_id, MANIFEST_JSONL, manifest_json(kept, lines, result.suspects))
-    write_beside(settings, batch_id, "manifest.csv", manifest_csv(kept, lines, result.suspects))
+    write_beside(settings, batch_id, MANIFEST_JSONL, manifest_json(record, result.suspects))
+    write_beside(settings, batch_id, "manifest.csv", manifest_csv(record, result.suspects))
 
 
 def write_beside(settings: Settings, batch_id: str, name: str, pieces: Iterable[str]) -> None:

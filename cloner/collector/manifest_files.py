@@ -14,7 +14,9 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from cloner.output.kept_batch import KeptBatch
-from cloner.protocol.results import SegmentResult, Suspect
+from cloner.output.record import Record
+from cloner.output.redo import spoken_again
+from cloner.protocol.results import Suspect, most_attempts
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet takes for a formula."""
@@ -36,24 +38,24 @@ class ManifestRow(NamedTuple):
     seconds: float
     take: int
     attempts: int
-    """Most at one of its pieces."""
+    """The most at one of its pieces in its chunk, and the takes that the batch's review had spoken again."""
     checks: str
     """The checks that what was kept fails, with spaces between."""
 
 
-def manifest_json(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[str]:
-    """A JSON object for each segment that was generated; `lines` are those of the record, by segment, and `suspects`
-    those of the result."""
-    for row in _rows(batch, lines, suspects):
+def manifest_json(record: Record, suspects: Suspects) -> Iterator[str]:
+    """A JSON object for each segment of a closed batch that was generated; `suspects` are those of the result. Raises
+    `RecordFailed`, `OSError`, `Damaged`."""
+    for row in _rows(record, suspects):
         yield to_json(row._asdict()).decode() + "\n"
 
 
-def manifest_csv(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[str]:
+def manifest_csv(record: Record, suspects: Suspects) -> Iterator[str]:
     """The same as a table with commas. A cell that would be a formula begins with an apostrophe."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(ManifestRow._fields)
-    for row in _rows(batch, lines, suspects):
+    for row in _rows(record, suspects):
         writer.writerow(map(_neutral, row))
         yield buffer.getvalue()
         buffer.seek(0)
@@ -61,11 +63,11 @@ def manifest_csv(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects:
     yield buffer.getvalue()  # of a batch without audio, the header
 
 
-def _rows(batch: KeptBatch, lines: Mapping[int, SegmentResult], suspects: Suspects) -> Iterator[ManifestRow]:
-    for speaker, (index, text, output, _), segment_id in batch.segments():
-        line = lines.get(index)
-        if line and line.generated:
-            attempts = max((attempt.number for attempt in line.attempts), default=1)
+def _rows(record: Record, suspects: Suspects) -> Iterator[ManifestRow]:
+    again = spoken_again(record.folder)
+    for speaker, (index, text, output, _), segment_id in KeptBatch(record.folder).segments():
+        if lines := record.generated_lines(index):
+            line, attempts = lines[0], most_attempts(lines) + again[index]
             failed = " ".join(suspects[index].failed if index in suspects else line.failed_checks)
             seconds = round(line.audio_s, 3)
             yield ManifestRow(output, index, segment_id, speaker.id, text, seconds, line.take, attempts, failed)

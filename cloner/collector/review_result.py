@@ -29,7 +29,7 @@ def review_result(mode: Review, review: BatchReview | None, record: Record, *, i
         failed=len(failed & reviewed),
         not_reviewed=len(review.takes) - len(reviewed),
         words_not_compared=sum(present[segment].words != "compared" for segment in reviewed),
-        spoken_again=sum(review.reviews.first[segment].digest != found.digest for segment, found in present.items()),
+        spoken_again=review.spoken_again,
         error_rate=_error_rate(review, record, reviewed, failed, is_of_all=is_complete and mode == "all"),
     )
 

@@ -105,7 +105,8 @@ class Reviewing:
             self._is_complete = True
             return False
         if batches.begin_round(self._manifest.batch_id, following, progress, len(self._manifest.chunks)):
-            log_event(Event.TAKES_SPOKEN_AGAIN, batch=self._manifest.batch_id, takes=again.count)
+            batch_id, count, repeated = self._manifest.batch_id, again.count, again.repeated
+            log_event(Event.SPOKEN_AGAIN, batch=batch_id, segments=count, repeated=repeated)
             self.again = following
         return True
 

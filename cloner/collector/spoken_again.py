@@ -20,7 +20,7 @@ from cloner.output.reviews import Reviewed, larger_suspicion
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, SegmentRow
-from cloner.protocol.results import SegmentResult
+from cloner.protocol.results import SegmentResult, most_attempts
 from cloner.state.progress import ChunkProgress, Round
 
 REVIEW_LINES = "review"
@@ -38,7 +38,9 @@ class SpokenAgain:
         self._outputs = outputs
         self._folder = batch_folder(outputs.root, manifest.batch_id)
         self.count = 0
-        """Takes of the round that `next_round` returns."""
+        """Segments of the round that `next_round` returns."""
+        self.repeated = 0
+        """Those of them that an earlier round has spoken again."""
         keys = ContentKeys(manifest.speech)
         failed = set(review.failed)
         rows = (
@@ -105,6 +107,7 @@ class SpokenAgain:
             if not again.isdisjoint(segments_of(self._manifest, chunk))
         }
         self.count = len(again)
+        self.repeated = len(again & {take.row[0] for take in earlier if 0 < take.round < number})
         return Round(number, tuple(progress), ended.missing, ended.fruitless, again=True), progress
 
     def _next_takes(
@@ -137,5 +140,4 @@ class SpokenAgain:
 
 def attempts_of(lines: list[SegmentResult]) -> int:
     """The attempts that a segment's first take had, at most at one of its pieces; and its takes in earlier batches."""
-    own = max((attempt.number for line in lines for attempt in line.attempts), default=1)
-    return own + min((line.take - 1 for line in lines if line.reused), default=0)
+    return most_attempts(lines) + min((line.take - 1 for line in lines if line.reused), default=0)

@@ -7,6 +7,7 @@ replaced is noted in ``OUT/.cloner/BATCH_ID/redo.ndjson`` when the batch is open
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -68,7 +69,19 @@ def note_takes(folder: OwnFolder, takes: Iterable[NotedTake]) -> None:
 def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
     """The takes of a batch, as `open_redo` has noted them, one by one: there may be a million. Raises
     `RecordFailed`."""
-    folder = batch_folder(outputs.root, batch_id)
+    return _read_notes(batch_folder(outputs.root, batch_id))
+
+
+def spoken_again(folder: OwnFolder) -> Counter[int]:
+    """Segment -> how many takes of it the review of the batch in `folder` has had spoken again. Raises
+    `RecordFailed`."""
+    with translate_disk_errors(folder.path):
+        if not folder.files(REDO):
+            return Counter()
+    return Counter(take.row[0] for take in _read_notes(folder) if take.round)
+
+
+def _read_notes(folder: OwnFolder) -> Iterator[NotedTake]:
     with translate_disk_errors(folder.path):
         for line in folder.lines(REDO):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
@@ -105,6 +105,11 @@ class SegmentResult:
 _LINES = TypeAdapter(SegmentResult)
 
 
+def most_attempts(lines: Iterable[SegmentResult]) -> int:
+    """The most attempts in its chunk at a piece of a segment; `lines` are those of its takes."""
+    return max((attempt.number for line in lines for attempt in line.attempts), default=1)
+
+
 class SegmentError(BaseModel):
     """Why a segment has no audio: a short code for programs and a sentence for people."""
 
@@ -175,7 +180,7 @@ class ReviewResult(BaseModel):
     """Segments that were reviewed, and whose words were not compared with their text: there was no recogniser of their
     language, or they are too long."""
     spoken_again: int = 0
-    """Segments with another take than the first that was reviewed."""
+    """Segments that failed it and were spoken again, once or more, whichever of their takes has stayed."""
     error_rate: ErrorRateResult | None = None
 
 

@@ -115,6 +115,8 @@ def _add_audio(  # noqa: PLR0913, PLR0917 - what is known, each from its own sou
         # A later redo has replaced what the line tells of.
         row.peaks = peaks.of(row.output)
         return
+    if review and review.take < row.take == line.take:
+        row.take_before = review.take
     row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review or rejected)
     row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
     row.words_too_long = review is not None and review.words == "too_long"

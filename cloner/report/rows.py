@@ -61,6 +61,8 @@ class Row:
     """Whether its words were not compared with its text since it is too long."""
     failed_before: Sequence[str] = ()
     """Names of the checks that the take before failed in the review, where this one was not heard."""
+    take_before: int = 0
+    """The number that the take had before those which were worse, if it has got its name again."""
 
     def to_json(self) -> bytes:
         """The row as a line of JSON."""
@@ -74,6 +76,7 @@ class Row:
             "seconds": round(self.seconds, 2),
             "peaks": _base64(self.peaks),
             "take": self.take,
+            "takeBefore": self.take_before,
             "suspicion": ceil(100 * self.suspicion) / 100,  # what is above 1 stays above it
             "failed": self.failed,
             "failedBefore": self.failed_before,

@@ -14,7 +14,8 @@ function facts(row) {
   if (row.id) line.append(make("bdi", { textContent: row.id }));
   if (row.seconds) line.append(make("span", { textContent: seconds(row.seconds) }));
   if (row.wordsTooLong) line.append(make("span", { textContent: "too long for its words to be compared" }));
-  if (row.take) line.append(make("span", { textContent: `take ${row.take}` }));
+  const again = row.takeBefore ? ` (take ${row.takeBefore} again)` : "";
+  if (row.take) line.append(make("span", { textContent: `take ${row.take}${again}` }));
   const file = row.error ? "span" : "a";
   line.append(make(file, { className: "file", textContent: row.output }));
   if (!row.error) line.lastChild.href = address(row.output);

@@ -272,3 +272,7 @@ def test_takes_that_earlier_batches_have_reviewed_are_not_reviewed_again(tmp_pat
     assert sent == ["2.1", "3.1"]  # one had come to nothing
     assert review.failed == [1]
     assert review.reviewed == 4
+    (folder / BATCH_ID).rename(folder / "second")
+    third = FinishedBatch(tmp_path, 4, "all", change=lambda line: replace(line, reused=line.segment != 2))
+    (tmp_path / "book/2.wav").unlink()
+    assert run_windows(third.review(), answers({}, GOOD)) == [], "no take is left that references are compared with"

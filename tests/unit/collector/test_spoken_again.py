@@ -10,12 +10,15 @@ from unittest.mock import Mock
 
 import pytest
 
+from cloner.collector.files import write_files
+from cloner.collector.result import gather
 from cloner.collector.review_result import review_result
 from cloner.output.kept_take import find_kept_take
 from cloner.output.search import find_outputs
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.results import Attempt, SegmentResult
 from cloner.protocol.reviews import ReviewAnswer
+from cloner.settings import Settings
 from cloner.state.progress import ChunkProgress, Round
 from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
 from tests.support.stub_reviewer import BAD, WORSE
@@ -98,6 +101,15 @@ def test_a_worse_take_gives_its_name_back_and_is_kept(tmp_path: Path) -> None:
     assert digest(batch, 1) == before
     (kept,) = (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()
     assert worse.digest in kept.name
+    result = review_result("all", second.review, second.record, is_complete=True)
+    assert (result.failed, result.spoken_again) == (1, 1)
+    write_files(
+        Settings(out_dir=tmp_path),
+        gather(batch.manifest, second.record, tmp_path, cancelled=False, progress={}, now=2.0),
+        second.record,
+    )
+    lines = map(json.loads, (tmp_path / f".cloner/{BATCH_ID}/manifest.jsonl").read_text().splitlines())
+    assert [(line["take"], line["attempts"]) for line in lines] == [(1, 1), (3, 2), (1, 1)]
     for known in (second, ReviewEnd(batch, second.number, {})):  # another process finds the same
         assert known.review.failed == [1]
         assert known.next_round() is None
@@ -184,6 +196,7 @@ def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     batch.speak(1, 2, digest(batch, 1))
     second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
     assert second.next_round()
+    assert [(end.again.count, end.again.repeated) for end in (first, second)] == [(1, 0), (1, 1)]
     before, after = second.noted()
     assert (before.row[1], after.row[1]) == (2, 4)  # the first was the third again
     assert before.row[2] != after.row[2]

@@ -129,4 +129,18 @@ def test_takes_that_were_rejected_are_beside_the_one_that_stays(tmp_path: Path) 
     row = listing(batch, result).rows[1]
     assert [other.label for other in row.others] == ["take 1: wrong words, wrong run", "take 2: wrong words, wrong run"]
     assert all(other.peaks and (tmp_path / other.path).exists() for other in row.others)
-    assert row.take == 4
+    assert (row.take, row.take_before) == (4, 0)
+
+
+def test_a_take_that_was_better_than_the_later_one_has_both_its_numbers(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all", attempts=2)
+    first = ReviewEnd(batch, 1, {"1.1": BAD})
+    first.next_round()
+    batch.speak(1, 2, batch.record().results[1].digest)
+    second = ReviewEnd(batch, first.number + 2, {"1.2": WORSE})
+    assert second.next_round() is None
+    result = gather(batch.manifest, second.record, tmp_path, cancelled=False, progress={}, now=2.0)
+    rows = listing(batch, result).rows
+    assert [(row.take, row.take_before) for row in rows] == [(0, 0), (3, 1)]
+    assert [other.label for other in rows[1].others] == ["take 2: wrong words, wrong run"]
+    assert json.loads(rows[1].to_json())["takeBefore"] == 1
