@@ -2,7 +2,7 @@
 
 It needs no installation: from a bare checkout, with torch 2.11 to 2.13 and the wheels of ``ops/bench_gpu.txt``,
 
-    python ops/bench_gpu.py [PART ...] --out bench_gpu.md
+    python ops/bench_gpu.py [PART ...] [--limit SECONDS] --out bench_gpu.md
 
 It makes a checkpoint of random weights of S1-mini's size (3.3 GB under the temporary directory, while it runs). Each
 part runs in a process of its own with a time limit, and the table is written as its rows come. ``--device cpu --preset
@@ -40,7 +40,7 @@ Kernels that were compiled by then are in the folder that CLONER_KERNEL_CACHE na
 CPU_LIMIT_S = 1800.0
 """Of a part on a CPU, where only its working matters."""
 
-ONLY_IF_NAMED = ("checks", "tune", "upstream", "workers")
+ONLY_IF_NAMED = ("cold", "checks", "tune", "upstream", "workers")
 
 
 def stand_in_for_scipy() -> None:
@@ -62,6 +62,7 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
         check_part,
         checks_part,
         codec_part,
+        cold_part,
         decode_part,
         gpu,
         run_part,
@@ -85,10 +86,11 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
         (Part("wav", "texts to WAV files", wav_part.measure, 120), (device, sizes.slots, sizes.wav_segments)),
         (Part("run", "a batch through a fleet", run_part.measure, 120), (sizes.fleet_batch, sizes.slots)),
         (
-            Part("checks", "what the checks of attempts cost", checks_part.measure_both, 400),
-            (sizes.fleet_batch, sizes.slots, device),
+            Part("checks", "what the checks of attempts cost", checks_part.measure_both, 200),
+            (sizes.checked_batch, sizes.slots, device),
         ),
         (Part("codec", "the codec, right and fast", codec_part.measure, 200), (device,)),
+        (Part("cold", "a first start, and a second one", cold_part.measure, 120), (device, sizes.slots)),
         (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
         (
             Part("upstream", "upstream's code, one text at a time", upstream_part.measure, 120),
@@ -116,12 +118,16 @@ def main() -> int:
         [
             "parts:",
             *listed,
-            f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}, together at most {TOTAL_LIMIT_S:.0f} s.",
+            f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}, together at most {TOTAL_LIMIT_S:.0f} s unless"
+            " --limit says otherwise.",
         ]
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure, see below")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--preset", choices=("s1-mini", "tiny"), default="s1-mini", help="size of the model")
+    parser.add_argument(
+        "--limit", type=float, metavar="SECONDS", help="stop after so many, whatever is still to measure"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.md"), help="where the table is written")
     options = parser.parse_args()
     parts = make_parts(options.preset, options.device)
@@ -140,15 +146,17 @@ def main() -> int:
     set_environment(threads=1 if options.device == "cpu" else min(8, len(os.sched_getaffinity(0))))
     began = time.monotonic()
 
+    limit_s = options.limit or (math.inf if options.parts else TOTAL_LIMIT_S)
+
     def left_s() -> float:
-        return math.inf if options.parts else max(0.0, TOTAL_LIMIT_S - (time.monotonic() - began))
+        return max(0.0, limit_s - (time.monotonic() - began))
 
     report = Report(f"`python ops/bench_gpu.py`, {options.preset}, {machine()}, {card(options.device)}")
     with checkpoints() as made:
         directory = made.get(options.preset)
         for name in options.parts or [name for name in parts if name not in ONLY_IF_NAMED]:
             part, arguments = parts[name]
-            part = replace(part, limit_s=CPU_LIMIT_S if options.device == "cpu" else min(part.limit_s, left_s()))
+            part = replace(part, limit_s=min(CPU_LIMIT_S if options.device == "cpu" else part.limit_s, left_s()))
             rows = run_part(part, directory, *arguments)
             while report.add_next(rows):
                 options.out.write_text(report.markdown(), encoding="utf-8")

@@ -24,6 +24,7 @@ class Sizes:
     decode_segments: int
     wav_segments: int
     fleet_batch: FleetBatch
+    checked_batch: FleetBatch
     upstream_frames: int
     codec: codec.Comparison
     workers: tuple[int, ...]
@@ -40,6 +41,7 @@ def sizes(preset: str, device: str) -> Sizes:
             decode_segments=256,
             wav_segments=512,
             fleet_batch=FleetBatch(segments=4000, frames=200, voices=16),
+            checked_batch=FleetBatch(segments=800, frames=200, voices=16),
             upstream_frames=64,
             codec=codec.Comparison("full", device, ("float16", "bfloat16", "float32"), segments=8, frames=200, runs=2),
             workers=(1, 2),
@@ -54,6 +56,7 @@ def sizes(preset: str, device: str) -> Sizes:
         decode_segments=6,
         wav_segments=6,
         fleet_batch=FleetBatch(segments=5, frames=3, voices=2),
+        checked_batch=FleetBatch(segments=5, frames=3, voices=2),
         upstream_frames=2,
         codec=codec.Comparison("small", device, ("bfloat16", "float32"), segments=2, frames=4, runs=2),
         workers=(2,),

@@ -43,17 +43,10 @@ def measure(directory: Path, name: str, slots: int, segments: int) -> Iterator[R
     precision = torch.bfloat16 if cuda else torch.float32
     settings = load_settings()
     cache = KernelCache(settings.kernel_cache, settings.out_dir)
-    for how, goal in (("first", "<= 25, CLONER_KERNEL_CACHE empty"), ("again", "<= 8")):
-        engine = BatchedEngine(directory, device, precision, Options(memory_gb, slots, kernel_cache=cache))
-        began, lines = time.perf_counter(), list[tuple[float, str]]()
-        engine.load(lambda line, lines=lines: lines.append((time.perf_counter(), line)))  # type: ignore[misc]
-        ended = time.perf_counter()
-        marks = [*(at for at, _ in lines), ended]
-        spans = [f"{end - at:.1f} s after {line!r}" for (at, line), end in zip(lines, marks[1:], strict=True)]
-        remark = "; ".join([*([engine.warning] if engine.warning else []), *spans])
-        yield Row(f"wav: engine loaded, {how}", "s", [ended - began], goal=goal, remark=remark)
-        if how == "first":
-            engine.close()
+    engine = BatchedEngine(directory, device, precision, Options(memory_gb, slots, kernel_cache=cache))
+    began = time.perf_counter()
+    engine.load(lambda _line: None)
+    yield Row("wav: engine loaded", "s", [time.perf_counter() - began], remark=engine.warning)
     requests = _requests(segments, 1 if cuda else 50)
     with TemporaryDirectory(prefix="cloner-bench-out-") as folder:
         for writers in WRITERS:

@@ -42,7 +42,7 @@ class OnlyListed(PathFinder):
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyListed]
 sys.path.insert(0, ".")
 import ops.bench_gpu
-from ops.engine_bench import check_part, checks_part, codec_part, decode_part, gpu, run_part, steps_part
+from ops.engine_bench import check_part, checks_part, codec_part, cold_part, decode_part, gpu, run_part, steps_part
 from ops.engine_bench import upstream_part, wav_part
 import cloner.cli.fleet, cloner.cli.main, cloner.collector.tasks, cloner.input.batch_file, cloner.worker.tasks
 import cloner.worker.chunk_run, cloner.worker.worker_process
@@ -63,7 +63,9 @@ def bench(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(900)
 def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
     out = tmp_path / "table.md"
-    ran = bench("--device", "cpu", "--preset", "tiny", "check", "steps", "decode", "wav", "run", "upstream", out=out)
+    ran = bench(
+        "--device", "cpu", "--preset", "tiny", "check", "steps", "decode", "wav", "run", "cold", "upstream", out=out
+    )
     assert ran.returncode == 0, ran.stderr + ran.stdout
     assert ran.stdout.strip() == out.read_text(encoding="utf-8").strip()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines() if "|" in line][2:]
@@ -73,11 +75,13 @@ def test_every_part_runs_without_a_gpu_on_a_tiny_model(tmp_path: Path) -> None:
         "check: deterministic, segments alone and among others",
         "step, 8 + 0 rows, 400 positions, shared",
         "decoding, 2 slots, 6 segments, texts of",
-        "wav: engine loaded, first",
+        "wav: engine loaded",
         "wav: text to WAV files, 6 segments, 16 voices, 8 slots, 4 thread(s) that write",
         "run: `launcher up` until its worker is ready",
         "run: `cloner submit --wait`, 5 segments of 3 frames, 2 voices",
         "run: `cloner submit --wait`, 5 segments of 3 frames, 2 voices, load included",
+        "cold: from the start of Python until the engine is ready, first on a machine, no kernel compiled",
+        "cold: from the start of Python until the engine is ready, again, kernels compiled and tried before",
         "upstream: decoding, generate_long",
         "codec, small, bfloat16, batched, against codec.decode in float32",
     ):
@@ -91,9 +95,9 @@ def test_what_it_imports_is_listed() -> None:
 
 def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:
     shown = bench("--help", out=tmp_path / "table.md").stdout
-    for part in ("check", "steps", "decode", "wav", "run", "codec", "tune", "upstream", "workers"):
+    for part in ("check", "steps", "decode", "wav", "run", "codec", "cold", "tune", "upstream", "workers"):
         assert f"\n  {part:10}" in shown
-    assert "None named means all but checks, tune, upstream, workers, together at most 240 s." in shown
+    assert "None named means all but cold, checks, tune, upstream, workers, together at most 240 s unless" in shown
     refused = bench("wave", out=tmp_path / "table.md")
     assert refused.returncode == 2
     assert "no part is called wave: there are check, steps," in refused.stderr
