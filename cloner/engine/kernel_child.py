@@ -1,9 +1,12 @@
-"""A process in which kernels are compiled or compared with plain torch, one case at a time; see `kernel_trial.py`.
+"""Processes in which kernels are compiled or compared with plain torch, one case at a time; see `kernel_trial.py`.
 
-    python -m cloner.engine.kernel_child MODE FILE_DESCRIPTOR
+    python -m cloner.engine.kernel_child FILE_DESCRIPTOR
 
-The first message is the plan. Its answer names all cases, each with the family of its kernel. Every further message
-names a case, and its answer is an object without members, or with
+This is the fork server (`kernel_processes.ForkServer`). The first message that it gets is the plan, and its answer, as
+all behind "=", names all cases, each with the family of its kernel. Then it forks children, and tells of their end.
+
+A child sends an empty object when it is ready. Every message that it gets names a case, and its answer is an object
+without members, or with
 
 - ``failed``: what is wrong with the kernel
 - ``unfinished``: why it could not be tried
@@ -13,19 +16,26 @@ names a case, and its answer is an object without members, or with
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from socket import recv_fds, socket
 from subprocess import SubprocessError
 from typing import Protocol
 
 import torch
 import triton
 from pydantic import TypeAdapter
+from triton.runtime.cache import triton_key
 
 from cloner.engine.kernel_cases import StepCases, StepPlan
-from cloner.engine.kernel_trial import Mode
+from cloner.engine.kernel_processes import MOST_BYTES, POLL_S, QUIT_S, Mode
 from cloner.engine.kernels.codec import TRITON, CodecPlan
 from cloner.engine.kernels.codec_check import MOST_ERROR, Case, CodecCases
 from cloner.engine.kernels.codec_tiles import codec_tiles
@@ -34,7 +44,7 @@ from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.offline_kernels import use_target
 from cloner.errors import one_line
-from cloner.process import die_with_parent
+from cloner.process import PARENT_PID, die_with_parent
 
 CODEC_FRAMES = 26
 """Frames over which the codec's kernels are compared: two segments and their gap."""
@@ -98,13 +108,8 @@ class CodecTrial:
 
 
 def make_cases(plan: Plan, mode: Mode) -> list[Cases]:
-    """All cases of a plan. To compile them takes no GPU. Raises an error where Triton cannot use the GPU at all."""
-    device = torch.device(plan.device)
-    if mode is Mode.COMPILE:
-        use_target(plan.gpu.capability)
-    elif device.type == "cuda":
-        triton.runtime.driver.active.get_current_device()  # builds its driver with the C compiler
-    compiles = mode is Mode.COMPILE
+    """All cases of a plan. To compile them takes no GPU."""
+    compiles, device = mode is Mode.COMPILE, torch.device(plan.device)
     parts: list[Cases] = [StepCases(plan.step, plan.gpu, torch.device("meta") if compiles else device)]
     if plan.codec:
         # Not on `meta`, where a choice of rows by their values is not possible.
@@ -127,16 +132,22 @@ def answer(mode: Mode, cases: Cases, name: str) -> dict[str, str]:
     return {}
 
 
-@torch.inference_mode()
-def serve(mode: Mode, connection: Connection) -> None:
-    """Answer messages until the process at the other end is gone, or an answer says that this one ends."""
-    parts = make_cases(_PLANS.validate_json(connection.recv_bytes()), mode)
+def serve(mode: Mode, plan: Plan, compiled: list[Cases], connection: Connection) -> None:
+    """In a child: answer messages until the process at the other end is gone, or an answer says that this one ends.
+    Raises an error where Triton cannot use the GPU at all."""
+    parts = compiled
+    if mode is Mode.COMPILE:
+        use_target(plan.gpu.capability)
+    else:
+        if torch.device(plan.device).type == "cuda":
+            triton.runtime.driver.active.get_current_device()  # builds its driver with the C compiler
+        parts = make_cases(plan, mode)
     owners = {name: part for part in parts for name in part.families}
 
     def send(message: dict[str, str]) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
-    send({name: part.families[name] for name, part in owners.items()})
+    send({})
     with suppress(EOFError):
         while name := connection.recv_bytes().decode():
             found = answer(mode, owners[name], name)
@@ -145,6 +156,70 @@ def serve(mode: Mode, connection: Connection) -> None:
                 return
 
 
+@torch.inference_mode()
+def serve_forks(requests: socket) -> None:
+    """Make the cases of a plan, and fork children, until the process at the other end is gone."""
+
+    def reply(text: str) -> None:
+        requests.send(f"={text}".encode())
+
+    plan = _PLANS.validate_json(requests.recv(MOST_BYTES))
+    compiled = make_cases(plan, Mode.COMPILE)
+    triton_key()  # kept from now on, in the children too
+    reply(json.dumps({name: family for part in compiled for name, family in part.families.items()}))
+    while True:
+        message, descriptors, _flags, _address = recv_fds(requests, MOST_BYTES, 2)
+        match message.decode().split():
+            case ["fork", mode]:
+                connection, output = descriptors
+                reply(str(_fork(lambda: serve(Mode(mode), plan, compiled, Connection(connection)), requests, output)))  # noqa: B023
+                os.close(connection)
+                os.close(output)
+            case ["status", child]:
+                reply(_status(int(child)))
+            case ["kill", child]:
+                reply(_kill(int(child)))
+            case _:
+                return
+
+
+def _fork(work: Callable[[], None], requests: socket, output: int) -> int:
+    """The process id of a child that does `work`, and prints to `output`."""
+    server = os.getpid()
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        requests.close()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.environ[PARENT_PID] = str(server)
+        die_with_parent()
+        work()
+        status = 0
+    except BaseException:  # noqa: BLE001 - what it prints is the finding
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # nothing of the fork server's is to be done here
+
+
+def _status(child: int) -> str:
+    """How it has ended, empty if it has not."""
+    ended, status = os.waitpid(child, os.WNOHANG)
+    return str(os.waitstatus_to_exitcode(status)) if ended else ""
+
+
+def _kill(child: int) -> str:
+    """End it, and wait for that: a GPU's driver takes a moment. Its status, empty if that has not been enough."""
+    os.kill(child, signal.SIGKILL)
+    deadline = time.monotonic() + QUIT_S / 2
+    while not (status := _status(child)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return status
+
+
 if __name__ == "__main__":
     die_with_parent()
-    serve(Mode(sys.argv[1]), Connection(int(sys.argv[2])))
+    with socket(fileno=int(sys.argv[1])) as requests:
+        serve_forks(requests)

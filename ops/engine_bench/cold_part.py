@@ -67,9 +67,9 @@ def _load(began: float, directory: Path, name: str, slots: int, kernels: Path) -
     options = Options(memory_gb, slots, kernel_cache=KernelCache(kernels, load_settings().out_dir))
     engine = BatchedEngine(directory, torch.device(name), precision, options)
     steps.append((time.monotonic(), "importing what a GPU needs"))
-    engine.load(lambda line: steps.append((time.monotonic(), line)))
+    engine.load(lambda line: steps.append((time.monotonic(), str(line))))  # a log line cannot be sent to a process
     at = time.monotonic()
     engine.close()
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu_s = [usage.ru_utime + usage.ru_stime for usage in (own, children)]
-    return _Ready(steps, at, *cpu_s, engine.warning)
+    return _Ready(steps, at, *cpu_s, str(engine.warning))

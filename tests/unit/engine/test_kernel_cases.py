@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cloner.engine.kernel_cases import StepCases, row_error
 from cloner.engine.kernel_child import CodecTrial, Plan, make_cases
-from cloner.engine.kernel_trial import Mode
+from cloner.engine.kernel_processes import Mode
 from cloner.engine.kernels.codec import TWINS as CODEC_TWINS
 from cloner.engine.kernels.codec import CodecKernels
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet

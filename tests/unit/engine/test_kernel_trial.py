@@ -31,7 +31,7 @@ def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatch
 
 
 def trial(limit_s: float = 250.0) -> Trial:
-    return Trial(Job(plan().json(), limit_s, compilers=1))
+    return Trial(Job(plan().json(), limit_s, compilers=1, checkers=2))
 
 
 def test_kernels_are_compiled_without_a_gpu_and_pass(
@@ -127,6 +127,13 @@ def test_what_memory_the_disk_or_a_signal_ends_is_no_kernels_fault(patch_module:
     assert findings.passed == {"embed", "linear", "attend_decode", "sample_first"}
 
 
+def test_the_end_of_the_process_that_children_are_forked_from_is_no_kernels_fault(patch_module: ModulePatcher) -> None:
+    patch_module(CASES, TWINS + "module.StepCases.compile = lambda s, n: os.kill(os.getppid(), signal.SIGKILL)\n")
+    findings = trial().run()
+    assert (findings.passed, findings.failed) == (set(), {})
+    assert "signal 9 (Killed)" in findings.unfinished
+
+
 def test_children_that_cannot_start_leave_everything_untried(patch_module: ModulePatcher) -> None:
     patch_module(CASES, "raise ImportError('no such library')\n")
     findings = trial().run()
@@ -147,7 +154,7 @@ def test_children_end_with_the_process_that_tries(patch_module: ModulePatcher) -
     code = "from tests.unit.engine.test_kernel_trial import trial\ntrial().run()\n"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     worker = psutil.Process(process.pid)
-    eventually(lambda: len(worker.children(recursive=True)) == 3, timeout_s=200)
+    eventually(lambda: len(worker.children(recursive=True)) == 4, timeout_s=200)
     children = worker.children(recursive=True)
     process.kill()
     process.wait()
