@@ -22,7 +22,8 @@ LOUD_PERCENTILE = 95
 """The percentile of the frames' levels that is the level of a take: that of its vowels, also if it is mostly silent."""
 
 ACTIVE_DB = 30.0
-"""A frame is active if it is at most so much below the take's level: weak consonants are 20 to 25 dB below vowels."""
+"""A frame is active if it is at most so much below the take's level, and no digital silence: weak consonants are 20 to
+25 dB below vowels."""
 
 END_FRAMES = 3
 """Frames whose level is that of the take's end: 30 ms, in which half of the recordings of one person fade out. It is
@@ -86,7 +87,9 @@ def find_silence(levels: Levels) -> Silence:
     level = float(np.percentile(levels, LOUD_PERCENTILE)) if len(levels) else FLOOR_DB
     if level <= DIGITAL_SILENCE_DB:
         return NO_SOUND
-    active = np.flatnonzero(levels > level - ACTIVE_DB)
+    # In a take that is nearly mute, the limit is among the levels of digital silence.
+    quietest = max(level - ACTIVE_DB, DIGITAL_SILENCE_DB)
+    active = np.flatnonzero(levels > quietest)
     first, last = int(active[0]), int(active[-1])
     gaps = np.diff(active) - 1
     counted = np.minimum(gaps, round(COUNTED_PAUSE_S / FRAME_S)).sum()
@@ -97,7 +100,7 @@ def find_silence(levels: Levels) -> Silence:
         start_s=first * FRAME_S,
         end_s=(len(levels) - 1 - last) * FRAME_S,
         pause_s=float(gaps.max(initial=0)) * FRAME_S,
-        hole_s=_longest_hole(levels[first : last + 1], level) * FRAME_S,
+        hole_s=_longest_hole(levels[first : last + 1], quietest) * FRAME_S,
         end_db=max(_mean_level(levels[-END_FRAMES:]) - level, QUIETEST_END_DB),
     )
 
@@ -107,12 +110,13 @@ def _mean_level(levels: Levels) -> float:
     return float(10 * np.log10(np.mean(10 ** (levels / 10))))
 
 
-def _longest_hole(levels: Levels, level: float) -> int:
-    """Frames of the longest digital silence with sound directly before or behind it."""
+def _longest_hole(levels: Levels, quietest: float) -> int:
+    """Frames of the longest digital silence with sound, louder than `quietest`, directly before or behind it. The first
+    and the last frame have sound."""
     zeros = np.concatenate([[False], levels < DIGITAL_SILENCE_DB, [False]])
     starts, ends = np.flatnonzero(zeros[1:] & ~zeros[:-1]), np.flatnonzero(zeros[:-1] & ~zeros[1:])
-    # The first and the last frame have sound. Next to a hole is a frame that is partly within it.
+    # Next to a hole is a frame that is partly within it.
     before = np.maximum(levels[starts - 1], levels[np.maximum(starts - 2, 0)])
     behind = np.maximum(levels[ends], levels[np.minimum(ends + 1, len(levels) - 1)])
-    sudden = np.maximum(before, behind) > level - ACTIVE_DB
+    sudden = np.maximum(before, behind) > quietest
     return int((ends - starts)[sudden].max(initial=0))

@@ -76,6 +76,18 @@ def test_a_check_fails_and_says_why(history: History, name: str, samples: Audio)
     assert result.scores[name] > next(kind.default for kind in CHECKS if kind.name == name)
 
 
+@pytest.mark.parametrize("gain", [1e-3, 3e-4, 1e-4, 5e-5, 3e-5])
+def test_a_take_whose_last_sounds_are_digital_silence_is_nearly_mute(history: History, gain: float) -> None:
+    rng = np.random.default_rng(3)
+    samples = np.concatenate(
+        [tone * gain / 10 ** (step / 10) for step, tone in enumerate(rng.uniform(-1, 1, (20, RATE // 10)))]
+    )
+    for bits in (samples, np.round(samples * 2**15) / 2**15):
+        result = evaluate(history, Take(bits.astype(np.float32), RATE, TEXT))
+        assert "too_quiet" in result.failed
+        assert any("nearly mute" in sentence for sentence in result.sentences)
+
+
 def test_a_take_that_says_twice_as_much_in_its_time_is_too_fast(history: History) -> None:
     # Every other sample at the same rate: twice as fast, and higher.
     assert "too_fast" in failed(history, SPEECH[::2])

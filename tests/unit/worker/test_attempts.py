@@ -140,6 +140,17 @@ def test_an_attempt_that_fails_is_made_again_with_another_seed(
     assert list(workers.settings.out_dir.rglob("*.journal")) == []
 
 
+def test_an_attempt_that_ends_in_digital_silence_and_is_nearly_mute_is_made_again(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fading = GOOD * np.geomspace(3e-4, 2e-5, len(GOOD), dtype=np.float32)
+    engine = Voice({(0, 1): fading})
+    run_chunk(workers.start(engine=engine), submit(workers, tmp_path, 1))
+    assert [segment for segment, _ in engine.asked] == [0, 0]
+    assert lines(workers)[0].attempts[0].failed.keys() >= {"too_quiet"}
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.CHECK_BROKEN) == []
+
+
 def test_the_best_attempt_is_kept_where_all_fail_and_its_segment_is_a_suspect(workers: Workers, tmp_path: Path) -> None:
     chunk = submit(workers, tmp_path, 1, attempts=3)
     counts = run_chunk(workers.start(engine=Voice({(0, 1): MUTE, (0, 2): FAINT, (0, 3): MUTE})), chunk)
