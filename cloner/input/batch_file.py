@@ -177,6 +177,7 @@ class _Checker:
         if not self._speakers and not self._problems.count:
             self._problem("the file", "it has no segments", "give at least one")
         self._problems.extend(self._outputs.nested())
+        self._problems.extend(self._outputs.among(self._references.user_files(self._wanted())))
         references = self._references.find(self._wanted())
         references = self._references.recognise(self._wanted(), references)
         return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from os.path import realpath
 from pathlib import Path
@@ -12,15 +13,22 @@ from cloner.audio import format_of
 from cloner.batch import AudioOptions, rate_flaw
 from cloner.errors import Problem
 from cloner.input.rows import Row
-from cloner.validation import leads_out, output_flaw, shown
-
-_realpath = cache(realpath)
-_leads_out = cache(leads_out)
+from cloner.validation import output_flaw, shown
 
 
 def names_folder(speaker_id: int | str) -> bool:
     """Whether a speaker's id can be the name of a folder."""
     return "/" not in str(speaker_id) and speaker_id not in {".", ".."}
+
+
+@dataclass(frozen=True)
+class UserFiles:
+    """What a user has made for a batch, and no output may replace; paths are real, all links followed."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Path -> what it is, such as "the batch file"."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Path of a folder of which all recordings are a speaker's reference -> the speaker's id."""
 
 
 class Outputs:
@@ -30,6 +38,7 @@ class Outputs:
         self._audio = audio
         self._root = root and realpath(root)
         self._places: dict[str, str] = {}
+        self._realpath = cache(realpath)
 
     def claim(self, row: Row, number: int) -> str | Problem:
         """The output of a speaker's `number`-th row, from 1, relative to the output root with ``/``.
@@ -65,6 +74,33 @@ class Outputs:
                     what = f"output_file {shown(output)} lies in a folder which is the output of {self._places[folder]}"
                     yield Problem(place, what, "rename one of them")
 
+    def among(self, user: UserFiles) -> Iterator[Problem]:
+        """A problem for each output that is one of the user's files, and one for all in folders of recordings:
+        the next time, they would be recordings of the speaker. None where the output root is not known."""
+        right = f"give another output folder than {shown(self._root)} (--out)"
+        in_folders: list[tuple[str, str, str]] = []
+        for output, place in self._places.items() if self._root else ():
+            folder, _, name = output.rpartition("/")
+            real = self._real_folder(folder)
+            if what := user.files.get(f"{real}/{name}"):
+                yield Problem(
+                    place,
+                    f"output_file {shown(output)} is {what}, which it would replace",
+                    f"{right}, or name another file",
+                )
+            elif real in user.folders:
+                in_folders.append((output, place, user.folders[real]))
+        if in_folders:
+            output, place, speaker = in_folders[0]
+            more = f", as would {len(in_folders) - 1} more outputs" if len(in_folders) > 1 else ""
+            what = f"output_file {shown(output)} would lie among the recordings of speaker {shown(speaker)}{more}"
+            yield Problem(place, f"{what}, and be taken for one of them the next time", right)
+
+    def _real_folder(self, folder: str) -> str:
+        """The real path of a folder under the root."""
+        real: str = self._realpath(f"{self._root}/{folder}")
+        return real
+
     def _relative(self, name: str) -> str:
         """`name` normalised; outside the output root, it begins with ``/`` or ``..``."""
         name = normpath(name)
@@ -72,7 +108,7 @@ class Outputs:
             return name
         # `self._root` is resolved, so the name's folder is resolved, too.
         folder, _, file = name.rpartition("/")
-        return f"{_realpath(folder or '/')}/{file}".removeprefix(f"{self._root}/")
+        return f"{self._realpath(folder or '/')}/{file}".removeprefix(f"{self._root}/")
 
     def _flaw(self, output: str) -> tuple[str, str] | None:
         """The flaw of an output and what would be right, or None."""
@@ -81,5 +117,9 @@ class Outputs:
             return "is not inside the output root", inside
         if flaw := output_flaw(output):
             return flaw
-        real = self._root and _leads_out(Path(self._root, output).parent, (Path(self._root),))
-        return (f"leads out of the output root by a link, to {shown(real)}", inside) if real else None
+        if not self._root:
+            return None
+        real = self._real_folder(output.rpartition("/")[0])
+        if real == self._root or real.startswith(f"{self._root.rstrip('/')}/"):
+            return None
+        return f"leads out of the output root by a link, to {shown(real)}", inside

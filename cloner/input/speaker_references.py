@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from os.path import isdir, normpath
+from os.path import isdir, islink, normpath, realpath
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cloner.batch import Reference, ReferenceKind
 from cloner.errors import BadReference, Problem
 from cloner.input import ffmpeg
-from cloner.input.output_names import names_folder
+from cloner.input.output_names import UserFiles, names_folder
 from cloner.input.parallel import parallel
 from cloner.input.problems import Problems
 from cloner.input.reference_files import outside
@@ -83,6 +83,7 @@ class SpeakerReferences:
 
         `folder` has the references of speakers whose rows name none, and the `recogniser` writes missing transcripts.
         """
+        self._batch = batch
         self._base = batch.parent
         self._folder = folder
         self._roots = roots
@@ -105,6 +106,22 @@ class SpeakerReferences:
             return f"the reference {shown(here.file)} here, but {shown(there.file)} at"
         same = here.text == there.text or None in (here.text, there.text)
         return None if same else "another transcript of its reference here than at"
+
+    def user_files(self, wanted: Iterable[Wanted]) -> UserFiles:
+        """The batch file, and where the references of these speakers are, whether there is anything or not."""
+        user = UserFiles({realpath(self._batch): "the batch file"})
+        real_folder = cache(realpath)
+        for row, _ in wanted:
+            if row.reference:
+                path = self._base / row.reference.file
+                real = f"{real_folder(path.parent)}/{path.name}"
+                what = f"the reference of speaker {shown(row.speaker_id)}"
+                user.files.setdefault(real, what)
+                if islink(real):  # noqa: PTH114 - false of a name that is too long
+                    user.files.setdefault(realpath(real), what)
+            elif self._folder and names_folder(row.speaker_id):
+                user.folders.setdefault(realpath(self._folder / str(row.speaker_id)), str(row.speaker_id))
+        return user
 
     def find(self, wanted: Iterable[Wanted]) -> list[Reference]:
         """The references of all speakers, in their order, checked and judged by a thread for each core.

@@ -11,6 +11,7 @@ import pytest
 from cloner import Client
 from cloner.events import Event
 from cloner.settings import Settings
+from tests.support.batch_files import save_recording
 from tests.support.batches import write_batch
 from tests.support.polling import eventually
 from tests.support.processes import Launch, environment, run_cloner
@@ -39,6 +40,23 @@ def test_a_run_lists_every_bad_row_and_writes_nothing(bad_batch: Path, tmp_path:
         assert place in ran.stderr
     assert "Traceback" not in ran.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_run_does_not_replace_the_recordings_of_its_batch(tmp_path: Path) -> None:
+    recording = save_recording(tmp_path / "anna" / "anna.wav", "I am Anna.").read_bytes()
+    (tmp_path / "b.csv").write_text("speaker_id,text,output_file\nanna,Hello.,anna/anna.wav\n")
+    (tmp_path / "c.csv").write_text("speaker_id,text\nanna,Hello.\n")
+    for batch in ("b.csv", "c.csv"):
+        ran = run_cloner("run", batch, "--references", ".", "--overwrite", "--engine", "fake", cwd=tmp_path)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "would lie among the recordings of speaker 'anna'" in ran.stderr
+        assert "(--out)" in ran.stderr
+    assert (tmp_path / "anna" / "anna.wav").read_bytes() == recording
+    assert not (tmp_path / "anna" / "0001.wav").exists()
+    ran = run_cloner("run", "c.csv", "--references", ".", "--out", "out", "--engine", "fake", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out" / "anna" / "0001.wav").exists()
 
 
 @pytest.mark.slow

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.batch_files import problems, problems_of_tasks, read, task, write_rows
+from cloner.errors import BadBatch
+from cloner.input.batch_file import read_batch
+from cloner.input.rows import Form, ReadOptions
+from tests.support.batch_files import as_csv, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,61 @@ def test_id_that_cannot_name_a_folder_needs_output_files(folder: Path, speaker_i
 def test_default_outputs_may_not_lie_in_the_housekeeping_folder(folder: Path) -> None:
     (found,) = problems_of_tasks(folder, task(0, speaker_id=".cloner", output_file=...))
     assert "lies in .cloner" in found
+
+
+ANNA = {"id": "anna", "reference": {"audio": "anna.wav", "text": "I am Anna."}}
+
+
+@pytest.mark.parametrize("reference", ["anna.wav", "./refs/../anna.wav", "link.wav", "links/anna.wav"])
+@pytest.mark.parametrize("output", ["anna.wav", "x/../anna.wav", "links/anna.wav"])
+def test_an_output_that_is_a_reference_of_the_batch_is_refused(folder: Path, reference: str, output: str) -> None:
+    (folder / "link.wav").symlink_to("anna.wav")
+    (folder / "links").symlink_to(".")
+    texts = ["One.", {"text": "Two.", "output": output}]
+    path = write(
+        folder / "b.json", {"speakers": [{**ANNA, "reference": {"audio": reference, "text": "I."}, "texts": texts}]}
+    )
+    for root in (folder, folder / "links"):
+        (found,) = problems(path, out_root=root)
+        assert "is the reference of speaker 'anna', which it would replace; give another output folder" in found
+    assert read(path, out_root=folder / "out").total == 2
+    assert read(path).total == 2, "where the output root is not known, it is the fleet's"
+
+
+def test_an_output_that_is_the_reference_of_another_speaker_or_of_codes_is_refused(folder: Path) -> None:
+    (folder / "codes.wav").write_bytes((folder / "refs/0.npy").read_bytes())
+    rows = [
+        task(0, speaker_id="a", npy_file="codes.wav"),
+        task(1, speaker_id="b", output_file="codes.wav"),
+        task(2, speaker_id="b", output_file="refs/0.wav"),
+    ]
+    (found,) = problems_of_tasks(folder, *rows, out_root=folder)
+    assert found.startswith("tasks[1]: output_file 'codes.wav' is the reference of speaker 'a'")
+
+
+def test_an_output_that_is_a_link_to_a_reference_is_none_as_the_link_alone_is_replaced(folder: Path) -> None:
+    (folder / "new.wav").symlink_to("anna.wav")
+    path = write(folder / "b.json", {"speakers": [{**ANNA, "texts": [{"text": "One.", "output": "new.wav"}]}]})
+    assert read(path, out_root=folder).total == 1
+
+
+def test_an_output_that_is_the_batch_file_is_refused(folder: Path) -> None:
+    path = write(folder / "batch.wav", as_csv([task(output_file="batch.wav")]))
+    with pytest.raises(BadBatch) as caught:
+        read_batch(path, out_root=folder, references=None, options=ReadOptions(Form.CSV))
+    assert "output_file 'batch.wav' is the batch file" in caught.value.message
+
+
+def test_outputs_among_the_recordings_of_a_speaker_are_one_problem(folder: Path) -> None:
+    for name in ("anna", "bob"):
+        save_recording(folder / name / "a.wav", "I am here.")
+    rows = [{"speaker_id": name, "text": "One."} for name in ("bob", "anna", "anna")]
+    path = write_rows(folder, "csv", rows)
+    (found,) = problems(path, out_root=folder, references=folder)
+    assert found.startswith(
+        "line 2: output_file 'bob/0001.wav' would lie among the recordings of speaker 'bob', as would 2 more outputs"
+    )
+    assert "(--out)" in found
+    assert read(path, out_root=folder / "out", references=folder).total == 3
+    inner = write_rows(folder, "csv", [{**row, "output_file": f"bob/new/{i}.wav"} for i, row in enumerate(rows)])
+    assert read(inner, out_root=folder, references=folder).total == 3, "a folder in it is none of recordings"
