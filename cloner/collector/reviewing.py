@@ -132,10 +132,10 @@ class Reviewing:
 
     def count_failures(self, counters: Counters) -> None:
         """Count the checks that takes have failed, and the suspects that the review alone has found, by the worker that
-        has the segment's present take. What another batch has generated is counted with that."""
+        has the segment's present take. Takes that the batch reuses were counted with that which generated them."""
         growth: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for take in self._review.reviews.takes.values() if self._review else ():
-            if line := self._record.results.get(take.segment):
+            if (line := self._record.results.get(take.segment)) and not line.reused:
                 growth[line.worker].update(map(failed_check, take.failed))
         for segment, take in self.present.items():
             line = self._record.results[segment]

@@ -16,7 +16,7 @@ from cloner.events import Event
 from cloner.protocol.results import BatchResult
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.settings import Settings
-from cloner.state.counters import Count, failed_check
+from cloner.state.counters import FAILED_CHECK, Count, failed_check
 from tests.support.batches import write_batch
 from tests.support.processes import LaunchLoaded, environment, run_cloner
 from tests.support.recognition import MODEL
@@ -32,7 +32,8 @@ def test_all_takes_are_reviewed_and_what_fails_to_the_end_is_a_suspect(
 ) -> None:
     launch_loaded()
     with stub_reviewer(settings, lambda request: BAD if request.what.startswith("3.") else GOOD) as reviewer:
-        batch = client.submit(write_batch(tmp_path, [40, 1]), review="all")
+        path = write_batch(tmp_path, [40, 1])
+        batch = client.submit(path, review="all")
         result = batch.wait(timeout=100)
     assert (result.generated, result.failed) == (41, 0)
     takes = [f"{segment}.1" for segment in range(41)] + ["3.2", "3.3"]
@@ -45,11 +46,7 @@ def test_all_takes_are_reviewed_and_what_fails_to_the_end_is_a_suspect(
     assert (review.reviewed, review.failed, review.not_reviewed) == (41, 1, 0)
     progress = batch.progress()
     assert (progress.suspects, progress.error_rate) == (1, review.error_rate)
-    failures = Counter[str]()
-    assert sum(done[Count.REVIEW_SUSPECTS] for done in client.counts().values()) == 1
-    for done in client.counts().values():
-        failures.update({name: int(count) for name, count in done.items() if name.startswith("failed_check:")})
-    assert failures == {failed_check(name): 3 for name in BAD_CHECKS}
+    assert review_counts(client, path) == {failed_check(name): 3 for name in BAD_CHECKS} | {Count.REVIEW_SUSPECTS: 1}
     assert review.error_rate
     assert review.error_rate.estimate == pytest.approx(1 / 41, abs=1e-6)
     folder = settings.out_dir / ".cloner" / batch.id
@@ -57,6 +54,23 @@ def test_all_takes_are_reviewed_and_what_fails_to_the_end_is_a_suspect(
         assert {row["segment"]: row["checks"] for row in csv.DictReader(file)}["3"] == " ".join(BAD_CHECKS)
     assert "Error rate" in (folder / "report.html").read_text()
     assert list(client.redis.scan_iter("celery-task-meta-*")) == []
+
+    # What the same batch reuses, with its reviews, is not counted again.
+    counts = review_counts(client, path)
+    with stub_reviewer(settings, lambda _: GOOD) as reviewer:
+        again = client.submit(path, review="all").wait(timeout=100)
+    assert (again.reused, [*again.suspects], reviewer.heard) == (41, [3], [])
+    assert review_counts(client, path) == counts
+
+
+def review_counts(client: Client, batch: Path) -> Counter[str]:
+    """What the collector has counted of reviews. It does so after it has closed a batch, and then answers a plan."""
+    client.plan(batch)
+    counts = Counter[str]()
+    for done in client.counts().values():
+        names = [name for name in done if name.startswith(FAILED_CHECK) or name == Count.REVIEW_SUSPECTS]
+        counts.update({name: int(done[name]) for name in names})
+    return counts
 
 
 def test_suspects_and_a_sample_are_reviewed_where_a_reviewer_is_alive(
