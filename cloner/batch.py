@@ -206,6 +206,8 @@ class Segment:
     """Its name in the batch, if it has one; the seed then follows from it, and not from the text."""
     seed: int | None = None
     """Its own seed; None if it follows from its identity and the batch's seed (see `segment_seeds`)."""
+    language: str = ""
+    """The text's, as `canonical_language` writes it; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

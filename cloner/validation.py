@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from os.path import realpath
 from pathlib import Path
 from posixpath import normpath, splitext
@@ -24,6 +25,9 @@ MAX_NAME_BYTES = 255
 MAX_OUTPUT_BYTES = 1024
 """The longest output with its folders. Linux takes 4,096 bytes, those of the output root included."""
 
+MAX_LANGUAGE = 35
+"""Most characters of a language's tag: those for which RFC 5646, 4.4.1, asks for room."""
+
 HOUSEKEEPING = ".cloner"
 """The folder under an output root that holds the records of batches."""
 
@@ -31,6 +35,7 @@ OUTPUT_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 # Half a surrogate pair, which JSON can spell, cannot be written as UTF-8.
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _UNUSABLE_IN_PROSE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -53,6 +58,22 @@ def _flaw(text: str, unusable: re.Pattern[str], most: int) -> str | None:
     if found:
         return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}"
     return None
+
+
+@lru_cache(maxsize=256)  # a batch has few languages, and may have a million texts
+def canonical_language(tag: str) -> str | None:
+    """A language's tag (BCP 47) as RFC 5646, 2.1.1, recommends to write it, such as "en", "pt-BR" or "zh-Hant"; None if
+    it is none. Whether there is such a language is not known."""
+    if len(tag) > MAX_LANGUAGE or not _LANGUAGE.fullmatch(tag):
+        return None
+    language, *others = tag.lower().split("-")
+    written = [part.upper() if len(part) == 2 else part.title() if len(part) == 4 else part for part in others]
+    return "-".join((language, *written))
+
+
+def primary_language(tag: str) -> str:
+    """The language of a tag without what is said of it besides: "pt" of "pt-BR"."""
+    return tag.partition("-")[0].lower()
 
 
 def shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What is usual for a speaker, learnt from the takes themselves: most of them are right.
+"""What is usual for a speaker in a language, learnt from the takes themselves: most of them are right.
 
 Medians do not follow the few takes that went wrong. Of each measure the spread is learnt on the side on which it would
 be wrong, since the sides differ: a take may end as softly as it likes. Where there are few takes, what is usual for all
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloner.checks.measures import Measures
+from cloner.validation import primary_language
 
 PRIOR_TAKES = 8
 """The weight of `PRIOR`, in takes."""
@@ -42,7 +43,7 @@ class Typical:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual for a speaker in a script."""
+    """What is usual for a speaker in a language and a script."""
 
     level_db: float | None
     """None without a take."""
@@ -59,29 +60,38 @@ LEAST = Usual(level_db=None, end_db=Typical(0, 3.5), pace=Typical(0, 0.08), chan
 """The least spreads: takes that are all alike, as of a model of tones, would have none."""
 
 
+_Key = tuple[str, str, str]
+"""Speaker, language, script."""
+
+
 class History:
-    """The takes of each speaker so far. `add` may be called while `usual` is in use, from one thread."""
+    """The takes of each speaker so far, of each language and script apart. `add` may be called while `usual` is in use,
+    from one thread.
+
+    A language is empty if it is not known. Subtags do not count: what is usual in "pt-BR" and "pt-PT" is learnt
+    together.
+    """
 
     def __init__(self) -> None:
-        self._takes: defaultdict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
-        self._usual: dict[tuple[str, str], tuple[int, Usual]] = {}
+        self._takes: defaultdict[_Key, array[float]] = defaultdict(lambda: array("d"))
+        self._usual: dict[_Key, tuple[int, Usual]] = {}
         """What was usual, and of how many takes it was learnt."""
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[_Key] = Counter()
 
-    def add(self, speaker: str, take: Measures) -> None:
+    def add(self, speaker: str, take: Measures, language: str = "") -> None:
         """Learn from a take; nothing from one without sound."""
         if take.has_sound:
-            key = speaker, take.script
+            key = speaker, primary_language(language), take.script
             takes, place = self._takes[key], self._counts[key] % MOST_TAKES * MEASURES
             takes[place : place + MEASURES] = array(
                 "d", (take.silence.level_db, take.silence.end_db, take.pace, take.change)
             )
             self._counts[key] += 1
 
-    def usual(self, speaker: str, script: str) -> Usual:
-        """What is usual for the speaker's takes of texts in this script. It is learnt again when there are `NEWS` more
-        takes: medians of hundreds hardly change with one, and take longer than a take's checks."""
-        key = speaker, script
+    def usual(self, speaker: str, script: str, language: str = "") -> Usual:
+        """What is usual for the speaker's takes of texts in this language and script. It is learnt again when there are
+        `NEWS` more takes: medians of hundreds hardly change with one, and take longer than a take's checks."""
+        key = speaker, primary_language(language), script
         count = self._counts[key]
         learnt, usual = self._usual.get(key, (0, PRIOR))
         if count > learnt * NEWS:

@@ -113,12 +113,12 @@ def _results(folder: Path, takes: Sequence[ListedTake], checks: CheckSet) -> Ite
         found = _measured(folder, take)
         measured.append(found)
         if isinstance(found, Measures):
-            history.add(take.speaker, found)
+            history.add(take.speaker, found, take.language)
     for take, found in zip(takes, measured, strict=True):
         if isinstance(found, CheckedFile):
             yield found
         else:
-            yield _evaluated(take, found, history.usual(take.speaker, found.script), checks)
+            yield _evaluated(take, found, history.usual(take.speaker, found.script, take.language), checks)
 
 
 def _evaluated(take: ListedTake, measures: Measures, usual: Usual, checks: CheckSet) -> CheckedFile:

@@ -250,7 +250,8 @@ def _speak(take: KeptTake, engine: Engine, codes: Codes, generation: Generation)
         return replace(request, seed=take.seeds.get(place, request.seed))
 
     voice = Voice(codes, take.speaker.reference.text)
-    request = SpeechRequest(take.line.segment, take.text, voice, generation, take.seed)
+    language = take.speaker.language_of(take.line.segment)
+    request = SpeechRequest(take.line.segment, take.text, voice, generation, take.seed, language=language)
     speak_all: Speak = partial(speak_in_pieces, speak) if is_split(take.text, generation) else speak
     (answer,) = [result for result in speak_all([request], NULL_OBSERVER) if result]
     if isinstance(answer, SegmentAudio) and take.is_of_16_bits:

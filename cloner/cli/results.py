@@ -84,6 +84,8 @@ def _review_line(review: ReviewResult) -> str:
     line = f"{review.state}, {review.reviewed} reviewed, {review.failed} of them fail"
     if review.words_not_compared:
         line += f", words not compared in {review.words_not_compared}"
+    if review.unknown_language:
+        line += f" (in {review.unknown_language} the recogniser does not know the language)"
     if rate := review.error_rate:
         line += f"; about {rate.estimate:.1%} of all have gone wrong ({rate.low:.1%} to {rate.high:.1%})"
     return line

@@ -53,7 +53,7 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
             seeds = segment_seeds(speaker, other.generation.seed)
             for (index, text, output, _), seed in zip(row.segments, seeds, strict=True):
                 for name in () if output in explained else {output, f"{splitext(output)[0]}.{other.audio.format}"}:
-                    wanted[name] = keys.of(row.reference, (index, text, name, seed))
+                    wanted[name] = keys.of(row, (index, text, name, seed))
                     outputs[name] = output
         found = find(wanted)
         there = {outputs[name] for name in found}

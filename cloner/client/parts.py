@@ -113,5 +113,8 @@ def _check_voice(part: Manifest, worker: WorkerInfo) -> None:
 
 def _speaker(row: SpeakerRow, ids: dict[int, str]) -> Speaker:
     """The speaker of a manifest. Its reference is in Redis, so it names no files."""
-    segments = tuple(Segment(index, text, output, ids.get(index), seed) for index, text, output, seed in row.segments)
+    segments = tuple(
+        Segment(index, text, output, ids.get(index), seed, row.language_of(index))
+        for index, text, output, seed in row.segments
+    )
     return Speaker(row.id, Reference(row.reference.kind, (), row.reference.text), segments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -43,6 +44,8 @@ def pack_speakers(batch: Batch) -> Iterator[tuple[SpeakerRow, bytes]]:
 def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
     """The speaker's row of the manifest of a batch with that seed, and its reference's bytes. Raises `BadReference`."""
     data = load_reference(speaker.reference)
+    counts = Counter(segment.language for segment in speaker.segments)
+    language = max(counts, key=counts.__getitem__, default="")
     row = SpeakerRow(
         id=speaker.id,
         reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
@@ -50,6 +53,8 @@ def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
             (segment.index, segment.text, segment.output, own)
             for segment, own in zip(speaker.segments, segment_seeds(speaker, seed), strict=True)
         ],
+        language=language,
+        other_languages=[(s.index, s.language) for s in speaker.segments if s.language != language],
     )
     return row, data.data
 

@@ -10,21 +10,19 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from math import ceil
-from typing import NamedTuple
 
-from cloner.batch import ReferenceKind, ReviewSample
+from cloner.batch import ReferenceKind
+from cloner.collector.review_choice import ChosenTake, draw_sample, reused_takes
 from cloner.collector.review_requests import LONGEST_S, Unreadable, reference_request, take_request
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
 from cloner.output.redo import spoken_again
-from cloner.output.reviews import Reviewed, Reviews, TakeReview
+from cloner.output.reviews import Reviewed, Reviews, TakeReview, Words
 from cloner.protocol.messages import Manifest, ReferenceRow
 from cloner.protocol.results import SegmentResult
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
-from cloner.review.error_rate import choose_sample
 from cloner.review.heard import Heard
 from cloner.review.judge import Judge
 from cloner.review.likeness import Likeness
@@ -48,17 +46,6 @@ UNREADABLE = "what its review has found cannot be noted"
 UNANSWERED = "its review has killed its reviewers again and again, or got lost"
 
 
-class ChosenTake(NamedTuple):
-    """A take that is reviewed."""
-
-    line: SegmentResult
-    text: str
-
-    @property
-    def item(self) -> Reviewed:
-        return Reviewed(self.line.segment, self.line.digest)
-
-
 class BatchReview:
     """The review of one batch, as far as it has come. Methods raise `RecordFailed`."""
 
@@ -70,8 +57,8 @@ class BatchReview:
         self.reviews = Reviews(outputs.root, manifest.batch_id)
         self.reviews.refresh()
         if self.reviews.sample is None:
-            self.reviews.take_over({line.digest: line.segment for line in record.results.values() if line.reused})
-            self.reviews.note_sample(_draw_sample(manifest, record))
+            self.reviews.take_over(reused_takes(manifest, record))
+            self.reviews.note_sample(draw_sample(manifest, record))
         self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
         self.spoken_again = len(spoken_again(record.folder))
         """Segments that it has had spoken again, whichever of their takes has stayed."""
@@ -195,7 +182,7 @@ class BatchReview:
                     continue
                 is_suspect = manifest.review == "suspects" and line.is_suspect
                 if manifest.review == "all" or is_suspect or index in sample or index in known:
-                    yield ChosenTake(line, text)
+                    yield ChosenTake(line, text, speaker.language_of(index))
 
     def _references_to_hear(self) -> Iterator[ReferenceRow]:
         """The recordings of the speakers whose takes are reviewed, then some of the others."""
@@ -212,7 +199,7 @@ class BatchReview:
         if item.segment is None:
             return reference_request(self.batch_id, self._rows[item.digest], self._outputs.root)
         take = self.takes[item.segment]
-        return take_request(self.batch_id, take.line, take.text, self._outputs)
+        return take_request(self.batch_id, take.line, take.text, take.language, self._outputs)
 
     def _give_up(self, number: int, item: Reviewed, reason: str) -> None:
         what = "a reference" if item.segment is None else f"segment {item.segment}"
@@ -266,7 +253,8 @@ class BatchReview:
             likeness=likeness.own if likeness else None,
             naturalness=heard.naturalness,
             suspect=line.is_suspect,
-            words="compared" if heard.words else "too_long" if line.audio_s > LONGEST_S else "",
+            words=_words(heard, line),
+            language=take.language,
         )
 
     def _learnt_judge(self) -> Judge:
@@ -282,15 +270,10 @@ class BatchReview:
         return judge
 
 
-def _draw_sample(manifest: Manifest, record: Record) -> list[int]:
-    """The random sample of a batch's generated segments: where suspects are reviewed anyway, of the others."""
-    lines = (line for line in record.results.values() if line.generated)
-    match manifest.review:
-        case "suspects":
-            segments = [line.segment for line in lines if not line.is_suspect]
-            return choose_sample(segments, manifest.generation.seed)
-        case ReviewSample(sample=part):
-            segments = [line.segment for line in lines]
-            return choose_sample(segments, manifest.generation.seed, ceil(part * len(segments)))
-        case _:
-            return []
+def _words(heard: Heard, line: SegmentResult) -> Words:
+    """What became of the words that are heard in a take."""
+    if heard.words:
+        return "compared"
+    if line.audio_s > LONGEST_S:
+        return "too_long"
+    return "unknown_language" if heard.unknown_language else ""

@@ -26,7 +26,9 @@ class Unreadable(ClonerError):
     """The audio cannot be read."""
 
 
-def take_request(batch_id: str, line: SegmentResult, text: str, outputs: OutputRoot) -> tuple[ReviewRequest, float]:
+def take_request(
+    batch_id: str, line: SegmentResult, text: str, language: str, outputs: OutputRoot
+) -> tuple[ReviewRequest, float]:
     """The request for a segment's take, and the seconds of its audio. Raises `Unreadable`."""
     try:
         audio, rate, is_whole = _read(outputs, line.output)
@@ -36,7 +38,8 @@ def take_request(batch_id: str, line: SegmentResult, text: str, outputs: OutputR
     if not len(audio):
         raise Unreadable(f"{line.output} has no samples")
     what = f"{line.segment}.{line.take}"
-    request = ReviewRequest(batch_id=batch_id, what=what, text=text if is_whole else "", audio=packed)
+    text = text if is_whole else ""
+    request = ReviewRequest(batch_id=batch_id, what=what, text=text, language=language, audio=packed)
     return request, len(audio) / rate
 
 

@@ -27,6 +27,7 @@ def review_result(mode: Review, review: BatchReview | None, record: Record, *, i
         state="complete" if is_complete else "incomplete",
         reviewed=len(reviewed),
         failed=len(failed & reviewed),
+        unknown_language=sum(present[segment].words == "unknown_language" for segment in reviewed),
         not_reviewed=len(review.takes) - len(reviewed),
         words_not_compared=sum(present[segment].words != "compared" for segment in reviewed),
         spoken_again=review.spoken_again,

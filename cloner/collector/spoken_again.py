@@ -44,12 +44,12 @@ class SpokenAgain:
         keys = ContentKeys(manifest.speech)
         failed = set(review.failed)
         rows = (
-            (speaker.reference, (index, review.takes[index].text, output, seed))
+            (speaker, (index, review.takes[index].text, output, seed))
             for speaker in manifest.speakers
             for index, _, output, seed in speaker.segments
             if index in failed
         )
-        self._rows = {row[0]: (row, keys.of(reference, row)) for reference, row in rows}
+        self._rows = {row[0]: (row, keys.of(speaker, row)) for speaker, row in rows}
 
     def keep_better(self) -> None:
         """Give earlier takes their names again that are better than those which were to replace them."""

@@ -51,6 +51,8 @@ class SpeechRequest:
     seed: int
     piece: tuple[int, int] | None = None
     """For a piece of a long text, whose `segment` is a number of its own: the segment, and the piece's place in it."""
+    language: str = ""
+    """The text's, empty if it is not known. Engines need none; what splits texts and checks takes does."""
     with_codes: bool = False
     """Whether the codes are wanted beside the audio."""
 

@@ -166,7 +166,7 @@ class _Checker:
         if isinstance(output, Problem):
             self._problems.add(output)
         else:
-            speaker.segments.append(Segment(index, row.text, output, row.id, row.seed))
+            speaker.segments.append(Segment(index, row.text, output, row.id, row.seed, row.language or ""))
 
     def speakers(self) -> tuple[Speaker, ...]:
         """All speakers, in the order in which they appear. Call it once, after the last row.

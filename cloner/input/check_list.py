@@ -27,6 +27,8 @@ class ListedTake:
     """Relative to the folder, as the line spells it."""
     text: str
     speaker: str
+    language: str = ""
+    """The text's, empty if it is not known."""
 
 
 def read_check_list(path: Path, folder: Path) -> list[ListedTake]:
@@ -41,7 +43,7 @@ def read_check_list(path: Path, folder: Path) -> list[ListedTake]:
         text = decode(read_bytes(path), None, guess=False, warn=problems.warn)
         for line in _lines(TextFile(text, path, folder, problems.warn), folder):
             if isinstance(line, CheckLine):
-                takes.append(ListedTake(line.file, line.text, str(line.speaker)))
+                takes.append(ListedTake(line.file, line.text, str(line.speaker), line.language or ""))
             else:
                 problems.add(line)
     except Unreadable as error:

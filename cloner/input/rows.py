@@ -104,6 +104,7 @@ class Row(NamedTuple):
     reference: NamedReference | None = None
     id: str | None = None
     seed: int | None = None
+    language: str | None = None
 
 
 Rows = Iterator[Row | Problem]

@@ -39,5 +39,5 @@ def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
         row[0]: (row[0], *take, "")
         for speaker in manifest.speakers
         for row in speaker.segments
-        if (take := last.get(keys.of(speaker.reference, row)))
+        if (take := last.get(keys.of(speaker, row)))
     }

@@ -66,7 +66,7 @@ class KeptTake:
         )
         try:
             format_of(self.line.output)
-            key = ContentKeys(options).of(self.speaker.reference, self.row)
+            key = ContentKeys(options).of(self.speaker, self.row)
         except ValueError as error:
             raise NotReproduced(
                 f"{self} cannot be reproduced: its file {self.line.output} has the ending of no format that this"

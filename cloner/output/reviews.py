@@ -37,9 +37,9 @@ class Reviewed(NamedTuple):
     digest: str
 
 
-Words = Literal["compared", "too_long", ""]
-"""Whether the words of a take were compared with its text, or it is too long for that; empty where no recogniser of its
-language was there."""
+Words = Literal["compared", "too_long", "unknown_language", ""]
+"""Whether the words of a take were compared with its text, or it is too long for that, or of a language that the
+recogniser does not know; empty where no recogniser was there."""
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
@@ -61,6 +61,8 @@ class TakeReview:
     suspect: bool = False
     """Whether the take failed a check when it was generated."""
     words: Words = ""
+    language: str = ""
+    """The text's, as far as it was known."""
     error: str = ""
     """Why it was not reviewed, if it was not."""
 
@@ -179,9 +181,9 @@ class Reviews:
             notes.append(_Note(round=number, unanswered=list(unanswered)))
         self._append(notes)
 
-    def take_over(self, segments: Mapping[str, int]) -> None:
-        """Note what earlier batches have found in takes that this one reuses; `segments` by the digests of their
-        files."""
+    def take_over(self, segments: Mapping[str, tuple[int, str]]) -> None:
+        """Note what earlier batches have found in takes that this one reuses; `segments` and the languages of their
+        texts by the digests of their files. What was heard as a text of another language is heard again."""
         if not segments:
             return
         root = OwnFolder(self._root)
@@ -190,9 +192,10 @@ class Reviews:
                 folder for folder in root.inner_folders() if folder.path != self._folder.path and folder.files(REVIEWS)
             ]
             found = {
-                take.digest: replace(take, segment=segments[take.digest])
+                take.digest: replace(take, segment=segments[take.digest][0])
                 for folder in others
                 for take in _reviewed_takes(folder, segments)
+                if take.language == segments[take.digest][1]
             }
         self.note_answers(0, found.values(), (), ())
 

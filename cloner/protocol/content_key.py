@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from cloner.batch import NOT_HEARD, PIECES, AudioFormat, SpeechOptions
-from cloner.protocol.messages import ReferenceRow, SegmentRow, SpeakerRow
+from cloner.protocol.messages import SegmentRow, SpeakerRow
 
 
 class ContentKeys:
@@ -22,7 +22,8 @@ class ContentKeys:
     checkpoint and what is made of the sound are the same. Neither the segment's index nor the name of its file is part
     of a key (what looks for a key looks for an ending, too), and nor is the greatest number of frames, unless all
     segments get that many: a segment that would need more fails. How a long text is split and joined is part of the
-    keys of long texts alone, and what is made of the sound of those where it is not left as it is.
+    keys of long texts alone, and so is its language, if that has rules of its own for the ends of sentences; what is
+    made of the sound is part of those where it is not left as it is.
     """
 
     def __init__(self, options: SpeechOptions) -> None:
@@ -30,9 +31,10 @@ class ContentKeys:
         heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
         # They need numpy, and not all that import this module do.
         from cloner.audio import effects, format_of
-        from cloner.text.length import is_split
+        from cloner.text.length import is_long, is_split
+        from cloner.text.splitting import own_rules
 
-        self._is_split = is_split
+        self._is_split, self._is_long, self._own_rules = is_split, is_long, own_rules
         self._effects = {
             audio_format: found for audio_format in AudioFormat if (found := effects(options.audio, audio_format))
         }
@@ -42,13 +44,16 @@ class ContentKeys:
         self._generation = generation
         self._pieces = generation.model_dump(mode="json", include=PIECES)
 
-    def of(self, reference: ReferenceRow, segment: SegmentRow) -> str:
-        """The segment's key, 64 hexadecimal digits."""
-        _, text, output, seed = segment
+    def of(self, speaker: SpeakerRow, segment: SegmentRow) -> str:
+        """The key of a speaker's segment, 64 hexadecimal digits."""
+        index, text, output, seed = segment
+        reference = speaker.reference
         key = self._common.copy()
         parts = [reference.kind, reference.digest, reference.text, seed, text]
         if self._is_split(text, self._generation):
             parts.append(self._pieces)
+            if self._is_long(text, self._generation) and (rules := self._own_rules(speaker.language_of(index))):
+                parts.append(rules)
         if self._effects and (effects := self._effects.get(self._format_of(output))):
             parts.append(effects)
         key.update(json.dumps(parts).encode())
@@ -58,7 +63,7 @@ class ContentKeys:
 def wanted_outputs(rows: Iterable[SpeakerRow], options: SpeechOptions) -> dict[str, str]:
     """Output -> content key, of all segments of some speakers."""
     keys = ContentKeys(options)
-    return {row[2]: keys.of(speaker.reference, row) for speaker in rows for row in speaker.segments}
+    return {row[2]: keys.of(speaker, row) for speaker in rows for row in speaker.segments}
 
 
 FINGERPRINTED_FILES = (

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from cloner.errors import WrongSchema
-from cloner.validation import name_flaw, output_flaw, prose_flaw, shown
+from cloner.validation import canonical_language, name_flaw, output_flaw, prose_flaw, shown
 
 _BATCH_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -48,6 +48,10 @@ Queue = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
 Name = Annotated[str, _unless(name_flaw)]
 Text = Annotated[str, _unless(prose_flaw)]
 Output = Annotated[str, _unless(_output_flaw)]
+Language = Annotated[
+    str, _unless(lambda tag: None if not tag or canonical_language(tag) == tag else "is no language as batches have it")
+]
+"""As `canonical_language` writes it; empty if it is not known."""
 Index = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 

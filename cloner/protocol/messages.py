@@ -8,6 +8,7 @@ the chunks' messages from the manifest. References do not travel in messages: Re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
@@ -24,7 +25,7 @@ from pydantic import (
 from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind, Review, SpeechOptions
 from cloner.errors import Damaged, WrongSchema, some_of
 from cloner.names import SCHEMA
-from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Name, Output, Queue, Text
+from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Language, Name, Output, Queue, Text
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
 
@@ -54,11 +55,28 @@ class ReferenceRow(Wire):
 
 
 class SpeakerRow(Wire):
-    """A speaker of a manifest, with all of its segments."""
+    """A speaker of a manifest, with its segments."""
 
     id: Name
     reference: ReferenceRow
     segments: Items[SegmentRow]
+    language: Language = ""
+    """That of the texts, but for those in `other_languages`."""
+    other_languages: Items[tuple[Index, Language]] = []
+    """Segment index -> its text's language, where that is another one."""
+
+    def language_of(self, segment: int) -> str:
+        """The language of a segment's text; empty if it is not known."""
+        return self._others.get(segment, self.language)
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("_others", None)  # a copy may have other languages
+        return copied
+
+    @cached_property
+    def _others(self) -> dict[int, str]:
+        return dict(self.other_languages)
 
 
 class SpeakerSliceRow(Wire):
@@ -86,12 +104,9 @@ class ChunkRow(Wire):
     slices: Items[SpeakerSliceRow]
 
 
-class SpeakerSegments(Wire):
-    """A speaker's segments in a chunk's message."""
+class SpeakerSegments(SpeakerRow):
+    """A speaker in a chunk's message, with its segments in that chunk."""
 
-    id: Name
-    reference: ReferenceRow
-    segments: Items[SegmentRow]
     position: Count
     """As in `SpeakerSliceRow`, and so is `texts`."""
     texts: Count
@@ -214,11 +229,14 @@ class Manifest(Wire, Packed):
         slices = []
         for row in chunk.slices:
             speaker = self.speakers[row.speaker]
+            segments = speaker.segments[row.start : row.stop]
             slices.append(
                 SpeakerSegments(
                     id=speaker.id,
                     reference=speaker.reference,
-                    segments=speaker.segments[row.start : row.stop],
+                    segments=segments,
+                    language=speaker.language,
+                    other_languages=_others_of(speaker, segments),
                     position=row.position,
                     texts=row.texts,
                 )
@@ -237,6 +255,12 @@ class Manifest(Wire, Packed):
         )
 
 
+def _others_of(speaker: SpeakerRow, segments: Iterable[SegmentRow]) -> list[tuple[int, str]]:
+    """The `other_languages` of some of a speaker's segments."""
+    languages = ((row[0], speaker.language_of(row[0])) for row in segments if speaker.other_languages)
+    return [(index, language) for index, language in languages if language != speaker.language]
+
+
 def part_of(batch: Manifest, segments: Iterable[tuple[SpeakerRow, SegmentRow, str | None]]) -> Manifest:
     """The batch with these segments alone, each with its speaker and its id if it has one, and without chunks.
 
@@ -248,8 +272,10 @@ def part_of(batch: Manifest, segments: Iterable[tuple[SpeakerRow, SegmentRow, st
     for speaker, row, segment_id in segments:
         if speaker is not last:
             last = speaker
-            speakers.append(speaker.model_copy(update={"segments": []}))
+            speakers.append(speaker.model_copy(update={"segments": [], "other_languages": []}))
         speakers[-1].segments.append(row)
+        if (language := speaker.language_of(row[0])) != speaker.language:
+            speakers[-1].other_languages.append((row[0], language))
         if segment_id is not None:
             ids.append((row[0], segment_id))
     return batch.model_copy(update={"speakers": speakers, "chunks": [], "ids": ids})

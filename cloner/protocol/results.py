@@ -179,6 +179,8 @@ class ReviewResult(BaseModel):
     words_not_compared: int = 0
     """Segments that were reviewed, and whose words were not compared with their text: there was no recogniser of their
     language, or they are too long."""
+    unknown_language: int = 0
+    """Those of them whose text is of a language that the recogniser does not know."""
     spoken_again: int = 0
     """Segments that failed it and were spoken again, once or more, whichever of their takes has stayed."""
     error_rate: ErrorRateResult | None = None

@@ -16,7 +16,7 @@ from cloner.audio import Audio
 from cloner.audio_bytes import decode_audio, encode_audio
 from cloner.batch import AudioFormat
 from cloner.errors import WrongSchema
-from cloner.protocol.fields import BatchId, Count, Text
+from cloner.protocol.fields import BatchId, Count, Language, Text
 from cloner.protocol.messages import Wire
 from cloner.protocol.results import Line
 
@@ -49,8 +49,8 @@ class ReviewRequest(Wire):
     """Segment and number of the take, as in "12.1", or "reference" and the speaker's name, for logs."""
     text: Text | Literal[""] = ""
     """What should be said; empty for a reference, whose words are compared with nothing."""
-    language: Annotated[Line, Field(max_length=40)] = ""
-    """The text's, as a code such as "en"; empty if it is not known."""
+    language: Language = ""
+    """The text's, empty if it is not known."""
     audio: str
     """What `pack_audio` makes."""
 
@@ -80,6 +80,8 @@ class ReviewAnswer(Wire):
     voice: VoiceRow | None = None
     naturalness: Score | None = None
     words: WordsRow | None = None
+    unknown_language: bool = False
+    """Whether there are no words because the recogniser does not know the text's language."""
     error: Line = ""
     """Why these samples could not be heard, if they could not."""
 

@@ -15,7 +15,7 @@ from cloner.audio import Audio
 from cloner.errors import BadSetting, MissingPackage, first_line
 from cloner.recogniser.models import find_model
 from cloner.settings import Settings
-from cloner.validation import shown
+from cloner.validation import primary_language, shown
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -25,6 +25,10 @@ _RATE = 16_000
 
 LEAST_PROBABILITY = 1e-9
 """Of a token: its logarithm stays finite."""
+
+
+OTHER_CODES = {"nb": "no", "jv": "jw", "fil": "tl", "cmn": "zh", "iw": "he"}
+"""Codes of languages for which Whisper has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,13 @@ class Recognition:
     def text(self) -> str:
         """All words, on one line."""
         return " ".join("".join(word.text for word in self.words).split())
+
+
+def whisper_language(tag: str) -> str | None:
+    """Whisper's code of a language, such as "pt" for "pt-BR", whether its model knows it or not; None if the tag is
+    empty."""
+    language = primary_language(tag)
+    return OTHER_CODES.get(language, language) or None
 
 
 def recogniser_of(settings: Settings) -> Recogniser | None:

@@ -61,9 +61,12 @@ class Heard:
     voice: VoiceSample | None
     naturalness: float | None
     words: WordErrors | None = None
-    """None without a recogniser, and where there is no text to compare with."""
+    """None without a recogniser, where there is no text to compare with, and where the recogniser does not know its
+    language."""
     said: str = ""
     """What the recogniser hears."""
+    unknown_language: bool = False
+    """Whether there are no words because the recogniser does not know the text's language."""
 
     def to_answer(self) -> ReviewAnswer:
         """The same as it travels."""
@@ -72,6 +75,7 @@ class Heard:
             voice=voice and VoiceRow(embedding=pack_embedding(voice.embedding), speech_s=voice.speech_s),
             naturalness=self.naturalness,
             words=words and WordsRow(**asdict(words), heard=self.said),
+            unknown_language=self.unknown_language,
         )
 
     @classmethod
@@ -83,4 +87,5 @@ class Heard:
             naturalness=answer.naturalness,
             words=WordErrors(words.units, words.errors, words.longest_run, words.surprise) if words else None,
             said=words.heard if words else "",
+            unknown_language=answer.unknown_language,
         )

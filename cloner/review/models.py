@@ -8,7 +8,7 @@ from dataclasses import replace
 from cloner.audio import Audio
 from cloner.checks.levels import find_silence, frame_levels
 from cloner.checks.measures import script_of
-from cloner.recogniser.whisper import Recogniser, Recognition
+from cloner.recogniser.whisper import Recogniser, Recognition, whisper_language
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Embedder
 from cloner.review.naturalness import NaturalnessModel
@@ -48,19 +48,14 @@ class ReviewModels:
         note_step()
         naturalness = self._naturalness.score(samples, rate)
         note_step()
-        words, said = self._compare(samples, rate, text, language, note_step) if text else (None, "")
-        return Heard(voice, naturalness, words, said)
-
-    def _compare(
-        self, samples: Audio, rate: int, text: str, language: str, note_step: Callable[[], object]
-    ) -> tuple[WordErrors | None, str]:
-        """How what is heard differs from the text, and what is heard. None without a recogniser of its language: one of
-        English alone hears English in any speech."""
-        known = language.partition("-")[0].lower() or None
-        if self._recogniser is None or not _may_be_in(self._recogniser.languages, known, text):
-            return None, ""
-        heard = self._recogniser.hear(samples, rate, known, note_step)
-        return compare_words(self._recogniser, samples, rate, heard, text, known or heard.language), heard.text
+        recogniser, known = self._recogniser, whisper_language(language)
+        if recogniser is None or not text:
+            return Heard(voice, naturalness)
+        if not _may_be_in(recogniser.languages, known, text):
+            return Heard(voice, naturalness, unknown_language=True)
+        heard = recogniser.hear(samples, rate, known, note_step)
+        words = compare_words(recogniser, samples, rate, heard, text, known or heard.language)
+        return Heard(voice, naturalness, words, heard.text)
 
 
 def compare_words(  # noqa: PLR0913, PLR0917 - a take, and what it is compared with
@@ -78,7 +73,8 @@ def compare_words(  # noqa: PLR0913, PLR0917 - a take, and what it is compared w
 
 
 def _may_be_in(languages: list[str], known: str | None, text: str) -> bool:
-    """Whether a text may be in one of these languages; `known` is its own, if it is known."""
+    """Whether a text may be in one of the languages of a recogniser; `known` is its own, if it is known. One of English
+    alone hears English in any speech."""
     if known:
         return known in languages
     return languages != ["en"] or script_of(text) == "LATIN"

@@ -23,8 +23,8 @@ class AttemptChecks:
         self._history = worker.history(batch_id)
         self._lock = Lock()
 
-    def evaluate(self, take: Take, speaker: str, *, is_first: bool) -> CheckResult:
-        """What the checks say of an attempt.
+    def evaluate(self, take: Take, speaker: str, language: str, *, is_first: bool) -> CheckResult:
+        """What the checks say of an attempt at a text of that `language`, empty if it is not known.
 
         One that raises is left out, and where the attempt cannot be measured, it passes: that is the checks' fault.
         Each such error has one log line in a batch and a process, not one an attempt.
@@ -36,10 +36,10 @@ class AttemptChecks:
                 self._log("measures", error)
             return PASSED
         with self._lock:
-            usual = self._history.usual(speaker, measures.script)
+            usual = self._history.usual(speaker, measures.script, language)
             result = self._checks.evaluate(measures, usual, self._log)
             if is_first and COMPARING.issuperset(result.failed):
-                self._history.add(speaker, measures)
+                self._history.add(speaker, measures, language)
         return result
 
     def _log(self, check: str, error: Exception) -> None:

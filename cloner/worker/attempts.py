@@ -122,7 +122,7 @@ class Attempts:
         samples = as_float(result.audio)
         cut = result.truncated and not self._fixed_length
         take = Take(samples, SAMPLE_RATE, piece.request.text, result.codes, cut)
-        verdict = self._checks.evaluate(take, speaker, is_first=number == 1)
+        verdict = self._checks.evaluate(take, speaker, piece.request.language, is_first=number == 1)
         self._worker.note_step()
         attempt = Attempt(
             piece=piece.place,

@@ -48,7 +48,7 @@ def split_by_record(
     for speaker in message.slices:
         for row in speaker.segments:
             index, text, output, seed = row
-            key = keys.of(speaker.reference, row)
+            key = keys.of(speaker, row)
             known = record.results.get(index)
             if known and known.generated:
                 known = line_of_file(record, index, outputs)
@@ -87,4 +87,5 @@ def speech_requests(
             if stopped():
                 return
             voice = voice or voice_of(segment.speaker.reference)
-            yield SpeechRequest(segment.index, segment.text, voice, generation, segment.seed)
+            language = segment.speaker.language_of(segment.index)
+            yield SpeechRequest(segment.index, segment.text, voice, generation, segment.seed, language=language)

@@ -134,7 +134,9 @@ class _Joiner:
                 yield request
                 continue
             segment = _LongSegment(
-                request.segment, split(request.text, request.generation), request.generation.fixed_length
+                request.segment,
+                split(request.text, request.generation, request.language),
+                request.generation.fixed_length,
             )
             numbers = range(self._count + 1, self._count + 1 + len(segment.pieces))
             self._count += len(numbers)

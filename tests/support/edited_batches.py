@@ -72,7 +72,7 @@ def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
                     segment=row[0],
                     speaker="anna",
                     output=row[2],
-                    key=keys.of(REFERENCE, row),
+                    key=keys.of(manifest.speakers[0], row),
                     assignment=0,
                     worker=WORKER,
                     **written,

@@ -47,6 +47,12 @@ class FinishedBatch:
             update={"chunks": [chunk], "review": review, "generation": Generation(attempts=attempts)}
         )
 
+    def speak_in(self, language: str, others: Mapping[int, str]) -> None:
+        """Let its texts be of a language, and some, by their segments, of others."""
+        changes = {"language": language, "other_languages": list(others.items())}
+        speaker = self.manifest.speakers[0].model_copy(update=changes)
+        self.manifest = self.manifest.model_copy(update={"speakers": [speaker]})
+
     def record(self) -> Record:
         """As the collector reads it at the end of a round."""
         record = Record(self.outputs.root, BATCH_ID, with_keys=False)
@@ -65,7 +71,7 @@ class FinishedBatch:
         record = self.record()
         line = record.results[segment]
         row = self.manifest.speakers[0].segments[segment]
-        key = ContentKeys(self.manifest.speech).of(self.manifest.speakers[0].reference, row)
+        key = ContentKeys(self.manifest.speech).of(self.manifest.speakers[0], row)
         Takes(self.outputs, BATCH_ID).keep_replaced(line.output, key, replaced)
         self.outputs.remove(line.output)
         written = self.outputs.write_audio(line.output, speech(SAMPLE_RATE, 6, seed=1000 * take + segment), SAMPLE_RATE)

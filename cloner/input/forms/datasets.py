@@ -25,7 +25,9 @@ def read_gpt_sovits(file: TextFile) -> Document:
 
     def values(cells: list[str]) -> dict[str, str]:
         recording = cells[0].replace("\\", "/")  # as the list is written on Windows
-        return {"recording": recording, "speaker": cells[1], "text": cells[3]}
+        language = cells[2].lower()
+        found = {"recording": recording, "speaker": cells[1], "text": cells[3]}
+        return {**found, "language": "ja" if language == "jp" else language} if language else found
 
     return _document(_piped(file, "recording|speaker|language|text", (4,), values), file)
 
@@ -78,7 +80,12 @@ def _nemo(file: TextFile) -> Utterances:
             what = f"offset is {line.offset}, but a reference is a whole recording"
             yield Problem(place, what, "cut the recording into files, and leave offset out")
         else:
-            yield place, Utterance.model_construct(recording=line.audio_filepath, text=line.text, speaker=line.speaker)
+            yield (
+                place,
+                Utterance.model_construct(
+                    recording=line.audio_filepath, text=line.text, speaker=line.speaker, language=line.lang
+                ),
+            )
 
 
 def _piped(
@@ -128,4 +135,5 @@ def _rows(utterances: Utterances, file: TextFile) -> Rows:
                 text=line.text,
                 output_file=file.options.name_of(str(line.name or voice)),
                 reference=NamedReference(ReferenceKind.AUDIO, line.recording, transcript),
+                language=line.language,
             )

@@ -30,5 +30,6 @@ def task_rows(values: object, place: str, number: int) -> Iterable[Row | Problem
             reference=reference,
             id=task.id,
             seed=task.seed,
+            language=task.language,
         )
     ]

@@ -111,6 +111,7 @@ def _grouped_rows(speakers: list[object], batch_spelling: _Spelling) -> Rows:
                     reference=reference,
                     id=text.id,
                     seed=text.seed,
+                    language=text.language or group.language,
                 )
                 yield spelling.row(row)
             number += 1

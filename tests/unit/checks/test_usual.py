@@ -50,6 +50,18 @@ def test_speakers_and_scripts_are_learnt_apart() -> None:
     assert history.usual("anna", "CYRILLIC") == PRIOR
 
 
+def test_languages_are_learnt_apart_and_their_regions_together() -> None:
+    history = History()
+    for language, pace in (("de", 1.0), ("pt-BR", -1.0), ("pt-PT", -1.0), ("", 3.0)):
+        for _ in range(50):
+            history.add("anna", replace(GOOD, pace=pace), language)
+    assert history.usual("anna", "LATIN", "de-AT").pace.centre == pytest.approx(1.0, abs=0.2)
+    portuguese = history.usual("anna", "LATIN", "pt")
+    assert portuguese.pace.centre == pytest.approx(-1.0, abs=0.1), "of a hundred takes"
+    assert history.usual("anna", "LATIN").pace.centre > 2.5
+    assert history.usual("anna", "LATIN", "fr") == PRIOR
+
+
 def test_the_last_takes_count() -> None:
     history = History()
     takes(history, *[0.0] * MOST_TAKES, *[1.0] * MOST_TAKES)

@@ -10,7 +10,7 @@ from cloner.batch import Redo
 from cloner.client import parts
 from cloner.errors import UsageError
 from cloner.protocol.queries import PartRequest
-from tests.support.manifests import manifest
+from tests.support.manifests import in_languages, manifest
 
 REQUEST = PartRequest(batch_id="b", failed=True)
 
@@ -37,3 +37,8 @@ def test_what_is_left_of_a_failed_redo_is_asked_of_the_collector(monkeypatch: py
 def test_segments_of_a_redo_are_redone_by_what_redis_has() -> None:
     part = parts.find_part(connection(alive=False), PartRequest(batch_id="b", segments=[1]))
     assert [row[0] for row in part.speakers[0].segments] == [1]
+
+
+def test_a_part_is_a_batch_with_the_languages_of_its_texts() -> None:
+    (anna,) = parts.batch_of(in_languages()).speakers
+    assert [segment.language for segment in anna.segments] == ["de", "", "de", "pt-BR", "de"]

@@ -17,7 +17,7 @@ from cloner.collector.review_result import review_result
 from cloner.output.audio_files import OutputRoot
 from cloner.output.reviews import Reviews
 from cloner.protocol.results import SegmentResult
-from cloner.protocol.reviews import ReviewAnswer, VoiceRow, WordsRow, pack_embedding
+from cloner.protocol.reviews import ReviewAnswer, ReviewRequest, VoiceRow, WordsRow, pack_embedding
 from cloner.review.heard import VoiceSample
 from cloner.review.likeness import Likeness, Voices
 from tests.support.closed_batches import Change
@@ -206,7 +206,7 @@ def test_of_a_long_take_no_more_is_read_than_is_sent(tmp_path: Path, monkeypatch
         file.write((2**26 - 44).to_bytes(4, "little"))
     tracemalloc.start()
     try:
-        _, seconds = take_request(BATCH_ID, line, "A text.", batch.outputs)
+        _, seconds = take_request(BATCH_ID, line, "A text.", "", batch.outputs)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -259,6 +259,43 @@ def test_failed_segments_are_not_reviewed(tmp_path: Path) -> None:
 
     assert sorted(FinishedBatch(tmp_path, 3, "all", change=fail).review().takes) == [0, 2]
     assert OutputRoot(tmp_path).root.joinpath(".cloner", BATCH_ID, "reviews.ndjson").exists()
+
+
+def test_a_take_is_sent_with_the_language_of_its_text(tmp_path: Path) -> None:
+    """And where the recogniser does not know it, the result counts that."""
+    batch = FinishedBatch(tmp_path, 3, "all")
+    batch.speak_in("de", {1: "", 2: "fr"})
+    sent: dict[str, str] = {}
+
+    def answer(request: ReviewRequest) -> ReviewAnswer:
+        sent[request.what] = request.language
+        return GOOD.model_copy(update={"words": None, "unknown_language": True}) if request.language == "fr" else GOOD
+
+    review = batch.review()
+    run_windows(review, answer)
+    assert {what: language for what, language in sent.items() if not what.startswith("reference")} == {
+        "0.1": "de",
+        "1.1": "",
+        "2.1": "fr",
+    }
+    assert [language for what, language in sent.items() if what.startswith("reference")] == [""]
+    for known in (review, batch.review()):  # in this process, and in one that has only its notes
+        result = review_result("all", known, batch.record(), is_complete=True)
+        assert (result.reviewed, result.unknown_language, result.words_not_compared) == (3, 1, 1)
+
+
+def test_takes_that_were_reviewed_as_texts_of_another_language_are_reviewed_again(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    batch.speak_in("", {2: "fr"})
+    run_windows(batch.review(), answers({"1.1": BAD}, GOOD))
+    folder = tmp_path / ".cloner"
+    (folder / BATCH_ID).rename(folder / "earlier")
+    again = FinishedBatch(tmp_path, 3, "all", change=lambda line: replace(line, reused=True))
+    again.speak_in("", {1: "de", 2: "fr"})
+    review = again.review()
+    _, sent = run_windows(review, answers({}, GOOD))
+    assert sent == ["1.1"]
+    assert review.failed == []
 
 
 def test_takes_that_earlier_batches_have_reviewed_are_not_reviewed_again(tmp_path: Path) -> None:

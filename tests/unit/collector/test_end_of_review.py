@@ -108,9 +108,7 @@ def test_texts_are_in_memory_no_more_when_takes_have_been_chosen(
 
 def test_what_is_spoken_again_is_noted_without_the_manifests_texts(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 3, "all")
-    key = ContentKeys(batch.manifest.speech).of(
-        batch.manifest.speakers[0].reference, batch.manifest.speakers[0].segments[1]
-    )
+    key = ContentKeys(batch.manifest.speech).of(batch.manifest.speakers[0], batch.manifest.speakers[0].segments[1])
     first = ReviewEnd(batch, 1, FAILS)
     batch.manifest.drop_texts()
     again = SpokenAgain(first.review, batch.manifest, first.record, batch.outputs)

@@ -149,9 +149,7 @@ def test_another_batch_takes_the_better_one_wherever_it_is(tmp_path: Path) -> No
     first.next_round()
     batch.speak(1, 2, before)
     ReviewEnd(batch, first.number + 2, {"1.2": WORSE}).next_round()
-    key = ContentKeys(batch.manifest.speech).of(
-        batch.manifest.speakers[0].reference, batch.manifest.speakers[0].segments[1]
-    )
+    key = ContentKeys(batch.manifest.speech).of(batch.manifest.speakers[0], batch.manifest.speakers[0].segments[1])
     found = find_outputs(batch.outputs, {"book/renamed.wav": key}, None)
     assert found.elsewhere["book/renamed.wav"].line.digest == before
 

@@ -69,6 +69,25 @@ class TestForms:
         (anna,) = read(write(folder / "b.yaml", content)).speakers
         assert anna.segments == (Segment(0, "One.", "anna/0001.wav"), Segment(1, "Two.", "intro.wav", "7", 3))
 
+    @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+    def test_a_row_may_have_a_language(self, folder: Path, form: str) -> None:
+        rows = [task(0, language="DE"), task(1, language="pt-br"), task(2), task(3, language="zh-hant-TW")]
+        (speaker,) = read(write_rows(folder, form, rows)).speakers
+        assert [segment.language for segment in speaker.segments] == ["de", "pt-BR", "", "zh-Hant-TW"]
+
+    def test_a_texts_language_comes_before_its_speakers(self, folder: Path) -> None:
+        reference = {"audio": "anna.wav", "text": "I."}
+        texts = ["Eins.", {"text": "Two.", "language": "en"}]
+        content = {
+            "speakers": [
+                {"id": "anna", "language": "de", "reference": reference, "texts": texts},
+                {"id": "ben", "reference": reference, "texts": texts},
+            ]
+        }
+        anna, ben = read(write(folder / "b.yaml", content)).speakers
+        assert [segment.language for segment in anna.segments] == ["de", "en"]
+        assert [segment.language for segment in ben.segments] == ["", "en"]
+
     def test_yaml_as_people_write_it(self, folder: Path) -> None:
         content = """
         speakers:

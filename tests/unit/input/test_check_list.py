@@ -28,10 +28,10 @@ def problems(folder: Path, *lines: object) -> list[str]:
 
 
 def test_lines_become_takes_and_blank_ones_are_passed_over(tmp_path: Path) -> None:
-    other = {"file": "b/1.wav", "text": "你好", "speaker": 7, "reference": "refs/anna.wav"}
+    other = {"file": "b/1.wav", "text": "你好", "speaker": 7, "reference": "refs/anna.wav", "language": "ZH"}
     assert listed(tmp_path, LINE, "", other, " ") == [
         ListedTake("a.wav", "Good morning.", "anna"),
-        ListedTake("b/1.wav", "你好", "7"),
+        ListedTake("b/1.wav", "你好", "7", "zh"),
     ]
 
 
@@ -46,9 +46,10 @@ def test_every_bad_line_is_named_at_once(tmp_path: Path) -> None:
         {**LINE, "speaker": True},
         {**LINE, "reference": {"audio": "r.wav"}},
         {**LINE, "speed": 1},
+        {**LINE, "language": "english"},
         '{"file": "a.wav", "file": "b.wav", "text": "x", "speaker": 1}',
     )
-    assert [problem.partition(":")[0].partition(",")[0] for problem in found] == [f"line {n}" for n in range(1, 10)]
+    assert [problem.partition(":")[0].partition(",")[0] for problem in found] == [f"line {n}" for n in range(1, 11)]
     assert found[1:] == [
         "line 2: it is a list; give an object",
         "line 3: speaker is missing; give a whole number or a name",
@@ -57,7 +58,8 @@ def test_every_bad_line_is_named_at_once(tmp_path: Path) -> None:
         "line 6: speaker is true; give a whole number or a name",
         "line 7: reference is an object; give the file of a recording, relative to the folder, or leave it out",
         "line 8: the key 'speed' is not known; did you mean \"speaker\"?",
-        "line 9: the key 'file' appears more than once; keep one",
+        "line 9: language is 'english'; give the code of a language, such as 'en', 'de' or 'pt-BR'",
+        "line 10: the key 'file' appears more than once; keep one",
     ]
 
 

@@ -19,7 +19,7 @@ from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.protocol.queries import PartRequest
 from cloner.protocol.references import reference_key
 from tests.support.edited_batches import Killed
-from tests.support.manifests import REFERENCE, manifest
+from tests.support.manifests import REFERENCE, in_languages, manifest
 
 
 def two_speakers() -> Manifest:
@@ -51,6 +51,25 @@ def test_a_part_has_the_wanted_segments_and_their_speakers_alone(kept: KeptBatch
     assert [(speaker.id, [row[0] for row in speaker.segments]) for speaker in part.speakers] == [("anna", [1, 3])]
     assert part.ids == [(3, "intro")]
     assert kept.part(lambda row: row[2] == "ben/9.wav").speakers == two_speakers().speakers[1:]
+
+
+def test_the_languages_of_texts_are_kept(tmp_path: Path) -> None:
+    kept = KeptBatch(batch_folder(tmp_path, "b"))
+    kept.write(in_languages())
+    assert kept.part(lambda _: True) == in_languages().model_copy(update={"chunks": []})
+    languages = ["de", "", "de", "pt-BR", "de"]
+    assert [found.speaker.language_of(found.row[0]) for found in kept.segments()] == languages
+
+
+def test_a_batch_that_was_kept_without_languages_is_read(kept: KeptBatch) -> None:
+    """As an earlier version has kept it."""
+    path = kept._folder.path / BATCH
+    whole = path.read_text()
+    old = whole.replace(',"language":"","other_languages":[]', "")
+    assert whole.count("language") == 4
+    assert old.count("language") == 0
+    path.write_text(old)
+    assert kept.part(lambda _: True).speakers == two_speakers().speakers
 
 
 def test_a_kept_batch_is_no_part_of_the_record(kept: KeptBatch, tmp_path: Path) -> None:

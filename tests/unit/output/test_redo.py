@@ -254,7 +254,7 @@ def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
     (tmp_path / MIDDLE).unlink()
     keys = ContentKeys(batch("x", LINES).speech)
     row = batch("x", LINES).speakers[0].segments[1]
-    wanted = {MIDDLE: keys.of(batch("x", LINES).speakers[0].reference, row)}
+    wanted = {MIDDLE: keys.of(batch("x", LINES).speakers[0], row)}
     assert list(find_outputs(OutputRoot(tmp_path), wanted, None).done()) == []
 
 

@@ -60,7 +60,7 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
         for row in manifest.speakers[0].segments:
             if only is not None and row[0] not in only:
                 continue
-            key = keys.of(REFERENCE, row)
+            key = keys.of(manifest.speakers[0], row)
             audio = np.frombuffer(bytes.fromhex(key), dtype=np.uint8).astype(np.float32) / np.float32(512)
             written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100, Known()))
             writer.append(
@@ -145,7 +145,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     speak(tmp_path, batch("a", ["a", "b"], seed=1), only=[1])
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
     keys = ContentKeys(manifest.speech)
-    wanted = {row[2]: keys.of(REFERENCE, row) for row in manifest.speakers[0].segments}
+    wanted = {row[2]: keys.of(manifest.speakers[0], row) for row in manifest.speakers[0].segments}
     found = find_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"}, None)
     assert list(found.finished) == ['0 "ü".wav']
     assert found.changed == {'1 "ü".wav'}

@@ -8,9 +8,17 @@ import pytest
 
 from cloner.batch import AudioFormat, AudioOptions, Generation, ReferenceKind, SpeechOptions
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.messages import ReferenceRow, SpeakerRow
 
-ANNA = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
+REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
+
+
+def speaker(digest: str = REFERENCE.digest, text: str = REFERENCE.text) -> SpeakerRow:
+    reference = REFERENCE.model_copy(update={"digest": digest, "text": text})
+    return SpeakerRow(id="anna", reference=reference, segments=[])
+
+
+ANNA = speaker()
 
 
 def keys_of(
@@ -31,8 +39,8 @@ KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 7))
 OTHERS = {
     "text": KEYS.of(ANNA, (3, "Good evening.", "a/3.wav", 7)),
     "seed": KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 8)),
-    "reference": KEYS.of(ANNA.model_copy(update={"digest": "d2"}), (3, "Good morning.", "a/3.wav", 7)),
-    "reference's text": KEYS.of(ANNA.model_copy(update={"text": "Hello!"}), (3, "Good morning.", "a/3.wav", 7)),
+    "reference": KEYS.of(speaker(digest="d2" * 32), (3, "Good morning.", "a/3.wav", 7)),
+    "reference's text": KEYS.of(speaker(text="Hello!"), (3, "Good morning.", "a/3.wav", 7)),
     "fixed length": keys_of(Generation(min_new_tokens=12, max_new_tokens=12)).of(
         ANNA, (3, "Good morning.", "a/3.wav", 7)
     ),
@@ -65,8 +73,8 @@ def test_the_files_name_does_not_change_the_key() -> None:
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
-    one = KEYS.of(ANNA.model_copy(update={"digest": 'd", "x'}), (1, "y", "", 7))
-    other = KEYS.of(ANNA.model_copy(update={"digest": "d"}), (1, "y", "", 7))
+    one = KEYS.of(speaker(digest='d", "x'), (1, "y", "", 7))
+    other = KEYS.of(speaker(digest="d"), (1, "y", "", 7))
     assert one != other
 
 
@@ -77,6 +85,23 @@ def test_how_pieces_are_joined_is_part_of_the_keys_of_long_texts_alone() -> None
     assert len(keys) == 4
     for generation in others:
         assert keys_of(generation).of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+
+
+@pytest.mark.parametrize(
+    ("language", "changes"),
+    [("it", True), ("pt-BR", True), ("en", False), ("de-AT", False), ("zh", False), ("", False)],
+)
+def test_a_language_with_rules_of_its_own_for_sentences_is_part_of_the_keys_of_long_texts_alone(
+    language: str, changes: bool
+) -> None:
+    long, paused = "A sentence of a long text. " * 20, "Good[pause:1] morning."
+    speaking = ANNA.model_copy(update={"language": language})
+    for text, may_change in ((long, True), (paused, False), ("Good morning.", False)):
+        row = (3, text, "a/3.wav", 7)
+        assert (KEYS.of(speaking, row) != KEYS.of(ANNA, row)) == (changes and may_change)
+    other = ANNA.model_copy(update={"language": "en", "other_languages": [(3, language)]})
+    assert KEYS.of(other, (3, long, "", 7)) == KEYS.of(speaking, (3, long, "", 7))
+    assert KEYS.of(other, (4, long, "", 7)) == KEYS.of(ANNA, (4, long, "", 7))
 
 
 def key_with(output: str = "a/3.wav", **audio: object) -> str:

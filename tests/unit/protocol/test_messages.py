@@ -15,7 +15,7 @@ from cloner.names import SCHEMA
 from cloner.protocol.fields import check_batch_id, is_batch_id
 from cloner.protocol.messages import Manifest, read_chunk, schema_of
 from cloner.validation import MAX_TEXT
-from tests.support.manifests import manifest
+from tests.support.manifests import in_languages, manifest
 
 
 def test_a_manifest_survives_its_way() -> None:
@@ -35,6 +35,39 @@ def test_a_chunks_message_holds_its_own_segments_and_survives_json() -> None:
     assert [row.segments for row in message.slices] == [[(1, "text 1", "1.wav", 1), (2, "text 2", "2.wav", 2)]]
     assert (message.number, message.assignment, message.total) == (7, 2, 2)
     assert read_chunk(json.loads(json.dumps(message.model_dump(mode="json")))) == message
+
+
+def test_the_languages_of_texts_survive_their_way() -> None:
+    whole = Manifest.unpack(in_languages().pack())
+    assert [whole.speakers[0].language_of(n) for n in range(5)] == ["de", "", "de", "pt-BR", "de"]
+    message = read_chunk(whole.message(whole.chunks[0]).model_dump(mode="json"))
+    assert [message.slices[0].language_of(n) for n in (1, 2)] == ["", "de"]
+    assert message.slices[0].other_languages == [(1, "")], "a chunk has no other's"
+    part = whole.part(lambda row: row[0] in {2, 3})
+    assert part.speakers[0].other_languages == [(3, "pt-BR")]
+    assert [part.speakers[0].language_of(n) for n in (2, 3)] == ["de", "pt-BR"]
+
+
+def test_a_language_takes_nothing_of_each_segment_of_its_speaker() -> None:
+    whole = manifest()
+    speaker = whole.speakers[0].model_copy(update={"language": "de"})
+    grown = whole.model_copy(update={"speakers": [speaker]}).model_dump_json()
+    assert len(grown) == len(whole.model_dump_json()) + len("de")
+
+
+def test_messages_without_languages_are_read() -> None:
+    """As an earlier version has sent them."""
+    old = json.loads(manifest().message(manifest().chunks[0]).model_dump_json())
+    for name in ("language", "other_languages"):
+        del old["slices"][0][name]
+    assert read_chunk(old) == manifest().message(manifest().chunks[0])
+
+
+@pytest.mark.parametrize("language", ["english", "pt_BR", "EN", "en-", 7, "e\nn"])
+def test_a_language_that_no_batch_has_is_refused(language: object) -> None:
+    message = manifest().message(manifest().chunks[0]).model_dump(mode="json")
+    with pytest.raises(WrongSchema, match="language"):
+        read_chunk({**message, "slices": [{**message["slices"][0], "language": language}]})
 
 
 def test_a_summary_names_speakers_and_counts_and_no_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
@@ -291,6 +292,20 @@ def test_a_trained_engine_is_checked(workers: Workers, tmp_path: Path) -> None:
     engine.trained = True
     run_chunk(workers.start(engine=engine), chunk)
     assert len(engine.asked) == 2
+
+
+def test_what_is_usual_is_learnt_for_each_language_of_a_speaker(workers: Workers, tmp_path: Path) -> None:
+    """Of pieces, too."""
+    path = write_batch(tmp_path, [4], {"checks": True}, texts={**dict.fromkeys(range(3), TEXT), 3: f"{TEXT}[pause:1]"})
+    batch = json.loads(path.read_text())
+    for task, language in zip(batch["tasks"], ("de", "pt-BR", None, "pt-PT"), strict=True):
+        task["language"] = language
+    path.write_text(json.dumps(batch))
+    (chunk,) = workers.submit(path)
+    worker = workers.start(engine=Voice({}))
+    run_chunk(worker, chunk)
+    counts = worker.history(BATCH_ID)._counts
+    assert counts == {("0", "de", "LATIN"): 1, ("0", "pt", "LATIN"): 2, ("0", "", "LATIN"): 1}
 
 
 def test_pieces_are_attempted_one_by_one(workers: Workers, tmp_path: Path) -> None:

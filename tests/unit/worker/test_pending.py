@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,13 @@ class Voices:
 def test_segments_are_grouped_by_speaker_in_the_order_of_the_chunk(pending: dict[int, PendingSegment]) -> None:
     groups = by_speaker([2, 4, 3, 99], pending)
     assert [[segment.index for segment in group] for group in groups] == [[3, 4], [2]]
+
+
+def test_requests_have_the_languages_of_their_texts(pending: dict[int, PendingSegment]) -> None:
+    anna = pending[3].speaker.model_copy(update={"language": "de", "other_languages": [(4, "pt-BR")]})
+    pending.update({index: replace(pending[index], speaker=anna) for index in (3, 4)})
+    requests = speech_requests(by_speaker(pending, pending), GENERATION, Voices().get, lambda: False)
+    assert {request.segment: request.language for request in requests} == {3: "de", 4: "pt-BR", 1: "", 2: ""}
 
 
 def test_a_voice_is_made_when_its_first_request_is_drawn(pending: dict[int, PendingSegment]) -> None:
