@@ -7,7 +7,8 @@ dies, or by a batch that ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
+from itertools import takewhile
 
 from cloner.errors import Damaged
 from cloner.state.batches import BatchStore
@@ -24,26 +25,22 @@ noted takes 1.4 kB of the collector's memory."""
 
 def open_rounds(batches: BatchStore) -> list[tuple[str, Round]]:
     """The open batches and their present rounds, in the order in which they were submitted."""
-    return [*_open_rounds(batches)]
+    found = []
+    for batch_id in batches.open_ids(cancelled=True):
+        with suppress(Damaged):  # then no collector can close it
+            found.append((batch_id, batches.round(batch_id)))
+    return found
 
 
 def may_be_reviewed(batch_id: str, takes: int, rounds: list[tuple[str, Round]]) -> bool:
     """Whether a batch with so many takes to review may send its first window. `rounds` are those of the open batches,
     in order."""
-    ids = [other for other, _ in rounds]
-    place = ids.index(batch_id) if batch_id in ids else len(ids)
-    first = [
-        present
-        for index, (other, present) in enumerate(rounds)
-        if other != batch_id and (present.reviews or (present.waits and index < place))
-    ]
-    is_free = takes < LARGE or all(present.to_review < LARGE for present in first)
-    return is_free and len(first) < MOST_BATCHES
-
-
-def _open_rounds(batches: BatchStore) -> Iterator[tuple[str, Round]]:
-    for batch_id in batches.open_ids(cancelled=True):
-        try:
-            yield batch_id, batches.round(batch_id)
-        except Damaged:
-            continue  # no collector can close it
+    under_review = [present for _, present in rounds if present.reviews]
+    places = MOST_BATCHES - len(under_review)
+    has_large = any(present.to_review >= LARGE for present in under_review)
+    for _, present in takewhile(lambda one: one[0] != batch_id, rounds):
+        is_large = present.to_review >= LARGE
+        if present.waits and not (is_large and has_large):
+            places -= 1
+            has_large |= is_large
+    return places > 0 and not (takes >= LARGE and has_large)

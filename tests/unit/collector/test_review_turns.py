@@ -49,6 +49,13 @@ def test_of_large_batches_one_is_reviewed_at_once(rounds: list[Round], takes: in
     assert may(*rounds, SPEAKS, place=len(rounds), takes=takes) == expected
 
 
+def test_small_batches_do_not_wait_for_large_ones_that_wait_for_another() -> None:
+    large = [LARGE_WAITS] * MOST_BATCHES
+    assert may(LARGE_IN_REVIEW, *large, WAITS, place=MOST_BATCHES + 1)
+    assert may(*large, WAITS, place=MOST_BATCHES)
+    assert not may(*large, *[IN_REVIEW] * (MOST_BATCHES - 1), WAITS, place=2 * MOST_BATCHES - 1)
+
+
 def test_a_batch_that_redis_has_forgotten_is_the_last() -> None:
     rounds = [(str(number), WAITS) for number in range(MOST_BATCHES)]
     assert not may_be_reviewed("x", 1, rounds)
