@@ -18,7 +18,7 @@ from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.settings import Settings
 from cloner.state.counters import FAILED_CHECK, Count, failed_check
 from tests.support.batches import write_batch
-from tests.support.processes import LaunchLoaded, environment, run_cloner
+from tests.support.processes import Launch, LaunchLoaded, environment, run_cloner
 from tests.support.recognition import MODEL
 from tests.support.records import generated_by_workers
 from tests.support.stub_reviewer import BAD, BAD_CHECKS, GOOD, stub_reviewer
@@ -71,6 +71,19 @@ def review_counts(client: Client, batch: Path) -> Counter[str]:
         names = [name for name in done if name.startswith(FAILED_CHECK) or name == Count.REVIEW_SUSPECTS]
         counts.update({name: int(done[name]) for name in names})
     return counts
+
+
+def test_two_collectors_send_windows_of_one_batch(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    """Each takes the messages that the other one does not, and none is of a take that the other one has judged."""
+    fleets = [launch("--workers", "1", box=box) for box in ("first", "second")]
+    for fleet in fleets:
+        fleet.wait_for(Event.MODELS_LOADED)
+    with stub_reviewer(settings, lambda request: BAD if request.what.startswith("3.") else GOOD) as reviewer:
+        result = client.submit(write_batch(tmp_path, [200]), review="all").wait(timeout=200)
+    assert sorted(reviewer.heard) == sorted([*(f"{segment}.1" for segment in range(200)), "3.2", "3.3"])
+    assert (result.review.state, result.review.reviewed, result.review.failed) == ("complete", 200, 1)
 
 
 def test_suspects_and_a_sample_are_reviewed_where_a_reviewer_is_alive(
