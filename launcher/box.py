@@ -200,6 +200,9 @@ class Box:
                 self._end_predecessors()
                 self._is_open = True
             if not self._registered:
+                # What a launcher that was killed has left; else it would stay, and each submission would read it.
+                self._registry.worker_entries.remove_others(self._settings.box, self._entries)
+                self._registry.reviewer_entries.remove_others(self._settings.box, self._entries)
                 for worker in self.workers:
                     self._registry.register(worker)
                 for name in self.reviewers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -104,6 +104,16 @@ class Entries(Generic[InfoT]):
             pipe.zrem(self._beats, name)
             pipe.delete(self.key_of(name))
             pipe.execute()
+
+    def remove_others(self, box: str, kept: Collection[str]) -> None:
+        """Remove the entries of a box but those that are `kept`, also of processes that never lived. One that does live
+        enters itself again."""
+        names: list[str] = read_or([], self._beats, lambda: self._redis.zrange(self._beats, 0, -1))
+        if gone := [name for name in names if name.rpartition("@")[2] == box and name not in kept]:
+            with self._redis.pipeline() as pipe:
+                pipe.zrem(self._beats, *gone)
+                pipe.delete(*map(self.key_of, gone))
+                pipe.execute()
 
     def get(self, name: str) -> InfoT | None:
         """A process's entry, alive or not; None if there is none."""

@@ -91,6 +91,33 @@ def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Ou
     assert sorted(redis.keys()) == sorted([KEYS.worker_queues, QUEUE])
 
 
+def test_workers_and_reviewers_of_a_launcher_that_was_killed_are_forgotten_at_the_next_start(outages: Outages) -> None:
+    registry = Registry(outages.redis, KEYS, 30)
+    cpu = Cpu(4, 64 * GB)
+    outages.redis.delete(KEYS.box_lease("box"))  # as when it has expired
+    large = plan_layout([], cpu, Rule(8.0), speakers=None, workers=4)
+    Box(Settings(), large, registry, outages.lines.append, reviewers=2).open()
+    other = plan_layout([], cpu, Rule(8.0), speakers=None, workers=1)
+    Box(Settings(box="box2"), other, registry, outages.lines.append).open()
+    outages.redis.hset(KEYS.worker("cpu.0@box2"), "steps", "7")
+    outages.redis.delete(KEYS.box_lease("box"))
+
+    small = plan_layout([], cpu, Rule(8.0), speakers=None, workers=2)
+    box = Box(Settings(), small, registry, outages.lines.append, reviewers=1)
+    box.open()
+    found = registry.all_workers()
+    assert [(worker.name, worker.steps) for worker, _ in found] == [
+        ("cpu.0@box", 0),
+        ("cpu.1@box", 0),
+        ("cpu.0@box2", 7),
+    ]
+    assert [reviewer.name for reviewer in registry.reviewers()] == ["reviewer-0@box"]
+    assert not outages.redis.exists(KEYS.worker("cpu.3@box"), KEYS.reviewer("reviewer-1@box"))
+    box.close()
+    assert [worker.name for worker, _ in registry.all_workers()] == ["cpu.0@box2"]
+    assert registry.reviewers() == []
+
+
 def test_a_launcher_that_starts_while_redis_is_away_waits_as_it_does_later(tmp_path: Path) -> None:
     socket = tmp_path / "socket"
     server = ValkeyServer(data_dir=tmp_path / "data", port=0, unix_socket_path=socket)

@@ -144,6 +144,24 @@ def test_fewer_than_one_is_an_error(number: int) -> None:
         plan(card(0), speakers=number)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cores", "most", "why"),
+    [
+        (1, 2, 64, "64 a GPU"),
+        (8, 128, 512, "64 a GPU"),
+        (0, 2, 16, "4 a core, or 16"),
+        (0, 32, 128, "4 a core, or 16"),
+    ],
+)
+def test_more_workers_than_any_machine_runs_are_an_error(gpus: int, cores: int, most: int, why: str) -> None:
+    cards, cpu = [card(number) for number in range(gpus)], Cpu(cores, 8 * GB)
+    assert len(plan(*cards, cpu=cpu, workers=most).specs) == most
+    with pytest.raises(BadSetting) as caught:
+        plan(*cards, cpu=cpu, workers=most + 1)
+    assert caught.value.message == (f"--workers {most + 1} is more than this box can run: give {most} or fewer ({why})")
+    assert len(plan(*cards, cpu=cpu, workers=100_000, speakers=3).specs) == 3, "no more are started"
+
+
 def test_specs_name_card_number_pin_and_place() -> None:
     specs = plan(card(0), card(3)).specs
 
