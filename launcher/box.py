@@ -17,7 +17,9 @@ from cloner.events import Event
 from cloner.names import reviewer_name
 from cloner.settings import Settings
 from cloner.state.connection import may_pass
+from cloner.state.damage import is_wrong_type
 from cloner.state.entries import Entries
+from cloner.state.key_types import check_key_types, wrong_type
 from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo, WorkerState, expected_reviewer, expected_worker
 from launcher.health import HealthMonitor, Unhealthy
 from launcher.layout import Layout
@@ -69,13 +71,16 @@ class Box:
         self._loads: dict[str, int] = {}
         """Models that had been loaded under a worker's name when it was started."""
         self._have_loaded: set[str] = set()
+        self._key_check_due = 0.0
+        self._stops = False
         self._requeued: set[str] = set()
         """Consumers that have no unacknowledged messages: none was started since they were requeued."""
 
     def open(self) -> None:
         """Take the box, and register its workers as "loading", if that was not done.
 
-        Waits where Redis is unreachable. Raises `BoxTaken`, and `RedisError` if the settings of Redis are wrong.
+        Waits where Redis is unreachable. Raises `BoxTaken`, `Damaged` as all methods do but those of a stop, and
+        `RedisError` if the settings of Redis are wrong.
         """
         while not (self._ping() and self._try_to_open()):
             time.sleep(POLL_S)
@@ -126,6 +131,9 @@ class Box:
         """
         unhealthy: dict[str, Unhealthy] = {}
         with self._tolerate_outage():
+            if now >= self._key_check_due:
+                self._check_keys()
+                self._key_check_due = now + self._settings.alive_s
             self._lease.require()
             self._beat_for_loading_processes()
             self._takeover.poll([*kept], now)
@@ -138,7 +146,8 @@ class Box:
         return unhealthy
 
     def hold(self, seconds: float) -> None:
-        """Hold the box for so long without calls of `beat`."""
+        """Hold the box for so long without calls of `beat`: the launcher stops, and no damaged key hinders it."""
+        self._stops = True
         if self._is_open and self.redis_answers:
             with self._tolerate_outage():
                 self._lease.renew(seconds)
@@ -196,6 +205,7 @@ class Box:
     def _try_to_open(self) -> bool:
         with self._tolerate_outage():
             if not self._is_open:
+                self._check_keys()
                 self._lease.acquire(longest_lease_s(self._settings))
                 self._end_predecessors()
                 self._is_open = True
@@ -209,6 +219,13 @@ class Box:
                     self._registry.reviewer_entries.register(expected_reviewer(self._settings, name))
                 self._registered = True
         return self.redis_answers
+
+    def _check_keys(self) -> None:
+        """Compare the types of the fleet's keys with what is kept there. Raises `Damaged`, `RedisError`."""
+        check_key_types(self._registry.redis, self._settings, self._consumers())
+
+    def _consumers(self) -> list[str]:
+        return [*(worker.name for worker in self.workers), *self.reviewers]
 
     def _end_predecessors(self) -> None:
         """Kill what launchers that had the box before have left, and wait until it is gone.
@@ -256,13 +273,16 @@ class Box:
     def _tolerate_outage(self, is_first: bool = False) -> Iterator[None]:
         """Inside it, a Redis that does not answer ends the block; its outage is logged once, and so is its end.
 
-        If the block `is_first` to use Redis, it raises `RedisError` where the settings are wrong.
+        A key of a wrong type is no outage: it raises `Damaged`, unless the launcher stops. If the block `is_first` to
+        use Redis, it raises `RedisError` where the settings are wrong.
         """
         try:
             yield
         except RedisError as error:
             if is_first and not may_pass(error, self._registry.redis):
                 raise
+            if is_wrong_type(error) and not self._stops:
+                raise wrong_type(error, self._registry.redis, self._settings, self._consumers()) from error
             if self.redis_answers:
                 self._log(Event.REGISTRY_UNREACHABLE.line(error=error))
             self.redis_answers = False

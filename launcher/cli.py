@@ -18,6 +18,7 @@ from cloner.review.requirements import check_review
 from cloner.settings import EngineName, Settings, load_settings
 from cloner.state.connection import HASTE_S, connect, translate_redis_errors
 from cloner.state.dead_letters import DeadLetters
+from cloner.state.key_types import translate_wrong_types
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo, WorkerState, expected_worker
 from launcher import dead_letters
@@ -129,8 +130,8 @@ def status(
     """List this box's workers and reviewers; exit status 1 if none is alive."""
     settings = load_settings()
     url = settings.require_redis_url()
-    with translate_redis_errors(url):
-        redis, keys = connect(url), RedisKeys(settings.fleet)
+    redis, keys = connect(url), RedisKeys(settings.fleet)
+    with translate_redis_errors(url), translate_wrong_types(redis, settings):
         registry = Registry(redis, keys, settings.alive_s)
         if collector:
             if not registry.collector_is_alive():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -13,6 +14,7 @@ from cloner.settings import Settings, redacted
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, translate_redis_errors
 from cloner.state.counters import Counters
+from cloner.state.key_types import translate_wrong_types
 from cloner.state.keys import RedisKeys
 from cloner.state.references import ReferenceStore
 from cloner.state.registry import Registry, ReviewerInfo, WorkerInfo
@@ -33,9 +35,11 @@ class FleetConnection:
         self.references = ReferenceStore(self.blobs, keys, settings.batch_ttl_s)
         self.app = make_client_app(settings)
 
-    def translate_redis_errors(self) -> AbstractContextManager[None]:
-        """A context in which a Redis that cannot be used raises `BrokerUnreachable`."""
-        return translate_redis_errors(self.url)
+    @contextmanager
+    def translate_redis_errors(self) -> Iterator[None]:
+        """Inside it, a Redis that cannot be used is `BrokerUnreachable`, and a key of a wrong type `Damaged`."""
+        with translate_redis_errors(self.url), translate_wrong_types(self.redis, self.settings):
+            yield
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that are alive, in the order of assignment. Raises `BrokerUnreachable`."""

@@ -40,7 +40,9 @@ def main() -> int:
             from cloner.output.lock import output_lock
             from cloner.queueing.app import run_worker
             from cloner.queueing.heartbeat import Heartbeat
+            from cloner.state.key_types import check_own_keys
 
+        check_own_keys(settings, name)
         with output_lock(settings.out_dir, settings.fleet):
             threading.Thread(target=watch_stalled_batches, args=(settings,), name="recovery", daemon=True).start()
             presence = _Presence(name)

@@ -7,6 +7,7 @@ result. Opening and closing a batch may both run twice, so resuming one that is 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -19,8 +20,9 @@ from cloner.collector.review_watch import ReviewWatch
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, collector_name
 from cloner.queueing.app import make_app, send_to_collector
+from cloner.queueing.given_up import stop_if_damaged
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import HASTE_S, connect
@@ -49,6 +51,8 @@ def watch_stalled_batches(settings: Settings) -> None:
             for batch_id in stalled & seen:
                 resume_batch(app, BatchStore.of(settings, redis), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
+            if stop_if_damaged(error, text, settings, collector_name(settings.box), os.getpid()):
+                return
             # An outage of Redis: Celery logs it.
             log_event(Event.STALLED_BATCHES_NOT_READ, error=error)
         seen = stalled - seen

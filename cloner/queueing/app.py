@@ -20,6 +20,7 @@ from cloner.queueing.stop_signal import end_after_stop_signal
 from cloner.queueing.transport import AMQP, RequeueOnReconnect
 from cloner.settings import Settings
 from cloner.state.connection import ANSWER_S, CONNECT_S, RETRIES, celery_address, check_address
+from cloner.state.key_types import check_own_keys
 from cloner.state.keys import RedisKeys
 
 NEVER_S = 100 * 366 * 86_400
@@ -131,7 +132,8 @@ def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) ->
 def run_worker(settings: Settings, module: str, tasks: Collection[str], name: str, queue_names: list[str]) -> int:
     """Run a Celery worker with the `tasks` of one module until it is stopped; returns its exit status.
 
-    The caller sends heartbeats of this process, its child process its own. Raises `BadSetting` as `make_app` does.
+    The caller sends heartbeats of this process, its child process its own. Raises `BadSetting` as `make_app` does, and
+    `Damaged` if a key of a wrong type has ended the worker.
     """
     app = make_app(settings, name, tasks)
     app.steps["consumer"].add(RequeueOnReconnect)
@@ -153,4 +155,6 @@ def run_worker(settings: Settings, module: str, tasks: Collection[str], name: st
     worker.start()
     # Celery ends with 0 when it is terminated, whatever status it was given.
     terminated = celery.worker.state.should_terminate == EXIT_LOAD_FAILED
+    if worker.exitcode and not terminated:
+        check_own_keys(settings, name)  # perhaps such a key has ended it
     return EXIT_LOAD_FAILED if terminated else worker.exitcode or 0

@@ -1,4 +1,4 @@
-"""How the child process of a worker or reviewer ends the whole of it: by a signal to its parent.
+"""How a process of a worker, collector or reviewer ends the whole of it: by a signal to its parent.
 
 Celery swallows an exception in ``worker_process_init``, and would run tasks without a model.
 """
@@ -12,9 +12,14 @@ from types import FrameType
 from typing import NoReturn
 
 import celery.worker.state
-from redis import RedisError
+from redis import Redis, RedisError
 
 from cloner.errors import EXIT_LOAD_FAILED
+from cloner.events import Event
+from cloner.logs import log_event
+from cloner.settings import Settings
+from cloner.state.damage import is_wrong_type
+from cloner.state.key_types import wrong_type
 
 
 def exit_on_give_up() -> None:
@@ -24,6 +29,16 @@ def exit_on_give_up() -> None:
         celery.worker.state.should_terminate = EXIT_LOAD_FAILED
 
     signal.signal(signal.SIGUSR2, stop)
+
+
+def stop_if_damaged(error: Exception, redis: Redis, settings: Settings, consumer: str, parent: int) -> bool:
+    """Whether Redis has refused a command at a key of a wrong type. That does not pass: the key is logged, and the
+    process `parent`, Celery's own, is stopped as by SIGTERM."""
+    if not (isinstance(error, RedisError) and is_wrong_type(error)):
+        return False
+    log_event(Event.FAILED, error=wrong_type(error, redis, settings, [consumer]).message)
+    os.kill(parent, signal.SIGTERM)
+    return True
 
 
 def give_up(error: Exception | None = None) -> NoReturn:

@@ -23,8 +23,9 @@ from redis import RedisError
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CHILD
+from cloner.names import CHILD, PARENT
 from cloner.process import LEASE, die_with_group, die_with_parent
+from cloner.queueing.given_up import stop_if_damaged
 from cloner.settings import Settings, load_settings
 from cloner.state.connection import HASTE_S, connect
 from cloner.state.keys import RedisKeys
@@ -45,6 +46,8 @@ class Heartbeat:
         # It waits for no outage to end: heartbeats are missed then.
         redis = connect(settings.require_redis_url(), retries=0, answer_s=HASTE_S)
         self._settings = settings
+        self._consumer = consumer
+        self._parent = os.getpid() if part == PARENT else os.getppid()
         self._registry = Registry(redis, RedisKeys(settings.fleet), settings.alive_s)
         self._field = self._registry.keys.process_heartbeat(consumer, part)
         self._lease = os.environ.get(LEASE)
@@ -64,7 +67,9 @@ class Heartbeat:
                 try:
                     send(self._registry)
                 except (RedisError, ClonerError) as error:
-                    # During an outage of Redis, or where it holds nonsense, the process goes on.
+                    if stop_if_damaged(error, self._registry.redis, self._settings, self._consumer, self._parent):
+                        return
+                    # During an outage of Redis, or where it holds values that make no sense, the process goes on.
                     log_event(Event.HEARTBEAT_MISSED, error=error)
             self._due.wait(self._settings.heartbeat_s)
             self._due.clear()

@@ -15,6 +15,7 @@ from celery.signals import after_setup_logger
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.queueing.retry import CONNECTION_ERRORS
+from cloner.state.damage import is_wrong_type
 
 CONSUMER = "celery.worker.consumer.consumer"
 """Celery's logger of a lost connection, and of each try to connect again."""
@@ -70,14 +71,22 @@ class DeadProcessFilter(logging.Filter):
         return False
 
 
+class WrongTypeFilter(logging.Filter):
+    """Drops the traceback of a whole worker that ends because a key has a wrong type: `app.run_worker` names it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return record.levelno < logging.CRITICAL or not (isinstance(error, Exception) and is_wrong_type(error))
+
+
 @after_setup_logger.connect
 def add_filters(logger: logging.Logger, **_: Any) -> None:
-    """Add both filters once Celery has set up the root logger."""
+    """Add all filters once Celery has set up the root logger."""
     logging.getLogger(CONNECTION).setLevel(logging.INFO)
-    outage, dead_process = OutageFilter(), DeadProcessFilter()
+    filters = OutageFilter(), DeadProcessFilter(), WrongTypeFilter()
     for handler in logger.handlers:
-        handler.addFilter(outage)
-        handler.addFilter(dead_process)
+        for one in filters:
+            handler.addFilter(one)
 
 
 def _connection_error(record: logging.LogRecord) -> BaseException | None:

@@ -57,7 +57,9 @@ def main() -> int:
             from cloner.queueing.heartbeat import Heartbeat
             from cloner.reviewer.lifecycle import register_if_unknown
             from cloner.state.connection import translate_redis_errors
+            from cloner.state.key_types import check_own_keys
 
+        check_own_keys(settings, name)
         with translate_redis_errors(settings.require_redis_url()):
             register_if_unknown(settings, name)
         exit_on_give_up()

@@ -45,8 +45,10 @@ def main() -> int:
             from cloner.queueing.given_up import exit_on_give_up
             from cloner.queueing.heartbeat import Heartbeat
             from cloner.state.connection import translate_redis_errors
+            from cloner.state.key_types import check_own_keys
             from cloner.worker.lifecycle import register_if_unknown
 
+        check_own_keys(settings, worker.name)
         with output_lock(settings.out_dir, settings.fleet):
             with translate_redis_errors(settings.require_redis_url()):
                 register_if_unknown(settings, worker)

@@ -42,9 +42,19 @@ def test_an_unreachable_redis_is_a_broker_error(call: Callable[[Client, Path], o
 
 def test_a_redis_that_refuses_a_command_is_a_broker_error(redis: Redis, valkey_url: str) -> None:
     client = Client(valkey_url)
+    with pytest.raises(BrokerUnreachable, match="cannot be used: "), client.translate_redis_errors():
+        client.redis.eval("no script", 0)
+
+
+def test_a_key_of_a_wrong_type_is_named_with_its_owner(redis: Redis, valkey_url: str) -> None:
+    client = Client(valkey_url)
     redis.set(client.keys.workers, "no sorted set")
-    with pytest.raises(BrokerUnreachable, match="cannot be used: WRONGTYPE"), client.translate_redis_errors():
+    with pytest.raises(Damaged) as raised, client.translate_redis_errors():
         client.redis.zrange(client.keys.workers, 0, -1)
+    assert raised.value.message == (
+        "Redis has a string under cloner:main:workers, where the registry of workers keeps a sorted set:"
+        " another program has written it; delete that key, or give the fleet another name (CLONER_FLEET)"
+    )
 
 
 @pytest.fixture

