@@ -83,7 +83,7 @@ def _review_line(review: ReviewResult) -> str:
         return ""
     line = f"{review.state}, {review.reviewed} reviewed, {review.failed} of them fail"
     if review.words_not_compared:
-        line += f", words not compared in {review.words_not_compared}"
+        line += f", words not all compared in {review.words_not_compared}"
     if review.unknown_language:
         line += f" (in {review.unknown_language} the recogniser does not know the language)"
     if rate := review.error_rate:

@@ -273,7 +273,5 @@ class BatchReview:
 def _words(heard: Heard, line: SegmentResult) -> Words:
     """What became of the words that are heard in a take."""
     if heard.words:
-        return "compared"
-    if line.audio_s > LONGEST_S:
-        return "too_long"
+        return "compared" if line.audio_s <= LONGEST_S else "beginning"
     return "unknown_language" if heard.unknown_language else ""

@@ -18,8 +18,8 @@ from cloner.protocol.results import SegmentResult
 from cloner.protocol.reviews import ReviewRequest, pack_audio
 
 LONGEST_S = 240.0
-"""Seconds of a take that are sent: of noise, 14 MB as a message, and 16 MB is the most. The words of a longer one are
-not compared with its text."""
+"""Seconds of a take that are sent: of noise, 14 MB as a message, and 16 MB is the most. The words of a longer one
+are compared with the beginning of its text."""
 
 
 class Unreadable(ClonerError):
@@ -38,9 +38,10 @@ def take_request(
     if not len(audio):
         raise Unreadable(f"{line.output} has no samples")
     what = f"{line.segment}.{line.take}"
-    text = text if is_whole else ""
-    request = ReviewRequest(batch_id=batch_id, what=what, text=text, language=language, audio=packed)
-    return request, len(audio) / rate
+    seconds = len(audio) / rate
+    part = 1.0 if is_whole else seconds / max(seconds, line.audio_s)
+    request = ReviewRequest(batch_id=batch_id, what=what, text=text, language=language, audio=packed, part=part)
+    return request, seconds
 
 
 def reference_request(batch_id: str, row: ReferenceRow, root: Path) -> tuple[ReviewRequest, float]:

@@ -37,9 +37,9 @@ class Reviewed(NamedTuple):
     digest: str
 
 
-Words = Literal["compared", "too_long", "unknown_language", ""]
-"""Whether the words of a take were compared with its text, or it is too long for that, or of a language that the
-recogniser does not know; empty where no recogniser was there."""
+Words = Literal["compared", "beginning", "unknown_language", ""]
+"""Whether the words of a take were compared with its text, or only those of its beginning, since it is long, or none,
+as the recogniser does not know its language; empty where no recogniser was there."""
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))

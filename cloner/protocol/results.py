@@ -177,8 +177,8 @@ class ReviewResult(BaseModel):
     not_reviewed: int = 0
     """Segments that were to be reviewed and were not."""
     words_not_compared: int = 0
-    """Segments that were reviewed, and whose words were not compared with their text: there was no recogniser of their
-    language, or they are too long."""
+    """Segments that were reviewed, and whose words were not all compared with their text: there was no recogniser of
+    their language, or they are long, and only those of their beginning were."""
     unknown_language: int = 0
     """Those of them whose text is of a language that the recogniser does not know."""
     spoken_again: int = 0

@@ -53,6 +53,8 @@ class ReviewRequest(Wire):
     """The text's, empty if it is not known."""
     audio: str
     """What `pack_audio` makes."""
+    part: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How much of the take `audio` has, from its beginning."""
 
 
 class VoiceRow(Wire):

@@ -119,7 +119,7 @@ def _add_audio(  # noqa: PLR0913, PLR0917 - what is known, each from its own sou
         row.take_before = review.take
     row.seconds, row.suspicion = line.audio_s, larger_suspicion(line, review or rejected)
     row.failed = [readable(check) for check in [*line.failed_checks, *(review.failed if review else ())]]
-    row.words_too_long = review is not None and review.words == "too_long"
+    row.only_beginning = review is not None and review.words == "beginning"
     row.failed_before = [readable(check) for check in rejected.failed] if rejected else ()
     row.peaks = peaks.of(row.output, line.digest)
 

@@ -57,8 +57,8 @@ class Row:
     error: str = ""
     """Why it has no audio."""
     others: Sequence[OtherAudio] = ()
-    words_too_long: bool = False
-    """Whether its words were not compared with its text since it is too long."""
+    only_beginning: bool = False
+    """Whether only the words of its beginning were compared with its text, since it is long."""
     failed_before: Sequence[str] = ()
     """Names of the checks that the take before failed in the review, where this one was not heard."""
     take_before: int = 0
@@ -80,7 +80,7 @@ class Row:
             "suspicion": ceil(100 * self.suspicion) / 100,  # what is above 1 stays above it
             "failed": self.failed,
             "failedBefore": self.failed_before,
-            "wordsTooLong": self.words_too_long,
+            "onlyBeginning": self.only_beginning,
             "error": self.error,
             "others": [
                 {"label": other.label, "path": other.path, "peaks": _base64(other.peaks)} for other in self.others

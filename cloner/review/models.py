@@ -31,17 +31,20 @@ class ReviewModels:
         if recogniser:
             recogniser.load()
 
-    def hear(
+    def hear(  # noqa: PLR0913 - a take, and what is known of it
         self,
         samples: Audio,
         rate: int,
         text: str = "",
         language: str = "",
         note_step: Callable[[], object] = lambda: None,
+        *,
+        part: float = 1.0,
     ) -> Heard:
-        """What they say of mono samples, ``[samples]``.
+        """What they say of mono samples, ``[samples]``: of a take, or of its first `part`, 0 to 1.
 
-        `text` is what should be said, empty if nothing is known of it; `language` its code, empty if it is not known.
+        `text` is what should be said in the take, empty if nothing is known of it; `language` its code, empty if it is
+        not known.
         `note_step` is called again and again while they work. Raises `BadSetting`.
         """
         voice = self._embedder.embed(samples, rate)
@@ -54,19 +57,26 @@ class ReviewModels:
         if not _may_be_in(recogniser.languages, known, text):
             return Heard(voice, naturalness, unknown_language=True)
         heard = recogniser.hear(samples, rate, known, note_step)
-        words = compare_words(recogniser, samples, rate, heard, text, known or heard.language)
+        words = compare_words(recogniser, samples, rate, heard, text, known or heard.language, part=part)
         return Heard(voice, naturalness, words, heard.text)
 
 
 def compare_words(  # noqa: PLR0913, PLR0917 - a take, and what it is compared with
-    recogniser: Recogniser, samples: Audio, rate: int, heard: Recognition, text: str, language: str
+    recogniser: Recogniser,
+    samples: Audio,
+    rate: int,
+    heard: Recognition,
+    text: str,
+    language: str,
+    *,
+    part: float = 1.0,
 ) -> WordErrors:
     """How what the recogniser has `heard` in mono ``[samples]`` differs from a text of that `language`, which it knows.
 
-    Raises `BadSetting`.
+    The samples are the first `part` of the text's take, 0 to 1. Raises `BadSetting`.
     """
     end_s = len(samples) / rate - find_silence(frame_levels(samples, rate)).end_s
-    errors = word_errors(text, heard.words, language, end_s)
+    errors = word_errors(text, heard.words, language, end_s, part=part)
     if not 1 <= errors.units <= SHORT_TEXT:
         return errors
     return replace(errors, surprise=recogniser.surprise(samples, rate, text, language))

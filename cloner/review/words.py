@@ -29,9 +29,12 @@ MOST_DIGITS = 15
 CHARACTERS_OF_A_WORD = 2
 """Characters that weigh as much as a word in a run of a script without spaces."""
 
+LEAST_PACE, MOST_PACE = 0.6, 1.6
+"""How many times as fast as a whole take its beginning may be said: a part of it may have longer pauses."""
 
-def word_errors(text: str, heard: Sequence[HeardWord], language: str, end_s: float) -> WordErrors:
-    """Compare a text with what is heard in its take.
+
+def word_errors(text: str, heard: Sequence[HeardWord], language: str, end_s: float, *, part: float = 1.0) -> WordErrors:
+    """Compare a text with what is heard in its take, or in the first `part` of the take, 0 to 1.
 
     `language` is the text's, as a code such as "en". `end_s` is where the take's sound ends, seconds: what is heard
     later is left out, because recognisers invent words in silence. Raises `MissingPackage`.
@@ -41,6 +44,11 @@ def word_errors(text: str, heard: Sequence[HeardWord], language: str, end_s: flo
     expected = _units(text, text, language)
     found = _units("".join(word.text for word in heard if word.start_s < end_s), text, language)
     expected, found = _without_splits(expected, found), _without_splits(found, expected)
+    if part < 1:
+        sizes = range(
+            int(LEAST_PACE * part * len(expected)), min(len(expected), int(MOST_PACE * part * len(expected))) + 1
+        )
+        expected = expected[: min(sizes, key=lambda size: Levenshtein.distance(expected[:size], found))]
     runs = [0]  # errors in a row, 0 for what is equal
     for operation in Levenshtein.opcodes(expected, found):
         if operation.tag == "equal":

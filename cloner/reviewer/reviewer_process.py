@@ -88,7 +88,9 @@ class ReviewerProcess:
         if self._models is None:
             raise ClonerError("this process has not loaded the models")
         samples = unpack_audio(request.audio)
-        heard = self._models.hear(samples, REVIEW_RATE, request.text, request.language, self._note_step)
+        heard = self._models.hear(
+            samples, REVIEW_RATE, request.text, request.language, self._note_step, part=request.part
+        )
         with suppress(RedisError):
             self.entries.count(self._info.name, "heard")
         return heard.to_answer()

@@ -52,7 +52,7 @@ def test_a_recogniser_of_english_alone_compares_no_words_of_german_texts(tmp_pat
     assert not WORD_CHECKS & (failed.get(0, set()) | failed.get(1, set()))
     folder = tmp_path / "out/.cloner" / result.batch_id
     assert (
-        "words not compared in 2 (in 2 the recogniser does not know the language)"
+        "words not all compared in 2 (in 2 the recogniser does not know the language)"
         in (folder / "report.html").read_text()
     )
 

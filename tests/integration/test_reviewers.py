@@ -53,6 +53,7 @@ def test_takes_of_another_speaker_and_of_another_text_are_told_from_a_good_one(
     stranger = recordings["fr", NAMES[0]]
     sent |= {
         "good": send(client, request_of(own, own.text, "en")),
+        "beginning": send(client, request_of(own, f"{own.text} {other.text * 3}").model_copy(update={"part": 0.3})),
         "another text": send(client, request_of(other, own.text, "en")),
         "another speaker": send(client, request_of(stranger, "Cet agent", "fr")),
         "no samples": send(client, request_of(own).model_copy(update={"audio": "UklGRg=="})),
@@ -63,6 +64,7 @@ def test_takes_of_another_speaker_and_of_another_text_are_told_from_a_good_one(
 
     judge = Judge({"anna": heard["reference en"], "june": heard["reference fr"]}, {})
     assert judge.evaluate("anna", heard["good"]).failed == ()
+    assert judge.evaluate("anna", heard["beginning"]).failed == ()
     assert "another_voice" in judge.evaluate("anna", heard["another speaker"]).failed
     assert "wrong_words" in judge.evaluate("anna", heard["another text"]).failed
     assert "logged on" in heard["good"].said
@@ -74,7 +76,7 @@ def test_takes_of_another_speaker_and_of_another_text_are_told_from_a_good_one(
     fleet.wait_for(Event.TAKE_NOT_HEARD, child="Reviewer 0", what=own.name)
 
     (reviewer,) = client.reviewers()
-    assert (reviewer.name, reviewer.words, reviewer.loads, reviewer.heard) == ("reviewer-0@box", True, 1, 5)
+    assert (reviewer.name, reviewer.words, reviewer.loads, reviewer.heard) == ("reviewer-0@box", True, 1, 6)
     # Nothing that deals chunks sees it.
     assert [worker.name for worker in client.fleet()] == ["cpu.0@box"]
     (parent,) = reviewer_parents(fleet)

@@ -73,10 +73,10 @@ def test_the_review_has_a_line_of_its_own() -> None:
         "Review:  complete, 210 reviewed, 2 of them fail; about 1.2% of all have gone wrong (0.4% to 3.0%)"
     )
     without = summary(RESULT.model_copy(update={"review": review.model_copy(update={"words_not_compared": 7})}), "")
-    assert "2 of them fail, words not compared in 7; about 1.2%" in without
+    assert "2 of them fail, words not all compared in 7; about 1.2%" in without
     unknown = review.model_copy(update={"words_not_compared": 7, "unknown_language": 4})
     line = summary(RESULT.model_copy(update={"review": unknown}), "")
-    assert "words not compared in 7 (in 4 the recogniser does not know the language); about 1.2%" in line
+    assert "words not all compared in 7 (in 4 the recogniser does not know the language); about 1.2%" in line
     ended = ReviewResult(mode="all", state="incomplete")
     lines = summary(RESULT.model_copy(update={"review": ended}), "").splitlines()
     assert lines[-1] == "Review:  incomplete, 0 reviewed, 0 of them fail"

@@ -13,7 +13,7 @@ function facts(row) {
   line.append(make("span", { textContent: `#${row.index}` }), make("bdi", { textContent: speaker.id }));
   if (row.id) line.append(make("bdi", { textContent: row.id }));
   if (row.seconds) line.append(make("span", { textContent: seconds(row.seconds) }));
-  if (row.wordsTooLong) line.append(make("span", { textContent: "too long for its words to be compared" }));
+  if (row.onlyBeginning) line.append(make("span", { textContent: "only the words of its beginning are reviewed" }));
   const again = row.takeBefore ? ` (take ${row.takeBefore} again)` : "";
   if (row.take) line.append(make("span", { textContent: `take ${row.take}${again}` }));
   const file = row.error ? "span" : "a";

@@ -172,18 +172,18 @@ def test_a_speaker_without_a_recording_is_judged_without(tmp_path: Path) -> None
     assert review.failed == []
 
 
-def test_long_takes_are_shortened_sent_without_their_text_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_takes_are_shortened_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = FinishedBatch(tmp_path, 2, "all")
     for module in ("review_requests", "batch_review"):
         monkeypatch.setattr(f"cloner.collector.{module}.LONGEST_S", 0.5)
     review = batch.review()
     review.collect(1, [GOOD for _ in review.window(1)])
     requests = review.window(2)
-    assert [request.text for request in requests] == ["", ""]
-    review.collect(2, [voice(1), voice(1)])
-    assert [take.words for take in review.present.values()] == ["too_long", "too_long"]
+    seconds = [take.line.audio_s for take in review.takes.values()]
+    assert [request.text for request in requests] == ["Text 0.", "Text 1."]
+    assert [request.part for request in requests] == pytest.approx([0.5 / whole for whole in seconds])
+    review.collect(2, [GOOD, voice(1)])
+    assert [take.words for take in review.present.values()] == ["beginning", ""]
     result = review_result("all", review, batch.record(), is_complete=True)
     assert (result.reviewed, result.words_not_compared) == (2, 2)
 

@@ -78,6 +78,19 @@ def test_only_short_texts_are_judged_by_their_probability(recogniser: Recogniser
         assert (errors.surprise is not None) == is_short
 
 
+def test_the_beginning_of_a_long_take_is_compared_with_the_beginning_of_its_text(recogniser: Recogniser) -> None:
+    long = [recording for recording in find_recordings()["en"] if len(recording.text.split()) > 8][:8]
+    sounds = [soundfile.read(recording.path, dtype="float32")[0] for recording in long]
+    half, whole = np.concatenate(sounds[:4]), np.concatenate(sounds)
+    heard, part = recogniser.hear(half, 8_000), len(half) / len(whole)
+    text = " ".join(recording.text for recording in long)
+    other = " ".join(recording.text for recording in reversed(long))
+    errors, others = (compare_words(recogniser, half, 8_000, heard, one, "en", part=part) for one in (text, other))
+    assert 0.7 * part < errors.units / len(text.split()) < 1.3 * part
+    assert errors.rate < 0.2
+    assert others.rate > 0.6
+
+
 def test_no_words_are_invented_for_what_is_no_speech(recogniser: Recogniser) -> None:
     time = np.arange(3 * 44_100) / 44_100
     noise = np.random.default_rng(0).normal(0, 0.1, time.size)

@@ -78,7 +78,7 @@ def test_a_take_that_was_not_heard_has_what_its_checks_say_and_what_the_take_bef
     assert [row.index for row in listing(batch, result).rows] == [2]
 
 
-def test_a_take_that_is_too_long_for_its_words_to_be_compared_says_so(
+def test_a_take_of_which_only_the_beginning_is_compared_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloner.collector.batch_review.LONGEST_S", 100.0)
@@ -87,11 +87,11 @@ def test_a_take_that_is_too_long_for_its_words_to_be_compared_says_so(
     )
     record = batch.record()
     review = batch.review(record)
-    run_windows(review, answers({"0.1": GOOD}, ReviewAnswer(naturalness=3.0)))
+    run_windows(review, answers({"2.1": ReviewAnswer(naturalness=3.0)}, GOOD))
     result = gather(batch.manifest, record, tmp_path, cancelled=False, progress={}, now=2.0, reviews=review.present)
     rows = listing(batch, result).rows
-    assert [row.words_too_long for row in rows] == [False, True, False]
-    assert [b'"wordsTooLong":true' in row.to_json() for row in rows] == [False, True, False]
+    assert [row.only_beginning for row in rows] == [False, True, False]
+    assert [b'"onlyBeginning":true' in row.to_json() for row in rows] == [False, True, False]
 
 
 def test_without_its_reviews_there_is_a_report_all_the_same(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_page_has_the_estimated_error_rate(tmp_path: Path) -> None:
     page = " ".join(body(result.model_copy(update={"review": review}), "main").split())
     assert "<dt>Error rate</dt><dd>1.2% <small>estimated, 0.4% to 3%</small></dd>" in page
     assert "review incomplete" in page
-    assert "incomplete: 3 reviewed, 0 of them fail, 0 spoken again, words not compared in 2, 1 not reviewed" in page
+    assert "incomplete: 3 reviewed, 0 of them fail, 0 spoken again, words not all compared in 2, 1 not reviewed" in page
 
 
 def test_takes_that_were_rejected_are_beside_the_one_that_stays(tmp_path: Path) -> None:

@@ -74,6 +74,26 @@ def test_words_after_the_last_sound_are_inventions(language: str) -> None:
     assert word_errors("The train leaves at ten.", said, language, 4.6).errors == 4
 
 
+WORDS = [f"{first}{second}" for first in ("ba", "de", "fi", "go", "lu") for second in "bcdfghjklmnpqrstvwxz"]
+
+
+@pytest.mark.parametrize(
+    ("said", "errors", "run"),
+    [
+        (WORDS[:40], 0, 0),
+        (WORDS[:30], 0, 0),
+        (WORDS[:55], 0, 0),
+        (WORDS[:10] + WORDS[18:40], 8, 8),
+        (WORDS[:35] + WORDS[30:35] * 3, 15, 15),
+        ([], 24, 24),
+    ],
+    ids=["as fast", "slower", "faster", "left out", "looping", "silent"],
+)
+def test_the_beginning_of_a_take_is_compared_with_as_much_of_its_text(said: list[str], errors: int, run: int) -> None:
+    found = word_errors(" ".join(WORDS), heard(" ".join(said)), "xx", 1000.0, part=0.4)
+    assert (found.errors, found.longest_run) == (errors, run)
+
+
 def test_a_word_that_is_misheard_is_not_suspected_and_another_text_is() -> None:
     assert not is_suspected(compare("March", "Marge."))
     assert not is_suspected(compare("The last caller was", "The last color was."))
