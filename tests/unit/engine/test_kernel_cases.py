@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -116,6 +117,17 @@ def test_what_is_no_number_is_infinitely_wrong(value: float) -> None:
 def test_all_devices_have_the_same_cases_whose_names_are_their_order(deterministic: bool) -> None:
     plan = step_plan(8, deterministic=deterministic)
     assert StepCases(plan, SM90, META).families == StepCases(plan, SM90, CPU).families
+
+
+def test_cases_that_are_only_compiled_leave_the_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that makes them forks others, and CUDA is of no use in a fork of a process that has started it."""
+    started = MagicMock(side_effect=RuntimeError("CUDA was started"))
+    for name in ("_lazy_init", "is_available", "device_count", "get_device_properties"):
+        monkeypatch.setattr(torch.cuda, name, started)
+    (step, codec) = make_cases(Plan(step_plan(), codec=True, gpu=SM90, device="cuda"), Mode.COMPILE)
+    assert step.families
+    assert codec.families
+    assert not started.called
 
 
 def test_more_slots_have_more_forms_up_to_all_tiles() -> None:
