@@ -48,6 +48,8 @@ class Event(Enum):
     SPEAKER_ASSIGNMENT = "[Main] Speaker assignment:"
     WORKER_ASSIGNMENT = "  Worker {index}: {speakers} speakers (IDs: [{ids}]), {texts} texts"
     BATCH_SUBMITTED = "[Main] Batch: {batch}"
+    SEGMENT_NAMED = "[Main] Segment {segment} is {output}, of Speaker {speaker}: {text}"
+    MORE_SEGMENTS_NAMED = "[Main] and {count} more segments"
     PROGRESS = "[Main] Progress: {finished}/{total} segments{details}"
     WAITING_FOR_WORKERS = "[Main] Waiting for all workers to complete..."
     COLLECTING_RESULTS = "[Main] Collecting results..."
@@ -55,6 +57,7 @@ class Event(Enum):
     NOTHING_LEFT = "[Main] All segments are there: no model is loaded"
     LEFTOVER = "[Main] Files of earlier versions of this batch: {count}, as {some}; --prune removes them"
     PRUNED = "[Main] Files of earlier versions of this batch, removed: {count}"
+    OUT_NOT_WRITABLE = "[Main] The output folder {folder} cannot be written by this user: a run is refused", WARNING
     RUN_STOPPED = "[Main] Stopped: {generated}/{total} segments are in {folder}; the same command goes on from there"
     WAIT_ENDED = (
         "[Main] Batch {batch} goes on without you: `cloner wait {batch}` waits again, `cloner cancel {batch}` stops it"
@@ -97,7 +100,10 @@ class Event(Enum):
     KILLED_BUT_ALIVE = "[Main] Killed, but still there: {processes}"
     MESSAGES_REQUEUED = "[Main] The messages of {title} are back in their queues: {count} unacknowledged"
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
-    REGISTRY_UNREACHABLE = "[Main] Redis does not answer: {error}; until it does, the registry has no news of this box"
+    REGISTRY_UNREACHABLE = (
+        "[Main] Redis does not answer: {error}; waiting and trying again until it does, and meanwhile the registry has"
+        " no news of this box"
+    )
     REGISTRY_REACHABLE = "[Main] Redis answers again"
     DEAD_LETTERS = "[Main] Messages in the dead-letter list: {count}; see `launcher dead-letters`", WARNING
     METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"

@@ -157,10 +157,12 @@ class Settings(BaseSettings):
         """The names of the fleet's queues."""
         return QueueNames(self.fleet)
 
-    def require_redis_url(self) -> str:
-        """The Redis address, or `BadSetting` if there is none."""
+    def require_redis_url(self, otherwise: str = "") -> str:
+        """The Redis address, or `BadSetting` if there is none; `otherwise` says what would do without one."""
         if not self.redis_url:
-            raise BadSetting("CLONER_REDIS_URL is not set: give the fleet's Redis, as in redis://:password@host:6379/0")
+            raise BadSetting(
+                f"CLONER_REDIS_URL is not set: give the fleet's Redis, as in redis://:password@host:6379/0{otherwise}"
+            )
         return self.redis_url
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloner.cli.fleet import BatchId, Wait, connect_client, wait_and_print
-from cloner.cli.options import AsJson, Quiet, Reviewers, output_root
+from cloner.cli.options import OR_OUT, AsJson, Quiet, Reviewers, output_root, segment_of
 from cloner.cli.results import print_result
 from cloner.errors import UnknownBatch, UsageError
 from cloner.events import Event
@@ -19,7 +19,12 @@ from cloner.validation import shown
 if TYPE_CHECKING:
     from cloner.batch import Redo
     from cloner.client.batch_handle import BatchHandle
+    from cloner.console import Screen
+    from cloner.protocol.messages import Manifest
     from cloner.protocol.queries import PartRequest
+
+MOST_NAMED = 20
+"""Most segments that are named before they are spoken again."""
 
 Out = Annotated[
     Path | None,
@@ -43,14 +48,14 @@ def retry(  # noqa: PLR0913, PLR0917 - one parameter an option
         _run(request, out, None, reviewers, as_json=as_json, quiet=quiet)
     else:
         _check_fleet(reviewers)
-        _send(lambda: connect_client().batch(batch_id).retry(), wait=wait, as_json=as_json, quiet=quiet)
+        _send(lambda _: connect_client(OR_OUT).batch(batch_id).retry(), wait=wait, as_json=as_json, quiet=quiet)
 
 
 def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch_id: BatchId,
     segment: Annotated[
-        list[int] | None,
-        typer.Option(min=0, max=2**63 - 1, help="This segment; may be given several times.", metavar="N"),
+        list[str] | None,
+        typer.Option(help="This segment, by its number or its file; may be given several times.", metavar="N|FILE"),
     ] = None,
     marked: Annotated[
         Path | None, typer.Option(help='The segments in this file: {"batch": ID, "bad": [N or output, ...]}.')
@@ -75,17 +80,19 @@ def redo(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if not segment and marked is None:
         raise UsageError("say what to speak again: give --segment N, or --marked FILE")
-    segments, outputs = list(segment or ()), list[str]()
+    named = [segment_of(text) for text in segment or ()]
+    segments = [name for name in named if isinstance(name, int)]
+    outputs = [name for name in named if isinstance(name, str)]
     if marked is not None:
         file = read_marked(marked, batch_id)
-        segments, outputs = segments + file.segments, file.outputs
+        segments, outputs = segments + file.segments, outputs + file.outputs
     if out is not None:
         request = PartRequest(batch_id=checked_id(batch_id), segments=segments, outputs=outputs)
         _run(request, out, Redo(seed=seed), reviewers, as_json=as_json, quiet=quiet)
     else:
         _check_fleet(reviewers)
         _send(
-            lambda: connect_client().batch(batch_id).redo(segments, outputs, seed=seed),
+            lambda check: connect_client(OR_OUT).batch(batch_id).redo(segments, outputs, seed=seed, check=check),
             wait=wait,
             as_json=as_json,
             quiet=quiet,
@@ -107,14 +114,15 @@ def _check_fleet(reviewers: int) -> None:
         raise UsageError("--reviewers goes with --out: a fleet has reviewers of its own, `launcher up --reviewers N`")
 
 
-def _send(send: Callable[[], BatchHandle], *, wait: bool, as_json: bool, quiet: bool) -> None:
+def _send(send: Callable[[Callable[[Manifest], None]], BatchHandle], *, wait: bool, as_json: bool, quiet: bool) -> None:
+    """`send` may call the function that it gets with what it is about to send."""
     from cloner.console import Screen
 
-    handle = send()
+    screen = Screen(quiet=quiet)
+    handle = send(lambda part: _log_segments(part, screen))
     if not wait:
         print(handle.id)
         return
-    screen = Screen(quiet=quiet)
     screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
     wait_and_print(handle, screen, as_json=as_json)
 
@@ -132,7 +140,19 @@ def _run(  # noqa: PLR0913 - what an option says each
     if redo:
         part = part.model_copy(update={"redo": redo})
     settings = load_settings().model_copy(update={"out_dir": root})
-    result = run_part(part, settings, Screen(quiet=quiet), reviewers)
+    screen = Screen(quiet=quiet)
+    if redo:
+        _log_segments(part, screen)
+    result = run_part(part, settings, screen, reviewers)
     if isinstance(result, signal.Signals):
         raise typer.Exit(128 + result)
-    print_result(result, as_json=as_json, again=f"cloner retry {result.batch_id} --out {out}", out=out)
+    print_result(result, as_json=as_json, again=f"`cloner retry {result.batch_id} --out {out}`", out=out)
+
+
+def _log_segments(part: Manifest, screen: Screen) -> None:
+    """Log which segments are about to be spoken again."""
+    segments = [(speaker.id, *row) for speaker in part.speakers for row in speaker.segments]
+    for speaker, index, text, output, _ in segments[:MOST_NAMED]:
+        screen.log(Event.SEGMENT_NAMED.line(segment=index, output=output, speaker=speaker, text=shown(text)))
+    if len(segments) > MOST_NAMED:
+        screen.log(Event.MORE_SEGMENTS_NAMED.line(count=len(segments) - MOST_NAMED))

@@ -37,7 +37,9 @@ from cloner.cli.results import print_result
 from cloner.cli.selection import Limit, Speakers, select
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
+from cloner.events import Event
 from cloner.input.rows import ReadOptions
+from cloner.logs import log_event
 from cloner.settings import EngineName, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -132,10 +134,13 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
         if prefix is not None:
             raise UsageError("--prefix is for a fleet, at CLONER_REDIS_URL: a run writes where --out says")
         from cloner.cli.run import plan_batch
+        from cloner.output.writable import seems_writable
 
         loaded, settings = _load(batch, out or batch.parent, references, engine, options)
         loaded = select(loaded, speaker, limit, strict=strict)
         estimate = plan_batch(loaded, settings, strategy)
+        if not seems_writable(settings.out_dir):
+            log_event(Event.OUT_NOT_WRITABLE, folder=settings.out_dir)
     print_rows(COLUMNS, estimate.rows(), len(COLUMNS))
     for note in estimate.notes():
         print(note)

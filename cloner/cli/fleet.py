@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from cloner.client.client import Client
     from cloner.console import Screen
 
-BatchId = Annotated[str, typer.Argument(help="The id that `cloner submit` printed.", show_default=False)]
+BatchId = Annotated[
+    str, typer.Argument(help="The id that `cloner submit` printed, or `cloner list` shows.", show_default=False)
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")]
 
 
@@ -114,7 +116,7 @@ def wait(batch_id: BatchId, as_json: AsJson = False, quiet: Quiet = False) -> No
 
 def result(batch_id: BatchId, as_json: AsJson = False) -> None:
     """Print the result of a finished batch."""
-    print_result(connect_client().batch(batch_id).result(), as_json=as_json, again=f"cloner retry {batch_id}")
+    print_result(connect_client().batch(batch_id).result(), as_json=as_json, again=f"`cloner retry {batch_id}`")
 
 
 def cancel(batch_id: BatchId) -> None:
@@ -137,10 +139,11 @@ def fleet() -> None:
             print(f"{worker.name}: {worker.warning}", file=sys.stderr)
 
 
-def connect_client() -> Client:
-    """The fleet's client."""
+def connect_client(otherwise: str = "") -> Client:
+    """The fleet's client. Raises `BadSetting` where no fleet is named; `otherwise` says what would do without one."""
     from cloner.client.client import Client
 
+    load_settings().require_redis_url(otherwise)
     return Client()
 
 
@@ -156,4 +159,4 @@ def wait_and_print(handle: BatchHandle, screen: Screen, *, as_json: bool) -> Non
         raise
     screen.log(Event.COLLECTING_RESULTS.line())
     log_end(result, screen)
-    print_result(result, as_json=as_json, again=f"cloner retry {handle.id}")
+    print_result(result, as_json=as_json, again=f"`cloner retry {handle.id}`")

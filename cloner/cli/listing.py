@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cloner.cli.options import output_root
+from cloner.cli.fleet import connect_client
+from cloner.cli.options import OR_OUT, output_root
 from cloner.errors import ClonerError, Damaged, UnknownBatch
 from cloner.settings import load_settings
 from cloner.validation import shown
@@ -72,10 +73,9 @@ def report(
 
 
 def _of_fleet(most: int) -> Iterator[Row]:
-    from cloner.client.client import Client
     from cloner.state.throughput import duration
 
-    for handle in Client().batches(most):
+    for handle in connect_client(OR_OUT).batches(most):
         try:
             progress, source = handle.progress(), handle.source()
         except UnknownBatch:

@@ -14,6 +14,7 @@ from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
 from cloner.input.review import parse_review
 from cloner.input.rows import Form
+from cloner.validation import shown
 
 BatchFile = Annotated[
     Path,
@@ -78,6 +79,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
 StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
 
+OR_OUT = ", or --out DIR for batches that were run on this box"
+"""What would do without a fleet, where a command has `--out`."""
+
 
 def audio_options(
     audio_format: AudioFormat | None, rate: int | None, loudness: float | None, trim: bool
@@ -90,6 +94,15 @@ def audio_options(
 def with_review(batch: Batch, which: str | None) -> Batch:
     """The batch with the `ReviewOption`, if it is given. Raises `UsageError`."""
     return batch if which is None else replace(batch, review=parse_review(which))
+
+
+def segment_of(text: str) -> int | str:
+    """The number of a segment that a command names, or its output. Raises `UsageError`."""
+    if not (text.isascii() and text.isdigit()):
+        return text
+    if len(text) > 19 or int(text) >= 2**63:
+        raise UsageError(f"{shown(text)} is no segment's number: they count from 0, in the batch's order")
+    return int(text)
 
 
 def output_root(folder: Path) -> Path:

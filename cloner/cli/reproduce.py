@@ -10,14 +10,17 @@ from uuid import uuid4
 import typer
 
 from cloner.cli.again import checked_id
-from cloner.cli.options import output_root
-from cloner.errors import NotReproduced, UsageError, printable
+from cloner.cli.options import output_root, segment_of
+from cloner.errors import NotReproduced, UsageError, one_line, printable
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.settings import load_settings
+from cloner.validation import shown
 
 
 def reproduce(
     batch_id: Annotated[str, typer.Argument(metavar="BATCH", help="The id that `cloner list` shows.")],
-    segment: Annotated[int, typer.Argument(min=0, max=2**63 - 1, metavar="SEGMENT", help="The segment's number.")],
+    segment: Annotated[str, typer.Argument(metavar="SEGMENT", help="The segment's number, or its file.")],
     out: Annotated[Path | None, typer.Option(help="Output root; CLONER_OUT_DIR if not given.")] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what is spoken there, in the segment's format.")
@@ -30,9 +33,11 @@ def reproduce(
 
     settings = load_settings()
     root = output_root(out or settings.out_dir)
-    take = find_kept_take(root, checked_id(batch_id), segment)
+    take = find_kept_take(root, checked_id(batch_id), segment_of(segment))
     if to is not None:
         _check_new_file(to, root, Path(take.line.output).suffix)
+    index, text, output, _ = take.row
+    log_event(Event.SEGMENT_NAMED, segment=index, output=one_line(output), speaker=take.speaker.id, text=shown(text))
     result = speak_again(take, settings.model_copy(update={"out_dir": root}))
     if to is not None:
         try:

@@ -34,9 +34,9 @@ def log_end(result: BatchResult, screen: Screen) -> None:
 
 
 def print_result(result: BatchResult, *, as_json: bool = False, again: str = "", out: Path | None = None) -> None:
-    """Print the result: JSON, or on a terminal, without `as_json`, a few lines for people. `again` is the command that
-    generates what failed, `out` the output folder of a batch that ran without a fleet. Ends the command with status 1
-    if a segment failed."""
+    """Print the result: JSON, or on a terminal, without `as_json`, a few lines for people. `again` names what
+    generates again what failed, `out` the output folder of a batch that ran without a fleet. Ends the command with
+    status 1 if a segment failed."""
     text = result.to_json() if as_json or not sys.stdout.isatty() else summary(result, again, out)
     # UTF-8 whatever the terminal's encoding: a batch must not fail at its end because one letter cannot be encoded.
     sys.stdout.buffer.write(text.encode() + b"\n")
@@ -72,8 +72,11 @@ def summary(result: BatchResult, again: str, out: Path | None = None) -> str:
         )
     if line := _review_line(result.review):
         lines.append(f"Review:  {line}")
-    if result.failed and again:
-        lines.append(f"Next:    `{again}` generates again what failed")
+    silent = sum(error.code == "nothing_to_speak" for error in result.errors.values())
+    if result.failed > silent and again:
+        lines.append(f"Next:    {again} generates again what failed")
+    if silent:
+        lines.append("Next:    write what is to be spoken, or leave it out, where a text has no letter and no digit")
     return "\n".join(lines)
 
 

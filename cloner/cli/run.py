@@ -195,7 +195,7 @@ class _Left:
         wanted = wanted_outputs(manifest.speakers, manifest.speech)
         found = find_outputs(self._outputs, wanted, Origin.of(manifest))
         if not manifest.overwrite:
-            check_files(found)
+            check_files(found, manifest)
         self.segments = len(wanted) - sum(1 for _ in found.done())
 
 

@@ -163,13 +163,19 @@ class BatchHandle:
         return self._send(find_part(self._connection, PartRequest(batch_id=self.id, failed=True)))
 
     def redo(
-        self, segments: Iterable[int] = (), outputs: Iterable[str] = (), *, seed: int | None = None
+        self,
+        segments: Iterable[int] = (),
+        outputs: Iterable[str] = (),
+        *,
+        seed: int | None = None,
+        check: Callable[[Manifest], None] | None = None,
     ) -> BatchHandle:
         """Generate segments of this batch, by index or output, once more with another seed: send them as a new batch,
         and return that.
 
         Their audio files are replaced when the new ones are there, and kept among the takes of the new batch. Each
-        time, another seed is taken; with `seed`, one that follows from it. Raises what `retry` raises,
+        time, another seed is taken; with `seed`, one that follows from it. `check` is called with what is about to be
+        sent, and may raise what refuses it. Raises what `retry` raises,
         `UsageError` for a segment that the batch does not have, and `WrongCheckpoint` if the fleet has another one by
         now.
         """
@@ -179,13 +185,13 @@ class BatchHandle:
         except ValidationError as error:
             raise UsageError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
         part = find_part(self._connection, request)
-        return self._send(part.model_copy(update={"redo": redo}))
+        return self._send(part.model_copy(update={"redo": redo}), check)
 
-    def _send(self, part: Manifest) -> BatchHandle:
+    def _send(self, part: Manifest, check: Callable[[Manifest], None] | None = None) -> BatchHandle:
         with self._connection.translate_redis_errors():
             name = self._connection.batches.submission(self.id).strategy
             strategy = _strategy(self.id, name) if name else Strategy.ROUND_ROBIN
-            batch_id, assignments = send_part(self._connection, part, strategy)
+            batch_id, assignments = send_part(self._connection, part, strategy, check)
         return BatchHandle(self._connection, batch_id, assignments)
 
 

@@ -19,6 +19,7 @@ from cloner.output.verify import choose_by_files
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow
 from cloner.protocol.results import SegmentResult
+from cloner.validation import shown
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,32 @@ class KeptTake:
             )
 
 
-def find_kept_take(root: Path, batch_id: str, segment: int) -> KeptTake:
-    """The take of a segment that is kept. Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`."""
+def find_kept_take(root: Path, batch_id: str, segment: int | str) -> KeptTake:
+    """The take that is kept of a segment, which is named by its index or its output.
+
+    Raises `UnknownBatch`, `UsageError`, `Damaged`, `RecordFailed`.
+    """
     folder = batch_folder(root, batch_id)
     kept = KeptBatch(folder)
     with translate_disk_errors(folder.path):
         try:
             batch = kept.head()
-            found = next((found for found in kept.segments() if found.row[0] == segment), None)
+            found = next((found for found in kept.segments() if segment in {found.row[0], found.row[2]}), None)
         except FileNotFoundError:
             raise UnknownBatch(
                 f"no batch {batch_id} is kept under {root}: `cloner list --out {root}` lists those that are"
             ) from None
     if found is None:
-        raise UsageError(f"batch {batch_id} has no segment {segment}: its segments are listed in manifest.csv")
+        raise UsageError(f"batch {batch_id} has no segment {shown(segment)}: its segments are listed in manifest.csv")
+    index = found.row[0]
     record = Record(root, batch_id)
     record.refresh()
     outputs = OutputRoot(root)
     choose_by_files(record, outputs)
-    line = record.results.get(segment)
+    line = record.results.get(index)
     if line is None or not line.generated:
         why = f"failed ({line.message})" if line else "has not been generated"
-        raise UsageError(f"segment {segment} of batch {batch_id} {why}: there is nothing to reproduce")
+        raise UsageError(f"segment {index} of batch {batch_id} {why}: there is nothing to reproduce")
     with translate_disk_errors(folder.path):
         environment = environment_at(outputs, line.worker, line.mtime_ns)
     return KeptTake(batch, found.speaker, found.row, line, environment)

@@ -145,7 +145,7 @@ def _wanted(manifest: Manifest) -> dict[str, str]:
 def _find(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str]) -> Found:
     with translate_disk_errors(batch_folder(outputs.root, manifest.batch_id).path):
         found = find_outputs(outputs, wanted, Origin.of(manifest), manifest.batch_id)
-    check_files(found)
+    check_files(found, manifest)
     newer = [output for output, line in found.replaced.items() if line]
     newer += [output for output, source in found.elsewhere.items() if source.is_own and not source.is_take]
     if newer:

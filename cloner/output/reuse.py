@@ -53,8 +53,8 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
         raise RecordFailed(error.message) from error
 
 
-def check_files(found: Found) -> None:
-    """Raise `OutputsTaken` if any of the wanted names has a file that is not the batch's."""
+def check_files(found: Found, manifest: Manifest) -> None:
+    """Raise `OutputsTaken` if any of the names that a batch wants has a file that is not the batch's."""
     altered = [output for output in found.foreign if output in found.altered]
     others = [output for output in found.foreign if output not in found.altered]
     flaws = []
@@ -66,7 +66,8 @@ def check_files(found: Found) -> None:
         )
     if others:
         some = some_of(others, SHOWN)
-        flaws.append(f"{len(others)} of the outputs: {some}: each {FOREIGN}, or under another --prefix")
+        elsewhere = "under another --prefix" if manifest.prefix else "with another --out"
+        flaws.append(f"{len(others)} of the outputs: {some}: each {FOREIGN}, or {elsewhere}")
     if flaws:
         raise OutputsTaken("; ".join(flaws))
 
@@ -80,7 +81,7 @@ def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> di
     with translate_disk_errors(folder.path):
         found = find_outputs(outputs, wanted, origin, manifest.batch_id)
     if not manifest.overwrite:
-        check_files(found)
+        check_files(found, manifest)
     takes = Takes(outputs, manifest.batch_id)
     losing = {
         source.line.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -24,7 +25,21 @@ def require_writable(root: Path) -> None:
         own.remove(PROBE)
     except OSError as error:
         if error.errno not in NO_ROOM:
+            match error.errno:
+                case errno.EACCES | errno.EPERM:
+                    first = f"give it to user {os.geteuid()}, or "
+                case errno.EROFS:
+                    first = "mount it for writing, or "
+                case _:
+                    first = ""
             raise UsageError(
-                f"the output folder {root.resolve()} cannot be written ({error.strerror}): give it to user"
-                f" {os.geteuid()}, or take another folder (--out of a run, CLONER_OUT_DIR of a fleet)"
+                f"the output folder {root.resolve()} cannot be written ({error.strerror}): {first}take another folder"
+                " (--out of a run, CLONER_OUT_DIR of a fleet)"
             ) from error
+
+
+def seems_writable(root: Path) -> bool:
+    """Whether the output root, or the nearest folder above it that is there, may be written, as far as that is known
+    without writing."""
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    return os.access(there, os.W_OK | os.X_OK)

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from cloner.events import Event
 from cloner.settings import Settings, WorkerSettings
 from cloner.worker.__main__ import main as worker_main
-from tests.support.bad_inputs import CommandLine, nothing_done
+from tests.support.bad_inputs import CommandLine, RunCommand, nothing_done
+from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
 
 ADDRESSES = [
     "localhost",
@@ -100,6 +103,16 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "a checkpoint of no name": (["checkpoint", "pull", "gpt"], "'gpt' is no known checkpoint"),
     "a checkpoint where something is": (["checkpoint", "init", "refs"], "is not empty: name a folder that is empty"),
 }
+
+
+def test_a_plan_says_where_a_run_would_be_refused(
+    run_command: RunCommand, batch_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloner.output.writable.seems_writable", lambda _: False)
+    write_batch(batch_folder, [1])
+    status, _, stderr = run_command("plan", "batch.json", "--out", "new", "--engine", "fake")
+    assert status == 0, stderr
+    assert find_lines(stderr.splitlines(), Event.OUT_NOT_WRITABLE, folder=batch_folder / "new")
 
 
 @pytest.mark.parametrize("url", ADDRESSES)

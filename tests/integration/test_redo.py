@@ -16,6 +16,7 @@ from cloner.events import Event
 from cloner.settings import Settings
 from tests.integration.test_plan_and_retry import blocked_batch
 from tests.support.batches import change_text, write_batch
+from tests.support.log_lines import fields_of, find_lines
 from tests.support.processes import Launch, environment, run_cloner
 from tests.support.records import record_paths
 
@@ -55,8 +56,20 @@ def test_a_redone_segment_is_the_batchs_own_from_then_on(
     before = audio(folder)
 
     # From a client that does not have the batch file.
-    ran = run_cloner("redo", first.id, "--segment", "1", "--segment", "4", "--wait", cwd=out, env=environment(settings))
+    ran = run_cloner(
+        "redo",
+        first.id,
+        "--segment",
+        "1",
+        "--segment",
+        "batch/audio/4.wav",
+        "--wait",
+        cwd=out,
+        env=environment(settings),
+    )
     assert ran.returncode == 0, ran.stderr
+    for segment in ("1", "4"):
+        assert find_lines(ran.stderr.splitlines(), Event.SEGMENT_NAMED, segment=segment)
     result = json.loads(ran.stdout)
     assert (result["total"], result["generated"], result["reused"]) == (2, 2, 0)
     once = audio(folder)
@@ -166,8 +179,13 @@ def test_a_batch_of_this_box_is_redone_without_a_fleet_and_without_its_file(tmp_
     # A redo of an edited line would undo the edit.
     change_text(batch, 0, "Another text.")
     run_in(tmp_path, *arguments)
-    ran = run_cloner("redo", first["batch_id"], "--segment", "0", "--out", "spoken", cwd=tmp_path)
+    ran = run_cloner(
+        "redo", first["batch_id"], "--segment", "0", "--segment", "audio/2.wav", "--out", "spoken", cwd=tmp_path
+    )
     assert ran.returncode == 2
+    named = find_lines(ran.stderr.splitlines(), Event.SEGMENT_NAMED)
+    fields = [fields_of(line, Event.SEGMENT_NAMED) for line in named]
+    assert [(found["segment"], found["output"]) for found in fields] == [("0", "audio/0.wav"), ("2", "audio/2.wav")]
     assert "another version of the batch has since given each another text" in ran.stderr
 
 
@@ -201,6 +219,10 @@ WRONG = {
     "retry of no batch": (("retry", "b", "--out", "."), "no batch b is kept under"),
     "reviewers of a fleet": (("redo", "b", "--segment", "1", "--reviewers", "1"), "--reviewers goes with --out"),
     "reviewers of a fleet's retry": (("retry", "b", "--reviewers", "1"), "--reviewers goes with --out"),
+    "no fleet": (("redo", "b", "--segment", "1"), "6379/0, or --out DIR for batches that were run on this box"),
+    "a retry without a fleet": (("retry", "b"), "or --out DIR for batches that were run on this box"),
+    "a list without a fleet": (("list",), "or --out DIR for batches that were run on this box"),
+    "a large number": (("redo", "b", "--segment", "9" * 5000), "is no segment's number"),
     "a negative seed": (("redo", "b", "--segment", "1", "--seed", "-1"), "--seed"),
 }
 

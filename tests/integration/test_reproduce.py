@@ -20,12 +20,14 @@ from cloner.audio_bytes import encode_audio
 from cloner.batch import AudioFormat
 from cloner.cli.reproduction import reproduce
 from cloner.errors import NotReproduced
+from cloner.events import Event
 from cloner.output.kept_take import find_kept_take
 from cloner.settings import EngineName, Settings
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
 from launcher.lease import Lease
 from tests.support.batches import write_batch
+from tests.support.log_lines import find_lines
 from tests.support.processes import run_cloner
 from tests.support.records import record_paths
 from tests.support.speech import speech
@@ -83,8 +85,9 @@ def test_a_kept_attempt_and_a_split_text_are_reproduced_byte_by_byte(spoken: tup
         assert max(numbers) == 3
         to = box.folder / f"{segment}.wav"
         # Neither slots nor the option are given: they are noted of the take.
-        ran = box.call("reproduce", batch_id, str(segment), "--to", str(to))
+        ran = box.call("reproduce", batch_id, f"audio/{segment}.wav", "--to", str(to))
         assert ran.returncode == 0, ran.stderr
+        assert find_lines(ran.stderr.splitlines(), Event.SEGMENT_NAMED, segment=str(segment))
         assert f"segment {segment} of batch {batch_id} is reproduced: its {frames} frames of codes" in ran.stdout
         assert to.read_bytes() == (box.out / f"audio/{segment}.wav").read_bytes()
 
@@ -148,7 +151,9 @@ def test_what_cannot_be_reproduced_is_a_sentence(tones: tuple[Box, str]) -> None
     box, batch_id = tones
     cases = {
         (batch_id, "6"): (2, f"segment 6 of batch {batch_id} failed (audio/6.wav cannot be written"),
+        (batch_id, "audio/6.wav"): (2, f"segment 6 of batch {batch_id} failed (audio/6.wav cannot be written"),
         (batch_id, "9"): (2, f"batch {batch_id} has no segment 9"),
+        (batch_id, "audio/9.wav"): (2, f"batch {batch_id} has no segment 'audio/9.wav'"),
         ("20200101-000000-aaaaaa", "0"): (2, "no batch 20200101-000000-aaaaaa is kept under"),
         ("../b", "0"): (2, "'../b' is no batch's id"),
         (batch_id, "0", "--to", "a.mp3"): (2, "the segment's audio is a .wav file; name it so"),

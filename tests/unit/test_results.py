@@ -29,7 +29,7 @@ RESULT = BatchResult(
 
 
 def test_the_last_lines_on_a_terminal_say_what_failed_where_the_audio_is_and_what_to_do() -> None:
-    assert summary(RESULT, "cloner retry b-1").splitlines() == [
+    assert summary(RESULT, "`cloner retry b-1`").splitlines() == [
         "2 of 6 segments are generated, 1 of them by earlier runs: 1 h 7 min of audio, in 1 h 23 min",
         "Audio:   /data/out/anna",
         "Report:  /data/out/.cloner/b-1/report.html",
@@ -38,6 +38,18 @@ def test_the_last_lines_on_a_terminal_say_what_failed_where_the_audio_is_and_wha
         "Failed:  anna/4.wav: No.",
         "         and 1 more; the report has all",
         "Next:    `cloner retry b-1` generates again what failed",
+    ]
+
+
+def test_what_can_never_be_spoken_is_to_be_changed() -> None:
+    silent = SegmentError(speaker="anna", output="anna/2.wav", code="nothing_to_speak", message="No.")
+    write = "Next:    write what is to be spoken, or leave it out, where a text has no letter and no digit"
+    alone = RESULT.model_copy(update={"errors": {2: silent}, "failed": 1})
+    assert [line for line in summary(alone, "the same command").splitlines() if "Next" in line] == [write]
+    both = RESULT.model_copy(update={"errors": {**RESULT.errors, 2: silent}})
+    assert [line for line in summary(both, "the same command").splitlines() if "Next" in line] == [
+        "Next:    the same command generates again what failed",
+        write,
     ]
 
 

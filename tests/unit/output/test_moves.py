@@ -134,7 +134,10 @@ def test_files_of_others_are_listed_and_only_replaced_if_asked_for(tmp_path: Pat
     texts = ["one", "b", "c", "d", "e", "f"]
     with pytest.raises(OutputsTaken, match=r"^4 of the outputs: anna/0002.wav, .*0005.wav: each is there") as raised:
         reused(root, batch("second", texts, path="/home/other.json"))
-    assert "--prefix" in raised.value.message
+    assert "--prefix" not in raised.value.message
+    prefixed = batch("second", texts, path="/home/other.json").model_copy(update={"prefix": "other"})
+    with pytest.raises(OutputsTaken, match=r"under another --prefix$"):
+        reused(root, prefixed)
     assert said(root) == before
     # To a version of the first batch, only the file of the other program is foreign.
     with pytest.raises(OutputsTaken, match=r"^1 of the outputs: anna/0005.wav: "):
@@ -159,6 +162,7 @@ def test_a_file_of_the_batch_s_own_that_was_cut_or_edited_is_kept_with_a_sentenc
     )
     assert "move it if it is to be kept, or submit the batch with --overwrite" in altered
     assert others.startswith("1 of the outputs: anna/0005.wav: each is there, and not as this batch has written it")
+    assert others.endswith("or with another --out")
     assert said(root) == before
     speak(root, batch("third", [*LINES, "five"], overwrite=True))
     assert said(root) == bytes_of(tmp_path, [*LINES, "five"])
