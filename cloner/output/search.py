@@ -121,7 +121,7 @@ class Records:
             try:
                 times += [(status.st_mtime_ns, folder, name) for name, status in record_files(folder).items()]
             except OSError as error:
-                _log_skipped(folder.path, error)
+                log_skipped(folder.path, error)
         times.sort(key=lambda file: (file[0], file[1].path, file[2]))
         self.files = [(folder, name) for _, folder, name in times]
 
@@ -129,15 +129,21 @@ class Records:
         """The lines about generated files, and with `failed` about segments that failed, too: (folder, output as the
         line has it, content key, line)."""
         for folder, name in self.files:
-            try:
-                with os.fdopen(folder.open_file(name, os.O_RDONLY), "rb") as file:
-                    for line in file:
-                        output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
-                        # A crash may have left a line without its end.
-                        if (failed or _GENERATED in rest) and line.endswith(b"\n"):
-                            yield folder, output, rest[:_KEY_LENGTH].decode(errors="replace"), line
-            except OSError as error:
-                _log_skipped(folder.path / name, error)
+            for output, key, line in lines_of(folder, name, failed=failed):
+                yield folder, output, key, line
+
+
+def lines_of(folder: OwnFolder, name: str, *, failed: bool = False) -> Iterator[tuple[bytes, str, bytes]]:
+    """The same of one file: (output, content key, line)."""
+    try:
+        with os.fdopen(folder.open_file(name, os.O_RDONLY), "rb") as file:
+            for line in file:
+                output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
+                # A crash may have left a line without its end.
+                if (failed or _GENERATED in rest) and line.endswith(b"\n"):
+                    yield output, rest[:_KEY_LENGTH].decode(errors="replace"), line
+    except OSError as error:
+        log_skipped(folder.path / name, error)
 
 
 def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
@@ -237,7 +243,7 @@ def _takes(folders: Iterable[OwnFolder]) -> dict[_Take, str]:
         try:
             names = takes.files("*")
         except OSError as error:
-            _log_skipped(takes.path, error)
+            log_skipped(takes.path, error)
             continue
         for name in names:
             found[_Take(*splitext(name))] = f"{HOUSEKEEPING}/{folder.path.name}/{TAKES}/{name}"
@@ -279,7 +285,8 @@ def _own_files(records: Records, names: Iterable[str]) -> dict[str, SegmentResul
     return known
 
 
-def _log_skipped(path: Path, error: OSError) -> None:
+def log_skipped(path: Path, error: OSError) -> None:
+    """Log that a record, or a part of it, cannot be read, and is left out."""
     log_event(Event.RECORD_UNREADABLE, path=path, error=error)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import pytest
 
 from cloner.batch import Redo
 from cloner.errors import OutputsTaken, RecordFailed
+from cloner.output import chosen_takes as module
 from cloner.output.audio_files import OutputRoot
-from cloner.output.chosen_takes import chosen_takes
+from cloner.output.chosen_takes import INDEX, chosen_takes
 from cloner.output.journal import Journal, discard_journals
+from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, RecordWriter, batch_folder
 from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo, replaced_digests
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import find_outputs
+from cloner.output.search import find_outputs, lines_of
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest
+from cloner.protocol.messages import Manifest, TakeRow
 from cloner.protocol.results import SegmentResult
 from cloner.worker.pending import split_by_record
 from cloner.worker.result_writer import FileOwnership
@@ -284,6 +286,34 @@ def test_another_format_is_generated_from_the_last_takes(tmp_path: Path) -> None
     last = line_of(tmp_path, "redo")
     found = next_in(tmp_path, in_format(batch("again", LINES), ".flac"))
     assert found == {n: (1, seed_of(text)) for n, text in enumerate(LINES)} | {1: (2, last.seed)}
+
+
+def test_a_record_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def lines(folder: OwnFolder, name: str) -> Iterator[tuple[bytes, str, bytes]]:
+        read.append(folder.path.name)
+        yield from lines_of(folder, name)
+
+    def chosen() -> tuple[dict[int, TakeRow], list[str]]:
+        read.clear()
+        return chosen_takes(OutputRoot(tmp_path), batch("again", LINES)), sorted(set(read))
+
+    monkeypatch.setattr(module, "lines_of", lines)
+    speak(tmp_path, batch("first", LINES))
+    assert chosen() == ({}, ["first"])
+    speak_takes(tmp_path, redo_of("redo"))
+    second = {1: (1, 2, line_of(tmp_path, "redo").seed, "")}
+    assert chosen() == (second, ["redo"])
+    assert chosen() == (second, [])
+    # What is no index is written again; so is one that has other files.
+    (tmp_path / ".cloner/first" / INDEX).write_text("{")
+    (tmp_path / ".cloner/redo" / INDEX).write_text('{"files": {}, "takes": {}}')
+    assert chosen() == (second, ["first", "redo"])
+    assert chosen() == (second, [])
+    with RecordWriter(Record(tmp_path, "redo"), WORKER) as writer:
+        writer.append(replace(line_of(tmp_path, "redo"), take=3, seed=7))
+    assert chosen() == ({1: (1, 3, 7, "")}, ["redo"])
 
 
 def test_a_segment_without_another_take_has_none(tmp_path: Path) -> None:
