@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, sqrt
 from typing import ClassVar
 
 from cloner.checks.check_set import CheckResult, suspicion_of
@@ -25,11 +25,18 @@ USUAL_LIKENESS = 0.85
 `ops/BENCHMARKS.md`."""
 
 
+UNCERTAIN_S = 8.0
+"""Seconds of speech whose likeness to the reference has twice the variance that it has of a long take: a short one has
+few sounds, and the embedding follows those."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What the models say of a take. None where the take or the speaker's reference is too short to say."""
 
     likeness: Likeness | None
+    speech_s: float
+    """Seconds of speech that `likeness` is of."""
     usual_likeness: float
     """To its own reference, of the speaker's other takes."""
     naturalness: float | None
@@ -75,17 +82,21 @@ class AnotherVoice(ReviewCheck):
 
 
 class Unlike(ReviewCheck):
-    """By how much less the take is like its reference than the speaker's other takes, as a difference of cosines."""
+    """By how much less the take is like its reference than the speaker's other takes, as a difference of cosines, which
+    counts less the shorter the take is."""
 
-    name, default = "unlike", 0.16
+    name, default = "unlike", 0.057
 
     def score(self, finding: Finding) -> float | None:
-        return finding.usual_likeness - finding.likeness.own if finding.likeness else None
+        if finding.likeness is None:
+            return None
+        certainty = sqrt(finding.speech_s / (finding.speech_s + UNCERTAIN_S))
+        return certainty * (finding.usual_likeness - finding.likeness.own)
 
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002 - as others have it
         return (
-            f"its voice is less like the reference than the speaker's other takes, by {score:.2f} (at most"
-            f" {self.limit:g})"
+            f"its voice is less like the reference than the speaker's other takes, by {score:.3f}, weighted by its"
+            f" length (at most {self.limit:g})"
         )
 
 
@@ -208,6 +219,7 @@ class Judge:
         expected = self._naturalness.get(speaker)
         finding = Finding(
             likeness=likeness,
+            speech_s=take.voice.speech_s if take.voice else 0.0,
             usual_likeness=self._usual_likeness.usual(speaker, USUAL_LIKENESS),
             naturalness=take.naturalness,
             usual_naturalness=None if expected is None else self._usual_naturalness.usual(speaker, expected),
