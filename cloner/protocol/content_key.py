@@ -18,12 +18,16 @@ from cloner.protocol.messages import SegmentRow, SpeakerRow
 class ContentKeys:
     """Makes the content keys of one batch's segments, for one engine and one checkpoint.
 
-    Two keys are equal if, and only if, the same audio would be generated: text, seed, reference, parameters, engine,
-    checkpoint and what is made of the sound are the same. Neither the segment's index nor the name of its file is part
-    of a key (what looks for a key looks for an ending, too), and nor is the greatest number of frames, unless all
-    segments get that many: a segment that would need more fails. How a long text is split and joined is part of the
-    keys of long texts alone, and so is its language, if that has rules of its own for the ends of sentences; what is
-    made of the sound is part of those where it is not left as it is.
+    Two keys are equal if, and only if, the same audio would be generated. A key is made of
+
+    - the batch's parameters (`Generation` without `NOT_HEARD`), its engine and its checkpoint; of the greatest number
+      of frames, only whether all segments get that many, as other segments fail if they need more,
+    - the segment's text, its seed, and its speaker's reference with the transcript,
+    - how a text is split and joined (`PIECES`), if it is long enough for that; and its language's rules for the ends of
+      sentences, if it is split there and that language has rules of its own,
+    - what is made of the sound (`AudioOptions`), if anything is in the output's format.
+
+    The segment's index and the name of its file are in no key: what looks for a key looks for the name's ending, too.
     """
 
     def __init__(self, options: SpeechOptions) -> None:
