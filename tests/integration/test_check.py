@@ -29,12 +29,25 @@ def takes(tmp_path: Path) -> Path:
     return folder
 
 
-def add(folder: Path, name: str, samples: Audio | None, rate: int = RATE) -> None:
-    """Write a take, if there are samples, and add its line to the list."""
+def add(folder: Path, name: str, samples: Audio | None, rate: int = RATE, **more: str) -> None:
+    """Write a take, if there are samples, and add its line to the list, with what it has more."""
     if samples is not None:
         soundfile.write(folder / name, samples, rate, subtype="FLOAT" if name.endswith(".wav") else None)
     with (folder.parent / "texts.jsonl").open("a", encoding="utf-8") as lines:
-        print(json.dumps({"file": name, "text": TEXT, "speaker": "anna", "reference": "anna/0.wav"}), file=lines)
+        line = {"file": name, "text": TEXT, "speaker": "anna", "reference": "anna/0.wav", **more}
+        print(json.dumps(line), file=lines)
+
+
+def test_takes_are_compared_with_those_of_their_language(takes: Path) -> None:
+    """Four are 15 dB quieter than the ten before: those are compared with the ten of which no language is said."""
+    for number in range(4):
+        samples = speech(RATE, seed=30 + number) * np.float32(0.18)
+        add(takes, f"anna/unknown-{number}.wav", samples)
+        add(takes, f"anna/german-{number}.wav", samples, language="de-AT" if number else "de")
+    ran = run_cloner("check", str(takes), "--texts", "texts.jsonl", "--json", cwd=takes.parent)
+    found = {one["file"]: one["failed"] for one in map(json.loads, ran.stdout.splitlines())}
+    assert [found[f"anna/unknown-{number}.wav"] for number in range(4)] == [["level"]] * 4
+    assert [found[f"anna/german-{number}.wav"] for number in range(4)] == [[]] * 4
 
 
 def test_each_take_gets_an_object_with_its_failed_checks_and_scores(takes: Path) -> None:

@@ -14,7 +14,7 @@ import soundfile
 
 from cloner.audio import Audio
 from cloner.errors import BadSetting
-from cloner.recogniser.whisper import Recogniser
+from cloner.recogniser.whisper import OTHER_CODES, Recogniser, whisper_language
 from cloner.review.models import compare_words
 from tests.support.recognition import MODEL
 from tests.support.voices import find_recordings
@@ -33,6 +33,15 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a connection")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+def test_languages_are_known_by_whispers_codes() -> None:
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    tags = ("en-GB", "pt", "zh-Hant-TW", "nb-NO", "nn", "fil", "cmn", "haw", "")
+    assert list(map(whisper_language, tags)) == ["en", "pt", "zh", "no", "nn", "tl", "zh", "haw", None]
+    assert set(OTHER_CODES.values()) <= set(_LANGUAGE_CODES)
+    assert set(OTHER_CODES).isdisjoint(_LANGUAGE_CODES)
 
 
 def words(text: str) -> list[str]:
