@@ -103,6 +103,12 @@ def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:
     assert "no part is called wave: there are check, steps," in refused.stderr
 
 
+def test_a_limit_stops_what_is_left_and_the_table_says_so(tmp_path: Path) -> None:
+    ran = bench("--device", "cpu", "--preset", "tiny", "steps", "--limit", "0.01", out=tmp_path / "table.md")
+    assert ran.returncode == 1
+    assert "Failed: RuntimeError: part steps was stopped after 0 s" in ran.stdout
+
+
 def test_without_a_gpu_it_says_so_and_how_to_try_it(tmp_path: Path) -> None:
     ran = bench(out=tmp_path / "table.md")
     assert ran.returncode == 1
