@@ -41,22 +41,28 @@ _UNUSABLE_IN_PROSE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def prose_flaw(text: str) -> str | None:
     """The flaw of a text to be spoken or of a transcript, or None; line feeds and tabs are allowed."""
-    return _flaw(text, _UNUSABLE_IN_PROSE, MAX_TEXT)
+    found = find_flaw(text, prose=True)
+    return found and found[0]
 
 
 def name_flaw(text: str) -> str | None:
     """The flaw of an id or a file name, or None."""
-    return _flaw(text, _UNUSABLE, MAX_NAME)
+    found = find_flaw(text, prose=False)
+    return found and found[0]
 
 
-def _flaw(text: str, unusable: re.Pattern[str], most: int) -> str | None:
+def find_flaw(text: str, *, prose: bool) -> tuple[str, str | None] | None:
+    """The flaw of a text, or of a name, and what would be right, which for a blank one depends on what it is; or
+    None."""
     if not text or text.isspace():
-        return "is blank"
+        return "is blank", None
+    most = MAX_TEXT if prose else MAX_NAME
     if len(text) > most:
-        return f"has {len(text)} characters, and {most} is the most"
-    found = None if text.isprintable() else unusable.search(text)  # `isprintable` is fast, and true of most texts
-    if found:
-        return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}"
+        return f"has {len(text)} characters, and {most} is the most", "shorten it"
+    if text.isprintable():  # it is fast, and true of most texts
+        return None
+    if found := (_UNUSABLE_IN_PROSE if prose else _UNUSABLE).search(text):
+        return f"has an unusable character (U+{ord(found[0]):04X}) at position {found.start() + 1}", "remove it"
     return None
 
 

@@ -76,7 +76,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
 
     audio = audio_options(audio_format, rate, loudness, trim)
-    options = ReadOptions(as_form, encoding, reference, reference_text, audio)
+    options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
@@ -119,7 +119,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import print_rows
 
     audio = audio_options(audio_format, rate, loudness, trim)
-    options = ReadOptions(as_form, encoding, reference, reference_text, audio)
+    options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
     if out is None and load_settings().redis_url:
         if engine:
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")

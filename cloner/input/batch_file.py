@@ -86,7 +86,8 @@ def read_batch(
     roots = tuple(root for root in (base, references, settings and settings.references_dir, named) if root)
     recogniser = recogniser_of(settings) if settings else None
     audio = read_audio_options(document.audio, options.audio, problems)
-    speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser)
+    option = "--references" if options.from_command_line else "references"
+    speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser, option)
     checker = _Checker(Outputs(out_root, audio), speaker_references, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)

@@ -67,6 +67,8 @@ def read_document(path: Path, base: Path, options: ReadOptions, warn: Callable[[
     Relative paths in it start from `base`.
     """
     try:
+        if path.is_dir():
+            raise Unreadable("the file", "it is a folder", "give the path of a batch file in it")
         form = options.form or _form_of(path)
         data = read_bytes(path)
         guess = form not in {Form.JSON, Form.JSONL, Form.NEMO, Form.YAML}  # by definition, they are in Unicode
@@ -104,6 +106,8 @@ def _form_of(path: Path) -> Form:
     if conversion := _CONVERSIONS.get(ending):
         right = conversion.format(name=path.name, stem=path.stem)
         raise Unreadable("the file", f"a {ending} is no batch file", right)
+    if not path.exists():
+        raise Unreadable("the file", "there is no such file", "give the path of a batch file")
     right = f"name it {', '.join(_ENDINGS)}, or name its form with --as"
     raise Unreadable("the file", f"the ending {shown(ending)} is not known", right)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from cloner.validation import canonical_language, name_flaw, prose_flaw, shown
+from cloner.validation import canonical_language, find_flaw, shown
 
 _LANGUAGE = "give the code of a language, such as 'en', 'de' or 'pt-BR'"
 
@@ -19,16 +19,16 @@ def field_flaw(what: str, right: str | None = None) -> PydanticCustomError:
 
 
 def _name(text: str) -> str:
-    if found := name_flaw(text):
-        raise field_flaw(found)
+    if found := find_flaw(text, prose=False):
+        raise field_flaw(*found)
     return text
 
 
 def prose(text: str) -> str:
     """A text with line feeds as its line ends. Raises `field_flaw`'s error."""
     text = text.replace("\r\n", "\n")
-    if found := prose_flaw(text):
-        raise field_flaw(found)
+    if found := find_flaw(text, prose=True):
+        raise field_flaw(*found)
     return text
 
 

@@ -84,7 +84,7 @@ def recording_seconds(path: Path) -> float:
     """The recording's length, seconds, as `Recording` has it. Raises `BadReference`."""
     if path.suffix.lower() in ffmpeg.DEMUXERS:
         return read_recording(path).whole_s
-    with _reading(path), sf.SoundFile(os.fsencode(path)) as sound:
+    with _reading(path), _opened(path) as sound:
         seconds: float = sound.frames / sound.samplerate
         _check_length(seconds)
         return seconds
@@ -100,9 +100,16 @@ def read_recording(path: Path) -> Recording:
         return _decoded(path)
 
 
+def _opened(path: Path) -> sf.SoundFile:
+    """A file that libsndfile reads. Raises `BadReference` if it is empty, `OSError`, `soundfile.SoundFileError`."""
+    if not path.stat().st_size:
+        raise BadReference("it is empty")
+    return sf.SoundFile(os.fsencode(path))
+
+
 def _decoded(path: Path) -> Recording:
     """A recording that libsndfile reads."""
-    with sf.SoundFile(os.fsencode(path)) as sound:
+    with _opened(path) as sound:
         rate = sound.samplerate
         if sound.channels > MAX_CHANNELS:
             what = f"the recording has {sound.channels} channels, and {MAX_CHANNELS} is the most"

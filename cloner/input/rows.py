@@ -49,6 +49,8 @@ class ReadOptions:
     """Its transcript; by default that of the ``.lab`` or ``.txt`` beside it."""
     audio: Mapping[str, object] = field(default_factory=dict)
     """Fields of `AudioOptions` that are put in the place of those of the file."""
+    from_command_line: bool = False
+    """Whether problems name options as the command line spells them, not as Python does."""
 
     def name_of(self, stem: str) -> str:
         """The name of an output that the form of a file gives, and not its user: with the format asked for."""

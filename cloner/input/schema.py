@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
+from types import MappingProxyType
 from typing import Annotated, Self, TypeVar, cast
 
 from pydantic import (
@@ -159,7 +160,7 @@ _RIGHT = {
     "speaker_id": "give a whole number or a name",
     "id": "give a whole number or a name",
     "target_text": "give the text to speak",
-    "texts": "give the texts to speak",
+    "texts": 'give a list of texts, such as ["Good morning."]',
     "segment_index": "give a whole number, 0 or more",
     "seed": "give a whole number, 0 or more",
     "output_file": "give the name of the audio file to write",
@@ -184,9 +185,11 @@ _UNQUOTED = {"string_type": (Misread, bool, int, float), "flaw": (Misread,)}
 """Types that an unquoted text may be parsed as, by the type of pydantic's error."""
 
 
-def checked(model: type[M], values: object, place: str) -> M | Iterable[Problem]:
+def checked(
+    model: type[M], values: object, place: str, names: Mapping[str, str] = MappingProxyType({})
+) -> M | Iterable[Problem]:
     """`values` as a `model`, or the problems of their types and keys, made as they are iterated over: an object may
-    have millions of unknown keys."""
+    have millions of unknown keys. `names` are those by which the user knows some keys."""
     if not isinstance(values, dict):
         return [Problem(place, f"it is {shown(values)}", "give an object")]
     known = _keys(model)
@@ -199,7 +202,7 @@ def checked(model: type[M], values: object, place: str) -> M | Iterable[Problem]
         found = error.errors(include_url=False)
     return chain(
         repeated_keys(values, place),
-        (_problem(model, details, place) for details in found),
+        (_problem(model, details, place, names) for details in found),
         (unknown_key(key, known, place) for key in values if key not in known),
     )
 
@@ -211,10 +214,10 @@ def checked_text(value: object, place: str) -> GroupText | Iterable[Problem]:
     try:
         if isinstance(value, str):
             return GroupText(text=prose(value))  # in half the time of `model_construct`
-        what = f"is {shown(value)}"
+        what, right = f"is {shown(value)}", None
     except PydanticCustomError as error:
-        what = error.message()
-    right = _RIGHT["texts"] + (", in quotes" if isinstance(value, _UNQUOTED["string_type"]) else "")
+        what, right = error.message(), (error.context or {}).get("right")
+    right = (right or _RIGHT["target_text"]) + (", in quotes" if isinstance(value, _UNQUOTED["string_type"]) else "")
     return [Problem(place, f"it {what}", right)]
 
 
@@ -236,7 +239,7 @@ def right_name(kind: str, name: str, known: tuple[str, ...]) -> str:
     return f'did you mean "{nearest[0]}"?' if nearest else f"the {kind} are {', '.join(known)}"
 
 
-def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Problem:
+def _problem(model: type[BaseModel], details: ErrorDetails, place: str, names: Mapping[str, str]) -> Problem:
     """One of pydantic's errors as a problem."""
     key = str(details["loc"][0]) if details["loc"] else ""
     match details["type"]:
@@ -248,10 +251,15 @@ def _problem(model: type[BaseModel], details: ErrorDetails, place: str) -> Probl
             what = details["msg"]
         case _:
             what = f"is {shown(details['input'])}"
-    right = details.get("ctx", {}).get("right") or _RIGHT.get(key) or details["msg"].replace("Input", "it", 1)
+    context = details.get("ctx", {})
+    is_spoken = key == "text" and model in {Task, GroupText}
+    default = _RIGHT.get("target_text" if is_spoken else key)
+    right = context.get("right") or default or details["msg"].replace("Input", "it", 1)
+    if details["type"] == "less_than" and default:
+        right = f"give {context['lt'] - 1} or less"
     if details["type"] in _UNQUOTED and isinstance(details["input"], _UNQUOTED[details["type"]]):
         right += ", in quotes"
-    return Problem(place, f"{key or 'it'} {what}", right)
+    return Problem(place, f"{names.get(key, key) or 'it'} {what}", right)
 
 
 def _keys(model: type[BaseModel]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -31,12 +32,20 @@ Transcript = Callable[[ReferenceKind, Path], str | None]
 """Finds the transcript of a file; None if it is not written yet."""
 
 
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+_NO_FOLDER = "no folder of references"
+"""A cause that is no speaker's: its place is the option."""
+
+
 class _Flaw(NamedTuple):
     """Why a speaker's reference cannot be used."""
 
     problem: Problem
     cause: str = ""
     """What many speakers may have the same problem of, which is then named once; empty for a problem of one alone."""
+    is_known: bool = False
+    """Whether a row of the speaker has the problem, too."""
 
 
 @dataclass
@@ -71,21 +80,24 @@ class _Measurements:
 class SpeakerReferences:
     """Finds and checks references. Each file is read once, whatever speakers have it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - where references may be, and what is said of them
         self,
         batch: Path,
         folder: Path | None,
         roots: tuple[Path, ...],
         problems: Problems,
         recogniser: Recogniser | None = None,
+        option: str = "references",
     ) -> None:
         """`batch` is the absolute path of the file, in whose folder relative names start.
 
-        `folder` has the references of speakers whose rows name none, and the `recogniser` writes missing transcripts.
+        `folder` has the references of speakers whose rows name none, `option` is the user's name for that folder, and
+        the `recogniser` writes missing transcripts.
         """
         self._batch = batch
         self._base = batch.parent
         self._folder = folder
+        self._option = option
         self._roots = roots
         self._transcripts = Transcripts(roots, batch, recogniser)
         self._hint = "" if recogniser else "; CLONER_RECOGNISER may name a model that writes missing transcripts"
@@ -148,10 +160,12 @@ class SpeakerReferences:
         for one in found:
             if isinstance(one, Reference):
                 references.append(one)
+            elif one.is_known and self._problems.count:
+                continue
             elif not one.cause:
                 self._problems.add(one.problem)
             elif one.cause in shared:
-                shared[one.cause].others += 1
+                shared[one.cause].others += one.cause != _NO_FOLDER
             else:
                 shared[one.cause] = _Shared(one.problem)
         self._problems.extend(each.problem() for each in shared.values())
@@ -167,16 +181,8 @@ class SpeakerReferences:
 
     def _named(self, named: NamedReference, where: str, transcript: Transcript) -> Reference | _Flaw:
         path = self._base / named.file
-        if flaw := outside(path, self._roots):
-            right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
-            return _Flaw(Problem(where, flaw, right), f"outside: {path.parent}")
-        if not self._is_folder(path.parent):
-            right = "put the reference there, or name it as it is from the folder of the batch file"
-            what = f"there is no folder {shown(str(path.parent))}"
-            return _Flaw(Problem(where, what, right), f"folder: {path.parent}")
-        if flaw := ffmpeg.missing(path):
-            right = f"install it, or {ffmpeg.conversion(path)}"
-            return _Flaw(Problem(where, flaw, right), f"ffmpeg: {path.suffix}")
+        if misplaced := self._misplaced(named, path, where):
+            return misplaced
         quality = self._measurements.of(named.kind, path)
         if isinstance(quality, BadReference):
             return _Flaw(Problem(where, quality.message, _right_file(named.kind, path)))
@@ -190,17 +196,34 @@ class SpeakerReferences:
             return _Flaw(Problem(where, error.message, right))
         return judged(named.kind, (path,), (quality,), text or "")
 
+    def _misplaced(self, named: NamedReference, path: Path, where: str) -> _Flaw | None:
+        """What is wrong with the place of a reference, before the file is looked at, or None."""
+        if _ADDRESS.match(named.file):
+            what = f"{shown(named.file)} is an address, and nothing is fetched"
+            return _Flaw(Problem(where, what, "download it, and name the file"))
+        if flaw := outside(path, self._roots):
+            right = "copy it there, or set CLONER_REFERENCES_DIR to a folder that holds it"
+            return _Flaw(Problem(where, flaw, right), f"outside: {path.parent}")
+        if not self._is_folder(path.parent):
+            right = "put the reference there, or name it as it is from the folder of the batch file"
+            what = f"there is no folder {shown(str(path.parent))}"
+            return _Flaw(Problem(where, what, right), f"folder: {path.parent}")
+        if flaw := ffmpeg.missing(path):
+            right = f"install it, or {ffmpeg.conversion(path)}"
+            return _Flaw(Problem(where, flaw, right), f"ffmpeg: {path.suffix}")
+        return None
+
     def _in_folder(self, row: Row, where: str, transcript: Transcript) -> Reference | _Flaw:
         """The reference in the speaker's folder of the folder of references."""
         if not self._folder:
-            right = "name one for it, or give a folder of references with --references"
+            right = f"name one for it, or give a folder of references with {self._option}"
             return _Flaw(Problem(where, f"speaker {shown(row.speaker_id)} has no reference", right), "none")
         if not self._is_folder(self._folder):
             what = f"there is no folder {shown(str(self._folder))}"
-            return _Flaw(Problem(where, what, "name the folder of the speakers' references"), "references")
+            return _Flaw(Problem(self._option, what, "name the folder of the speakers' references"), _NO_FOLDER)
         if not names_folder(row.speaker_id):
             what = f"speaker {shown(row.speaker_id)} cannot name a folder of references"
-            return _Flaw(Problem(where, what, "give it another id"))
+            return _Flaw(Problem(where, what, "give it another id"), is_known=row.output_file is None)
         try:
             return find_reference(self._folder / str(row.speaker_id), self._roots, transcript)
         except BadReference as error:

@@ -90,7 +90,7 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "a long YAML number": ("b.yaml", yaml_with("[0x" + "f" * 9_999 + "]"), "a YAML value has no meaning"),
     "a long JSON number": ("b.json", '{"tasks": ' + "1" * 9_999 + "}", "this is not usable JSON"),
     "a JSON control character": ("b.json", '{"tasks": ["\x07"]}', "Invalid control character"),
-    "a text's object without its text": ("b.yaml", yaml_with("[{id: a}]"), "texts[0]: text is missing; give what is"),
+    "a text's object without its text": ("b.yaml", yaml_with("[{id: a}]"), "texts[0]: text is missing; give the text"),
     "a text's object with more": ("b.yaml", yaml_with("[{text: a, out: b}]"), 'did you mean "output"?'),
     "words that are said in no way": (
         "b.yaml",
@@ -133,7 +133,7 @@ BATCH_FILES: dict[str, tuple[str, str | bytes, str]] = {
 FILES: dict[str, tuple[bad.Make, str]] = {
     # what lies where the batch file should
     "not there": (bad.both(), "it cannot be read (No such file or directory); give the path of a batch file"),
-    "a folder": (Path.mkdir, "it is not a file; give the path of a batch file"),
+    "a folder": (Path.mkdir, "it is a folder; give the path of a batch file in it"),
     "a device": (bad.link("/dev/zero"), "it is not a file"),
     "a pipe": (bad.fifo, "it is not a file"),
     "a link to itself": (bad.link("b.json"), "cannot be read (Too many levels of symbolic links)"),
@@ -157,14 +157,20 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a blank text": ({"target_text": "\n\t "}, "target_text is blank"),
     "a text of a number": ({"target_text": 12}, "target_text is 12; give the text to speak, in quotes"),
     "a text of infinity": ({"target_text": float("inf")}, "target_text is inf"),
-    "a text of 10 MB": ({"target_text": "a" * 10 * MB}, "target_text has 10485760 characters, and 131072 is the most"),
-    "a text with a bell": ({"target_text": "Ding\x07"}, "unusable character (U+0007) at position 5"),
+    "a text of 10 MB": (
+        {"target_text": "a" * 10 * MB},
+        "target_text has 10485760 characters, and 131072 is the most; shorten it",
+    ),
+    "a text with a bell": ({"target_text": "Ding\x07"}, "unusable character (U+0007) at position 5; remove it"),
     "a text with a zero": ({"target_text": "a\0b"}, "unusable character (U+0000)"),
     "a text with half a letter": ({"target_text": "a\ud83d"}, "unusable character (U+D83D)"),
     "two texts": ({"text": "Another."}, "the key 'text' is not known"),
     "an index that is taken": ({"segment_index": 0}, "segment_index 0 is also that of tasks[0]; number every segment"),
     "a negative index": ({"segment_index": -1}, "segment_index is -1; give a whole number, 0 or more"),
-    "a huge index": ({"segment_index": 2**63}, "segment_index is 9223372036854775808"),
+    "a huge index": (
+        {"segment_index": 2**63},
+        "segment_index is 9223372036854775808; give 9223372036854775807 or less",
+    ),
     "a fraction of an index": ({"segment_index": 1.5}, "segment_index is 1.5"),
     "an index that is not a number": ({"segment_index": float("nan")}, "segment_index is nan"),
     "an id that is a list": ({"id": []}, "id is a list; give a whole number or a name"),

@@ -55,7 +55,7 @@ CODES: dict[str, tuple[bad.Make, str]] = {
 }
 
 RECORDINGS: dict[str, tuple[bad.Make, str]] = {
-    "nothing": (bad.content(b""), "cannot be read as audio"),
+    "nothing": (bad.content(b""), "it is empty"),
     "a text": (bad.content(b"This is no sound. " * 999), "cannot be read as audio"),
     "codes": (bad.codes(bad.good_codes()), "cannot be read as audio"),
     "cut in the header": (bad.both(bad.recording(bad.tone(1)), bad.cut(20)), "cannot be read as audio"),
@@ -100,7 +100,7 @@ FOLDER: dict[str, tuple[str, bad.Make, str]] = {
         bad.link("/etc/passwd"),
         "leads to '/etc/passwd', outside",
     ),
-    "a recording of nothing": ("a.wav", bad.content(b""), "cannot be read as audio"),
+    "a recording of nothing": ("a.wav", bad.content(b""), "it is empty"),
     "no recording": ("a.wav", Path.unlink, "the folder holds no recording"),
 }
 

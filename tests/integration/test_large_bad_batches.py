@@ -35,7 +35,7 @@ LARGE_BATCH_FILES: dict[str, tuple[Callable[[], tuple[str, str]], str]] = {
     ),
     "a speaker of bad texts": (
         lambda: repeated("json", '{"speakers": [{"id": 1, "texts": [', "1,", "1]}]}"),
-        "speakers[0].texts[0]: it is 1; give the texts to speak, in quotes",
+        "speakers[0].texts[0]: it is 1; give the text to speak, in quotes",
     ),
     "texts without end": (
         lambda: repeated("json", '{"speakers": [{"id": 1, "texts": [', '"a",', '"a"]}]}'),

@@ -42,10 +42,11 @@ def _rows(file: TextFile) -> Rows:
         if problems:  # every row would have the same problem
             return
         _warn_of_unknown(header, columns, f"line {line}", file)
+        names = {column: " ".join(cell.split()) for column, cell in zip(columns, header, strict=False)}
         for number, (line, whole) in enumerate(rows):
             cells = _trimmed(whole, len(columns))
             if len(cells) == len(columns):
-                yield from task_rows(_task(columns, cells), f"line {line}", number)
+                yield from task_rows(_task(columns, cells), f"line {line}", number, names)
             else:
                 what = f"it has {len(cells)} cells, but there are {len(columns)} columns"
                 yield Problem(f"line {line}", what, f"put texts with {SEPARATOR_NAMES[separator]} in quotes")
@@ -120,6 +121,6 @@ def _task(columns: Sequence[str], cells: Sequence[str]) -> dict[str, object]:
     }
     for column in ("segment_index", "seed"):
         number = values.get(column)
-        if isinstance(number, str) and re.fullmatch("[0-9]{1,19}", number):
+        if isinstance(number, str) and re.fullmatch("[0-9]{1,100}", number):
             values[column] = int(number)
     return values

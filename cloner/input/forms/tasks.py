@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from cloner.batch import ReferenceKind
 from cloner.errors import Problem
@@ -10,9 +11,12 @@ from cloner.input.rows import NamedReference, Row
 from cloner.input.schema import Task, checked
 
 
-def task_rows(values: object, place: str, number: int) -> Iterable[Row | Problem]:
-    """The row of a task, or its problems; `number` is its place in the file, from 0."""
-    task = checked(Task, values, place)
+def task_rows(
+    values: object, place: str, number: int, names: Mapping[str, str] = MappingProxyType({})
+) -> Iterable[Row | Problem]:
+    """The row of a task, or its problems; `number` is its place in the file, from 0, and `names` are those by which the
+    user knows some keys."""
+    task = checked(Task, values, place, names)
     if not isinstance(task, Task):
         return task
     reference = None

@@ -253,12 +253,12 @@ class TestEveryProblemAtOnce:
         reference = 'give {"audio": ..., "text": ...} or {"codes": ..., "text": ...}'
         assert found == [
             "speakers[0]: id is blank; give a whole number or a name",
-            "speakers[0].texts[1]: it is 5; give the texts to speak, in quotes",
-            "speakers[0].texts[2]: it is blank; give the texts to speak",
-            "speakers[1]: texts is empty; give the texts to speak",
+            "speakers[0].texts[1]: it is 5; give the text to speak, in quotes",
+            "speakers[0].texts[2]: it is blank; give the text to speak",
+            'speakers[1]: texts is empty; give a list of texts, such as ["Good morning."]',
             f"speakers[1].reference: it has both of audio and codes; {reference}",
             f"speakers[2]: reference is 'anna.wav'; {reference}",
-            "speakers[2]: texts is 'one'; give the texts to speak",
+            "speakers[2]: texts is 'one'; give a list of texts, such as [\"Good morning.\"]",
             "speakers[2]: the key 'text' is not known; did you mean \"texts\"?",
             f"speakers[3].reference: '{folder}/none.wav': there is no such file;"
             " give a recording such as a .wav or .flac",

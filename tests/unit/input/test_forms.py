@@ -158,6 +158,23 @@ def test_standard_input_has_paths_from_the_current_folder(folder: Path, monkeypa
     assert reference.paths == (folder / "refs/0.npy",)
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("folder", "the file: it is a folder; give the path of a batch file in it"),
+        ("missing", "the file: there is no such file; give the path of a batch file"),
+        ("other", "the file: the ending '' is not known; name it .json"),
+    ],
+)
+def test_what_has_no_ending_is_named_as_what_it_is(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").touch()
+    with pytest.raises(BadBatch) as caught:
+        read(tmp_path / name)
+    (found,) = map(str, caught.value.problems)
+    assert found.startswith(problem)
+
+
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(BadBatch, match="standard input is closed; give the path of a batch file"):

@@ -45,7 +45,7 @@ def test_all_forms_list_it_with_what_else_is_wrong(folder: Path) -> None:
     assert problems(write(folder / "b.yaml", grouped)) == [
         f"speakers[0]: language is no, which YAML reads as false; {RIGHT}, in quotes",
         f"speakers[1].texts[0]: language is 'xyzzy'; {RIGHT}",
-        "speakers[1].texts[1]: it is 3; give the texts to speak, in quotes",
+        "speakers[1].texts[1]: it is 3; give the text to speak, in quotes",
     ]
     save_recording(folder / "one.wav")
     assert problems(write(folder / "b.list", "one.wav|anna|ENGLISH|One.\none.wav|ben|EN")) == [

@@ -58,7 +58,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     right = "give the path of a batch file"
     assert problems(tmp_path / "b.json") == [f"the file: it cannot be read (No such file or directory); {right}"]
     (tmp_path / "folder.json").mkdir()
-    assert problems(tmp_path / "folder.json") == [f"the file: it is not a file; {right}"]
+    assert problems(tmp_path / "folder.json") == [f"the file: it is a folder; {right} in it"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 )
 def test_an_unquoted_yaml_text_that_needs_quotes_is_refused(tmp_path: Path, written: str, read_as: str) -> None:
     path = write(tmp_path / "b.yaml", f"tasks:\n- {{speaker_id: a, text: {written}}}\n")
-    assert f"tasks[0]: text is {written}{read_as}; give what is said, in quotes" in problems(path)
+    assert f"tasks[0]: text is {written}{read_as}; give the text to speak, in quotes" in problems(path)
 
 
 def test_a_yaml_number_that_looks_like_another_is_refused(tmp_path: Path) -> None:

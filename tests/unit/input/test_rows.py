@@ -109,6 +109,25 @@ class TestRows:
         assert f"line 2: '{folder}/voices/bob': the folder cannot be read (No such file or directory)" in found[1]
         assert found[2].startswith("line 4: speaker '..' cannot name a folder of references")
 
+    def test_a_speaker_that_names_no_folder_has_that_problem_once_a_row(self, folder: Path) -> None:
+        rows = [{"speaker_id": "../evil", "text": "Text."} for _ in range(2)]
+        found = problems(write_rows(folder, "jsonl", rows), references=folder / "refs")
+        assert [line.partition(";")[0] for line in found] == [
+            f"line {number}: speaker '../evil' cannot name the folder of its outputs" for number in (1, 2)
+        ]
+
+    def test_an_address_and_an_empty_file_are_no_references(self, folder: Path) -> None:
+        (folder / "empty.wav").touch()
+        speakers = [
+            {"id": name, "reference": {"audio": audio, "text": "Said."}, "texts": ["Hi."]}
+            for name, audio in (("a", "https://x.y/a.wav"), ("b", "empty.wav"))
+        ]
+        assert problems(write(folder / "b.json", {"speakers": speakers})) == [
+            "speakers[0].reference: 'https://x.y/a.wav' is an address, and nothing is fetched;"
+            " download it, and name the file",
+            f"speakers[1].reference: '{folder}/empty.wav': it is empty; give a recording such as a .wav or .flac",
+        ]
+
     def test_each_reference_file_is_checked_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checked: list[Path] = []
 

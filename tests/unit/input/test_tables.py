@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from cloner.batch import Batch
+from cloner.errors import BadBatch
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import ReadOptions
-from tests.support.batch_files import problems, save_recording, write
+from tests.support.batch_files import problems, problems_of_tasks, save_recording, task, write
 
 GREETINGS = [("anna", "Schöne Grüße aus München."), ("ben", "Das Mädchen läuft.")]
 
@@ -142,7 +143,34 @@ def test_a_warning_obeys_no_terminal(folder: Path, voices: Path, capsys: pytest.
 def test_a_missing_folder_of_references_is_one_problem(folder: Path) -> None:
     path = write(folder / "b.csv", "speaker,text\nanna,One.\nben,Two.\n")
     assert problems(path, references=folder / "no") == [
-        f"line 2 (and 1 more speaker): there is no folder '{folder}/no'; name the folder of the speakers' references"
+        f"references: there is no folder '{folder}/no'; name the folder of the speakers' references"
     ]
-    right = "name one for it, or give a folder of references with --references"
+    right = "name one for it, or give a folder of references with references"
     assert problems(path) == [f"line 2 (and 1 more speaker): speaker 'anna' has no reference; {right}"]
+
+
+@pytest.mark.parametrize("folder_of_references", [None, "no"])
+def test_the_command_line_has_options_named_as_it_spells_them(folder: Path, folder_of_references: str | None) -> None:
+    path = write(folder / "b.csv", "speaker,text\nanna,One.\n")
+    references = folder_of_references and folder / folder_of_references
+    with pytest.raises(BadBatch) as caught:
+        read_batch(path, out_root=None, references=references or None, options=ReadOptions(from_command_line=True))
+    (found,) = map(str, caught.value.problems)
+    assert found.startswith("--references: there is no folder") if references else found.endswith("with --references")
+
+
+def test_problems_name_the_columns_as_the_table_does(folder: Path) -> None:
+    path = write(folder / "b.csv", "Voice;Text;Segment index\nanna;;1\n;Hi.;-3\n")
+    assert problems(path) == [
+        "line 2: Text is missing; give the text to speak",
+        "line 3: Voice is missing; give a whole number or a name",
+        "line 3: Segment index is '-3'; give a whole number, 0 or more",
+    ]
+
+
+def test_a_number_that_is_too_large_has_the_largest_as_its_answer(folder: Path) -> None:
+    path = write(folder / "b.csv", f"speaker,text,seed\nanna,Hi.,{2**70}\nanna,Ho.,{2**63 - 1}\n")
+    right = "give 9223372036854775807 or less"
+    assert problems(path)[0] == f"line 2: seed is {2**70}; {right}"
+    (found,) = problems_of_tasks(folder, task(2**63))
+    assert found == f"tasks[0]: segment_index is {2**63}; {right}"

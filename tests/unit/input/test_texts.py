@@ -115,3 +115,19 @@ def test_pronunciations_leave_pauses_alone(folder: Path) -> None:
     assert spoken(grouped(folder, texts, {"pause": "paws", "0": "nought"})) == [
         "paws [pause:0.8] paws[ Pause : 1]nought.8 paws"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a" * (MAX_TEXT + 1), f"has {MAX_TEXT + 1} characters, and {MAX_TEXT} is the most; shorten it"),
+        ("Ding\x07", "has an unusable character (U+0007) at position 5; remove it"),
+        (" ", "is blank; give the text to speak"),
+    ],
+)
+def test_a_text_that_cannot_be_used_has_its_own_answer(folder: Path, text: str, problem: str) -> None:
+    speaker = {"id": "a", "reference": {"codes": "refs/0.npy", "text": "Said."}, "texts": [text, {"text": text}]}
+    assert problems(write(folder / "b.json", {"speakers": [speaker]})) == [
+        f"speakers[0].texts[0]: it {problem}",
+        f"speakers[0].texts[1]: text {problem}",
+    ]
