@@ -18,6 +18,9 @@ from cloner.validation import leads_out, shown
 
 _RIGHT = 'give a line such as {"file": "a.wav", "text": "Good morning.", "speaker": "anna"}'
 
+_MANIFEST = {"path", "segment"}
+"""Keys by which a line of a batch's ``manifest.jsonl`` is known; its other keys say nothing of what is checked."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListedTake:
@@ -32,7 +35,7 @@ class ListedTake:
 
 
 def read_check_list(path: Path, folder: Path) -> list[ListedTake]:
-    """The takes that the list at `path` names, ``-`` being standard input.
+    """The takes that the list at `path` names, ``-`` being standard input; it may be the ``manifest.jsonl`` of a batch.
 
     Each file must lie in `folder`, all links followed, whether it is there or not, and be named once. Raises
     `BadTexts`, which names each bad line.
@@ -78,7 +81,11 @@ def _lines(file: TextFile, folder: Path) -> Iterator[CheckLine | Problem]:
 
 def _parsed(content: str, number: int, place: str) -> CheckLine | Iterable[Problem]:
     try:
-        return checked(CheckLine, parse_json(content, number), place)
+        values = parse_json(content, number)
+        if isinstance(values, dict) and values.keys() >= _MANIFEST and "file" not in values:
+            kept = {key: values[key] for key in CheckLine.model_fields if values.get(key) is not None}
+            return checked(CheckLine, {"file": values["path"], **kept}, place, {"file": "path"})
+        return checked(CheckLine, values, place)
     except Unreadable as error:
         return [error.problem]
 

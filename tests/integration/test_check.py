@@ -77,7 +77,7 @@ def test_each_take_gets_an_object_with_its_failed_checks_and_scores(takes: Path)
     others = {name: found[name]["failed"] for name in [*found][13:]}
     assert others == {
         "anna/nan.wav": ["not_a_number"],
-        "anna/empty.wav": ["too_quiet"],
+        "anna/empty.wav": ["unreadable"],
         "gone é.wav": ["missing"],
         "noise.wav": ["unreadable"],
         "pipe.wav": ["unreadable"],

@@ -100,3 +100,18 @@ def test_a_file_that_is_no_list_is_a_sentence(tmp_path: Path, content: bytes | N
         read_check_list(path, tmp_path)
     assert str(error.value.problems[0]).startswith(problem)
     assert error.value.exit_code == 2
+
+
+def test_the_manifest_of_a_batch_is_a_list(tmp_path: Path) -> None:
+    row = {"path": "b/1.wav", "segment": 3, "id": None, "speaker": "anna", "text": "Hi.", "seconds": 1.5, "take": 2}
+    assert listed(tmp_path, row, {**row, "path": "b/2.wav", "language": "de"}) == [
+        ListedTake("b/1.wav", "Hi.", "anna"),
+        ListedTake("b/2.wav", "Hi.", "anna", "de"),
+    ]
+    assert problems(tmp_path, {**row, "path": ""}, {**row, "path": "../a.wav"}, {"path": "a.wav", "text": "Hi."}) == [
+        "line 1: path is blank; give the name of an audio file, relative to the folder",
+        f"line 2: file '../a.wav' is not inside {tmp_path}; name it relative to that folder",
+        "line 3: file is missing; give the name of an audio file, relative to the folder",
+        "line 3: speaker is missing; give a whole number or a name",
+        "line 3: the key 'path' is not known; the keys are file, text, speaker, reference, language",
+    ]
