@@ -10,8 +10,9 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-SCHEMA = 2
-"""Version of the wire format. Raise it when a message changes in a way that an older worker cannot read."""
+SCHEMA = 3
+"""Version of the wire format. Raise it when a message changes in a way that an older process cannot read, or would
+misunderstand without the new field."""
 
 SPEAK_CHUNK = "cloner.speak_chunk"
 OPEN_BATCH = "cloner.open_batch"

@@ -224,7 +224,7 @@ class TooFast(Check):
 
 
 class TooSlow(Check):
-    """How much longer the speech is than what its text usually takes, in percent."""
+    """How much longer the speech is than its text usually takes, in percent of that and half a second."""
 
     name, default = "too_slow", 150.0
 
@@ -233,7 +233,10 @@ class TooSlow(Check):
         return 100 * (take.silence.speech_s - usual_s) / (usual_s + SLOW_S)
 
     def sentence(self, score: float) -> str:
-        return f"it is {score:.0f}% longer than its text usually takes (at most {self.limit:g}%)"
+        return (
+            f"it is longer than its text usually takes, by {score:.0f}% of that and half a second (at most"
+            f" {self.limit:g}%)"
+        )
 
 
 def _shortness(take: Measures, usual: Usual) -> float:

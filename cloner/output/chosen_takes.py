@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, record_files, translate_disk_errors
-from cloner.output.search import lines_of, log_skipped, parse_line
+from cloner.output.search import log_skipped, parse_line, read_lines
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, TakeRow
 
@@ -75,11 +75,15 @@ def _takes(folder: OwnFolder) -> dict[str, tuple[int, int]]:
     if (index := _read_index(folder)) and index.files == files:
         return index.takes
     takes: dict[str, tuple[int, int]] = {}
-    for name in files:
-        for _, key, line in lines_of(folder, name):
-            # Most lines are skipped without parsing; those of version 0.1 have no take.
-            if _TAKE in line and _FIRST not in line and (result := parse_line(line)) and result.take > 1:
-                takes[key] = max(takes.get(key, (1, 0)), (result.take, result.seed))
+    try:
+        for name in files:
+            for _, key, line in read_lines(folder, name):
+                # Most lines are skipped without parsing; those of version 0.1 have no take.
+                if _TAKE in line and _FIRST not in line and (result := parse_line(line)) and result.take > 1:
+                    takes[key] = max(takes.get(key, (1, 0)), (result.take, result.seed))
+    except OSError as error:
+        log_skipped(folder.path, error)
+        return takes  # and no index: the rest may be read the next time
     # Where it cannot be written, as on a full disk, the record is read again the next time.
     with suppress(OSError):
         folder.write(INDEX, [_Index(files=files, takes=takes).model_dump_json().encode()])

@@ -129,21 +129,21 @@ class Records:
         """The lines about generated files, and with `failed` about segments that failed, too: (folder, output as the
         line has it, content key, line)."""
         for folder, name in self.files:
-            for output, key, line in lines_of(folder, name, failed=failed):
-                yield folder, output, key, line
+            try:
+                for output, key, line in read_lines(folder, name, failed=failed):
+                    yield folder, output, key, line
+            except OSError as error:
+                log_skipped(folder.path / name, error)
 
 
-def lines_of(folder: OwnFolder, name: str, *, failed: bool = False) -> Iterator[tuple[bytes, str, bytes]]:
-    """The same of one file: (output, content key, line)."""
-    try:
-        with os.fdopen(folder.open_file(name, os.O_RDONLY), "rb") as file:
-            for line in file:
-                output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
-                # A crash may have left a line without its end.
-                if (failed or _GENERATED in rest) and line.endswith(b"\n"):
-                    yield output, rest[:_KEY_LENGTH].decode(errors="replace"), line
-    except OSError as error:
-        log_skipped(folder.path / name, error)
+def read_lines(folder: OwnFolder, name: str, *, failed: bool = False) -> Iterator[tuple[bytes, str, bytes]]:
+    """The same of one file: (output, content key, line). Raises `OSError`."""
+    with os.fdopen(folder.open_file(name, os.O_RDONLY), "rb") as file:
+        for line in file:
+            output, _, rest = line.partition(_OUTPUT)[2].partition(_KEY)
+            # A crash may have left a line without its end.
+            if (failed or _GENERATED in rest) and line.endswith(b"\n"):
+                yield output, rest[:_KEY_LENGTH].decode(errors="replace"), line
 
 
 def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:

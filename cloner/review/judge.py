@@ -102,13 +102,19 @@ class Unlike(ReviewCheck):
 
 class WrongVoice(ReviewCheck):
     """How unlike the reference the speaker's takes are, one less their usual cosine: where the model has fallen into
-    another voice from the start, no take is unlike the others. One that is more like it counts half."""
+    another voice from the start, no take is unlike the others.
+
+    Of a take that is more like the reference than that, the mean of the two cosines counts, and its own alone where it
+    is the usual one of all speakers: then the model has found the voice.
+    """
 
     name, default = "wrong_voice", 0.28
 
     def score(self, finding: Finding) -> float | None:
-        usual = finding.usual_likeness
-        return 1 - max(usual, (usual + finding.likeness.own) / 2) if finding.likeness else None
+        if finding.likeness is None:
+            return None
+        own, usual = finding.likeness.own, finding.usual_likeness
+        return 1 - (own if own >= USUAL_LIKENESS else max(usual, (usual + own) / 2))
 
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
         return (

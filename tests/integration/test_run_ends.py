@@ -24,12 +24,12 @@ KOMBU = {"_kombu.binding_deadlines", "_kombu.binding.celery.pidbox", "_kombu.bin
 def neighbours(redis: Redis) -> Redis:
     """A Redis with other users' keys."""
     redis.set("cloner:main:batch:theirs", "x")
-    redis.lpush("cloner.main.v2.shared", "x")
+    redis.lpush("cloner.main.v3.shared", "x")
     return redis
 
 
 def assert_swept(redis: Redis) -> None:
-    assert {str(key) for key in redis.scan_iter()} - KOMBU == {"cloner:main:batch:theirs", "cloner.main.v2.shared"}
+    assert {str(key) for key in redis.scan_iter()} - KOMBU == {"cloner:main:batch:theirs", "cloner.main.v3.shared"}
 
 
 def test_a_finished_run_leaves_no_key(neighbours: Redis, valkey_url: str, tmp_path: Path) -> None:

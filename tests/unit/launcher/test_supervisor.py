@@ -28,8 +28,8 @@ def test_all_workers_are_registered_as_loading_before_any_is_started(scene: Scen
 
     assert seen == [["cpu.0@box1", "cpu.1@box1"]]
     assert [(w.box, w.index, w.queue, w.device, w.gpu) for w in workers] == [
-        ("box1", 0, "cloner.main.v2.box1.cpu.0", "cpu", ""),
-        ("box1", 1, "cloner.main.v2.box1.cpu.1", "cpu", ""),
+        ("box1", 0, "cloner.main.v3.box1.cpu.0", "cpu", ""),
+        ("box1", 1, "cloner.main.v3.box1.cpu.1", "cpu", ""),
     ]
     assert {(w.state, w.engine, w.checkpoint, w.slots) for w in workers} == {(WorkerState.LOADING, "fake", "mini", 3)}
 

@@ -55,10 +55,10 @@ def test_a_damaged_batch_does_not_hide_the_others(redis: Redis, settings: Settin
 
 
 def test_queue_lengths_include_queues_of_removed_workers(redis: Redis, settings: Settings, reader: FleetReader) -> None:
-    redis.hset(RedisKeys(settings.fleet).worker_queues, "cloner.test.v2.box.GPU-9.0", "GPU-9.0@box")
-    redis.rpush("cloner.test.v2.box.GPU-9.0", "message")
+    redis.hset(RedisKeys(settings.fleet).worker_queues, "cloner.test.v3.box.GPU-9.0", "GPU-9.0@box")
+    redis.rpush("cloner.test.v3.box.GPU-9.0", "message")
     assert reader.queue_lengths([]) == {
-        "cloner.test.v2.box.GPU-9.0": 1,
+        "cloner.test.v3.box.GPU-9.0": 1,
         settings.queues.shared_queue(): 0,
         settings.queues.collector_queue: 0,
         settings.queues.review_queue: 0,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, RecordWriter, batch_folder
 from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo, replaced_digests
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import find_outputs, lines_of
+from cloner.output.search import find_outputs, read_lines
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, TakeRow
@@ -293,13 +296,13 @@ def test_a_record_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch:
 
     def lines(folder: OwnFolder, name: str) -> Iterator[tuple[bytes, str, bytes]]:
         read.append(folder.path.name)
-        yield from lines_of(folder, name)
+        yield from read_lines(folder, name)
 
     def chosen() -> tuple[dict[int, TakeRow], list[str]]:
         read.clear()
         return chosen_takes(OutputRoot(tmp_path), batch("again", LINES)), sorted(set(read))
 
-    monkeypatch.setattr(module, "lines_of", lines)
+    monkeypatch.setattr(module, "read_lines", lines)
     speak(tmp_path, batch("first", LINES))
     assert chosen() == ({}, ["first"])
     speak_takes(tmp_path, redo_of("redo"))
@@ -314,6 +317,19 @@ def test_a_record_that_has_not_changed_is_read_once(tmp_path: Path, monkeypatch:
     with RecordWriter(Record(tmp_path, "redo"), WORKER) as writer:
         writer.append(replace(line_of(tmp_path, "redo"), take=3, seed=7))
     assert chosen() == ({1: (1, 3, 7, "")}, ["redo"])
+
+
+def test_a_record_that_could_not_be_read_is_read_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: OwnFolder, name: str) -> Iterator[tuple[bytes, str, bytes]]:
+        yield from islice(read_lines(folder, name), 0)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    speak(tmp_path, batch("first", LINES))
+    speak_takes(tmp_path, redo_of("redo"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_lines", broken)
+        assert chosen_takes(OutputRoot(tmp_path), batch("again", LINES)) == {}
+    assert chosen_takes(OutputRoot(tmp_path), batch("again", LINES)) == {1: (1, 2, line_of(tmp_path, "redo").seed, "")}
 
 
 def test_a_segment_without_another_take_has_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SETTINGS = {
     "task_serializer": "json",
     "result_serializer": "json",
     "accept_content": ["json"],
-    "task_default_queue": "cloner.here.v2.collector",
+    "task_default_queue": "cloner.here.v3.collector",
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "worker_prefetch_multiplier": 1,

@@ -110,6 +110,14 @@ def test_a_speaker_whose_takes_are_all_in_another_voice_fails_although_they_are_
     assert judge.evaluate("anna", heard(0.9)).failed == (), "it has found the voice"
 
 
+def test_a_take_in_the_right_voice_passes_however_wrong_the_others_are() -> None:
+    judge = Judge({"anna": heard(1)}, {})
+    for _ in range(20):
+        judge.learn("anna", 0.45, None)
+    assert judge.evaluate("anna", heard(0.84)).failed == ("wrong_voice",)
+    assert judge.evaluate("anna", heard(0.86)).failed == ()
+
+
 def test_a_speaker_whose_takes_are_less_like_the_reference_than_others_are_fails_nothing(judge: Judge) -> None:
     for _ in range(4):
         judge.learn("anna", 0.73, 3.2)
