@@ -59,7 +59,7 @@ def test_a_run_into_a_folder_that_cannot_be_written_ends_before_it_loads_a_model
     ran = run_cloner(*arguments, cwd=tmp_path, env={"CLONER_REDIS_URL": valkey_url})
     (line,) = ran.stderr.splitlines()
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert line.startswith("the output folder /proc/out cannot be written (No such file or directory): give it to user")
+    assert line.startswith("the output folder /proc/out cannot be written (No such file or directory): take another")
     assert_swept(neighbours)
 
 
