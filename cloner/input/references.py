@@ -69,14 +69,18 @@ def codes_frames(path: Path) -> int:
 
 
 def find_reference(
-    folder: Path, roots: Sequence[Path], transcript: Callable[[ReferenceKind, Path], str | None] | None = None
+    folder: Path,
+    roots: Sequence[Path],
+    transcript: Callable[[ReferenceKind, Path], str | None] | None = None,
+    is_recording: Callable[[Path], bool] = lambda _: True,
 ) -> Reference:
     """The reference in a folder of fish-speech's layout: recordings, each with a ``.lab`` transcript of the same stem,
     or a ``.txt``. Those that need ffmpeg are used if there are no others.
 
     Recordings are joined in the order of their names while they fit in `MAX_SECONDS`; the first is always used. All
     links must lead into one of the `roots`. The `transcript` of a recording is by default the file beside it; if it is
-    None for one, that of the reference is empty. Raises `BadReference`, which names every file that is wrong.
+    None for one, that of the reference is empty. Files of which `is_recording` is false are left out. Raises
+    `BadReference`, which names every file that is wrong.
     """
     transcript = transcript or Transcripts(roots).find
     paths: list[Path] = []
@@ -84,7 +88,7 @@ def find_reference(
     qualities: list[Quality] = []
     flaws: list[str] = []
     total = 0.0
-    for path in _recordings(folder):
+    for path in _recordings(folder, is_recording):
         try:
             if flaw := outside(path, roots):
                 raise BadReference(flaw)
@@ -116,14 +120,14 @@ def load_reference(reference: Reference) -> ReferenceData:
     return ReferenceData(reference.kind, data, reference.text, reference_key(reference.kind, data))
 
 
-def _recordings(folder: Path) -> list[Path]:
+def _recordings(folder: Path, is_recording: Callable[[Path], bool]) -> list[Path]:
     """The recordings in `folder`, by name; hidden files are left out."""
     try:
         entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise BadReference(f"{str(folder)!r}: the folder cannot be read ({error.strerror})") from error
     for endings in (SNDFILE_ENDINGS, DEMUXERS):
-        if paths := sorted(path for path in entries if path.suffix.lower() in endings):
+        if paths := sorted(path for path in entries if path.suffix.lower() in endings and is_recording(path)):
             return paths
     raise BadReference(f"{str(folder)!r}: the folder holds no recording ({', '.join(RECORDING_ENDINGS)})")
 

@@ -22,6 +22,7 @@ from cloner.input.reference_quality import Quality
 from cloner.input.references import RECORDING_ENDINGS, find_reference, judged, measure_file
 from cloner.input.rows import REFERENCE_OPTION, NamedReference, Row
 from cloner.input.transcripts import Transcripts
+from cloner.output.written import WrittenFiles
 from cloner.recogniser.whisper import Recogniser
 from cloner.validation import shown
 
@@ -104,6 +105,10 @@ class SpeakerReferences:
         self._problems = problems
         self._measurements = _Measurements()
         self._is_folder = cache(isdir)
+        self._written_lock = Lock()
+        self._written: WrittenFiles | None = None
+        self._left_out: set[Path] = set()
+        """Files in the folder of references that batches have written."""
 
     def difference(self, here: NamedReference | None, there: NamedReference | None) -> str | None:
         """How a row's reference differs from that of an earlier row; what follows is that row's place.
@@ -141,7 +146,14 @@ class SpeakerReferences:
         One whose transcript is still to be recognised has an empty one. Raises `BadBatch` if the batch has any problem.
         """
         look = partial(self._look, self._transcripts.find)
-        return self._without_problems(parallel(look, wanted))
+        try:
+            return self._without_problems(parallel(look, wanted))
+        finally:
+            if self._left_out:
+                more = f" and {len(self._left_out) - 1} more" if len(self._left_out) > 1 else ""
+                some = f"{shown(str(min(self._left_out)))}{more}"
+                what = f"left out, as batches have written it without a transcript: {some}"
+                self._problems.warn(Problem(self._option, what, "keep recordings and outputs in folders of their own"))
 
     def recognise(self, wanted: Iterable[Wanted], references: Iterable[Reference]) -> list[Reference]:
         """The `references` of these speakers, with the transcripts that they lack.
@@ -225,10 +237,20 @@ class SpeakerReferences:
             what = f"speaker {shown(row.speaker_id)} cannot name a folder of references"
             return _Flaw(Problem(where, what, "give it another id"), is_known=row.output_file is None)
         try:
-            return find_reference(self._folder / str(row.speaker_id), self._roots, transcript)
+            return find_reference(self._folder / str(row.speaker_id), self._roots, transcript, self._is_recording)
         except BadReference as error:
             right = "put its recordings there, each with a .lab or .txt of the same stem, its transcript"
             return _Flaw(Problem(where, error.message, right + self._hint))
+
+    def _is_recording(self, path: Path) -> bool:
+        """Whether a file in the folder of references is one, and not what a batch has written there."""
+        if self._folder is None or not self._transcripts.is_missing(path):
+            return True
+        with self._written_lock:
+            self._written = self._written or WrittenFiles(self._folder)
+        if path in self._written:
+            self._left_out.add(path)
+        return path not in self._left_out
 
 
 def _measured(kind: ReferenceKind, path: Path) -> Quality | BadReference:

@@ -37,9 +37,9 @@ class Transcripts:
 
         Raises `BadReference`.
         """
-        beside = [path.with_suffix(ending) for ending in ENDINGS]
-        found = next((file for file in beside if _exists(file) and file != self._batch), None)
+        found = self._beside(path)
         if found is None:
+            beside = _names(path)
             if self._recogniser is None or kind is not ReferenceKind.AUDIO:
                 names = " nor ".join(file.name for file in beside)
                 raise BadReference(f"{str(path)!r} has no transcript: neither {names} is beside it")
@@ -51,6 +51,13 @@ class Transcripts:
         if flaw := outside(found, (*self._roots, path.parent)):
             raise BadReference(flaw)
         return read_transcript(found)
+
+    def is_missing(self, path: Path) -> bool:
+        """Whether no transcript is beside the recording at `path`."""
+        return self._beside(path) is None
+
+    def _beside(self, path: Path) -> Path | None:
+        return next((file for file in _names(path) if _exists(file) and file != self._batch), None)
 
     def recognise(self, kind: ReferenceKind, path: Path) -> str:
         """The same, but a missing one is written first. Raises also what `Recogniser.hear` raises."""
@@ -88,6 +95,11 @@ class Transcripts:
             text=one_line(heard.text),
             transcript=one_line(printable(transcript)),
         )
+
+
+def _names(path: Path) -> list[Path]:
+    """The files that may have the transcript of the recording at `path`."""
+    return [path.with_suffix(ending) for ending in ENDINGS]
 
 
 def _exists(path: Path) -> bool:

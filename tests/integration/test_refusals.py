@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,10 @@ def test_a_run_does_not_replace_the_recordings_of_its_batch(tmp_path: Path) -> N
     assert not (tmp_path / "anna" / "0001.wav").exists()
     ran = run_cloner("run", "c.csv", "--references", ".", "--out", "out", "--engine", "fake", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert (tmp_path / "out" / "anna" / "0001.wav").exists()
+    shutil.copytree(tmp_path / "out", tmp_path, dirs_exist_ok=True)  # as earlier versions have written it
+    ran = run_cloner("plan", "c.csv", "--references", ".", "--out", "other", "--engine", "fake", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "--references: left out, as batches have written it without a transcript: 'anna/0001.wav'" in ran.stderr
 
 
 @pytest.mark.slow

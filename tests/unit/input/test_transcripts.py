@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from cloner.errors import BadBatch, BadSetting, MissingPackage
 from cloner.events import Event
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import Form, ReadOptions
+from cloner.output.record import Record, RecordWriter
 from cloner.recogniser.whisper import HeardWord, Recogniser, Recognition
 from cloner.settings import Settings
 from tests.support.batch_files import as_csv, problems, read, save_recording, task, write
 from tests.support.log_lines import find_lines
+from tests.support.records import segment_result
 
 GROUP = {"id": "anna", "reference": {"audio": "anna.wav"}, "texts": ["One."]}
 
@@ -73,6 +76,32 @@ def test_a_recording_whose_transcript_would_have_too_long_a_name(folder: Path) -
     (folder / "anna.wav").rename(folder / name)
     (found,) = problems(write(folder / "b.json", {"speakers": [{**GROUP, "reference": {"audio": name}}]}))
     assert "has no transcript: neither " in found
+
+
+def test_what_a_batch_has_written_into_a_folder_of_recordings_is_none_unless_it_has_a_transcript(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voices = folder / "voices"
+    save_recording(voices / "anna/own.wav", "I am Anna.")
+    written = save_recording(voices / "anna/0001.wav")
+    status = written.stat()
+    changes = {"output": "anna/0001.wav", "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    with RecordWriter(Record(voices, "20260101-000000-abcdef"), "w") as record:
+        record.append(segment_result(0, **changes))
+    path = write(folder / "b.csv", "speaker,text\nanna,One.\n")
+    (anna,) = read(path, references=voices).speakers
+    assert anna.reference.paths == (voices / "anna/own.wav",)
+    left_out = f"references: left out, as batches have written it without a transcript: '{written}'; keep"
+    assert left_out in capsys.readouterr().err
+
+    write(written.with_suffix(".lab"), "It is to be one.")
+    (anna,) = read(path, references=voices).speakers
+    assert anna.reference.paths == (written, voices / "anna/own.wav")
+
+    written.with_suffix(".lab").unlink()
+    os.utime(written, ns=(0, 0))  # something else has written it since
+    (found,) = problems(path, references=voices)
+    assert "0001.wav' has no transcript" in found
 
 
 def test_one_that_leads_elsewhere_is_refused(folder: Path) -> None:
