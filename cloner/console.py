@@ -156,8 +156,8 @@ class Rate:
             return
         finished_rate, audio_rate = self._meter.rates(now, *totals)
         if finished_rate:
-            left_s = (progress.total - progress.finished) / finished_rate
-            self._text = f"{audio_rate:.1f} audio-s/s, {duration(left_s)} left"
+            left = progress.total - progress.finished
+            self._text = f"{audio_rate:.1f} audio-s/s" + (f", {duration(left / finished_rate)} left" if left else "")
 
     def __str__(self) -> str:
         return self._text

@@ -33,7 +33,10 @@ class Event(Enum):
     WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"
 
     # Takes that are checked.
-    TAKES_NOT_LISTED = "{folder}: {count} audio files are not in the list, and are not checked: {some}", WARNING
+    TAKES_NOT_LISTED = (
+        "Audio files in {folder} that the list does not name, and that are not checked: {count}, as {some}",
+        WARNING,
+    )
 
     # A batch, as its client sees it.
     BATCH_WARNING = "{source}: {warning}", WARNING
@@ -54,6 +57,7 @@ class Event(Enum):
     WAITING_FOR_WORKERS = "[Main] Waiting for all workers to complete..."
     COLLECTING_RESULTS = "[Main] Collecting results..."
     BATCH_FINISHED = "[Main] All done! Generated {generated}/{total} segments"
+    REPORT_WRITTEN = "[Main] Report: {report}; suspects: {suspects}"
     NOTHING_LEFT = "[Main] All segments are there: no model is loaded"
     LEFTOVER = "[Main] Files of earlier versions of this batch: {count}, as {some}; --prune removes them"
     PRUNED = "[Main] Files of earlier versions of this batch, removed: {count}"

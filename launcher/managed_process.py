@@ -20,6 +20,9 @@ WORKER = (sys.executable, "-m", "cloner.worker")
 COLLECTOR = (sys.executable, "-m", "cloner.collector")
 REVIEWER = (sys.executable, "-m", "cloner.reviewer")
 
+WARNINGS = "ignore:semaphore_tracker:UserWarning"
+"""A filter of warnings: after the death of a process, billiard's tracker removes its semaphores, and warns of that."""
+
 MAX_DELAY_S = 60.0
 """Longest delay between two starts of a process that dies again and again."""
 
@@ -106,6 +109,7 @@ def make_processes(  # noqa: PLR0913, PLR0917 - what a supervisor has
     They get `environment` on top of this process's own.
     """
     base = {**os.environ, **environment}
+    base["PYTHONWARNINGS"] = ",".join(filter(None, [base.get("PYTHONWARNINGS"), WARNINGS]))
     processes = [
         ManagedProcess(
             title=f"Worker {spec.index}",

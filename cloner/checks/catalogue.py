@@ -21,9 +21,19 @@ UNCERTAIN_S = 0.6
 """Seconds of a take whose pace, and mean change of the sounds, have twice the variance that they have of a long one: a
 word alone has few sounds."""
 
+MOST_DECIMALS = 6
+"""Of a score in a sentence."""
+
 SLOW_S = 0.5
 """Seconds that are added to what a text usually takes before a take is called too slow: letters that are spelled, as in
 "USB", take three times as long as those of words."""
+
+
+def beyond(score: float, limit: float, decimals: int) -> str:
+    """A score that is above its limit, with as many decimals as show that, `decimals` at least."""
+    while decimals < MOST_DECIMALS and round(score, decimals) <= limit:
+        decimals += 1
+    return f"{score:.{decimals}f}"
 
 
 class Check(ABC):
@@ -56,7 +66,7 @@ class NotANumber(Check):
         return 100 * take.not_numbers
 
     def sentence(self, score: float) -> str:
-        return f"{score:.2g}% of the samples are NaN, infinity or far beyond full scale"
+        return f"{beyond(score, self.limit, 2)}% of the samples are NaN, infinity or far beyond full scale"
 
 
 class CutOff(Check):
@@ -80,7 +90,7 @@ class TooQuiet(Check):
         return -take.silence.level_db if not take.not_numbers else 0.0
 
     def sentence(self, score: float) -> str:
-        return f"it is nearly mute: {score:.0f} dB below full scale (at most {self.limit:g})"
+        return f"it is nearly mute: {beyond(score, self.limit, 0)} dB below full scale (at most {self.limit:g})"
 
 
 class Level(Check):
@@ -92,7 +102,8 @@ class Level(Check):
         return 0.0 if usual.level_db is None else abs(take.silence.level_db - usual.level_db)
 
     def sentence(self, score: float) -> str:
-        return f"its level differs by {score:.0f} dB from the speaker's other takes (at most {self.limit:g})"
+        shown = beyond(score, self.limit, 0)
+        return f"its level differs by {shown} dB from the speaker's other takes (at most {self.limit:g})"
 
 
 class Clipping(Check):
@@ -104,7 +115,7 @@ class Clipping(Check):
         return 100 * take.clipped
 
     def sentence(self, score: float) -> str:
-        return f"{score:.2g}% of the samples are clipped (at most {self.limit:g}%)"
+        return f"{beyond(score, self.limit, 2)}% of the samples are clipped (at most {self.limit:g}%)"
 
 
 class TooLittleSound(Check):
@@ -116,7 +127,7 @@ class TooLittleSound(Check):
         return 100 * take.silence.silent
 
     def sentence(self, score: float) -> str:
-        return f"{score:.0f}% of it is silent (at most {self.limit:g}%)"
+        return f"{beyond(score, self.limit, 0)}% of it is silent (at most {self.limit:g}%)"
 
 
 class SilenceAtStart(Check):
@@ -128,7 +139,7 @@ class SilenceAtStart(Check):
         return take.silence.start_s
 
     def sentence(self, score: float) -> str:
-        return f"it begins with {score:.1f} s of silence (at most {self.limit:g})"
+        return f"it begins with {beyond(score, self.limit, 1)} s of silence (at most {self.limit:g})"
 
 
 class SilenceAtEnd(Check):
@@ -140,7 +151,7 @@ class SilenceAtEnd(Check):
         return take.silence.end_s
 
     def sentence(self, score: float) -> str:
-        return f"it ends with {score:.1f} s of silence (at most {self.limit:g})"
+        return f"it ends with {beyond(score, self.limit, 1)} s of silence (at most {self.limit:g})"
 
 
 class Pause(Check):
@@ -152,7 +163,7 @@ class Pause(Check):
         return max(0.0, take.silence.pause_s - take.asked_pause_s)
 
     def sentence(self, score: float) -> str:
-        return f"it has an unasked pause of {score:.1f} s (at most {self.limit:g})"
+        return f"it has an unasked pause of {beyond(score, self.limit, 1)} s (at most {self.limit:g})"
 
 
 class Hole(Check):
@@ -164,7 +175,7 @@ class Hole(Check):
         return take.silence.hole_s
 
     def sentence(self, score: float) -> str:
-        return f"{score:.1f} s of it are missing: zeros in the midst of sound"
+        return f"{beyond(score, self.limit, 1)} s of it are missing: zeros in the midst of sound"
 
 
 class Loop(Check):
@@ -176,9 +187,8 @@ class Loop(Check):
         return take.loop
 
     def sentence(self, score: float) -> str:
-        return (
-            f"it repeats itself: two stretches, one after the other, are alike by {score:.2f} (at most {self.limit:g})"
-        )
+        shown = beyond(score, self.limit, 2)
+        return f"it repeats itself: two stretches, one after the other, are alike by {shown} (at most {self.limit:g})"
 
 
 class LoopInCodes(Check):
@@ -190,7 +200,8 @@ class LoopInCodes(Check):
         return take.repeated_s
 
     def sentence(self, score: float) -> str:
-        return f"the model repeats itself: {score:.1f} s of its codes come again at once (at most {self.limit:g})"
+        shown = beyond(score, self.limit, 1)
+        return f"the model repeats itself: {shown} s of its codes come again at once (at most {self.limit:g})"
 
 
 class CutEnd(Check):
@@ -203,8 +214,9 @@ class CutEnd(Check):
         return loudness + SHORTNESS_WEIGHT * _shortness(take, usual)
 
     def sentence(self, score: float) -> str:
+        shown = beyond(score, self.limit, 1)
         return (
-            f"its last word may be cut: it ends too loudly or is too short for its text, by {score:.1f} deviations from"
+            f"its last word may be cut: it ends too loudly or is too short for its text, by {shown} deviations from"
             f" the speaker's other takes (at most {self.limit:g})"
         )
 
@@ -220,7 +232,8 @@ class TooFast(Check):
         return _certainty(take, usual) * change + _shortness(take, usual)
 
     def sentence(self, score: float) -> str:
-        return f"it is too fast, by {score:.1f} deviations from the speaker's other takes (at most {self.limit:g})"
+        shown = beyond(score, self.limit, 1)
+        return f"it is too fast, by {shown} deviations from the speaker's other takes (at most {self.limit:g})"
 
 
 class TooSlow(Check):
@@ -233,9 +246,9 @@ class TooSlow(Check):
         return 100 * (take.silence.speech_s - usual_s) / (usual_s + SLOW_S)
 
     def sentence(self, score: float) -> str:
+        shown = beyond(score, self.limit, 0)
         return (
-            f"it is longer than its text usually takes, by {score:.0f}% of that and half a second (at most"
-            f" {self.limit:g}%)"
+            f"it is longer than its text usually takes, by {shown}% of that and half a second (at most {self.limit:g}%)"
         )
 
 

@@ -90,7 +90,7 @@ def _warn_of_unlisted(folder: Path, takes: Sequence[ListedTake]) -> None:
     unlisted = [file for file in _audio_files(folder) if file not in listed]
     if unlisted:
         some = one_line(printable(", ".join(unlisted[:SHOWN])))
-        log_event(Event.TAKES_NOT_LISTED, count=len(unlisted), folder=one_line(printable(folder)), some=some)
+        log_event(Event.TAKES_NOT_LISTED, count=len(unlisted), folder=one_line(printable(folder.absolute())), some=some)
 
 
 def _audio_files(folder: Path) -> Iterator[str]:

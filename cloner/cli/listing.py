@@ -113,12 +113,19 @@ def _of_folder(out: Path, most: int) -> Iterator[Row]:
         else:
             state = "cancelled" if result.cancelled else "done"
             counts = f"{result.generated}/{result.total}", str(result.failed)
-            yield name, result.source, state, *counts, duration(result.audio_s) if result.audio_s else "-"
+            yield (
+                name,
+                _source(KeptBatch(OwnFolder(root, name)), result.source),
+                state,
+                *counts,
+                duration(result.audio_s) if result.audio_s else "-",
+            )
 
 
-def _source(batch: KeptBatch) -> str:
-    """The name of the batch's file, if it is known."""
+def _source(batch: KeptBatch, otherwise: str = "-") -> str:
+    """The name of the batch's file, and whether it is a redo or another part of that; `otherwise` if that is not
+    known."""
     try:
-        return batch.head().source
+        return batch.head().title
     except (OSError, Damaged):
-        return "-"
+        return otherwise

@@ -55,18 +55,21 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
+    rich_markup_mode=None,  # in its boxes, flags look as if they took a value
     pretty_exceptions_enable=False,
     callback=_common,
 )
 for command in COMMANDS:
     app.command("list" if command is listing.list_batches else None)(command)
 
-checkpoint_app = typer.Typer(no_args_is_help=True, help="Get or make the model's files.")
+checkpoint_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Get or make the model's files.")
 checkpoint_app.command()(checkpoint.init)
 checkpoint_app.command()(checkpoint.pull)
 app.add_typer(checkpoint_app, name="checkpoint")
 
-recogniser_app = typer.Typer(no_args_is_help=True, help="Get a model that writes missing transcripts.")
+recogniser_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Get a model that writes missing transcripts."
+)
 recogniser_app.command()(recogniser.pull)
 app.add_typer(recogniser_app, name="recogniser")
 

@@ -25,7 +25,12 @@ SHOWN = 3
 
 def log_end(result: BatchResult, screen: Screen) -> None:
     """Log the last lines about a batch."""
+    from cloner.output.record import batch_directory
+
     screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
+    report = batch_directory(Path(result.out_dir), result.batch_id) / "report.html"
+    if not screen.console.is_terminal:  # there, the summary says so
+        screen.log(Event.REPORT_WRITTEN.line(report=report, suspects=len(result.suspects)))
     if result.pruned:
         screen.log(Event.PRUNED.line(count=result.leftover_total))
     elif result.leftover:
@@ -90,5 +95,8 @@ def _review_line(review: ReviewResult) -> str:
     if review.unknown_language:
         line += f" (in {review.unknown_language} the recogniser does not know the language)"
     if rate := review.error_rate:
-        line += f"; about {rate.estimate:.1%} of all have gone wrong ({rate.low:.1%} to {rate.high:.1%})"
+        if rate.low == rate.high:
+            line += f"; {rate.estimate:.1%} of all have gone wrong"
+        else:
+            line += f"; about {rate.estimate:.1%} of all have gone wrong ({rate.low:.1%} to {rate.high:.1%})"
     return line

@@ -62,7 +62,7 @@ class BatchHandle:
             return self._connection.batches.progress(self.id)
 
     def source(self) -> str:
-        """The name of the batch's file; empty if the batch has expired."""
+        """The name of the batch's file, with whether it is a redo or another part of that; empty if it has expired."""
         with self._connection.translate_redis_errors():
             return self._connection.batches.submission(self.id).source
 

@@ -16,7 +16,7 @@ from cloner.errors import Problem
 from cloner.protocol.messages import ChunkRow
 from cloner.state.registry import WorkerInfo
 from cloner.state.throughput import duration
-from cloner.text.length import estimated_frames, is_split
+from cloner.text.length import estimated_frames, is_speakable, is_split
 
 T = TypeVar("T")
 
@@ -88,17 +88,19 @@ class Estimate:
         if self.split.count:
             more = ", ..." if self.split.count > len(self.split.first) else ""
             named = ", ".join(map(str, self.split.first)) + more
-            lines.append(f"Texts that are split into pieces: {self.split.count} (segments {named})")
+            segments = "segment" if self.split.count == 1 else "segments"
+            lines.append(f"Texts that are split into pieces: {self.split.count} ({segments} {named})")
         if self.unspeakable.count:
             lines.append(f"Texts that cannot be spoken: {self.unspeakable.count}")
             lines += [f"  {problem}" for problem in self.unspeakable.first]
         return lines
 
     def __str__(self) -> str:
-        segments = self.total.left
-        if not segments:
+        segments = self.total.left - self.unspeakable.count
+        if segments <= 0:
             return "Nothing is left to speak"
-        left = f"{segments} segments are left to speak, about {duration(self.audio_s)} of audio"
+        some = "1 segment is" if segments == 1 else f"{segments} segments are"
+        left = f"{some} left to speak, about {duration(self.audio_s)} of audio"
         if self.seconds is None:
             return f"{left}; no speed was measured yet"
         return f"{left}; that takes about {duration(self.seconds)} at the measured speed"
@@ -133,6 +135,8 @@ def estimate(
 
 
 def _audio_s(text: str, batch: Batch) -> float:
+    if not is_speakable(text):
+        return 0.0
     frames = estimated_frames(text)
     if not is_split(text, batch.generation):
         frames = min(frames, batch.generation.max_new_tokens)

@@ -158,6 +158,7 @@ class Manifest(Wire, Packed):
     schema_version: Annotated[int, AfterValidator(_own_version)] = SCHEMA
     batch_id: BatchId
     source: Annotated[Line, Field(max_length=4096)]
+    """Name of the batch's file."""
     path: Annotated[Line, Field(max_length=4096)] = ""
     """The batch's file as its client sees it; empty for standard input, as such a batch is no version of another."""
     prefix: Annotated[Line, Field(max_length=4096)] = ""
@@ -201,6 +202,12 @@ class Manifest(Wire, Packed):
     def total(self) -> int:
         """Segments in the batch."""
         return sum(len(speaker.segments) for speaker in self.speakers)
+
+    @property
+    def title(self) -> str:
+        """The name of the batch's file, and whether it is a redo or another part of that, for people."""
+        kind = " (redo)" if self.redo else " (part)" if self.partial else ""
+        return f"{self.source}{kind}"
 
     def drop_texts(self) -> None:
         """Forget the texts, more than half of the manifest's memory. Its chunks cannot be published from then on."""

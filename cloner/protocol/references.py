@@ -42,7 +42,8 @@ SUBMIT_AGAIN = "submit the batch's file again; only what is missing is spoken"
 
 def lost_references(speakers: Sequence[str], where: str) -> UsageError:
     """The error of speakers whose references are not where they were kept."""
-    return UsageError(f"the references of {len(speakers)} speakers ({some_of(speakers, 5)}) {where}: {SUBMIT_AGAIN}")
+    some = "1 speaker" if len(speakers) == 1 else f"{len(speakers)} speakers"
+    return UsageError(f"the references of {some} ({some_of(speakers, 5)}) {where}: {SUBMIT_AGAIN}")
 
 
 def reference_key(kind: ReferenceKind, data: bytes) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from typing import ClassVar
 
+from cloner.checks.catalogue import beyond
 from cloner.checks.check_set import CheckResult, suspicion_of
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
@@ -75,8 +76,9 @@ class AnotherVoice(ReviewCheck):
 
     def sentence(self, score: float, finding: Finding) -> str:
         speaker = finding.likeness.nearest if finding.likeness else ""
+        shown = beyond(score, self.limit, 2)
         return (
-            f"its voice is more like that of speaker {speaker!r} than like its own reference, by {score:.2f} (at most"
+            f"its voice is more like that of speaker {speaker!r} than like its own reference, by {shown} (at most"
             f" {self.limit:g})"
         )
 
@@ -94,8 +96,9 @@ class Unlike(ReviewCheck):
         return certainty * (finding.usual_likeness - finding.likeness.own)
 
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002 - as others have it
+        shown = beyond(score, self.limit, 3)
         return (
-            f"its voice is less like the reference than the speaker's other takes, by {score:.3f}, weighted by its"
+            f"its voice is less like the reference than the speaker's other takes, by {shown}, weighted by its"
             f" length (at most {self.limit:g})"
         )
 
@@ -119,7 +122,7 @@ class WrongVoice(ReviewCheck):
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
         return (
             "neither its voice nor that of the speaker's other takes is the reference's: they are alike by"
-            f" {1 - score:.2f} (at least {1 - self.limit:g})"
+            f" {1 - float(beyond(score, self.limit, 2)):g} (at least {1 - self.limit:g})"
         )
 
 
@@ -134,10 +137,8 @@ class Unnatural(ReviewCheck):
         return finding.usual_naturalness - finding.naturalness
 
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002
-        return (
-            f"it sounds less natural than the speaker's other takes, by {score:.1f} points of 5 (at most"
-            f" {self.limit:g})"
-        )
+        shown = beyond(score, self.limit, 1)
+        return f"it sounds less natural than the speaker's other takes, by {shown} points of 5 (at most {self.limit:g})"
 
 
 class WrongWords(ReviewCheck):
@@ -155,8 +156,9 @@ class WrongWords(ReviewCheck):
 
     def sentence(self, score: float, finding: Finding) -> str:
         errors = finding.words.errors if finding.words else 0
+        shown = beyond(score, self.limit, 2)
         return (
-            f"a recogniser hears other words than its text in {errors} places, {score:.2f} for each word (at most"
+            f"a recogniser hears other words than its text in {errors} places, {shown} for each word (at most"
             f" {self.limit:g})"
         )
 

@@ -64,7 +64,7 @@ class BatchStore:
         keys, batch_id = self._keys, manifest.batch_id
         values: dict[Any, Any] = {
             "state": BatchState.SUBMITTING,
-            "source": manifest.source,
+            "source": manifest.title,
             "strategy": strategy,
             "submitted_at": manifest.submitted_at,
             "total": manifest.total,

@@ -209,7 +209,7 @@ class Submission:
     """What was noted when a batch was submitted."""
 
     source: str
-    """Name of the batch's file."""
+    """Name of the batch's file, and whether it is a redo or another part of that."""
     speakers: int
     submitted_at: float
     """Seconds since the epoch, by Redis's clock; 0 if the batch has expired."""

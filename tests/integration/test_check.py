@@ -153,7 +153,10 @@ def test_audio_that_the_list_does_not_have_is_a_warning(takes: Path) -> None:
         (takes / name).touch()
     ran = run_cloner("check", "takes/", "--texts", "texts.jsonl", cwd=takes.parent)
     assert (ran.returncode, ran.stdout) == (0, "10 of 10 takes are ok\n")
-    assert ran.stderr == "takes: 2 audio files are not in the list, and are not checked: extra.flac, anna/more.WAV\n"
+    assert ran.stderr == (
+        f"Audio files in {takes} that the list does not name, and that are not checked: 2, as extra.flac,"
+        " anna/more.WAV\n"
+    )
 
 
 def test_a_bad_list_checks_nothing(takes: Path) -> None:

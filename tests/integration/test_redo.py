@@ -196,6 +196,9 @@ def test_what_failed_on_this_box_is_retried_without_a_fleet(tmp_path: Path) -> N
     ran = run_cloner("run", str(batch), "--out", "spoken", "--engine", "fake", "--workers", "1", cwd=tmp_path)
     assert ran.returncode == 1, ran.stderr
     batch_id = json.loads(ran.stdout)["batch_id"]
+    logged, report = ran.stderr.splitlines(), tmp_path / "spoken/.cloner" / batch_id / "report.html"
+    assert find_lines(logged, Event.BATCH_SUBMITTED, batch=batch_id)
+    assert find_lines(logged, Event.REPORT_WRITTEN, report=report, suspects=0)
     (tmp_path / "spoken/audio").unlink()
 
     kept = min((tmp_path / "spoken/.cloner/references").glob("*.npy"))
@@ -208,7 +211,7 @@ def test_what_failed_on_this_box_is_retried_without_a_fleet(tmp_path: Path) -> N
 
     assert run_in(tmp_path, "retry", batch_id, "--out", "spoken")["generated"] == 4
     listed = run_cloner("list", "--out", "spoken", cwd=tmp_path).stdout
-    assert listed.count("batch.json") == 2
+    assert (listed.count("batch.json\t"), listed.count("batch.json (part)\t")) == (1, 1)
 
 
 WRONG = {

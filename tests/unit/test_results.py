@@ -84,6 +84,11 @@ def test_the_review_has_a_line_of_its_own() -> None:
     assert lines[-2] == (
         "Review:  complete, 210 reviewed, 2 of them fail; about 1.2% of all have gone wrong (0.4% to 3.0%)"
     )
+    known = rate.model_copy(update={"low": 0.012, "high": 0.012})
+    lines = summary(
+        RESULT.model_copy(update={"review": review.model_copy(update={"error_rate": known})}), ""
+    ).splitlines()
+    assert lines[-1].endswith("; 1.2% of all have gone wrong")
     without = summary(RESULT.model_copy(update={"review": review.model_copy(update={"words_not_compared": 7})}), "")
     assert "2 of them fail, words not all compared in 7; about 1.2%" in without
     unknown = review.model_copy(update={"words_not_compared": 7, "unknown_language": 4})

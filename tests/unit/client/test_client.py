@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from cloner import Client
+from cloner.batch import Redo
 from cloner.cli import fleet
 from cloner.cli.listing import list_batches, report
 from cloner.client import submit
@@ -19,9 +20,11 @@ from cloner.client.submit import check_outputs
 from cloner.errors import BrokerUnreachable, Damaged, OutputsTaken, UnknownBatch, UsageError
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
+from cloner.state.batches import BatchStore
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo
 from tests.support.batches import write_batch
+from tests.support.manifests import manifest
 
 CALLS: list[Callable[[Client, Path], object]] = [
     lambda client, _: client.fleet(),
@@ -92,11 +95,15 @@ def test_the_batches_of_a_fleet_are_listed_the_newest_first(
     listed = [handle.id for handle in client.batches()]
     assert sorted(listed) == sorted([first.id, second.id, damaged.id])
     assert [handle.id for handle in client.batches(2)] == listed[:2]
+    redo = manifest().model_copy(update={"source": "batch.json", "redo": Redo()})
+    BatchStore.of(client.settings, client.blobs).add(redo, "round-robin", check=lambda: None)
     monkeypatch.setattr("cloner.client.client.Client", lambda: client)
+    monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
     list_batches()
     shown = capsys.readouterr()
     rows = {row.split("\t")[0]: row.split("\t")[1:] for row in shown.out.splitlines()}
     assert rows[first.id] == ["batch.json", "submitting", "0/2", "0", "-"]
+    assert rows[redo.batch_id] == ["batch.json (redo)", "submitting", "0/5", "0", "-"]
     assert damaged.id not in rows
     assert damaged.id in shown.err
 

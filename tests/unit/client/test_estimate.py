@@ -81,5 +81,5 @@ def test_no_segment_is_longer_than_its_limit() -> None:
 def test_times_are_rounded_as_estimates(seconds: float, text: str) -> None:
     found = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
     assert str(found) == (
-        f"1 segments are left to speak, about {text} of audio; that takes about {text} at the measured speed"
+        f"1 segment is left to speak, about {text} of audio; that takes about {text} at the measured speed"
     )

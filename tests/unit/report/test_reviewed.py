@@ -112,6 +112,9 @@ def test_the_page_has_the_estimated_error_rate(tmp_path: Path) -> None:
     page = " ".join(body(result.model_copy(update={"review": review}), "main").split())
     assert "<dt>Error rate</dt><dd>1.2% <small>estimated, 0.4% to 3%</small></dd>" in page
     assert "review incomplete" in page
+    known = review.model_copy(update={"error_rate": rate.model_copy(update={"low": 0.012, "high": 0.012})})
+    page_of_all = " ".join(body(result.model_copy(update={"review": known}), "main").split())
+    assert "<dt>Error rate</dt><dd>1.2% </dd>" in page_of_all
     assert "incomplete: 3 reviewed, 0 of them fail, 0 spoken again, words not all compared in 2, 1 not reviewed" in page
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cloner.checks import check_set
-from cloner.checks.catalogue import CHECKS
+from cloner.checks.catalogue import CHECKS, beyond
 from cloner.checks.check_set import CheckResult, parse_limits
 from cloner.review.heard import Heard, VoiceSample, WordErrors
-from cloner.review.judge import REVIEW_CHECKS, UNCERTAIN_S, USUAL_LIKENESS, Judge
+from cloner.review.judge import REVIEW_CHECKS, UNCERTAIN_S, USUAL_LIKENESS, Finding, Judge, WrongVoice
 
 CERTAINTY = sqrt(0.5)
 """What the likeness of `UNCERTAIN_S` of speech counts."""
@@ -70,6 +70,19 @@ def test_a_take_that_sounds_less_natural_than_usual_fails(judge: Judge) -> None:
     result = evaluate(judge, heard(0.8, 0.3, 2.1))
     assert result.failed == ("unnatural",)
     assert "by 1.1 points of 5 (at most 0.8)" in result.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("score", "limit", "text"),
+    [(0.0304, 0.03, "0.0304"), (0.8001, 0.8, "0.8001"), (0.06, 0.03, "0.06"), (0.03 + 1e-9, 0.03, "0.030000")],
+)
+def test_a_score_beyond_its_limit_is_not_rounded_to_it(score: float, limit: float, text: str) -> None:
+    assert beyond(score, limit, 2) == text
+
+
+def test_a_likeness_below_its_limit_is_not_rounded_to_it() -> None:
+    voice = WrongVoice(0.28)
+    assert voice.sentence(0.2804, Finding(None, 0.0, 0.0, None, None)).endswith("alike by 0.7196 (at least 0.72)")
 
 
 def test_a_whispering_voice_is_compared_with_itself() -> None:

@@ -82,7 +82,7 @@ def test_without_a_terminal_progress_is_plain_lines_now_and_then(
     assert capsys.readouterr().err.splitlines() == [
         "[Main] Progress: 0/10 segments, waiting for the first segment",
         "[Main] Progress: 5/10 segments (2 failed), 0.0 audio-s/s, 8 s left",
-        "[Main] Progress: 10/10 segments (2 failed), 0.0 audio-s/s, 1 s left",
+        "[Main] Progress: 10/10 segments (2 failed), 0.0 audio-s/s",
     ]
 
 

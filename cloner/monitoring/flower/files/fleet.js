@@ -83,7 +83,8 @@
     text("review", batch.reviewing);
     const rate = batch.error_rate;
     part("rate-cell").hidden = rate === null;
-    if (rate) text("rate", `${percent(rate.estimate)} (${percent(rate.low)} to ${percent(rate.high)})`);
+    const interval = rate && rate.low < rate.high ? ` (${percent(rate.low)} to ${percent(rate.high)})` : "";
+    if (rate) text("rate", `${percent(rate.estimate)}${interval}`);
     width("done", batch.total ? batch.generated / batch.total : 0);
     width("lost", batch.total ? batch.failed / batch.total : 0);
     card.querySelector(".bar").setAttribute("aria-valuenow", done);
