@@ -3,7 +3,7 @@ away when it is closed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from redis import Redis
 
@@ -14,7 +14,7 @@ from cloner.logs import log_event
 from cloner.output.kept_batch import KeptBatch
 from cloner.output.kept_references import KeptReferences
 from cloner.output.record import MANIFEST_JSONL, RESULT, Record, batch_folder
-from cloner.protocol.messages import Manifest
+from cloner.protocol.messages import Manifest, SpeakerRow
 from cloner.protocol.results import BatchResult
 from cloner.report.report_file import REPORT, report_file
 from cloner.settings import Settings
@@ -34,6 +34,15 @@ def keep_batch(redis: Redis, settings: Settings, manifest: Manifest) -> None:
         KeptBatch(batch_folder(root, manifest.batch_id)).write(manifest)
     except OSError as error:
         log_event(Event.BATCH_NOT_KEPT, batch=manifest.batch_id, error=error)
+
+
+def renew_references(redis: Redis, settings: Settings, speakers: Sequence[SpeakerRow]) -> None:
+    """Keep the references of some speakers in Redis for one more batch; those that it has forgotten are read from the
+    disk. Raises `RedisError`, `OSError`, and `UsageError` if one is not there either."""
+    store = ReferenceStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
+    expired = set(store.renew(speaker.reference.digest for speaker in speakers))
+    lost = [speaker for speaker in speakers if speaker.reference.digest in expired]
+    KeptReferences(settings.out_dir.resolve()).restore(lost, store.put)
 
 
 def write_files(settings: Settings, result: BatchResult, record: Record) -> None:

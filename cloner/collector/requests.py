@@ -12,11 +12,11 @@ from celery import shared_task
 from celery.exceptions import Ignore
 from redis import Redis
 
+from cloner.collector.files import renew_references
 from cloner.errors import UsageError, reason_of
 from cloner.names import FIND_FINISHED, FIND_PART
 from cloner.output.audio_files import OutputRoot
 from cloner.output.kept_batch import read_part
-from cloner.output.kept_references import KeptReferences
 from cloner.output.search import find_outputs
 from cloner.output.speech_options import earlier_options
 from cloner.protocol.messages import Manifest
@@ -24,8 +24,6 @@ from cloner.protocol.queries import FinishedRequest, FinishedResponse, PartReque
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
 from cloner.state.connection import connect, server_time
-from cloner.state.keys import RedisKeys
-from cloner.state.references import ReferenceStore
 
 
 @shared_task(name=FIND_FINISHED)
@@ -73,12 +71,8 @@ def _find_part(redis: Redis, settings: Settings, request: bytes) -> PartResponse
 
 def _read_part(redis: Redis, settings: Settings, request: PartRequest) -> Manifest:
     """A part of a batch; its references are in Redis then."""
-    root = settings.out_dir.resolve()
-    part = read_part(root, request)
-    store = ReferenceStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
-    expired = set(store.renew(speaker.reference.digest for speaker in part.speakers))
-    lost = [speaker for speaker in part.speakers if speaker.reference.digest in expired]
-    KeptReferences(root).restore(lost, store.put)
+    part = read_part(settings.out_dir.resolve(), request)
+    renew_references(redis, settings, part.speakers)
     return part
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from celery import Celery
 from redis import Redis
 
-from cloner.collector.in_flight import batches_in_flight, remove_from_queue
+from cloner.collector.in_flight import batches_in_flight, batches_in_queue, remove_from_queue
 from cloner.collector.review_turns import may_be_reviewed, open_rounds
 from cloner.events import Event
 from cloner.logs import log_event
@@ -32,28 +32,30 @@ class ReviewWatch:
         self._seen_at = clock()
 
     def scan(self, batches: BatchStore, registry: Registry, redis: Redis) -> None:
-        """Send the collector a message for each batch whose review is to end, or has waited and may begin, unless a
-        collector has others to read, or ends the batch's round. Without reviewers, remove what is left for them.
-        `redis` must not decode responses."""
+        """Send the collector a message for each batch whose review is to end, or has waited and may begin, unless the
+        collector's queue has one of that batch, or a collector ends its round. Renew those that wait. Without
+        reviewers, remove what is left for them. `redis` must not decode responses."""
         now = self._clock()
         if registry.reviewers():
             self._seen_at = now
         are_missing = now - self._seen_at >= self._alive_s
-        if registry.redis.exists(self._queues.collector_queue):
-            return
+        queued = batches_in_queue(redis, self._queues.collector_queue)
         # After the queue: a message goes from there to its consumer, and batches are read after both.
         at_work = batches_in_flight(redis, registry.keys, is_collector)
         rounds = open_rounds(batches)
         for batch_id, present in rounds:
-            if batch_id in at_work or not present.is_review:
+            if present.waits:
+                batches.renew(batch_id)  # it sends nothing, and may wait for days
+            if batch_id in queued or batch_id in at_work or not present.is_review:
                 continue
             reason = f"no reviewer was alive for {self._alive_s:g} s" if are_missing else ""
             if batches.is_cancelled(batch_id):
                 reason = "it is cancelled"
+                if present.reviews and not are_missing:
+                    # Else they would be heard for nothing.
+                    remove_from_queue(redis, self._queues.review_queue, batch_id)
             if reason:
                 log_event(Event.REVIEW_ENDED, batch=batch_id, reason=reason)
-                # Else they would be heard for nothing.
-                remove_from_queue(redis, self._queues.review_queue, batch_id)
             elif not (present.waits and may_be_reviewed(batch_id, present.to_review, rounds)):
                 continue
             self._end_round(batch_id, present, end_review=bool(reason))

@@ -16,13 +16,22 @@ from structlog.contextvars import bound_contextvars
 
 from cloner.collector import requests  # noqa: F401 - the other tasks
 from cloner.collector.disk import retry_on_failing_disk
-from cloner.collector.files import keep_batch, write_files
+from cloner.collector.files import keep_batch, renew_references, write_files
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.publish import publish_chunks
 from cloner.collector.result import gather
 from cloner.collector.reviewing import Reviewing, send_next_window
 from cloner.collector.rounds import next_round
-from cloner.errors import ClonerError, Damaged, RecordFailed, SegmentFailed, UnknownBatch, one_line, reason_of
+from cloner.errors import (
+    ClonerError,
+    Damaged,
+    RecordFailed,
+    SegmentFailed,
+    UnknownBatch,
+    UsageError,
+    one_line,
+    reason_of,
+)
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, collector_name
@@ -44,7 +53,7 @@ from cloner.state.batches import BatchStore
 from cloner.state.connection import connect, server_time
 from cloner.state.counters import Counters
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import ChunkProgress
+from cloner.state.progress import ChunkProgress, Round
 
 
 @worker_process_init.connect
@@ -183,7 +192,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
             if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
                 log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
                 del manifest, record, reviewing
-                publish_chunks(_manifest(redis, settings, batch_id), following, settings)
+                _publish_round(redis, settings, batch_id, following)
             return
     _end_unrecorded(settings, manifest, record, outputs)
     is_read = bool(present.reviews) and not changed
@@ -196,7 +205,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
         if again := reviewing.again:
             del manifest, record, reviewing
-            publish_chunks(_manifest(redis, settings, batch_id), again, settings)
+            _publish_round(redis, settings, batch_id, again)
         return
     reviewing.end()
     review = reviewing.result()
@@ -218,6 +227,16 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     write_files(settings, result, record)
     batches.close(result, present, len(manifest.chunks))
     reviewing.count_failures(Counters(redis, RedisKeys(settings.fleet)))
+
+
+def _publish_round(redis: Redis, settings: Settings, batch_id: str, following: Round) -> None:
+    """Send the chunks of a round after the first; a review before it may have outlasted the references in Redis."""
+    manifest = _manifest(redis, settings, batch_id)
+    try:
+        renew_references(redis, settings, manifest.speakers)
+    except (OSError, UsageError) as error:
+        log_event(Event.FAILED, error=reason_of(error))  # its segments fail, each with a sentence of its own
+    publish_chunks(manifest, following, settings)
 
 
 def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot) -> BatchResult:

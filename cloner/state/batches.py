@@ -21,14 +21,15 @@ from cloner.settings import Settings
 from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.damage import finite, integer, pass_over, read_or, reply_or, unpacking
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission, closing_fields, unpack_closing
+from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission, closing_fields
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
 
 
 class BatchStore:
-    """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds.
+    """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds, from its
+    submission or the last that `renew` or `begin_round` has begun.
 
     A launcher's `redis` decodes them: it calls `progress_of` and `give_up_chunk` alone.
 
@@ -53,8 +54,11 @@ class BatchStore:
             with self._redis.pipeline() as pipe:
                 pipe.watch(self._keys.batches)  # type: ignore[no-untyped-call]
                 check()
+                expired = self._expired(pipe, manifest.submitted_at - self._ttl_s)
                 pipe.multi()
                 self._put(pipe, manifest, data, strategy)
+                if expired:
+                    pipe.zrem(self._keys.batches, *expired)
                 with suppress(WatchError):
                     pipe.execute()
                     return
@@ -71,21 +75,37 @@ class BatchStore:
             "speakers": len(manifest.speakers),
             "chunks": len(manifest.chunks),
         }
-        pipe.set(keys.manifest(batch_id), data, ex=self._ttl_s)
+        pipe.set(keys.manifest(batch_id), data)
         pipe.hset(keys.batch(batch_id), mapping=values)
-        pipe.expire(keys.batch(batch_id), self._ttl_s)
         # An empty field, so that the hash exists and can be given its expiry.
         pipe.hset(keys.progress(batch_id), "", ChunkProgress().pack())
-        pipe.expire(keys.progress(batch_id), self._ttl_s)
+        self._renew(pipe, batch_id)
         pipe.zadd(keys.batches, {batch_id: manifest.submitted_at})
-        pipe.zremrangebyscore(keys.batches, "-inf", manifest.submitted_at - self._ttl_s)
+
+    def _expired(self, pipe: Any, before: float) -> list[bytes]:
+        """Those of the batches submitted before a time that Redis has no more: some are kept for longer."""
+        ids: list[bytes] = pipe.zrangebyscore(self._keys.batches, "-inf", before)
+        return [batch_id for batch_id in ids if not pipe.exists(self._keys.batch(_text(batch_id)))]
+
+    def renew(self, batch_id: str) -> None:
+        """Keep a batch for `ttl_s` seconds more, if it is there."""
+        with self._redis.pipeline() as pipe:
+            self._renew(pipe, batch_id)
+            pipe.execute()
+
+    def _renew(self, pipe: Any, batch_id: str) -> None:
+        for key in self._lasting(batch_id):
+            pipe.expire(key, self._ttl_s)
+
+    def _lasting(self, batch_id: str) -> tuple[str, str, str]:
+        """The keys of a batch that is not closed."""
+        return self._keys.batch(batch_id), self._keys.manifest(batch_id), self._keys.progress(batch_id)
 
     def remove(self, batch_id: str) -> None:
         """Remove a batch that could not be sent: no collector would ever close it."""
-        keys = self._keys
         with self._redis.pipeline() as pipe:
-            pipe.delete(keys.batch(batch_id), keys.manifest(batch_id), keys.progress(batch_id))
-            pipe.zrem(keys.batches, batch_id)
+            pipe.delete(*self._lasting(batch_id))
+            pipe.zrem(self._keys.batches, batch_id)
             pipe.execute()
 
     def newest(self, count: int) -> list[str]:
@@ -149,7 +169,8 @@ class BatchStore:
             self._redis.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
 
     def begin_round(self, batch_id: str, following: Round, progress: Mapping[int, ChunkProgress], chunks: int) -> bool:
-        """Begin a round: note it and the progress of its chunks, and remove what Celery keeps of the round before.
+        """Begin a round: note it and the progress of its chunks, remove what Celery keeps of the round before, and
+        renew the batch, since a review may take longer than a batch is kept.
 
         Returns whether the batch is in the round before `following` and still open. `chunks` is how many the batch has.
         """
@@ -165,6 +186,7 @@ class BatchStore:
                 for number, counts in progress.items():
                     pipe.hset(self._keys.progress(batch_id), str(number), counts.pack())
                 pipe.delete(*celery_results(chord_id(batch_id, following.number - 1), chunks))
+                self._renew(pipe, batch_id)
                 with suppress(WatchError):
                     pipe.execute()
                     return True
@@ -221,25 +243,7 @@ class BatchStore:
                 " if Redis has lost it, submit its file again: only what is missing is spoken"
             )
         with unpacking(batch_id):
-            counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
-            suspects, error_rate = unpack_closing(values.get(b"suspects"), values.get(b"error_rate"))
-            return Progress(
-                batch_id=batch_id,
-                state=BatchState(_text(values[b"state"])),
-                total=integer(values[b"total"]),
-                chunks=integer(values[b"chunks"]),
-                generated=sum(chunk.generated for chunk in counts),
-                failed=sum(chunk.failed for chunk in counts),
-                frames=sum(chunk.frames for chunk in counts),
-                audio_s=sum(chunk.audio_s for chunk in counts),
-                chunks_finished=sum(chunk.finished for chunk in counts),
-                cancelled=b"cancelled" in values,
-                round=_round(values.get(b"round")),
-                error=_text(values.get(b"error")),
-                attempts_again=sum(chunk.attempts_again for chunk in counts),
-                suspects=sum(chunk.suspects for chunk in counts) if suspects is None else suspects,
-                error_rate=error_rate,
-            )
+            return Progress.unpack(batch_id, values, chunks)
 
     def round(self, batch_id: str) -> Round:
         """The batch's present round. Raises `Damaged`."""

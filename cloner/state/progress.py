@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -165,6 +166,29 @@ class Progress:
     error_rate: ErrorRateResult | None = None
     """As its review estimates it, when the batch is closed."""
 
+    @classmethod
+    def unpack(cls, batch_id: str, values: Mapping[bytes, bytes], chunks: Iterable[bytes]) -> Self:
+        """What Redis holds of a batch and its chunks. Raises what is in `damage.UNREADABLE`."""
+        counts = [ChunkProgress.unpack(chunk) for chunk in chunks]
+        suspects, error_rate = unpack_closing(values.get(b"suspects"), values.get(b"error_rate"))
+        return cls(
+            batch_id=batch_id,
+            state=BatchState(values[b"state"].decode(errors="replace")),
+            total=integer(values[b"total"]),
+            chunks=integer(values[b"chunks"]),
+            generated=sum(chunk.generated for chunk in counts),
+            failed=sum(chunk.failed for chunk in counts),
+            frames=sum(chunk.frames for chunk in counts),
+            audio_s=sum(chunk.audio_s for chunk in counts),
+            chunks_finished=sum(chunk.finished for chunk in counts),
+            cancelled=b"cancelled" in values,
+            round=Round.unpack(values[b"round"]) if b"round" in values else Round(),
+            error=one_line(values.get(b"error", b"").decode(errors="replace")),
+            attempts_again=sum(chunk.attempts_again for chunk in counts),
+            suspects=sum(chunk.suspects for chunk in counts) if suspects is None else suspects,
+            error_rate=error_rate,
+        )
+
     @property
     def finished(self) -> int:
         """Segments that were generated or failed."""
@@ -172,8 +196,12 @@ class Progress:
 
     @property
     def reviewing(self) -> str:
-        """How far the review is, in words; empty if none is under way."""
-        return f"reviewing {self.round.reviewed} of {self.round.to_review}" if self.round.is_review else ""
+        """How far the review is, in words; empty if none is under way or waits."""
+        reviewed, to_review = self.round.reviewed, self.round.to_review
+        if self.round.waits:
+            left = to_review - reviewed
+            return f"waits for its review ({left} take{'s' if left != 1 else ''})"
+        return f"reviewing {reviewed} of {to_review}" if self.round.reviews else ""
 
     @property
     def all_chunks_finished(self) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from redis import Redis
 
-from cloner.collector import review_turns
+from cloner.collector import review_turns, review_watch
 from cloner.collector.in_flight import batches_in_queue
 from cloner.collector.recovery import resume_batch
 from cloner.collector.review_watch import ReviewWatch
-from cloner.names import REVIEW_TAKE, collector_name, reviewer_name
-from cloner.queueing.app import make_app
+from cloner.names import CLOSE_BATCH, REVIEW_TAKE, collector_name, reviewer_name
+from cloner.queueing.app import make_app, send_to_collector
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
@@ -139,12 +140,42 @@ def test_a_review_that_waits_ends_as_others(scene: Scene, cancelled: bool) -> No
     assert scene.scan_after(1 if cancelled else ALIVE_S) == [ENDED]
 
 
-def test_a_collector_that_has_messages_to_read_gets_no_other(scene: Scene) -> None:
+def test_a_batch_of_which_the_collector_has_a_message_to_read_gets_no_other(scene: Scene) -> None:
     scene.begin(Round(1, (), reviews=2))
-    scene.redis.lpush(scene.settings.queues.collector_queue, "x")
-    scene.now_s += ALIVE_S
-    scene.watch.scan(scene.batches, scene.registry, scene.blobs)
-    assert scene.redis.llen(scene.settings.queues.collector_queue) == 1
+    scene.add("c", Round(1, (), reviews=2))
+    send_to_collector(scene.app, scene.settings.queues, CLOSE_BATCH, "c", ended=1)
+    ended = {"batch_id": "c", "ended": 1}
+    assert scene.scan_after(ALIVE_S) == [ENDED, ended]  # the queue is read from its other end
+    assert scene.scan_after(1) == [ENDED | {"batch_id": "c"}, ENDED]
+
+
+def test_a_batch_that_waits_for_its_review_is_kept(scene: Scene) -> None:
+    scene.register_reviewer()
+    scene.add("c", Round(1, (), reviews=1))
+    scene.begin(Round(1, (), waits=True))
+    keys = scene.registry.keys
+    lasting = [key(batch_id) for batch_id in ("b", "c") for key in (keys.batch, keys.manifest, keys.progress)]
+    for key in lasting:
+        scene.redis.expire(key, 60)
+    scene.scan_after(1)
+    assert [scene.redis.ttl(key) > 60 for key in lasting] == [True] * 3 + [False] * 3
+
+
+def test_without_reviewers_their_queue_is_removed_at_once_and_not_searched_for_each_batch(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Mock()
+    monkeypatch.setattr(review_watch, "remove_from_queue", search)
+    scene.begin(Round(1, (), reviews=1))
+    scene.add("c", Round(1, (), waits=True))
+    scene.redis.lpush(scene.settings.queues.review_queue, "of a batch that is closed")
+    assert len(scene.scan_after(ALIVE_S)) == 2
+    assert not scene.redis.exists(scene.settings.queues.review_queue)
+    scene.register_reviewer()
+    scene.batches.cancel("b")
+    scene.batches.cancel("c")  # it has sent nothing
+    assert len(scene.scan_after(1)) == 2
+    assert search.call_args_list == [call(scene.blobs, scene.settings.queues.review_queue, "b")]
 
 
 def test_a_batch_whose_round_another_collector_ends_at_this_moment_gets_no_other_message(scene: Scene) -> None:

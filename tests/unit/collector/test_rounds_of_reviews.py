@@ -204,7 +204,7 @@ def crowd(tmp_path: Path, redis: Redis, valkey_url: str) -> Crowd:
 def test_a_batch_waits_while_many_others_are_reviewed_and_sends_nothing(crowd: Crowd) -> None:
     waiting = crowd.end_round()
     assert (waiting.number, waiting.waits, waiting.reviews, waiting.to_review) == (1, True, 0, 2)
-    assert crowd.batches.progress(BATCH_ID).reviewing == "reviewing 0 of 2"
+    assert crowd.batches.progress(BATCH_ID).reviewing == "waits for its review (2 takes)"
     assert crowd.end_round() == waiting  # woken too early
     tasks._open(crowd.redis, crowd.settings, BATCH_ID)  # its message is delivered again
     assert (crowd.round, crowd.queued()) == (waiting, 0)
@@ -235,6 +235,15 @@ def test_takes_that_are_lost_while_a_batch_waits_are_spoken_again(crowd: Crowd) 
     crowd.end_round()
     crowd.overwrite(1)
     assert crowd.end_round().chunks == (7,)
+
+
+def test_what_is_spoken_after_a_long_review_has_its_references(crowd: Crowd) -> None:
+    """Redis has forgotten them, and the disk has not."""
+    crowd.end_round()
+    crowd.overwrite(1)
+    assert crowd.end_round().chunks == (7,)
+    digest = crowd.batch.manifest.speakers[0].reference.digest
+    assert crowd.redis.ttl(RedisKeys(crowd.settings.fleet).reference(digest)) > crowd.settings.batch_ttl_s
 
 
 def test_nothing_waits_where_nothing_is_to_be_reviewed(crowd: Crowd) -> None:

@@ -11,6 +11,7 @@ from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
+from tests.support.manifests import manifest
 
 KEYS = RedisKeys("test")
 
@@ -165,3 +166,22 @@ def test_no_chunk_of_an_expired_batch_is_given_up(redis: Redis, batches: BatchSt
     batches.give_up_chunk("b", 0)
     assert redis.keys() == []
     assert batches.progress_of("b", 0) is None
+
+
+def test_a_batch_is_kept_anew_at_each_round(redis: Redis, batches: BatchStore) -> None:
+    batches.add(manifest(), "round-robin", check=lambda: None)
+    lasting = [KEYS.batch("b"), KEYS.manifest("b"), KEYS.progress("b")]
+    for key in lasting:
+        redis.expire(key, 5)
+    assert batches.begin_round("b", Round(1, (), reviews=1), {}, 1)
+    assert all(5 < redis.ttl(key) <= 600 for key in lasting)
+
+
+def test_only_batches_that_have_expired_are_listed_no_more(redis: Redis, batches: BatchStore) -> None:
+    for batch_id in ("b0", "b1"):
+        batches.add(manifest().model_copy(update={"batch_id": batch_id}), "round-robin", check=lambda: None)
+    redis.delete(KEYS.batch("b0"))
+    later = manifest().model_copy(update={"batch_id": "b2", "submitted_at": manifest().submitted_at + 601})
+    batches.add(later, "round-robin", check=lambda: None)
+    assert batches.newest(9) == ["b2", "b1"]
+    assert batches.open_ids(cancelled=False) == ["b1", "b2"]
