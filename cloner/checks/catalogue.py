@@ -7,11 +7,11 @@ A score is larger the worse the take is; above its limit the check fails. The li
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import exp, sqrt
+from math import exp
 from typing import ClassVar
 
 from cloner.checks.measures import Measures
-from cloner.checks.usual import Usual
+from cloner.checks.usual import Usual, certainty
 
 SHORTNESS_WEIGHT = 1.5
 """What a take's shortness for its text counts, beside how loudly it ends, both in standard deviations: a cut may fall
@@ -259,8 +259,7 @@ def _shortness(take: Measures, usual: Usual) -> float:
 
 def _certainty(take: Measures, usual: Usual) -> float:
     """What a deviation counts, 0 to 1: less in a take of a short text."""
-    usual_s = _usual_s(take, usual)
-    return sqrt(usual_s / (usual_s + UNCERTAIN_S))
+    return certainty(_usual_s(take, usual), UNCERTAIN_S)
 
 
 def _usual_s(take: Measures, usual: Usual) -> float:

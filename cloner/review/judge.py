@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp
 from typing import ClassVar
 
 from cloner.checks.catalogue import beyond
 from cloner.checks.check_set import CheckResult, suspicion_of
+from cloner.checks.usual import certainty
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
 from cloner.review.medians import SpeakerMedians
@@ -92,8 +93,7 @@ class Unlike(ReviewCheck):
     def score(self, finding: Finding) -> float | None:
         if finding.likeness is None:
             return None
-        certainty = sqrt(finding.speech_s / (finding.speech_s + UNCERTAIN_S))
-        return certainty * (finding.usual_likeness - finding.likeness.own)
+        return certainty(finding.speech_s, UNCERTAIN_S) * (finding.usual_likeness - finding.likeness.own)
 
     def sentence(self, score: float, finding: Finding) -> str:  # noqa: ARG002 - as others have it
         shown = beyond(score, self.limit, 3)
@@ -214,12 +214,6 @@ class Judge:
         self._voices = Voices({speaker: heard.voice for speaker, heard in references.items() if heard.voice})
         self._naturalness = {speaker: heard.naturalness for speaker, heard in references.items()}
         self._usual_likeness, self._usual_naturalness = SpeakerMedians(), SpeakerMedians()
-
-    def evaluate(self, speaker: str, take: Heard) -> CheckResult:
-        """Learn from a take, and say what is wrong with it."""
-        likeness = self.likeness(speaker, take)
-        self.learn(speaker, likeness.own if likeness else None, take.naturalness)
-        return self.judge(speaker, take, likeness)
 
     def judge(self, speaker: str, take: Heard, likeness: Likeness | None) -> CheckResult:
         """What is wrong with a take of this `likeness`, by what is usual so far. Checks whose score cannot be known

@@ -91,7 +91,7 @@ def row(takes: list[Take], least: int) -> str:
 
 def is_suspected(errors: WordErrors) -> bool:
     """Whether the review's checks of words find something wrong."""
-    return bool(Judge({}, {}).evaluate("", Heard(None, None, errors)).failed)
+    return bool(Judge({}, {}).judge("", Heard(None, None, errors), None).failed)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cloner.events import Event
 from cloner.review.heard import Heard
 from cloner.review.judge import Judge
 from cloner.settings import Settings
+from tests.support.judging import learn_and_judge
 from tests.support.process_tree import celery_child
 from tests.support.processes import Launch, LoggedProcess, environment, run_cloner
 from tests.support.recognition import MODEL
@@ -63,10 +64,10 @@ def test_takes_of_another_speaker_and_of_another_text_are_told_from_a_good_one(
     heard = {name: Heard.of_answer(found) for name, found in answers.items()}
 
     judge = Judge({"anna": heard["reference en"], "june": heard["reference fr"]}, {})
-    assert judge.evaluate("anna", heard["good"]).failed == ()
-    assert judge.evaluate("anna", heard["beginning"]).failed == ()
-    assert "another_voice" in judge.evaluate("anna", heard["another speaker"]).failed
-    assert "wrong_words" in judge.evaluate("anna", heard["another text"]).failed
+    assert learn_and_judge(judge, "anna", heard["good"]).failed == ()
+    assert learn_and_judge(judge, "anna", heard["beginning"]).failed == ()
+    assert "another_voice" in learn_and_judge(judge, "anna", heard["another speaker"]).failed
+    assert "wrong_words" in learn_and_judge(judge, "anna", heard["another text"]).failed
     assert "logged on" in heard["good"].said
     assert heard["another speaker"].words is None  # the model knows English alone
     assert heard["reference en"].words is None

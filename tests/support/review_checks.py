@@ -17,6 +17,7 @@ from cloner.audio import Audio
 from cloner.review.heard import Heard
 from cloner.review.judge import Judge
 from cloner.review.models import ReviewModels
+from tests.support.judging import learn_and_judge
 from tests.support.unnatural import UNNATURAL
 from tests.support.voice_checks import Count
 from tests.support.voices import PEOPLE, Recording
@@ -88,10 +89,10 @@ def _review_all(reference: Heard, takes: Sequence[Heard]) -> Iterator[bool]:
     """Whether each of a speaker's takes fails, where all are of one person, and what is usual is learnt from all."""
     judge = Judge({"speaker": reference}, {})
     for take in takes:
-        judge.evaluate("speaker", take)
+        learn_and_judge(judge, "speaker", take)
     for take in takes:
         if take.voice and take.voice.is_long_enough:
-            yield bool(judge.evaluate("speaker", take).failed)
+            yield bool(learn_and_judge(judge, "speaker", take).failed)
 
 
 def _review(outcome: ReviewOutcome, name: str, voice: _Voice, strangers: Mapping[str, _Voice], others: int) -> None:
@@ -101,7 +102,7 @@ def _review(outcome: ReviewOutcome, name: str, voice: _Voice, strangers: Mapping
     labelled = [("", take) for take in voice.takes] + [(OTHER, take) for _, take in wrong] + voice.unnatural
     for place in np.random.default_rng(0).permutation(len(labelled)):
         kind, take = labelled[place]
-        result = judge.evaluate(name, take)
+        result = learn_and_judge(judge, name, take)
         if kind:
             outcome.add(kind, name, failed=bool(result.failed))
         else:
@@ -111,10 +112,10 @@ def _review(outcome: ReviewOutcome, name: str, voice: _Voice, strangers: Mapping
     for absent in strangers:  # the same, in a batch without this speaker
         judge = Judge({name: voice.reference} | {o: heard for o, heard in references.items() if o != absent}, {})
         for take in voice.takes:
-            judge.evaluate(name, take)
+            learn_and_judge(judge, name, take)
         for other, take in wrong:
             if other == absent:
-                outcome.add(ABSENT, name, failed=bool(judge.evaluate(name, take).failed))
+                outcome.add(ABSENT, name, failed=bool(learn_and_judge(judge, name, take).failed))
 
 
 def _others(strangers: Mapping[str, _Voice], count: int) -> Iterator[tuple[str, Heard]]:

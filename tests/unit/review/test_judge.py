@@ -13,6 +13,7 @@ from cloner.checks.catalogue import CHECKS, beyond
 from cloner.checks.check_set import CheckResult, parse_limits
 from cloner.review.heard import Heard, VoiceSample, WordErrors
 from cloner.review.judge import REVIEW_CHECKS, UNCERTAIN_S, USUAL_LIKENESS, Finding, Judge, WrongVoice
+from tests.support.judging import learn_and_judge
 
 CERTAINTY = sqrt(0.5)
 """What the likeness of `UNCERTAIN_S` of speech counts."""
@@ -32,8 +33,8 @@ def judge() -> Judge:
 def evaluate(judge: Judge, take: Heard) -> CheckResult:
     """Evaluate the take after twenty good ones."""
     for _ in range(20):
-        assert judge.evaluate("anna", heard(0.8, 0.3)).failed == ()
-    return judge.evaluate("anna", take)
+        assert learn_and_judge(judge, "anna", heard(0.8, 0.3)).failed == ()
+    return learn_and_judge(judge, "anna", take)
 
 
 def test_a_good_take_fails_nothing_and_has_all_scores(judge: Judge) -> None:
@@ -87,19 +88,19 @@ def test_a_likeness_below_its_limit_is_not_rounded_to_it() -> None:
 
 def test_a_whispering_voice_is_compared_with_itself() -> None:
     judge = Judge({"anna": heard(1, naturalness=1.9)}, {})
-    assert judge.evaluate("anna", heard(0.8, naturalness=1.7)).failed == ()
-    assert judge.evaluate("anna", heard(0.8, naturalness=0.9)).failed == ("unnatural",)
+    assert learn_and_judge(judge, "anna", heard(0.8, naturalness=1.7)).failed == ()
+    assert learn_and_judge(judge, "anna", heard(0.8, naturalness=0.9)).failed == ("unnatural",)
 
 
 def test_what_is_usual_follows_the_takes_and_not_the_few_that_are_wrong() -> None:
     judge = Judge({"anna": heard(1, naturalness=4.2)}, {})
     for _ in range(10):
-        judge.evaluate("anna", heard(0.7, naturalness=3.2))
-    judge.evaluate("anna", heard(0.1, naturalness=1.0))
-    scores = judge.evaluate("anna", heard(0.7, naturalness=3.2)).scores
+        learn_and_judge(judge, "anna", heard(0.7, naturalness=3.2))
+    learn_and_judge(judge, "anna", heard(0.1, naturalness=1.0))
+    scores = learn_and_judge(judge, "anna", heard(0.7, naturalness=3.2)).scores
     assert scores["unlike"] == pytest.approx(0, abs=1e-4)
     assert scores["unnatural"] == pytest.approx(0)
-    assert Judge({"anna": heard(1)}, {}).evaluate("anna", heard(0.7)).scores["unlike"] == pytest.approx(
+    assert learn_and_judge(Judge({"anna": heard(1)}, {}), "anna", heard(0.7)).scores["unlike"] == pytest.approx(
         (USUAL_LIKENESS - 0.7) * CERTAINTY, abs=1e-4
     )
 
@@ -107,50 +108,52 @@ def test_what_is_usual_follows_the_takes_and_not_the_few_that_are_wrong() -> Non
 def test_the_first_takes_do_not_make_it_usual_that_all_are_wrong() -> None:
     judge = Judge({"anna": heard(1, naturalness=4.2)}, {})
     for _ in range(2):
-        assert judge.evaluate("anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "unnatural")
-    assert judge.evaluate("anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "wrong_voice", "unnatural")
+        assert learn_and_judge(judge, "anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "unnatural")
+    assert learn_and_judge(judge, "anna", heard(0.3, naturalness=2.0)).failed == ("unlike", "wrong_voice", "unnatural")
 
 
 def test_a_speaker_whose_takes_are_all_in_another_voice_fails_although_they_are_alike() -> None:
     judge = Judge({"anna": heard(1)}, {})
-    found = [judge.evaluate("anna", heard(0.65)) for _ in range(20)]
+    found = [learn_and_judge(judge, "anna", heard(0.65)) for _ in range(20)]
     assert found[0].failed == ("unlike",)
     assert found[-1].failed == ("wrong_voice",)
     assert found[-1].sentences == (
         "neither its voice nor that of the speaker's other takes is the reference's: they are alike by 0.65 (at least"
         " 0.72)",
     )
-    assert judge.evaluate("anna", heard(0.9)).failed == (), "it has found the voice"
+    assert learn_and_judge(judge, "anna", heard(0.9)).failed == (), "it has found the voice"
 
 
 def test_a_take_in_the_right_voice_passes_however_wrong_the_others_are() -> None:
     judge = Judge({"anna": heard(1)}, {})
     for _ in range(20):
         judge.learn("anna", 0.45, None)
-    assert judge.evaluate("anna", heard(0.84)).failed == ("wrong_voice",)
-    assert judge.evaluate("anna", heard(0.86)).failed == ()
+    assert learn_and_judge(judge, "anna", heard(0.84)).failed == ("wrong_voice",)
+    assert learn_and_judge(judge, "anna", heard(0.86)).failed == ()
 
 
 def test_a_speaker_whose_takes_are_less_like_the_reference_than_others_are_fails_nothing(judge: Judge) -> None:
     for _ in range(4):
         judge.learn("anna", 0.73, 3.2)
-    assert judge.evaluate("anna", heard(0.73)).failed == ()
-    assert judge.evaluate("anna", heard(0.66)).failed == (), "one that is a little less like it is no stranger's"
+    assert learn_and_judge(judge, "anna", heard(0.73)).failed == ()
+    assert learn_and_judge(judge, "anna", heard(0.66)).failed == (), (
+        "one that is a little less like it is no stranger's"
+    )
 
 
 def test_takes_of_one_speaker_say_nothing_of_another(judge: Judge) -> None:
     for _ in range(20):
-        judge.evaluate("bob", heard(0.3, 0.5, 1.0))
-    assert judge.evaluate("anna", heard(0.8, 0.3)).scores["unnatural"] == pytest.approx(0)
+        learn_and_judge(judge, "bob", heard(0.3, 0.5, 1.0))
+    assert learn_and_judge(judge, "anna", heard(0.8, 0.3)).scores["unnatural"] == pytest.approx(0)
 
 
 def test_a_take_that_is_too_short_has_no_score_and_fails_nothing(judge: Judge) -> None:
-    assert judge.evaluate("anna", Heard(None, None)) == CheckResult((), (), {})
+    assert learn_and_judge(judge, "anna", Heard(None, None)) == CheckResult((), (), {})
 
 
 def test_a_reference_that_is_too_short_leaves_its_speaker_without_scores() -> None:
     judge = Judge({"anna": Heard(None, None), "bob": heard(0, 1)}, {})
-    assert judge.evaluate("anna", heard(0.1, 0.9, 1.0)) == CheckResult((), (), {})
+    assert learn_and_judge(judge, "anna", heard(0.1, 0.9, 1.0)) == CheckResult((), (), {})
 
 
 @pytest.mark.parametrize(
@@ -171,11 +174,11 @@ def test_a_reference_that_is_too_short_leaves_its_speaker_without_scores() -> No
 def test_a_take_that_says_other_words_fails_and_one_that_is_misheard_does_not(
     judge: Judge, words: WordErrors, failed: tuple[str, ...]
 ) -> None:
-    assert judge.evaluate("anna", replace(heard(0.8), words=words)).failed == failed
+    assert learn_and_judge(judge, "anna", replace(heard(0.8), words=words)).failed == failed
 
 
 def test_a_short_text_has_a_sentence_about_its_probability(judge: Judge) -> None:
-    result = judge.evaluate("anna", replace(heard(0.8), words=WordErrors(1, 1, 1, surprise=9.2)))
+    result = learn_and_judge(judge, "anna", replace(heard(0.8), words=WordErrors(1, 1, 1, surprise=9.2)))
     assert result.sentences == (
         "a recogniser hears another text: it gives this one a probability of 0.0001 a token (at least 0.0012)",
     )
@@ -183,7 +186,7 @@ def test_a_short_text_has_a_sentence_about_its_probability(judge: Judge) -> None
 
 def test_limits_may_be_set() -> None:
     judge = Judge({"anna": heard(1)}, {"unlike": 0.01})
-    assert judge.evaluate("anna", heard(0.8)).failed == ("unlike",)
+    assert learn_and_judge(judge, "anna", heard(0.8)).failed == ("unlike",)
 
 
 def test_no_check_has_the_name_of_another() -> None:
@@ -195,5 +198,5 @@ def test_the_settings_know_the_limits_of_all_checks() -> None:
     limits = parse_limits("unlike=0.01,wrong_run=9.5,pause=2")
     judge = Judge({"anna": heard(1)}, limits)
     take = replace(heard(0.8), words=WordErrors(100, 9, 9))
-    assert judge.evaluate("anna", take).failed == ("unlike",)
+    assert learn_and_judge(judge, "anna", take).failed == ("unlike",)
     assert [kind.name for kind in REVIEW_CHECKS] == list(check_set.REVIEW_CHECKS)

@@ -22,7 +22,7 @@ def compare(text: str, said: str, language: str = "en") -> WordErrors:
 
 
 def is_suspected(errors: WordErrors) -> bool:
-    return bool(Judge({}, {}).evaluate("anna", Heard(None, None, errors)).failed)
+    return bool(Judge({}, {}).judge("anna", Heard(None, None, errors), None).failed)
 
 
 @pytest.mark.parametrize(
