@@ -45,7 +45,10 @@ GpuOption = Annotated[
     list[str] | None,
     typer.Option("--gpu", metavar="NAME:GB", help="Take this for GPU 0, 1, ... instead of asking the driver."),
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Workers on this box, instead of what the memory allows.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(help="Workers on this box, whatever its memory allows: 64 a GPU, or 64 without one, at most."),
+]
 SpeakersOption = Annotated[int | None, typer.Option(help="Speakers to come: no more workers than that.")]
 EngineOption = Annotated[EngineName | None, typer.Option(help="The engine, instead of CLONER_ENGINE.")]
 CollectorOption = Annotated[

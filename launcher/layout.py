@@ -19,15 +19,9 @@ USABLE = Fraction(9, 10)
 KEPT_BYTES = 4 * 1024**3
 """Bytes of freed memory that a worker keeps for its next allocation."""
 
-
-MOST_ON_GPU = 64
-"""Most workers on a GPU that `--workers` may ask for: as many as `CLONER_WORKERS_PER_GPU`."""
-
-MOST_ON_CORE = 4
-"""Most workers on a core, without GPUs, that `--workers` may ask for."""
-
-MOST_ON_SMALL_MACHINE = 16
-"""Most workers without GPUs where there are few cores: fake engines need little of one."""
+MOST_WORKERS = 64
+"""Most workers a GPU, or on a box without one, that `--workers` may ask for where the memory holds fewer: as many as
+`CLONER_WORKERS_PER_GPU`."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +155,8 @@ def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None,
 
     By memory, a card holds ``max(1, floor(total_GB * 0.9 / memory_gb))`` workers (GB of 1024**3 bytes); without
     GPUs the machine's memory holds as many, but at most one a core. `workers` overrides the rule, spread evenly;
-    `speakers` limits the sum, filling the cards evenly. Raises `BadSetting` if either is below one, or if `workers`
-    would be more than any machine runs.
+    `speakers` limits the sum, filling the cards evenly. Raises `BadSetting` if either is below one, or if there
+    would be more than `MOST_WORKERS` a card, and more than the rule allows.
     """
     for option, value in (("--workers", workers), ("--speakers", speakers)):
         if value is not None and value < 1:
@@ -171,8 +165,9 @@ def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None,
     rooms = [rule.room(card, cpu) for card in cards]
     wanted = sum(rooms) if workers is None else workers
     total = wanted if speakers is None else min(wanted, speakers)
-    if workers is not None:
-        _check_number(total, len([*filter(None, cards)]), cpu)
+    most = max(sum(rooms), MOST_WORKERS * len(rooms))
+    if total > most:  # each is two processes, which take memory at once
+        raise BadSetting(f"--workers {workers} is more than this box can run: give {most} or fewer")
     counts = _spread(total, rooms if workers is None else [total] * len(rooms))
     places = tuple(Place(card, room, count) for card, room, count in zip(cards, rooms, counts, strict=True))
     threads = max(1, cpu.cores // total)
@@ -181,14 +176,6 @@ def plan_layout(gpus: Iterable[Gpu], cpu: Cpu, rule: Rule, speakers: int | None,
     ]
     specs = tuple(_spec(index, *seat, threads) for index, seat in enumerate(seats))
     return Layout(cpu, places, specs)
-
-
-def _check_number(workers: int, gpus: int, cpu: Cpu) -> None:
-    """Raise `BadSetting` for more workers than could be meant: each is two processes, which take memory at once."""
-    most = gpus * MOST_ON_GPU or max(cpu.cores * MOST_ON_CORE, MOST_ON_SMALL_MACHINE)
-    if workers > most:
-        each = f"{MOST_ON_GPU} a GPU" if gpus else f"{MOST_ON_CORE} a core, or {MOST_ON_SMALL_MACHINE}"
-        raise BadSetting(f"--workers {workers} is more than this box can run: give {most} or fewer ({each})")
 
 
 def _room(total_bytes: int, memory_gb: float) -> int:

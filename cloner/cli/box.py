@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch: BatchFile,
     out: Annotated[Path | None, typer.Option(help="Output root; the batch file's folder if not given.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers, whatever the memory allows.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers, whatever the memory allows: 64 a GPU, or 64 without one, at most."),
+    ] = None,
     reviewers: Reviewers = 0,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
     references: References = None,

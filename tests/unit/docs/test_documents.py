@@ -105,6 +105,18 @@ def test_the_first_batch_of_the_readme_is_one_and_its_defaults_are_the_defaults(
     assert values == {name: Generation.model_fields[name].default for name in values}
 
 
+def test_the_codes_of_failures_are_those_of_the_code() -> None:
+    section = (ROOT / "ops/BATCHES.md").read_text(encoding="utf-8").partition("## Failures")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    documented = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    source = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "cloner").rglob("*.py")))
+    assert {code for code in documented if f'"{code}"' not in source} == set()
+    given = r'\b(?:code(?:: str)? ?= ?|(?:fail|SegmentFailure)\([^"()]*)"(\w+)"'
+    raised = set(re.findall(given, source))
+    assert {"crashed", "cut_off", "output"} <= raised
+    assert raised <= documented
+
+
 def test_every_make_target_that_a_document_names_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {
