@@ -57,7 +57,7 @@ class Event(Enum):
     WAITING_FOR_WORKERS = "[Main] Waiting for all workers to complete..."
     COLLECTING_RESULTS = "[Main] Collecting results..."
     BATCH_FINISHED = "[Main] All done! Generated {generated}/{total} segments"
-    REPORT_WRITTEN = "[Main] Report: {report}; suspects: {suspects}"
+    REPORT_WRITTEN = "[Main] Batch {batch}: suspects: {suspects}, report: {report}"
     NOTHING_LEFT = "[Main] All segments are there: no model is loaded"
     LEFTOVER = "[Main] Files of earlier versions of this batch: {count}, as {some}; --prune removes them"
     PRUNED = "[Main] Files of earlier versions of this batch, removed: {count}"

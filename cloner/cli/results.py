@@ -30,7 +30,8 @@ def log_end(result: BatchResult, screen: Screen) -> None:
     screen.log(Event.BATCH_FINISHED.line(generated=result.generated, total=result.total))
     report = batch_directory(Path(result.out_dir), result.batch_id) / "report.html"
     if not screen.console.is_terminal:  # there, the summary says so
-        screen.log(Event.REPORT_WRITTEN.line(report=report, suspects=len(result.suspects)))
+        suspects = len(result.suspects)
+        screen.log(Event.REPORT_WRITTEN.line(batch=result.batch_id, suspects=suspects, report=report))
     if result.pruned:
         screen.log(Event.PRUNED.line(count=result.leftover_total))
     elif result.leftover:

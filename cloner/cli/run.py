@@ -144,7 +144,6 @@ def _run(  # noqa: PLR0913, PLR0917
             supervisor.register()
             left = _Left(settings)
             handle = submit(client, left.count)
-            screen.log(Event.BATCH_SUBMITTED.line(batch=handle.id))
             stack.enter_context(_run_log(handle.id, settings, screen))
             for line in handle.assignment_lines(batch):
                 screen.log(line)

@@ -15,7 +15,7 @@ import soundfile
 
 from cloner.events import Event
 from tests.support.batches import SIX_SPEAKERS, write_batch
-from tests.support.log_lines import find_lines
+from tests.support.log_lines import find_lines, is_line_of
 from tests.support.processes import run_cloner
 
 pytestmark = pytest.mark.slow
@@ -107,11 +107,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Run:
 
 
 def test_the_lines_of_the_design_come_in_its_order(run: Run) -> None:
-    before, after = run.lines[: len(BEFORE)], run.lines[-len(AFTER) :]
+    *lines, report = run.lines
+    assert is_line_of(report, Event.REPORT_WRITTEN, batch=run.result["batch_id"], suspects=len(run.result["suspects"]))
+    before, after = lines[: len(BEFORE)], lines[-len(AFTER) :]
     for line, pattern in zip(before, BEFORE, strict=True):
         assert re.fullmatch(pattern, line)
     assert after == AFTER
-    between = run.lines[len(BEFORE) : -len(AFTER)]
+    between = lines[len(BEFORE) : -len(AFTER)]
     between = [line.partition(", 0.")[0] for line in between]
     assert [line for line in between if line.startswith("[Worker 3]")] == WORKER_3
     # Worker 0 generates both of its speakers at the same time; each speaker's lines keep their order.
@@ -161,7 +163,7 @@ def test_only_outputs_and_the_record_are_left(run: Run) -> None:
     record = {kept / f"cpu.{number}@box.{kind}" for number in range(4) for kind in ("jsonl", "peaks")}
     names = ("result.json", "report.html", "manifest.jsonl", "manifest.csv", "batch.ndjson")
     environments = {Path(f".cloner/environments/cpu.{number}@box.ndjson") for number in range(4)}
-    others = {kept / name for name in (*names, "run.log", "origin.json", "reused.jsonl")}
+    others = {kept / name for name in (*names, "run.log", "origin.json", "reused.jsonl", "takes-index.json")}
     references = {path for path in files if path.parent == Path(".cloner/references")}
     assert len(references) == len(run.result["speakers"])
     assert files - spoken == {*others, *record, *references, *environments}

@@ -178,7 +178,7 @@ def test_a_retry_that_makes_no_sense_is_a_sentence(
     for key in client.redis.scan_iter(client.keys.reference("*")):
         client.redis.delete(key)
     shutil.rmtree(settings.out_dir / ".cloner/references")
-    with pytest.raises(UsageError, match=r"the references of 1 speakers \(1\) are not in .* submit the batch"):
+    with pytest.raises(UsageError, match=r"the references of 1 speaker \(1\) are not in .* submit the batch"):
         batch.retry()
     client.redis.delete(client.keys.manifest(batch.id))
     (settings.out_dir / ".cloner" / batch.id / "batch.ndjson").unlink()

@@ -119,7 +119,7 @@ def test_what_failed_is_retried_when_redis_has_forgotten_it(
     # Without what was kept of the references, too.
     forget(client)
     shutil.rmtree(settings.out_dir / ".cloner/references")
-    with pytest.raises(UsageError, match=r"the references of 1 speakers \(0\) are not in .*references"):
+    with pytest.raises(UsageError, match=r"the references of 1 speaker \(0\) are not in .*references"):
         first.redo([0])
 
 
@@ -197,8 +197,7 @@ def test_what_failed_on_this_box_is_retried_without_a_fleet(tmp_path: Path) -> N
     assert ran.returncode == 1, ran.stderr
     batch_id = json.loads(ran.stdout)["batch_id"]
     logged, report = ran.stderr.splitlines(), tmp_path / "spoken/.cloner" / batch_id / "report.html"
-    assert find_lines(logged, Event.BATCH_SUBMITTED, batch=batch_id)
-    assert find_lines(logged, Event.REPORT_WRITTEN, report=report, suspects=0)
+    assert find_lines(logged, Event.REPORT_WRITTEN, batch=batch_id, report=report, suspects=0)
     (tmp_path / "spoken/audio").unlink()
 
     kept = min((tmp_path / "spoken/.cloner/references").glob("*.npy"))
