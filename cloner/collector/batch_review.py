@@ -60,7 +60,7 @@ class BatchReview:
             self.reviews.take_over(reused_takes(manifest, record))
             self.reviews.note_sample(draw_sample(manifest, record))
         self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
-        self.spoken_again = len(spoken_again(record.folder))
+        self.spoken_again = len(spoken_again(record))
         """Segments that it has had spoken again, whichever of their takes has stayed."""
         self._references = {speaker.id: speaker.reference for speaker in manifest.speakers}
         rows = {row.digest: row for row in self._references_to_hear()}

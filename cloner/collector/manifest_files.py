@@ -64,7 +64,7 @@ def manifest_csv(record: Record, suspects: Suspects) -> Iterator[str]:
 
 
 def _rows(record: Record, suspects: Suspects) -> Iterator[ManifestRow]:
-    again = spoken_again(record.folder)
+    again = spoken_again(record)
     for speaker, (index, text, output, _), segment_id in KeptBatch(record.folder).segments():
         if lines := record.generated_lines(index):
             line, attempts = lines[0], most_attempts(lines) + again[index]

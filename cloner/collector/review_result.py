@@ -12,14 +12,20 @@ from cloner.protocol.results import ErrorRateResult, ReviewResult
 from cloner.review.error_rate import error_rate_of_batch
 
 
-def review_result(mode: Review, review: BatchReview | None, record: Record, *, is_complete: bool) -> ReviewResult:
+def review_result(
+    mode: Review,
+    review: BatchReview | None,
+    record: Record,
+    present: Mapping[int, TakeReview],
+    *,
+    is_complete: bool,
+) -> ReviewResult:
     """How far the review of a batch has come that is closed, and what it says; `review` is None where none began, or
-    where its notes could not be kept."""
+    where its notes could not be kept. `present` is what is said of the segments' takes as they are."""
     if mode == "none":
         return ReviewResult()
     if review is None:
         return ReviewResult(mode=mode, state="incomplete")
-    present = review.present
     reviewed = {segment for segment, found in present.items() if not found.error}
     failed = {segment for segment, found in present.items() if found.failed}
     return ReviewResult(
@@ -29,7 +35,7 @@ def review_result(mode: Review, review: BatchReview | None, record: Record, *, i
         failed=len(failed & reviewed),
         unknown_language=sum(present[segment].words == "unknown_language" for segment in reviewed),
         not_reviewed=len(review.takes) - len(reviewed),
-        words_not_compared=sum(present[segment].words != "compared" for segment in reviewed),
+        words_not_compared=sum(present[segment].words not in ("compared", None) for segment in reviewed),
         spoken_again=review.spoken_again,
         error_rate=_error_rate(review, record, reviewed, failed, is_of_all=is_complete and mode == "all"),
     )

@@ -37,11 +37,12 @@ _kept: dict[str, BatchReview] = {}
 the batch is large. They are as few as `review_turns` allows."""
 
 
-def send_next_window(batches: BatchStore, settings: Settings, batch_id: str, ended: Round) -> bool:
+def send_next_window(batches: BatchStore, settings: Settings, batch_id: str, ended: Round, *, end_review: bool) -> bool:
     """Judge the answers to the window that has `ended`, and send the next; False if this process has sent no window of
-    that review, or no other follows, or the reviews cannot be kept."""
+    that review, or no other follows, or the reviews cannot be kept, or with `end_review`. What was kept of the review
+    is dropped then: it is read from the disk, and would be in memory twice."""
     review = _kept.pop(batch_id, None)
-    if review is None or not _is_of(review, ended):
+    if review is None or end_review or not _is_of(review, ended):
         return False
     try:
         if review.number != ended.number:
@@ -69,6 +70,8 @@ class Reviewing:
         self.again: Round | None = None
         """A round of takes that are spoken again, which `go_on` has begun, and whose chunks are to be published. If the
         process dies before, the batch is stalled, and opened again."""
+        self.present: Mapping[int, TakeReview] = {}
+        """What is said of the segments' takes as they are, after `end`."""
 
     def collect(self, ended: Round) -> None:
         """Find out how far it has come, and judge what the reviewers have answered to the round that has `ended`."""
@@ -113,33 +116,31 @@ class Reviewing:
     def end(self) -> None:
         """Before the batch is closed: where the review has not come to its end, takes that were replaced and are better
         get their names again."""
-        if self._review is None or self._is_complete:
+        if self._review is None:
             return
-        again = SpokenAgain(self._review, self._manifest, self._record, self._outputs)
-        try:
-            retry_on_failing_disk(self._settings)(again.keep_better)
-        except RecordFailed as error:
-            log_event(Event.FAILED, error=error.message)
-
-    @property
-    def present(self) -> Mapping[int, TakeReview]:
-        """What is said of the segments' takes as they are."""
-        return self._review.present if self._review else {}
+        if not self._is_complete:
+            again = SpokenAgain(self._review, self._manifest, self._record, self._outputs)
+            try:
+                retry_on_failing_disk(self._settings)(again.keep_better)
+            except RecordFailed as error:
+                log_event(Event.FAILED, error=error.message)
+        self.present = self._review.present  # made anew at each call, of up to a million takes
 
     def result(self) -> ReviewResult:
         """What it has come to, before the record gets what else has failed."""
-        return review_result(self._manifest.review, self._review, self._record, is_complete=self._is_complete)
+        mode, is_complete = self._manifest.review, self._is_complete
+        return review_result(mode, self._review, self._record, self.present, is_complete=is_complete)
 
     def count_failures(self, counters: Counters) -> None:
         """Count the checks that takes have failed, and the suspects that the review alone has found, by the worker that
-        has the segment's present take. Takes that the batch reuses were counted with that which generated them."""
+        has the segment's present take. What an earlier batch has found was counted with that one."""
         growth: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for take in self._review.reviews.takes.values() if self._review else ():
-            if (line := self._record.results.get(take.segment)) and not line.reused:
+            if not take.taken_over and (line := self._record.results.get(take.segment)):
                 growth[line.worker].update(map(failed_check, take.failed))
         for segment, take in self.present.items():
             line = self._record.results[segment]
-            if take.failed and not line.is_suspect and not line.reused:
+            if take.failed and not line.is_suspect and not take.taken_over:
                 growth[line.worker][Count.REVIEW_SUSPECTS] += 1
         for worker, failed in growth.items():
             counters.add(worker, failed)

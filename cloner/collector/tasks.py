@@ -173,7 +173,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     if batches.is_done(batch_id) or ended not in {None, present.number}:
         return
     end_review = end_review or batches.is_cancelled(batch_id)
-    if present.reviews and not end_review and send_next_window(batches, settings, batch_id, present):
+    if send_next_window(batches, settings, batch_id, present, end_review=end_review):
         return
     manifest = _manifest(redis, settings, batch_id)
     if manifest.review == "none":

@@ -18,7 +18,7 @@ from cloner.errors import OutputsTaken, RecordFailed, RecordUnavailable, Segment
 from cloner.output.audio_files import OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import batch_folder, translate_disk_errors
+from cloner.output.record import Record, batch_folder, translate_disk_errors
 from cloner.output.reuse import SHOWN, check_files
 from cloner.output.search import Found, find_outputs, last_takes
 from cloner.output.takes import Takes
@@ -72,13 +72,18 @@ def noted_takes(outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
     return _read_notes(batch_folder(outputs.root, batch_id))
 
 
-def spoken_again(folder: OwnFolder) -> Counter[int]:
-    """Segment -> how many takes of it the review of the batch in `folder` has had spoken again. Raises
-    `RecordFailed`."""
+def spoken_again(record: Record) -> Counter[int]:
+    """Segment -> how many other takes of it the review of a batch has had generated; what is noted but was never
+    generated does not count. Raises `RecordFailed`."""
+    folder = record.folder
     with translate_disk_errors(folder.path):
         if not folder.files(REDO):
             return Counter()
-    return Counter(take.row[0] for take in _read_notes(folder) if take.round)
+    return Counter(
+        segment
+        for (segment, number, *_), _, _, by_round in _read_notes(folder)
+        if by_round and any(line.take == number for line in record.generated_lines(segment))
+    )
 
 
 def _read_notes(folder: OwnFolder) -> Iterator[NotedTake]:

@@ -60,11 +60,14 @@ class TakeReview:
     naturalness: float | None = None
     suspect: bool = False
     """Whether the take failed a check when it was generated."""
-    words: Words = ""
+    words: Words | None = None
+    """None where it was not reviewed, or by a version that did not note it."""
     language: str = ""
     """The text's, as far as it was known."""
     error: str = ""
     """Why it was not reviewed, if it was not."""
+    taken_over: bool = False
+    """Whether an earlier batch has noted it first."""
 
 
 def larger_suspicion(line: SegmentResult, review: TakeReview | None) -> float:
@@ -192,7 +195,7 @@ class Reviews:
                 folder for folder in root.inner_folders() if folder.path != self._folder.path and folder.files(REVIEWS)
             ]
             found = {
-                take.digest: replace(take, segment=segments[take.digest][0])
+                take.digest: replace(take, segment=segments[take.digest][0], taken_over=True)
                 for folder in others
                 for take in _reviewed_takes(folder, segments)
                 if take.language == segments[take.digest][1]

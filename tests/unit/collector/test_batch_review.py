@@ -84,7 +84,7 @@ def test_what_has_no_answer_is_sent_again_and_then_given_up_alone(tmp_path: Path
     sent = run_windows(review, lambda request: None if request.what == "1.1" else GOOD)
     assert sent[1:] == [["0.1", "1.1", "2.1"], *[["1.1"]] * (MOST_SENT - 1)]
     assert review.present[1].error == UNANSWERED
-    result = review_result("all", review, batch.record(), is_complete=True)
+    result = review_result("all", review, batch.record(), review.present, is_complete=True)
     assert (result.state, result.reviewed, result.not_reviewed) == ("complete", 2, 1)
 
 
@@ -184,7 +184,7 @@ def test_long_takes_are_shortened_and_counted(tmp_path: Path, monkeypatch: pytes
     assert [request.part for request in requests] == pytest.approx([0.5 / whole for whole in seconds])
     review.collect(2, [GOOD, voice(1)])
     assert [take.words for take in review.present.values()] == ["beginning", ""]
-    result = review_result("all", review, batch.record(), is_complete=True)
+    result = review_result("all", review, batch.record(), review.present, is_complete=True)
     assert (result.reviewed, result.words_not_compared) == (2, 2)
 
 
@@ -193,7 +193,7 @@ def test_without_a_recogniser_no_words_are_compared_however_short_a_take_is(tmp_
     review = batch.review()
     run_windows(review, answers({"0.1": GOOD}, voice(1)))
     assert [take.words for take in review.present.values()] == ["compared", ""]
-    assert review_result("all", review, batch.record(), is_complete=True).words_not_compared == 1
+    assert review_result("all", review, batch.record(), review.present, is_complete=True).words_not_compared == 1
 
 
 def test_of_a_long_take_no_more_is_read_than_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_the_error_rate_is_of_what_is_delivered(tmp_path: Path) -> None:
     Reviews(batch.outputs.root, BATCH_ID).note_sample([0, 1, 2, 3, 5])
     review = batch.review()
     run_windows(review, answers({"2.1": BAD}, GOOD))
-    rate = review_result("suspects", review, batch.record(), is_complete=True).error_rate
+    rate = review_result("suspects", review, batch.record(), review.present, is_complete=True).error_rate
     assert rate
     assert rate.sampled == 5
     # Suspects and the one that fails, and one in five of the 13 that no reviewer has heard.
@@ -232,7 +232,7 @@ def test_the_error_rate_of_a_batch_that_was_heard_as_a_whole_is_known(tmp_path: 
     batch = FinishedBatch(tmp_path, 4, "all")
     review = batch.review()
     run_windows(review, answers({"2.1": BAD}, GOOD))
-    rate = review_result("all", review, batch.record(), is_complete=True).error_rate
+    rate = review_result("all", review, batch.record(), review.present, is_complete=True).error_rate
     assert rate
     assert (rate.low, rate.estimate, rate.high) == (0.25, 0.25, 0.25)
 
@@ -241,15 +241,15 @@ def test_the_error_rate_of_a_batch_whose_takes_were_heard_but_for_one_is_in_an_i
     batch = FinishedBatch(tmp_path, 5, "all")
     review = batch.review()
     run_windows(review, answers({"2.1": BAD, "3.1": ReviewAnswer(error="it is silent")}, GOOD))
-    rate = review_result("all", review, batch.record(), is_complete=True).error_rate
+    rate = review_result("all", review, batch.record(), review.present, is_complete=True).error_rate
     assert rate
     assert (rate.low, rate.estimate, rate.high, rate.sampled) == (0.2, 0.25, 0.4, 0)
-    assert review_result("all", review, batch.record(), is_complete=False).error_rate is None
+    assert review_result("all", review, batch.record(), review.present, is_complete=False).error_rate is None
 
 
 def test_without_any_answer_there_is_no_error_rate(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 4, "all")
-    result = review_result("all", batch.review(), batch.record(), is_complete=False)
+    result = review_result("all", batch.review(), batch.record(), batch.review().present, is_complete=False)
     assert (result.state, result.reviewed, result.not_reviewed, result.error_rate) == ("incomplete", 0, 4, None)
 
 
@@ -280,7 +280,7 @@ def test_a_take_is_sent_with_the_language_of_its_text(tmp_path: Path) -> None:
     }
     assert [language for what, language in sent.items() if what.startswith("reference")] == [""]
     for known in (review, batch.review()):  # in this process, and in one that has only its notes
-        result = review_result("all", known, batch.record(), is_complete=True)
+        result = review_result("all", known, batch.record(), known.present, is_complete=True)
         assert (result.reviewed, result.unknown_language, result.words_not_compared) == (3, 1, 1)
 
 

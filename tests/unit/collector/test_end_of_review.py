@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from redis import Redis
 
 from cloner.collector import result, tasks
+from cloner.collector.reviewing import Reviewing
 from cloner.collector.spoken_again import SpokenAgain
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import read_result
@@ -18,9 +21,12 @@ from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
+from cloner.state.counters import Count, Counters, failed_check
+from cloner.state.keys import RedisKeys
 from cloner.state.progress import Round
-from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd
-from tests.support.stub_reviewer import BAD, BAD_CHECKS, WORSE
+from tests.support.closed_batches import WORKER
+from tests.support.reviews import BATCH_ID, FinishedBatch, ReviewEnd, answers, run_windows
+from tests.support.stub_reviewer import BAD, BAD_CHECKS, GOOD, WORSE
 
 FAILS = {"1.1": BAD}
 
@@ -89,6 +95,45 @@ def test_a_take_that_nobody_has_heard_is_compared_by_the_checks_and_is_a_suspect
     review = closed.review
     assert (review.state, review.reviewed, review.failed) == ("incomplete", 2 if stays else 3, 0 if stays else 1)
     assert (review.not_reviewed, review.spoken_again) == (int(stays), 1)
+
+
+def test_a_take_that_was_noted_and_never_generated_counts_as_no_attempt(
+    tmp_path: Path, blobs: Redis, valkey_url: str
+) -> None:
+    batch = FinishedBatch(tmp_path, 3, "all")
+    assert ReviewEnd(batch, 1, FAILS).next_round()
+    assert close_cancelled(batch, blobs, valkey_url).review.spoken_again == 0
+    lines = (tmp_path / f".cloner/{BATCH_ID}/manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["attempts"] for line in lines] == [1, 1, 1]
+
+
+def counted(batch: FinishedBatch, redis: Redis) -> dict[str, float]:
+    """What the close of a batch has counted of its review."""
+    reviewing = Reviewing(batch.manifest, batch.record(), batch.outputs, Settings(out_dir=batch.outputs.root))
+    reviewing.collect(Round(9))
+    reviewing.end()
+    counters = Counters(redis, RedisKeys("main"))
+    reviewing.count_failures(counters)
+    counts = counters.read().get(WORKER, {})
+    redis.flushdb()
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_failures_of_reused_takes_are_counted_by_the_batch_that_has_reviewed_them(tmp_path: Path, redis: Redis) -> None:
+    """The batch that has generated them was not reviewed."""
+    batch = FinishedBatch(tmp_path, 3, "all", change=lambda line: replace(line, reused=True))
+    run_windows(batch.review(), answers(FAILS, GOOD))
+    found = counted(batch, redis)
+    assert found == {failed_check(name): 1 for name in BAD_CHECKS} | {Count.REVIEW_SUSPECTS: 1}
+    folder = tmp_path / ".cloner"
+    (folder / BATCH_ID).rename(folder / "earlier")
+    again = FinishedBatch(tmp_path, 3, "all", change=lambda line: replace(line, reused=True))
+    assert again.review().failed == [1]
+    assert counted(again, redis) == {}
+    # Nor is the review of the earlier take counted once more when the segment gets another take.
+    again.speak(1, 2, digest(again))
+    run_windows(again.review(), answers({}, GOOD))
+    assert counted(again, redis) == {}
 
 
 def test_texts_are_in_memory_no_more_when_takes_have_been_chosen(

@@ -3,6 +3,7 @@ and reviewers are what the test says."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 from redis import Redis
 
-from cloner.collector import review_turns, reviewing, tasks
+from cloner.collector import batch_review, review_turns, reviewing, tasks
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.rounds import MAX_FRUITLESS
-from cloner.output.reviews import Reviews
+from cloner.output.reviews import REVIEWS, Reviews
 from cloner.protocol.reviews import ReviewAnswer
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
@@ -95,8 +96,10 @@ def test_a_segment_that_no_round_can_speak_does_not_prolong_the_review(scene: Sc
 
 def test_a_review_that_is_ended_is_followed_by_no_round(scene: Scene) -> None:
     scene.end_round()
+    assert [*reviewing._kept] == [BATCH_ID]
     scene.overwrite(1)
     scene.end_round(end_review=True)
+    assert not reviewing._kept
     result = scene.batches.result(BATCH_ID)
     assert result
     assert (result.failed, result.review.state) == (1, "incomplete")
@@ -167,6 +170,55 @@ def test_processes_that_send_windows_in_turn_read_record_and_notes_once(
     result = scene.batches.result(BATCH_ID)
     assert result
     assert (result.review.state, result.review.reviewed) == ("complete", 150)
+
+
+def test_a_review_that_an_earlier_version_has_begun_ends_with_all_that_it_has_noted(
+    tmp_path: Path, redis: Redis, valkey_url: str
+) -> None:
+    """That one did not say what became of a take's words, nor its language, nor when the windows began."""
+    scene = Scene(tmp_path, valkey_url, count=MOST_REVIEWS + 1)
+    for _ in ("the reference", "a window", "the last take"):
+        scene.end_round()
+        scene.answer(GOOD)
+    path = tmp_path / f".cloner/{BATCH_ID}" / REVIEWS
+    notes = [json.loads(line) for line in path.read_text().splitlines()]
+    takes = [note["take"] for note in notes if "take" in note]
+    assert [take.pop("words") for take in takes] == ["compared"] * MOST_REVIEWS
+    path.write_text("".join(json.dumps(note, separators=(",", ":")) + "\n" for note in notes))
+    key = RedisKeys(scene.settings.fleet).batch(BATCH_ID)
+    present = json.loads(str(redis.hget(key, "round")))
+    assert present.pop("windows_since") == 1
+    del present["waits"]
+    redis.hset(key, "round", json.dumps(present))
+    scene.restart()
+    scene.end_round()
+    result = scene.batches.result(BATCH_ID)
+    assert result
+    review = result.review
+    assert (review.state, review.reviewed, review.words_not_compared) == ("complete", MOST_REVIEWS + 1, 0)
+
+
+def test_what_another_process_got_no_answer_for_is_reviewed_in_the_end(
+    tmp_path: Path, redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one sends some takes, and the other, which gets no answer, one of them again."""
+    scene = Scene(tmp_path, valkey_url, count=MOST_REVIEWS + 1)
+    scene.end_round()
+    scene.answer(GOOD)
+    sent = [scene.end_round().reviews]
+    with monkeypatch.context() as other:
+        other.setattr(reviewing, "_kept", {})
+        other.setattr(batch_review, "WINDOW_S", 0.1)
+        sent.append(scene.end_round().reviews)
+    while not scene.batches.is_done(BATCH_ID):
+        scene.answer(GOOD)
+        sent.append(scene.end_round().reviews)
+        assert len(sent) < 9
+    # The first process does not know that the others are to be sent again, until it reads the notes at the end.
+    assert sent[:4] == [MOST_REVIEWS, 1, 1, MOST_REVIEWS - 1]
+    result = scene.batches.result(BATCH_ID)
+    assert result
+    assert (result.review.state, result.review.reviewed) == ("complete", MOST_REVIEWS + 1)
 
 
 def test_what_another_process_has_found_is_usual_for_this_one_too(tmp_path: Path) -> None:

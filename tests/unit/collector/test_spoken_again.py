@@ -86,7 +86,7 @@ def test_a_better_take_stays_and_is_the_one_that_counts(tmp_path: Path) -> None:
     second = ReviewEnd(batch, first.number + 2, {})
     assert second.next_round() is None
     assert digest(batch, 1) == line.digest
-    result = review_result("all", second.review, second.record, is_complete=True)
+    result = review_result("all", second.review, second.record, second.review.present, is_complete=True)
     assert (result.reviewed, result.failed, result.spoken_again) == (3, 0, 1)
 
 
@@ -101,7 +101,7 @@ def test_a_worse_take_gives_its_name_back_and_is_kept(tmp_path: Path) -> None:
     assert digest(batch, 1) == before
     (kept,) = (tmp_path / f".cloner/{BATCH_ID}/takes").iterdir()
     assert worse.digest in kept.name
-    result = review_result("all", second.review, second.record, is_complete=True)
+    result = review_result("all", second.review, second.record, second.review.present, is_complete=True)
     assert (result.failed, result.spoken_again) == (1, 1)
     write_files(
         Settings(out_dir=tmp_path),
