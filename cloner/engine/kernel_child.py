@@ -158,7 +158,10 @@ def serve(mode: Mode, plan: Plan, compiled: list[Cases], connection: Connection)
 
 @torch.inference_mode()
 def serve_forks(requests: socket) -> None:
-    """Make the cases of a plan, and fork children, until the process at the other end is gone."""
+    """Make the cases of a plan, and fork children, until the process at the other end is gone. This process has one
+    thread, whatever the environment says (`kernel_processes.ONE_THREAD`)."""
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
 
     def reply(text: str) -> None:
         requests.send(f"={text}".encode())

@@ -37,6 +37,10 @@ MOST_PRINTED = 200
 MOST_BYTES = 2**17
 """Of a message between this process and the fork server."""
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment variables of the fork server. A child has only the thread that has forked it: the first of its loops that
+waited for threads of the server's pool would wait for ever."""
+
 
 class Mode(StrEnum):
     """What a child does with a case."""
@@ -69,7 +73,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                env={**os.environ, PARENT_PID: str(os.getpid()), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **ONE_THREAD, PARENT_PID: str(os.getpid())},
             )
 
     def prepare(self, plan: str, limit_s: float) -> dict[str, str]:
