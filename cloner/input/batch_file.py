@@ -233,5 +233,5 @@ class _Checker:
         if different := self._references.difference(row.reference, naming.reference):
             what = f"speaker {shown(row.speaker_id)} has {different} {naming.reference_place}"
             self._problem(row.reference_place, what, "give a speaker one reference, everywhere the same")
-        elif row.reference and naming.reference and naming.reference.text is None:
+        elif row.reference and naming.reference and row.reference.text and naming.reference.text is None:
             speaker.naming = row

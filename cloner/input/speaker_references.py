@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from os import scandir
 from os.path import isdir, islink, normpath, realpath
 from pathlib import Path
 from threading import Lock
@@ -125,7 +126,8 @@ class SpeakerReferences:
         return None if same else "another transcript of its reference here than at"
 
     def user_files(self, wanted: Iterable[Wanted]) -> UserFiles:
-        """The batch file, and where the references of these speakers are, whether there is anything or not."""
+        """The batch file, and where the references of these speakers are, whether there is anything or not: those that
+        rows name, folders of recordings, and what links in these lead to."""
         user = UserFiles({realpath(self._batch): "the batch file"})
         real_folder = cache(realpath)
         for row, _ in wanted:
@@ -137,7 +139,10 @@ class SpeakerReferences:
                 if islink(real):  # noqa: PTH114 - false of a name that is too long
                     user.files.setdefault(realpath(real), what)
             elif self._folder and names_folder(row.speaker_id):
-                user.folders.setdefault(realpath(self._folder / str(row.speaker_id)), str(row.speaker_id))
+                folder = realpath(self._folder / str(row.speaker_id))
+                user.folders.setdefault(folder, str(row.speaker_id))
+                for file in _ends_of_links(folder):
+                    user.files.setdefault(file, f"a recording of speaker {shown(row.speaker_id)}")
         return user
 
     def find(self, wanted: Iterable[Wanted]) -> list[Reference]:
@@ -251,6 +256,15 @@ class SpeakerReferences:
         if path in self._written:
             self._left_out.add(path)
         return path not in self._left_out
+
+
+def _ends_of_links(folder: str) -> list[str]:
+    """Where the links in a folder lead, in the end; none if it cannot be read, which `find_reference` reports."""
+    try:
+        with scandir(folder) as entries:
+            return [realpath(entry.path) for entry in entries if entry.is_symlink()]
+    except OSError:
+        return []
 
 
 def _measured(kind: ReferenceKind, path: Path) -> Quality | BadReference:

@@ -157,3 +157,14 @@ def test_outputs_among_the_recordings_of_a_speaker_are_one_problem(folder: Path)
     assert read(path, out_root=folder / "out", references=folder).total == 3
     inner = write_rows(folder, "csv", [{**row, "output_file": f"bob/new/{i}.wav"} for i, row in enumerate(rows)])
     assert read(inner, out_root=folder, references=folder).total == 3, "a folder in it is none of recordings"
+
+
+def test_an_output_to_which_a_link_among_the_recordings_leads_is_refused(folder: Path) -> None:
+    save_recording(folder / "out/anna/0001.wav", "I am here.")
+    (folder / "refs/anna").mkdir()
+    for name in ("0001.wav", "0001.lab"):
+        (folder / "refs/anna" / name).symlink_to(folder / "out/anna" / name)
+    path = write_rows(folder, "csv", [{"speaker_id": "anna", "text": "One."}])
+    (found,) = problems(path, out_root=folder / "out", references=folder / "refs")
+    assert found.startswith("line 2: output_file 'anna/0001.wav' is a recording of speaker 'anna', which it would")
+    assert read(path, out_root=folder / "new", references=folder / "refs").total == 1

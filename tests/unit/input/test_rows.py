@@ -91,6 +91,12 @@ class TestRows:
         (found,) = problems_of_tasks(folder, *rows)
         assert found.startswith("tasks[3]: speaker 0 has another transcript of its reference here than at tasks[1]; ")
 
+    def test_a_row_is_compared_with_the_first_where_none_has_a_transcript(self, folder: Path) -> None:
+        (folder / "refs/0.lab").write_text("I am 0.", encoding="utf-8")
+        rows = [task(number, reference_text=...) for number in range(3)]
+        (found,) = problems_of_tasks(folder, *rows, task(3, reference_text=..., npy_file="refs/1.npy"))
+        assert found.startswith("tasks[3]: speaker 0 has the reference 'refs/1.npy' here, but 'refs/0.npy' at tasks[0]")
+
     def test_one_reference_may_be_spelt_in_two_ways(self, folder: Path) -> None:
         rows = [task(0), task(1, npy_file="./out/../refs/0.npy"), task(2, npy_file=str(folder / "refs/0.npy"))]
         assert read(write_rows(folder, "json", rows)).total == 3
