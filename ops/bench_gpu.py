@@ -20,6 +20,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ from ops.engine_bench.parts import Part, run_part
 from ops.engine_bench.table import Report, machine
 
 TOTAL_LIMIT_S = 240.0
-"""Of all parts together, if none is named: a part that has no time left is stopped, and can be named the next time.
-Kernels that were compiled by then are in the folder that CLONER_KERNEL_CACHE names."""
+"""Of all parts together on a GPU, if none is named: a part that has no time left is stopped, and can be named the next
+time. Kernels that were compiled by then are in the folder that CLONER_KERNEL_CACHE names."""
 
 CPU_LIMIT_S = 1800.0
 """Of a part on a CPU, where only its working matters."""
@@ -104,6 +105,13 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
     return {part.name: (part, arguments) for part, arguments in parts}
 
 
+def total_limit_s(limit_s: float | None, parts: Sequence[str], device: str) -> float:
+    """Seconds that all parts may take together: what the user says, else no limit on a CPU or if parts are named."""
+    if limit_s is not None:
+        return limit_s
+    return math.inf if parts or device == "cpu" else TOTAL_LIMIT_S
+
+
 def main() -> int:
     """Run the parts, write their rows as they come, and print them; 1 if one failed."""
     from ops.engine_bench.gpu import card, has_gpu
@@ -118,8 +126,8 @@ def main() -> int:
         [
             "parts:",
             *listed,
-            f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}, together at most {TOTAL_LIMIT_S:.0f} s unless"
-            " --limit says otherwise.",
+            f"\nNone named means all but {', '.join(ONLY_IF_NAMED)}, together at most {TOTAL_LIMIT_S:.0f} s on a GPU"
+            " unless --limit says otherwise.",
         ]
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure, see below")
@@ -146,7 +154,7 @@ def main() -> int:
     set_environment(threads=1 if options.device == "cpu" else min(8, len(os.sched_getaffinity(0))))
     began = time.monotonic()
 
-    limit_s = options.limit or (math.inf if options.parts else TOTAL_LIMIT_S)
+    limit_s = total_limit_s(options.limit, options.parts, options.device)
 
     def left_s() -> float:
         return max(0.0, limit_s - (time.monotonic() - began))

@@ -4,8 +4,9 @@
 
 A step takes a worker the same time however many of its slots are full. Lengths vary 1:8 and are known within 30%; in a
 chunk the longest segment is generated first, 5% of the attempts fail, and each of these is made again before shorter
-segments. What is printed is the work done in slots as part of what all of them could have done until the last worker
-has finished.
+segments. A batch of several speakers has as many segments of each, and a speaker is split only where it has more than
+fit into a chunk. What is printed is the work done in slots as part of what all of them could have done until the last
+worker has finished.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SPEEDS = ((1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 0.5, 0.5), (1.0, 0.8, 0.8, 0.6))
 """Of four workers."""
 
 SEGMENTS = (4_500, 6_000, 8_000, 10_000, 14_000, 20_000, 40_000, 100_000)
+SPEAKERS = (1, 20, 100)
 RUNS = 4
 
 
@@ -72,18 +74,29 @@ def even_chunks(segments: int, workers: int) -> list[int]:
     return [min(size, segments - start) for start in range(0, segments, size)]
 
 
+def chunks_in_rounds(segments: int, speakers: int, workers: int) -> list[int]:
+    """Chunks of the shared queue, of `speakers` that have as many segments each, within one."""
+    bounds = [segments * speaker // speakers for speaker in range(speakers + 1)]
+    whole = [SpeakerSlice(speaker, 0, bounds[speaker + 1] - bounds[speaker]) for speaker in range(speakers)]
+    return [sum(map(len, chunk)) for chunk in split_for_any_worker(tuple(whole), SLOTS, workers)]
+
+
 def main() -> None:
     """Print the table."""
-    print("| segments | speeds | chunks of one size, of 8 segments a slot | in rounds |\n|---|---|---|---|")
+    rounds = " | ".join(f"in rounds, {speakers} speaker{'s' if speakers > 1 else ''}" for speakers in SPEAKERS)
+    print(f"| segments | speeds | chunks of one size, of 8 segments a slot | {rounds} |")
+    print("|---" * (3 + len(SPEAKERS)) + "|")
     for speeds in SPEEDS:
         for segments in SEGMENTS:
-            whole = (SpeakerSlice(0, 0, segments),)
-            rounds = [sum(map(len, chunk)) for chunk in split_for_any_worker(whole, SLOTS, len(speeds))]
             found = [
                 mean(used(chunks, speeds, seed) for seed in range(RUNS))
-                for chunks in (even_chunks(segments, len(speeds)), rounds)
+                for chunks in (
+                    even_chunks(segments, len(speeds)),
+                    *(chunks_in_rounds(segments, speakers, len(speeds)) for speakers in SPEAKERS),
+                )
             ]
-            print(f"| {segments:,} | {', '.join(f'{speed:g}' for speed in speeds)} | {found[0]:.3f} | {found[1]:.3f} |")
+            cells = [f"{segments:,}", ", ".join(f"{speed:g}" for speed in speeds), *(f"{part:.3f}" for part in found)]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

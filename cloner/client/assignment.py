@@ -143,8 +143,12 @@ def split_into_chunks(assignment: Assignment, slots: int) -> list[Assignment]:
 
 def split_for_any_worker(assignment: Assignment, slots: int, workers: int) -> list[Assignment]:
     """Chunks for the shared queue, in rounds of one a worker, each round smaller than the one before; at most
-    `SEGMENTS_PER_SLOT` segments a slot. A speaker is split only if it has more segments than a chunk may have. One slot
-    gets one speaker a chunk."""
+    `SEGMENTS_PER_SLOT` segments a slot. One slot gets one speaker a chunk.
+
+    A speaker is split only if it has more segments than a chunk may have, so rounds are exact only where speakers are
+    small beside a chunk. Where they are not, chunks are less full than they may be, and more of them than workers make
+    up for it in the last round.
+    """
     chunks: list[list[SpeakerSlice]] = []
     left, limit, room = sum(map(len, assignment)), 0, 0
     is_last_round = False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ops.bench_gpu import TOTAL_LIMIT_S, total_limit_s
 
 pytestmark = pytest.mark.slow
 
@@ -97,14 +100,22 @@ def test_the_parts_are_listed_and_others_refused(tmp_path: Path) -> None:
     shown = bench("--help", out=tmp_path / "table.md").stdout
     for part in ("check", "steps", "decode", "wav", "run", "codec", "cold", "tune", "upstream", "workers"):
         assert f"\n  {part:10}" in shown
-    assert "None named means all but cold, checks, tune, upstream, workers, together at most 240 s unless" in shown
+    assert "None named means all but cold, checks, tune, upstream, workers, together at most 240 s on a GPU" in shown
     refused = bench("wave", out=tmp_path / "table.md")
     assert refused.returncode == 2
     assert "no part is called wave: there are check, steps," in refused.stderr
 
 
-def test_a_limit_stops_what_is_left_and_the_table_says_so(tmp_path: Path) -> None:
-    ran = bench("--device", "cpu", "--preset", "tiny", "steps", "--limit", "0.01", out=tmp_path / "table.md")
+def test_only_all_parts_on_a_gpu_have_a_limit_together_that_nobody_gave() -> None:
+    assert total_limit_s(None, [], "cuda") == TOTAL_LIMIT_S
+    assert total_limit_s(None, ["wav"], "cuda") == math.inf
+    assert total_limit_s(None, [], "cpu") == math.inf
+    assert total_limit_s(0.0, [], "cpu") == 0.0
+
+
+@pytest.mark.parametrize("limit", ["0.01", "0"])
+def test_a_limit_stops_what_is_left_and_the_table_says_so(limit: str, tmp_path: Path) -> None:
+    ran = bench("--device", "cpu", "--preset", "tiny", "steps", "--limit", limit, out=tmp_path / "table.md")
     assert ran.returncode == 1
     assert "Failed: RuntimeError: part steps was stopped after 0 s" in ran.stdout
 
