@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from cloner.batch import ReferenceKind
-from cloner.collector.review_choice import ChosenTake, draw_sample, reused_takes
+from cloner.collector.review_choice import ChosenTake, choose_takes, draw_sample, reused_takes
 from cloner.collector.review_requests import LONGEST_S, Unreadable, reference_request, take_request
 from cloner.events import Event
 from cloner.logs import log_event
@@ -59,7 +59,7 @@ class BatchReview:
         if self.reviews.sample is None:
             self.reviews.take_over(reused_takes(manifest, record))
             self.reviews.note_sample(draw_sample(manifest, record))
-        self.takes = {take.line.segment: take for take in self._choose(manifest, record)}
+        self.takes = {take.line.segment: take for take in choose_takes(manifest, record, self.reviews)}
         self.spoken_again = len(spoken_again(record))
         """Segments that it has had spoken again, whichever of their takes has stayed."""
         self._references = {speaker.id: speaker.reference for speaker in manifest.speakers}
@@ -71,8 +71,12 @@ class BatchReview:
         new_references = (item for item in references if not self.reviews.has(item))
         self._pending = deque(chain(new_references, pending) if pending else ())
         self._judge: Judge | None = None
-        self.reviewed = sum(map(self.reviews.has, (take.item for take in self.takes.values())))
+        """Has learnt from all that is noted and counted; None if it is to learn anew."""
+        self.reviewed = 0
         """Takes that are reviewed, or given up."""
+        self._counted = 0
+        """Of the noted reviews, so many are counted in `reviewed`."""
+        self._count_noted()
         self.chunks = len(manifest.chunks)
         self.number = -1
         """Number of the round whose window was the last."""
@@ -81,16 +85,6 @@ class BatchReview:
     def is_pending(self) -> bool:
         """Whether some of it is left to be sent to the reviewers."""
         return bool(self._pending)
-
-    def catch_up(self) -> None:
-        """Learn what other processes have noted of windows that they have sent since this one's last."""
-        known = len(self.reviews.takes)
-        self.reviews.refresh()
-        for found in islice(self.reviews.takes.values(), known, None):
-            take = self.takes.get(found.segment)
-            self.reviewed += take is not None and take.line.digest == found.digest
-            if self._judge and self.reviews.first[found.segment] is found:
-                self._judge.learn(found.speaker, found.likeness, found.naturalness)
 
     def window(self, number: int) -> list[ReviewRequest]:
         """What round `number` sends to the reviewers, noted; empty if all is reviewed."""
@@ -115,13 +109,19 @@ class BatchReview:
             requests.append(request)
         if items:
             self.reviews.note_sent(number, items)
+        self._count_noted()
         self.number = number
         return requests
 
     def collect(self, number: int, answers: Sequence[ReviewAnswer | None]) -> None:
         """Judge and note what the reviewers have answered to round `number`, in the order in which it was sent. What
-        has no answer is sent again, unless it was sent `MOST_SENT` times."""
+        has no answer is sent again, unless it was sent `MOST_SENT` times.
+
+        First, learn what other processes have noted of windows that they have sent since this one's last."""
         self.reviews.refresh()
+        for found in self._count_noted():
+            if self._judge and self.reviews.first[found.segment] is found:
+                self._judge.learn(found.speaker, found.likeness, found.naturalness)
         takes: list[tuple[ChosenTake, ReviewAnswer]] = []
         heard: list[tuple[str, ReviewAnswer]] = []
         unanswered: list[Reviewed] = []
@@ -135,17 +135,30 @@ class BatchReview:
                 heard.append((item.digest, answer))
             else:
                 takes.append((take, answer))
-        self.reviews.note_answers(number, self._judge_takes(takes), heard, unanswered)
+        judge = self._judge or (self._learnt_judge() if takes else None)  # a window before had the references
+        self._judge = None  # where this fails, on the disk, another try learns from what is noted
+        self.reviews.note_answers(number, self._judge_takes(judge, takes) if judge else [], heard, unanswered)
+        self._judge = judge
         noted = [*(take.item for take, _ in takes), *(Reviewed(None, digest) for digest, _ in heard)]
-        unreadable = [item for item in noted if not self.reviews.has(item)]
-        for item in unreadable:
-            self._give_up(number, item, UNREADABLE)
-        self.reviewed += sum(item.segment is not None for item in noted if item not in unreadable)
+        for item in noted:
+            if not self.reviews.has(item):
+                self._give_up(number, item, UNREADABLE)
         for item in unanswered:
             if self.reviews.unanswered(item) >= MOST_SENT:
                 self._give_up(number, item, UNANSWERED)
             elif item not in self._pending:
                 self._pending.appendleft(item)
+        self._count_noted()
+
+    def _count_noted(self) -> list[TakeReview]:
+        """Count the reviews that were noted since the last call; returns them, in order."""
+        noted = self.reviews.takes.values()
+        new = [*islice(reversed(noted), len(noted) - self._counted)][::-1]
+        self._counted = len(noted)
+        self.reviewed += sum(
+            (take := self.takes.get(found.segment)) is not None and take.line.digest == found.digest for found in new
+        )
+        return new
 
     @property
     def present(self) -> dict[int, TakeReview]:
@@ -172,18 +185,6 @@ class BatchReview:
         """A segment has another take."""
         self.takes[line.segment] = self.takes[line.segment]._replace(line=line)
 
-    def _choose(self, manifest: Manifest, record: Record) -> Iterator[ChosenTake]:
-        sample = set(self.reviews.sample or ())
-        known = {item.segment for item in self.reviews.takes}
-        for speaker in manifest.speakers:
-            for index, text, _, _ in speaker.segments:
-                line = record.results.get(index)
-                if not line or not line.generated or not line.digest:
-                    continue
-                is_suspect = manifest.review == "suspects" and line.is_suspect
-                if manifest.review == "all" or is_suspect or index in sample or index in known:
-                    yield ChosenTake(line, text, speaker.language_of(index))
-
     def _references_to_hear(self) -> Iterator[ReferenceRow]:
         """The recordings of the speakers whose takes are reviewed, then some of the others."""
         if not self.takes:
@@ -208,18 +209,14 @@ class BatchReview:
             self.reviews.note_answers(number, (), [(item.digest, ReviewAnswer(error=reason))], ())
         else:
             self.reviews.note_answers(number, [self._unreviewed(self.takes[item.segment], reason)], (), ())
-            self.reviewed += 1
 
     def _unreviewed(self, take: ChosenTake, reason: str) -> TakeReview:
         line = take.line
         is_suspect = line.is_suspect
         return TakeReview(line.segment, line.digest, line.speaker, {}, line.take, suspect=is_suspect, error=reason)
 
-    def _judge_takes(self, takes: Sequence[tuple[ChosenTake, ReviewAnswer]]) -> list[TakeReview]:
+    def _judge_takes(self, judge: Judge, takes: Sequence[tuple[ChosenTake, ReviewAnswer]]) -> list[TakeReview]:
         """Judge the takes of a window, by what is usual for their speakers in that window and before."""
-        if not takes:
-            return []
-        judge = self._judge = self._judge or self._learnt_judge()  # only now: a window before had the references
         heard = [Heard.of_answer(answer) for _, answer in takes]
         likeness = [judge.likeness(take.line.speaker, one) for (take, _), one in zip(takes, heard, strict=True)]
         for (take, _), one, like in zip(takes, heard, likeness, strict=True):

@@ -1,13 +1,15 @@
-"""Which takes of a batch may be reviewed: the random sample, and those that earlier batches have generated."""
+"""Which takes of a batch are reviewed: with the random sample of them, and which of them earlier batches have
+generated."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple
 
 from cloner.batch import ReviewSample
 from cloner.output.record import Record
-from cloner.output.reviews import Reviewed
+from cloner.output.reviews import Reviewed, Reviews
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.review.error_rate import choose_sample
@@ -24,6 +26,21 @@ class ChosenTake(NamedTuple):
     @property
     def item(self) -> Reviewed:
         return Reviewed(self.line.segment, self.line.digest)
+
+
+def choose_takes(manifest: Manifest, record: Record, reviews: Reviews) -> Iterator[ChosenTake]:
+    """The takes of a batch that are reviewed; those that are in its random sample, or of whose segments one was
+    reviewed, are noted in `reviews`."""
+    sample = set(reviews.sample or ())
+    known = {item.segment for item in reviews.takes}
+    for speaker in manifest.speakers:
+        for index, text, _, _ in speaker.segments:
+            line = record.results.get(index)
+            if not line or not line.generated or not line.digest:
+                continue
+            is_suspect = manifest.review == "suspects" and line.is_suspect
+            if manifest.review == "all" or is_suspect or index in sample or index in known:
+                yield ChosenTake(line, text, speaker.language_of(index))
 
 
 def reused_takes(manifest: Manifest, record: Record) -> dict[str, tuple[int, str]]:

@@ -45,8 +45,6 @@ def send_next_window(batches: BatchStore, settings: Settings, batch_id: str, end
     if review is None or end_review or not _is_of(review, ended):
         return False
     try:
-        if review.number != ended.number:
-            retry_on_failing_disk(settings)(review.catch_up)
         retry_on_failing_disk(settings)(_collect, review, batch_id, ended)
         return _send_window(review, batches, settings, ended, {})
     except RecordFailed as error:

@@ -229,9 +229,9 @@ def test_what_another_process_has_found_is_usual_for_this_one_too(tmp_path: Path
     run_windows(first, answers({}, usual), most=1)
     second = batch.review()
     run_windows(first, answers({}, usual), number=2, most=1)
-    second.catch_up()
+    second.collect(2, [])
     run_windows(second, answers({}, worse), number=3, most=2)
-    first.catch_up()
+    first.collect(4, [])
     assert run_windows(first, answers({}, worst), number=5) == [[f"{3 * MOST_REVIEWS}.1"]]
     assert (first.failed, first.reviewed) == ([], 3 * MOST_REVIEWS + 1)
 
