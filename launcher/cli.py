@@ -47,7 +47,9 @@ GpuOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(help="Workers on this box, whatever its memory allows: 64 a GPU, or 64 without one, at most."),
+    typer.Option(
+        help="Workers, whatever the memory allows: at most 64 a GPU, or 64 without one, or what it allows if more.",
+    ),
 ]
 SpeakersOption = Annotated[int | None, typer.Option(help="Speakers to come: no more workers than that.")]
 EngineOption = Annotated[EngineName | None, typer.Option(help="The engine, instead of CLONER_ENGINE.")]

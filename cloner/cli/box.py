@@ -51,7 +51,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     out: Annotated[Path | None, typer.Option(help="Output root; the batch file's folder if not given.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Workers, whatever the memory allows: 64 a GPU, or 64 without one, at most."),
+        typer.Option(
+            min=1,
+            help="Workers, whatever the memory allows: at most 64 a GPU, or 64 without one, or what it allows if more.",
+        ),
     ] = None,
     reviewers: Reviewers = 0,
     strategy: StrategyOption = Strategy.ROUND_ROBIN,
