@@ -35,8 +35,13 @@ SHAPES = ((64, 0), (128, 256))
 
 
 _WAIT = re.compile(r"\bACQBULK\b")
-_MEMORY_OR_BRANCH = re.compile(r"\b(LDG|LDGSTS|LD|STG|ST|ATOM|ATOMG|RED|UBLKCP|UTMALDG|BRA|EXIT|RET|CALL)\b")
-"""Machine instructions of sm_90: the wait, and those that must not stand before it (global memory, other paths)."""
+_MEMORY_OR_BRANCH = re.compile(
+    r"\b(LD|LDG|LDGMC|LDGSTS|ST|STG|ATOM|ATOMG|RED|REDG"
+    r"|UBLK(CP|PF|RED)|UTMA(LDG|PF|REDG|STG)|TEX|TLD|TLD4|TXD|TMML|SULD|SUST|SURED|SUATOM"
+    r"|BRA|BRX|BRXU|JMP|JMX|JMXU|EXIT|RET|CALL|KILL)\b"
+)
+"""Machine instructions of sm_90, from the list in NVIDIA's "CUDA Binary Utilities": the wait, and those that must not
+stand before it (global memory, other paths)."""
 
 
 class CompileOnlyDriver:

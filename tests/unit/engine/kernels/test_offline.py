@@ -56,6 +56,30 @@ def test_a_kernel_that_reads_or_branches_before_it_waits_is_found() -> None:
     assert not waits_first(start + "STG.E desc[UR4][R2.64], R1;\n" + wait), "the kernel before may still read there"
 
 
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "REDG.E.ADD.F32.FTZ.RN.STRONG.GPU desc[UR4][R2.64], R1",
+        "UTMASTG.2D [UR8], [UR4]",
+        "UTMAREDG.2D.ADD [UR8], [UR4]",
+        "UBLKRED.S.ADD [UR8], [UR4], UR6",
+        "UTMAPF.L2.2D [UR8], [UR4]",
+        "@P0 LDGMC.E.ADD.F16x8.RN R4, desc[UR4][R2.64]",
+        "BRX R2 -0x120",
+        "JMX R2 -0x120",
+    ],
+)
+def test_rarer_instructions_before_the_wait_are_found_as_well(instruction: str) -> None:
+    wait = "ACQBULK;\n"
+    assert waits_first(f"{wait}{instruction};\n")
+    assert not waits_first(f"{instruction};\n{wait}")
+
+
+@pytest.mark.parametrize("instruction", ["REDUX.SUM UR4, R2", "LDSM.16.M88.4 R4, [R2]", "STS [R2], R4", "STL [R1], R4"])
+def test_what_stays_in_the_block_may_come_before_the_wait(instruction: str) -> None:
+    assert waits_first(f"{instruction};\nACQBULK;\n")
+
+
 def kernels_that_may_start_early() -> list[tuple[str, ast.FunctionDef]]:
     """All of the step's, in their sources."""
     found = []
