@@ -188,10 +188,9 @@ def serve_forks(requests: socket) -> None:
 
 def _fork(work: Callable[[], None], requests: socket, output: int) -> int:
     """The process id of a child that does `work`, and prints to `output`."""
-    server = os.getpid()
+    server, status = os.getpid(), 1
     if child := os.fork():
         return child
-    status = 1
     try:
         requests.close()
         os.dup2(output, 1)
@@ -203,8 +202,7 @@ def _fork(work: Callable[[], None], requests: socket, output: int) -> int:
     except BaseException:  # noqa: BLE001 - what it prints is the finding
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(status)  # nothing of the fork server's is to be done here
+        os._exit(status)  # also if it cannot print: nothing of the fork server's is to be done here
 
 
 def _status(child: int) -> str:

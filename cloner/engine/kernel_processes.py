@@ -23,8 +23,12 @@ from typing import IO
 from cloner.errors import one_line
 from cloner.process import PARENT_PID
 
+START_S = 120.0
+"""Seconds that a process may take for its imports, and the fork server for an answer, which on a machine that is not
+overloaded takes it milliseconds."""
+
 QUIT_S = 5.0
-"""Seconds that a child has to end after it has closed its connection, and the fork server for an answer."""
+"""Seconds that a process has to end after it has closed its connection."""
 
 POLL_S = 0.02
 
@@ -68,13 +72,16 @@ class ForkServer:
         self._socket, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cloner.engine.kernel_child", str(theirs.fileno())],
+                # Unbuffered: no child prints what the server has printed, and none takes its last words with it.
+                [sys.executable, "-u", "-m", "cloner.engine.kernel_child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
                 env={**os.environ, **ONE_THREAD, PARENT_PID: str(os.getpid())},
             )
+        self.is_lost = False
+        """It gives no answers any more."""
 
     def prepare(self, plan: str, limit_s: float) -> dict[str, str]:
         """Have it make the cases of a `kernel_child.Plan`, given as JSON; returns the family of each case. Raises
@@ -85,13 +92,13 @@ class ForkServer:
     def fork(self, mode: Mode, connection: int, output: int) -> int:
         """The process id of a new child, which gets two of this process's file descriptors. Raises
         `ChildLostError`."""
-        return int(self._ask(f"fork {mode}", QUIT_S, [connection, output]))
+        return int(self._ask(f"fork {mode}", START_S, [connection, output]))
 
     def status(self, child: int, limit_s: float) -> int | None:
         """A child's exit status, negative for a signal; None if it has not ended within so many seconds. Raises
         `ChildLostError`."""
         deadline = time.monotonic() + limit_s
-        while not (status := self._ask(f"status {child}", QUIT_S)):
+        while not (status := self._ask(f"status {child}", START_S)):
             if time.monotonic() > deadline:
                 return None
             time.sleep(POLL_S)
@@ -99,7 +106,7 @@ class ForkServer:
 
     def kill(self, child: int) -> None:
         """End a child, and wait until it has given its memory back. Raises `ChildLostError`."""
-        self._ask(f"kill {child}", QUIT_S)
+        self._ask(f"kill {child}", START_S)
 
     def close(self) -> None:
         """End it, with all that it has forked."""
@@ -115,11 +122,13 @@ class ForkServer:
                 send_fds(self._socket, [message.encode()], descriptors or [])
                 answer = self._socket.recv(MOST_BYTES)
             except TimeoutError:
+                self.is_lost = True
                 self._process.kill()  # the next answer would be to this message
                 raise ChildLostError(f"it has given no answer for {limit_s:.0f} s") from None
             except OSError:
                 answer = b""
         if not answer:
+            self.is_lost = True
             try:
                 status = self._process.wait(QUIT_S)
             except subprocess.TimeoutExpired:

@@ -14,16 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from cloner.engine.kernel_processes import Child, ChildLostError, ForkServer, Mode
+from cloner.engine.kernel_processes import START_S, Child, ChildLostError, ForkServer, Mode
 
 MOST_COMPILERS = 16
 
 LEAST_CHECKERS, MOST_CHECKERS = 2, 4
 """Children that compare, one for every four cores. They share one GPU, and each has a context on it, but a case is up
 to 7,000 operations of torch, whose launches take a processor longer than they take the GPU."""
-
-START_S = 120.0
-"""Seconds that a child may take for its imports."""
 
 CASE_S = 60.0
 """Seconds that compiling or comparing one case may take, usually 3 and less."""
@@ -67,11 +64,25 @@ class Trial:
         self._lock = threading.Lock()
         self._families: dict[str, str] = {}
         """Of each case."""
-        self._open: set[str] = set()
-        self._queues: dict[Mode, SimpleQueue[str | None]] = {mode: SimpleQueue() for mode in Mode}
+        self._right: set[str] = set()
+        """Cases whose results are torch's."""
+        self._queues: dict[Mode, SimpleQueue[str | None]] = {}
 
     def run(self) -> Findings:
         """Try all kernels. Raises what one of its threads raised."""
+        if not self._try_open() and self._left_s() > 0:
+            self._try_open()  # once more: its end was no kernel's fault
+        families, findings = set(self._families.values()), self._findings
+        left = {self._families[name] for name in self._open()} - findings.failed.keys()
+        if families and not left:
+            findings.unfinished = ""  # others have done the work of a child that could not
+        elif not findings.unfinished:
+            findings.unfinished = f"{self._job.limit_s:.0f} s were not enough"
+        findings.passed = families - left - findings.failed.keys()
+        return findings
+
+    def _try_open(self) -> bool:
+        """Try what is open, in children of a new fork server; False if that was lost."""
         server = ForkServer()
         try:
             self._families = server.prepare(self._job.plan, min(START_S, self._left_s()))
@@ -80,11 +91,15 @@ class Trial:
             self._findings.unfinished = f"no process to try kernels in could be started: {lost}"
         finally:
             server.close()
-        return self._findings
+        return not server.is_lost
+
+    def _open(self) -> list[str]:
+        """Cases that are not known to be right."""
+        return [name for name in self._families if name not in self._right]
 
     def _try_all(self, server: ForkServer) -> None:
-        self._open = set(self._families)
-        for name in sorted(self._families, key=self._rank):
+        self._queues = {mode: SimpleQueue() for mode in Mode}  # in those of a lost server there may be something left
+        for name in sorted(self._open(), key=self._rank):
             self._queues[Mode.COMPILE].put(name)
         self._end(Mode.COMPILE, self._job.compilers)
         counts = {Mode.COMPARE: self._job.checkers, Mode.COMPILE: self._job.compilers}
@@ -99,12 +114,6 @@ class Trial:
                 self._end(Mode.COMPARE, self._job.checkers)
             for future in running[Mode.COMPARE]:
                 future.result()
-        left = {self._families[name] for name in self._open} - self._findings.failed.keys()
-        if not left:
-            self._findings.unfinished = ""  # others have done the work of a child that could not
-        elif not self._findings.unfinished:
-            self._findings.unfinished = f"{self._job.limit_s:.0f} s were not enough"
-        self._findings.passed = set(self._families.values()) - left - self._findings.failed.keys()
 
     def _rank(self, name: str) -> int:
         """A case with a lower one is compiled earlier."""
@@ -167,4 +176,4 @@ class Trial:
             elif mode is Mode.COMPILE:
                 self._queues[Mode.COMPARE].put(name)
             else:
-                self._open.discard(name)
+                self._right.add(name)

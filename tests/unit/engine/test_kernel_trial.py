@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cloner.engine import kernel_trial
+from cloner.engine.kernel_processes import Child
 from cloner.engine.kernel_trial import Job, Trial
+from cloner.engine.kernels.kernel_set import KernelSet
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 
@@ -84,15 +87,22 @@ module.StepCases.compile = compile
 def test_a_process_that_dies_or_hangs_is_the_verdict_of_its_kernel_and_the_others_go_on(
     patch_module: ModulePatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_trial, "CASE_S", 30.0)
+    ask = Child.ask
+
+    def ask_briefly(child: Child, case: str, limit_s: float) -> dict[str, str]:
+        """What hangs gets 1 s, what is only slow as long as it takes."""
+        return ask(child, case, 1.0 if case.startswith("attend_prompt ") else limit_s)
+
+    monkeypatch.setattr(Child, "ask", ask_briefly)
+    monkeypatch.setattr(kernel_trial, "CASE_S", 250.0)
     patch_module(CASES, FAULTS)
-    findings = trial().run()
+    findings = trial(limit_s=1000.0).run()
     reasons = dict(findings.failed)
     assert "off torch's" in reasons.pop("attend_fast")
     assert reasons == {
         "embed": "does not compile: ValueError: no such instruction",
         "linear": "its process ended with signal 6 (Aborted): WSLowerToken.cpp: Assertion failed",
-        "attend_prompt": "it has given no answer for 30 s",
+        "attend_prompt": "it has given no answer for 1 s",
         "sample_first": "RuntimeError: CUDA error: an illegal memory access was encountered",
         "sample_next": "its process ended with status 3",
     }
@@ -134,6 +144,14 @@ def test_the_end_of_the_process_that_children_are_forked_from_is_no_kernels_faul
     assert "signal 9 (Killed)" in findings.unfinished
 
 
+def test_the_process_that_children_are_forked_from_is_started_once_more(patch_module: ModulePatcher) -> None:
+    lose = "once('lost') and os.kill(os.getppid(), signal.SIGKILL)"
+    patch_module(CASES, TWINS + f"module.StepCases.compile = lambda s, n: {lose}\n")
+    findings = trial().run()
+    assert (findings.failed, findings.unfinished) == ({}, "")
+    assert findings.passed == {each.name for each in fields(KernelSet)}
+
+
 def test_children_that_cannot_start_leave_everything_untried(patch_module: ModulePatcher) -> None:
     patch_module(CASES, "raise ImportError('no such library')\n")
     findings = trial().run()
@@ -154,7 +172,12 @@ def test_children_end_with_the_process_that_tries(patch_module: ModulePatcher) -
     code = "from tests.unit.engine.test_kernel_trial import trial\ntrial().run()\n"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     worker = psutil.Process(process.pid)
-    eventually(lambda: len(worker.children(recursive=True)) == 4, timeout_s=200)
+
+    def forked() -> list[psutil.Process]:
+        """Those that compile and those that compare."""
+        return [child for server in worker.children() for child in server.children()]
+
+    eventually(lambda: len(forked()) == 3, timeout_s=200)
     children = worker.children(recursive=True)
     process.kill()
     process.wait()
