@@ -32,6 +32,7 @@ CASES = "cloner.engine.kernel_cases"
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of a worker, which has a share of the cores; kernels are compiled."""
     monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "compiled"))
     for library in ("MKL", "OMP", "OPENBLAS"):
         monkeypatch.setenv(f"{library}_NUM_THREADS", "8")
