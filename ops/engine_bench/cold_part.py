@@ -70,6 +70,10 @@ def _load(began: float, directory: Path, name: str, slots: int, kernels: Path) -
     engine.load(lambda line: steps.append((time.monotonic(), str(line))))  # a log line cannot be sent to a process
     at = time.monotonic()
     engine.close()
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    cpu_s = [usage.ru_utime + usage.ru_stime for usage in (own, children)]
-    return _Ready(steps, at, *cpu_s, str(engine.warning))
+    own_cpu_s, children_cpu_s = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
+    return _Ready(steps, at, own_cpu_s, children_cpu_s, str(engine.warning))
+
+
+def _cpu_s(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime

@@ -12,6 +12,7 @@ from ops.engine_bench import codec, workers
 from ops.engine_bench.mps import cuda_mps
 from ops.engine_bench.run_part import FleetBatch
 from ops.engine_bench.table import Row
+from ops.engine_bench.workers import Workload
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Sizes:
     upstream_frames: int
     codec: codec.Comparison
     workers: tuple[int, ...]
-    workload: workers.Workload
+    workload: Workload
 
 
 def sizes(preset: str, device: str) -> Sizes:
@@ -45,9 +46,7 @@ def sizes(preset: str, device: str) -> Sizes:
             upstream_frames=64,
             codec=codec.Comparison("full", device, ("float16", "bfloat16", "float32"), segments=8, frames=200, runs=2),
             workers=(1, 2),
-            workload=workers.Workload(
-                device, "bfloat16", slots=128, segments=256, voices=8, shortest=100, longest=300, runs=2
-            ),
+            workload=Workload(device, "bfloat16", slots=128, segments=256, voices=8, shortest=100, longest=300, runs=2),
         )
     return Sizes(
         check_rows=(1, 4),
@@ -60,7 +59,7 @@ def sizes(preset: str, device: str) -> Sizes:
         upstream_frames=2,
         codec=codec.Comparison("small", device, ("bfloat16", "float32"), segments=2, frames=4, runs=2),
         workers=(2,),
-        workload=workers.Workload(
+        workload=Workload(
             device,
             "bfloat16" if device == "cuda" else "float32",
             slots=4,
@@ -73,7 +72,7 @@ def sizes(preset: str, device: str) -> Sizes:
     )
 
 
-def measure_workers(directory: Path, counts: tuple[int, ...], workload: workers.Workload) -> Iterator[Row]:
+def measure_workers(directory: Path, counts: tuple[int, ...], workload: Workload) -> Iterator[Row]:
     """Part `workers`: text to WAV with several workers on one card, with and without CUDA's MPS."""
     for mps in (False, True) if workload.device == "cuda" else (False,):
         with cuda_mps() if mps else nullcontext():

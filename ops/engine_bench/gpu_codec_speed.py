@@ -100,12 +100,12 @@ def _event_ms(run: Callable[[], object], runs: int) -> float:
     """Median by events on the current stream, of groups of three."""
     taken = []
     for number in range(runs + 1):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(3):
             run()
         end.record()
         end.synchronize()
         if number:
-            taken.append(begin.elapsed_time(end) / 3)
+            taken.append(float(begin.elapsed_time(end)) / 3)
     return median(taken)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio
+from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio, Samples16
 from cloner.engine.base import SpeechRequest
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.gpu_step import Statuses, StepRows
@@ -85,6 +86,8 @@ def _run(engine: BatchedEngine, requests: list[SpeechRequest], folder: Path, wri
     with waits.of(scheduler), ThreadPoolExecutor(writers) as pool:
         futures = []
         for result in engine.speak(requests):
+            if result is None:  # nothing yet
+                continue
             audio = audio_of(result)
             audio_s += len(audio) / SAMPLE_RATE
             futures.append(pool.submit(_write, folder, result.segment, audio))
@@ -106,7 +109,7 @@ def _run(engine: BatchedEngine, requests: list[SpeechRequest], folder: Path, wri
 _LOCAL = threading.local()
 
 
-def _write(folder: Path, segment: int, audio: Audio) -> None:
+def _write(folder: Path, segment: int, audio: Audio | Samples16) -> None:
     """In a thread with its own files to write to before they are renamed."""
     if getattr(_LOCAL, "folder", None) != folder:
         _LOCAL.folder, _LOCAL.outputs = folder, OutputRoot(folder)
@@ -120,7 +123,7 @@ class _Waits:
         self.seconds, self.steps = 0.0, 0
         self.last = time.perf_counter()
 
-    def of(self, scheduler: object) -> patch:  # type: ignore[valid-type]
+    def of(self, scheduler: object) -> AbstractContextManager[object]:
         """Measure it while this context is entered."""
         if not isinstance(scheduler, Scheduler):
             return patch.object(self, "steps", 0)

@@ -133,6 +133,8 @@ def _run(engine: BatchedEngine, workload: Workload, outputs: OutputRoot) -> Run:
     voices = [make_voice(speaker) for speaker in range(workload.voices)]
     began, durations = time.monotonic(), []
     for result in engine.speak(make_requests([int(n) for n in lengths], voices)):
+        if result is None:  # nothing yet
+            continue
         audio = audio_of(result)
         outputs.write_audio(f"{result.segment}.wav", audio, SAMPLE_RATE)
         durations.append(len(audio) / SAMPLE_RATE)
