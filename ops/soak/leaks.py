@@ -135,7 +135,7 @@ def _titled(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
         yield title, parent
         for child in parent.children(recursive=True):
             # Celery's helper process, which unlinks leaked semaphores.
-            tracks = any("semaphore_tracker" in argument for argument in child.cmdline())
+            tracks = any("semaphore_tracker import" in argument for argument in child.cmdline())
             yield f"{title}, {'semaphores' if tracks else 'child'}", child
 
 

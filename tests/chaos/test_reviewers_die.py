@@ -25,21 +25,21 @@ pytestmark = pytest.mark.slow
 
 KILLS_ONCE = """
 hear = module.ReviewModels.hear
-def replaced(self, samples, rate, text, *rest):
+def replaced(self, samples, rate, text, *rest, **options):
     if text and once("killed"):
         os.kill(os.getppid(), signal.SIGKILL)
         signal.pause()
-    return hear(self, samples, rate, "", *rest)
+    return hear(self, samples, rate, "", *rest, **options)
 module.ReviewModels.hear = replaced
 """
 """The first take with a text kills the reviewer while it is heard."""
 
 KILLS_ALWAYS = """
 hear = module.ReviewModels.hear
-def replaced(self, samples, rate, text, *rest):
+def replaced(self, samples, rate, text, *rest, **options):
     if text:
         die()
-    return hear(self, samples, rate, text, *rest)
+    return hear(self, samples, rate, text, *rest, **options)
 module.ReviewModels.hear = replaced
 """
 """Takes with a text kill the process that has the models, whenever they are heard."""
@@ -49,7 +49,7 @@ KILLS_AFTER_STOP = """
 from cloner.review.heard import Heard
 def loads(self, recogniser=None):
     pass
-def hear(self, samples, rate, text, *rest):
+def hear(self, samples, rate, text, *rest, **options):
     if text == "held":
         wait_until("may be heard")
     if text == "kills":

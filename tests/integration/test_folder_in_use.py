@@ -99,7 +99,7 @@ def test_the_child_of_a_killed_collector_holds_the_folder_until_it_ends(
         collector = alone("cloner.collector")
     eventually(lambda: any(found.role is Role.COLLECTOR_CHILD for found in fleet_processes(settings.fleet)))
     child = process_of(settings, Role.COLLECTOR_CHILD)
-    eventually(lambda: any(file.path.endswith(f"/{settings.fleet}.lock") for file in child.open_files()))
+    eventually(lambda: f" {child.pid} " in Path("/proc/locks").read_text())  # not only open
     child.suspend()
     collector.process.kill()
     assert collector.process.wait() == -signal.SIGKILL

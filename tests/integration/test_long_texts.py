@@ -28,7 +28,7 @@ def test_a_long_text_becomes_one_file_and_one_that_cannot_be_spoken_fails_alone(
 
     planned = run_cloner("plan", *arguments, cwd=tmp_path)
     assert planned.returncode == 0
-    assert "Texts that are split into pieces: 1 (segments 1)" in planned.stdout.splitlines()
+    assert "Texts that are split into pieces: 1 (segment 1)" in planned.stdout.splitlines()
     assert "Texts that cannot be spoken: 1" in planned.stdout.splitlines()
 
     ran = run_cloner("run", *arguments, cwd=tmp_path)

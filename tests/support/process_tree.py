@@ -19,7 +19,9 @@ def celery_parents(fleet: LoggedProcess, module: str) -> list[psutil.Process]:
 
 def celery_child(parent: psutil.Process) -> psutil.Process:
     """The child process that runs the tasks; the parent's other child tracks semaphores."""
-    (found,) = [process for process in parent.children() if "semaphore_tracker" not in " ".join(process.cmdline())]
+    (found,) = [
+        process for process in parent.children() if "semaphore_tracker import" not in " ".join(process.cmdline())
+    ]
     return found
 
 

@@ -184,13 +184,13 @@ def test_a_heartbeat_names_its_process_or_none() -> None:
 
 
 def computing(pid: int) -> Iterator[None]:
-    """Each time that a process has used more processor time."""
+    """Each time that a process has used more processor time since the last was handled."""
     seen = -1
     while True:
-        while (used := cpu_times({pid})[pid][pid]) == seen:
+        while cpu_times({pid})[pid][pid] == seen:
             pass
-        seen = used
         yield
+        seen = cpu_times({pid})[pid][pid]
 
 
 class TestHealthMonitor:
