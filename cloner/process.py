@@ -1,5 +1,8 @@
-"""Start and end of a process: imports without garbage collection, and processes that end with their parent, however it
-ends: a worker with its launcher, a worker's child with it."""
+"""A process: the cores that it may use, its start and its end.
+
+It imports without garbage collection, and ends with its parent, however that ends: a worker with its launcher, a
+worker's child with it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ LEASE = "CLONER_LEASE"
 
 PR_SET_PDEATHSIG = 1
 """From ``<linux/prctl.h>``."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, 1 or more."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with_group() -> None:

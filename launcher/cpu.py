@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloner.process import usable_cores
+
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -20,7 +22,7 @@ class Cpu:
 
 def find_cpu(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> Cpu:
     """The machine's, or what the container may use of it if that is less. A quota of 1.5 cores counts as one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for folder in _own_groups(membership, cgroups):
         quota = _cpu_quota(folder)

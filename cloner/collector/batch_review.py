@@ -71,7 +71,7 @@ class BatchReview:
         new_references = (item for item in references if not self.reviews.has(item))
         self._pending = deque(chain(new_references, pending) if pending else ())
         self._judge: Judge | None = None
-        """Has learnt from all that is noted and counted; None if it is to learn anew."""
+        """It has learnt from the noted reviews that are counted; None if the next window makes it, from all notes."""
         self.reviewed = 0
         """Takes that are reviewed, or given up."""
         self._counted = 0

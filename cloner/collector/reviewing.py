@@ -122,7 +122,7 @@ class Reviewing:
                 retry_on_failing_disk(self._settings)(again.keep_better)
             except RecordFailed as error:
                 log_event(Event.FAILED, error=error.message)
-        self.present = self._review.present  # made anew at each call, of up to a million takes
+        self.present = self._review.present  # each call builds a dictionary of up to a million takes
 
     def result(self) -> ReviewResult:
         """What it has come to, before the record gets what else has failed."""

@@ -7,7 +7,6 @@ case at a time, so that its death is put down to that case's kernel; another chi
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from cloner.engine.kernel_processes import START_S, Child, ChildLostError, ForkServer, Mode
+from cloner.process import usable_cores
 
 MOST_COMPILERS = 16
 
@@ -30,18 +30,14 @@ LONGEST = ("attend_decode", "sample_first", "apply_unit", "attend_prompt", "conv
 they come first, so that no process is left with one of them at the end."""
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 @dataclass(frozen=True)
 class Job:
     """`plan` is a `kernel_child.Plan` as JSON, the same for all children of a trial; `limit_s` is for all of it."""
 
     plan: str
     limit_s: float
-    compilers: int = field(default_factory=lambda: min(MOST_COMPILERS, _cores()))
-    checkers: int = field(default_factory=lambda: max(LEAST_CHECKERS, min(MOST_CHECKERS, _cores() // 4)))
+    compilers: int = field(default_factory=lambda: min(MOST_COMPILERS, usable_cores()))
+    checkers: int = field(default_factory=lambda: max(LEAST_CHECKERS, min(MOST_CHECKERS, usable_cores() // 4)))
 
 
 @dataclass

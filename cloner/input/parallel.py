@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from cloner.process import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -23,7 +19,7 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     Items are drawn when a thread has room for them, so there may be a million. What `function` raises is raised in the
     place of its result; then, and when the caller draws no more, no further item is begun.
     """
-    threads = cores()
+    threads = usable_cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="parallel")
     waiting: deque[Future[Result]] = deque()
     try:

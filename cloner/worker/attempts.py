@@ -10,7 +10,6 @@ compare it. So scores depend on what this process has checked of the batch befor
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +40,7 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.attempts import AttemptFiles, attempt_file
 from cloner.output.journal import FailedAttempt, Journal
+from cloner.process import usable_cores
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import Attempt
 from cloner.worker.attempt_checks import AttemptChecks
@@ -76,7 +76,7 @@ class Attempts:
             for failed in run.failed
             if failed.model == self._model
         }
-        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), worker.engine.slots)
+        threads = min(MOST_THREADS, usable_cores(), worker.engine.slots)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="checks")
         self.most_ahead = threads - 1
 

@@ -6,7 +6,6 @@ written.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from cloner.batch import AudioFormat, AudioOptions
 from cloner.engine.base import SegmentAudio, SpeechResult
 from cloner.errors import SegmentFailed
 from cloner.output.audio_peaks import PeakMeter
+from cloner.process import usable_cores
 from cloner.worker.audio_effects import as_float, gain, resampled, trimmed
 from cloner.worker.cancellation import CANCEL_INTERVAL_S, Cancellation
 from cloner.worker.chunk_monitor import ChunkMonitor
@@ -67,7 +67,7 @@ class Encoder:
         self._monitor = monitor
         self._cancellation = cancellation
         slots = worker.engine.slots
-        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), slots)
+        threads = min(MOST_THREADS, usable_cores(), slots)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="encoding")
         self._most_ahead = threads - 1
         self._most_behind = MOST_BEHIND * slots

@@ -22,10 +22,7 @@ SEGMENTS, ATTEMPTS = 16, 3
 CHANGE = """
 import threading
 
-class Cores:
-    sched_getaffinity = staticmethod(lambda pid: range(4))
-
-module.os = Cores  # four threads that check, on any machine
+module.usable_cores = lambda: 4  # four threads that check, on any machine
 state = {"armed": None, "rounds": 0, "doomed": None}
 lock, present = threading.Lock(), {}
 

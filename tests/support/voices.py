@@ -61,7 +61,7 @@ def _recordings(language: str) -> Iterator[Recording]:
         texts[name].add(text.strip())
     for name, (text, *others) in texts.items():
         path = folder / f"{name}.wav"
-        # Of two texts of one recording, nobody knows which is said.
+        # Which of two texts a recording says is not known.
         if text and not others and not _NO_SPEECH.search(text) and path.is_file():
             yield Recording(language, name, path, text)
 

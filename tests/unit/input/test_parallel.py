@@ -15,7 +15,7 @@ LIMIT_S = 60
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cores", lambda: 4)
+    monkeypatch.setattr(module, "usable_cores", lambda: 4)
 
 
 def test_as_many_items_as_cores_are_worked_on_at_the_same_time() -> None:
