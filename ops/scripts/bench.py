@@ -32,6 +32,11 @@ SEGMENTS = 10_000
 SPEAKERS = 100
 WORKERS = 2
 ROWS = 100_000
+TRANSCRIPT = (
+    "This is how I speak when I have the time to speak: not too fast, not too slow, "
+    "and with nine seconds to fill from here to the last word."
+)
+"""As long as 200 frames take to say, or each reference would be warned of."""
 CHECKED_BATCH, CHECKED_PAIRS = FleetBatch(segments=64, frames=100, voices=4), 5
 
 
@@ -147,7 +152,7 @@ def write_batch(folder: Path, segments: int, speakers: int, seed: int = 0) -> Pa
             "target_text": "Hello.",
             "output_file": f"{index % speakers}/{index}.wav",
             "npy_file": f"{index % speakers}.npy",
-            "reference_text": "This is how I speak.",
+            "reference_text": TRANSCRIPT,
         }
         for index in range(segments)
     ]
