@@ -243,8 +243,8 @@ def _problem(model: type[BaseModel], details: ErrorDetails, place: str, names: M
     """One of pydantic's errors as a problem."""
     key = str(details["loc"][0]) if details["loc"] else ""
     match details["type"]:
-        case "extra_forbidden":
-            return unknown_key(key, _keys(model), place)
+        case "extra_forbidden":  # unknown keys are not validated: it is the second name of one that is there
+            return Problem(place, "it has both target_text and text, which are the same", "leave one of them out")
         case "missing":
             what = "is missing"
         case "flaw":

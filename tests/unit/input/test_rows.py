@@ -39,7 +39,7 @@ class TestRows:
             ({"npy_file": "anna.wav"}, "anna.wav': the reference is not a .npy file of codes"),
             ({"npy_file": ..., "reference_text": ...}, "speaker 0 has no reference; name one for it, or give a folder"),
             ({"colour": 1}, "the key 'colour' is not known; the keys are speaker_id, target_text"),
-            ({"text": "again"}, "the key 'text' is not known"),
+            ({"text": "again"}, "it has both target_text and text, which are the same; leave one of them out"),
         ],
     )
     def test_bad_values(self, folder: Path, changes: Row, expected: str) -> None:
