@@ -12,6 +12,8 @@ from os.path import realpath
 from pathlib import Path
 from posixpath import normpath, splitext
 
+from pydantic import ValidationError
+
 MAX_TEXT = 131_072
 """Most characters of a text: more than two hours of speech in Latin script, more than seven in Chinese, which is joined
 in memory."""
@@ -95,6 +97,15 @@ def shown(value: object) -> str:
             return str(value).lower()
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
+
+
+def first_error(error: ValidationError) -> str:
+    """Place and message of the first thing that is wrong with a value, as in "slices.0.id: it is blank"."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    # pydantic's own message of a validator's ValueError begins with "Value error, ".
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    return f"{place}: {message}" if place else message
 
 
 def output_flaw(output: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one line a flaw

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from cloner.cli.fleet import connect_client
 from cloner.cli.options import OR_OUT, output_root
-from cloner.errors import ClonerError, Damaged, UnknownBatch
+from cloner.errors import ClonerError, Damaged, UnknownBatch, one_line
 from cloner.settings import load_settings
-from cloner.validation import shown
+from cloner.validation import first_error, shown
 
 if TYPE_CHECKING:
     from cloner.output.kept_batch import KeptBatch
@@ -109,7 +109,8 @@ def _of_folder(out: Path, most: int) -> Iterator[Row]:
             generated = sum(line.generated for line in record.results.values())
             yield name, _source(KeptBatch(record.folder)), "stopped", str(generated), "-", "-"
         except (OSError, ValidationError) as error:
-            print(f"{name}: its result.json cannot be read: {str(error).splitlines()[0]}", file=sys.stderr)
+            reason = first_error(error) if isinstance(error, ValidationError) else str(error)
+            print(f"{name}: its result.json cannot be read: {one_line(reason)}", file=sys.stderr)
         else:
             state = "cancelled" if result.cancelled else "done"
             counts = f"{result.generated}/{result.total}", str(result.failed)

@@ -23,6 +23,7 @@ from cloner.protocol.queries import PartRequest
 from cloner.protocol.results import BatchResult
 from cloner.state.damage import unpacking
 from cloner.state.progress import Progress
+from cloner.validation import first_error
 
 MAX_OUTAGE_S = 600.0
 """Seconds that `wait` and `poll` tolerate an outage of Redis; the workers tolerate one, too."""
@@ -183,7 +184,7 @@ class BatchHandle:
             request = PartRequest(batch_id=self.id, segments=list(segments), outputs=list(outputs))
             redo = Redo(seed=seed)
         except ValidationError as error:
-            raise UsageError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+            raise UsageError(first_error(error)) from None
         part = find_part(self._connection, request)
         return self._send(part.model_copy(update={"redo": redo}), check)
 

@@ -13,12 +13,13 @@ from contextlib import suppress
 from functools import partial
 from os.path import abspath
 
+from pydantic import ValidationError
 from redis import RedisError
 
 from cloner.batch import STANDARD_INPUT, Batch, Review, Speaker, segment_seeds
 from cloner.client.assignment import AssignmentSummary, Strategy, assign
 from cloner.client.connection import FleetConnection
-from cloner.errors import Damaged, OutputsTaken, printable, some_of
+from cloner.errors import Damaged, OutputsTaken, UsageError, printable, some_of
 from cloner.events import Event
 from cloner.input.parallel import parallel
 from cloner.input.references import load_reference
@@ -28,6 +29,7 @@ from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
 from cloner.state.registry import WorkerInfo
+from cloner.validation import first_error, shown
 
 SHOWN = 3
 """Most outputs that an error message names."""
@@ -36,26 +38,30 @@ SHOWN = 3
 def pack_speakers(batch: Batch) -> Iterator[tuple[SpeakerRow, bytes]]:
     """What `pack_speaker` makes of the batch's speakers, in their order, by a thread for each core.
 
-    Raises `BadReference`.
+    Raises `BadReference`, `UsageError`.
     """
     return parallel(partial(pack_speaker, seed=batch.generation.seed), batch.speakers)
 
 
 def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
-    """The speaker's row of the manifest of a batch with that seed, and its reference's bytes. Raises `BadReference`."""
+    """The speaker's row of the manifest of a batch with that seed, and its reference's bytes. Raises `BadReference`,
+    and `UsageError` where a program has made a batch of what no batch file may have."""
     data = load_reference(speaker.reference)
     counts = Counter(segment.language for segment in speaker.segments)
     language = max(counts, key=counts.__getitem__, default="")
-    row = SpeakerRow(
-        id=speaker.id,
-        reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
-        segments=[
-            (segment.index, segment.text, segment.output, own)
-            for segment, own in zip(speaker.segments, segment_seeds(speaker, seed), strict=True)
-        ],
-        language=language,
-        other_languages=[(s.index, s.language) for s in speaker.segments if s.language != language],
-    )
+    try:
+        row = SpeakerRow(
+            id=speaker.id,
+            reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
+            segments=[
+                (segment.index, segment.text, segment.output, own)
+                for segment, own in zip(speaker.segments, segment_seeds(speaker, seed), strict=True)
+            ],
+            language=language,
+            other_languages=[(s.index, s.language) for s in speaker.segments if s.language != language],
+        )
+    except ValidationError as error:
+        raise UsageError(f"speaker {shown(speaker.id)} cannot be sent: {first_error(error)}") from None
     return row, data.data
 
 

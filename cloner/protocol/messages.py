@@ -28,6 +28,7 @@ from cloner.names import SCHEMA
 from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Language, Name, Output, Queue, Text
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
+from cloner.validation import first_error
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
 """The longest message of Celery. Python's values take many times that, in Celery's process and in its child."""
@@ -301,6 +302,4 @@ def read_chunk(message: dict[str, Any]) -> ChunkMessage:
     try:
         return ChunkMessage.model_validate(message)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise WrongSchema(f"a chunk's message is not of schema version {SCHEMA}: {place}: {first['msg']}") from None
+        raise WrongSchema(f"a chunk's message is not of schema version {SCHEMA}: {first_error(error)}") from None

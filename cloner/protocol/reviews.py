@@ -19,6 +19,7 @@ from cloner.errors import WrongSchema
 from cloner.protocol.fields import BatchId, Count, Language, Text
 from cloner.protocol.messages import Wire
 from cloner.protocol.results import Line
+from cloner.validation import first_error
 
 REVIEW_RATE = 16_000
 """Samples a second of what reviewers get: that of all their models."""
@@ -93,9 +94,7 @@ def read_request(message: object) -> ReviewRequest:
     try:
         return ReviewRequest.model_validate(message)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise WrongSchema(f"a request for a review cannot be read: {place}: {first['msg']}") from None
+        raise WrongSchema(f"a request for a review cannot be read: {first_error(error)}") from None
 
 
 def pack_audio(samples: Audio, rate: int) -> str:

@@ -15,6 +15,7 @@ from kombu.serialization import loads
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloner.errors import ClonerError
+from cloner.validation import first_error
 
 Scalar = str | int | float | bool | None
 Id = Annotated[str, Field(min_length=1, max_length=255)]
@@ -105,7 +106,7 @@ def read_message(text: bytes, tasks: Collection[str]) -> dict[str, Any]:
     try:
         envelope = _Envelope.model_validate_json(text)
     except ValidationError as error:
-        raise Malformed(_first(error)) from None
+        raise Malformed(first_error(error)) from None
     if envelope.headers.task not in tasks:
         raise Malformed("headers.task: this process does not run that task")
     try:
@@ -113,7 +114,7 @@ def read_message(text: bytes, tasks: Collection[str]) -> dict[str, Any]:
         body = loads(data, envelope.content_type, envelope.content_encoding)  # type: ignore[no-untyped-call]
         _Body.model_validate(dict(zip(_Body.model_fields, body, strict=True)))
     except ValidationError as error:
-        raise Malformed(f"body.{_first(error)}") from None
+        raise Malformed(f"body.{first_error(error)}") from None
     except Exception as error:  # noqa: BLE001 - whatever kombu's decoder raises
         raise Malformed(f"body: {type(error).__name__}") from None
     try:
@@ -121,10 +122,3 @@ def read_message(text: bytes, tasks: Collection[str]) -> dict[str, Any]:
     except ValueError as error:  # pydantic reads longer numbers than Python
         raise Malformed(str(error)) from None
     return message
-
-
-def _first(error: ValidationError) -> str:
-    """Place and kind of the first thing that is wrong."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -125,7 +125,7 @@ def test_the_runs_in_a_folder_are_listed_the_newest_first(tmp_path: Path, capsys
         ["20260102-b", "a.json", "done", "2/3", "1", "90 s"],
         ["20260101-a", "-", "stopped", "0", "-", "-"],
     ]
-    assert shown.err.startswith("20260103-c: its result.json cannot be read: ")
+    assert shown.err.startswith("20260103-c: its result.json cannot be read: Invalid JSON: ")
 
 
 def test_a_batch_is_cancelling_until_it_is_closed(
@@ -166,7 +166,7 @@ def test_of_two_clients_that_submit_at_the_same_time_one_is_refused(
 
 @pytest.mark.parametrize(
     ("segments", "seed", "sentence"),
-    [([-1], None, "segments: Input should be greater than or equal to 0"), ([1], -1, "seed: Input should be")],
+    [([-1], None, "segments.0: Input should be greater than or equal to 0"), ([1], -1, "seed: Input should be")],
 )
 def test_a_number_that_no_segment_or_seed_can_have_is_a_sentence(
     client: Client, segments: list[int], seed: int | None, sentence: str

@@ -8,6 +8,7 @@ import pytest
 
 from cloner.batch import Reference, ReferenceKind, Segment, Speaker
 from cloner.client.submit import pack_speaker
+from cloner.errors import UsageError
 from tests.support.batches import write_codes
 
 
@@ -39,3 +40,12 @@ def test_a_language_changes_no_seed(tmp_path: Path) -> None:
         for language in ("", "de")
     ]
     assert rows[0].segments == rows[1].segments
+
+
+def test_what_no_batch_file_may_have_is_refused_with_its_place(tmp_path: Path) -> None:
+    reference = Reference(ReferenceKind.CODES, (write_codes(tmp_path / "a.npy", seed=0),), "Said.")
+    segments = (Segment(0, "One.", "0.wav"), Segment(1, "Two.", "../1.wav"))
+    with pytest.raises(UsageError) as raised:
+        pack_speaker(Speaker("anna", reference, segments), seed=1)
+    reason = "segments.1.2: it is not inside the output root"
+    assert raised.value.message == f"speaker 'anna' cannot be sent: {reason}"

@@ -156,6 +156,15 @@ def test_a_message_that_could_lead_elsewhere_is_refused(place: tuple[str | int, 
         read_chunk(message)
 
 
+def test_a_message_that_is_refused_says_why_without_the_words_of_a_library() -> None:
+    message = manifest().message(manifest().chunks[0]).model_dump(mode="json")
+    message["slices"][0]["segments"][0][1] = " "
+    with pytest.raises(WrongSchema) as raised:
+        read_chunk(message)
+    reason = "slices.0.segments.0.1: it is blank"
+    assert raised.value.message == f"a chunk's message is not of schema version {SCHEMA}: {reason}"
+
+
 @pytest.mark.parametrize("message", [None, 7, "text", [], [1], {"schema_version": 0}, {"schema_version": 10**500}])
 def test_what_is_no_message_is_refused(message: object) -> None:
     with pytest.raises(WrongSchema, match="names no schema version"):

@@ -20,6 +20,7 @@ from cloner.protocol.reviews import (
     VoiceRow,
     pack_audio,
     pack_embedding,
+    read_request,
     unpack_audio,
     unpack_embedding,
 )
@@ -84,6 +85,13 @@ def test_an_embedding_arrives_as_it_was() -> None:
 def test_an_answer_with_another_embedding_is_refused(embedding: str) -> None:
     with pytest.raises(ValidationError):
         ReviewAnswer.model_validate({"voice": {"embedding": embedding, "speech_s": 1.0}})
+
+
+def test_a_request_that_is_refused_says_why_without_the_words_of_a_library() -> None:
+    with pytest.raises(WrongSchema) as raised:
+        read_request({"batch_id": "b", "what": "12.1", "language": "pt_BR", "audio": ""})
+    reason = "language: it is no language as batches have it"
+    assert raised.value.message == f"a request for a review cannot be read: {reason}"
 
 
 def test_requests_and_answers_travel_as_json() -> None:
