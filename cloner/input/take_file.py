@@ -9,6 +9,7 @@ import soundfile as sf
 
 from cloner.audio import Audio
 from cloner.audio_bytes import read_mono
+from cloner.input.cut_files import counts_frames, missing_end
 from cloner.input.reference_files import MAX_CHANNELS, SAMPLE_RATES
 
 MAX_SECONDS = 3600
@@ -17,13 +18,6 @@ MAX_SECONDS = 3600
 MAX_SAMPLES = MAX_SECONDS * 48_000
 """Most samples of a take, 0.7 GB; to measure it takes three times as much. A file of a few MB may have more, at a high
 rate and without a sound."""
-
-
-UNKNOWN_SIZE = 0x7FFF0000
-"""What a program that writes WAV into a pipe gives for the size, or more: it cannot go back to correct it."""
-
-HEADER_SLACK = 8
-"""Bytes that a WAV file may be short of: some programs count those before the size, too."""
 
 
 class UnreadableTake(Exception):
@@ -41,8 +35,8 @@ def read_take(path: Path) -> tuple[Audio, int]:
         size = path.stat().st_size  # libsndfile does not say whether a file is missing
         if not size:
             raise UnreadableTake("it is empty")
-        if (whole := _wav_bytes(path)) > size + HEADER_SLACK:
-            raise UnreadableTake(f"it cannot be read in full: it has {size} bytes of the {whole} that its header says")
+        if cut := missing_end(path, size):
+            raise UnreadableTake(f"it cannot be read in full: {cut}")
         with sf.SoundFile(os.fsencode(path)) as sound:
             _check(sound)
             limit = min(MAX_SECONDS * sound.samplerate, MAX_SAMPLES)
@@ -51,6 +45,9 @@ def read_take(path: Path) -> tuple[Audio, int]:
                 raise UnreadableTake("it has no samples")
             if len(samples) > limit:
                 raise UnreadableTake(f"it is longer than {limit // sound.samplerate} s, the most at its sample rate")
+            if sound.format == "MP3" and len(samples) < sound.frames and counts_frames(path):
+                counts = f"{len(samples)} samples of the {sound.frames} that its header says"
+                raise UnreadableTake(f"it cannot be read in full: it has {counts}")
             return samples, sound.samplerate
     except FileNotFoundError:
         raise
@@ -61,15 +58,6 @@ def read_take(path: Path) -> tuple[Audio, int]:
     except (sf.SoundFileError, TypeError) as error:  # TypeError: a name in .raw, which has no header to read
         reason = error.error_string if isinstance(error, sf.LibsndfileError) else "no known format"
         raise UnreadableTake(f"it cannot be read as audio ({reason})") from error
-
-
-def _wav_bytes(path: Path) -> int:
-    """The bytes of a WAV file by its header; 0 if it does not say, or is none. libsndfile reads one that is cut as if
-    it were whole. Raises `OSError`."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    size = int.from_bytes(head[4:8], "little")
-    return size + 8 if head[:4] == b"RIFF" and head[8:] == b"WAVE" and size < UNKNOWN_SIZE else 0
 
 
 def _check(sound: sf.SoundFile) -> None:

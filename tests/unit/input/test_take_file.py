@@ -9,10 +9,13 @@ import pytest
 import soundfile
 
 from cloner.audio import Audio
+from cloner.audio_bytes import encode_audio, encode_blocks
+from cloner.batch import AudioFormat
 from cloner.checks.check_set import CheckSet
 from cloner.checks.measures import Take, measure
 from cloner.checks.usual import PRIOR
 from cloner.input import take_file
+from cloner.input.cut_files import counts_frames, missing_end
 from cloner.input.take_file import UnreadableTake, read_take
 
 
@@ -85,6 +88,9 @@ def test_a_file_that_was_cut_or_damaged_is_checked_or_refused(tmp_path: Path, en
         (0, "it is empty"),
         (44, "it cannot be read in full: it has 44 bytes of the 88244 that its header says"),
         (60_000, "it cannot be read in full: it has 60000 bytes of the 88244 that its header says"),
+        (88_236, "it cannot be read in full: it has 88236 bytes of the 88244 that its header says"),
+        (88_242, "it cannot be read in full: it has 88242 bytes of the 88244 that its header says"),
+        (88_243, "it cannot be read in full: it has 88243 bytes of the 88244 that its header says"),
     ],
 )
 def test_a_wav_file_that_was_cut_is_named_as_that(tmp_path: Path, keep: int, sentence: str) -> None:
@@ -95,6 +101,66 @@ def test_a_wav_file_that_was_cut_is_named_as_that(tmp_path: Path, keep: int, sen
     with pytest.raises(UnreadableTake) as caught:
         read_take(path)
     assert str(caught.value) == sentence
+
+
+SHORT = {
+    "flac": "it cannot be read as audio",
+    "ogg": "it cannot be read in full: the last page of its Ogg stream is missing, or cut",
+    "opus": "it cannot be read in full: the last page of its Ogg stream is missing, or cut",
+    "mp3": "it cannot be read in full: it has .* samples of the 48000 that its header says",
+}
+
+
+@pytest.mark.parametrize("bytes_short", [1, 8, 100, 900])
+@pytest.mark.parametrize("ending", SHORT)
+def test_a_file_that_has_lost_its_end_is_named_as_that(tmp_path: Path, ending: str, bytes_short: int) -> None:
+    path = tmp_path / f"a.{ending}"
+    whole = encode_audio(noise(48_000)[:, 0], 48_000, AudioFormat(ending))
+    path.write_bytes(whole)
+    assert len(read_take(path)[0]) == 48_000
+    path.write_bytes(whole[:-bytes_short])
+    with pytest.raises(UnreadableTake, match=SHORT[ending]):
+        read_take(path)
+
+
+def test_letters_of_a_page_within_the_last_one_do_not_make_a_file_whole_or_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    whole = encode_audio(noise(48_000)[:, 0], 48_000, AudioFormat.OGG)
+    path.write_bytes(whole + b"TAG" + bytes(125))
+    assert len(read_take(path)[0]) == 48_000
+    for letters in (b"OggS", b"OggS" + bytes(23)):
+        path.write_bytes(whole + letters)
+        assert missing_end(path, len(whole + letters)) == ""
+        path.write_bytes(whole[:-40] + letters)
+        assert missing_end(path, len(whole) - 40 + len(letters))
+
+
+def test_an_mp3_file_without_a_count_of_its_frames_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    whole = encode_blocks([noise(48_000)[:, 0]], 48_000, AudioFormat.MP3, {"title": "Good morning."})
+    path.write_bytes(whole)
+    assert counts_frames(path)
+    path.write_bytes(whole.replace(b"Info", b"Inf0").replace(b"Xing", b"Xin0"))
+    assert not counts_frames(path)
+    read_take(path)
+
+
+def test_a_wav_file_may_have_more_than_samples_of_which_the_end_is_no_sound(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(44_100), 44_100, subtype="PCM_16")
+    whole = path.read_bytes()
+    notes = b"LIST" + (13).to_bytes(4, "little") + b"INFOIART\1\0\0\0A\0"
+    size = (len(whole) - 8 + 2 * len(notes)).to_bytes(4, "little")
+    path.write_bytes(whole[:4] + size + whole[8:36] + notes + whole[36:] + notes[:-5])
+    assert len(read_take(path)[0]) == 44_100
+    path.write_bytes(whole[:4] + size + whole[8:36] + notes + whole[36:-1])
+    with pytest.raises(
+        UnreadableTake, match=f"it has {len(whole) + len(notes) - 1} bytes of the {len(whole) + len(notes)} "
+    ):
+        read_take(path)
+    path.write_bytes(whole[:4] + size + whole[8:36] + notes[:-5])
+    with pytest.raises(UnreadableTake, match="it cannot be read in full"):
+        read_take(path)
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF, 88_244])
