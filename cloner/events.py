@@ -129,6 +129,10 @@ class Event(Enum):
         "Compiling and trying the kernels for this GPU: once for each kind of GPU, driver and version, at most"
         " {limit_s:.0f} s"
     )
+    KERNEL_FORK_SERVER_LOST = (
+        "The process that the kernels' processes are forked from is lost ({reason}): another one takes its place",
+        WARNING,
+    )
     KERNELS_REPLACED = "Kernels that do not work on this GPU are replaced by slower functions: {kernels}", WARNING
     KERNEL_VERDICT_NOT_KEPT = (
         "{path} cannot be written, so the kernels are tried again at the next start: {error}",

@@ -80,8 +80,8 @@ class ForkServer:
                 stderr=self._output,
                 env={**os.environ, **ONE_THREAD, PARENT_PID: str(os.getpid())},
             )
-        self.is_lost = False
-        """It gives no answers any more."""
+        self.lost = ""
+        """Why it gives no answers any more; empty as long as it does."""
 
     def prepare(self, plan: str, limit_s: float) -> dict[str, str]:
         """Have it make the cases of a `kernel_child.Plan`, given as JSON; returns the family of each case. Raises
@@ -122,19 +122,25 @@ class ForkServer:
                 send_fds(self._socket, [message.encode()], descriptors or [])
                 answer = self._socket.recv(MOST_BYTES)
             except TimeoutError:
-                self.is_lost = True
                 self._process.kill()  # the next answer would be to this message
-                raise ChildLostError(f"it has given no answer for {limit_s:.0f} s") from None
+                raise self._lost(ChildLostError(f"it has given no answer for {limit_s:.0f} s")) from None
             except OSError:
                 answer = b""
-        if not answer:
-            self.is_lost = True
-            try:
-                status = self._process.wait(QUIT_S)
-            except subprocess.TimeoutExpired:
-                raise ChildLostError("its process gave no answer") from None
-            raise _lost(status, self._output)
+            if not answer:
+                raise self._lost(self._ended())
         return answer.decode().removeprefix("=")
+
+    def _ended(self) -> ChildLostError:
+        """How it has ended."""
+        try:
+            return _lost(self._process.wait(QUIT_S), self._output)
+        except subprocess.TimeoutExpired:
+            return ChildLostError("its process gave no answer")
+
+    def _lost(self, error: ChildLostError) -> ChildLostError:
+        """The error, of which the first one says why the server is lost."""
+        self.lost = self.lost or str(error)
+        return error
 
 
 class Child:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from cloner.engine.kernel_processes import START_S, Child, ChildLostError, ForkServer, Mode
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.process import usable_cores
 
 MOST_COMPILERS = 16
@@ -66,7 +68,8 @@ class Trial:
 
     def run(self) -> Findings:
         """Try all kernels. Raises what one of its threads raised."""
-        if not self._try_open() and self._left_s() > 0:
+        if (reason := self._try_open()) and self._left_s() > 0:
+            log_event(Event.KERNEL_FORK_SERVER_LOST, reason=reason)
             self._try_open()  # once more: its end was no kernel's fault
         families, findings = set(self._families.values()), self._findings
         left = {self._families[name] for name in self._open()} - findings.failed.keys()
@@ -77,8 +80,8 @@ class Trial:
         findings.passed = families - left - findings.failed.keys()
         return findings
 
-    def _try_open(self) -> bool:
-        """Try what is open, in children of a new fork server; False if that was lost."""
+    def _try_open(self) -> str:
+        """Try what is open, in children of a new fork server; returns why that was lost, if it was."""
         server = ForkServer()
         try:
             self._families = server.prepare(self._job.plan, min(START_S, self._left_s()))
@@ -87,7 +90,7 @@ class Trial:
             self._findings.unfinished = f"no process to try kernels in could be started: {lost}"
         finally:
             server.close()
-        return not server.is_lost
+        return server.lost
 
     def _open(self) -> list[str]:
         """Cases that are not known to be right."""

@@ -14,6 +14,7 @@ from cloner.engine import kernel_trial
 from cloner.engine.kernel_processes import Child
 from cloner.engine.kernel_trial import Job, Trial
 from cloner.engine.kernels.kernel_set import KernelSet
+from cloner.events import Event
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
 
@@ -144,12 +145,16 @@ def test_the_end_of_the_process_that_children_are_forked_from_is_no_kernels_faul
     assert "signal 9 (Killed)" in findings.unfinished
 
 
-def test_the_process_that_children_are_forked_from_is_started_once_more(patch_module: ModulePatcher) -> None:
-    lose = "once('lost') and os.kill(os.getppid(), signal.SIGKILL)"
+def test_the_process_that_children_are_forked_from_is_started_once_more_and_its_end_is_logged(
+    patch_module: ModulePatcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose = "once('lost') and os.kill(os.getppid(), signal.SIGABRT)"
     patch_module(CASES, TWINS + f"module.StepCases.compile = lambda s, n: {lose}\n")
     findings = trial().run()
     assert (findings.failed, findings.unfinished) == ({}, "")
     assert findings.passed == {each.name for each in fields(KernelSet)}
+    reason = "its process ended with signal 6 (Aborted)"
+    assert capsys.readouterr().err.splitlines() == [Event.KERNEL_FORK_SERVER_LOST.line(reason=reason)]
 
 
 def test_children_that_cannot_start_leave_everything_untried(patch_module: ModulePatcher) -> None:
