@@ -133,7 +133,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
         from cloner.input.batch_file import load_batch
 
         client = Client()
-        loaded = load_batch(batch, client.settings, references=references, options=options)
+        loaded = load_batch(batch, client.settings, references=references, prefix=prefix, options=options)
         loaded = select(loaded, speaker, limit, strict=strict)
         estimate = client.plan(loaded, strategy=strategy, prefix=prefix)
     else:

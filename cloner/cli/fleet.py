@@ -78,7 +78,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     audio = audio_options(audio_format, rate, loudness, trim)
     options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
-    loaded = load_batch(batch, load_settings(), references=references, options=options)
+    loaded = load_batch(batch, load_settings(), references=references, prefix=prefix, options=options)
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
     )

@@ -160,7 +160,7 @@ class Client:
         self, batch: Batch | Path | str, references: Path | None, prefix: str | None
     ) -> tuple[Batch, list[WorkerInfo]]:
         """The batch with its outputs under the prefix, and the workers that are to generate it."""
-        loaded = load_batch(batch, self.settings, references=references)
+        loaded = load_batch(batch, self.settings, references=references, prefix=prefix)
         if loaded is not batch:
             warn_of_references(loaded)
         batch = _under(loaded, prefix)

@@ -35,12 +35,13 @@ _PLACES_SHOWN = 20
 """Most rows that one problem names."""
 
 
-def load_batch(
+def load_batch(  # noqa: PLR0913 - as `read_batch`
     batch: Batch | Path | str,
     settings: Settings,
     *,
     references: Path | None = None,
     out_root: Path | None = None,
+    prefix: str | None = None,
     options: ReadOptions | None = None,
 ) -> Batch:
     """`batch` itself, or the batch file at that path. Client and command line both use it.
@@ -54,26 +55,32 @@ def load_batch(
         out_root=out_root,
         references=references,
         settings=settings,
+        prefix=prefix,
         options=options,
     )
 
 
-def read_batch(
+def read_batch(  # noqa: PLR0913 - what a file does not say itself
     path: Path,
     *,
     out_root: Path | None,
     references: Path | None,
     settings: Settings | None = None,
+    prefix: str | None = None,
     options: ReadOptions | None = None,
 ) -> Batch:
     """Read and check the batch file at `path`; ``-`` is standard input. Warnings are logged.
 
-    `out_root` is the output root where it is known; only then may outputs be absolute, inside it. `references` is a
-    folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none. Relative paths in
-    the file are relative to its folder, and on standard input to the current folder. References must lie, all links
-    followed, in that folder, in `references` or in the folder that the `settings` name, or be that of the `options`.
-    Where the settings name a recogniser, a recording without a transcript gets one: see `Transcripts`. Raises
-    `BadBatch`, which lists the first `MOST_KEPT` things that are wrong, and, if the recogniser cannot be used,
+    `out_root` is the output root where it is known; only then may outputs be absolute, inside it. Else, by the
+    `settings`, a fleet will write them into their `out_dir`, into the folder `prefix`, by default one with the file's
+    name without its ending. No output may be a reference of the batch there, nor lie among recordings of a speaker.
+
+    `references` is a folder of references, ``<speaker_id>/*.wav`` with ``.lab``, for speakers whose rows name none.
+    Relative paths in the file are relative to its folder, and on standard input to the current folder. References must
+    lie, all links followed, in that folder, in `references` or in the folder that the `settings` name, or be that of
+    the `options`. Where the settings name a recogniser, a recording without a transcript gets one: see `Transcripts`.
+
+    Raises `BadBatch`, which lists the first `MOST_KEPT` things that are wrong, and, if the recogniser cannot be used,
     `BadSetting` or `MissingPackage`.
     """
     options = options or ReadOptions()
@@ -86,9 +93,10 @@ def read_batch(
     roots = tuple(root for root in (base, references, settings and settings.references_dir, named) if root)
     recogniser = recogniser_of(settings) if settings else None
     audio = read_audio_options(document.audio, options.audio, problems)
-    option = "--references" if options.from_command_line else "references"
-    speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser, option)
-    checker = _Checker(Outputs(out_root, audio), speaker_references, problems)
+    dashes = "--" if options.from_command_line else ""
+    speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser, f"{dashes}references")
+    outputs = Outputs(out_root, audio, _folder_of_fleet(settings, source, prefix), f"{dashes}prefix")
+    checker = _Checker(outputs, speaker_references, problems)
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     review = read_review(document.review, problems)
@@ -103,6 +111,14 @@ def read_batch(
     speakers = checker.speakers()
     problems.raise_any()
     return Batch(source, speakers, generation, audio, checkpoint_dir, review=review)
+
+
+def _folder_of_fleet(settings: Settings | None, source: Path, prefix: str | None) -> Path | None:
+    """Where a fleet will write the outputs, as this machine sees it; None if that is not known, or the prefix is no
+    name, which `Client` refuses."""
+    if settings is None or (prefix and name_flaw(prefix)):
+        return None
+    return settings.out_dir / (source.stem if prefix is None else prefix)
 
 
 @dataclass

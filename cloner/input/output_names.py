@@ -32,11 +32,16 @@ class UserFiles:
 
 
 class Outputs:
-    """The audio files of a batch, as its rows name them. `root` is the output root where it is known."""
+    """The audio files of a batch, as its rows name them. `root` is the output root where it is known; else a fleet will
+    write them into the folder `of_fleet`, where this machine sees that, and the user's name for it is `prefix`."""
 
-    def __init__(self, root: Path | None, audio: AudioOptions) -> None:
+    def __init__(
+        self, root: Path | None, audio: AudioOptions, of_fleet: Path | None = None, prefix: str = "prefix"
+    ) -> None:
         self._audio = audio
         self._root = root and realpath(root)
+        self._folder = self._root or (of_fleet and realpath(of_fleet))
+        self._option = "--out" if root else prefix
         self._places: dict[str, str] = {}
         self._realpath = cache(realpath)
 
@@ -76,10 +81,10 @@ class Outputs:
 
     def among(self, user: UserFiles) -> Iterator[Problem]:
         """A problem for each output that is one of the user's files, and one for all in folders of recordings:
-        the next time, they would be recordings of the speaker. None where the output root is not known."""
-        right = f"give another output folder than {shown(self._root)} (--out)"
+        the next time, they would be recordings of the speaker. None where their folder is not known."""
+        right = f"give another output folder than {shown(self._folder)} ({self._option})"
         in_folders: list[tuple[str, str, str]] = []
-        for output, place in self._places.items() if self._root else ():
+        for output, place in self._places.items() if self._folder else ():
             folder, _, name = output.rpartition("/")
             real = self._real_folder(folder)
             if what := user.files.get(f"{real}/{name}"):
@@ -97,8 +102,8 @@ class Outputs:
             yield Problem(place, f"{what}, and be taken for one of them the next time", right)
 
     def _real_folder(self, folder: str) -> str:
-        """The real path of a folder under the root."""
-        real: str = self._realpath(f"{self._root}/{folder}")
+        """The real path of a folder of outputs."""
+        real: str = self._realpath(f"{self._folder}/{folder}")
         return real
 
     def _relative(self, name: str) -> str:

@@ -17,12 +17,13 @@ from cloner.client import submit
 from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.submit import check_outputs
-from cloner.errors import BrokerUnreachable, Damaged, OutputsTaken, UnknownBatch, UsageError
+from cloner.errors import BadBatch, BrokerUnreachable, Damaged, OutputsTaken, UnknownBatch, UsageError
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry, WorkerInfo
+from tests.support.batch_files import save_recording
 from tests.support.batches import write_batch
 from tests.support.manifests import manifest
 
@@ -74,6 +75,29 @@ def test_an_unknown_strategy_is_refused_with_the_choices(client: Client, redis: 
     with pytest.raises(UsageError, match="'nonsense' is no strategy: give round-robin, longest-first, shared"):
         client.submit(write_batch(tmp_path, [1]), strategy="nonsense")
     assert redis.keys() == before
+
+
+def test_outputs_that_would_lie_among_recordings_are_refused_by_program_and_command_line(
+    client: Client, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_recording(tmp_path / "out" / "b" / "anna" / "anna.wav", "I am Anna.")
+    (tmp_path / "b.csv").write_text("speaker_id,text\nanna,Hello.\n")
+    voices = tmp_path / "out" / "b"
+    monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
+    monkeypatch.setenv("CLONER_FLEET", client.settings.fleet)
+    monkeypatch.setenv("CLONER_OUT_DIR", str(tmp_path / "out"))
+    before = redis.keys()
+    calls: list[Callable[[str | None], object]] = [
+        lambda prefix: Client().submit(tmp_path / "b.csv", references=voices, prefix=prefix, overwrite=True),
+        lambda prefix: fleet.submit(tmp_path / "b.csv", references=voices, prefix=prefix, overwrite=True),
+    ]
+    for call in calls:
+        with pytest.raises(BadBatch, match=r"would lie among the recordings of speaker 'anna'.*\((--)?prefix\)"):
+            call(None)
+        assert redis.keys() == before
+    for number, call in enumerate(calls):
+        call(f"c{number}")
+    assert len(client.batches()) == len(calls)
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

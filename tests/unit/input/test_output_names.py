@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cloner.batch import Batch
 from cloner.errors import BadBatch
 from cloner.input.batch_file import read_batch
 from cloner.input.rows import Form, ReadOptions
+from cloner.settings import Settings
 from tests.support.batch_files import as_csv, problems, problems_of_tasks, read, save_recording, task, write, write_rows
 
 
@@ -168,3 +170,32 @@ def test_an_output_to_which_a_link_among_the_recordings_leads_is_refused(folder:
     (found,) = problems(path, out_root=folder / "out", references=folder / "refs")
     assert found.startswith("line 2: output_file 'anna/0001.wav' is a recording of speaker 'anna', which it would")
     assert read(path, out_root=folder / "new", references=folder / "refs").total == 1
+
+
+def test_outputs_of_a_fleet_are_compared_where_this_machine_sees_its_folder(folder: Path) -> None:
+    save_recording(folder / "out/b/anna/a.wav", "I am here.")
+    path = write_rows(folder, "csv", [{"speaker_id": "anna", "text": "One."}])
+    assert path.stem == "b"
+
+    def read(root: Path, prefix: str | None = None) -> Batch:
+        settings = Settings(out_dir=root)
+        options = ReadOptions(from_command_line=True)
+        voices = folder / "out/b"
+        return read_batch(path, out_root=None, references=voices, settings=settings, prefix=prefix, options=options)
+
+    for root, prefix in ((folder / "out", None), (folder / "out", "./b"), (folder / "out/b", ""), (folder, "out/b")):
+        with pytest.raises(BadBatch) as caught:
+            read(root, prefix)
+        (found,) = map(str, caught.value.problems)
+        assert found.startswith("line 2: output_file 'anna/0001.wav' would lie among the recordings of speaker 'anna'")
+        assert found.endswith(f"give another output folder than '{folder}/out/b' (--prefix)")
+    assert read(folder / "out", "c").total == read(folder / "other").total == 1
+    assert read(folder, "a\0b").total == 1, "the client refuses it"
+
+
+def test_an_output_of_a_fleet_that_is_a_reference_is_refused(folder: Path) -> None:
+    speaker = {**ANNA, "texts": [{"text": "One.", "output": "anna.wav"}]}
+    path = write(folder / "b.json", {"speakers": [speaker]})
+    with pytest.raises(BadBatch, match=r"output_file 'anna\.wav' is the reference of speaker 'anna', which it "):
+        read_batch(path, out_root=None, references=None, settings=Settings(out_dir=folder), prefix="")
+    assert read_batch(path, out_root=None, references=None, settings=Settings(out_dir=folder)).total == 1
