@@ -15,6 +15,7 @@ from cloner.cli.options import (
     BatchFile,
     Encoding,
     Format,
+    Language,
     Loudness,
     Overwrite,
     Prefix,
@@ -30,6 +31,7 @@ from cloner.cli.options import (
     Strict,
     Trim,
     audio_options,
+    language_of,
     output_root,
     with_review,
 )
@@ -63,6 +65,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    language: Language = None,
     audio_format: Format = None,
     rate: Rate = None,
     loudness: Loudness = None,
@@ -82,7 +85,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import Screen
 
     audio = audio_options(audio_format, rate, loudness, trim)
-    options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
+    options = ReadOptions(
+        as_form, encoding, reference, reference_text, language_of(language), audio, from_command_line=True
+    )
     loaded, settings = _load(batch, out or batch.parent, references, engine, options)
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict
@@ -110,6 +115,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    language: Language = None,
     audio_format: Format = None,
     rate: Rate = None,
     loudness: Loudness = None,
@@ -125,7 +131,9 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.console import print_rows
 
     audio = audio_options(audio_format, rate, loudness, trim)
-    options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
+    options = ReadOptions(
+        as_form, encoding, reference, reference_text, language_of(language), audio, from_command_line=True
+    )
     if out is None and load_settings().redis_url:
         if engine:
             raise UsageError("--engine goes with --out: a fleet has an engine of its own")

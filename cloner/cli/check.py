@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloner.cli.options import Language, language_of
 from cloner.errors import CheckBroken, UsageError, one_line, printable, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
@@ -60,6 +61,7 @@ def check(
             " Files are relative to DIR; - for standard input.",
         ),
     ],
+    language: Language = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object for each take, one a line.")] = False,
 ) -> None:
     """Find takes that went wrong, from any speech synthesis: cut, silent, looping, clipped, too fast."""
@@ -69,7 +71,7 @@ def check(
     if not folder.is_dir():
         raise UsageError(f"{printable(folder)} is not a folder: give the folder of the takes")
     checks = CheckSet(parse_limits(load_settings().check_limits))
-    takes = read_check_list(texts, folder)
+    takes = read_check_list(texts, folder, language_of(language) or "")
     _warn_of_unlisted(folder, takes)
     wrong = 0
     for result in _results(folder, takes, checks):

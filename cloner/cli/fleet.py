@@ -14,6 +14,7 @@ from cloner.cli.options import (
     BatchFile,
     Encoding,
     Format,
+    Language,
     Loudness,
     Overwrite,
     Prefix,
@@ -28,6 +29,7 @@ from cloner.cli.options import (
     Strict,
     Trim,
     audio_options,
+    language_of,
     with_review,
 )
 from cloner.cli.results import log_end, print_result
@@ -58,6 +60,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     reference_text: ReferenceText = None,
     as_form: AsForm = None,
     encoding: Encoding = None,
+    language: Language = None,
     audio_format: Format = None,
     rate: Rate = None,
     loudness: Loudness = None,
@@ -77,7 +80,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
     from cloner.input.batch_file import load_batch
 
     audio = audio_options(audio_format, rate, loudness, trim)
-    options = ReadOptions(as_form, encoding, reference, reference_text, audio, from_command_line=True)
+    options = ReadOptions(
+        as_form, encoding, reference, reference_text, language_of(language), audio, from_command_line=True
+    )
     loaded = load_batch(batch, load_settings(), references=references, prefix=prefix, options=options)
     loaded = select(
         with_review(replace(loaded, overwrite=overwrite, prune=prune), review), speaker, limit, strict=strict

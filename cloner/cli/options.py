@@ -12,9 +12,10 @@ import typer
 from cloner.batch import AudioFormat, Batch
 from cloner.client.assignment import Strategy
 from cloner.errors import UsageError
+from cloner.input.fields import right_language
 from cloner.input.review import parse_review
 from cloner.input.rows import Form
-from cloner.validation import shown
+from cloner.validation import canonical_language, shown
 
 BatchFile = Annotated[
     Path,
@@ -32,6 +33,10 @@ Reference = Annotated[
 ]
 ReferenceText = Annotated[
     str | None, typer.Option(help="What is said in it; if not given, as in the .lab or .txt beside it.")
+]
+Language = Annotated[
+    str | None,
+    typer.Option(help="Language of the texts for which the file names none, such as en or pt-BR.", metavar="CODE"),
 ]
 Format = Annotated[
     AudioFormat | None,
@@ -89,6 +94,15 @@ def audio_options(
     """The options about audio that are given, as `ReadOptions.audio`."""
     values = {"format": audio_format, "rate": rate, "loudness": loudness, "trim": trim or None}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def language_of(code: str | None) -> str | None:
+    """The `Language` option as batches have it, if it is given. Raises `UsageError`."""
+    if code is None:
+        return None
+    if (language := canonical_language(code)) is None:
+        raise UsageError(f"--language {shown(code)} is no code of a language: {right_language(code)}")
+    return language
 
 
 def with_review(batch: Batch, which: str | None) -> Batch:

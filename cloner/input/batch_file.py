@@ -96,7 +96,7 @@ def read_batch(  # noqa: PLR0913 - what a file does not say itself
     dashes = "--" if options.from_command_line else ""
     speaker_references = SpeakerReferences(absolute, references, roots, problems, recogniser, f"{dashes}references")
     outputs = Outputs(out_root, audio, _folder_of_fleet(settings, source, prefix), f"{dashes}prefix")
-    checker = _Checker(outputs, speaker_references, problems)
+    checker = _Checker(outputs, speaker_references, problems, options.language or "")
     generation = checker.generation(document.generation)
     checkpoint_dir = checker.checkpoint_dir(document.checkpoint_dir)
     review = read_review(document.review, problems)
@@ -140,10 +140,12 @@ class _SpeakerRows:
 class _Checker:
     """Turns rows into speakers. All methods may raise `BadBatch`, where there are too many problems."""
 
-    def __init__(self, outputs: Outputs, references: SpeakerReferences, problems: Problems) -> None:
+    def __init__(self, outputs: Outputs, references: SpeakerReferences, problems: Problems, language: str) -> None:
+        """`language` is that of the texts for which their rows name none; empty if it is not known."""
         self._problems = problems
         self._outputs = outputs
         self._references = references
+        self._language = language
         self._speakers: dict[str, _SpeakerRows] = {}
         self._places: dict[int, str] = {}
         """Segment index -> the place of its row."""
@@ -183,7 +185,7 @@ class _Checker:
         if isinstance(output, Problem):
             self._problems.add(output)
         else:
-            speaker.segments.append(Segment(index, row.text, output, row.id, row.seed, row.language or ""))
+            speaker.segments.append(Segment(index, row.text, output, row.id, row.seed, row.language or self._language))
 
     def speakers(self) -> tuple[Speaker, ...]:
         """All speakers, in the order in which they appear. Call it once, after the last row.

@@ -34,11 +34,11 @@ class ListedTake:
     """The text's, empty if it is not known."""
 
 
-def read_check_list(path: Path, folder: Path) -> list[ListedTake]:
+def read_check_list(path: Path, folder: Path, language: str = "") -> list[ListedTake]:
     """The takes that the list at `path` names, ``-`` being standard input; it may be the ``manifest.jsonl`` of a batch.
 
-    Each file must lie in `folder`, all links followed, whether it is there or not, and be named once. Raises
-    `BadTexts`, which names each bad line.
+    Each file must lie in `folder`, all links followed, whether it is there or not, and be named once. `language` is of
+    the texts for which the list names none. Raises `BadTexts`, which names each bad line.
     """
     problems = Problems(str(FROM_STANDARD_INPUT if path == STANDARD_INPUT else path), BadTexts)
     takes: list[ListedTake] = []
@@ -46,7 +46,7 @@ def read_check_list(path: Path, folder: Path) -> list[ListedTake]:
         text = decode(read_bytes(path), None, guess=False, warn=problems.warn)
         for line in _lines(TextFile(text, path, folder, problems.warn), folder):
             if isinstance(line, CheckLine):
-                takes.append(ListedTake(line.file, line.text, str(line.speaker), line.language or ""))
+                takes.append(ListedTake(line.file, line.text, str(line.speaker), line.language or language))
             else:
                 problems.add(line)
     except Unreadable as error:

@@ -47,9 +47,14 @@ def _language(value: object) -> str | None:
     if not isinstance(value, str):
         raise field_flaw(f"is {shown(value)}", _LANGUAGE)
     if (language := canonical_language(value)) is None:
-        near = canonical_language(value.replace("_", "-"))
-        raise field_flaw(f"is {shown(value)}", f"did you mean {near!r}?" if near else _LANGUAGE)
+        raise field_flaw(f"is {shown(value)}", right_language(value))
     return language
+
+
+def right_language(value: str) -> str:
+    """What would be right in the place of a text that is no language's code."""
+    near = canonical_language(value.replace("_", "-"))
+    return f"did you mean {near!r}?" if near else _LANGUAGE
 
 
 SpeakerId = Annotated[int | str, PlainValidator(_speaker_id)]

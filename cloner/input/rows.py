@@ -47,6 +47,8 @@ class ReadOptions:
     """The recording, or the codes, of the one speaker of a ``.txt`` or ``.srt``."""
     reference_text: str | None = None
     """Its transcript; by default that of the ``.lab`` or ``.txt`` beside it."""
+    language: str | None = None
+    """That of the texts for which the file names none, as `canonical_language` writes it."""
     audio: Mapping[str, object] = field(default_factory=dict)
     """Fields of `AudioOptions` that are put in the place of those of the file."""
     from_command_line: bool = False

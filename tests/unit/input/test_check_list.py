@@ -35,6 +35,12 @@ def test_lines_become_takes_and_blank_ones_are_passed_over(tmp_path: Path) -> No
     ]
 
 
+def test_texts_of_which_the_list_names_no_language_have_that_of_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in (LINE, {**LINE, "file": "b.wav", "language": "pt"})))
+    assert [take.language for take in read_check_list(path, tmp_path, "de")] == ["de", "pt"]
+
+
 def test_every_bad_line_is_named_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,

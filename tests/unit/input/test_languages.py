@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cloner.cli.options import language_of
+from cloner.errors import UsageError
 from cloner.input.batch_file import read_batch
+from cloner.input.rows import ReadOptions
 from cloner.validation import canonical_language, primary_language
 from tests.support.batch_files import problems, problems_of_tasks, save_recording, task, write
 
@@ -68,6 +71,32 @@ def test_lists_of_other_programs_have_languages(folder: Path) -> None:
     for path, expected in ((sovits, ["zh", "ja", ""]), (nemo, ["de", ""])):
         batch = read_batch(path, out_root=None, references=None)
         assert [segment.language for speaker in batch.speakers for segment in speaker.segments] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "languages"),
+    [
+        ("b.txt", "One.\nTwo.", ["de", "de"]),
+        ("b.srt", "1\n00:00:00,000 --> 00:00:01,000\nOne.", ["de"]),
+        ("metadata.csv", "one|One.", ["de"]),
+        ("b.list", "one.wav|anna|EN|One.\ntwo.wav|anna||Two.", ["en", "de"]),
+    ],
+)
+def test_texts_of_which_the_file_names_no_language_have_that_of_the_command(
+    folder: Path, name: str, content: str, languages: list[str]
+) -> None:
+    for recording in ("one.wav", "two.wav", "wavs/one.wav"):
+        save_recording(folder / recording)
+    reference = folder / "anna.wav" if name.endswith(("txt", "srt")) else None
+    options = ReadOptions(reference=reference, reference_text="Said." if reference else None, language="de")
+    batch = read_batch(write(folder / name, content), out_root=None, references=None, options=options)
+    assert [segment.language for speaker in batch.speakers for segment in speaker.segments] == languages
+
+
+def test_the_language_of_a_command_is_checked() -> None:
+    assert (language_of(None), language_of("EN"), language_of("pt-br")) == (None, "en", "pt-BR")
+    with pytest.raises(UsageError, match=r"--language 'pt_BR' is no code of a language: did you mean 'pt-BR'\?"):
+        language_of("pt_BR")
 
 
 @pytest.mark.parametrize(
