@@ -57,8 +57,11 @@ def stand_in_for_scipy() -> None:
 stand_in_for_scipy()  # here, because every process that is started from here imports this file
 
 
-def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...]]]:
-    """Each part with the arguments that its function gets behind the checkpoint's folder."""
+def make_parts(
+    preset: str, device: str, slots: int | None = None, candidate: str = ""
+) -> dict[str, tuple[Part, tuple[Any, ...]]]:
+    """Each part with the arguments that its function gets behind the checkpoint's folder. `slots` replaces the numbers
+    of slots that `gpu.sizes` has; `candidate` is what the names of the candidates of `tune` contain."""
     from ops.engine_bench import (
         check_part,
         checks_part,
@@ -74,6 +77,9 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
     )
 
     sizes = gpu.sizes(preset, device)
+    if slots is not None:
+        segments = max(sizes.decode_segments, 2 * slots)  # else no slot is filled again
+        sizes = replace(sizes, slots=slots, decode_slots=(slots,), decode_segments=segments)
     parts: list[tuple[Part, tuple[Any, ...]]] = [
         (
             Part("check", "the step's logits, sampler, determinism, memory", check_part.measure, 110),
@@ -92,7 +98,10 @@ def make_parts(preset: str, device: str) -> dict[str, tuple[Part, tuple[Any, ...
         ),
         (Part("codec", "the codec, right and fast", codec_part.measure, 200), (device,)),
         (Part("cold", "a first start, and a second one", cold_part.measure, 120), (device, sizes.slots)),
-        (Part("tune", "other choices of tiles than the tables'", tune_part.measure, 60), (preset, device, sizes.slots)),
+        (
+            Part("tune", "candidates for faster kernels, compared and timed", tune_part.measure, 150),
+            (preset, device, sizes.slots, candidate),
+        ),
         (
             Part("upstream", "upstream's code, one text at a time", upstream_part.measure, 120),
             (device, sizes.upstream_frames, sizes.codec),
@@ -110,6 +119,13 @@ def total_limit_s(limit_s: float | None, parts: Sequence[str], device: str) -> f
     if limit_s is not None:
         return limit_s
     return math.inf if parts or device == "cpu" else TOTAL_LIMIT_S
+
+
+def _positive(text: str) -> int:
+    """An option's value. Raises `ArgumentTypeError` for what is no number above 0."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
 
 
 def main() -> int:
@@ -136,9 +152,15 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=float, metavar="SECONDS", help="stop after so many, whatever is still to measure"
     )
+    parser.add_argument(
+        "--slots", type=_positive, metavar="N", help="slots of a worker, for all parts but workers: 256, for instance"
+    )
+    parser.add_argument(
+        "--candidate", default="", metavar="TEXT", help="part tune: only candidates with this in their name"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.md"), help="where the table is written")
     options = parser.parse_args()
-    parts = make_parts(options.preset, options.device)
+    parts = make_parts(options.preset, options.device, options.slots, options.candidate)
     if unknown := set(options.parts) - set(parts):
         parser.error(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(parts)}")
     if options.device == "cuda" and not in_child(has_gpu):

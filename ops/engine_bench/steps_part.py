@@ -34,6 +34,8 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
     step = make_device(weights, options)
     ceiling = roofline.measure_ceiling(device, precision)
     shapes = [(decode, prompts) for decode, prompts in SHAPES if decode <= slots]
+    if slots > shapes[-1][0]:
+        shapes.append((slots, 0))
     for decode, prompts in shapes:
         for filled, shared in PLACES:
             values = [step_ms(step, decode, prompts, filled, shared) for _ in range(RUNS)]
@@ -47,7 +49,7 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
         with recorded_launches() as found:
             step.built.step.run(shapes[-1][0], 0)
         yield Row("step without prompts: kernels", "kernels", [len(found)], goal="<= 341")
-        for decode in (64, 128):
+        for decode in sorted({64, 128, slots}):
             if decode <= slots:
                 yield from _profiled(step, decode)
 

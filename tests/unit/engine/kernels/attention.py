@@ -27,6 +27,15 @@ PAGE, TABLE, PAGES = 16, 10, 48
 WIDTH = SIZES.heads * SIZES.head_dim
 
 
+CASE = ([0, 16, 21], [(0, 0), (1, 1), (2, 15), (2, 16), (2, 17), (2, 0), (1, 33)])
+ACTIVE = [0, 1, IDLE, 2, 3, 4, 5, 6]
+"""A `Case` and its rows: no prefix, one that fills its last page, a first own position, own pages just full."""
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5, equal_nan=True)
+
+
 def some(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

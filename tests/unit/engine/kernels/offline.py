@@ -52,7 +52,7 @@ def compile_all(capability: int, launch: Callable[[], None]) -> list[Compiled]:
         kernel = compile_kernel(self, *args, grid=grid, warmup=True, **options)
         if kernel.hash not in found:
             constants = {name: value for name, value in options.items() if isinstance(value, int)}
-            found[kernel.hash] = _described(self.__name__, constants, kernel, capability)
+            found[kernel.hash] = described(self.__name__, constants, kernel, capability)
 
     JITFunction.run = run
     try:
@@ -62,7 +62,8 @@ def compile_all(capability: int, launch: Callable[[], None]) -> list[Compiled]:
     return list(found.values())
 
 
-def _described(name: str, constants: dict[str, Any], kernel: Any, capability: int) -> Compiled:
+def described(name: str, constants: dict[str, Any], kernel: Any, capability: int) -> Compiled:
+    """What the assembler says of a kernel that Triton has compiled."""
     ptx = kernel.asm["ptx"]
     folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     newer = folder / "ptxas-blackwell"

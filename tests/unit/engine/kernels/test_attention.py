@@ -16,14 +16,7 @@ from cloner.engine.kernels.attend_prompt import attend_prompt, attend_prompt_twi
 from cloner.engine.kernels.layout import FAST_POSITIONS, IDLE, POSITION, AttentionWeights, LayerCache
 from cloner.engine.kernels.rotary import project_twin
 
-from .attention import PAGE, SIZES, WIDTH, Case, attention, scratch, some
-
-CASE = ([0, 16, 21], [(0, 0), (1, 1), (2, 15), (2, 16), (2, 17), (2, 0), (1, 33)])
-ACTIVE = [0, 1, IDLE, 2, 3, 4, 5, 6]
-
-
-def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5, equal_nan=True)
+from .attention import ACTIVE, CASE, PAGE, SIZES, WIDTH, Case, attention, close, scratch, some
 
 
 def plainly(qkv: Tensor, row: int, owner: int, case: Case, weights: AttentionWeights) -> Tensor:
