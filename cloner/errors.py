@@ -13,6 +13,7 @@
     │   ├── UnknownBatch                    Redis holds no batch of that id, or no result of it yet
     │   └── WrongCheckpoint                 the batch asks for another checkpoint than the fleet's
     ├── LoadFailed                 exit 78  the model cannot be loaded; a restart will not help
+    ├── NoUsableGpu                exit 1   the box has GPUs, and none that can be used
     ├── BatchBroken                exit 1   the batch could not be opened or closed
     ├── NotReproduced              exit 1   a take that is generated again is not as its file has it
     ├── BrokerUnreachable          exit 1   Redis does not answer, or not as expected
@@ -161,6 +162,10 @@ class LoadFailed(ClonerError):
     """The model could not be loaded."""
 
     exit_code = EXIT_LOAD_FAILED
+
+
+class NoUsableGpu(ClonerError):
+    """The box has a GPU, and none that can be used."""
 
 
 class BatchBroken(ClonerError):

@@ -27,7 +27,6 @@ class Event(Enum):
         "[Main] No GPU was looked for: nvidia-ml-py is not installed; `pip install nvidia-ml-py`",
         WARNING,
     )
-    NVML_FAILED = "[Main] No GPU can be used, NVML says: {error}", WARNING
     GPU_READING_MISSED = "GPU reading missed: {error}", DEBUG
     WORKERS_PLANNED = "[Main] Using {workers} parallel workers across {gpus} GPU(s)"
     WORKERS_ON_PLACE = "[Main] {place}: {workers} workers"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloner.errors import BadSetting
+from cloner.errors import BadSetting, NoUsableGpu
 from cloner.events import Event
 from cloner.logs import log_event
 
@@ -21,6 +21,12 @@ GB = 1024**3
 
 LARGEST_GB = 2048
 """Largest memory of a GPU that is accepted in a description; more is a size in MB by mistake."""
+
+ADVICE = "see what `nvidia-smi` says, and restart the box if it fails, or set CUDA_VISIBLE_DEVICES=-1 to use the CPU"
+
+
+NONE = frozenset({"", "-1"})
+"""Names in CUDA_VISIBLE_DEVICES that hide all that follows."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +66,27 @@ def find_gpus(environ: Mapping[str, str] = os.environ, only: str | None = None) 
     """The GPUs that NVML lists and CUDA_VISIBLE_DEVICES allows, in that variable's order; or those of them that `only`
     names (`Settings.gpus`, in the form of that variable), in its order.
 
-    Without NVML's Python package or the driver there are none. A card that NVML cannot read is left out, with a
-    warning. Indices count as in ``nvidia-smi``; the number or UUID of a card with MIG means all of its instances.
-    Raises `BadSetting` if a name is of no GPU of the box, or if `only` names one that CUDA_VISIBLE_DEVICES hides.
+    Without NVML's Python package or the driver there are none, nor where CUDA_VISIBLE_DEVICES is empty or -1. A card
+    that NVML cannot read is left out, with a warning. Indices count as in ``nvidia-smi``; the number or UUID of a card
+    with MIG means all of its instances. Raises `BadSetting` if a name is of no GPU of the box, or if `only` names one
+    that CUDA_VISIBLE_DEVICES hides; `NoUsableGpu` if the driver fails, or none of the cards can be used: a box that has
+    lost its GPU must not go on, far slower, on its CPU.
     """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if only is None and visible is not None and _names_none(visible):
+        return []
     cards = _list_cards()
     gpus = [gpu for card in cards or () for gpu in card.gpus]
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
     if cards is not None and visible is not None:
         gpus = _named(cards, "CUDA_VISIBLE_DEVICES", visible)
-    if only is None:
-        return gpus
-    chosen = _named(cards or [], "CLONER_GPUS", only)
+    chosen = gpus if only is None else _chosen(cards or [], only, gpus, visible)
+    if cards and not chosen:
+        raise NoUsableGpu(f"none of this box's GPUs can be used, as the warnings say: {ADVICE}")
+    return chosen
+
+
+def _chosen(cards: Sequence[_Card], only: str, gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
+    chosen = _named(cards, "CLONER_GPUS", only)
     for gpu in chosen:
         if gpu not in gpus:
             raise BadSetting(
@@ -82,24 +97,20 @@ def find_gpus(environ: Mapping[str, str] = os.environ, only: str | None = None) 
 
 
 def _list_cards() -> list[_Card] | None:
-    """The box's cards; None where NVML cannot be asked."""
+    """The box's cards; None where there is no NVML, or no driver. Raises `NoUsableGpu` where NVML fails."""
     if pynvml is None:
         log_event(Event.NVML_MISSING)
         return None
     try:
         pynvml.nvmlInit()
+        try:
+            return _read_cards()
+        finally:
+            pynvml.nvmlShutdown()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return None
     except pynvml.NVMLError as error:
-        log_event(Event.NVML_FAILED, error=error)
-        return None
-    try:
-        return _read_cards()
-    except pynvml.NVMLError as error:
-        log_event(Event.NVML_FAILED, error=error)
-        return None
-    finally:
-        pynvml.nvmlShutdown()
+        raise NoUsableGpu(f"no GPU of this box can be used, NVML says: {error}: {ADVICE}") from error
 
 
 def described_gpu(text: str, index: int) -> Gpu:
@@ -168,7 +179,7 @@ def _named(cards: Sequence[_Card], variable: str, names: str) -> list[Gpu]:
     """The GPUs that a variable's comma-separated numbers and UUIDs name, in their order. Raises `BadSetting`."""
     chosen: dict[int, Gpu] = {}
     for name in (part.strip() for part in names.split(",")):
-        if not name or name == "-1":
+        if name in NONE:
             break  # as CUDA does: nothing after it is visible
         known = False
         for card in cards:
@@ -182,6 +193,10 @@ def _named(cards: Sequence[_Card], variable: str, names: str) -> list[Gpu]:
                 "give numbers or UUIDs that `nvidia-smi -L` lists, or unset it"
             )
     return list(chosen.values())
+
+
+def _names_none(names: str) -> bool:
+    return names.split(",", maxsplit=1)[0].strip() in NONE
 
 
 def _abbreviates(name: str, uuid: str) -> bool:

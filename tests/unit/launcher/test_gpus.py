@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloner.errors import BadSetting
+from cloner.errors import BadSetting, NoUsableGpu
 from launcher import gpus
 from launcher.gpus import GB, Gpu, described_gpu, find_gpus
 
@@ -152,11 +152,35 @@ def test_without_the_driver_there_are_no_gpus(
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_of_the_driver_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_driver_is_no_box_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, init_error=NvmlError("RM has detected an NVML/RM version mismatch."))
 
-    assert find_gpus({}) == []
-    assert "No GPU can be used, NVML says: RM has detected an NVML/RM version mismatch." in capsys.readouterr().err
+    with pytest.raises(
+        NoUsableGpu, match=r"can be used, NVML says: RM has detected an NVML/RM version mismatch\.: see"
+    ):
+        find_gpus({})
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "-1,0"])
+def test_the_cpu_is_used_where_all_gpus_are_hidden_whatever_state_they_are_in(
+    monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    install(monkeypatch, init_error=NvmlError("GPU is lost"))
+
+    assert find_gpus({"CUDA_VISIBLE_DEVICES": visible}) == []
+
+
+@pytest.mark.parametrize("card", [Card(A, broken=True), Card(A, mig=True, instances=[None])])
+@pytest.mark.parametrize("chosen", [({}, None), ({"CUDA_VISIBLE_DEVICES": "0"}, None), ({}, "0")])
+def test_a_box_whose_only_gpu_is_lost_does_not_become_a_box_without_gpus(
+    monkeypatch: pytest.MonkeyPatch, card: Card, chosen: tuple[dict[str, str], str | None]
+) -> None:
+    install(monkeypatch, card)
+
+    with pytest.raises(
+        NoUsableGpu, match="none of this box's GPUs can be used, as the warnings say: see what `nvidia-"
+    ):
+        find_gpus(*chosen)
 
 
 def test_a_card_that_nvml_cannot_read_is_left_out_and_the_others_keep_their_numbers(
@@ -220,9 +244,9 @@ def test_cuda_visible_devices_names_mig_instances_or_their_card(
 
 
 def test_a_visible_card_that_nvml_cannot_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, Card(A, broken=True), Card(B))
+    install(monkeypatch, Card(A, broken=True), Card(B), Card(C))
 
-    assert find_gpus({"CUDA_VISIBLE_DEVICES": "0"}) == []
+    assert [gpu.uuid for gpu in find_gpus({"CUDA_VISIBLE_DEVICES": "0,2"})] == [C]
 
 
 @pytest.mark.parametrize("name", ["3", "GPU-99", "MIG-99", "G", "first"])
