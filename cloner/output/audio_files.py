@@ -24,7 +24,20 @@ from cloner.output.own_folder import OwnFolder, blocks_of, open_file, opened_fol
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
 
-UNAVAILABLE = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
+UNAVAILABLE = frozenset(
+    {
+        errno.EIO,
+        errno.EROFS,
+        errno.ESTALE,
+        # Of CIFS, FUSE and soft NFS mounts whose server or network is away:
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ETIMEDOUT,
+        errno.ENODEV,
+        errno.EREMOTEIO,
+    }
+)
 """Errors of a disk that fails, is remounted, or whose server is restarted: they may pass soon, or not at all."""
 
 DISK_INTERVAL_S = 1.0

@@ -73,7 +73,7 @@ def is_journal_begin(_file: int, data: bytes) -> bool:
     return bytes(data).startswith(b'{"run":')
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN])
 @pytest.mark.parametrize("what", [is_audio, is_line, is_journal_begin])
 def test_what_fails_for_a_while_is_written_again(
     worker: WorkerProcess,
