@@ -10,6 +10,8 @@ import errno
 import fnmatch
 import os
 import stat
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,10 @@ FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe must not block
 
 NO_FOLDER = (FileNotFoundError, NotADirectoryError)
 """Nothing is there, or a file where a folder should be. (A link is neither: see `_open`.)"""
+
+
+LEFT_S = 3600.0
+"""Seconds without a write after which a temporary file belongs to no process any more."""
 
 
 @contextmanager
@@ -149,14 +155,16 @@ class OwnFolder:
     def write(self, name: str, pieces: Iterable[bytes], *, sync: bool = False) -> None:
         """Write the pieces to a file, as a whole or not at all; with `sync`, they reach the disk before the rename.
 
-        Only one process at a time may write the file: temporary files of earlier ones, which were killed, are removed.
-        Raises also what iterating over `pieces` raises.
+        Temporary files in which nothing was written for `LEFT_S` are removed: their processes were killed. Several
+        processes may write the file at the same time, as two collectors that close a batch do. Raises also what
+        iterating over `pieces` raises.
         """
-        stem = Path(name).stem
         with self.opened(make=True) as folder:
-            for left in _names(folder, f"{stem}-*.part"):
-                os.unlink(left, dir_fd=folder)
-            part = FileAt(f"{stem}-{os.getpid()}.part", folder)
+            for left in _names(folder, f"{name}-*.part"):
+                with suppress(FileNotFoundError):  # another process has renamed or removed it meanwhile
+                    if time.time() - os.stat(left, dir_fd=folder, follow_symlinks=False).st_mtime > LEFT_S:
+                        os.unlink(left, dir_fd=folder)
+            part = FileAt(f"{name}-{uuid.uuid4().hex}.part", folder)
             write_and_rename(pieces, part, FileAt(name, folder), sync=sync)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def test_a_report_that_cannot_be_written_is_logged_and_leaves_no_file(
     settings = Settings(out_dir=tmp_path)
     kept = tmp_path / ".cloner/b"
     kept.mkdir(parents=True)
-    (kept / "report-7.part").write_text("a collector was killed while writing it")
+    left = kept / "report.html-7f.part"
+    left.write_text("a collector was killed while writing it")
+    os.utime(left, (0, 0))
     (kept / "report.html").write_text("of an earlier run")
     pieces = _pieces_of_a_page_that_breaks()
     if in_the_way == "a folder of its name":

@@ -70,11 +70,25 @@ def test_an_error_of_the_disk_leaves_the_earlier_file(
     assert names(tmp_path) == ["b.txt"]
 
 
-def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path, folder: OwnFolder) -> None:
-    (folder.path / "b-7.part").write_text("half")
-    (folder.path / "c-7.part").write_text("of another file")
+def test_temporary_files_of_killed_processes_are_removed(folder: OwnFolder) -> None:
+    left, others = folder.path / "b.txt-7f.part", folder.path / "b.csv-7f.part"
+    for path in (left, others):
+        path.write_text("half")
+        os.utime(path, (0, 0))
     folder.write("b.txt", [b"whole"])
-    assert names(tmp_path) == ["b.txt", "c-7.part"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["b.csv-7f.part", "b.txt"]
+
+
+def test_two_processes_that_write_a_file_at_the_same_time_do_not_mix_theirs(folder: OwnFolder) -> None:
+    def first() -> Iterator[bytes]:
+        yield b"the first's"
+        folder.write("b.txt", [b"the other's"])
+        assert folder.read("b.txt") == b"the other's"
+        yield b", whole"
+
+    folder.write("b.txt", first())
+    assert folder.read("b.txt") == b"the first's, whole"
+    assert [path.name for path in folder.path.iterdir()] == ["b.txt"]
 
 
 def write_record(root: Path) -> None:
