@@ -163,10 +163,16 @@ class BatchStore:
         self._redis.hset(self._keys.batch(batch_id), "state", BatchState.RUNNING)
 
     def set_broken(self, batch_id: str, error: str) -> None:
-        """The batch could not be opened or closed; does nothing if it has expired."""
+        """The batch could not be opened or closed; does nothing if it is closed, or has expired."""
         key = self._keys.batch(batch_id)
-        if self._redis.exists(key):
-            self._redis.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
+        while True:
+            with self._redis.pipeline() as pipe, suppress(WatchError):
+                pipe.watch(key)  # type: ignore[no-untyped-call]
+                if _is_open(pipe.hget(key, "state")):
+                    pipe.multi()
+                    pipe.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
+                    pipe.execute()
+                return
 
     def begin_round(self, batch_id: str, following: Round, progress: Mapping[int, ChunkProgress], chunks: int) -> bool:
         """Begin a round: note it and the progress of its chunks, remove what Celery keeps of the round before, and

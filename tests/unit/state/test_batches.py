@@ -124,6 +124,13 @@ def test_a_batch_that_expired_is_not_made_broken(redis: Redis, batches: BatchSto
     assert not redis.exists(KEYS.batch("b"))
 
 
+@pytest.mark.parametrize("state", ["done", "broken"])
+def test_a_batch_that_is_closed_is_not_made_broken(redis: Redis, batches: BatchStore, state: str) -> None:
+    redis.hset(KEYS.batch("b"), mapping={"state": state, "error": "the first"})
+    batches.set_broken("b", "failures could not be counted")
+    assert redis.hmget(KEYS.batch("b"), "state", "error") == [state, "the first"]
+
+
 def test_of_two_collectors_that_end_a_round_one_begins_the_next(redis: Redis, batches: BatchStore) -> None:
     redis.hset(KEYS.batch("b"), mapping={"state": "running", "total": 10, "chunks": 2})
     redis.set("celery-task-meta-b.0", "the chunk's result in the first round")
