@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from heapq import heapreplace
 from math import ceil
 
 from cloner.batch import Batch
@@ -112,11 +113,11 @@ def longest_first(amounts: Sequence[Sequence[int]], workers: int) -> list[Assign
     even = sum(map(sum, amounts)) / workers
     slices = [piece for speaker, texts in enumerate(amounts) for piece in _split_by_amount(speaker, texts, even)]
     weights = {piece: sum(amounts[piece.speaker][piece.start : piece.stop]) for piece in slices}
-    loads = [0] * workers
+    loads = [(0, worker) for worker in range(workers)]  # a heap: of equal loads, the first worker's
     assigned: list[list[SpeakerSlice]] = [[] for _ in range(workers)]
     for piece in sorted(slices, key=lambda piece: -weights[piece]):
-        worker = loads.index(min(loads))
-        loads[worker] += weights[piece]
+        load, worker = loads[0]
+        heapreplace(loads, (load + weights[piece], worker))
         assigned[worker].append(piece)
     return [tuple(_joined(pieces)) for pieces in assigned]
 
@@ -131,11 +132,13 @@ def split_into_chunks(assignment: Assignment, slots: int) -> list[Assignment]:
     limit = SEGMENTS_PER_SLOT * slots
     chunks: list[Assignment] = []
     chunk: list[SpeakerSlice] = []
+    segments = 0
     for piece in _pieces(assignment, limit):
         chunk.append(piece)
-        if sum(map(len, chunk)) >= limit:
+        segments += len(piece)
+        if segments >= limit:
             chunks.append(tuple(chunk))
-            chunk = []
+            chunk, segments = [], 0
     if chunk:
         chunks.append(tuple(chunk))
     return chunks

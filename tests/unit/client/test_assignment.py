@@ -154,3 +154,39 @@ def test_a_chunk_is_split_by_its_size_in_bytes() -> None:
         (SpeakerSlice(0, 0, 1),),
         (SpeakerSlice(0, 1, 2),),
     ]
+
+
+def test_chunks_of_small_speakers_take_no_more_steps_the_more_fit_into_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[SpeakerSlice] = []
+
+    def length(piece: SpeakerSlice) -> int:
+        counted.append(piece)
+        return piece.stop - piece.start
+
+    monkeypatch.setattr(SpeakerSlice, "__len__", length)
+    assignment = tuple(SpeakerSlice(speaker, 0, 1) for speaker in range(5000))
+    assert [len(chunk) for chunk in split_into_chunks(assignment, slots=128)] == [4096, 904]
+    assert len(counted) <= 2 * len(assignment)
+
+
+def test_the_least_loaded_of_many_workers_is_found_without_comparing_all() -> None:
+    compared = 0
+
+    class Amount(int):
+        def __add__(self, other: int) -> Amount:
+            return Amount(int(self) + other)
+
+        __radd__ = __add__
+
+        def __lt__(self, other: int) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) < int(other)
+
+        __eq__ = int.__eq__
+        __hash__ = int.__hash__
+
+    amounts = [[Amount(1 + speaker % 7)] for speaker in range(1000)]
+    assignments = longest_first(amounts, 200)
+    assert max(map(len, assignments)) < 10
+    assert compared <= 20 * len(amounts)
