@@ -8,7 +8,7 @@ print(result.generated, "of", result.total)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,14 @@ from cloner.client.parts import send_part
 from cloner.client.queries import ask_collector
 from cloner.client.submit import pack_speakers, send
 from cloner.client.texts import warn_of_references
-from cloner.errors import NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
+from cloner.errors import Damaged, NoWorkers, UnknownBatch, UsageError, WrongCheckpoint
 from cloner.input.batch_file import load_batch
 from cloner.input.review import checked_review
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.fields import is_batch_id
-from cloner.protocol.messages import Manifest
+from cloner.protocol.messages import Manifest, SpeakerRow
 from cloner.settings import Settings, load_settings
+from cloner.state.progress import Progress
 from cloner.state.registry import ReviewerInfo, WorkerInfo
 from cloner.validation import name_flaw, output_flaw, shown
 
@@ -81,6 +82,11 @@ class Client:
             ids = self._connection.batches.newest(most)
         return [BatchHandle(self._connection, batch_id) for batch_id in ids]
 
+    def progress(self, batches: Sequence[BatchHandle]) -> list[Progress | UnknownBatch | Damaged]:
+        """The progress of each of some batches, or why it is not known, in one round trip."""
+        with self.translate_redis_errors():
+            return self._connection.batches.progress_of_each([batch.id for batch in batches])
+
     def submit(  # noqa: PLR0913 - one parameter an option
         self,
         batch: Batch | Path | str,
@@ -110,10 +116,8 @@ class Client:
         batch = replace(batch, overwrite=batch.overwrite or overwrite, prune=batch.prune or prune)
         batch = replace(batch, review=batch.review if review is None else checked_review(review))
         with self.translate_redis_errors():
-            rows = []
-            for row, data in pack_speakers(batch):
-                self._connection.references.put(row.reference.digest, data)
-                rows.append(row)
+            rows: list[SpeakerRow] = []
+            self._connection.references.put_all(_references(pack_speakers(batch), rows))
             batch_id, assignments = send(self._connection, batch, rows, workers, strategy, check=check)
         return BatchHandle(self._connection, batch_id, assignments)
 
@@ -169,6 +173,13 @@ class Client:
             raise NoWorkers
         _check_checkpoint(batch, workers)
         return batch, workers
+
+
+def _references(packed: Iterable[tuple[SpeakerRow, bytes]], rows: list[SpeakerRow]) -> Iterator[tuple[str, bytes]]:
+    """The references of packed speakers by digest; the speakers' rows are added to `rows` on the way."""
+    for row, data in packed:
+        rows.append(row)
+        yield row.reference.digest, data
 
 
 def _strategy(name: Strategy | str) -> Strategy:

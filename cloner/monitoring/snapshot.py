@@ -9,7 +9,7 @@ from redis import Redis
 
 from cloner.checks.catalogue import CHECKS
 from cloner.engine.base import CODEC_FAILED
-from cloner.errors import Damaged, UnknownBatch
+from cloner.errors import Damaged
 from cloner.review.judge import REVIEW_CHECKS
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -82,17 +82,15 @@ class FleetReader:
         return self._batches.newest(newest)
 
     def progress(self, batch_ids: list[str], known: Container[str] = ()) -> dict[str, Progress]:
-        """The progress of each batch that is not in `known`. Expired and damaged batches are left out, so that one
-        of them does not hide the others."""
+        """The progress of each batch that is not in `known`, in one round trip. Expired and damaged batches are left
+        out, so that one of them does not hide the others."""
         progress = {}
-        for batch_id in batch_ids:
-            if batch_id not in known:
-                try:
-                    progress[batch_id] = self._batches.progress(batch_id)
-                except UnknownBatch:
-                    continue
-                except Damaged as error:
-                    pass_over(f"batch {batch_id}", error.message)
+        wanted = [batch_id for batch_id in batch_ids if batch_id not in known]
+        for batch_id, found in zip(wanted, self._batches.progress_of_each(wanted), strict=True):
+            if isinstance(found, Progress):
+                progress[batch_id] = found
+            elif isinstance(found, Damaged):
+                pass_over(f"batch {batch_id}", found.message)
         return progress
 
     def dead_letters(self) -> list[DeadLetter]:

@@ -6,20 +6,20 @@ chunk that runs twice counts once. The record beside the outputs, not this, says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 from redis import Redis, WatchError
 
-from cloner.errors import ClonerError, Damaged, UnknownBatch, one_line
-from cloner.protocol.fields import is_batch_id
+from cloner.errors import ClonerError, Damaged, UnknownBatch
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
+from cloner.state.batch_list import BatchList, is_open, text_of
 from cloner.state.cleanup import celery_results, chord_id
-from cloner.state.damage import finite, integer, pass_over, read_or, reply_or, unpacking
+from cloner.state.damage import finite, integer, pass_over, unpacking
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission, closing_fields
 
@@ -40,6 +40,7 @@ class BatchStore:
         self._redis = redis
         self._keys = keys
         self._ttl_s = ttl_s
+        self._list = BatchList(redis, keys)
 
     @classmethod
     def of(cls, settings: Settings, redis: Redis) -> BatchStore:
@@ -54,7 +55,7 @@ class BatchStore:
             with self._redis.pipeline() as pipe:
                 pipe.watch(self._keys.batches)  # type: ignore[no-untyped-call]
                 check()
-                expired = self._expired(pipe, manifest.submitted_at - self._ttl_s)
+                expired = self._list.expired(pipe, manifest.submitted_at - self._ttl_s)
                 pipe.multi()
                 self._put(pipe, manifest, data, strategy)
                 if expired:
@@ -69,6 +70,7 @@ class BatchStore:
         values: dict[Any, Any] = {
             "state": BatchState.SUBMITTING,
             "source": manifest.title,
+            "prefix": manifest.prefix,
             "strategy": strategy,
             "submitted_at": manifest.submitted_at,
             "total": manifest.total,
@@ -81,11 +83,6 @@ class BatchStore:
         pipe.hset(keys.progress(batch_id), "", ChunkProgress().pack())
         self._renew(pipe, batch_id)
         pipe.zadd(keys.batches, {batch_id: manifest.submitted_at})
-
-    def _expired(self, pipe: Any, before: float) -> list[bytes]:
-        """Those of the batches submitted before a time that Redis has no more: some are kept for longer."""
-        ids: list[bytes] = pipe.zrangebyscore(self._keys.batches, "-inf", before)
-        return [batch_id for batch_id in ids if not pipe.exists(self._keys.batch(_text(batch_id)))]
 
     def renew(self, batch_id: str) -> None:
         """Keep a batch for `ttl_s` seconds more, if it is there."""
@@ -109,37 +106,21 @@ class BatchStore:
             pipe.execute()
 
     def newest(self, count: int) -> list[str]:
-        """Ids of the newest batches, the last one submitted first."""
-        return self._ids(lambda key: self._redis.zrevrange(key, 0, count - 1))
+        """As `BatchList.newest`."""
+        return self._list.newest(count)
 
     def open_ids(self, *, cancelled: bool) -> list[str]:
-        """Ids of the batches that are neither done nor broken, oldest first; with or without those that are
-        `cancelled`."""
-        ids = self._ids(lambda key: self._redis.zrange(key, 0, -1))
-        with self._redis.pipeline(transaction=False) as pipe:
-            for batch_id in ids:
-                pipe.hmget(self._keys.batch(batch_id), "state", "cancelled")
-            replies = pipe.execute(raise_on_error=False)
-        found = []
-        for batch_id, reply in zip(ids, replies, strict=True):
-            state, is_cancelled = reply_or((None, None), self._keys.batch(batch_id), reply)
-            if _is_open(state) and (cancelled or not is_cancelled):
-                found.append(batch_id)
-        return found
+        """As `BatchList.open_ids`."""
+        return self._list.open_ids(cancelled=cancelled)
 
-    def _ids(self, read: Callable[[str], Any]) -> list[str]:
-        """The ids that `read` finds in the key of all batches; what is no id is passed over."""
-        key = self._keys.batches
-        found: list[bytes] = read_or([], key, lambda: read(key))
-        ids = [_text(batch_id) for batch_id in found]
-        for wrong in (batch_id for batch_id in ids if not is_batch_id(batch_id)):
-            pass_over(key, f"{wrong} is no batch's id")
-        return [batch_id for batch_id in ids if is_batch_id(batch_id)]
+    def open_beside(self, prefix: str) -> list[str]:
+        """As `BatchList.open_beside`."""
+        return self._list.open_beside(prefix)
 
     def is_open(self, batch_id: str) -> bool:
         """Whether chunks of the batch may still run: it is neither done nor broken nor cancelled, and known."""
         state, cancelled = self._redis.hmget(self._keys.batch(batch_id), "state", "cancelled")
-        return _is_open(state) and not cancelled
+        return is_open(state) and not cancelled
 
     def is_done(self, batch_id: str) -> bool:
         """Whether the batch's result is there."""
@@ -168,7 +149,7 @@ class BatchStore:
         while True:
             with self._redis.pipeline() as pipe, suppress(WatchError):
                 pipe.watch(key)  # type: ignore[no-untyped-call]
-                if _is_open(pipe.hget(key, "state")):
+                if is_open(pipe.hget(key, "state")):
                     pipe.multi()
                     pipe.hset(key, mapping={"state": BatchState.BROKEN, "error": error})
                     pipe.execute()
@@ -185,7 +166,7 @@ class BatchStore:
             with self._redis.pipeline() as pipe:
                 pipe.watch(key)  # type: ignore[no-untyped-call]
                 state, packed = cast("list[bytes | None]", pipe.hmget(key, "state", "round"))
-                if not _is_open(state) or _round(packed).number != following.number - 1:
+                if not is_open(state) or _round(packed).number != following.number - 1:
                     return False
                 pipe.multi()
                 pipe.hset(key, "round", following.pack())
@@ -223,7 +204,7 @@ class BatchStore:
         fields = ("source", "speakers", "submitted_at", "strategy")
         with unpacking(batch_id):
             source, speakers, submitted_at, strategy = self._redis.hmget(self._keys.batch(batch_id), *fields)
-            return Submission(_text(source), integer(speakers or 0), finite(submitted_at or 0), _text(strategy))
+            return Submission(text_of(source), integer(speakers or 0), finite(submitted_at or 0), text_of(strategy))
 
     def age_s(self, batch_id: str) -> float | None:
         """Seconds since the batch was submitted, by the server's clock; None if it has expired or is damaged."""
@@ -239,17 +220,19 @@ class BatchStore:
 
     def progress(self, batch_id: str) -> Progress:
         """How far the batch is. Raises `UnknownBatch`, `Damaged`."""
-        with unpacking(batch_id), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(self._keys.batch(batch_id))
-            pipe.hvals(self._keys.progress(batch_id))
-            values, chunks = pipe.execute()
-        if b"total" not in values:  # a late field of a batch that has expired is no batch
-            raise UnknownBatch(
-                f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
-                " if Redis has lost it, submit its file again: only what is missing is spoken"
-            )
-        with unpacking(batch_id):
-            return Progress.unpack(batch_id, values, chunks)
+        (found,) = self.progress_of_each([batch_id])
+        if isinstance(found, ClonerError):
+            raise found
+        return found
+
+    def progress_of_each(self, batch_ids: Sequence[str]) -> list[Progress | UnknownBatch | Damaged]:
+        """How far each of some batches is, or why that is not known, in one round trip."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                pipe.hgetall(self._keys.batch(batch_id))
+                pipe.hvals(self._keys.progress(batch_id))
+            replies = pipe.execute(raise_on_error=False)
+        return [_progress(*found) for found in zip(batch_ids, replies[::2], replies[1::2], strict=True)]
 
     def round(self, batch_id: str) -> Round:
         """The batch's present round. Raises `Damaged`."""
@@ -292,15 +275,24 @@ class BatchStore:
             pipe.execute()
 
 
-def _text(value: object) -> str:
-    """A line of a value that Redis holds; empty if it is not there."""
-    return one_line(value.decode(errors="replace")) if isinstance(value, bytes) else ""
+def _progress(batch_id: str, values: Any, chunks: Any) -> Progress | UnknownBatch | Damaged:
+    """What the replies of Redis say of a batch, of which each may be an error. Raises other errors than `Damaged`."""
+    try:
+        with unpacking(batch_id):
+            for reply in (values, chunks):
+                if isinstance(reply, Exception):
+                    raise reply
+            if b"total" in values:
+                return Progress.unpack(batch_id, values, chunks)
+    except Damaged as error:
+        return error
+    # A late field of a batch that has expired is no batch.
+    return UnknownBatch(
+        f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
+        " if Redis has lost it, submit its file again: only what is missing is spoken"
+    )
 
 
 def _round(packed: object) -> Round:
     """The first round, if none is noted. Raises `ValueError`, `TypeError` or `LookupError`."""
     return Round.unpack(packed) if isinstance(packed, bytes) else Round()
-
-
-def _is_open(state: object) -> bool:
-    return isinstance(state, bytes) and state in {other.encode() for other in BatchState if other.is_open}

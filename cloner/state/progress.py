@@ -165,6 +165,8 @@ class Progress:
     """When the batch is closed, with those that fail a review."""
     error_rate: ErrorRateResult | None = None
     """As its review estimates it, when the batch is closed."""
+    source: str = ""
+    """As in `Submission`."""
 
     @classmethod
     def unpack(cls, batch_id: str, values: Mapping[bytes, bytes], chunks: Iterable[bytes]) -> Self:
@@ -187,6 +189,7 @@ class Progress:
             attempts_again=sum(chunk.attempts_again for chunk in counts),
             suspects=sum(chunk.suspects for chunk in counts) if suspects is None else suspects,
             error_rate=error_rate,
+            source=one_line(values.get(b"source", b"").decode(errors="replace")),
         )
 
     @property

@@ -8,6 +8,10 @@ from redis import Redis
 
 from cloner.state.keys import RedisKeys
 
+MOST_TOGETHER = 1000
+TOGETHER_BYTES = 1024**2
+"""The most references, and bytes of them, that are sent without waiting for Redis. One may be longer."""
+
 
 class ReferenceStore:
     """`redis` must not decode responses. Every method raises `RedisError` where Redis cannot be used."""
@@ -22,6 +26,19 @@ class ReferenceStore:
     def put(self, digest: str, data: bytes) -> None:
         """Keep a reference, or keep it for longer."""
         self._redis.set(self._keys.reference(digest), data, ex=self._ttl_s)
+
+    def put_all(self, references: Iterable[tuple[str, bytes]]) -> None:
+        """Keep references, each by its digest, or keep them for longer: `MOST_TOGETHER` or `TOGETHER_BYTES` of them in
+        one round trip, since a batch may have 100,000, and its client may be far from Redis."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            size = 0
+            for digest, data in references:
+                pipe.set(self._keys.reference(digest), data, ex=self._ttl_s)
+                size += len(data)
+                if len(pipe) >= MOST_TOGETHER or size >= TOGETHER_BYTES:
+                    pipe.execute()
+                    size = 0
+            pipe.execute()
 
     def get(self, digest: str) -> bytes | None:
         """A reference's bytes; None if they have expired."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis import Redis
 
@@ -32,6 +32,15 @@ class WorkerState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+
+
+class Assigned(NamedTuple):
+    """What a worker is assigned of a batch."""
+
+    id: str
+    """The batch and the assignment's number."""
+    speakers: int
+    texts: int
 
 
 class WorkerPlace(Protocol):
@@ -199,10 +208,22 @@ class Registry:
         """Change some fields of a worker's entry."""
         self.worker_entries.update(name, **values)
 
-    def assign(self, name: str, assignment: str, speakers: int, texts: int) -> None:
-        """Note an assignment, which the worker logs when it starts. An earlier one stays until it is finished."""
-        if not self.redis.hget(self.keys.worker(name), "assignment"):
-            self.update(name, assignment=assignment, assigned_speakers=speakers, assigned_texts=texts)
+    def assign(self, assignments: Mapping[str, Assigned]) -> None:
+        """Note the assignments of workers, by name, which the workers log when they start. An earlier one stays until
+        it is finished. Two round trips for all."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name in assignments:
+                pipe.hget(self.keys.worker(name), "assignment")
+            earlier = pipe.execute()
+            for (name, new), known in zip(assignments.items(), earlier, strict=True):
+                if not known:
+                    values: dict[Any, Any] = {
+                        "assignment": new.id,
+                        "assigned_speakers": new.speakers,
+                        "assigned_texts": new.texts,
+                    }
+                    pipe.hset(self.keys.worker(name), mapping=values)
+            pipe.execute()
 
     def count_load(self, name: str) -> None:
         """The worker has loaded its models once more."""

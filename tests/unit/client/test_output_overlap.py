@@ -22,12 +22,13 @@ def store(blobs: Redis) -> BatchStore:
     return BatchStore(blobs, KEYS, ttl_s=600)
 
 
-def manifest(batch_id: str, outputs: Sequence[str]) -> Manifest:
+def manifest(batch_id: str, outputs: Sequence[str], prefix: str = "") -> Manifest:
     reference = ReferenceRow(kind=ReferenceKind.CODES, digest="d" * 64, text="Hello.")
     rows = [(n, "text", output, n) for n, output in enumerate(outputs)]
     speaker = SpeakerRow(id="anna", reference=reference, segments=rows)
     return Manifest(
         batch_id=batch_id,
+        prefix=prefix,
         source=f"{batch_id}.json",
         submitted_at=1.0,
         generation=Generation(),
@@ -80,3 +81,32 @@ def test_a_manifest_that_cannot_be_read_is_logged(blobs: Redis, capsys: pytest.C
     blobs.set(KEYS.manifest("first"), "not a manifest")
     check_outputs(manifest("second", ["0.wav"]), store(blobs))
     assert "batch first cannot be read here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prefix", "compared"),
+    [
+        ("book", ["of the root", "of the book", "in the book"]),
+        ("book/one", ["of the root", "of the book", "in the book"]),
+        ("book/two", ["of the root", "of the book"]),
+        ("bookish", ["of the root"]),
+        ("", ["of the root", "of the book", "in the book", "beside the book"]),
+    ],
+)
+def test_only_batches_are_read_whose_outputs_may_be_in_the_same_folder(
+    redis: Redis, valkey_url: str, prefix: str, compared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = store(connect(valkey_url, decode=False))
+    prefixes = {"of-the-root": "", "of-the-book": "book", "in-the-book": "book/one", "beside-the-book": "books"}
+    for batch_id, other in prefixes.items():
+        batches.add(manifest(batch_id, [f"{other}/0.wav".lstrip("/")], other), "round-robin", check=lambda: None)
+    read: list[str] = []
+    monkeypatch.setattr(batches, "manifest", read.append)
+    check_outputs(manifest("new", [f"{prefix}/1.wav".lstrip("/")], prefix), batches)
+    assert sorted(read) == sorted(batch_id.replace(" ", "-") for batch_id in compared)
+
+
+def test_a_batch_whose_prefix_is_not_noted_is_read(blobs: Redis) -> None:
+    """As one that an earlier version has submitted."""
+    with pytest.raises(OutputsTaken):
+        check_outputs(manifest("second", ["0.wav"], "book"), store(blobs))

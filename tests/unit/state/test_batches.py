@@ -12,6 +12,7 @@ from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
 from tests.support.manifests import manifest
+from tests.support.round_trips import counted_round_trips
 
 KEYS = RedisKeys("test")
 
@@ -192,3 +193,21 @@ def test_only_batches_that_have_expired_are_listed_no_more(redis: Redis, batches
     batches.add(later, "round-robin", check=lambda: None)
     assert batches.newest(9) == ["b2", "b1"]
     assert batches.open_ids(cancelled=False) == ["b1", "b2"]
+
+
+def test_the_progress_of_many_batches_is_read_in_one_round_trip(redis: Redis, valkey_url: str) -> None:
+    blobs = connect(valkey_url, decode=False)
+    batches = BatchStore(blobs, KEYS, ttl_s=600)
+    for number in range(50):
+        batches.add(manifest().model_copy(update={"batch_id": f"b{number}"}), "round-robin", check=lambda: None)
+    batches.report("b3", {7: ChunkProgress(2, 0, 40, 88200, finished=True)})
+    redis.delete(KEYS.batch("b1"))
+    redis.delete(KEYS.progress("b2"))
+    redis.set(KEYS.progress("b2"), "another program's")
+    with counted_round_trips(blobs) as trips:
+        found = batches.progress_of_each([f"b{number}" for number in range(50)])
+    assert trips.count == 1
+    assert isinstance(found[1], UnknownBatch)
+    assert isinstance(found[2], Damaged)
+    assert found[3] == batches.progress("b3")
+    assert [one.source for one in found if isinstance(one, Progress)] == ["b.json"] * 48

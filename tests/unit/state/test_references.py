@@ -7,7 +7,8 @@ from redis import Redis
 
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from cloner.state.references import ReferenceStore
+from cloner.state.references import MOST_TOGETHER, TOGETHER_BYTES, ReferenceStore
+from tests.support.round_trips import counted_round_trips
 
 KEYS = RedisKeys("test")
 
@@ -35,3 +36,20 @@ def test_renewing_names_the_expired_references_and_keeps_the_others(redis: Redis
     redis.expire(KEYS.reference("a"), 5)
     assert references.renew(["a", "b"]) == ["b"]
     assert redis.ttl(KEYS.reference("a")) > 60
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "trips"), [(0, 1, 0), (1, 1, 1), (3 * MOST_TOGETHER, 1, 3), (5, TOGETHER_BYTES // 2, 3)]
+)
+def test_many_references_are_sent_without_waiting_for_each(
+    redis: Redis, valkey_url: str, count: int, size: int, trips: int
+) -> None:
+    blobs = connect(valkey_url, decode=False)
+    references = ReferenceStore(blobs, KEYS, batch_ttl_s=60)
+    with counted_round_trips(blobs) as found:
+        references.put_all((str(number), bytes([number % 256]) * size) for number in range(count))
+    assert found.count == trips
+    assert redis.dbsize() == count
+    if count:
+        assert references.get(str(count - 1)) == bytes([(count - 1) % 256]) * size
+        assert 60 < redis.ttl(KEYS.reference("0")) <= 120

@@ -9,7 +9,8 @@ import pytest
 from redis import Redis
 
 from cloner.state.keys import RedisKeys
-from cloner.state.registry import Registry, WorkerState
+from cloner.state.registry import Assigned, Registry, WorkerState
+from tests.support.round_trips import counted_round_trips
 from tests.support.workers import worker_info
 
 
@@ -94,3 +95,22 @@ def test_what_is_left_of_a_lost_entry_is_no_worker(redis: Redis) -> None:
 def test_fleets_on_one_redis_do_not_see_each_other(redis: Redis) -> None:
     Registry(redis, RedisKeys("one"), alive_s=30).register(worker_info(0))
     assert Registry(redis, RedisKeys("other"), alive_s=30).workers() == []
+
+
+def test_any_number_of_assignments_takes_two_round_trips_and_an_earlier_one_stays(redis: Redis) -> None:
+    registry = Registry(redis, RedisKeys("test"), alive_s=30)
+    infos = [worker_info(index, f"box{index % 5}") for index in range(50)]
+    for info in infos:
+        registry.register(info)
+    registry.assign({infos[3].name: Assigned("first/0", 1, 2)})
+    with counted_round_trips(redis) as trips:
+        registry.assign({info.name: Assigned(f"second/{n}", 7, 70 + n) for n, info in enumerate(infos)})
+    assert trips.count == 2
+    found = [
+        (info.assignment, info.assigned_speakers, info.assigned_texts)
+        for info in map(registry.get, (i.name for i in infos))
+        if info
+    ]
+    expected = [(f"second/{n}", 7, 70 + n) for n in range(50)]
+    expected[3] = ("first/0", 1, 2)
+    assert found == expected

@@ -11,6 +11,7 @@ from redis import Redis
 from cloner.client.assignment import Strategy
 from cloner.events import Event
 from cloner.state.keys import RedisKeys
+from cloner.state.registry import Assigned
 from cloner.worker.chunk_run import run_chunk
 from tests.support.batches import write_batch
 from tests.support.log_lines import fields_of, find_lines
@@ -83,7 +84,7 @@ def test_a_cancelled_assignment_is_logged_once_for_all_its_chunks(
     chunks = workers.submit(write_batch(tmp_path, [2, 2]))
     redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
     worker.registry.register(workers.infos[0])
-    worker.registry.assign(worker.name, f"{BATCH_ID}/0", 2, 4)
+    worker.registry.assign({worker.name: Assigned(f"{BATCH_ID}/0", 2, 4)})
     for chunk in chunks:
         run_chunk(worker, chunk)
     assert capsys.readouterr().err.splitlines() == ["Assigned 2 speakers, 4 texts total"]

@@ -10,7 +10,7 @@ from redis import Redis
 from cloner.cli.fleet import fleet
 from cloner.engine.fake import FakeEngine
 from cloner.state.keys import RedisKeys
-from cloner.state.registry import Registry
+from cloner.state.registry import Assigned, Registry
 from tests.support.workers import Workers
 
 
@@ -22,7 +22,7 @@ class TestAssignmentsWhileLoading:
         registry.register(workers.infos[0])
         for batch_id, speakers, texts in [("one", 2, 16), ("two", 3, 9)]:
             redis.hset(RedisKeys(workers.settings.fleet).batch(batch_id), "state", "running")
-            registry.assign(workers.infos[0].name, f"{batch_id}/0", speakers, texts)
+            registry.assign({workers.infos[0].name: Assigned(f"{batch_id}/0", speakers, texts)})
         return workers
 
     def test_the_first_of_two_is_logged_before_the_models_and_the_second_with_its_work(
@@ -49,7 +49,7 @@ class TestAssignmentsWhileLoading:
         worker = workers.start()
         worker.load()
         assert "Assigned" not in capsys.readouterr().err
-        worker.registry.assign(worker.name, "two/0", 3, 9)
+        worker.registry.assign({worker.name: Assigned("two/0", 3, 9)})
         known = worker.registry.get(worker.name)
         assert known
         assert (known.assignment, known.assigned_speakers, known.assigned_texts) == ("two/0", 3, 9)
