@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from celery.exceptions import TimeoutError  # noqa: A004 - Celery's own
 from kombu.exceptions import OperationalError
+from pydantic_core import to_json
 from redis import RedisError
 
+from cloner.batch import SpeechOptions
 from cloner.client.connection import FleetConnection
 from cloner.errors import BrokerUnreachable, ClonerError, UsageError, reason_of
 from cloner.names import FIND_FINISHED, FIND_PART
@@ -20,16 +22,47 @@ RESPONSE_S = 30.0
 """Seconds in which the collector must respond: it may be working on a batch, and have a million lines to read."""
 
 
+MOST_ASKED_BYTES = 8 * 1024**2
+"""Of outputs and content keys in one request, compressed: in base64, twice, they are shorter than `MAX_MESSAGE_BYTES`,
+above which no collector takes the message."""
+
+KEY_BYTES = 45
+"""More than what a content key's 64 hexadecimal digits take, compressed, with what is between them and the output."""
+
+
 def ask_collector(connection: FleetConnection, wanted: Mapping[str, str]) -> FinishedResponse:
-    """What the fleet has of `wanted`, outputs with their content keys.
+    """What the fleet has of `wanted`, outputs with their content keys. Those of a large batch are asked for in parts.
 
     Raises `BrokerUnreachable`, and `ClonerError` where no collector responds, or it cannot read the records.
     """
-    request = FinishedRequest(wanted=dict(wanted)).pack()
-    response = FinishedResponse.unpack(_ask(connection, FIND_FINISHED, request, f"({len(wanted)} outputs)", _FINISHED))
-    if response.error:
-        raise ClonerError(f"the collector could not look: {response.error}")
-    return response
+    finished: list[str] = []
+    changed: list[str] = []
+    earlier: list[SpeechOptions] = []
+    for part in parts(wanted):
+        request = FinishedRequest(wanted=part).pack()
+        response = FinishedResponse.unpack(
+            _ask(connection, FIND_FINISHED, request, f"({len(part)} outputs)", _FINISHED)
+        )
+        if response.error:
+            raise ClonerError(f"the collector could not look: {response.error}")
+        finished += response.finished
+        changed += response.changed
+        earlier = response.earlier
+    return FinishedResponse(finished=finished, changed=changed, earlier=earlier)
+
+
+def parts(wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The outputs with their keys, in requests that a collector takes; at least one, of no output."""
+    part: dict[str, str] = {}
+    size = 0
+    for output, key in wanted.items():
+        part[output] = key
+        size += len(to_json(output)) + KEY_BYTES
+        if size >= MOST_ASKED_BYTES:
+            yield part
+            part, size = {}, 0
+    if part or not wanted:
+        yield part
 
 
 def ask_for_part(connection: FleetConnection, request: PartRequest) -> Manifest:
