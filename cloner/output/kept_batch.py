@@ -21,22 +21,35 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, read_result, translate_disk_errors
 from cloner.output.redo import without_later_takes
-from cloner.protocol.fields import Index, Name, Output, Text
+from cloner.protocol.fields import Index, Language, Name, Output, Text
 from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow, part_of
 from cloner.protocol.queries import PartRequest
 
 BATCH = "batch.ndjson"
 
-_LINES = TypeAdapter(tuple[int, str, str, int, str | None])
+
+class _Line(NamedTuple):
+    """A segment's line."""
+
+    segment: int
+    text: str
+    output: str
+    seed: int
+    id: str | None
+    language: Language | None = None
+    """The text's, where that is not the speaker's."""
+
+
+_LINES = TypeAdapter(_Line)
 _SEGMENTS = TypeAdapter(tuple[Index, Text, Output, Index, Name | None])
-"""The same, with outputs and texts checked, which takes three times as long."""
+"""The first five of a line, with outputs and texts checked, which takes three times as long."""
 
 
 class KeptSegment(NamedTuple):
     """A segment with its speaker, and its id in the batch if it has one."""
 
     speaker: SpeakerRow
-    """Without segments."""
+    """Without segments; of languages, it has that of this one."""
     row: SegmentRow
     id: str | None
 
@@ -76,8 +89,11 @@ class KeptBatch:
                     speaker = SpeakerRow.model_validate_json(line)
                 elif speaker:
                     found += 1
-                    index, text, output, seed, segment_id = _LINES.validate_json(line)
-                    yield KeptSegment(speaker, (index, text, output, seed), segment_id)
+                    index, text, output, seed, segment_id, language = _LINES.validate_json(line)
+                    own = speaker
+                    if language is not None:
+                        own = speaker.model_copy(update={"other_languages": [(index, language)]})
+                    yield KeptSegment(own, (index, text, output, seed), segment_id)
         if found != expected:
             raise self._damaged(f"it has {found} segments instead of {expected}")
 
@@ -122,9 +138,13 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
     # The file is of no version of the wire format.
     yield head.model_dump_json(exclude={"batch": {"schema_version"}}).encode() + b"\n"
     for speaker in manifest.speakers:
-        yield speaker.model_copy(update={"segments": []}).model_dump_json().encode() + b"\n"
+        alone = speaker.model_copy(update={"segments": [], "other_languages": []})
+        yield alone.model_dump_json().encode() + b"\n"
         for row in speaker.segments:
-            yield to_json((*row, ids.get(row[0]))) + b"\n"
+            language = speaker.language_of(row[0])
+            # In the segment's line, not in the speaker's: that would be as long as the speaker has texts.
+            own = () if language == speaker.language else (language,)
+            yield to_json((*row, ids.get(row[0]), *own)) + b"\n"
 
 
 def read_part(root: Path, request: PartRequest) -> Manifest:

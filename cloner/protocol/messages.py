@@ -276,10 +276,8 @@ def part_of(batch: Manifest, segments: Iterable[tuple[SpeakerRow, SegmentRow, st
     """
     speakers: list[SpeakerRow] = []
     ids: list[tuple[int, str]] = []
-    last: SpeakerRow | None = None
     for speaker, row, segment_id in segments:
-        if speaker is not last:
-            last = speaker
+        if not speakers or speaker.id != speakers[-1].id:
             speakers.append(speaker.model_copy(update={"segments": [], "other_languages": []}))
         speakers[-1].segments.append(row)
         if (language := speaker.language_of(row[0])) != speaker.language:

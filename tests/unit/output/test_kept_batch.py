@@ -61,6 +61,29 @@ def test_the_languages_of_texts_are_kept(tmp_path: Path) -> None:
     assert [found.speaker.language_of(found.row[0]) for found in kept.segments()] == languages
 
 
+def test_no_line_gets_longer_with_the_texts_of_a_speaker_in_other_languages(tmp_path: Path) -> None:
+    rows = [(n, f"Text {n}.", f"{n}.wav", n) for n in range(2000)]
+    others = [(n, "pt-BR") for n in range(1, 2000, 2)]
+    anna = SpeakerRow(id="anna", reference=REFERENCE, segments=rows, language="de", other_languages=others)
+    whole = manifest().model_copy(update={"speakers": [anna], "chunks": []})
+    kept = KeptBatch(batch_folder(tmp_path, "b"))
+    kept.write(whole)
+    assert max(map(len, (tmp_path / ".cloner/b" / BATCH).read_bytes().splitlines())) < 1000
+    assert kept.part(lambda _: True) == whole
+
+
+def test_languages_that_an_earlier_version_has_kept_with_the_speaker_are_read(tmp_path: Path) -> None:
+    kept = KeptBatch(batch_folder(tmp_path, "b"))
+    kept.write(in_languages())
+    path = tmp_path / ".cloner/b" / BATCH
+    lines = path.read_text().splitlines()
+    assert [line.endswith((',""]', ',"pt-BR"]')) for line in lines[2:]] == [False, True, False, True, False]
+    lines[1] = lines[1].replace('"other_languages":[]', '"other_languages":[[1,""],[3,"pt-BR"]]')
+    lines[3], lines[5] = lines[3].replace(',""]', "]"), lines[5].replace(',"pt-BR"]', "]")
+    path.write_text("\n".join(lines) + "\n")
+    assert kept.part(lambda _: True) == in_languages().model_copy(update={"chunks": []})
+
+
 def test_a_batch_that_was_kept_without_languages_is_read(kept: KeptBatch) -> None:
     """As an earlier version has kept it."""
     path = kept._folder.path / BATCH
