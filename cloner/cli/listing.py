@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cloner.cli.fleet import connect_client
 from cloner.cli.options import OR_OUT, output_root
@@ -18,6 +19,7 @@ from cloner.validation import first_error, shown
 
 if TYPE_CHECKING:
     from cloner.output.kept_batch import KeptBatch
+    from cloner.output.own_folder import OwnFolder
 
 COLUMNS = ("Batch", "File", "State", "Generated", "Failed", "Audio")
 
@@ -75,52 +77,76 @@ def report(
 def _of_fleet(most: int) -> Iterator[Row]:
     from cloner.state.throughput import duration
 
-    for handle in connect_client(OR_OUT).batches(most):
-        try:
-            progress, source = handle.progress(), handle.source()
-        except UnknownBatch:
+    client = connect_client(OR_OUT)
+    batches = client.batches(most)
+    for handle, progress in zip(batches, client.progress(batches), strict=True):
+        if isinstance(progress, UnknownBatch):
             continue  # it has expired meanwhile
-        except Damaged as error:
-            print(f"{handle.id}: {error.message}", file=sys.stderr)
+        if isinstance(progress, Damaged):
+            print(f"{handle.id}: {progress.message}", file=sys.stderr)
             continue
         state = "cancelled" if progress.cancelled and progress.closed else str(progress.state)
         counts = f"{progress.generated}/{progress.total}", str(progress.failed)
-        yield handle.id, source, state, *counts, duration(progress.audio_s) if progress.audio_s else "-"
+        yield handle.id, progress.source, state, *counts, duration(progress.audio_s) if progress.audio_s else "-"
+
+
+class _Counts(BaseModel):
+    """What a result is listed with: the rest of it has an entry for each segment."""
+
+    source: str = ""
+    total: int
+    generated: int
+    failed: int
+    cancelled: bool
+    audio_s: float
 
 
 def _of_folder(out: Path, most: int) -> Iterator[Row]:
     """The batches whose records lie under that output root; a batch without a result was stopped."""
-    from cloner.output.kept_batch import BATCH, KeptBatch
-    from cloner.output.own_folder import OwnFolder
-    from cloner.output.record import Record, record_files
-    from cloner.protocol.fields import is_batch_id
-    from cloner.protocol.results import BatchResult
+    from cloner.output.kept_batch import KeptBatch
+    from cloner.output.record import RESULT
     from cloner.state.throughput import duration
 
-    root = output_root(out)
-    folders = [folder for folder in OwnFolder(root).inner_folders() if record_files(folder) or folder.files(BATCH)]
-    names = sorted((folder.path.name for folder in folders if is_batch_id(folder.path.name)), reverse=True)
-    for name in names[:most]:
+    for folder in islice(_kept_folders(output_root(out)), most):
+        name = folder.path.name
         try:
-            result = BatchResult.model_validate_json(OwnFolder(root, name).read("result.json"))
+            result = _Counts.model_validate_json(folder.read(RESULT))
         except FileNotFoundError:
-            record = Record(root, name, with_keys=False)
-            record.refresh()
-            generated = sum(line.generated for line in record.results.values())
-            yield name, _source(KeptBatch(record.folder)), "stopped", str(generated), "-", "-"
+            yield name, _source(KeptBatch(folder)), "stopped", str(_generated(folder)), "-", "-"
         except (OSError, ValidationError) as error:
             reason = first_error(error) if isinstance(error, ValidationError) else str(error)
-            print(f"{name}: its result.json cannot be read: {one_line(reason)}", file=sys.stderr)
+            print(f"{name}: its {RESULT} cannot be read: {one_line(reason)}", file=sys.stderr)
         else:
             state = "cancelled" if result.cancelled else "done"
             counts = f"{result.generated}/{result.total}", str(result.failed)
             yield (
                 name,
-                _source(KeptBatch(OwnFolder(root, name)), result.source),
+                _source(KeptBatch(folder), result.source),
                 state,
                 *counts,
                 duration(result.audio_s) if result.audio_s else "-",
             )
+
+
+def _kept_folders(root: Path) -> Iterator[OwnFolder]:
+    """The folders of the batches under an output root, the newest first; there may be thousands."""
+    from cloner.output.kept_batch import BATCH
+    from cloner.output.own_folder import OwnFolder
+    from cloner.output.record import record_files
+    from cloner.protocol.fields import is_batch_id
+
+    for folder in reversed(OwnFolder(root).inner_folders()):  # their ids sort by time
+        if is_batch_id(folder.path.name) and (folder.files(BATCH) or record_files(folder)):
+            yield folder
+
+
+def _generated(folder: OwnFolder) -> int:
+    """How many segments of a batch are generated, by its record. Raises `RecordFailed`."""
+    from cloner.output.record import record_files, translate_disk_errors
+    from cloner.output.search import read_lines
+
+    with translate_disk_errors(folder.path):
+        return len({output for name in record_files(folder) for output, _, _ in read_lines(folder, name)})
 
 
 def _source(batch: KeptBatch, otherwise: str = "-") -> str:
