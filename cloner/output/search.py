@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from posixpath import splitext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -22,11 +22,14 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import published_digests
 from cloner.output.origin import Origin, read_origin
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import record_files
+from cloner.output.record import RESULT, record_files
 from cloner.output.takes import TAKES
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
 from cloner.validation import HOUSEKEEPING
+
+if TYPE_CHECKING:
+    from cloner.output.line_index import Files, LineIndex
 
 _OUTPUT, _KEY, _GENERATED = b'"output":"', b'","key":"', b'"code":""'
 """Parts of a line of a record, a `SegmentResult` as JSON. They cannot occur in a string: its quotes are escaped."""
@@ -86,9 +89,10 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
     """Search the records of all batches for the `wanted` outputs (output -> content key).
 
     `origin` is that of the batch that wants them, and `batch_id` its id; without an origin, `replaced` and `foreign`
-    are empty. A million lines about
-    other outputs take about half a second, or a second if content keys are looked for, and no memory: a line is kept
-    for each of `wanted`. Records that cannot be read are logged and skipped.
+    are empty. A million lines
+    of open batches about other outputs take about half a second, or a second if content keys are looked for, and no
+    memory: a line is kept for each of `wanted`. Of closed batches, only the indexes are read. Records that cannot be
+    read are logged and skipped.
     """
     records = Records(outputs.root, origin, batch_id)
     finished, changed, last_own = _by_name(records, outputs, wanted)
@@ -110,30 +114,79 @@ class Records:
     """The records' files, in the order of their last change, by the file system's clock."""
 
     def __init__(self, root: Path, origin: Origin | None, batch_id: str = "") -> None:
+        """With an origin, the indexes of closed batches are written, where they are missing."""
         self.folders = OwnFolder(root).inner_folders()
         self.own = {
             folder.path
             for folder in self.folders
             if folder.path.name == batch_id or (origin and origin.path and read_origin(folder) == origin)
         }
+        self._keeps_indexes = origin is not None
+        self._stamps: dict[Path, Files] = {}
         times = []
         for folder in self.folders:
             try:
-                times += [(status.st_mtime_ns, folder, name) for name, status in record_files(folder).items()]
+                found = record_files(folder)
             except OSError as error:
                 log_skipped(folder.path, error)
+                continue
+            times += [(status.st_mtime_ns, folder, name) for name, status in found.items()]
+            if found:
+                self._stamps[folder.path] = {name: (one.st_size, one.st_mtime_ns) for name, one in found.items()}
         times.sort(key=lambda file: (file[0], file[1].path, file[2]))
         self.files = [(folder, name) for _, folder, name in times]
 
-    def lines(self, *, failed: bool = False) -> Iterator[tuple[OwnFolder, bytes, str, bytes]]:
-        """The lines about generated files, and with `failed` about segments that failed, too: (folder, output as the
-        line has it, content key, line)."""
+    def lines(
+        self, among: Container[Path] | None = None, *, failed: bool = False
+    ) -> Iterator[tuple[OwnFolder, bytes, str, bytes]]:
+        """The lines about generated files, and with `failed` about segments that failed, too, in all folders or `among`
+        those with some paths: (folder, output as the line has it, content key, line)."""
         for folder, name in self.files:
+            if among is not None and folder.path not in among:
+                continue
             try:
                 for output, key, line in read_lines(folder, name, failed=failed):
                     yield folder, output, key, line
             except OSError as error:
                 log_skipped(folder.path / name, error)
+
+    def about(self, outputs: Iterable[bytes] = (), keys: Iterable[str] = ()) -> set[Path]:
+        """The folders that may have lines about any of these outputs, as lines have them, or content keys: all but
+        those whose index has none of them."""
+        from cloner.output.line_index import (
+            hashes_of,
+            have_any,
+        )  # loads numpy, which a record's other readers do not need
+
+        wanted_outputs, wanted_keys = hashes_of(outputs), hashes_of(key.encode() for key in keys)
+        return {
+            folder.path
+            for folder in self.folders
+            if folder.path in self._stamps
+            and (
+                (index := self._index(folder)) is None
+                or have_any(index.outputs, wanted_outputs)
+                or have_any(index.keys, wanted_keys)
+            )
+        }
+
+    def _index(self, folder: OwnFolder) -> LineIndex | None:
+        """The index of a closed batch's record; None if there is none."""
+        from cloner.output.line_index import make_index, read_index
+
+        stamps = self._stamps[folder.path]
+        if (index := read_index(folder, stamps)) or not self._keeps_indexes:
+            return index
+        try:
+            if not folder.files(RESULT):
+                return None  # its record grows, and would be read each time for its index alone
+            index = make_index(
+                (output, key) for name in stamps for output, key, _ in read_lines(folder, name, failed=True)
+            )
+        except OSError:
+            return None  # the same error is logged when the lines are read
+        index.write(folder, stamps)
+        return index
 
 
 def read_lines(folder: OwnFolder, name: str, *, failed: bool = False) -> Iterator[tuple[bytes, str, bytes]]:
@@ -151,11 +204,7 @@ def leftover_files(outputs: OutputRoot, manifest: Manifest) -> list[str]:
     origin = Origin.of(manifest)
     records = Records(outputs.root, origin)
     named = {to_json(output)[1:-1] for output in manifest.outputs()}
-    last = {
-        output: line
-        for folder, output, _, line in records.lines()
-        if folder.path in records.own and output not in named
-    }
+    last = {output: line for _, output, _, line in records.lines(records.own) if output not in named}
     found = (result.output for line in last.values() if (result := parse_line(line)) and outputs.has_result(result))
     return sorted(found)
 
@@ -164,7 +213,8 @@ def last_takes(outputs: OutputRoot, keys: Collection[str], *, failed: bool) -> d
     """The highest number of a take of each content key, with `failed` also of those that failed; a key without a line
     is left out."""
     last: dict[str, int] = {}
-    for _, _, key, line in Records(outputs.root, None).lines(failed=failed):
+    records = Records(outputs.root, None)
+    for _, _, key, line in records.lines(records.about(keys=keys), failed=failed):
         if key in keys and (result := parse_line(line)):
             last[key] = max(last.get(key, 0), result.take)
     return last
@@ -183,7 +233,7 @@ def _by_name(
     own: set[str] = set()
     right: dict[str, bytes] = {}
     others: defaultdict[str, list[bytes]] = defaultdict(list)
-    for folder, output, key, line in records.lines():
+    for folder, output, key, line in records.lines(records.about(outputs=written)):
         if name := written.get(output):
             if key == wanted[name]:
                 if name in right:  # as of two workers that have generated the segment
@@ -211,7 +261,7 @@ def _by_key(records: Records, outputs: OutputRoot, wanted: Iterable[str]) -> dic
     """The files with these content keys, wherever they are."""
     keys = set(wanted)
     last: dict[tuple[str, bytes], tuple[bytes, bool]] = {}
-    for folder, output, key, line in records.lines():
+    for folder, output, key, line in records.lines(records.about(keys=keys)):
         if key in keys:
             last[key, splitext(output)[1]] = line, folder.path in records.own
     takes = _takes(records.folders) if last else {}
@@ -275,7 +325,7 @@ def _own_files(records: Records, names: Iterable[str]) -> dict[str, SegmentResul
     """The digests of all files that versions of the same batch have written under these names, or were about to, each
     with its line if it has one."""
     written = {to_json(output)[1:-1] for output in names}
-    lines = (line for folder, output, _, line in records.lines() if output in written and folder.path in records.own)
+    lines = (line for _, output, _, line in records.lines(records.own) if output in written)
     known: dict[str, SegmentResult | None] = {}
     for folder in records.folders:
         if folder.path in records.own:
