@@ -32,9 +32,11 @@ from ops.engine_bench.steps_part import step_ms
 from ops.engine_bench.table import Row
 
 TODAY = Candidate("as it is")
-ROWS = (64, 128)
+SHAPES = ((64, 0), (128, 0), (64, 256))
+"""Decode and prompt rows."""
+
 PLACES = ((400, 272), (1000, 272))
-"""Positions filled, and how many of them are a voice's prefix."""
+"""Positions filled, and how many of them are a voice's prefix. Steps with prompt rows are measured at the first."""
 
 RUNS = 3
 CALL_TOLERANCE, STEP_TOLERANCE = 1e-2, 5e-2
@@ -49,50 +51,53 @@ def measure(directory: Path, size: str, name: str, slots: int, text: str) -> Ite
     device = torch.device(name)
     on_gpu = device.type == "cuda"
     places = tuple(number for number, candidate in enumerate(CANDIDATES) if text in candidate.name)
-    options, rows = step_options(slots), sorted({rows for rows in ROWS if rows <= slots} | {slots})
+    options = step_options(slots)
+    shapes = tuple(dict.fromkeys([*(shape for shape in SHAPES if shape[0] <= slots), (slots, 0)]))
     if on_gpu:
-        compile_all(Work(size, options, Architecture.of(device), tuple(rows), places))
+        compile_all(Work(size, options, Architecture.of(device), shapes, places))
     weights, _prompts = load_weights(directory, device, torch.bfloat16 if on_gpu else torch.float32)
     step = make_device(weights, options)
     torch.manual_seed(0)
     for layer in step.built.cache.memory:
         layer.normal_()
     for candidate in (TODAY, *(CANDIDATES[number] for number in places), TODAY):
-        yield from _measured(step, candidate, rows)
+        yield from _measured(step, candidate, shapes)
 
 
-def _measured(step: GpuStep, candidate: Candidate, rows: Sequence[int]) -> Iterator[Row]:
+def _measured(step: GpuStep, candidate: Candidate, shapes: Sequence[tuple[int, int]]) -> Iterator[Row]:
+    placed = [(shape, where) for shape in shapes for where in (PLACES[:1] if shape[1] else PLACES)]
     try:
-        off = max(difference(step, candidate, most, *where) for most in rows for where in PLACES)
+        off = max(difference(step, candidate, *each) for each in placed)
         remark = "" if candidate is TODAY else f"output as today's, off by {off:.1e} at most"
         step.built.graphs.clear()
         with candidate.in_place(step.built.step):
-            for most in rows:
-                for filled, shared in PLACES:
-                    values = [step_ms(step, most, 0, filled, shared) for _ in range(RUNS)]
-                    yield Row(f"tune: {candidate.name}, {most} rows, {filled} positions", "ms", values, remark=remark)
+            for (decode, prompts), where in placed:
+                values = [step_ms(step, decode, prompts, *where) for _ in range(RUNS)]
+                rows = f"{decode} + {prompts}" if prompts else str(decode)
+                yield Row(f"tune: {candidate.name}, {rows} rows, {where[0]} positions", "ms", values, remark=remark)
     except Exception as error:  # noqa: BLE001 - it is the finding; the other candidates are still measured
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         yield Row(f"tune: {candidate.name}", "", [float("nan")], remark=f"not timed: {reason}")
 
 
-def difference(step: GpuStep, candidate: Candidate, rows: int, filled: int, shared: int) -> float:
+def difference(step: GpuStep, candidate: Candidate, shape: tuple[int, int], where: tuple[int, int]) -> float:
     """How far the outputs of a candidate's kernels are from today's on the same input: the greatest relative norm of a
     row's difference. Raises `ValueError` where a candidate differs by more than is allowed."""
-    place(step, rows, filled, shared)
+    rows = shape[0]
+    place(step, rows, *where)
     records = step.built.rows.decode.records.clone()
-    step.built.step.run(rows, 0)
+    step.built.step.run(*shape)
     logits = step.built.step.logits[:rows].clone()
     step.built.rows.decode.records.copy_(records)
     calls: list[float] = []
     kernels = step.built.step.kernels
     compared = {name: _beside(getattr(kernels, name), other, calls) for name, other in candidate.kernels.items()}
     with replace(candidate, kernels=compared).in_place(step.built.step):
-        step.built.step.run(rows, 0)
+        step.built.step.run(*shape)
     off, of_logits = max(calls, default=0.0), _off(step.built.step.logits[:rows], logits)
     if not (off <= CALL_TOLERANCE and of_logits <= STEP_TOLERANCE):
         raise ValueError(
-            f"with {rows} rows at {filled} positions it is off today's output by {off:.1e}"
+            f"with {rows} + {shape[1]} rows at {where[0]} positions it is off today's output by {off:.1e}"
             f" (at most {CALL_TOLERANCE}), and by {of_logits:.1e} in the logits (at most {STEP_TOLERANCE})"
         )
     return max(off, 0.0 if calls else of_logits)
@@ -139,13 +144,13 @@ def _off(ours: Tensor, expected: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """What is compiled: steps over so many `rows`, with today's kernels and with those of the candidates at `places` of
-    the list."""
+    """What is compiled: steps of these `shapes`, decode and prompt rows, with today's kernels and with those of the
+    candidates at `places` of the list."""
 
     size: str
     options: StepOptions
     gpu: Architecture
-    rows: tuple[int, ...]
+    shapes: tuple[tuple[int, int], ...]
     places: tuple[int, ...] = ()
 
     def launches(self) -> list[Launch]:
@@ -157,8 +162,8 @@ class Work:
         with recorded_launches() as found:
             for candidate in (TODAY, *(CANDIDATES[number] for number in self.places)):
                 with candidate.in_place(step):
-                    for most in self.rows:
-                        step.run(most, 0)
+                    for shape in self.shapes:
+                        step.run(*shape)
         return found
 
 

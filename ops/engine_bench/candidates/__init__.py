@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ops.engine_bench.candidates.attention import ATTENTION
 from ops.engine_bench.candidates.candidate import Candidate
+from ops.engine_bench.candidates.products import PRODUCTS
 from ops.engine_bench.candidates.sampling import SAMPLING
 
-CANDIDATES: tuple[Candidate, ...] = (*ATTENTION, *SAMPLING)
+CANDIDATES: tuple[Candidate, ...] = (*ATTENTION, *PRODUCTS, *SAMPLING)
 """In the order in which they are measured: the greatest expected gain first."""

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from torch import Tensor
 
-from cloner.engine.kernels.layout import Scratch
-from cloner.engine.kernels.linear import RowNorm, linear, linear_twin
-from cloner.engine.kernels.tiles import Tile
+from cloner.engine.kernels.linear import linear
 
-K, N = 64, 64
+from .products import TILES, compare_normed, compare_residual
 
 
-def some(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def scratch() -> Scratch:
-    return Scratch(torch.zeros(8 * 64 * N), torch.zeros(64), torch.zeros(64, dtype=torch.int32))
-
-
-@pytest.mark.parametrize(
-    "tile",
-    [Tile(16, 32, 32), Tile(16, 16, 16, split=4), Tile(32, 64, 32, split=2)],
-    ids=["whole", "k in four", "k in two"],
-)
+@pytest.mark.parametrize("tile", list(TILES))
 @pytest.mark.parametrize("rows", [1, 20])
-def test_a_residual_product_adds_and_leaves_its_sums_of_squares(tile: Tile, rows: int) -> None:
-    x, weight, before = some(32, K, seed=1), some(N, K, seed=2), some(32, N, seed=3)
-    found = []
-    for product in (linear, linear_twin):
-        out, squares, space = before.clone(), torch.full((32 * (N // tile.bn),), -1.0), scratch()
-        product(x, weight, out, rows, tile, space, residual_squares=squares)
-        assert not space.arrived.any(), "counters must be back at zero for the next kernel"
-        found.append((out[:rows], squares[: rows * (N // tile.bn)]))
-    for ours, twins in zip(*found, strict=True):
-        torch.testing.assert_close(ours, twins, rtol=2e-5, atol=2e-5)
-    torch.testing.assert_close(found[0][0], before[:rows] + x[:rows] @ weight.T, rtol=2e-5, atol=2e-5)
+def test_a_residual_product_adds_and_leaves_its_sums_of_squares(tile: str, rows: int) -> None:
+    compare_residual(linear, TILES[tile], rows)
 
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_norm_is_one_factor_a_row(gated: bool, parts: int) -> None:
-    x, weight = some(16, K, seed=1), some(2 * N, K, seed=2)
-    squares = x.square().view(16, parts, -1).sum(2).flatten()
-    found = []
-    for product in (linear, linear_twin):
-        out = torch.zeros(16, N if gated else 2 * N)
-        product(x, weight, out, 9, Tile(16, 32, 32), scratch(), norm=RowNorm(squares, parts, 1e-6), gated=gated)
-        found.append(out[:9])
-    torch.testing.assert_close(found[0], found[1], rtol=2e-5, atol=2e-5)
-    plain = torch.nn.functional.rms_norm(x[:9], (K,), eps=1e-6) @ weight.T
-    if gated:
-        plain = torch.nn.functional.silu(plain[:, :N]) * plain[:, N:]
-    torch.testing.assert_close(found[0], plain, rtol=2e-5, atol=2e-5)
+    compare_normed(linear, parts, gated=gated)
