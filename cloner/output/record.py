@@ -7,13 +7,15 @@ files of a batch together list its finished segments. The collector writes ``res
 from __future__ import annotations
 
 import errno
+import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -89,13 +91,30 @@ def open_to_append(folder: OwnFolder, name: str) -> int:
     return file
 
 
-def append_line(file: int, line: bytes) -> None:
-    """Append a line in one piece, or nothing of it. Raises `OSError`."""
+def append_line(file: int, line: bytes) -> tuple[int, int]:
+    """Append a line in one piece, or nothing of it; returns where it begins and ends, bytes. Raises `OSError`."""
     data = line + b"\n"
     written = os.write(file, data)
     if written < len(data):  # the disk had room for a part only
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    stop = os.lseek(file, 0, os.SEEK_CUR)
+    return stop - len(data), stop
+
+
+class _Stretch(NamedTuple):
+    """Lines of a file, from byte `start` to `stop`."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def _assignment_of(line: bytes) -> int | None:
+    """The assignment of a line, without parsing the rest; None if it has none, as where a crash has cut it. What is
+    before it cannot occur in a string: its quotes are escaped."""
+    digits = line.partition(b'","assignment":')[2].partition(b",")[0]
+    return int(digits) if digits.isdigit() else None
 
 
 class Record:
@@ -113,23 +132,57 @@ class Record:
         self._from: set[tuple[str, int, str]] = set()
         self._other_lines: dict[int, list[SegmentResult]] = {}
         """Segment -> the lines that say that it was generated, without that in `results`: few segments have any."""
+        self._assignments: set[int] = set()
+        self._passed: defaultdict[int, list[_Stretch]] = defaultdict(list)
+        """Assignment -> where lines about it were passed over."""
 
-    def refresh(self) -> None:
-        """Read the lines that were written since the last call. Raises `RecordFailed`."""
+    def refresh(self, assignment: int | None = None) -> None:
+        """Read the lines that were written since the last call; with an assignment, those about it and about earlier
+        ones that were given. Raises `RecordFailed`.
+
+        Lines about others are passed over: a worker needs those of its own assignments, and a batch may have a million
+        of 200 workers. They are read if their assignment is given later.
+        """
         with translate_disk_errors(self.directory):
+            if assignment is not None:
+                self._assignments.add(assignment)
+                for stretch in self._passed.get(assignment, ()):
+                    for _ in self._read(*stretch):
+                        pass
+                self._passed.pop(assignment, None)
             self._refresh()
 
     def _refresh(self) -> None:
         for name, status in record_files(self.folder).items():
             start = self._read_to.get(name, 0)
-            if status.st_size == start:
-                continue
-            for line in self.folder.lines(name, start):
-                if not line.endswith(b"\n"):  # it is still being written, or a crash left it incomplete
-                    break
-                self._read_to[name] = start = start + len(line)
-                if len(line) > 1:
-                    self._take(name, line)
+            if status.st_size != start:
+                for stop in self._read(name, start):
+                    self._read_to[name] = stop
+
+    def _read(self, name: str, start: int, end: float = math.inf) -> Iterator[int]:
+        """Read the whole lines of a file from byte `start` to `end`; yields where each ends, once it is read."""
+        for line in self.folder.lines(name, start):
+            if start >= end or not line.endswith(b"\n"):  # it is still being written, or a crash left it incomplete
+                break
+            stop = start + len(line)
+            if self._assignments and (other := _assignment_of(line)) is not None and other not in self._assignments:
+                self._pass(other, name, start, stop)
+            elif len(line) > 1:
+                self._take(name, line)
+            yield stop
+            start = stop
+
+    def _pass(self, assignment: int, name: str, start: int, stop: int) -> None:
+        passed = self._passed[assignment]
+        if passed and passed[-1].name == name and passed[-1].stop == start:
+            start = passed.pop().start
+        passed.append(_Stretch(name, start, stop))
+
+    def appended(self, name: str, result: SegmentResult, start: int, stop: int) -> None:
+        """Count a result whose line this process has written from byte `start` to `stop` of a file: it is not read."""
+        if self._read_to.get(name, 0) == start:
+            self._read_to[name] = stop
+        self.add(result)
 
     def add(self, result: SegmentResult) -> None:
         """Count a result. A generated segment stays generated, even if a later line says that it failed."""
@@ -215,13 +268,13 @@ class RecordWriter:
         file = self._open()
         try:
             with translate_disk_errors(self._record.directory):
-                append_line(file, result.to_json())
+                stretch = append_line(file, result.to_json())
         except RecordUnavailable:
             self._file = None
             with suppress(OSError):
                 os.close(file)
             raise
-        self._record.add(result)
+        self._record.appended(self._name, result, *stretch)
 
     def _open(self) -> int:
         if self._file is None:

@@ -93,7 +93,7 @@ class ChunkRun:
         self._worker = worker
         self._message = message
         self._report = report
-        self._record = record = worker.record(message.batch_id)
+        self._record = record = worker.record(message.batch_id, message.assignment)
         options = SpeechOptions(
             generation=message.generation,
             audio=message.audio,

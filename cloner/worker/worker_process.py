@@ -62,13 +62,14 @@ class WorkerProcess:
         self._noted_steps = 0
         self._is_closed = False
 
-    def record(self, batch_id: str) -> Record:
-        """The batch's record, with the lines that other workers have written meanwhile. Raises `RecordFailed`."""
+    def record(self, batch_id: str, assignment: int | None = None) -> Record:
+        """The batch's record, with the lines that other workers have written meanwhile; those about an assignment, if
+        one is given, and about others of this process. Raises `RecordFailed`."""
         record = self._records.pop(batch_id, None) or Record(self.outputs.root, batch_id)
         self._records[batch_id] = record
         while len(self._records) > RECORDS_KEPT:
             self._records.popitem(last=False)
-        record.refresh()
+        record.refresh(assignment)
         return record
 
     def history(self, batch_id: str) -> History:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloner.errors import RecordFailed, RecordFull
+from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, RecordWriter
 from cloner.protocol.results import SegmentResult
 
@@ -98,3 +101,100 @@ def test_another_failure_of_the_file_system_will_not_pass(tmp_path: Path) -> Non
     with pytest.raises(RecordFailed) as failure:
         RecordWriter(Record(tmp_path, "b"), "cpu.0@box").open()
     assert type(failure.value) is RecordFailed
+
+
+def two_assignments(root: Path) -> None:
+    """Six segments of two workers, of which each has had an assignment of three, but for one that was passed on."""
+    for worker, segments in (("cpu.0@box", (0, 1, 2, 5)), ("cpu.1@box", (3, 4))):
+        with RecordWriter(Record(root, "b"), worker) as writer:
+            for segment in segments:
+                writer.append(result(segment, assignment=segment // 3, speaker=f'a "quoted","assignment":{segment},'))
+
+
+def test_lines_about_other_assignments_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_assignments(tmp_path)
+    parsed: list[int] = []
+    take = Record._take
+
+    def noted(record: Record, name: str, line: bytes) -> None:
+        parsed.append(SegmentResult.from_json(line).segment)
+        take(record, name, line)
+
+    monkeypatch.setattr(Record, "_take", noted)
+    record = Record(tmp_path, "b")
+    record.refresh(1)
+    record.refresh()
+    assert (parsed, set(record.results)) == ([5, 3, 4], {3, 4, 5})
+    assert (record.finished(0), record.finished(1)) == (0, 3)
+    record.refresh(0)
+    assert (parsed, set(record.results)) == ([5, 3, 4, 0, 1, 2], set(range(6)))
+    assert (record.finished(0), record.generated(1)) == (3, 3)
+
+
+def test_lines_that_were_passed_over_are_few_stretches_however_many(tmp_path: Path) -> None:
+    record = Record(tmp_path, "b")
+    record.refresh(9)
+    with RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as writer:
+        for segment in range(100):
+            writer.append(result(segment, assignment=segment // 50))
+            record.refresh()
+    assert {assignment: len(found) for assignment, found in record._passed.items()} == {0: 1, 1: 1}
+    record.refresh(1)
+    assert set(record.results) == set(range(50, 100))
+
+
+def test_passed_over_lines_are_still_known_after_the_disk_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_assignments(tmp_path)
+    record = Record(tmp_path, "b")
+    record.refresh(1)
+    monkeypatch.setattr(OwnFolder, "lines", failing)
+    with pytest.raises(RecordFailed):
+        record.refresh(0)
+    monkeypatch.undo()
+    record.refresh(0)
+    assert set(record.results) == set(range(6))
+
+
+def failing(*_: object) -> Iterator[bytes]:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("assignment", [None, 0])
+def test_what_this_process_has_written_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignment: int | None
+) -> None:
+    record = Record(tmp_path, "b")
+    record.refresh(assignment)
+    with RecordWriter(record, "cpu.0@box") as writer:
+        for segment in range(3):
+            writer.append(result(segment))
+        monkeypatch.setattr(OwnFolder, "lines", lambda *_: pytest.fail("the file is read"))
+        record.refresh(assignment)
+        monkeypatch.undo()
+        with RecordWriter(Record(tmp_path, "b"), "cpu.1@box") as other:
+            other.append(result(7))
+        record.refresh(assignment)
+        writer.append(result(3))
+    record.refresh(assignment)
+    assert set(record.results) == {0, 1, 2, 3, 7}
+    assert not record.generated_again()
+    assert record.finished(0) == 5
+
+
+def test_a_line_that_a_crash_has_cut_does_not_hide_what_is_written_after_it(tmp_path: Path) -> None:
+    with RecordWriter(Record(tmp_path, "b"), "cpu.0@box") as writer:
+        writer.append(result(0))
+        writer.append(result(1))
+    path = tmp_path / ".cloner/b/cpu.0@box.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    record = Record(tmp_path, "b")
+    record.refresh(0)
+    with RecordWriter(record, "cpu.0@box") as writer:
+        writer.append(result(1))
+        record.refresh(0)
+        writer.append(result(2))
+    record.refresh(0)
+    assert set(record.results) == {0, 1, 2}
+    assert record.finished(0) == 3
