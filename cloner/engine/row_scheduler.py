@@ -147,22 +147,23 @@ class Scheduler:
             if segment.finished or (status == CONTINUES and frames < segment.limit):
                 continue  # a step was launched already when the one before it finished the segment
             # A segment with all of its frames has taken one more step, which told whether it would have gone on.
-            segment.finished = True
-            self.usage.frames += frames
             if status == NOT_FINITE:
                 self._fail(segment, "generation_failed", f"the model's {NOT_NUMBERS}")
             else:
+                # It runs until its codes are copied: where memory runs out for the copy, it waits again.
                 codes = self.device.codes(segment.slot, frames)
                 self._answers.append(SegmentCodes(segment.request, codes, truncated=status == CONTINUES))
                 self.pool.backoff.finished()
+            segment.finished = True
+            self.usage.frames += frames
             self.pool.release(segment, not_finite=status == NOT_FINITE)
         self._running = [segment for segment in self._running if not segment.finished]
         self._decoded = [segment for segment in self._decoded if not segment.finished]
 
     def _make_room(self) -> None:
-        """Memory ran out: all that runs waits again, for half as many slots. A segment that has the device to itself
-        already is given up. Nothing is lost but time: a segment's random numbers are its own."""
-        running, alone = list(self._running), self.pool.slots == 1
+        """Memory ran out: all that runs and has no answer yet waits again, for half as many slots. A segment that has
+        the device to itself already is given up. Nothing is lost but time: a segment's random numbers are its own."""
+        running, alone = [segment for segment in self._running if not segment.finished], self.pool.slots == 1
         self._forget_rows()
         self.pool.shrink()
         for segment in running:

@@ -136,6 +136,33 @@ def test_a_segment_in_whose_admission_memory_runs_out_is_answered_once(
     assert failed == (set() if times < 3 else set(range(6)))
 
 
+@pytest.mark.parametrize(
+    ("calls", "given_up"), [({1}, 0), ({2}, 0), ({1, 2}, 1), ({2, 3}, 1), (set(range(1, 100)), 6)]
+)
+def test_segments_for_whose_codes_there_is_no_memory_are_answered_once(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, calls: set[int], given_up: int
+) -> None:
+    """Two slots, whose segments end in the same step: the first may have its answer when memory runs out."""
+    scheduler, device = make(2)
+    own, called = device.codes, 0
+
+    def scarce(slot: int, frames: int) -> torch.Tensor:
+        nonlocal called
+        called += 1
+        if called in calls:
+            ask_for_too_much()
+        return own(slot, frames)
+
+    monkeypatch.setattr(device, "codes", scarce)
+    answers = list(scheduler.run([fixed_request(voice, n, 3) for n in range(6)]))
+    spoken = [answer for answer in answers if isinstance(answer, SegmentCodes)]
+    failed = [segment for segment, code in failures(answers) if code == "out_of_memory"]
+    assert sorted([*failed, *(answer.request.segment for answer in spoken)]) == list(range(6))
+    assert len(failed) == given_up
+    assert all(torch.equal(answer.codes, own_noise(answer.request, 3)) for answer in spoken)
+    assert scheduler.pool.free == scheduler.pool.slots
+
+
 def test_another_error_is_not_taken_for_memory(voice: Voice) -> None:
     def before(_rows: StepRows) -> None:
         raise RuntimeError("the device is gone")
