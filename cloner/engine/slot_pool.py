@@ -73,14 +73,14 @@ class SlotPool:
         self._empty()
 
     def shrink(self) -> None:
-        """Memory ran out, and no segment has a slot any more: half as many slots. If there was only one, its segment
-        was too much, and the others may not be."""
+        """Memory ran out, and no segment has a slot any more: half as many slots, or fewer. If there was only one, its
+        segment was too much, and the others may not be. Raises torch's error where there is no memory for one slot."""
         slots = self.slots
         if slots == 1:
             self.backoff.blame_segment()
             self.reset()
             return
-        self._resize(self.backoff.shrink(max(1, slots // 2)))
+        self._shrink_to(max(1, slots // 2))
         log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self.slots)
 
     def _grow(self) -> bool:
@@ -97,9 +97,21 @@ class SlotPool:
         else:
             log_event(Event.MEMORY_AGAIN, slots=more, before=few)
             return True
-        self._resize(self.backoff.shrink(few))  # out here: the error held on to memory
-        log_event(Event.NO_MEMORY_YET, slots=more, fewer=few)
+        self._shrink_to(few)  # out here: the error held on to memory
+        log_event(Event.NO_MEMORY_YET, slots=more, fewer=self.slots)
         return False
+
+    def _shrink_to(self, slots: int) -> None:
+        """So many slots, or half as many until there is memory for them: another process may have taken it meanwhile.
+        Raises torch's error where there is none for one slot."""
+        while True:
+            try:
+                self._resize(self.backoff.shrink(slots))
+                return
+            except (RuntimeError, MemoryError) as error:
+                if slots == 1 or not is_out_of_memory(error):
+                    raise
+            slots //= 2  # out here: the error held on to memory
 
     def _resize(self, slots: int) -> None:
         self.device.resize(slots)

@@ -48,24 +48,33 @@ class SlotScaling:
         else:
             log_event(Event.MEMORY_AGAIN, slots=more, before=few)
             return True
-        self._grow_later()
-        self._resize(few)
-        log_event(Event.NO_MEMORY_YET, slots=more, fewer=few)
+        self._shrink_to(few)
+        log_event(Event.NO_MEMORY_YET, slots=more, fewer=self._step_runner.current_slots)
         return False
 
     def shrink(self) -> bool:
-        """Halve the slots. Returns False if there is only one."""
+        """Halve the slots, more than once if there is no memory for half of them. Returns False if there is only one.
+        Raises torch's error if there is no memory for one."""
         slots = self._step_runner.slots
         if slots == 1:
             self._grow_after = GROW_AFTER  # one segment alone was too large; the others need not be
             return False
-        self._grow_later()
-        self._resize(max(1, self._step_runner.current_slots // 2))
+        self._shrink_to(max(1, self._step_runner.current_slots // 2))
         log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self._step_runner.slots)
         return True
 
-    def _grow_later(self) -> None:
+    def _shrink_to(self, slots: int) -> None:
+        """Change to so many slots, or to half as many until there is memory for them: another process may have taken
+        it meanwhile. Raises torch's error if there is none for one slot."""
         self._grow_after = min(2 * self._grow_after, MAX_GROW_AFTER)
+        while True:
+            try:
+                self._resize(slots)
+                return
+            except (RuntimeError, MemoryError) as error:
+                if slots == 1 or not is_out_of_memory(error):
+                    raise
+            slots //= 2  # not in the handler: the exception's frames hold references to the memory
 
     def _resize(self, slots: int) -> None:
         self._finished = 0

@@ -9,6 +9,7 @@ import torch
 
 from cloner.engine.base import Voice
 from cloner.engine.gpu_step import StepRows
+from cloner.engine.memory import is_out_of_memory
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.slot_backoff import ROUNDS
@@ -95,6 +96,41 @@ def test_where_there_is_no_memory_for_more_slots_those_that_are_there_go_on(
     assert "There is no memory for 4 slots yet: going on with 2" in capsys.readouterr().err
 
 
+def test_where_half_of_the_slots_do_not_fit_either_fewer_are_tried(
+    voice: Voice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler, device = make(16, most_slots=3, before_launch=too_many(3))
+    assert len(codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(5)])) == 5
+    assert (device.slots, scheduler.pool.slots) == (2, 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Out of memory" in line]
+    assert lines == ["Out of memory with 16 slots: going on with 2"]
+
+
+def test_where_the_slots_of_before_do_not_fit_any_more_fewer_are_tried(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory is taken by another process just when twice the slots are tried."""
+    scheduler, device = make(4, before_launch=too_many(2))
+    resize = device.resize
+
+    def taken(slots: int) -> None:
+        if slots == 4:
+            device.most_slots = 1
+        resize(slots)
+
+    monkeypatch.setattr(device, "resize", taken)
+    assert len(codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(20)])) == 20
+    assert device.slots == 1
+    assert "There is no memory for 4 slots yet: going on with 1" in capsys.readouterr().err
+
+
+def test_without_memory_for_one_slot_the_error_is_raised(voice: Voice) -> None:
+    scheduler, _ = make(4, most_slots=0, before_launch=too_many(0))
+    with pytest.raises(RuntimeError) as raised:
+        list(scheduler.run([fixed_request(voice, n, 3) for n in range(2)]))
+    assert is_out_of_memory(raised.value)
+
+
 def test_without_any_memory_all_fail_and_none_is_tried_for_ever(voice: Voice) -> None:
     scheduler, _ = make(4, before_launch=lambda _rows: ask_for_too_much())
     answers = list(scheduler.run([fixed_request(voice, n, 5) for n in range(9)]))
@@ -136,9 +172,7 @@ def test_a_segment_in_whose_admission_memory_runs_out_is_answered_once(
     assert failed == (set() if times < 3 else set(range(6)))
 
 
-@pytest.mark.parametrize(
-    ("calls", "given_up"), [({1}, 0), ({2}, 0), ({1, 2}, 1), ({2, 3}, 1), (set(range(1, 100)), 6)]
-)
+@pytest.mark.parametrize(("calls", "given_up"), [({1}, 0), ({2}, 0), ({1, 2}, 1), ({2, 3}, 1), (set(range(1, 100)), 6)])
 def test_segments_for_whose_codes_there_is_no_memory_are_answered_once(
     voice: Voice, monkeypatch: pytest.MonkeyPatch, calls: set[int], given_up: int
 ) -> None:

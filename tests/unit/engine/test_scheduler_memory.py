@@ -68,6 +68,25 @@ def test_when_memory_runs_out_slots_are_halved_and_all_segments_are_decoded(
     assert codes_of(scheduler, requests[:1])[0].shape == (10, 3), "and so are later chunks"
 
 
+def test_when_half_of_the_slots_do_not_fit_either_fewer_are_tried(
+    tiny: Path, voice: Voice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler = make_scheduler(tiny, 8)
+    step = scheduler.step_runner.step
+
+    def scarce_step(active: int, longest: int) -> Any:
+        if active > 2:
+            ask_for_too_much()
+        return step(active, longest)
+
+    with patch.object(scheduler.step_runner, "step", scarce_step), most_memory(scheduler, 4):
+        codes = codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(4)])
+    assert len(codes) == 4
+    assert find_lines(capsys.readouterr().err.splitlines(), Event.OUT_OF_MEMORY) == [
+        Event.OUT_OF_MEMORY.line(slots=8, fewer=2)
+    ]
+
+
 def test_when_memory_runs_out_while_a_reference_is_read_all_segments_are_decoded(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 2)
     prefill, calls = scheduler.decoder._prefill_together, []
