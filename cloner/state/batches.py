@@ -130,6 +130,12 @@ class BatchStore:
         """Whether the user has cancelled the batch."""
         return bool(self._redis.hexists(self._keys.batch(batch_id), "cancelled"))
 
+    def is_ended(self, batch_id: str) -> bool:
+        """Whether nothing is generated for the batch any more: it is cancelled, done or broken. False for an unknown
+        one: Redis may have lost its data."""
+        state, cancelled = self._redis.hmget(self._keys.batch(batch_id), "state", "cancelled")
+        return bool(cancelled) or (state is not None and not is_open(state))
+
     def cancel(self, batch_id: str) -> None:
         """Mark the batch as cancelled; its workers stop within a step."""
         key = self._keys.batch(batch_id)

@@ -1,4 +1,4 @@
-"""Whether a chunk goes on: its batch may be cancelled, or its worker may wait for the disk."""
+"""Whether a chunk goes on: its batch may be cancelled or closed, or its worker may wait for the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CANCEL_INTERVAL_S = 0.25
 
 
 class Cancellation:
-    """Checks whether a batch was cancelled, while it is entered as a context manager.
+    """Checks whether a batch was cancelled, while it is entered as a context manager; or closed without this worker,
+    which Redis, or its box, was away from for long: a later version of the batch may own the outputs by then.
 
     It checks from a thread of its own: the engine may be in the middle of a long step, or Redis away.
     """
@@ -67,7 +68,7 @@ class Cancellation:
     def _check(self) -> None:
         while not self._over.wait(CANCEL_INTERVAL_S):
             try:
-                if self._batches.is_cancelled(self._batch_id):
+                if self._batches.is_ended(self._batch_id):
                     self._cancelled.set()
                     return
             except RedisError:

@@ -82,10 +82,10 @@ def test_a_segment_whose_piece_starts_after_another_has_failed_is_finished(
 
 def test_it_checks_again_after_an_outage_of_redis(worker: WorkerProcess) -> None:
     worker.batches = MagicMock()
-    worker.batches.is_cancelled.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
+    worker.batches.is_ended.side_effect = [RedisConnectionError("away"), RedisConnectionError("away"), True]
     with Cancellation(worker, BATCH_ID) as cancellation:
         assert cancellation.wait(60)
-    assert worker.batches.is_cancelled.call_count == 3
+    assert worker.batches.is_ended.call_count == 3
 
 
 def test_a_started_segment_is_noted_in_the_journal(worker: WorkerProcess, chunk: ChunkMessage) -> None:

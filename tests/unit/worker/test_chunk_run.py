@@ -131,13 +131,16 @@ def test_a_file_without_its_line_is_replaced_by_the_next_run(workers: Workers, t
     assert run_chunk(workers.start(engine=Louder()), chunk).generated == 2
 
 
-def test_a_cancellation_stops_the_chunk_in_the_middle_of_a_segment(workers: Workers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [("cancelled", "1"), ("state", "done"), ("state", "broken")])
+def test_a_chunk_stops_in_the_middle_of_a_segment_once_its_batch_is_cancelled_or_closed(
+    workers: Workers, tmp_path: Path, ended: tuple[str, str]
+) -> None:
     class Cancelling(FakeEngine):
         def speak(
             self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
         ) -> Generator[SpeechResult, None, None]:
             yield from super().speak(islice(requests, 1), observer)
-            workers.redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), "cancelled", "1")
+            workers.redis.hset(RedisKeys(workers.settings.fleet).batch(BATCH_ID), *ended)
             self._segment_s = 1e6
             yield from super().speak(requests, observer)
 
