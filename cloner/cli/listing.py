@@ -143,7 +143,7 @@ def _kept_folders(root: Path) -> Iterator[OwnFolder]:
 def _generated(folder: OwnFolder) -> int:
     """How many segments of a batch are generated, by its record. Raises `RecordFailed`."""
     from cloner.output.record import record_files, translate_disk_errors
-    from cloner.output.search import read_lines
+    from cloner.output.record_lines import read_lines
 
     with translate_disk_errors(folder.path):
         return len({output for name in record_files(folder) for output, _, _ in read_lines(folder, name)})

@@ -5,7 +5,7 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -143,7 +143,8 @@ def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings)
     the number of segments."""
     batch_id = manifest.batch_id
     try:
-        chunks = retry_on_failing_disk(settings)(reuse_finished, manifest, OutputRoot(settings.out_dir))
+        others = batches.open_ids(cancelled=True)
+        chunks = retry_on_failing_disk(settings)(reuse_finished, manifest, OutputRoot(settings.out_dir), others)
     except RecordFailed as error:
         outputs = OutputRoot(settings.out_dir)
         if any(map(outputs.is_taken, manifest.outputs())):
@@ -221,7 +222,7 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
         review=review,
     )
     if not (cancelled or result.failed or manifest.partial):
-        result = _with_leftover(result, manifest, outputs)
+        result = _with_leftover(result, manifest, outputs, batches.open_ids(cancelled=True))
     discard_unnamed_attempts(record)
     # Before the state is set to done: a one-box run stops its collector then.
     write_files(settings, result, record)
@@ -239,10 +240,12 @@ def _publish_round(redis: Redis, settings: Settings, batch_id: str, following: R
     publish_chunks(manifest, following, settings)
 
 
-def _with_leftover(result: BatchResult, manifest: Manifest, outputs: OutputRoot) -> BatchResult:
+def _with_leftover(
+    result: BatchResult, manifest: Manifest, outputs: OutputRoot, open_batches: Sequence[str]
+) -> BatchResult:
     """The result of a whole batch with the files of its earlier versions, which are removed if it asks for that."""
     try:
-        leftover = leftover_files(outputs, manifest)
+        leftover = leftover_files(outputs, manifest, set(open_batches) - {manifest.batch_id})
     except (OSError, RecordFailed) as error:
         log_event(Event.LEFTOVER_NOT_LISTED, batch=manifest.batch_id, error=error)
         return result

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cloner.output.audio_files import OutputRoot
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, record_files, translate_disk_errors
-from cloner.output.search import log_skipped, parse_line, read_lines
+from cloner.output.record_lines import log_skipped, parse_line, read_lines
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, TakeRow
 

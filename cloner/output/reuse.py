@@ -8,7 +8,7 @@ name, its new one, or is among the takes of the batch (`takes.py`), and its line
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import replace
 
 from cloner.errors import OutputsTaken, RecordFailed, SegmentFailed, some_of
@@ -16,7 +16,8 @@ from cloner.output.audio_files import FOREIGN, OutputRoot
 from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, translate_disk_errors
-from cloner.output.search import Found, find_outputs, parse_line
+from cloner.output.record_lines import parse_line
+from cloner.output.search import Found, find_outputs, held_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
 from cloner.protocol.messages import Manifest
@@ -32,8 +33,12 @@ SHOWN = 10
 """Most files that an error names."""
 
 
-def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[SegmentResult]]:
+def reuse_finished(
+    manifest: Manifest, outputs: OutputRoot, open_batches: Collection[str] = ()
+) -> dict[int, list[SegmentResult]]:
     """Add the segments that earlier batches have generated to a batch's own record, so that its workers skip them.
+
+    Of the `open_batches` that are not yet closed, by their ids, files are copied and not moved.
 
     Returns the added lines by chunk number. It may run again: then it returns the same lines. Raises `RecordFailed`,
     and `OutputsTaken` if files that are not the batch's are where it would write.
@@ -48,7 +53,7 @@ def reuse_finished(manifest: Manifest, outputs: OutputRoot) -> dict[int, list[Se
     else:
         return _by_chunk(manifest, filter(None, map(parse_line, noted.splitlines())))
     try:
-        return _take_over(manifest, outputs, folder)
+        return _take_over(manifest, outputs, folder, open_batches)
     except SegmentFailed as error:  # a link leads out of the output root
         raise RecordFailed(error.message) from error
 
@@ -72,7 +77,9 @@ def check_files(found: Found, manifest: Manifest) -> None:
         raise OutputsTaken("; ".join(flaws))
 
 
-def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> dict[int, list[SegmentResult]]:
+def _take_over(
+    manifest: Manifest, outputs: OutputRoot, folder: OwnFolder, open_batches: Collection[str]
+) -> dict[int, list[SegmentResult]]:
     """Note the lines of what is reused, and give each file the name that the batch wants. Raises `RecordFailed`,
     `SegmentFailed`, `OutputsTaken`."""
     wanted = wanted_outputs(manifest.speakers, manifest.speech)
@@ -89,6 +96,8 @@ def _take_over(manifest: Manifest, outputs: OutputRoot, folder: OwnFolder) -> di
         if (source.is_take and source.line.output != takes.path(source.line))
         or (source.is_own and not manifest.partial and source.line.output not in wanted)
     }
+    with translate_disk_errors(folder.path):
+        losing -= held_outputs(outputs, set(open_batches) - {manifest.batch_id}, losing)
     with translate_disk_errors(folder.path):
         origin.write(folder)
     with translate_disk_errors(folder.path):

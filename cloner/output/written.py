@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cloner.output.search import Records, parse_line
+from cloner.output.record_lines import Records, parse_line
 
 
 class WrittenFiles:

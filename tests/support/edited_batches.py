@@ -57,9 +57,10 @@ def audio_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.full(400, seed_of(text) / 4000, dtype=np.float32)
 
 
-def speak(root: Path, manifest: Manifest, *, lines: bool = True) -> None:
-    """Open the batch, and generate what it does not reuse, as its collector and a worker do."""
-    reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root)).values() for line in found}
+def speak(root: Path, manifest: Manifest, *, lines: bool = True, beside: Sequence[str] = ()) -> None:
+    """Open the batch, `beside` others that are open, and generate what it does not reuse, as its collector and a worker
+    do."""
+    reused = {line.segment for found in reuse_finished(manifest, OutputRoot(root), beside).values() for line in found}
     outputs, keys = (
         OutputRoot(root),
         ContentKeys(manifest.speech),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.output import search
+from cloner.output import record_lines
 from cloner.output.audio_files import OutputRoot
 from cloner.output.line_index import INDEX
 from cloner.output.own_folder import OwnFolder
@@ -35,13 +35,13 @@ def close(root: Path, manifest: Manifest) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The batches whose records were read, each time."""
     found: list[str] = []
-    read_lines = search.read_lines
+    read_lines = record_lines.read_lines
 
     def noted(folder: OwnFolder, name: str, *, failed: bool = False) -> Iterator[tuple[bytes, str, bytes]]:
         found.append(folder.path.name)
         return read_lines(folder, name, failed=failed)
 
-    monkeypatch.setattr(search, "read_lines", noted)
+    monkeypatch.setattr(record_lines, "read_lines", noted)
     return found
 
 

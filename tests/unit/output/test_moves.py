@@ -208,6 +208,24 @@ def test_files_of_earlier_versions_that_no_line_names_are_left_over(tmp_path: Pa
     assert leftover_files(outputs, batch("second", ["new"], path="/home/third.json")) == []
 
 
+def test_an_earlier_version_that_is_still_open_keeps_its_files(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    outputs = OutputRoot(root)
+    speak(root, batch("zeroth", LINES))
+    speak(root, batch("first", LINES), beside=["first"])  # reuses the files of the one before
+    renamed = batch("second", LINES)
+    rows = renamed.speakers[0].segments
+    rows[:] = [(index, text, f"other/{output}", seed) for index, text, output, seed in rows]
+    speak(root, renamed, beside=["first", "second"])
+    assert said(root) == bytes_of(tmp_path, LINES)
+    assert sorted(path.name for path in (root / "other/anna").iterdir()) == sorted(said(root))
+    assert leftover_files(outputs, renamed, ["first"]) == []
+    inodes = Counter(path.stat().st_ino for path in (root).rglob("*.wav") if ".cloner" not in path.parts)
+    assert set(inodes.values()) == {1}, "an edit of one file would change another"
+    speak(root, batch("third", ["new"]))
+    assert leftover_files(outputs, batch("third", ["new"]))
+
+
 def test_another_ending_is_another_file(tmp_path: Path) -> None:
     root = tmp_path / "out"
     speak(root, batch("first", LINES))

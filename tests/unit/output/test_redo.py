@@ -21,9 +21,10 @@ from cloner.output.chosen_takes import INDEX, chosen_takes
 from cloner.output.journal import Journal, discard_journals
 from cloner.output.own_folder import OwnFolder
 from cloner.output.record import Record, RecordWriter, batch_folder
+from cloner.output.record_lines import read_lines
 from cloner.output.redo import REDO, check_redo, end_replacing, noted_takes, open_redo, replaced_digests
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import find_outputs, read_lines
+from cloner.output.search import find_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import Manifest, TakeRow
