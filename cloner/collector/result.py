@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from types import MappingProxyType
 
 from cloner.collector.rounds import segments_of
@@ -13,6 +14,13 @@ from cloner.output.reviews import TakeReview
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import BatchResult, ReviewResult, SegmentError, SegmentResult, SpeakerResult, Suspect
 from cloner.state.progress import ChunkProgress
+
+MANY_ERRORS = 100_000
+"""Errors of a batch from which on their messages are cut."""
+
+CUT_CHARACTERS = 80
+"""Characters that are left of one: those of a million segments must fit into what Redis holds as one result. The record
+has them whole."""
 
 
 def gather(  # noqa: PLR0913 - the parts of a result
@@ -69,7 +77,7 @@ def gather(  # noqa: PLR0913 - the parts of a result
         cancelled=cancelled,
         out_dir=printable(out_dir),
         results=dict(sorted(results.items())),
-        errors=dict(sorted(errors.items())),
+        errors=_cut(dict(sorted(errors.items()))),
         suspects={
             line.segment: _suspect(line, reviews.get(line.segment))
             for line in sorted(spoken, key=lambda line: line.segment)
@@ -88,6 +96,15 @@ def gather(  # noqa: PLR0913 - the parts of a result
         engine=manifest.engine,
         fingerprint=manifest.fingerprint,
     )
+
+
+def _cut(errors: dict[int, SegmentError]) -> dict[int, SegmentError]:
+    if len(errors) < MANY_ERRORS:
+        return errors
+    return {
+        index: error.model_copy(update={"message": shorten(error.message, CUT_CHARACTERS, placeholder=" ...")})
+        for index, error in errors.items()
+    }
 
 
 def _suspect(line: SegmentResult, review: TakeReview | None) -> Suspect:

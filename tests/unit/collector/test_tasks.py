@@ -54,6 +54,16 @@ def test_every_segment_is_a_result_or_an_error(tmp_path: Path) -> None:
     assert (result.source, result.submitted_at) == ("b.json", 1.0)
 
 
+@pytest.mark.parametrize(("many", "cut"), [(5, True), (6, False)])
+def test_messages_of_very_many_errors_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int, cut: bool
+) -> None:
+    monkeypatch.setattr("cloner.collector.result.MANY_ERRORS", many)
+    errors = gathered(tmp_path, progress={7: ChunkProgress(given_up=True)}).errors
+    assert [len(errors[index].message) <= 80 for index in (0, 2)] == [cut, cut]
+    assert errors[2].message.startswith("the message of its chunk killed the process of its worker again and again")
+
+
 def test_of_a_chunk_that_is_given_up_what_is_not_recorded_has_crashed(tmp_path: Path) -> None:
     errors = gathered(tmp_path, segment_result(1), progress={7: ChunkProgress(given_up=True)}).errors
     assert {index: error.code for index, error in errors.items()} == {
