@@ -29,7 +29,7 @@ from cloner.engine.kernels.layout import (
     SlotRows,
 )
 from cloner.engine.kernels.rotary import LOG2E
-from ops.engine_bench.candidates.group_attention import attend_new, attend_page, finish_group
+from ops.engine_bench.candidates.group_attention import attend_new, attend_page, finish_group, parts_of
 from ops.engine_bench.candidates.whole_rows import turned
 
 _POSITION = tl.constexpr(POSITION)
@@ -123,9 +123,9 @@ def attend_groups_kernel(
             )  # fmt: skip
 
 
-def attend_groups(split: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
-    """In place of `attend_decode`: the page list of a group and key head is read by `split` programs, and there are
-    programs for a `share`-th as many groups as rows: with a voice of its own each, a program reads so many lists."""
+def attend_groups(programs: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
+    """In place of `attend_decode`, with `programs` for all lists where groups are full (`parts_of`). There are programs
+    for a `share`-th as many groups as rows: if each row has a voice of its own, a program reads so many lists."""
 
     def attend(
         qkv: Tensor,
@@ -138,7 +138,7 @@ def attend_groups(split: int, stages: int, warps: int = 4, share: int = 4) -> Ke
         _parts: tuple[int, int],
         _stages: int,
     ) -> None:
-        sizes = attention.heads
+        sizes, split = attention.heads, parts_of(programs, decode)
         launch(
             attend_groups_kernel,
             (sizes.kv_heads, -(-decode // share) * split),

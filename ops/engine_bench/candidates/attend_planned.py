@@ -25,16 +25,16 @@ from cloner.engine.kernels.layout import (
     SlotRows,
 )
 from cloner.engine.kernels.rotary import LOG2E
-from ops.engine_bench.candidates.group_attention import attend_new, attend_page, finish_group
+from ops.engine_bench.candidates.group_attention import attend_new, attend_page, finish_group, parts_of
 from ops.engine_bench.candidates.whole_rows import turned
 
 HEADER = 64
 """Numbers of a group's plan before its pages: their count, or -1 if the group holds no row, and for each place in the
-group, its row or -1, position, and the page and place of its new token. A page takes two numbers: which it is, and how
-many positions are filled, with `VIEWER` times 1 + the place in the group that sees it, 0 for all."""
+group, its row or -1, position, and the page and place of its new token. A page is one number: `NUMBER` times which it
+is, `VIEWER` times 1 + the place in the group that sees it (0: all), and how many positions are filled."""
 
 ROWS, POSITIONS, PAGES, PLACES = 8, 16, 24, 32
-VIEWER = 1024
+NUMBER, VIEWER = 2048, 128
 
 _POSITION = tl.constexpr(POSITION)
 _OWNER = tl.constexpr(OWNER)
@@ -44,6 +44,7 @@ _ROWS = tl.constexpr(ROWS)
 _POSITIONS = tl.constexpr(POSITIONS)
 _PAGES = tl.constexpr(PAGES)
 _PLACES = tl.constexpr(PLACES)
+_NUMBER = tl.constexpr(NUMBER)
 _VIEWER = tl.constexpr(VIEWER)
 
 
@@ -81,10 +82,9 @@ def plan_groups_kernel(
     of_own = (own_number >= 0) & (own_number < own_pages[:, None])
     at = tl.where(of_own, (behind - own_pages)[:, None] + own_number, number)
     filled = tl.minimum(tl.where(of_own, own[:, None] - own_number * PAGE, prefix - number * PAGE), PAGE)
-    entry = mine + _HEADER + 2 * at
+    viewer = tl.where(of_own, (member + 1)[:, None] * _VIEWER, 0)
     listed = real[:, None] & (of_own | ((member == 0)[:, None] & (number < prefix_pages)))
-    tl.store(entry, pages, listed)
-    tl.store(entry + 1, filled + tl.where(of_own, (member + 1)[:, None] * _VIEWER, 0), listed)
+    tl.store(mine + _HEADER + at, pages * _NUMBER + viewer + filled, listed)
 
 
 @triton.jit
@@ -120,9 +120,8 @@ def attend_plan(
     each = (count + PARTS - 1) // PARTS
     begin = part * each
     for number in range(begin, tl.minimum(begin + each, count)):
-        entry = mine + _HEADER + 2 * number
-        page, code = tl.load(entry), tl.load(entry + 1)
-        viewer, filled = code // _VIEWER, code % _VIEWER
+        entry = tl.load(mine + _HEADER + number)
+        page, viewer, filled = entry // _NUMBER, entry % _NUMBER // _VIEWER, entry % _VIEWER
         limit = tl.where((viewer == 0) | (viewer == inner + 1), filled, 0)
         top, norm, acc = attend_page(
             query, keys, values, page, kv_head, limit, filled, top, norm, acc, scale, KV, HEAD, PAGE,
@@ -151,7 +150,7 @@ def attend_planned_kernel(
             )  # fmt: skip
 
 
-def attend_planned(split: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
+def attend_planned(programs: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
     """In place of `attend_decode`, with arguments as for `attend_groups`. The plan is made in the first layer, which is
     the one whose cache lies first in its memory, and kept for the others."""
     plans: dict[tuple[torch.device, int], Tensor] = {}
@@ -168,8 +167,9 @@ def attend_planned(split: int, stages: int, warps: int = 4, share: int = 4) -> K
         _stages: int,
     ) -> None:
         sizes = attention.heads
+        split = parts_of(programs, decode)
         page, table = cache.keys.shape[2], rows.page_table.shape[1]
-        stride = HEADER + 2 * GROUP_ROWS * table
+        stride = HEADER + GROUP_ROWS * table
         key = (qkv.device, len(rows.groups) * stride)
         if key not in plans:
             plans[key] = rows.groups.new_empty(key[1])

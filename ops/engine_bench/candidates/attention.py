@@ -27,33 +27,33 @@ def _candidate(name: str, kernel: Kernel) -> Candidate:
 
 
 ATTENTION = (
-    *(
-        _candidate(
-            f"groups planned once a step, {split} parts, {stages} stages, {warps} warps",
-            attend_planned(split, stages, warps),
-        )
-        for split, stages, warps in ((2, 5, 4), (4, 5, 4), (2, 7, 4), (4, 3, 4), (1, 7, 8), (2, 5, 8), (4, 5, 2))
+    _candidate(
+        "groups planned once a step, 384 programs, 3 stages, 4 warps, 168 registers",
+        relaunched(
+            attend_planned(384, 3), maxnreg=168
+        ),  # else 189, and two of them on a multiprocessor instead of three
     ),
     *(
-        _candidate(f"groups, {split} parts, {stages} stages, {warps} warps", attend_groups(split, stages, warps))
-        for split, stages, warps in ((2, 5, 4), (4, 5, 4), (2, 7, 4))
+        _candidate(
+            f"groups planned once a step, {programs} programs, {stages} stages, {warps} warps",
+            attend_planned(programs, stages, warps),
+        )
+        for programs, stages, warps in ((256, 3, 4), (256, 4, 4), (256, 4, 8), (128, 7, 8))
+    ),
+    *(
+        _candidate(
+            f"groups, {programs} programs, {stages} stages, {warps} warps", attend_groups(programs, stages, warps)
+        )
+        for programs, stages, warps in ((256, 5, 4), (256, 7, 4))
     ),
     *(
         _candidate(
             f"own pages first, {parts} parts, {stages} stages, {warps} warps", attend_own_first(parts, stages, warps)
         )
-        for parts, stages, warps in (((2, 1), 5, 4), ((2, 1), 3, 4), ((1, 1), 3, 4), ((2, 2), 3, 4), ((2, 1), 3, 2))
+        for parts, stages, warps in (((2, 1), 5, 4), ((2, 1), 3, 4), ((1, 1), 3, 4), ((2, 2), 3, 4))
     ),
     *(
         _candidate(f"today's, {parts} parts, {stages} stages, {warps} warps", _shaped(parts, stages, warps))
-        for parts, stages, warps in (
-            ((2, 1), 3, 4),
-            ((1, 1), 3, 4),
-            ((1, 1), 5, 4),
-            ((2, 2), 3, 4),
-            ((2, 1), 7, 4),
-            ((2, 1), 5, 2),
-            ((2, 1), 5, 8),
-        )
+        for parts, stages, warps in (((2, 1), 3, 4), ((1, 1), 5, 4), ((2, 2), 5, 4), ((2, 1), 5, 8))
     ),
 )

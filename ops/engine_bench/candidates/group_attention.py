@@ -96,3 +96,9 @@ def finish_group(
                 acc = acc * old[:, None] + its_acc * new[:, None]
                 top = higher
             tl.store(target, (acc / norm[:, None]).to(dtype), real[:, None])
+
+
+def parts_of(programs: int, rows: int) -> int:
+    """Programs that read one list where all lists have so many together: with 8 rows a group and 8 key heads, as many
+    lists as rows. 8 at most."""
+    return max(1, min(8, programs // rows))

@@ -1,5 +1,10 @@
-"""Norm and rotation of heads that are read as whole rows: today's `rotary.rotated` reads even and odd elements apart,
-two bytes at a time."""
+"""Norm and rotation of heads without `tl.interleave`, of whole rows.
+
+Triton 3.6 and 3.7 take an interleaving (`tt.join`) in what leads to an operand of a matrix product for a conversion
+from 8 bits, and lay both operands out for that: today's kernels read a page of keys from shared memory, and for each
+page the query again, with 64 loads of 8 bytes where 32 matrix loads (`ldmatrix`) do. They also read even and odd
+elements of the rows apart, 2 bytes at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,17 @@ import triton.language as tl
 
 
 @triton.jit
-def halves(x, HEAD: tl.constexpr):
-    """Even and odd columns of `x` ``[n, HEAD]``."""
-    return tl.split(tl.reshape(x, (x.shape[0], HEAD // 2, 2)))
-
-
-@triton.jit
 def turned(x, weight, turn, eps, NORMED: tl.constexpr, HEAD: tl.constexpr, dtype: tl.constexpr):
     """Heads `x` ``[n, HEAD]``, normed and rotated as `rotary.rotated` does it. `weight` are pointers ``[n, HEAD]``,
-    `turn` ``[n, HEAD]`` values: cosines and sines in turn."""
-    even, odd = halves(x.to(tl.float32), HEAD)
-    cos, sin = halves(turn, HEAD)
+    `turn` ``[n, HEAD]`` values: cosines and sines in turn. Each pair is multiplied by its 2 x 2 matrix."""
+    x = x.to(tl.float32)
     if NORMED:
-        factor = tl.rsqrt(tl.sum(even * even + odd * odd, 1) / HEAD + eps)[:, None]
-        weight_even, weight_odd = halves(tl.load(weight).to(tl.float32), HEAD)
-        even = ((even * factor).to(dtype).to(tl.float32) * weight_even).to(dtype).to(tl.float32)
-        odd = ((odd * factor).to(dtype).to(tl.float32) * weight_odd).to(dtype).to(tl.float32)
-    return tl.interleave((even * cos - odd * sin).to(dtype), (even * sin + odd * cos).to(dtype))
+        factor = tl.rsqrt(tl.sum(x * x, 1) / HEAD + eps)[:, None]
+        x = ((x * factor).to(dtype).to(tl.float32) * tl.load(weight).to(tl.float32)).to(dtype).to(tl.float32)
+    cos, sin = tl.split(tl.reshape(turn, (x.shape[0], HEAD // 2, 2)))
+    cos, sin = cos[:, :, None, None], sin[:, :, None, None]
+    to = tl.arange(0, 2)[None, None, :, None]
+    source = tl.arange(0, 2)[None, None, None, :]
+    matrix = tl.where(to == source, cos, tl.where(to == 0, -sin, sin))
+    pairs = tl.reshape(x, (x.shape[0], HEAD // 2, 1, 2))
+    return tl.reshape(tl.sum(pairs * matrix, 3), (x.shape[0], HEAD)).to(dtype)

@@ -12,15 +12,15 @@ from ops.engine_bench.candidates.attend_own_first import attend_own_first
 from ops.engine_bench.candidates.attend_planned import attend_planned
 from tests.unit.engine.kernels.attention import ACTIVE, CASE, SIZES, WIDTH, Case, attention, close, scratch, some
 
-MOST_PARTS = 4
+MOST_PARTS = 8
 KERNELS = {
     "today's": attend_decode,
     "own first": attend_own_first((2, 1), 3),
     "own first, in parts": attend_own_first((1, 2), 3),
     "groups": attend_groups(1, 3),
-    "groups in parts": attend_groups(3, 3),
+    "groups in parts": attend_groups(27, 3),
     "planned": attend_planned(1, 3),
-    "planned in parts": attend_planned(3, 3),
+    "planned in parts": attend_planned(27, 3),
 }
 OTHERS = [name for name in KERNELS if name != "today's"]
 
