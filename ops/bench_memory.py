@@ -110,15 +110,15 @@ def _finish(settings: Settings, worker: str) -> None:
     lines.parent.mkdir(parents=True, exist_ok=True)
     with lines.open("wb") as record:
         for speaker in manifest.speakers:
-            first = speaker.segments[0][2]
+            first = speaker.segments[0].output
             written = outputs.write_audio(first, silence, SAMPLE_RATE)
-            for index, _, output, _ in speaker.segments:
-                if output != first:
-                    os.link(root / first, root / output)
+            for row in speaker.segments:
+                if row.output != first:
+                    os.link(root / first, root / row.output)
                 line = SegmentResult(
-                    segment=index,
+                    segment=row.segment,
                     speaker=speaker.id,
-                    output=output,
+                    output=row.output,
                     key="0" * 64,
                     assignment=0,
                     worker=worker,

@@ -35,7 +35,8 @@ def record_lines(found: Manifest, record: Record) -> None:
     kept, peaks = PeaksWriter(record.folder, WORKER), peaks_of(AUDIO)
     with RecordWriter(record, WORKER) as lines:
         for speaker in found.speakers:
-            for index, _, output, _ in speaker.segments:
+            for row in speaker.segments:
+                index, output = row.segment, row.output
                 digest = f"{index:032x}"
                 kept.append(digest, peaks)
                 suspicion = 0.2 + index * 37 % 80 / 100

@@ -151,8 +151,9 @@ def _run(  # noqa: PLR0913 - what an option says each
 
 def _log_segments(part: Manifest, screen: Screen) -> None:
     """Log which segments are about to be spoken again."""
-    segments = [(speaker.id, *row) for speaker in part.speakers for row in speaker.segments]
-    for speaker, index, text, output, _ in segments[:MOST_NAMED]:
-        screen.log(Event.SEGMENT_NAMED.line(segment=index, output=output, speaker=speaker, text=shown(text)))
+    segments = [(speaker.id, row) for speaker in part.speakers for row in speaker.segments]
+    for speaker, row in segments[:MOST_NAMED]:
+        line = Event.SEGMENT_NAMED.line(segment=row.segment, output=row.output, speaker=speaker, text=shown(row.text))
+        screen.log(line)
     if len(segments) > MOST_NAMED:
         screen.log(Event.MORE_SEGMENTS_NAMED.line(count=len(segments) - MOST_NAMED))

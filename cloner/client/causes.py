@@ -9,6 +9,7 @@ from posixpath import splitext
 from cloner.batch import Batch, SpeechOptions, segment_seeds
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import SpeakerRow
+from cloner.protocol.rows import SegmentRow
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def find_causes(  # noqa: PLR0913 - what was generated, and what would be
             seeds = segment_seeds(speaker, other.generation.seed)
             for (index, text, output, _), seed in zip(row.segments, seeds, strict=True):
                 for name in () if output in explained else {output, f"{splitext(output)[0]}.{other.audio.format}"}:
-                    wanted[name] = keys.of(row, (index, text, name, seed))
+                    wanted[name] = keys.of(row, SegmentRow(index, text, name, seed))
                     outputs[name] = output
         found = find(wanted)
         there = {outputs[name] for name in found}

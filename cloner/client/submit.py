@@ -26,6 +26,7 @@ from cloner.input.references import load_reference
 from cloner.logs import log_event
 from cloner.names import OPEN_BATCH
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
+from cloner.protocol.rows import SegmentRow
 from cloner.state.batches import BatchStore
 from cloner.state.connection import server_time
 from cloner.state.registry import Assigned, WorkerInfo
@@ -54,7 +55,7 @@ def pack_speaker(speaker: Speaker, seed: int) -> tuple[SpeakerRow, bytes]:
             id=speaker.id,
             reference=ReferenceRow(kind=data.kind, digest=data.key, text=data.text),
             segments=[
-                (segment.index, segment.text, segment.output, own)
+                SegmentRow(segment.index, segment.text, segment.output, own)
                 for segment, own in zip(speaker.segments, segment_seeds(speaker, seed), strict=True)
             ],
             language=language,

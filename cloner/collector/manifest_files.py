@@ -65,12 +65,13 @@ def manifest_csv(record: Record, suspects: Suspects) -> Iterator[str]:
 
 def _rows(record: Record, suspects: Suspects) -> Iterator[ManifestRow]:
     again = spoken_again(record)
-    for speaker, (index, text, output, _), segment_id in KeptBatch(record.folder).segments():
+    for speaker, row, segment_id in KeptBatch(record.folder).segments():
+        index = row.segment
         if lines := record.generated_lines(index):
             line, attempts = lines[0], most_attempts(lines) + again[index]
             failed = " ".join(suspects[index].failed if index in suspects else line.failed_checks)
             seconds = round(line.audio_s, 3)
-            yield ManifestRow(output, index, segment_id, speaker.id, text, seconds, line.take, attempts, failed)
+            yield ManifestRow(row.output, index, segment_id, speaker.id, row.text, seconds, line.take, attempts, failed)
 
 
 def _neutral(cell: object) -> object:

@@ -18,8 +18,9 @@ from cloner.names import CLOSE_BATCH, REVIEW_TAKE, SPEAK_CHUNK
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
 from cloner.output.redo import noted_takes
-from cloner.protocol.messages import Manifest, TakeRow, Wire
+from cloner.protocol.messages import Manifest, Wire
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
+from cloner.protocol.rows import TakeRow
 from cloner.settings import Settings
 from cloner.state.cleanup import chord_id
 from cloner.state.progress import Round
@@ -97,4 +98,4 @@ def _takes(outputs: OutputRoot, manifest: Manifest, present: Round) -> dict[int,
     if not (manifest.redo or present.again):
         return chosen_takes(outputs, manifest)
     number = present.number if present.again else 0
-    return {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id) if take.round == number}
+    return {take.row.segment: take.row for take in noted_takes(outputs, manifest.batch_id) if take.round == number}

@@ -52,7 +52,8 @@ def gather(  # noqa: PLR0913 - the parts of a result
     speakers: dict[str, SpeakerResult] = {}
     for speaker in manifest.speakers:
         before = len(spoken)
-        for index, _, output, _ in speaker.segments:
+        for row in speaker.segments:
+            index, output = row.segment, row.output
             found = record.results.get(index)
             if found and found.generated:
                 results[index] = output

@@ -34,22 +34,23 @@ def choose_takes(manifest: Manifest, record: Record, reviews: Reviews) -> Iterat
     sample = set(reviews.sample or ())
     known = {item.segment for item in reviews.takes}
     for speaker in manifest.speakers:
-        for index, text, _, _ in speaker.segments:
+        for row in speaker.segments:
+            index = row.segment
             line = record.results.get(index)
             if not line or not line.generated or not line.digest:
                 continue
             is_suspect = manifest.review == "suspects" and line.is_suspect
             if manifest.review == "all" or is_suspect or index in sample or index in known:
-                yield ChosenTake(line, text, speaker.language_of(index))
+                yield ChosenTake(line, row.text, speaker.language_of(index))
 
 
 def reused_takes(manifest: Manifest, record: Record) -> dict[str, tuple[int, str]]:
     """Digest -> segment and its text's language, of the takes that earlier batches have generated."""
     return {
-        line.digest: (index, speaker.language_of(index))
+        line.digest: (row.segment, speaker.language_of(row.segment))
         for speaker in manifest.speakers
-        for index, *_ in speaker.segments
-        if (line := record.results.get(index)) and line.reused
+        for row in speaker.segments
+        if (line := record.results.get(row.segment)) and line.reused
     }
 
 

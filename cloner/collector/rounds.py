@@ -42,9 +42,9 @@ def next_round(
 
 def segments_of(manifest: Manifest, chunk: ChunkRow) -> Iterator[int]:
     """Indexes of the chunk's segments."""
-    for row in chunk.slices:
-        for index, *_ in manifest.speakers[row.speaker].segments[row.start : row.stop]:
-            yield index
+    for part in chunk.slices:
+        for row in manifest.speakers[part.speaker].segments[part.start : part.stop]:
+            yield row.segment
 
 
 def recorded(

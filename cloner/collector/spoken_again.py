@@ -19,8 +19,9 @@ from cloner.output.redo import REDO, NotedTake, note_takes, noted_takes
 from cloner.output.reviews import Reviewed, larger_suspicion
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest, SegmentRow
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult, most_attempts
+from cloner.protocol.rows import SegmentRow, TakeRow
 from cloner.state.progress import ChunkProgress, Round
 
 REVIEW_LINES = "review"
@@ -44,12 +45,12 @@ class SpokenAgain:
         keys = ContentKeys(manifest.speech)
         failed = set(review.failed)
         rows = (
-            (speaker, (index, review.takes[index].text, output, seed))
+            (speaker, row._replace(text=review.takes[row.segment].text))
             for speaker in manifest.speakers
-            for index, _, output, seed in speaker.segments
-            if index in failed
+            for row in speaker.segments
+            if row.segment in failed
         )
-        self._rows = {row[0]: (row, keys.of(speaker, row)) for speaker, row in rows}
+        self._rows = {row.segment: (row, keys.of(speaker, row)) for speaker, row in rows}
 
     def keep_better(self) -> None:
         """Give earlier takes their names again that are better than those which were to replace them."""
@@ -59,7 +60,7 @@ class SpokenAgain:
             best = self._best(segment, present)
             if best.digest != present.digest:
                 with translate_disk_errors(self._folder.path):
-                    takes.restore(row[2], key, best.digest, present.digest)
+                    takes.restore(row.output, key, best.digest, present.digest)
                 if not self._outputs.has_result(best):
                     continue
                 present = best
@@ -80,7 +81,7 @@ class SpokenAgain:
         last = max(self._record.generated_lines(present.segment), key=lambda line: line.take)
         if last.digest == present.digest:
             return last
-        line = replace(present, key=key, take=last.take + 1, seed=present.seed if present.take > 1 else row[3])
+        line = replace(present, key=key, take=last.take + 1, seed=present.seed if present.take > 1 else row.seed)
         with RecordWriter(self._record, REVIEW_LINES) as lines:
             lines.append(line)
         return line
@@ -100,14 +101,14 @@ class SpokenAgain:
                 return None, {}
             with translate_disk_errors(self._folder.path):
                 note_takes(self._folder, [*earlier, *noted])
-        again = {take.row[0] for take in noted}
+        again = {take.row.segment for take in noted}
         progress = {
             chunk.number: recorded(self._manifest, chunk, self._record, again)
             for chunk in self._manifest.chunks
             if not again.isdisjoint(segments_of(self._manifest, chunk))
         }
         self.count = len(again)
-        self.repeated = len(again & {take.row[0] for take in earlier if 0 < take.round < number})
+        self.repeated = len(again & {take.row.segment for take in earlier if 0 < take.round < number})
         return Round(number, tuple(progress), ended.missing, ended.fruitless, again=True), progress
 
     def _next_takes(
@@ -119,18 +120,18 @@ class SpokenAgain:
             if (known := reported.get(chunk.number)) and known.is_ended_for_good
             for index in segments_of(self._manifest, chunk)
         }
-        spoken_again = Counter(take.row[0] for take in earlier if take.round)
+        spoken_again = Counter(take.row.segment for take in earlier if take.round)
         last: dict[int, int] = {}
         for take in earlier:
-            last[take.row[0]] = max(last.get(take.row[0], 0), take.row[1])
+            last[take.row.segment] = max(last.get(take.row.segment, 0), take.row.number)
         for segment, (row, key) in self._rows.items():
             lines = self._record.generated_lines(segment)
             if segment in unable or attempts_of(lines) + spoken_again[segment] >= self._manifest.generation.attempts:
                 continue
             take_number = 1 + max(last.get(segment, 0), *(line.take for line in lines))
-            seed = take_seed(row[3], take_number, Redo())
+            seed = take_seed(row.seed, take_number, Redo())
             digest = self._record.results[segment].digest
-            yield NotedTake((segment, take_number, seed, digest), row[2], key, number)
+            yield NotedTake(TakeRow(segment, take_number, seed, digest), row.output, key, number)
 
     def _suspicion(self, line: SegmentResult) -> float | None:
         """The larger one of the checks' and the review's; None if the take was not reviewed."""

@@ -264,10 +264,10 @@ def _end_unrecorded(settings: Settings, manifest: Manifest, record: Record, outp
     """Remove what takes without a line have left, and give back the names that failed takes were about to get; no chunk
     of the batch may run. An error is logged: without knowing what was replaced, nothing is removed."""
     failed = {
-        index: output
+        row.segment: row.output
         for speaker in manifest.speakers
-        for index, _, output, _ in speaker.segments
-        if not ((line := record.results.get(index)) and line.generated)
+        for row in speaker.segments
+        if not ((line := record.results.get(row.segment)) and line.generated)
     }
     try:
         retry = retry_on_failing_disk(settings)

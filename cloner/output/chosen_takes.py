@@ -18,7 +18,8 @@ from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, record_files, translate_disk_errors
 from cloner.output.record_lines import log_skipped, parse_line, read_lines
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest, TakeRow
+from cloner.protocol.messages import Manifest
+from cloner.protocol.rows import TakeRow
 
 INDEX = "takes-index.json"
 """The file with a batch's takes after the first, beside its record."""
@@ -55,7 +56,7 @@ def chosen_takes(outputs: OutputRoot, manifest: Manifest) -> dict[int, TakeRow]:
         return {}
     keys = ContentKeys(manifest.speech)
     return {
-        row[0]: (row[0], *take, "")
+        row.segment: TakeRow(row.segment, *take, "")
         for speaker in manifest.speakers
         for row in speaker.segments
         if (take := last.get(keys.of(speaker, row)))

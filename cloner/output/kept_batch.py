@@ -22,8 +22,9 @@ from cloner.output.own_folder import OwnFolder
 from cloner.output.record import batch_folder, read_result, translate_disk_errors
 from cloner.output.redo import without_later_takes
 from cloner.protocol.fields import Index, Language, Name, Output, Text
-from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow, part_of
+from cloner.protocol.messages import Manifest, SpeakerRow, part_of
 from cloner.protocol.queries import PartRequest
+from cloner.protocol.rows import SegmentRow
 
 BATCH = "batch.ndjson"
 
@@ -93,7 +94,7 @@ class KeptBatch:
                     own = speaker
                     if language is not None:
                         own = speaker.model_copy(update={"other_languages": [(index, language)]})
-                    yield KeptSegment(own, (index, text, output, seed), segment_id)
+                    yield KeptSegment(own, SegmentRow(index, text, output, seed), segment_id)
         if found != expected:
             raise self._damaged(f"it has {found} segments instead of {expected}")
 
@@ -107,9 +108,9 @@ class KeptBatch:
         for segment in segments:
             with self._reading():
                 _SEGMENTS.validate_python((*segment.row, segment.id))
-            if segment.row[0] in there:
-                raise self._damaged(f"segment {segment.row[0]} is there twice")
-            there.add(segment.row[0])
+            if segment.row.segment in there:
+                raise self._damaged(f"segment {segment.row.segment} is there twice")
+            there.add(segment.row.segment)
             yield segment
 
     def _head(self) -> _Head:
@@ -141,10 +142,10 @@ def _lines(manifest: Manifest) -> Iterator[bytes]:
         alone = speaker.model_copy(update={"segments": [], "other_languages": []})
         yield alone.model_dump_json().encode() + b"\n"
         for row in speaker.segments:
-            language = speaker.language_of(row[0])
+            language = speaker.language_of(row.segment)
             # In the segment's line, not in the speaker's: that would be as long as the speaker has texts.
             own = () if language == speaker.language else (language,)
-            yield to_json((*row, ids.get(row[0]), *own)) + b"\n"
+            yield to_json((*row, ids.get(row.segment), *own)) + b"\n"
 
 
 def read_part(root: Path, request: PartRequest) -> Manifest:

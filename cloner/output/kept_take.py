@@ -17,8 +17,9 @@ from cloner.output.record import Record, batch_folder, translate_disk_errors
 from cloner.output.takes import Takes, replaced_path
 from cloner.output.verify import choose_by_files
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest, SegmentRow, SpeakerRow
+from cloner.protocol.messages import Manifest, SpeakerRow
 from cloner.protocol.results import SegmentResult
+from cloner.protocol.rows import SegmentRow
 from cloner.validation import shown
 
 
@@ -39,12 +40,12 @@ class KeptTake:
 
     @property
     def text(self) -> str:
-        return self.row[1]
+        return self.row.text
 
     @property
     def seed(self) -> int:
         """That of the first attempt at the take."""
-        return self.line.seed if self.line.take > 1 else self.row[3]
+        return self.line.seed if self.line.take > 1 else self.row.seed
 
     @property
     def seeds(self) -> dict[int, int]:
@@ -90,14 +91,14 @@ def find_kept_take(root: Path, batch_id: str, segment: int | str) -> KeptTake:
     with translate_disk_errors(folder.path):
         try:
             batch = kept.head()
-            found = next((found for found in kept.segments() if segment in {found.row[0], found.row[2]}), None)
+            found = next((found for found in kept.segments() if segment in {found.row.segment, found.row.output}), None)
         except FileNotFoundError:
             raise UnknownBatch(
                 f"no batch {batch_id} is kept under {root}: `cloner list --out {root}` lists those that are"
             ) from None
     if found is None:
         raise UsageError(f"batch {batch_id} has no segment {shown(segment)}: its segments are listed in manifest.csv")
-    index = found.row[0]
+    index = found.row.segment
     record = Record(root, batch_id)
     record.refresh()
     outputs = OutputRoot(root)

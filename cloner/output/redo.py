@@ -23,7 +23,8 @@ from cloner.output.reuse import SHOWN, check_files
 from cloner.output.search import Found, find_outputs, last_takes
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import wanted_outputs
-from cloner.protocol.messages import Manifest, TakeRow
+from cloner.protocol.messages import Manifest
+from cloner.protocol.rows import TakeRow
 
 REDO = "redo.ndjson"
 
@@ -80,9 +81,9 @@ def spoken_again(record: Record) -> Counter[int]:
         if not folder.files(REDO):
             return Counter()
     return Counter(
-        segment
-        for (segment, number, *_), _, _, by_round in _read_notes(folder)
-        if by_round and any(line.take == number for line in record.generated_lines(segment))
+        take.row.segment
+        for take in _read_notes(folder)
+        if take.round and any(line.take == take.row.number for line in record.generated_lines(take.row.segment))
     )
 
 
@@ -99,7 +100,7 @@ def _read_notes(folder: OwnFolder) -> Iterator[NotedTake]:
 def replaced_digests(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> set[str]:
     """The digests of the files that takes of `failed` segments were about to replace. A take may have the same, as if
     its seed is given again. Raises `RecordFailed`."""
-    return {take.row[3] for take in _takes_of(failed, outputs, batch_id)}
+    return {take.row.replaces for take in _takes_of(failed, outputs, batch_id)}
 
 
 def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -> None:
@@ -112,17 +113,17 @@ def end_replacing(outputs: OutputRoot, batch_id: str, failed: Collection[int]) -
     folder = batch_folder(outputs.root, batch_id)
     takes = Takes(outputs, batch_id)
     refused: RecordFailed | None = None
-    last = {take.row[0]: take.round for take in _takes_of(failed, outputs, batch_id) if take.round}
-    for (segment, _, _, digest), output, key, number in _takes_of(failed, outputs, batch_id):
-        if not digest or number < last.get(segment, 0):
+    last = {take.row.segment: take.round for take in _takes_of(failed, outputs, batch_id) if take.round}
+    for take in _takes_of(failed, outputs, batch_id):
+        if not take.row.replaces or take.round < last.get(take.row.segment, 0):
             continue
         try:
             with translate_disk_errors(folder.path):
-                takes.end_replacing(output, key, digest)
+                takes.end_replacing(take.output, take.key, take.row.replaces)
         except RecordUnavailable as error:
             refused = error
         except (RecordFailed, SegmentFailed) as error:
-            refused = refused or RecordFailed(f"{output} cannot be given its earlier take again: {error.message}")
+            refused = refused or RecordFailed(f"{take.output} cannot be given its earlier take again: {error.message}")
     if refused:
         raise refused
 
@@ -131,7 +132,7 @@ def without_later_takes(outputs: OutputRoot, batch_id: str, failed: Collection[i
     """Those of a redo's `failed` segments of which no later take has been generated. Raises `RecordFailed`."""
     takes = list(_takes_of(failed, outputs, batch_id))
     last = last_takes(outputs, {take.key for take in takes}, failed=False) if takes else {}
-    return set(failed) - {take.row[0] for take in takes if last.get(take.key, 0) > take.row[1]}
+    return set(failed) - {take.row.segment for take in takes if last.get(take.key, 0) > take.row.number}
 
 
 def _takes_of(segments: Collection[int], outputs: OutputRoot, batch_id: str) -> Iterator[NotedTake]:
@@ -140,7 +141,7 @@ def _takes_of(segments: Collection[int], outputs: OutputRoot, batch_id: str) -> 
     with translate_disk_errors(folder.path):
         if not (segments and folder.files(REDO)):
             return
-    yield from (take for take in noted_takes(outputs, batch_id) if take.row[0] in segments)
+    yield from (take for take in noted_takes(outputs, batch_id) if take.row.segment in segments)
 
 
 def _wanted(manifest: Manifest) -> dict[str, str]:
@@ -166,12 +167,13 @@ def _takes(manifest: Manifest, outputs: OutputRoot, wanted: Mapping[str, str], f
     redo = manifest.redo or Redo()
     last = last_takes(outputs, set(wanted.values()), failed=True)
     for speaker in manifest.speakers:
-        for index, _, output, seed in speaker.segments:
-            number = last.get(wanted[output], 1) + 1
+        for row in speaker.segments:
+            output, key = row.output, wanted[row.output]
+            number = last.get(key, 1) + 1
             line, digest = found.finished.get(output), ""
             if line:
                 digest = line.digest or outputs.digest_of(output)
             elif output in found.replaced:  # a take whose process died before it could write the line
                 digest = outputs.digest_of(output)
                 number += 1
-            yield NotedTake((index, number, take_seed(seed, number, redo), digest), output, wanted[output])
+            yield NotedTake(TakeRow(row.segment, number, take_seed(row.seed, number, redo), digest), output, key)

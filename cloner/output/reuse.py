@@ -150,13 +150,13 @@ def _by_chunk(manifest: Manifest, lines: Iterable[SegmentResult]) -> dict[int, l
     finished = {line.output: line for line in lines}
     chunks: dict[int, list[SegmentResult]] = {}
     for chunk in manifest.chunks:
-        for row in chunk.slices:
-            speaker = manifest.speakers[row.speaker]
-            for index, _, output, _ in speaker.segments[row.start : row.stop]:
-                if line := finished.get(output):
+        for part in chunk.slices:
+            speaker = manifest.speakers[part.speaker]
+            for row in speaker.segments[part.start : part.stop]:
+                if line := finished.get(row.output):
                     own = replace(
                         line,
-                        segment=index,
+                        segment=row.segment,
                         speaker=speaker.id,
                         assignment=chunk.assignment,
                         reused=True,

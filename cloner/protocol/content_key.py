@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from cloner.batch import NOT_HEARD, PIECES, AudioFormat, SpeechOptions
-from cloner.protocol.messages import SegmentRow, SpeakerRow
+from cloner.protocol.messages import SpeakerRow
+from cloner.protocol.rows import SegmentRow
 
 
 class ContentKeys:
@@ -67,7 +68,7 @@ class ContentKeys:
 def wanted_outputs(rows: Iterable[SpeakerRow], options: SpeechOptions) -> dict[str, str]:
     """Output -> content key, of all segments of some speakers."""
     keys = ContentKeys(options)
-    return {row[2]: keys.of(speaker, row) for speaker in rows for row in speaker.segments}
+    return {row.output: keys.of(speaker, row) for speaker in rows for row in speaker.segments}
 
 
 FINGERPRINTED_FILES = (

@@ -17,7 +17,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -25,19 +24,14 @@ from pydantic import (
 from cloner.batch import FEW_FIELDS, MAX_SEGMENTS, AudioOptions, Generation, Redo, ReferenceKind, Review, SpeechOptions
 from cloner.errors import Damaged, WrongSchema, some_of
 from cloner.names import SCHEMA
-from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Language, Name, Output, Queue, Text
+from cloner.protocol.fields import BatchId, Count, Digest, Index, Items, Language, Name, Queue, Text
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
+from cloner.protocol.rows import SegmentRow, TakeRow
 from cloner.validation import first_error
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
 """The longest message of Celery. Python's values take many times that, in Celery's process and in its child."""
-
-SegmentRow = tuple[Index, Text, Output, Index]
-"""Segment index, text, output relative to the output root, seed."""
-
-TakeRow = tuple[Index, Count, Index, Annotated[str, StringConstraints(pattern="^([0-9a-f]{32})?$")]]
-"""Segment index, number of its take from 1, the take's seed, digest of the audio file that it replaces or nothing."""
 
 
 class Wire(BaseModel):
@@ -213,7 +207,7 @@ class Manifest(Wire, Packed):
     def drop_texts(self) -> None:
         """Forget the texts, more than half of the manifest's memory. Its chunks cannot be published from then on."""
         for speaker in self.speakers:
-            speaker.segments[:] = [(index, "", output, seed) for index, _, output, seed in speaker.segments]
+            speaker.segments[:] = [row._replace(text="") for row in speaker.segments]
 
     @property
     def speech(self) -> SpeechOptions:
@@ -224,12 +218,12 @@ class Manifest(Wire, Packed):
 
     def outputs(self) -> Iterator[str]:
         """The audio files of the batch, relative to the output root."""
-        return (row[2] for speaker in self.speakers for row in speaker.segments)
+        return (row.output for speaker in self.speakers for row in speaker.segments)
 
     def part(self, is_wanted: Callable[[SegmentRow], bool]) -> Manifest:
         """The batch with some of its segments alone, and without chunks."""
         ids = dict(self.ids)
-        segments = ((speaker, row, ids.get(row[0])) for speaker in self.speakers for row in speaker.segments)
+        segments = ((speaker, row, ids.get(row.segment)) for speaker in self.speakers for row in speaker.segments)
         return part_of(self, (segment for segment in segments if is_wanted(segment[1])))
 
     def message(self, chunk: ChunkRow, takes: Mapping[int, TakeRow] = MappingProxyType({})) -> ChunkMessage:
@@ -258,14 +252,14 @@ class Manifest(Wire, Packed):
             generation=self.generation,
             audio=self.audio,
             overwrite=self.overwrite,
-            takes=[takes[row[0]] for piece in slices for row in piece.segments if row[0] in takes],
+            takes=[takes[row.segment] for piece in slices for row in piece.segments if row.segment in takes],
             slices=slices,
         )
 
 
 def _others_of(speaker: SpeakerRow, segments: Iterable[SegmentRow]) -> list[tuple[int, str]]:
     """The `other_languages` of some of a speaker's segments."""
-    languages = ((row[0], speaker.language_of(row[0])) for row in segments if speaker.other_languages)
+    languages = ((row.segment, speaker.language_of(row.segment)) for row in segments if speaker.other_languages)
     return [(index, language) for index, language in languages if language != speaker.language]
 
 
@@ -280,10 +274,10 @@ def part_of(batch: Manifest, segments: Iterable[tuple[SpeakerRow, SegmentRow, st
         if not speakers or speaker.id != speakers[-1].id:
             speakers.append(speaker.model_copy(update={"segments": [], "other_languages": []}))
         speakers[-1].segments.append(row)
-        if (language := speaker.language_of(row[0])) != speaker.language:
-            speakers[-1].other_languages.append((row[0], language))
+        if (language := speaker.language_of(row.segment)) != speaker.language:
+            speakers[-1].other_languages.append((row.segment, language))
         if segment_id is not None:
-            ids.append((row[0], segment_id))
+            ids.append((row.segment, segment_id))
     return batch.model_copy(update={"speakers": speakers, "chunks": [], "ids": ids})
 
 

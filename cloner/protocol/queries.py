@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field
 from cloner.batch import SpeechOptions
 from cloner.errors import UsageError
 from cloner.protocol.fields import BatchId, Index, Items
-from cloner.protocol.messages import Manifest, SegmentRow, Wire
+from cloner.protocol.messages import Manifest, Wire
 from cloner.protocol.packing import Packed
 from cloner.protocol.results import Line
+from cloner.protocol.rows import SegmentRow
 from cloner.validation import shown
 
 
@@ -59,15 +60,15 @@ class PartRequest(Wire, Packed):
         if self.failed:
             if not failed:
                 raise UsageError(f"nothing of batch {self.batch_id} failed: there is nothing to retry")
-            return part(lambda row: row[0] in failed)
+            return part(lambda row: row.segment in failed)
         segments, outputs = set(self.segments), set(self.outputs)
         if not segments and not outputs:
             raise UsageError("name at least one segment that is to be generated again")
-        found = part(lambda row: row[0] in segments or row[2] in outputs)
+        found = part(lambda row: row.segment in segments or row.output in outputs)
         for speaker in found.speakers:
-            for index, _, output, _ in speaker.segments:
-                segments.discard(index)
-                outputs.discard(output)
+            for row in speaker.segments:
+                segments.discard(row.segment)
+                outputs.discard(row.output)
         unknown = [*map(str, sorted(segments)), *map(shown, sorted(outputs))]
         if unknown:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""

@@ -160,9 +160,9 @@ class _Kept:
 def _read_kept(outputs: OutputRoot, batch_id: str, chosen: Collection[int]) -> _Kept:
     kept = _Kept()
     try:
-        for speaker, (index, text, _, _), segment_id in KeptBatch(batch_folder(outputs.root, batch_id)).segments():
-            if index in chosen:
-                kept.texts[index] = _shortened(text), segment_id or ""
+        for speaker, row, segment_id in KeptBatch(batch_folder(outputs.root, batch_id)).segments():
+            if row.segment in chosen:
+                kept.texts[row.segment] = _shortened(row.text), segment_id or ""
                 if speaker.id not in kept.recordings:
                     kept.recordings[speaker.id] = recording_path(speaker.reference)
                     kept.transcripts[speaker.id] = _shortened(speaker.reference.text)

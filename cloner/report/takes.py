@@ -55,18 +55,18 @@ def earlier_takes(
     for (output, _), group in noted.items():
         line = wanted[output]
         # Another version of the batch may have given the same output another text: its takes have another content key.
-        if not any(note.batch_id == batch_id or note.take.row[3] == line.digest for note in group):
+        if not any(note.batch_id == batch_id or note.take.row.replaces == line.digest for note in group):
             continue
         earlier: list[EarlierTake] = []
         present = 1
-        for note in sorted(group, key=lambda note: note.take.row[1]):
-            _, number, _, digest = note.take.row
+        for note in sorted(group, key=lambda note: note.take.row.number):
+            digest = note.take.row.replaces
             path = replaced_path(note.batch_id, output, note.take.key, digest)
             if note.take.round and (note.batch_id == batch_id or any(take.path == path for take in earlier)):
                 continue  # `rejected_takes` has it, or it was given its name again meanwhile
             if digest and outputs.is_taken(path):  # else that redo has failed
                 earlier.append(EarlierTake(present, path, digest))
-                present = number
+                present = note.take.row.number
         if earlier:
             found[line.segment] = earlier, present
     return found
@@ -80,7 +80,7 @@ def rejected_takes(
     others = [review for review in reviews if (line := lines.get(review.segment)) and review.digest != line.digest]
     found: defaultdict[int, list[tuple[str, EarlierTake]]] = defaultdict(list)
     folder = OwnFolder(outputs.root, batch_id)
-    keys = {note.row[0]: note.key for note in _notes(outputs, folder) if note.round} if others else {}
+    keys = {note.row.segment: note.key for note in _notes(outputs, folder) if note.round} if others else {}
     for review in others:
         if key := keys.get(review.segment):
             path = replaced_path(batch_id, lines[review.segment].output, key, review.digest)

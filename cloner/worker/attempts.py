@@ -65,7 +65,7 @@ class Attempts:
         self._model = f"{worker.engine.name}:{worker.fingerprint}"
         self.most = message.generation.attempts
         self._fixed_length = message.generation.fixed_length
-        self._speakers = {row[0]: speaker.id for speaker in message.slices for row in speaker.segments}
+        self._speakers = {row.segment: speaker.id for speaker in message.slices for row in speaker.segments}
         self._checks = AttemptChecks(worker, message.batch_id)
         self._files = AttemptFiles(worker.outputs, message.batch_id, worker.name)
         self._lock = Lock()

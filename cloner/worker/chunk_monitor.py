@@ -24,7 +24,7 @@ class ChunkMonitor:
         self._journal = journal
         self._log = log
         self._metrics = worker.metrics
-        self._speakers = {row[0]: speaker for speaker in message.slices for row in speaker.segments}
+        self._speakers = {row.segment: speaker for speaker in message.slices for row in speaker.segments}
         self._begun: set[int] = set()
         self._written: set[int] = set()
         self.alone = False

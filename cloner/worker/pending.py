@@ -13,6 +13,7 @@ from cloner.output.verify import line_of_file
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage, ReferenceRow, SpeakerSegments
 from cloner.protocol.results import SegmentResult
+from cloner.protocol.rows import TakeRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +45,22 @@ def split_by_record(
     """
     finished: list[SegmentResult] = []
     pending: dict[int, PendingSegment] = {}
-    takes = {take[0]: take for take in message.takes}
+    takes = {take.segment: take for take in message.takes}
     for speaker in message.slices:
         for row in speaker.segments:
-            index, text, output, seed = row
+            index = row.segment
             key = keys.of(speaker, row)
             known = record.results.get(index)
             if known and known.generated:
                 known = line_of_file(record, index, outputs)
-            _, number, seed, replaces = takes.get(index, (index, 1, seed, ""))
-            is_rejected = known and replaces and known.digest == replaces and known.take < number
+            take = takes.get(index, TakeRow(index, 1, row.seed, ""))
+            is_rejected = known and take.replaces and known.digest == take.replaces and known.take < take.number
             if known and known.key == key and not is_rejected:
                 finished.append(known)
             else:
-                pending[index] = PendingSegment(index, text, output, seed, key, speaker, number, replaces)
+                pending[index] = PendingSegment(
+                    index, row.text, row.output, take.seed, key, speaker, take.number, take.replaces
+                )
     return finished, pending
 
 

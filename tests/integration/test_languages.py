@@ -62,4 +62,4 @@ def test_a_recogniser_of_english_alone_compares_no_words_of_german_texts(tmp_pat
     assert ended.returncode == 0, ended.stderr
     again = BatchResult.model_validate_json(ended.stdout)
     (speaker,) = KeptBatch(batch_folder(tmp_path / "out", again.batch_id)).part(lambda _: True).speakers
-    assert [speaker.language_of(row[0]) for row in speaker.segments] == ["de-AT", "en"]
+    assert [speaker.language_of(row.segment) for row in speaker.segments] == ["de-AT", "en"]

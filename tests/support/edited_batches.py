@@ -67,12 +67,12 @@ def speak(root: Path, manifest: Manifest, *, lines: bool = True, beside: Sequenc
     )
     with RecordWriter(Record(root, manifest.batch_id), WORKER) as writer:
         for row in manifest.speakers[0].segments:
-            if row[0] not in reused:
-                written = asdict(outputs.write_audio(row[2], audio_of(row[1]), 44_100, Known(digests=set())))
+            if row.segment not in reused:
+                written = asdict(outputs.write_audio(row.output, audio_of(row.text), 44_100, Known(digests=set())))
                 result = SegmentResult(
-                    segment=row[0],
+                    segment=row.segment,
                     speaker="anna",
-                    output=row[2],
+                    output=row.output,
                     key=keys.of(manifest.speakers[0], row),
                     assignment=0,
                     worker=WORKER,
@@ -85,7 +85,7 @@ def speak(root: Path, manifest: Manifest, *, lines: bool = True, beside: Sequenc
 def reused(root: Path, manifest: Manifest) -> set[str]:
     """Texts that need not be generated."""
     chunks = reuse_finished(manifest, OutputRoot(root))
-    texts = {row[0]: row[1] for row in manifest.speakers[0].segments}
+    texts = {row.segment: row.text for row in manifest.speakers[0].segments}
     return {texts[line.segment] for lines in chunks.values() for line in lines}
 
 

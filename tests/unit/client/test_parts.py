@@ -36,7 +36,7 @@ def test_what_is_left_of_a_failed_redo_is_asked_of_the_collector(monkeypatch: py
 
 def test_segments_of_a_redo_are_redone_by_what_redis_has() -> None:
     part = parts.find_part(connection(alive=False), PartRequest(batch_id="b", segments=[1]))
-    assert [row[0] for row in part.speakers[0].segments] == [1]
+    assert [row.segment for row in part.speakers[0].segments] == [1]
 
 
 def test_a_part_is_a_batch_with_the_languages_of_its_texts() -> None:

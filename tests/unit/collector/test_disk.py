@@ -15,6 +15,7 @@ from cloner.events import Event
 from cloner.output.audio_files import OutputRoot
 from cloner.output.record import Record
 from cloner.output.redo import NotedTake
+from cloner.protocol.rows import TakeRow
 from cloner.settings import Settings
 from cloner.state.progress import Round
 from tests.support.log_lines import find_lines
@@ -48,7 +49,7 @@ def test_another_error_is_raised_at_once() -> None:
 
 
 def test_takes_that_cannot_be_read_for_a_while_are_published_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    celery, take = Mock(), NotedTake((1, 2, 99, ""), "1.wav", "k")
+    celery, take = Mock(), NotedTake(TakeRow(1, 2, 99, ""), "1.wav", "k")
     monkeypatch.setattr(publish, "current_app", celery)
     monkeypatch.setattr(publish, "chord", Mock())
     monkeypatch.setattr(publish, "noted_takes", Mock(side_effect=[RecordUnavailable("stale"), [take]]))

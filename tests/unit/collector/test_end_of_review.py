@@ -143,7 +143,7 @@ def test_texts_are_in_memory_no_more_when_takes_have_been_chosen(
     texts: list[str] = []
 
     def gather(manifest: Manifest, *rest: Any, **options: Any) -> BatchResult:
-        texts.extend(row[1] for row in manifest.speakers[0].segments)
+        texts.extend(row.text for row in manifest.speakers[0].segments)
         return result.gather(manifest, *rest, **options)
 
     monkeypatch.setattr(tasks, "gather", gather)

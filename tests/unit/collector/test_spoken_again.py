@@ -196,9 +196,9 @@ def test_the_third_take_has_another_seed_and_number(tmp_path: Path) -> None:
     assert second.next_round()
     assert [(end.again.count, end.again.repeated) for end in (first, second)] == [(1, 0), (1, 1)]
     before, after = second.noted()
-    assert (before.row[1], after.row[1]) == (2, 4)  # the first was the third again
-    assert before.row[2] != after.row[2]
-    assert after.row[3] == digest(batch, 1) == before.row[3]
+    assert (before.row.number, after.row.number) == (2, 4)  # the first was the third again
+    assert before.row.seed != after.row.seed
+    assert after.row.replaces == digest(batch, 1) == before.row.replaces
     assert after.round > before.round
     batch.speak(1, 4, digest(batch, 1))
     assert ReviewEnd(batch, second.number + 2, {"1.4": BAD}).next_round() is None  # three attempts in all

@@ -40,7 +40,7 @@ def test_a_file_that_cannot_be_given_its_name_again_does_not_keep_the_others_fro
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[RecordFailed]
 ) -> None:
     speak(tmp_path, batch("first", LINES))
-    part = batch("redo", LINES).part(lambda row: row[0] in {1, 2})
+    part = batch("redo", LINES).part(lambda row: row.segment in {1, 2})
     killed = part.model_copy(update={"redo": Redo(), "partial": True, "chunks": redo_of("redo").chunks})
     killed.chunks[0].slices[0] = SpeakerSliceRow(speaker=0, start=0, stop=2, position=1, texts=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "anna").iterdir()}

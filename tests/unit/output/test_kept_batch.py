@@ -40,17 +40,17 @@ def test_a_kept_batch_is_the_manifest_without_chunks(kept: KeptBatch) -> None:
     whole = two_speakers()
     assert kept.part(lambda _: True) == whole.model_copy(update={"chunks": []})
     assert kept.head() == whole.model_copy(update={"speakers": [], "chunks": [], "ids": []})
-    assert [(speaker.id, row[0], name) for speaker, row, name in kept.segments()] == [
+    assert [(speaker.id, row.segment, name) for speaker, row, name in kept.segments()] == [
         *(("anna", n, "intro" if n == 3 else None) for n in range(5)),
         ("ben", 9, None),
     ]
 
 
 def test_a_part_has_the_wanted_segments_and_their_speakers_alone(kept: KeptBatch) -> None:
-    part = kept.part(lambda row: row[0] in {1, 3})
-    assert [(speaker.id, [row[0] for row in speaker.segments]) for speaker in part.speakers] == [("anna", [1, 3])]
+    part = kept.part(lambda row: row.segment in {1, 3})
+    assert [(speaker.id, [row.segment for row in speaker.segments]) for speaker in part.speakers] == [("anna", [1, 3])]
     assert part.ids == [(3, "intro")]
-    assert kept.part(lambda row: row[2] == "ben/9.wav").speakers == two_speakers().speakers[1:]
+    assert kept.part(lambda row: row.output == "ben/9.wav").speakers == two_speakers().speakers[1:]
 
 
 def test_the_languages_of_texts_are_kept(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_languages_of_texts_are_kept(tmp_path: Path) -> None:
     kept.write(in_languages())
     assert kept.part(lambda _: True) == in_languages().model_copy(update={"chunks": []})
     languages = ["de", "", "de", "pt-BR", "de"]
-    assert [found.speaker.language_of(found.row[0]) for found in kept.segments()] == languages
+    assert [found.speaker.language_of(found.row.segment) for found in kept.segments()] == languages
 
 
 def test_no_line_gets_longer_with_the_texts_of_a_speaker_in_other_languages(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_repeated_segment_that_is_not_wanted_is_found_by_the_number_of_segment
     with (tmp_path / ".cloner/b" / BATCH).open("a") as file:
         file.write('[9,"text","ben/9.wav",9,null]\n')
     with pytest.raises(Damaged, match="it has 7 segments instead of 6"):
-        kept.part(lambda row: row[0] == 1)
+        kept.part(lambda row: row.segment == 1)
 
 
 def test_a_batch_that_a_death_left_in_part_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def other(number: int, texts: list[str]) -> Manifest:
     """A batch of another file than `batch`, with outputs of its own."""
     found = batch(f"other{number}", texts)
     (speaker,) = found.speakers
-    rows = [(n, text, f"other{number}/{n}.wav", seed) for n, text, _, seed in speaker.segments]
+    rows = [row._replace(output=f"other{number}/{row.segment}.wav") for row in speaker.segments]
     speaker = speaker.model_copy(update={"segments": rows})
     return found.model_copy(update={"speakers": [speaker], "path": f"/home/other{number}.json"})
 
@@ -64,7 +64,7 @@ def test_what_a_closed_batch_has_is_found_by_name_and_by_key(tmp_path: Path, rea
     assert reused(tmp_path, batch("again", ["a", "B", "c"])) == [0, 2]
     moved = batch("moved", ["a", "b", "c"])
     (speaker,) = moved.speakers
-    rows = [(n, text, f"moved/{n}.wav", seed) for n, text, _, seed in speaker.segments]
+    rows = [row._replace(output=f"moved/{row.segment}.wav") for row in speaker.segments]
     moved = moved.model_copy(update={"speakers": [speaker.model_copy(update={"segments": rows})]})
     close(tmp_path, batch("again", ["a", "B", "c"]))
     read.clear()

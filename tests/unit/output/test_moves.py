@@ -117,7 +117,7 @@ def test_the_files_of_another_batch_are_copied_and_left(tmp_path: Path) -> None:
     root = tmp_path / "out"
     speak(root, batch("first", LINES[:1]))
     other = batch("second", ["x", "one"], path="/home/other.json")
-    rows = [(n, text, f"anna/other-{n}.wav", seed) for n, text, _, seed in other.speakers[0].segments]
+    rows = [row._replace(output=f"anna/other-{row.segment}.wav") for row in other.speakers[0].segments]
     other.speakers[0].segments[:] = rows
     assert reused(root, other) == {"one"}
     first, copy = root / "anna/0001.wav", root / "anna/other-1.wav"
@@ -215,7 +215,7 @@ def test_an_earlier_version_that_is_still_open_keeps_its_files(tmp_path: Path) -
     speak(root, batch("first", LINES), beside=["first"])  # reuses the files of the one before
     renamed = batch("second", LINES)
     rows = renamed.speakers[0].segments
-    rows[:] = [(index, text, f"other/{output}", seed) for index, text, output, seed in rows]
+    rows[:] = [row._replace(output=f"other/{row.output}") for row in rows]
     speak(root, renamed, beside=["first", "second"])
     assert said(root) == bytes_of(tmp_path, LINES)
     assert sorted(path.name for path in (root / "other/anna").iterdir()) == sorted(said(root))
@@ -231,7 +231,7 @@ def test_another_ending_is_another_file(tmp_path: Path) -> None:
     speak(root, batch("first", LINES))
     flac = batch("second", LINES)
     flac.speakers[0].segments[:] = [
-        (n, text, output.replace(".wav", ".flac"), seed) for n, text, output, seed in flac.speakers[0].segments
+        row._replace(output=row.output.replace(".wav", ".flac")) for row in flac.speakers[0].segments
     ]
     before = said(root)
     assert reused(root, flac) == set()

@@ -27,8 +27,9 @@ from cloner.output.reuse import reuse_finished
 from cloner.output.search import find_outputs
 from cloner.output.takes import Takes
 from cloner.protocol.content_key import ContentKeys
-from cloner.protocol.messages import Manifest, TakeRow
+from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
+from cloner.protocol.rows import TakeRow
 from cloner.worker.pending import split_by_record
 from cloner.worker.result_writer import FileOwnership
 from tests.support.edited_batches import (
@@ -48,7 +49,7 @@ MIDDLE = "anna/0002.wav"
 
 def redo_of(batch_id: str, segment: int = 1, seed: int | None = None, texts: list[str] = LINES) -> Manifest:
     """A batch that generates one segment again."""
-    part = batch(batch_id, texts).part(lambda row: row[0] == segment)
+    part = batch(batch_id, texts).part(lambda row: row.segment == segment)
     chunk = batch("x", ["x"]).chunks[0]
     return part.model_copy(update={"redo": Redo(seed=seed), "partial": True, "chunks": [chunk]})
 
@@ -57,7 +58,7 @@ def speak_takes(root: Path, manifest: Manifest, *, code: str = "", lines: bool =
     """Open the batch and generate its takes, as its collector and a worker do; with a `code`, they fail."""
     outputs, record = OutputRoot(root), Record(root, manifest.batch_id)
     open_redo(manifest, outputs)
-    takes = {take.row[0]: take.row for take in noted_takes(outputs, manifest.batch_id)}
+    takes = {take.row.segment: take.row for take in noted_takes(outputs, manifest.batch_id)}
     message = manifest.message(manifest.chunks[0], takes)
     keys = ContentKeys(manifest.speech)
     record.refresh()
@@ -267,7 +268,7 @@ def test_a_replaced_take_is_not_found_again(tmp_path: Path) -> None:
 def in_format(manifest: Manifest, suffix: str) -> Manifest:
     """The batch with outputs of another format."""
     (speaker,) = manifest.speakers
-    rows = [(index, text, output.replace(".wav", suffix), seed) for index, text, output, seed in speaker.segments]
+    rows = [row._replace(output=row.output.replace(".wav", suffix)) for row in speaker.segments]
     return manifest.model_copy(update={"speakers": [speaker.model_copy(update={"segments": rows})]})
 
 

@@ -34,7 +34,7 @@ def test_a_redo_that_is_retried_twice_replaces_no_good_take(tmp_path: Path) -> N
     request = PartRequest(batch_id="failing", failed=True)
     for name, code in (("retry", "cut_off"), ("again", "")):
         part = read_part(tmp_path, request)
-        assert [row[0] for row in part.speakers[0].segments] == [1]
+        assert [row.segment for row in part.speakers[0].segments] == [1]
         speak_takes(tmp_path, redo_of(name), code=code)
     with pytest.raises(UsageError, match="later takes of all that failed in batch failing are there: "):
         read_part(tmp_path, request)

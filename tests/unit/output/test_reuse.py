@@ -58,16 +58,16 @@ def speak(root: Path, manifest: Manifest, only: Sequence[int] | None = None, cod
     keys = ContentKeys(manifest.speech)
     with RecordWriter(record, "cpu.7@box") as writer:
         for row in manifest.speakers[0].segments:
-            if only is not None and row[0] not in only:
+            if only is not None and row.segment not in only:
                 continue
             key = keys.of(manifest.speakers[0], row)
             audio = np.frombuffer(bytes.fromhex(key), dtype=np.uint8).astype(np.float32) / np.float32(512)
-            written = {} if code else asdict(outputs.write_audio(row[2], audio, 44_100, Known()))
+            written = {} if code else asdict(outputs.write_audio(row.output, audio, 44_100, Known()))
             writer.append(
                 SegmentResult(
-                    segment=row[0],
+                    segment=row.segment,
                     speaker=manifest.speakers[0].id,
-                    output=row[2],
+                    output=row.output,
                     key=key,
                     assignment=0,
                     worker="cpu.7@box",
@@ -145,7 +145,7 @@ def test_what_another_batch_has_spoken_differently_since_is_changed(tmp_path: Pa
     speak(tmp_path, batch("a", ["a", "b"], seed=1), only=[1])
     os.utime(batch_directory(tmp_path, "b") / "cpu.7@box.jsonl", (1, 1))
     keys = ContentKeys(manifest.speech)
-    wanted = {row[2]: keys.of(manifest.speakers[0], row) for row in manifest.speakers[0].segments}
+    wanted = {row.output: keys.of(manifest.speakers[0], row) for row in manifest.speakers[0].segments}
     found = find_outputs(OutputRoot(tmp_path), {**wanted, "new.wav": "k"}, None)
     assert list(found.finished) == ['0 "ü".wav']
     assert found.changed == {'1 "ü".wav'}

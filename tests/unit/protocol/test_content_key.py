@@ -9,6 +9,7 @@ import pytest
 from cloner.batch import AudioFormat, AudioOptions, Generation, ReferenceKind, SpeechOptions
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ReferenceRow, SpeakerRow
+from cloner.protocol.rows import SegmentRow
 
 REFERENCE = ReferenceRow(kind=ReferenceKind.CODES, digest="d1" * 32, text="Hello.")
 
@@ -34,20 +35,20 @@ def keys_of(
 
 
 KEYS = keys_of()
-KEY = KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 7))
+KEY = KEYS.of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7))
 
 OTHERS = {
-    "text": KEYS.of(ANNA, (3, "Good evening.", "a/3.wav", 7)),
-    "seed": KEYS.of(ANNA, (3, "Good morning.", "a/3.wav", 8)),
-    "reference": KEYS.of(speaker(digest="d2" * 32), (3, "Good morning.", "a/3.wav", 7)),
-    "reference's text": KEYS.of(speaker(text="Hello!"), (3, "Good morning.", "a/3.wav", 7)),
+    "text": KEYS.of(ANNA, SegmentRow(3, "Good evening.", "a/3.wav", 7)),
+    "seed": KEYS.of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 8)),
+    "reference": KEYS.of(speaker(digest="d2" * 32), SegmentRow(3, "Good morning.", "a/3.wav", 7)),
+    "reference's text": KEYS.of(speaker(text="Hello!"), SegmentRow(3, "Good morning.", "a/3.wav", 7)),
     "fixed length": keys_of(Generation(min_new_tokens=12, max_new_tokens=12)).of(
-        ANNA, (3, "Good morning.", "a/3.wav", 7)
+        ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)
     ),
-    "least length": keys_of(Generation(min_new_tokens=12)).of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "parameters": keys_of(Generation(top_p=0.8)).of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "engine": keys_of(engine="batched").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
-    "checkpoint": keys_of(fingerprint="f00d").of(ANNA, (3, "Good morning.", "a/3.wav", 7)),
+    "least length": keys_of(Generation(min_new_tokens=12)).of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)),
+    "parameters": keys_of(Generation(top_p=0.8)).of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)),
+    "engine": keys_of(engine="batched").of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)),
+    "checkpoint": keys_of(fingerprint="f00d").of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)),
 }
 
 
@@ -62,29 +63,29 @@ def test_all_keys_differ_from_each_other() -> None:
 
 
 def test_neither_the_index_nor_the_batchs_seed_nor_the_greatest_length_changes_the_key() -> None:
-    assert KEYS.of(ANNA, (4, "Good morning.", "a/3.wav", 7)) == KEY
+    assert KEYS.of(ANNA, SegmentRow(4, "Good morning.", "a/3.wav", 7)) == KEY
     for generation in (Generation(seed=1), Generation(max_new_tokens=2000)):
-        assert keys_of(generation).of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        assert keys_of(generation).of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_the_files_name_does_not_change_the_key() -> None:
-    assert KEYS.of(ANNA, (3, "Good morning.", "elsewhere.flac", 7)) == KEY
-    assert keys_of().of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+    assert KEYS.of(ANNA, SegmentRow(3, "Good morning.", "elsewhere.flac", 7)) == KEY
+    assert keys_of().of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 def test_what_one_field_ends_with_is_not_what_the_next_begins_with() -> None:
-    one = KEYS.of(speaker(digest='d", "x'), (1, "y", "", 7))
-    other = KEYS.of(speaker(digest="d"), (1, "y", "", 7))
+    one = KEYS.of(speaker(digest='d", "x'), SegmentRow(1, "y", "", 7))
+    other = KEYS.of(speaker(digest="d"), SegmentRow(1, "y", "", 7))
     assert one != other
 
 
 def test_how_pieces_are_joined_is_part_of_the_keys_of_long_texts_alone() -> None:
-    long = (3, "A sentence of a long text. " * 20, "a/3.wav", 7)
+    long = SegmentRow(3, "A sentence of a long text. " * 20, "a/3.wav", 7)
     others = [Generation(piece_s=10.0), Generation(pause_s=0.5), Generation(paragraph_pause_s=2.0)]
     keys = {keys_of(generation).of(ANNA, long) for generation in (Generation(), *others)}
     assert len(keys) == 4
     for generation in others:
-        assert keys_of(generation).of(ANNA, (3, "Good morning.", "a/3.wav", 7)) == KEY
+        assert keys_of(generation).of(ANNA, SegmentRow(3, "Good morning.", "a/3.wav", 7)) == KEY
 
 
 @pytest.mark.parametrize(
@@ -97,16 +98,16 @@ def test_a_language_with_rules_of_its_own_for_sentences_is_part_of_the_keys_of_l
     long, paused = "A sentence of a long text. " * 20, "Good[pause:1] morning."
     speaking = ANNA.model_copy(update={"language": language})
     for text, may_change in ((long, True), (paused, False), ("Good morning.", False)):
-        row = (3, text, "a/3.wav", 7)
+        row = SegmentRow(3, text, "a/3.wav", 7)
         assert (KEYS.of(speaking, row) != KEYS.of(ANNA, row)) == (changes and may_change)
     other = ANNA.model_copy(update={"language": "en", "other_languages": [(3, language)]})
-    assert KEYS.of(other, (3, long, "", 7)) == KEYS.of(speaking, (3, long, "", 7))
-    assert KEYS.of(other, (4, long, "", 7)) == KEYS.of(ANNA, (4, long, "", 7))
+    assert KEYS.of(other, SegmentRow(3, long, "", 7)) == KEYS.of(speaking, SegmentRow(3, long, "", 7))
+    assert KEYS.of(other, SegmentRow(4, long, "", 7)) == KEYS.of(ANNA, SegmentRow(4, long, "", 7))
 
 
 def key_with(output: str = "a/3.wav", **audio: object) -> str:
     keys = keys_of(audio=AudioOptions(**audio))  # type: ignore[arg-type]
-    return keys.of(ANNA, (3, "Good morning.", output, 7))
+    return keys.of(ANNA, SegmentRow(3, "Good morning.", output, 7))
 
 
 def test_the_key_of_a_batch_without_options_stays_what_it_was() -> None:

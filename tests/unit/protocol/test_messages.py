@@ -43,7 +43,7 @@ def test_the_languages_of_texts_survive_their_way() -> None:
     message = read_chunk(whole.message(whole.chunks[0]).model_dump(mode="json"))
     assert [message.slices[0].language_of(n) for n in (1, 2)] == ["", "de"]
     assert message.slices[0].other_languages == [(1, "")], "a chunk has no other's"
-    part = whole.part(lambda row: row[0] in {2, 3})
+    part = whole.part(lambda row: row.segment in {2, 3})
     assert part.speakers[0].other_languages == [(3, "pt-BR")]
     assert [part.speakers[0].language_of(n) for n in (2, 3)] == ["de", "pt-BR"]
 

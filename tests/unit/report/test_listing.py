@@ -19,6 +19,7 @@ from cloner.output.record import Record, batch_folder
 from cloner.output.redo import NotedTake, note_takes
 from cloner.output.takes import Takes, replaced_path
 from cloner.protocol.results import Attempt, BatchResult, SegmentResult
+from cloner.protocol.rows import TakeRow
 from cloner.report import listing as module
 from cloner.report.listing import read_listing
 from cloner.report.rows import Listing, Row
@@ -149,7 +150,7 @@ def redo(out: Path, batch_id: str, number: int, *, fails: bool = False) -> str:
     """Replace the audio of segment 1 by another take, as a redo does; returns the digest of the file before."""
     outputs = OutputRoot(out)
     key, digest = f"{1:064x}", outputs.digest_of("book/1.wav")
-    note_takes(batch_folder(out, batch_id), [NotedTake((1, number, 5, digest), "book/1.wav", key)])
+    note_takes(batch_folder(out, batch_id), [NotedTake(TakeRow(1, number, 5, digest), "book/1.wav", key)])
     if not fails:
         Takes(outputs, batch_id).keep_replaced("book/1.wav", key, digest)
         (out / "book/1.wav").unlink()
@@ -181,7 +182,7 @@ def test_takes_that_redos_have_replaced_are_side_by_side_with_the_present_one(tm
 
 def test_takes_of_another_text_under_the_same_name_are_not_shown(tmp_path: Path) -> None:
     listing(tmp_path)
-    note_takes(batch_folder(tmp_path, SECOND), [NotedTake((1, 2, 5, "f" * 32), "book/1.wav", "e" * 64)])
+    note_takes(batch_folder(tmp_path, SECOND), [NotedTake(TakeRow(1, 2, 5, "f" * 32), "book/1.wav", "e" * 64)])
     assert shown(read_listing(OutputRoot(tmp_path), *_again(tmp_path)).rows[1]) == []
 
 

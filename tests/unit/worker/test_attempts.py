@@ -99,7 +99,7 @@ def lines(workers: Workers) -> dict[int, SegmentResult]:
 
 
 def seeds(chunk: ChunkMessage) -> dict[int, int]:
-    return {row[0]: row[3] for speaker in chunk.slices for row in speaker.segments}
+    return {row.segment: row.seed for speaker in chunk.slices for row in speaker.segments}
 
 
 def kept_files(workers: Workers) -> list[str]:

@@ -13,6 +13,7 @@ from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentAudio, Speec
 from cloner.engine.fake import FakeEngine
 from cloner.errors import EngineBroken
 from cloner.events import Event
+from cloner.protocol.rows import TakeRow
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import ChunkProgress
 from cloner.worker.chunk_run import run_chunk
@@ -182,7 +183,7 @@ def test_a_take_that_is_rejected_is_generated_again_once(workers: Workers, tmp_p
     (chunk,) = workers.submit(write_batch(tmp_path, [3]))
     run_chunk(workers.start(), chunk)
     before = {index: line.digest for index, line in workers.start().record(BATCH_ID).results.items()}
-    again = chunk.model_copy(update={"takes": [(1, 2, 99, before[1])]})
+    again = chunk.model_copy(update={"takes": [TakeRow(1, 2, 99, before[1])]})
     for _ in range(2):  # it is delivered again
         counts = run_chunk(workers.start(), again)
         assert (counts.generated, counts.failed) == (3, 0)

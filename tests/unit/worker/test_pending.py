@@ -25,7 +25,7 @@ def speaker(name: str, *segments: int) -> SpeakerSegments:
 def pending() -> dict[int, PendingSegment]:
     """Two segments of anna and two of ben."""
     return {
-        row[0]: PendingSegment(*row, key="", speaker=part)
+        row.segment: PendingSegment(*row, key="", speaker=part)
         for part in (speaker("anna", 3, 4), speaker("ben", 1, 2))
         for row in part.segments
     }
