@@ -29,7 +29,7 @@ from cloner.engine.base import (
 from cloner.engine.checkpoint import check_checkpoint, has_random_weights
 from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
 from cloner.engine.kernel_support import missing_for_kernels
-from cloner.engine.memory import GB
+from cloner.engine.memory import GB, is_out_of_memory
 from cloner.engine.pipeline import Options, Pipeline, load_pipeline
 from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
@@ -85,8 +85,10 @@ class BatchedEngine:
         check_device(self._device)
         try:
             self._decoding.submit(self._load, log).result()
-        except torch.OutOfMemoryError:
-            raise LoadFailed("the models do not fit into the GPU's memory: start fewer workers on it") from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise LoadFailed("the models do not fit into the device's memory: start fewer workers on it") from None
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
         try:

@@ -88,9 +88,9 @@ class CodecStage:
         left = dict(enumerate(batch))
         try:
             self._decode_batch(left)
-        except torch.AcceleratorError:  # the device is lost: decoding one by one would fail as well
-            raise
-        except (RuntimeError, MemoryError):  # whatever else torch raises, memory that ran out included
+        except (RuntimeError, MemoryError) as error:  # whatever torch raises, memory that ran out included
+            if _is_device_lost(error):  # decoding one by one would fail as well
+                raise
             for item in list(left.values()):
                 self._decode_alone(item)
 
@@ -98,9 +98,9 @@ class CodecStage:
         """Decode a segment without the others, which may have been too much together."""
         try:
             self._decode_batch({0: item})
-        except torch.AcceleratorError:
-            raise
         except (RuntimeError, MemoryError) as error:
+            if _is_device_lost(error):
+                raise
             segment, on_result = item
             code = "out_of_memory" if is_out_of_memory(error) else CODEC_FAILED
             on_result(SegmentFailure(segment.request.segment, code, f"the codec broke: {reason_of(error)}"))
@@ -123,3 +123,8 @@ class CodecStage:
     def _before_piece(self) -> bool:
         self.pieces += 1
         return self._stopped()
+
+
+def _is_device_lost(error: RuntimeError | MemoryError) -> bool:
+    """Whether nothing can be computed any more: CUDA's errors stay, but for memory that ran out."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

@@ -17,8 +17,9 @@ PREFIX_SHARE = 0.2
 """Fraction of the cache's memory for references that were read already."""
 
 
-_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
-"""In messages of torch's allocator on a CPU, and of CUDA's libraries, which have no exception class of their own."""
+_OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED", ": out of memory")
+"""In messages of torch's allocator on a CPU, of CUDA's libraries, and of CUDA's runtime and driver, which torch and
+Triton pass on ("CUDA error: out of memory", "Triton Error [CUDA]: out of memory"): none has an exception class."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

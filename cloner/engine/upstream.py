@@ -61,7 +61,9 @@ class UpstreamEngine:
                 self._model.setup_caches(1, self._model.config.max_seq_len, self._precision)
             log(Event.LOADING_DAC.line())
             self._codec = fish.load_codec(self._checkpoint_dir, self._device)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise LoadFailed(f"the models do not fit: {OUT_OF_MEMORY}") from None
         self._max_frames = fish.codec_frames(self._codec)
 

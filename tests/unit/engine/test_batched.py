@@ -254,12 +254,27 @@ def test_a_gpu_without_a_compiler_is_slower_and_the_engine_says_so(tiny: Path, m
     assert engine.warning.endswith("so it is several times slower: there is no C compiler")
 
 
-def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def to(*_args: Any, **_options: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_models_that_do_not_fit_on_the_device_are_reported(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "to", MagicMock(side_effect=error))
+    with pytest.raises(LoadFailed, match="do not fit into the device's memory: start fewer workers on it"):
+        make_engine(tiny).load(lambda _line: None)
 
-    monkeypatch.setattr(torch.nn.Module, "to", to)
-    with pytest.raises(LoadFailed, match="do not fit into the GPU's memory: start fewer workers on it"):
+
+def test_an_error_that_is_not_of_memory_is_not_taken_for_it_at_load(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "to", MagicMock(side_effect=RuntimeError("a size does not fit")))
+    with pytest.raises(RuntimeError, match="a size does not fit"):
         make_engine(tiny).load(lambda _line: None)
 
 

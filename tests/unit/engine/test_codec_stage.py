@@ -90,12 +90,15 @@ def test_audio_that_is_not_finite_fails_its_segment_alone(stage: CodecStage) -> 
     assert not stage._waiting
 
 
-def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("too much"), torch.AcceleratorError("CUDA error: out of memory")]
+)
+def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage, error: RuntimeError) -> None:
     whole = StubCodec()
 
     def decode(codes: Sequence[Tensor], _stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         if len(codes) > 1 or codes[0][0, 0] == 7:
-            raise torch.OutOfMemoryError("too much")
+            raise error
         return whole.decode(codes)
 
     stage._codec = cast(CodecDecoder, SimpleNamespace(decode=decode))
@@ -108,7 +111,8 @@ def test_segments_that_are_too_much_together_are_decoded_alone(stage: CodecStage
         (8, True),
     ]
     assert isinstance(results[1], SegmentFailure)
-    assert (results[1].code, results[1].message) == ("out_of_memory", "the codec broke: OutOfMemoryError: too much")
+    message = f"the codec broke: {type(error).__name__}: {error}"
+    assert (results[1].code, results[1].message) == ("out_of_memory", message)
 
 
 def test_a_codec_that_breaks_for_another_reason_has_a_code_of_its_own(stage: CodecStage) -> None:

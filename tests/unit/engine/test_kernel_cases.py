@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloner.engine.kernel_cases import StepCases, row_error
-from cloner.engine.kernel_child import CodecTrial, Plan, make_cases
+from cloner.engine.kernel_child import CodecTrial, Plan, answer, make_cases
 from cloner.engine.kernel_processes import Mode
 from cloner.engine.kernels.codec import TWINS as CODEC_TWINS
 from cloner.engine.kernels.codec import CodecKernels
@@ -147,3 +147,10 @@ def test_the_codecs_cases_find_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -
 def test_a_codec_of_another_size_has_no_cases() -> None:
     parts = make_cases(Plan(step_plan(), codec=False, gpu=SM90, device="cpu"), Mode.COMPARE)
     assert {family for part in parts for family in part.families.values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_memory_that_runs_out_while_a_kernel_is_loaded_is_not_its_fault(mode: Mode) -> None:
+    error = RuntimeError("Triton Error [CUDA]: out of memory")
+    cases = MagicMock(flaw=MagicMock(side_effect=error), compile=MagicMock(side_effect=error))
+    assert answer(mode, cases, "linear") == {"unfinished": f"RuntimeError: {error}", "ended": "yes"}

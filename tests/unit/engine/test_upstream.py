@@ -271,9 +271,14 @@ def test_a_missing_checkpoint_is_reported_before_anything_is_loaded(tmp_path: Pa
     assert lines == []
 
 
-def test_models_that_do_not_fit_on_the_gpu_are_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError("CUDA error: out of memory")]
+)
+def test_models_that_do_not_fit_on_the_gpu_are_reported(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def to(*_args: Any, **_options: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(LoadFailed, match=r"do not fit.*start fewer workers on it, or raise FISH_MODEL_MEMORY_GB"):
