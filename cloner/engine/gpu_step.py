@@ -48,7 +48,8 @@ class StepRows:
 @dataclass(frozen=True)
 class StepOptions:
     """`pages` in all for `slots`; a segment has at most `positions`, of which `frames` are its own. With
-    `deterministic`, all steps have one shape, and a segment's codes do not depend on its neighbours."""
+    `deterministic`, all steps have one shape, also with fewer slots after memory ran out, and a segment's codes do not
+    depend on its neighbours."""
 
     slots: int
     pages: int
@@ -165,7 +166,7 @@ class GpuStep:
         self.built.rows.admit(slot, start)
 
     def set_prefix(self, slot: int, pages: Sequence[int]) -> int:
-        owner = self.slots + slot
+        owner = self.built.rows.slots + slot
         self.built.rows.set_pages(owner, 0, pages)
         return owner
 
@@ -193,7 +194,7 @@ class GpuStep:
     def shape(self, active: int, prompts: int) -> tuple[int, int]:
         """Decode and prompt rows of the graph that holds so many."""
         if self.options.deterministic:
-            return self.slots, self.prompt_rows
+            return self.options.slots, self.prompt_rows
         if not self._on_gpu:
             return max(1, active), prompts
         rows = next(rows for rows in PROMPT_BUCKETS if rows >= prompts)
@@ -202,7 +203,7 @@ class GpuStep:
     def shapes(self) -> list[tuple[int, int]]:
         """All that `shape` gives on a GPU."""
         if self.options.deterministic:
-            return [(self.slots, self.prompt_rows)]
+            return [(self.options.slots, self.prompt_rows)]
         return [(decode, prompts) for prompts in PROMPT_BUCKETS for decode in self._decode_buckets[prompts]]
 
     def warm_up(self) -> None:
@@ -227,7 +228,9 @@ class GpuStep:
         self.pages = RESERVED + (options.pages - RESERVED) * slots // options.slots
         # Prefix and own positions may both end within a page, and a step may be taken beyond the last position.
         width = 1 + pages_of(options.positions) + 2
-        rows = TokenRows(slots, self.prompt_rows, options.frames + 1, width, self._device)
+        # One shape needs all of its rows, whatever slots there are. Most of the memory is the pages'.
+        decode = options.slots if options.deterministic else slots
+        rows = TokenRows(decode, self.prompt_rows, options.frames + 1, width, self._device)
         heads = weights.slow[0].attention.heads
         cache = PagedCache(len(weights.slow), heads, self.pages, weights.head.dtype, self._device)
         step = TokenStep(weights, rows, cache, self.kernels, self._gpu, resampling=options.resampling)

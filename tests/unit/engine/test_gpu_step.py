@@ -14,13 +14,14 @@ from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine.base import SegmentFailure, Voice
-from cloner.engine.gpu_step import GpuStep, StepOptions, StepRows
+from cloner.engine.gpu_step import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, StepRows
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
 from cloner.engine.model import Model
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.token_step import TokenStep
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import codes_of as codes_over_slots
 from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
@@ -186,3 +187,23 @@ def test_fewer_slots_take_the_old_memory_back_before_the_new_is_taken(tiny: Path
     scheduler.pool._resize(2)
     assert (device.slots, device.pages) == (2, 1 + (pages - 1) // 2)
     assert codes_of(scheduler, [fixed_request(voice, 0, 2)])[0].shape == (10, 2)
+
+
+def test_deterministic_steps_keep_their_shape_when_slots_are_lost(tiny: Path, voice: Voice) -> None:
+    """Tiles and parts of attention follow from the rows, and the last bits of a segment's values from those."""
+    scheduler = make_row_scheduler(tiny, 4, positions=256, deterministic=True)
+    device = step_of(scheduler)
+    lines = [make_request(make_voice(n), n, "Hm, and", seed=n, max_new_tokens=3) for n in range(2)]
+    run, shapes = TokenStep.run, set()
+
+    def recorded(step: TokenStep, decode: int, prompts: int) -> None:
+        shapes.add((decode, prompts))
+        run(step, decode, prompts)
+
+    with patch.object(TokenStep, "run", recorded):
+        before, pages = codes_of(scheduler, lines), device.pages
+        scheduler.pool._resize(2)
+        assert (device.slots, device.pages) == (2, 1 + (pages - 1) // 2)
+        after = codes_of(scheduler, lines)
+    assert shapes == set(device.shapes()) == {(4, DETERMINISTIC_PROMPTS)}
+    assert all(np.array_equal(codes, before[segment]) for segment, codes in after.items())
