@@ -104,10 +104,10 @@ class Event(Enum):
     MESSAGES_REQUEUED = "[Main] The messages of {title} are back in their queues: {count} unacknowledged"
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
     REGISTRY_UNREACHABLE = (
-        "[Main] Redis does not answer: {error}; waiting and trying again until it does, and meanwhile the registry has"
+        "[Main] Redis cannot be used: {error}; waiting and trying again until it can, and meanwhile the registry has"
         " no news of this box"
     )
-    REGISTRY_REACHABLE = "[Main] Redis answers again"
+    REGISTRY_REACHABLE = "[Main] Redis can be used again"
     DEAD_LETTERS = "[Main] Messages in the dead-letter list: {count}; see `launcher dead-letters`", WARNING
     METRICS_SERVED = "[Main] Metrics of fleet {fleet} are at http://{host}:{port}/metrics"
 
@@ -154,12 +154,12 @@ class Event(Enum):
     )
     BOX_TAKEN_OVER = "Another launcher has taken over this box: ending at once", ERROR
     NOT_STOPPED = "Not stopped within {stop_s:g} s (does Redis not answer?): ending at once", ERROR
-    REDIS_AWAY = "Redis does not answer ({error}): trying again until it does", WARNING
+    REDIS_AWAY = "Redis cannot be used ({error}): trying again until it can", WARNING
     FLEET_NOT_SEEN = (
         'Redis cannot be asked ({error}): see to it that no fleet runs on box "{box}", which may need the memory',
         WARNING,
     )
-    REDIS_BACK = "Redis answers again"
+    REDIS_BACK = "Redis can be used again"
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
     HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG
 

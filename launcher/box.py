@@ -16,7 +16,7 @@ from redis import RedisError
 from cloner.events import Event
 from cloner.names import reviewer_name
 from cloner.settings import Settings
-from cloner.state.connection import may_pass
+from cloner.state.connection import check_writable, may_pass
 from cloner.state.damage import is_wrong_type
 from cloner.state.entries import Entries
 from cloner.state.key_types import check_key_types, wrong_type
@@ -287,6 +287,14 @@ class Box:
                 self._log(Event.REGISTRY_UNREACHABLE.line(error=error))
             self.redis_answers = False
         else:
-            if not self.redis_answers:
+            if not self.redis_answers and self._is_writable():
                 self._log(Event.REGISTRY_REACHABLE.line())
-            self.redis_answers = True
+                self.redis_answers = True
+
+    def _is_writable(self) -> bool:
+        """Whether Redis takes writes; it may answer and refuse them, as a replica does or one without memory."""
+        try:
+            check_writable(self._registry.redis, self._registry.keys)
+        except RedisError:
+            return False
+        return True

@@ -122,10 +122,10 @@ def _consumer_options(keys: RedisKeys, consumer: str, tasks: Collection[str]) ->
         "tasks": sorted(tasks),
         "dead_letters_key": keys.dead_letters,
         "consumers_key": keys.consumers,
+        "absent_key": keys.absent,
         "consumer": consumer,
         "unacked_key": keys.unacked(consumer),
         "unacked_index_key": keys.unacked_since(consumer),
-        "unacked_mutex_key": keys.unacked_mutex(consumer),
     }
 
 

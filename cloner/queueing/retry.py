@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from cloner.events import Event
 from cloner.logs import log_event
+from cloner.state.connection import is_refusal
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OperationalError)
 """What clients of Redis, and Celery, raise where it does not answer."""
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether Redis does not answer, or answers that it cannot at this time: it is a replica, its memory or its disk is
-    full. Celery's listener for results gives up after twenty seconds, with a `RuntimeError`."""
+    """Whether Redis does not answer, or refuses commands for a time. Celery's listener for results gives up after
+    twenty seconds, with a `RuntimeError`."""
     if isinstance(error, RuntimeError) and error.__cause__:
         error = error.__cause__
-    errors = (*CONNECTION_ERRORS, ReadOnlyError, OutOfMemoryError)
-    return isinstance(error, errors) or (isinstance(error, ResponseError) and str(error).startswith("MISCONF"))
+    return isinstance(error, CONNECTION_ERRORS) or is_refusal(error)
 
 
 def _log_first(state: RetryCallState) -> None:

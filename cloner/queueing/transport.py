@@ -7,12 +7,16 @@ A message is checked when it is taken: one that Celery or kombu cannot take safe
 
 Losing the connection: Celery forgets the messages that were delivered and not started, since another broker would
 deliver them again. Redis keeps them as unacknowledged, and kombu would never requeue them. `RequeueOnReconnect` does.
+
+A server that refuses commands for a time, as a replica or one without memory does: Celery survives lost connections
+only, so the connection is given up at such an answer, and a new one fails until the server takes writes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import cache
 from queue import Empty
 from time import monotonic, time
 from typing import Any
@@ -23,16 +27,18 @@ from celery.platforms import EX_FAILURE
 from celery.worker.state import active_requests, reserved_requests
 from kombu import connection
 from kombu.transport import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.protocol.messages import MAX_MESSAGE_BYTES
 from cloner.queueing.envelope import Malformed, read_message
+from cloner.state.connection import is_refusal
 from cloner.state.dead_letters import ADD_LETTER, BURY
 
 WAIT_S = 0.2
-"""Seconds between two polls of the shared queue while there is no work; a message in a worker's own queue is fetched
-at once."""
+"""Seconds between two polls of the queues while there is no work."""
 
 TAKE = (
     ADD_LETTER
@@ -94,11 +100,32 @@ class QoS(redis.QoS):
         if self.worker is None or self.worker.exitcode != EX_FAILURE:
             super().restore_unacked_once(stderr)  # type: ignore[no-untyped-call]
 
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Do nothing: kombu would look for messages that are unacknowledged for too long, and none is (`app.NEVER_S`);
+        and its lock, which Redis refuses where it has no memory, would end Celery."""
+
     def _is_loading(self) -> bool:
         """Whether no child process is ready for a task. A message that waited for it in flight would be blamed for the
         deaths of processes that do not load."""
         pool = self.worker and self.worker.pool and self.worker.pool._pool
         return bool(pool) and not pool._all_inqueues
+
+
+@cache
+def given_up_at_refusals(connection_class: type[Any]) -> type[Any]:
+    """That class of redis-py's connections, with a refusal of the server (`is_refusal`) as a lost connection."""
+
+    class GivenUpAtRefusals(connection_class):  # type: ignore[misc]  # one of three, by the address
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*args, **options)
+            except ResponseError as error:
+                if not is_refusal(error):
+                    raise
+                self.disconnect()
+                raise RedisConnectionError(str(error)) from error
+
+    return GivenUpAtRefusals
 
 
 class Channel(redis.Channel):
@@ -109,11 +136,13 @@ class Channel(redis.Channel):
     QoS = QoS
     from_transport_options: Any = (
         *redis.Channel.from_transport_options,
+        "absent_key",
         "dead_letters_key",
         "consumers_key",
         "consumer",
         "tasks",
     )
+    absent_key: str
     dead_letters_key: str
     consumers_key: str
     consumer: str
@@ -124,13 +153,23 @@ class Channel(redis.Channel):
     _in_poll: Any
     _brpop_sent_at: Any
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        # Else Celery would connect again at once, without end, for as long as the server answers and refuses to write.
+        with self.conn_or_acquire() as client:
+            client.rpushx(self.absent_key, "")
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+        return params | {"connection_class": given_up_at_refusals(params["connection_class"])}
+
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's own
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         if self._waits:
-            # It moves a message of the worker's own queue to where it was, for the script to take.
-            command = ["BLMOVE", queues[0], queues[0], "RIGHT", "RIGHT", WAIT_S]
+            # On a list that never exists: what waits for messages without taking one (BLMOVE) needs memory.
+            command = ["BLPOP", self.absent_key, WAIT_S]
         else:
             keys = [self.unacked_key, self.unacked_index_key, self.dead_letters_key, self.consumers_key, *queues]
             command = ["EVAL", TAKE, len(keys), *keys, time(), MAX_MESSAGE_BYTES, self.consumer]

@@ -26,6 +26,9 @@ from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Su
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
 
+CANCEL = "if redis.call('EXPIRE', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'cancelled', '1') end"
+"""Redis without memory refuses HSET alone, but not behind a write that needs none; and to cancel frees memory."""
+
 
 class BatchStore:
     """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds, from its
@@ -137,13 +140,8 @@ class BatchStore:
         return bool(cancelled) or (state is not None and not is_open(state))
 
     def cancel(self, batch_id: str) -> None:
-        """Mark the batch as cancelled; its workers stop within a step."""
-        key = self._keys.batch(batch_id)
-        with self._redis.pipeline() as pipe:
-            pipe.hset(key, "cancelled", "1")
-            # If the batch expires at this moment, this field alone would stay for ever.
-            pipe.expire(key, self._ttl_s)
-            pipe.execute()
+        """Mark the batch as cancelled, if it is there; its workers stop within a step."""
+        self._redis.eval(CANCEL, 1, self._keys.batch(batch_id), self._ttl_s)
 
     def set_running(self, batch_id: str) -> None:
         """The collector opens the batch."""

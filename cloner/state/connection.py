@@ -12,13 +12,22 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.connection import UnixDomainSocketConnection
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from cloner.errors import BadSetting, BrokerUnreachable
 from cloner.settings import redacted
+from cloner.state.keys import RedisKeys
 
 CONNECT_S = 3.0
 """Seconds to wait for a connection."""
@@ -81,6 +90,26 @@ def may_pass(error: RedisError, redis: Redis) -> bool:
         # EAI_AGAIN, the other error of names, is that of a name server which does not answer.
         and not (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME)
     )
+
+
+REFUSALS = ("OOM", "READONLY", "UNBLOCKED", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY")
+"""How the error begins with which a server refuses commands for a time: its memory or its disk is full, it is a
+replica, as after a failover (a command that waits is then unblocked), or has too few of them, or a long script runs."""
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the server has refused a command that it may take later: as with an outage, clients wait."""
+    if isinstance(error, (OutOfMemoryError, ReadOnlyError, MasterDownError)):
+        return True  # redis-py takes the codes of these out of the text
+    text = str(error)
+    # Redis 6 puts what a command in a script has answered behind a sentence of its own.
+    is_named = text.startswith(tuple(f"{code} " for code in REFUSALS)) or any(f"-{code} " in text for code in REFUSALS)
+    return isinstance(error, ResponseError) and is_named
+
+
+def check_writable(redis: Redis, keys: RedisKeys) -> None:
+    """Raise `RedisError` where the server does not answer, or refuses to write. Changes nothing."""
+    redis.rpushx(keys.absent, "")
 
 
 def server_time(redis: Redis) -> float:

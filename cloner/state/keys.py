@@ -58,6 +58,12 @@ class RedisKeys:
         return f"{self.box_lease(box)}:launchers"
 
     @property
+    def absent(self) -> str:
+        """List that never exists: idle consumers block on it, and a write to it that needs it to exist tells whether
+        the server takes any."""
+        return self._key("absent")
+
+    @property
     def consumers(self) -> str:
         """Set: workers, collectors and reviewers that have taken a message. Never expires: they may have some still."""
         return self._key("consumers")
@@ -70,10 +76,6 @@ class RedisKeys:
     def unacked_since(self, consumer: str) -> str:
         """Sorted set: delivery tag -> time at which the consumer fetched the message (kombu's "index")."""
         return f"{self.unacked(consumer)}:since"
-
-    def unacked_mutex(self, consumer: str) -> str:
-        """String: kombu's lock while it looks for messages that the consumer has had for too long."""
-        return f"{self.unacked(consumer)}:mutex"
 
     def open_attempts(self, by: str) -> str:
         """Hash: batch id -> attempts to open or close it that have not ended, `by` a collector."""

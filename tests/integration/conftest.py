@@ -10,6 +10,7 @@ from tests.support.fixtures import (  # noqa: F401
     launch_loaded,
     launch_reviewers,
     patch_module,
+    server,
     settings,
     tiny_checkpoint,
 )

@@ -98,7 +98,6 @@ class Fleet:
         redis.sadd(keys.consumers, worker)
         redis.hset(keys.unacked(worker), "tag", "[]")
         redis.zadd(keys.unacked_since(worker), {"tag": 1.0})
-        redis.set(keys.unacked_mutex(worker), "1")
         OpenAttempts(redis, keys, collector_name("box"), 600).begin(self.open)
         ReviewAttempts(redis, keys, reviewer_name("box", 0), 600).begin("task")
 
@@ -119,7 +118,6 @@ class Fleet:
             keys.consumers,
             keys.unacked(worker),
             keys.unacked_since(worker),
-            keys.unacked_mutex(worker),
             keys.open_attempts(collector_name("box")),
             keys.review_attempts,
             keys.reviews_under_way,

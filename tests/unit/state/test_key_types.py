@@ -47,7 +47,7 @@ def test_every_key_of_a_fleet_is_looked_at_but_those_of_batches(redis: Redis) ->
         if isinstance(family, property):
             # Writing a heartbeat replaces a key of any type.
             assert getattr(KEYS, name) in looked_at or name == "collector_heartbeat"
-        elif name not in ("batch", "manifest", "progress", "result", "reference", "unacked_mutex"):
+        elif name not in ("batch", "manifest", "progress", "result", "reference"):
             of_box = name in ("box_lease", "box_launchers")
             assert looked_at & {getattr(KEYS, name)(one) for one in (["box"] if of_box else names)}, name
 
