@@ -164,7 +164,7 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "a text with a bell": ({"target_text": "Ding\x07"}, "unusable character (U+0007) at position 5; remove it"),
     "a text with a zero": ({"target_text": "a\0b"}, "unusable character (U+0000)"),
     "a text with half a letter": ({"target_text": "a\ud83d"}, "unusable character (U+D83D)"),
-    "two texts": ({"text": "Another."}, "the key 'text' is not known"),
+    "two texts": ({"text": "Another."}, "it has both target_text and text, which are the same; leave"),
     "an index that is taken": ({"segment_index": 0}, "segment_index 0 is also that of tasks[0]; number every segment"),
     "a negative index": ({"segment_index": -1}, "segment_index is -1; give a whole number, 0 or more"),
     "a huge index": (
