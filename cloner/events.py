@@ -103,6 +103,7 @@ class Event(Enum):
     KILLED_BUT_ALIVE = "[Main] Killed, but still there: {processes}"
     MESSAGES_REQUEUED = "[Main] The messages of {title} are back in their queues: {count} unacknowledged"
     MESSAGES_TAKEN_OVER = "[Main] {holder} is gone, its messages go to {queue}: {count}"
+    GONE_FOR_GOOD = "[Main] {holder} is gone for good: what was registered of it is removed"
     REGISTRY_UNREACHABLE = (
         "[Main] Redis cannot be used: {error}; waiting and trying again until it can, and meanwhile the registry has"
         " no news of this box"

@@ -24,6 +24,10 @@ RENEW_S = LEASE_S / 4
 POLL_S = 0.2
 """Seconds between checks whether another launcher's lease has expired."""
 
+LAUNCHERS_KEPT_S = 30 * 86_400
+"""Seconds for which the lease of a launcher that was killed is remembered. A process that it has left, and that is
+frozen for longer, ends itself by its first heartbeat after that."""
+
 MOVED_S = 1.0
 """Seconds by which a renewal puts the expiry off, at least; a renewal comes every two seconds or so."""
 
@@ -32,6 +36,7 @@ local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 """
 
@@ -100,7 +105,8 @@ class Lease:
     def renew(self, seconds: float = LEASE_S) -> bool:
         """Hold the box for `seconds` from now, also where Redis has lost the lease. False if another launcher has the
         box. Raises `RedisError`."""
-        return bool(self._redis.eval(RENEW, 2, self._key, self._launchers_key, self.name, int(seconds * 1000)))
+        keys = self._key, self._launchers_key
+        return bool(self._redis.eval(RENEW, 2, *keys, self.name, int(seconds * 1000), LAUNCHERS_KEPT_S))
 
     def require(self) -> None:
         """Renew the lease. Raises `BoxTaken` if another launcher has the box, `RedisError`."""

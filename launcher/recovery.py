@@ -14,9 +14,11 @@ from typing import Any
 
 from redis import Redis
 
+from cloner.errors import one_line
 from cloner.events import Event
-from cloner.names import PARENT, collector_name, is_reviewer
+from cloner.names import PARENT, collector_name, is_collector, is_reviewer
 from cloner.settings import Settings
+from cloner.state.gone import GoneConsumers
 from cloner.state.registry import Registry
 from launcher.health import exists, pid_of
 from launcher.lease import longest_lease_s, shorten
@@ -63,8 +65,8 @@ def _readdressed(text: str, queue: str) -> str:
 
 
 class Takeover:
-    """Finds consumers that are gone, among all that ever had a queue in the fleet, the boxes' collectors and the
-    reviewers that have taken a message, and moves their messages.
+    """Finds consumers that are gone, among all that are registered in the fleet or have taken a message, and the boxes'
+    collectors, and moves their messages. What is registered of those that are gone for good is removed.
 
     Consumers of this box are gone if the launcher does not keep them and their process does not exist. Others are gone
     if, in two scans `alive_s` apart, no launcher held their box and no heartbeat of theirs changed.
@@ -75,9 +77,11 @@ class Takeover:
         self._requeuer = Requeuer(settings, registry.redis, log)
         self._redis = registry.redis
         self._keys = registry.keys
+        self._gone_consumers = GoneConsumers(settings, registry.redis)
         self._log = log
         self._queues: dict[str, str] = {}
         self._gone: set[str] = set()
+        self._given_up: set[str] = set()
         self._seen: dict[str, tuple[str, bool]] = {}
         self._scan_due = 0.0
 
@@ -88,7 +92,7 @@ class Takeover:
     def poll(self, kept: Collection[str], now: float) -> None:
         """Move the messages of all that are gone; `kept` are those that this launcher runs. Raises `RedisError`."""
         if now >= self._scan_due:
-            self._scan()
+            self._scan({*kept, *self._given_up})
             self._scan_due = now + self._settings.alive_s
         gone = sorted(self._gone.difference(kept))
         with self._redis.pipeline(transaction=False) as pipe:
@@ -101,15 +105,17 @@ class Takeover:
     def give_up(self, worker: str) -> None:
         """This launcher does not run the worker any more."""
         self._gone.add(worker)
+        self._given_up.add(worker)
 
-    def _scan(self) -> None:
+    def _scan(self, own: Collection[str]) -> None:
+        """Find those that are gone. What is registered of `own` consumers of this launcher stays as long as it
+        lives."""
         found = self._redis.hgetall(self._keys.worker_queues)
         self._queues = {
             str(name): str(queue) for queue, name in found.items() if self._settings.queues.is_this_version(str(queue))
         }
-        reviewers = filter(is_reviewer, map(str, self._redis.smembers(self._keys.consumers)))
-        collectors = (collector_name(_box(name)) for name in self._queues)
-        consumers = sorted({*self._queues, *collectors, *reviewers})
+        registered = self._gone_consumers.registered()
+        consumers = sorted({*registered, *(collector_name(_box(name)) for name in self._queues)})
         with self._redis.pipeline(transaction=False) as pipe:
             for consumer in consumers:
                 pipe.hget(self._keys.process_heartbeats, self._keys.process_heartbeat(consumer, PARENT))
@@ -121,13 +127,25 @@ class Takeover:
             # Another box may have a longer CLONER_STOP_S than this one.
             max_s = max(MAX_LEASE_S, longest_lease_s(self._settings))
             shorten(self._redis, self._keys.box_lease(_box(consumer)), left_ms, max_s)
-        self._gone = {name for name, seen in self._seen.items() if self._is_gone(name, seen, before.get(name))}
+        gone = {name for name, seen in self._seen.items() if self._is_gone(name, seen, before.get(name))}
+        # Workers of another wire version alone keep their messages: no worker of this one can read them.
+        self._gone = {name for name in gone if name in self._queues or is_collector(name) or is_reviewer(name)}
+        present = {name for name, seen in self._seen.items() if self._is_present(name, seen, before.get(name))}
+        self._gone_consumers.note((gone & registered).difference(own), present.union(own))
+        for name in self._gone_consumers.forget():
+            self._log(Event.GONE_FOR_GOOD.line(holder=one_line(name)))
 
     def _is_gone(self, consumer: str, seen: tuple[str, bool], before: tuple[str, bool] | None) -> bool:
         heartbeat, is_held = seen
         if _box(consumer) == self._settings.box:
             return not exists(pid_of(heartbeat)) or (before is not None and before[0] == heartbeat)
         return not is_held and seen == before
+
+    def _is_present(self, consumer: str, seen: tuple[str, bool], before: tuple[str, bool] | None) -> bool:
+        """Whether it is not gone for sure: at the first scan, it may be either."""
+        if _box(consumer) == self._settings.box:
+            return not self._is_gone(consumer, seen, before)
+        return seen[1] or (before is not None and seen != before)
 
     def _take_over(self, consumer: str) -> None:
         count = self._requeuer.requeue(consumer)

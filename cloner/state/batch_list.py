@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from cloner.state.progress import BatchState
 
 
 class BatchList:
-    """The ids of a fleet's batches. `redis` must not decode responses. Every method raises `RedisError`."""
+    """The ids of a fleet's batches. Every method raises `RedisError`."""
 
     def __init__(self, redis: Redis, keys: RedisKeys) -> None:
         self._redis = redis
@@ -29,6 +30,14 @@ class BatchList:
         """Ids of the batches that are neither done nor broken, oldest first; with or without those that are
         `cancelled`."""
         return [batch_id for batch_id, is_cancelled, _ in self._open() if cancelled or not is_cancelled]
+
+    def oldest_open(self) -> float:
+        """When the oldest open batch was submitted, cancelled or not, seconds since the epoch; infinity if none is
+        open."""
+        for batch_id, _, _ in self._open():
+            score = self._redis.zscore(self._keys.batches, batch_id)
+            return -math.inf if score is None else float(score)  # it was removed at this moment
+        return math.inf
 
     def open_beside(self, prefix: str) -> list[str]:
         """Ids of the batches that are neither done, broken nor cancelled, oldest first, and whose outputs may be those
@@ -56,7 +65,7 @@ class BatchList:
         for batch_id, reply in zip(ids, replies, strict=True):
             state, cancelled, prefix = reply_or((None, None, None), self._keys.batch(batch_id), reply)
             if is_open(state):
-                yield batch_id, bool(cancelled), None if prefix is None else prefix.decode(errors="replace")
+                yield batch_id, bool(cancelled), None if prefix is None else _decoded(prefix)
 
     def _ids(self, read: Callable[[str], Any]) -> list[str]:
         """The ids that `read` finds in the key of all batches; what is no id is passed over."""
@@ -70,12 +79,17 @@ class BatchList:
 
 def text_of(value: object) -> str:
     """A line of a value that Redis holds; empty if it is not there."""
-    return one_line(value.decode(errors="replace")) if isinstance(value, bytes) else ""
+    return one_line(_decoded(value)) if isinstance(value, bytes | str) else ""
 
 
 def is_open(state: object) -> bool:
     """Whether a batch of which Redis holds this state is neither done nor broken, and known."""
-    return isinstance(state, bytes) and state in {other.encode() for other in BatchState if other.is_open}
+    return text_of(state) in {other for other in BatchState if other.is_open}
+
+
+def _decoded(value: bytes | str) -> str:
+    """A text of Redis, by a connection that decodes responses or one that does not."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _is_within(inner: str, outer: str) -> bool:

@@ -86,6 +86,7 @@ def _kept(settings: Settings, consumers: Iterable[str]) -> Iterator[_Kept]:
     yield _Kept(keys.gpu_usage, "hash", "the launchers' monitor of GPUs")
     yield _Kept(keys.consumers, "set", "the transport of messages")
     yield _Kept(keys.absent, "list", "the transport of messages")
+    yield _Kept(keys.gone, "zset", "the launchers' list of consumers that are gone")
     yield _Kept(keys.dead_letters, "stream", "the dead-letter list")
     for one in (collector_name(settings.box), *(name for name in consumers if not is_collector(name))):
         yield _Kept(keys.unacked(one), "hash", "the transport of messages")

@@ -31,7 +31,8 @@ class RedisKeys:
 
     @property
     def worker_queues(self) -> str:
-        """Hash: worker queue -> name of its worker. A queue stays when its worker goes: it may hold messages."""
+        """Hash: worker queue -> name of its worker. A queue stays when its worker goes: it may hold messages. See
+        `gone.py`."""
         return self._key("worker_queues")
 
     @property
@@ -65,8 +66,13 @@ class RedisKeys:
 
     @property
     def consumers(self) -> str:
-        """Set: workers, collectors and reviewers that have taken a message. Never expires: they may have some still."""
+        """Set: workers, collectors and reviewers that have taken a message. They may have some still: see `gone.py`."""
         return self._key("consumers")
+
+    @property
+    def gone(self) -> str:
+        """Sorted set: a consumer that is gone -> since when, seconds since the epoch."""
+        return self._key("gone")
 
     def unacked(self, consumer: str) -> str:
         """Hash: delivery tag -> a message that the consumer (a worker, collector or reviewer) has not acknowledged, as

@@ -197,6 +197,7 @@ class Registry:
 
     def register(self, worker: WorkerInfo) -> None:
         """Enter a worker that is about to start; an older entry of its name is replaced."""
+        self.redis.zrem(self.keys.gone, worker.name)  # first: then no launcher removes what follows
         self.redis.hset(self.keys.worker_queues, worker.queue, worker.name)
         self.worker_entries.register(worker)
 
@@ -288,8 +289,7 @@ class Registry:
         return sorted(found, key=lambda info: info.name)
 
     def worker_queues(self) -> dict[str, str]:
-        """Queue -> name of its worker, of every worker that ever was: messages may be left in the queue of one that is
-        gone."""
+        """Queue -> name of its worker, also of workers that are gone: messages may be left in their queues."""
         key = self.keys.worker_queues
         found: dict[str, str] = read_or({}, key, lambda: self.redis.hgetall(key))
         for queue, name in found.items():

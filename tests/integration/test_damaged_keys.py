@@ -96,6 +96,7 @@ class Fleet:
         redis.sadd(keys.box_launchers("box"), "process 1 on box x")
         redis.hset(keys.process_heartbeats, keys.process_heartbeat(worker, PARENT), "1 1")
         redis.sadd(keys.consumers, worker)
+        redis.zadd(keys.gone, {worker: 1.0})
         redis.hset(keys.unacked(worker), "tag", "[]")
         redis.zadd(keys.unacked_since(worker), {"tag": 1.0})
         OpenAttempts(redis, keys, collector_name("box"), 600).begin(self.open)
@@ -116,6 +117,7 @@ class Fleet:
             keys.box_lease("box"),
             keys.box_launchers("box"),
             keys.consumers,
+            keys.gone,
             keys.unacked(worker),
             keys.unacked_since(worker),
             keys.open_attempts(collector_name("box")),

@@ -8,7 +8,7 @@ from redis import Redis
 from cloner.errors import BoxTaken
 from cloner.state.keys import RedisKeys
 from cloner.state.registry import Registry
-from launcher.lease import Lease
+from launcher.lease import LAUNCHERS_KEPT_S, Lease
 
 KEY = RedisKeys("main").box_lease("gpu-box")
 
@@ -46,6 +46,17 @@ def test_a_box_is_taken_held_and_given_free(leases: Leases) -> None:
     first.release()
     second.acquire()
     assert (leases.slept, leases.lines) == (0, [])
+
+
+def test_a_launcher_that_was_killed_is_remembered_for_a_month(leases: Leases) -> None:
+    key, killed, next_one = RedisKeys("main").box_launchers("gpu-box"), leases.lease(), leases.lease()
+    killed.acquire()
+    leases.redis.expire(key, 60)
+    killed.require()
+    assert LAUNCHERS_KEPT_S - 60 < leases.redis.ttl(key) <= LAUNCHERS_KEPT_S
+    leases.redis.delete(KEY)
+    next_one.acquire()
+    assert next_one.predecessors() == {killed.name}
 
 
 def test_a_box_of_another_live_launcher_is_refused_and_the_error_names_the_setting(leases: Leases) -> None:

@@ -143,3 +143,41 @@ def test_queues_of_another_wire_version_are_left_alone(fleet: Fleet) -> None:
     fleet.redis.lpush(other, "x")
     fleet.scan(times=3)
     assert fleet.redis.llen(other) == 1
+
+
+def test_a_box_that_does_not_come_back_is_forgotten(fleet: Fleet) -> None:
+    ttl_s = Settings().batch_ttl_s
+    mine, gone = fleet.add("here", 0), fleet.add("there", 0)
+    for name in (mine, gone, "collector@alone"):
+        fleet.redis.sadd(KEYS.consumers, name)
+    take(fleet.redis, "collector@alone", "7", QUEUES.collector_queue)
+    fleet.scan(mine)
+    assert fleet.redis.exists(KEYS.gone) == 0, "at the first scan, it may be alive"
+    fleet.scan(mine, times=2)
+    assert bodies(fleet.redis, QUEUES.collector_queue) == ["7"]
+    assert {*fleet.redis.zrange(KEYS.gone, 0, -1)} == {gone, "collector@alone"}
+    fleet.redis.zincrby(KEYS.gone, -ttl_s - 1, gone)
+    fleet.redis.set(KEYS.box_lease("there"), "its launcher")
+    fleet.scan(mine)
+    assert fleet.redis.zrange(KEYS.gone, 0, -1) == ["collector@alone"], "it has come back, after its time"
+    fleet.redis.delete(KEYS.box_lease("there"))
+    fleet.scan(mine, times=2)
+    for name in (gone, "collector@alone"):
+        fleet.redis.zincrby(KEYS.gone, -ttl_s - 1, name)
+    fleet.scan(mine)
+    assert fleet.lines[-2:] == [
+        "[Main] collector@alone is gone for good: what was registered of it is removed",
+        "[Main] cpu.0@there is gone for good: what was registered of it is removed",
+    ]
+    assert fleet.redis.hvals(KEYS.worker_queues) == [mine]
+    assert fleet.redis.smembers(KEYS.consumers) == {mine}
+    assert fleet.redis.exists(KEYS.gone) == 0
+    assert fleet.shared() == ["0"], "its message is not lost"
+
+
+def test_what_its_own_launcher_has_given_up_is_not_forgotten_while_that_lives(fleet: Fleet) -> None:
+    kept, given_up, fewer = fleet.add("here", 0), fleet.add("here", 1), fleet.add("here", 2)
+    fleet.takeover.give_up(given_up)
+    fleet.scan(kept, times=2)
+    assert fleet.redis.zrange(KEYS.gone, 0, -1) == [fewer]
+    assert fleet.shared() == ["1", "2"]
