@@ -14,6 +14,7 @@ from heapq import heapreplace
 from math import ceil
 
 from cloner.batch import Batch
+from cloner.errors import some_of
 from cloner.events import Event, LogLine
 from cloner.names import QueueNames
 from cloner.protocol.messages import MAX_MESSAGE_BYTES, ChunkRow, SpeakerSliceRow
@@ -38,6 +39,9 @@ LEAST_SHARED = 4
 MAX_CHUNK_BYTES = MAX_MESSAGE_BYTES * 3 // 8
 """JSON of a chunk's segments and references: a bigger chunk is split. In base64 it is half of the longest message."""
 
+
+MOST_IDS = 100
+"""Most speakers that the line about a worker's assignment names: a batch may have 100,000."""
 
 ROW_BYTES = 200
 """More than what a row has besides its texts."""
@@ -80,7 +84,7 @@ class AssignmentSummary:
 
     def line(self) -> LogLine:
         """The assignment as a log line."""
-        index, speakers, ids = self.worker.index, len(self.speakers), ", ".join(self.speakers)
+        index, speakers, ids = self.worker.index, len(self.speakers), some_of(self.speakers, MOST_IDS)
         return Event.WORKER_ASSIGNMENT.line(index=index, speakers=speakers, ids=ids, texts=self.texts)
 
 

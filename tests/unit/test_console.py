@@ -7,8 +7,9 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from cloner.console import Screen
+from cloner.console import MOST_ROWS, Screen, print_rows
 from cloner.state.progress import BatchState, Progress, Round
 
 START = Progress("b", BatchState.RUNNING, 10, 2, 0, 0, 0, 0.0, 0, cancelled=False)
@@ -92,3 +93,23 @@ def test_a_log_that_cannot_be_kept_is_said_once_and_ends_nothing(capsys: pytest.
         "[Main] Speakers: 2",
         "[Main] Speakers: 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown", "more"), [(MOST_ROWS, MOST_ROWS, ""), (100_000, MOST_ROWS + 1, "99000 more")]
+)
+def test_a_table_of_any_number_of_rows_is_short_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, shown: int, more: str
+) -> None:
+    monkeypatch.setattr("cloner.console.Console", lambda **options: Console(force_terminal=True, width=150, **options))
+    rows = [(f"speaker {number}", "1") for number in range(count)]
+    print_rows(("Speaker", "Texts"), rows, 2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "speaker" in line or "more" in line]
+    assert len(lines) == shown
+    assert more in lines[-2]
+    assert f"speaker {count - 1} " in lines[-1]
+
+
+def test_where_there_is_no_terminal_all_rows_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("Speaker",), [(str(number),) for number in range(2 * MOST_ROWS)], 1)
+    assert capsys.readouterr().out.splitlines() == ["Speaker", *map(str, range(2 * MOST_ROWS))]

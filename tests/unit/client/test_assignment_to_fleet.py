@@ -42,6 +42,12 @@ def test_a_summary_names_worker_speakers_and_texts() -> None:
     ]
 
 
+def test_a_summary_names_some_of_many_speakers() -> None:
+    _, (summary,) = assign(batch([1] * 5000), [worker_info(0)], Strategy.ROUND_ROBIN, QUEUES)
+    assert str(summary).startswith("Worker 0: 5000 speakers (IDs: [0, 1, 2, ")
+    assert str(summary).endswith(", 98, 99, ...]), 5000 texts")
+
+
 @pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.LONGEST_FIRST])
 def test_a_worker_that_gets_nothing_has_no_summary_and_no_chunk(strategy: Strategy) -> None:
     chunks, summaries = assign(batch([1, 1]), [worker_info(n) for n in range(4)], strategy, QUEUES)
