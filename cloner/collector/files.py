@@ -30,7 +30,7 @@ def keep_batch(redis: Redis, settings: Settings, manifest: Manifest) -> None:
     root = settings.out_dir.resolve()
     references = ReferenceStore(redis, RedisKeys(settings.fleet), settings.batch_ttl_s)
     try:
-        KeptReferences(root).keep((speaker.reference for speaker in manifest.speakers), references.get)
+        KeptReferences(root).keep((speaker.reference for speaker in manifest.speakers), references.get_all)
         KeptBatch(batch_folder(root, manifest.batch_id)).write(manifest)
     except OSError as error:
         log_event(Event.BATCH_NOT_KEPT, batch=manifest.batch_id, error=error)

@@ -6,7 +6,7 @@ recordings, by codec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +21,10 @@ from cloner.validation import HOUSEKEEPING
 
 REFERENCES = "references"
 
+TOGETHER = 100
+"""Codes of a few KB each that are read at once: a batch may have 100,000, and the collector may be far from Redis. A
+recording has up to 3 MB."""
+
 _SUFFIXES = {ReferenceKind.CODES: ".npy", ReferenceKind.AUDIO: ".flac"}
 
 
@@ -30,19 +34,20 @@ class KeptReferences:
     def __init__(self, root: Path) -> None:
         self._folder = OwnFolder(root, REFERENCES)
 
-    def keep(self, references: Iterable[ReferenceRow], read: Callable[[str], bytes | None]) -> None:
-        """Keep those that are not there yet, or not as they were kept; `read` returns a reference's bytes by its hash,
-        None if they are gone.
+    def keep(self, references: Iterable[ReferenceRow], read: Callable[[Sequence[str]], Mapping[str, bytes]]) -> None:
+        """Keep those that are not there yet, or not as they were kept; `read` returns the bytes of some references by
+        their hashes, without those that are gone.
 
         They are on the disk then.
         """
         missing = [row for row in {row.digest: row for row in references}.values() if self.read(row) is None]
         with self._folder.opened(make=True) as folder:
-            for row in missing:
-                if data := read(row.digest):
-                    name = _name(row)
-                    # Another collector that opens a batch with the same voice, on any box, writes a file of its own.
-                    write_and_rename([data], FileAt(f"{name}-{uuid4().hex}.part", folder), FileAt(name, folder))
+            for group in _groups(missing):
+                found = read([row.digest for row in group])
+                for name, data in ((_name(row), found.get(row.digest)) for row in group):
+                    if data:
+                        # Another collector that opens a batch with the same voice, on any box, has a file of its own.
+                        write_and_rename([data], FileAt(f"{name}-{uuid4().hex}.part", folder), FileAt(name, folder))
         if missing:
             flush_file_system(self._folder.path)
 
@@ -86,6 +91,13 @@ def codes_name(digest: str) -> str:
 def recording_path(reference: ReferenceRow) -> str:
     """Where a reference's recording is kept, relative to the output root; empty if it has none but codes."""
     return f"{HOUSEKEEPING}/{REFERENCES}/{_name(reference)}" if reference.kind is ReferenceKind.AUDIO else ""
+
+
+def _groups(references: Sequence[ReferenceRow]) -> Iterator[Sequence[ReferenceRow]]:
+    """The references in groups that are read at once: `TOGETHER` that are codes, and each recording alone."""
+    codes = [row for row in references if row.kind is ReferenceKind.CODES]
+    yield from (codes[start : start + TOGETHER] for start in range(0, len(codes), TOGETHER))
+    yield from ([row] for row in references if row.kind is ReferenceKind.AUDIO)
 
 
 def _name(reference: ReferenceRow) -> str:

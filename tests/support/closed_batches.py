@@ -29,6 +29,10 @@ WORKER = "cpu.0@box"
 Change = Callable[[SegmentResult], SegmentResult]
 
 
+def _always(found: dict[str, bytes]) -> Callable[[Sequence[str]], dict[str, bytes]]:
+    return lambda _: found
+
+
 def close_batch(
     out: Path,
     texts: Mapping[str, Sequence[str]],
@@ -46,7 +50,7 @@ def close_batch(
         reference = ReferenceRow(
             kind=ReferenceKind.AUDIO, digest=reference_key(ReferenceKind.AUDIO, recording), text=f"I am {name}."
         )
-        KeptReferences(root.root).keep([reference], lambda _, data=recording: data)  # type: ignore[misc]
+        KeptReferences(root.root).keep([reference], _always({reference.digest: recording}))
         rows = [(n, text, f"{folder}/{n}.wav", n) for n, text in enumerate(own, index)]
         index += len(own)
         speakers.append(SpeakerRow(id=name, reference=reference, segments=rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from cloner.batch import ReferenceKind
 from cloner.errors import Damaged
 from cloner.output import kept_references
 from cloner.output.kept_batch import BATCH, KeptBatch, read_part
-from cloner.output.kept_references import KeptReferences
+from cloner.output.kept_references import TOGETHER, KeptReferences
 from cloner.output.record import Record, batch_folder
 from cloner.protocol.messages import Manifest, ReferenceRow, SpeakerRow
 from cloner.protocol.queries import PartRequest
@@ -162,15 +162,41 @@ def rows(*data: bytes) -> list[ReferenceRow]:
     ]
 
 
+def all_one(digests: Sequence[str]) -> dict[str, bytes]:
+    return dict.fromkeys(digests, b"one")
+
+
+def test_codes_are_read_many_at_once_and_recordings_one_by_one(tmp_path: Path) -> None:
+    codes = [str(number).encode() for number in range(2 * TOGETHER + 1)]
+    kept = [(ReferenceKind.CODES, data) for data in codes] + [(ReferenceKind.AUDIO, data) for data in codes[:3]]
+    there = {reference_key(kind, data): data for kind, data in kept}
+    references = [
+        ReferenceRow(kind=kind, digest=digest, text="Hello.") for (kind, _), digest in zip(kept, there, strict=True)
+    ]
+    read: list[int] = []
+
+    def found(digests: Sequence[str]) -> dict[str, bytes]:
+        read.append(len(digests))
+        return {digest: there[digest] for digest in digests}
+
+    KeptReferences(tmp_path).keep(references, found)
+    assert read == [TOGETHER, TOGETHER, 1, 1, 1, 1]
+    assert [KeptReferences(tmp_path).read(row) for row in references] == [data for _, data in kept]
+
+
 def test_references_are_kept_once_for_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[Path] = []
     monkeypatch.setattr(kept_references, "flush_file_system", flushed.append)
     one, two, gone = rows(b"one", b"two", b"gone")
     there = {one.digest: b"one", two.digest: b"two"}
+
+    def read(digests: Sequence[str]) -> dict[str, bytes]:
+        return {digest: there[digest] for digest in digests if digest in there}
+
     references = KeptReferences(tmp_path)
-    references.keep([one, gone, one], there.get)
+    references.keep([one, gone, one], read)
     del there[one.digest]  # it is not read again
-    references.keep([one, two], there.get)
+    references.keep([one, two], read)
     assert len(flushed) == 2
     assert [references.read(row) for row in (one, two, gone)] == [b"one", b"two", None]
 
@@ -179,10 +205,10 @@ def test_references_are_kept_once_for_all_batches(tmp_path: Path, monkeypatch: p
 def test_a_reference_that_is_not_as_it_was_kept_is_kept_again(tmp_path: Path, left: bytes) -> None:
     (row,) = rows(b"one")
     references = KeptReferences(tmp_path)
-    references.keep([row], lambda _: b"one")
+    references.keep([row], all_one)
     (tmp_path / ".cloner/references" / f"{row.digest}.npy").write_bytes(left)
     assert references.read(row) is None
-    references.keep([row], lambda _: b"one")
+    references.keep([row], all_one)
     assert references.read(row) == b"one"
 
 
@@ -197,7 +223,7 @@ def test_a_collector_that_dies_leaves_the_reference_that_another_writes_whole(
         written.append(bytes(data))
         if len(written) == 1:
             with pytest.raises(Killed):
-                KeptReferences(tmp_path).keep([row], lambda _: b"one")
+                KeptReferences(tmp_path).keep([row], all_one)
         elif len(written) == 2:
             write(file, data[:1])
             raise Killed
@@ -205,6 +231,6 @@ def test_a_collector_that_dies_leaves_the_reference_that_another_writes_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", interleave)
-        KeptReferences(tmp_path).keep([row], lambda _: b"one")
+        KeptReferences(tmp_path).keep([row], all_one)
     assert written == [b"one"] * 2
     assert KeptReferences(tmp_path).read(row) == b"one"
