@@ -102,12 +102,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter an option
 def status(batch_id: BatchId) -> None:
     """Say how far a batch is."""
     progress = connect_client().batch(batch_id).progress()
-    state = str(progress.state)
-    if progress.cancelled:
-        state = "cancelled" if progress.closed else "cancelling"
     reviewing = f", {progress.reviewing}" if progress.reviewing and not progress.closed else ""
     print(
-        f"{batch_id}: {state}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
+        f"{batch_id}: {progress.status}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
         f"{progress.audio_s:.1f} s of audio{reviewing}"
     )
 

@@ -85,9 +85,8 @@ def _of_fleet(most: int) -> Iterator[Row]:
         if isinstance(progress, Damaged):
             print(f"{handle.id}: {progress.message}", file=sys.stderr)
             continue
-        state = "cancelled" if progress.cancelled and progress.closed else str(progress.state)
         counts = f"{progress.generated}/{progress.total}", str(progress.failed)
-        yield handle.id, progress.source, state, *counts, duration(progress.audio_s) if progress.audio_s else "-"
+        yield handle.id, progress.source, progress.status, *counts, duration(progress.audio_s) if progress.audio_s else "-"
 
 
 class _Counts(BaseModel):

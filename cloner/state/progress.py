@@ -215,6 +215,13 @@ class Progress:
         """Whether the batch has reached its end: its result is there, or never will be."""
         return not self.state.is_open
 
+    @property
+    def status(self) -> str:
+        """The state in words for people: a batch that is cancelled is "cancelling" until it is closed."""
+        if not self.cancelled or self.state is BatchState.BROKEN:
+            return str(self.state)
+        return "cancelled" if self.closed else "cancelling"
+
 
 def closing_fields(result: BatchResult) -> dict[Any, Any]:
     """What is noted of a batch when it is closed; `unpack_closing` reads what is new."""

@@ -124,13 +124,12 @@ class FleetData:
     def _batch(self, progress: Progress, submission: Submission, now: float, has_workers: bool) -> dict[str, Any]:
         meter = self._throughput.setdefault(progress.batch_id, ThroughputMeter(submission.submitted_at))
         throughput = meter.update(now, progress)
-        state = "cancelled" if progress.cancelled and progress.state is not BatchState.BROKEN else progress.state
         return {
             "id": progress.batch_id,
             "source": submission.source,
             "speakers": submission.speakers,
             "age_s": round(now - submission.submitted_at, 1),
-            "state": state,
+            "state": progress.status,
             "closed": progress.closed,
             "total": progress.total,
             "generated": progress.generated,

@@ -18,6 +18,7 @@ from cloner.client.assignment import Strategy
 from cloner.client.batch_handle import BatchHandle
 from cloner.client.submit import check_outputs
 from cloner.errors import BadBatch, BrokerUnreachable, Damaged, OutputsTaken, UnknownBatch, UsageError
+from cloner.monitoring.flower.data import FleetData
 from cloner.protocol.results import BatchResult
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -163,8 +164,32 @@ def test_a_batch_is_cancelling_until_it_is_closed(
     fleet.status(batch.id)
     redis.hset(client.keys.batch(batch.id), "state", "done")
     fleet.status(batch.id)
+    redis.hset(client.keys.batch(batch.id), "state", "broken")
+    fleet.status(batch.id)
     states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    assert states == ["submitting,", "cancelling,", "cancelled,"]
+    assert states == ["submitting,", "cancelling,", "cancelled,", "broken,"]
+
+
+@pytest.mark.parametrize(("state", "status"), [("running", "cancelling"), ("done", "cancelled"), ("broken", "broken")])
+def test_the_list_and_the_page_say_of_a_cancelled_batch_what_its_status_says(
+    client: Client,
+    redis: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    status: str,
+) -> None:
+    batch = client.submit(write_batch(tmp_path, [2]))
+    batch.cancel()
+    redis.hset(client.keys.batch(batch.id), "state", state)
+    monkeypatch.setenv("CLONER_REDIS_URL", client.settings.require_redis_url())
+    monkeypatch.setenv("CLONER_FLEET", client.settings.fleet)
+    list_batches()
+    fleet.status(batch.id)
+    listed, said = capsys.readouterr().out.splitlines()[-2:]
+    (shown,) = FleetData(client.settings).snapshot()["batches"]
+    assert (listed.split("\t")[2], said.split()[1], shown["state"]) == (status, f"{status},", status)
 
 
 def test_of_two_clients_that_submit_at_the_same_time_one_is_refused(
