@@ -31,7 +31,7 @@ PIECES = {"piece_s", "pause_s", "paragraph_pause_s"}
 STANDARD_INPUT = Path("standard-input")
 """The source of a batch that was read from standard input."""
 
-NOT_HEARD = {"seed", "max_new_tokens", "checks", "attempts", *PIECES}
+NOT_IN_CONTENT_KEY = {"seed", "max_new_tokens", "checks", "attempts", *PIECES}
 """The fields of `Generation` that are in no content key: a segment has a seed of its own, and fails if it would need
 more frames; and what is there is not generated again because it would be checked otherwise."""
 

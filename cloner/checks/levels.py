@@ -32,9 +32,6 @@ that of their mean power, so that a sound in one of them counts: the last may be
 QUIETEST_END_DB = -60.0
 """Ends that are quieter are alike."""
 
-SHORTEST_HOLE_S = 0.05
-"""Digital silence that is shorter is no hole: a stop consonant is silent for as long."""
-
 Levels = NDArray[np.float32]
 """Levels in dB of full scale, ``[frames]``."""
 

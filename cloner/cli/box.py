@@ -72,7 +72,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     trim: Trim = False,
     speaker: Speakers = None,
     limit: Limit = None,
-    engine: Annotated[EngineName | None, typer.Option(help="What speaks; CLONER_ENGINE if not given.")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="What generates; CLONER_ENGINE if not given.")] = None,
     overwrite: Overwrite = False,
     prune: Prune = False,
     review: ReviewOption = None,
@@ -80,7 +80,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Speak a batch on this box, from start to finish, and print its result. What is there is not spoken again."""
+    """Generate a batch on this box, from start to finish, and print its result. What is there is kept."""
     from cloner.cli.run import run_batch
     from cloner.console import Screen
 
@@ -126,7 +126,7 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter an option
     prefix: Prefix = None,
     strict: Strict = False,
 ) -> None:
-    """Say what is left to speak of a batch, and how long the fleet or a `run` takes. Nothing is queued or generated."""
+    """Say what is left to generate of a batch, and how long the fleet or a `run` takes. Nothing is queued."""
     from cloner.client.estimate import COLUMNS
     from cloner.console import print_rows
 

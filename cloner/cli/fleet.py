@@ -104,8 +104,8 @@ def status(batch_id: BatchId) -> None:
     progress = connect_client().batch(batch_id).progress()
     reviewing = f", {progress.reviewing}" if progress.reviewing and not progress.closed else ""
     print(
-        f"{batch_id}: {progress.status}, {progress.generated}/{progress.total} segments generated, {progress.failed} failed, "
-        f"{progress.audio_s:.1f} s of audio{reviewing}"
+        f"{batch_id}: {progress.status}, {progress.generated}/{progress.total} segments generated, "
+        f"{progress.failed} failed, {progress.audio_s:.1f} s of audio{reviewing}"
     )
 
 

@@ -86,7 +86,13 @@ def _of_fleet(most: int) -> Iterator[Row]:
             print(f"{handle.id}: {progress.message}", file=sys.stderr)
             continue
         counts = f"{progress.generated}/{progress.total}", str(progress.failed)
-        yield handle.id, progress.source, progress.status, *counts, duration(progress.audio_s) if progress.audio_s else "-"
+        yield (
+            handle.id,
+            progress.source,
+            progress.status,
+            *counts,
+            duration(progress.audio_s) if progress.audio_s else "-",
+        )
 
 
 class _Counts(BaseModel):

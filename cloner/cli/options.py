@@ -82,7 +82,7 @@ ReviewOption = Annotated[
 Reviewers = Annotated[int, typer.Option(min=0, max=64, metavar="N", help="Reviewers of a run, which hear takes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on a terminal, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no log lines and no progress.")]
-StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are dealt to workers.")]
+StrategyOption = Annotated[Strategy, typer.Option(help="How speakers are assigned to workers.")]
 
 OR_OUT = ", or --out DIR for batches that were run on this box"
 """What would do without a fleet, where a command has `--out`."""

@@ -6,10 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import splitext
 
-from cloner.batch import Batch, SpeechOptions, segment_seeds
+from cloner.batch import NOT_IN_CONTENT_KEY, PIECES, Batch, SpeechOptions, segment_seeds
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.rows import SegmentRow
+
+UNHEARD = NOT_IN_CONTENT_KEY - {*PIECES, "seed"}
+"""Fields of `Generation` by which no audio differs; by those in `PIECES` that of long texts does, by the seed all."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def _differences(options: SpeechOptions, other: SpeechOptions) -> list[str]:
         name
         for ours, theirs in ((options.generation, other.generation), (options.audio, other.audio))
         for name in type(ours).model_fields
-        if name not in {"max_new_tokens", "checks", "attempts"} and getattr(ours, name) != getattr(theirs, name)
+        if name not in UNHEARD and getattr(ours, name) != getattr(theirs, name)
     ]
     if options.generation.fixed_length != other.generation.fixed_length:
         named.append("max_new_tokens")

@@ -98,9 +98,9 @@ class Estimate:
     def __str__(self) -> str:
         segments = self.total.left - self.unspeakable.count
         if segments <= 0:
-            return "Nothing is left to speak"
+            return "Nothing is left to generate"
         some = "1 segment is" if segments == 1 else f"{segments} segments are"
-        left = f"{some} left to speak, about {duration(self.audio_s)} of audio"
+        left = f"{some} left to generate, about {duration(self.audio_s)} of audio"
         if self.seconds is None:
             return f"{left}; no speed was measured yet"
         return f"{left}; that takes about {duration(self.seconds)} at the measured speed"

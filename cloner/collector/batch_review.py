@@ -39,7 +39,7 @@ MOST_SENT = 2
 """Rounds that send a take without an answer before it is given up. In each, its review may have killed three
 reviewers."""
 
-NOT_HEARD = "the review has ended before"
+REVIEW_ENDED = "the review has ended before"
 
 UNREADABLE = "what its review has found cannot be noted"
 
@@ -170,7 +170,7 @@ class BatchReview:
         found, rejected = self.reviews.takes.get(take.item), self.reviews.rejected_before(take.item)
         if rejected is None:
             return found
-        return replace(self._unreviewed(take, found.error if found else NOT_HEARD), failed=rejected.failed)
+        return replace(self._unreviewed(take, found.error if found else REVIEW_ENDED), failed=rejected.failed)
 
     @property
     def failed(self) -> list[int]:

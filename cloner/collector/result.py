@@ -120,7 +120,7 @@ def _audio_s(segments: Iterable[SegmentResult]) -> float:
 def _error_without_line(record: Record, cancelled: bool, chunk: ChunkProgress | None) -> tuple[str, str]:
     """Code and message of a segment of which nothing is recorded; `chunk` is the progress of its chunk."""
     if cancelled:
-        return "cancelled", "the batch was cancelled before this segment was spoken"
+        return "cancelled", "the batch was cancelled before this segment was generated"
     if chunk and chunk.given_up:
         return "crashed", (
             "the message of its chunk killed the process of its worker again and again; it is kept in the dead-letter "

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 import numpy as np
 
 from cloner.audio import FRAME_SAMPLES, FRAMES_PER_CHARACTER, Audio, Codes, check_codes, check_recording
-from cloner.batch import CODEBOOK_SIZES, NOT_HEARD
+from cloner.batch import CODEBOOK_SIZES, NOT_IN_CONTENT_KEY
 from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
@@ -108,7 +108,7 @@ def _generate(request: SpeechRequest) -> SegmentAudio | SegmentFailure:
     wanted = math.ceil(len(request.text) * FRAMES_PER_CHARACTER)
     whole = max(wanted, SHORTEST_FRAMES, generation.min_new_tokens)
     frames = min(whole, generation.max_new_tokens)
-    heard = generation.model_dump_json(exclude=NOT_HEARD)
+    heard = generation.model_dump_json(exclude=NOT_IN_CONTENT_KEY)
     identity = "\n".join((request.voice.key, heard, str(request.seed), request.text))
     return SegmentAudio(request.segment, np.tile(_frame(identity), frames), frames, truncated=frames < whole)
 

@@ -71,7 +71,7 @@ def read_result(folder: OwnFolder) -> BatchResult:
 
 
 def batch_folder(root: Path, batch_id: str) -> OwnFolder:
-    """The same, to open its files."""
+    """The folder of a batch's record, to open its files."""
     return OwnFolder(root, batch_id)
 
 

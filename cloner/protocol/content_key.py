@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cloner.batch import NOT_HEARD, PIECES, AudioFormat, SpeechOptions
+from cloner.batch import NOT_IN_CONTENT_KEY, PIECES, AudioFormat, SpeechOptions
 from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.rows import SegmentRow
 
@@ -21,8 +21,8 @@ class ContentKeys:
 
     Two keys are equal if, and only if, the same audio would be generated. A key is made of
 
-    - the batch's parameters (`Generation` without `NOT_HEARD`), its engine and its checkpoint; of the greatest number
-      of frames, only whether all segments get that many, as other segments fail if they need more,
+    - the batch's parameters (`Generation` without `NOT_IN_CONTENT_KEY`), its engine and its checkpoint; of the
+      greatest number of frames, only whether all segments get that many, as other segments fail if they need more,
     - the segment's text, its seed, and its speaker's reference with the transcript,
     - how a text is split and joined (`PIECES`), if it is long enough for that; and its language's rules for the ends of
       sentences, if it is split there and that language has rules of its own,
@@ -33,7 +33,7 @@ class ContentKeys:
 
     def __init__(self, options: SpeechOptions) -> None:
         generation = options.generation
-        heard = generation.model_dump(mode="json", exclude=NOT_HEARD)
+        heard = generation.model_dump(mode="json", exclude=NOT_IN_CONTENT_KEY)
         # They need numpy, and not all that import this module do.
         from cloner.audio import effects, format_of
         from cloner.text.length import is_long, is_split

@@ -47,7 +47,7 @@ class ReviewRequest(Wire):
 
     batch_id: BatchId
     what: Line
-    """Segment and number of the take, as in "12.1", or "reference" and the speaker's name, for logs."""
+    """Segment and number of the take, as in "12.1", or "reference" and the start of its digest, for logs."""
     text: Text | Literal[""] = ""
     """What should be said; empty for a reference, whose words are compared with nothing."""
     language: Language = ""

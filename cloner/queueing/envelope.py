@@ -62,7 +62,7 @@ class _Headers(_Part):
     chain: None = None
     chord: None = None
     deaths: dict[str, Scalar] | None = None
-    """Of the processes that had it in flight: `launcher.recovery` counts them."""
+    """Of the processes that had it in flight: `launcher.requeue` counts them."""
 
 
 class _DeliveryInfo(_Part):

@@ -26,7 +26,7 @@ class RedisKeys:
         return self._key("reviewers")
 
     def reviewer(self, name: str) -> str:
-        """Hash: the fields of `reviewers.ReviewerInfo`."""
+        """Hash: the fields of `registry.ReviewerInfo`."""
         return self._key(f"reviewer:{name}")
 
     @property

@@ -161,13 +161,13 @@ def test_boxes_and_clients_whose_clocks_differ_work_together(
         before = run_cloner("plan", batch_file, cwd=tmp_path, env=env)
         submitted = run_cloner("submit", batch_file, "--wait", cwd=tmp_path, env=env)
         after = run_cloner("plan", batch_file, cwd=tmp_path, env=env)
-    assert before.stdout.splitlines()[-1].startswith("16 segments are left to speak"), before.stderr
+    assert before.stdout.splitlines()[-1].startswith("16 segments are left to generate"), before.stderr
     assert submitted.returncode == 0, submitted.stderr
     result = json.loads(submitted.stdout)
     assert (result["generated"], result["workers"]) == (16, {"cpu.0@ahead": 8, "cpu.0@right": 8})
     assert 0 < result["elapsed_s"] < HOUR_S / 2
     assert recorded_segments(settings, result["batch_id"]) == list(range(16))
-    assert after.stdout.splitlines()[-1] == "Nothing is left to speak", after.stderr
+    assert after.stdout.splitlines()[-1] == "Nothing is left to generate", after.stderr
     assert "alive" not in submitted.stderr
     assert [worker.box for worker in client.fleet()] == ["ahead", "right"]
     for fleet in (ahead, right):

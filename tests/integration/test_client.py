@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -16,6 +17,7 @@ from cloner.client.assignment import Strategy
 from cloner.errors import BatchBroken, UnknownBatch, WrongCheckpoint
 from cloner.events import Event
 from cloner.names import OPEN_BATCH, SCHEMA, SPEAK_CHUNK
+from cloner.protocol.results import BatchResult
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
 from tests.support.batches import write_batch
@@ -61,6 +63,21 @@ def test_every_strategy_speaks_every_segment_once(
     assert recorded_segments(settings, result.batch_id) == list(range(51))
     if strategy is Strategy.LONGEST_FIRST:
         assert sorted(result.workers.values()) == [17, 17, 17]
+
+
+def test_an_event_loop_goes_on_while_a_batch_is_waited_for(launch: Launch, client: Client, tmp_path: Path) -> None:
+    launch("--workers", "1", fake_segment_s=0.3).wait_for(Event.MODELS_LOADED)
+
+    async def cancel_while_waiting() -> BatchResult:
+        batch = client.submit(write_batch(tmp_path, [200]))
+        with pytest.raises(TimeoutError, match=f"batch {batch.id} is not finished after 0 s"):
+            await batch.wait_async(0)
+        waiting = asyncio.create_task(batch.wait_async(60))
+        await asyncio.sleep(0)  # lets the task begin
+        batch.cancel()
+        return await waiting
+
+    assert asyncio.run(cancel_while_waiting()).cancelled
 
 
 def test_cancel_stops_what_is_not_spoken_and_keeps_what_is(launch: Launch, client: Client, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_run_writes_what_is_asked_for_and_a_plan_names_what_is_asked_for_anew(
     for name in names:
         check_audio(tmp_path / "out" / name)
     assert run(batch, *OPTIONS)["reused"] == 5
-    assert planned(batch, *OPTIONS)[-2:] == ["total\t5\t0\t0", "Nothing is left to speak"]
+    assert planned(batch, *OPTIONS)[-2:] == ["total\t5\t0\t0", "Nothing is left to generate"]
 
     said = "5 of 5 outputs are there, but with another {}: they are generated again"
     louder = [*OPTIONS, "--loudness", "-16"]

@@ -59,7 +59,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
         ["1", "3", "0", "1"],
         ["total", "8", "1", "1"],
     ]
-    assert sentence.startswith("2 segments are left to speak, about 5 s of audio; that takes about ")
+    assert sentence.startswith("2 segments are left to generate, about 5 s of audio; that takes about ")
     plan = client.plan(batch)
     # The tones are about as long as estimated; each takes 0.05 s plus the time to write it.
     assert plan.seconds is not None
@@ -67,7 +67,7 @@ def test_a_plan_says_what_is_done_changed_and_missing_and_how_long_it_takes(
     assert (dump(client), files(settings.out_dir)) == (keys, written)
 
     assert client.submit(batch).wait(timeout=60).reused == 8
-    assert str(client.plan(batch)) == "Nothing is left to speak"
+    assert str(client.plan(batch)) == "Nothing is left to generate"
 
 
 def test_a_plan_for_this_box_asks_no_fleet_and_knows_the_speed_of_earlier_runs(tmp_path: Path) -> None:
@@ -77,17 +77,17 @@ def test_a_plan_for_this_box_asks_no_fleet_and_knows_the_speed_of_earlier_runs(t
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.splitlines()[-2:] == [
         "total\t0\t0\t4",
-        "4 segments are left to speak, about 7 s of audio; no speed was measured yet",
+        "4 segments are left to generate, about 7 s of audio; no speed was measured yet",
     ]
     assert not (tmp_path / "spoken").exists()
     assert run_cloner("run", *arguments, cwd=tmp_path).returncode == 0
     planned = run_cloner("plan", *arguments, cwd=tmp_path)
-    assert planned.stdout.splitlines()[-2:] == ["total\t4\t0\t0", "Nothing is left to speak"]
+    assert planned.stdout.splitlines()[-2:] == ["total\t4\t0\t0", "Nothing is left to generate"]
 
     elsewhere = run_cloner("plan", str(batch), "--engine", "fake", cwd=tmp_path)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert re.fullmatch(
-        r"4 segments are left to speak, about 7 s of audio; that takes about \d+ (s|min) at the measured speed",
+        r"4 segments are left to generate, about 7 s of audio; that takes about \d+ (s|min) at the measured speed",
         elsewhere.stdout.splitlines()[-1],
     )
 

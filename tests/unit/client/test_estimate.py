@@ -47,12 +47,12 @@ def test_each_speakers_segments_are_counted() -> None:
     assert found.total == Counts(2, 1, 2)
     assert found.rows() == [("anna", "1", "1", "1"), ("bob", "1", "0", "1"), ("total", "2", "1", "2")]
     assert found.audio_s == pytest.approx(30, rel=0.03)
-    assert str(found) == "3 segments are left to speak, about 29 s of audio; no speed was measured yet"
+    assert str(found) == "3 segments are left to generate, about 29 s of audio; no speed was measured yet"
 
 
 def test_of_a_finished_batch_nothing_is_left() -> None:
     found = estimate(batch({"anna": 1}), ["anna/0.wav"], [])
-    assert (found.audio_s, str(found)) == (0, "Nothing is left to speak")
+    assert (found.audio_s, str(found)) == (0, "Nothing is left to generate")
 
 
 def test_the_time_is_that_of_the_last_worker_to_finish() -> None:
@@ -81,5 +81,5 @@ def test_no_segment_is_longer_than_its_limit() -> None:
 def test_times_are_rounded_as_estimates(seconds: float, text: str) -> None:
     found = Estimate({"anna": Counts(missing=1)}, seconds, seconds)
     assert str(found) == (
-        f"1 segment is left to speak, about {text} of audio; that takes about {text} at the measured speed"
+        f"1 segment is left to generate, about {text} of audio; that takes about {text} at the measured speed"
     )

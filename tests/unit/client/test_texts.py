@@ -30,7 +30,7 @@ def test_a_plan_names_the_texts_that_are_split_and_those_that_cannot_be_spoken(t
         f"  segment 8 of speaker '0': its text '🎉!' {silent}",
         f"  segment 9 of speaker '0': its text '\\u200b...' {silent}",
     ]
-    assert str(plan).startswith("8 segments are left to speak, ")
+    assert str(plan).startswith("8 segments are left to generate, ")
     assert plan.audio_s == estimate(found, ["audio/8.wav", "audio/9.wav"], []).audio_s
     with pytest.raises(BadBatch, match="2 problems, nothing was queued") as raised:
         refuse_doubtful(found)
@@ -44,8 +44,8 @@ def test_one_text_is_one(tmp_path: Path) -> None:
         "Texts that are split into pieces: 1 (segment 0)",
         "Texts that cannot be spoken: 1",
     ]
-    assert str(plan).startswith("1 segment is left to speak, ")
-    assert str(estimate(batch(tmp_path, {0: "..."}, 1), [], [])) == "Nothing is left to speak"
+    assert str(plan).startswith("1 segment is left to generate, ")
+    assert str(estimate(batch(tmp_path, {0: "..."}, 1), [], [])) == "Nothing is left to generate"
 
 
 def test_of_a_usual_batch_there_is_nothing_to_note(tmp_path: Path) -> None:
