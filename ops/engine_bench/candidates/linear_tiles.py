@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cloner.engine.kernels.tiles import KIB, Architecture, Product, Tile, shared_bytes, tile_of
+from cloner.engine.kernels.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, shrunk, tile_of
 
 TileOf = Callable[[Product, int, int, int, Architecture], Tile]
 
@@ -36,3 +36,13 @@ def long_steps(product: Product, rows: int, n: int, k: int, gpu: Architecture) -
     longer = replace(tile, bk=2 * tile.bk, stages=max(3, tile.stages // 2))
     fits = shared_bytes(longer, gpu, gated=product is Product.GATE_UP) <= gpu.shared_bytes - KIB
     return longer if fits and k % (longer.split * longer.bk) == 0 else tile
+
+
+def wide_parts(product: Product, rows: int, n: int, k: int, gpu: Architecture) -> Tile:
+    """With 33 to 128 rows, four parts of k and wide tiles for products that add to the residual stream: 128 programs,
+    where the table has 64 or 128, that move 20 to 50% fewer bytes between multiprocessors and L2 cache, partial sums
+    included (down with 64 rows is in the table like this). Otherwise the table's tile."""
+    adds = product in {Product.SLOW_OUT, Product.DOWN, Product.FAST_OUT}
+    if adds and BUCKETS[1] < rows <= BUCKETS[3]:
+        return shrunk(Tile(64, 32 if rows <= BUCKETS[2] else 64, 128, split=4), n, k)
+    return tile_of(product, rows, n, k, gpu)

@@ -10,7 +10,7 @@ from cloner.engine.kernels.launch import early_launches
 from cloner.engine.token_step import TokenStep
 from ops.engine_bench.candidates.candidate import Candidate, Change
 from ops.engine_bench.candidates.linear_ahead import LinearAhead
-from ops.engine_bench.candidates.linear_tiles import TileOf, long_steps, two_fit
+from ops.engine_bench.candidates.linear_tiles import TileOf, long_steps, two_fit, wide_parts
 from ops.engine_bench.candidates.linear_tma import LinearTma
 
 _TMA, _TMA_AHEAD, _AHEAD = LinearTma(), LinearTma(), LinearAhead()
@@ -49,6 +49,11 @@ PRODUCTS = (
         "linear by TMA, next weight fetched, two programs fit, all early",
         {"linear": _early(_TMA_AHEAD)},
         (_fetching(_TMA_AHEAD), _tiles(two_fit)),
+    ),
+    Candidate(
+        "linear by TMA, next weight fetched, wide tiles in four parts",
+        {"linear": _TMA_AHEAD},
+        (_fetching(_TMA_AHEAD), _tiles(wide_parts)),
     ),
     Candidate("linear by TMA", {"linear": _TMA}),
     Candidate("linear by TMA, long steps", {"linear": _TMA}, (_tiles(long_steps),)),

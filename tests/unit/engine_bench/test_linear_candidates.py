@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.tiles import BUCKETS, KIB, Architecture, Product, shared_bytes
+from cloner.engine.kernels.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, tile_of
 from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates.linear_ahead import LinearAhead, following, share
-from ops.engine_bench.candidates.linear_tiles import long_steps, two_fit
+from ops.engine_bench.candidates.linear_tiles import long_steps, two_fit, wide_parts
 from ops.engine_bench.candidates.linear_tma import LinearTma
 from tests.unit.engine.kernels.products import TILES, compare_normed, compare_residual
 
@@ -75,3 +75,22 @@ def test_long_steps_fit_and_divide_k() -> None:
             assert 3072 % (tile.bk * tile.split) == 0
     assert long_steps(Product.FAST_QKV, 64, 2048, 1024, gpu).bk == 256
     assert long_steps(Product.FAST_QKV, 64, 2048, 128, gpu).bk == 128
+
+
+@pytest.mark.parametrize(("product", "k"), [(Product.SLOW_OUT, 2048), (Product.DOWN, 3072), (Product.FAST_OUT, 1024)])
+@pytest.mark.parametrize("rows", [64, 128])
+def test_wide_parts_are_128_programs_that_move_less(product: Product, k: int, rows: int) -> None:
+    gpu, n = Architecture.named(90), 1024
+
+    def programs_and_bytes(tile: Tile) -> tuple[int, int]:
+        programs = n // tile.bn * rows // tile.bm * tile.split
+        partial = 2 * 4 * rows * n * tile.split if tile.split > 1 else 0
+        return programs, programs * (tile.bm + tile.bn) * k // tile.split * 2 + partial
+
+    programs, found = programs_and_bytes(wide_parts(product, rows, n, k, gpu))
+    before = programs_and_bytes(tile_of(product, rows, n, k, gpu))[1]
+    assert programs == 128
+    if (product, rows) == (Product.DOWN, 64):
+        assert found == before, "the table has it already"
+    else:
+        assert 0.49 * before < found < 0.81 * before
