@@ -21,7 +21,16 @@ from cloner.state.batch_list import BatchList, is_open, text_of
 from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.damage import finite, integer, pass_over, unpacking
 from cloner.state.keys import RedisKeys
-from cloner.state.progress import BatchState, ChunkProgress, Progress, Round, Submission, closing_fields
+from cloner.state.manifests import write_manifest
+from cloner.state.progress import (
+    BatchState,
+    ChunkProgress,
+    Progress,
+    Round,
+    Submission,
+    closing_fields,
+    read_progress,
+)
 
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
@@ -53,22 +62,29 @@ class BatchStore:
     def add(self, manifest: Manifest, strategy: str, check: Callable[[], None]) -> None:
         """Add a batch as a whole. `check` is called before, on a state that no other client changes meanwhile; what it
         raises is raised. Raises `ClonerError` where other clients are always faster."""
-        data = manifest.pack()
-        for _ in range(SUBMIT_ATTEMPTS):
+        data, key = manifest.pack(), self._keys.manifest(manifest.batch_id)
+        for attempt in range(SUBMIT_ATTEMPTS):
             with self._redis.pipeline() as pipe:
                 pipe.watch(self._keys.batches)  # type: ignore[no-untyped-call]
-                check()
+                try:
+                    check()
+                except ClonerError:
+                    self._redis.delete(key)
+                    raise
+                if attempt == 0:
+                    write_manifest(self._redis, key, data, self._ttl_s)
                 expired = self._list.expired(pipe, manifest.submitted_at - self._ttl_s)
                 pipe.multi()
-                self._put(pipe, manifest, data, strategy)
+                self._put(pipe, manifest, strategy)
                 if expired:
                     pipe.zrem(self._keys.batches, *expired)
                 with suppress(WatchError):
                     pipe.execute()
                     return
+        self._redis.delete(key)
         raise ClonerError("too many clients submit batches at this moment: try again")
 
-    def _put(self, pipe: Any, manifest: Manifest, data: bytes, strategy: str) -> None:
+    def _put(self, pipe: Any, manifest: Manifest, strategy: str) -> None:
         keys, batch_id = self._keys, manifest.batch_id
         values: dict[Any, Any] = {
             "state": BatchState.SUBMITTING,
@@ -80,7 +96,6 @@ class BatchStore:
             "speakers": len(manifest.speakers),
             "chunks": len(manifest.chunks),
         }
-        pipe.set(keys.manifest(batch_id), data)
         pipe.hset(keys.batch(batch_id), mapping=values)
         # An empty field, so that the hash exists and can be given its expiry.
         pipe.hset(keys.progress(batch_id), "", ChunkProgress().pack())
@@ -236,7 +251,7 @@ class BatchStore:
                 pipe.hgetall(self._keys.batch(batch_id))
                 pipe.hvals(self._keys.progress(batch_id))
             replies = pipe.execute(raise_on_error=False)
-        return [_progress(*found) for found in zip(batch_ids, replies[::2], replies[1::2], strict=True)]
+        return [read_progress(*found) for found in zip(batch_ids, replies[::2], replies[1::2], strict=True)]
 
     def round(self, batch_id: str) -> Round:
         """The batch's present round. Raises `Damaged`."""
@@ -277,24 +292,6 @@ class BatchStore:
                 (pipe.hset if replace else pipe.hsetnx)(key, str(number), progress.pack())
             pipe.expire(key, self._ttl_s)
             pipe.execute()
-
-
-def _progress(batch_id: str, values: Any, chunks: Any) -> Progress | UnknownBatch | Damaged:
-    """What the replies of Redis say of a batch, of which each may be an error. Raises other errors than `Damaged`."""
-    try:
-        with unpacking(batch_id):
-            for reply in (values, chunks):
-                if isinstance(reply, Exception):
-                    raise reply
-            if b"total" in values:
-                return Progress.unpack(batch_id, values, chunks)
-    except Damaged as error:
-        return error
-    # A late field of a batch that has expired is no batch.
-    return UnknownBatch(
-        f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
-        " if Redis has lost it, submit its file again: only what is missing is spoken"
-    )
 
 
 def _round(packed: object) -> Round:

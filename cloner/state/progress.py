@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from cloner.errors import one_line
+from cloner.errors import Damaged, UnknownBatch, one_line
 from cloner.protocol.results import BatchResult, ErrorRateResult, SegmentResult
-from cloner.state.damage import integer
+from cloner.state.damage import integer, unpacking
 
 MOST_REVIEWS = 32
 """Takes that are with the reviewers, or wait for them, at once, of one batch: their samples are in Redis."""
@@ -221,6 +221,24 @@ class Progress:
         if not self.cancelled or self.state is BatchState.BROKEN:
             return str(self.state)
         return "cancelled" if self.closed else "cancelling"
+
+
+def read_progress(batch_id: str, values: Any, chunks: Any) -> Progress | UnknownBatch | Damaged:
+    """What the replies of Redis say of a batch, of which each may be an error. Raises other errors than `Damaged`."""
+    try:
+        with unpacking(batch_id):
+            for reply in (values, chunks):
+                if isinstance(reply, Exception):
+                    raise reply
+            if b"total" in values:
+                return Progress.unpack(batch_id, values, chunks)
+    except Damaged as error:
+        return error
+    # A late field of a batch that has expired is no batch.
+    return UnknownBatch(
+        f"no batch {batch_id} is known: ids are printed by `cloner submit`, and kept for CLONER_BATCH_TTL_S;"
+        " if Redis has lost it, submit its file again: only what is missing is spoken"
+    )
 
 
 def closing_fields(result: BatchResult) -> dict[Any, Any]:

@@ -16,6 +16,8 @@ class RoundTrips:
 
     def __init__(self) -> None:
         self.count = 0
+        self.longest = 0
+        """Bytes of the longest."""
 
 
 @contextmanager
@@ -26,9 +28,10 @@ def counted_round_trips(*connected: Redis) -> Iterator[RoundTrips]:
     trips = RoundTrips()
     send: Any = AbstractConnection.send_packed_command
 
-    def counted(self: AbstractConnection, *args: Any, **options: Any) -> None:
+    def counted(self: AbstractConnection, command: Any, *args: Any, **options: Any) -> None:
         trips.count += 1
-        send(self, *args, **options)
+        trips.longest = max(trips.longest, len(command) if isinstance(command, bytes) else sum(map(len, command)))
+        send(self, command, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AbstractConnection, "send_packed_command", counted)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import sys
+
 import pytest
 from redis import Redis
 
 from cloner.console import Rate, Screen
-from cloner.errors import Damaged, UnknownBatch
+from cloner.errors import ClonerError, Damaged, OutputsTaken, UnknownBatch
+from cloner.protocol.messages import Manifest
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
+from cloner.state.manifests import PIECE_BYTES
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
 from tests.support.manifests import manifest
 from tests.support.round_trips import counted_round_trips
@@ -211,3 +216,55 @@ def test_the_progress_of_many_batches_is_read_in_one_round_trip(redis: Redis, va
     assert isinstance(found[2], Damaged)
     assert found[3] == batches.progress("b3")
     assert [one.source for one in found if isinstance(one, Progress)] == ["b.json"] * 48
+
+
+def large_manifest() -> Manifest:
+    """Of three megabytes, which cannot be compressed."""
+    rng = random.Random(0)
+    rows = [(n, rng.randbytes(1500).hex(), f"{n}.wav", n) for n in range(2000)]
+    (speaker,) = manifest().speakers
+    return manifest().model_copy(update={"speakers": [speaker.model_copy(update={"segments": rows})]})
+
+
+def test_a_large_manifest_is_written_in_pieces(redis: Redis, valkey_url: str) -> None:
+    blobs, large = connect(valkey_url, decode=False), large_manifest()
+    batches = BatchStore(blobs, KEYS, ttl_s=600)
+    with counted_round_trips(blobs) as trips:
+        batches.add(large, "round-robin", check=lambda: None)
+    assert redis.strlen(KEYS.manifest("b")) > 3 * PIECE_BYTES
+    assert trips.longest < 1.1 * PIECE_BYTES
+    assert batches.manifest("b") == large
+    assert 0 < redis.ttl(KEYS.manifest("b")) <= 600
+
+
+def test_a_batch_whose_client_dies_while_it_writes_is_none_and_expires(
+    redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = connect(valkey_url, decode=False)
+    batches = BatchStore(blobs, KEYS, ttl_s=600)
+    monkeypatch.setattr(blobs, "append", lambda *_: sys.exit(1))
+    with pytest.raises(SystemExit):
+        batches.add(large_manifest(), "round-robin", check=lambda: None)
+    assert (batches.newest(9), batches.open_ids(cancelled=True)) == ([], [])
+    assert redis.keys() == [KEYS.manifest("b")]
+    assert redis.ttl(KEYS.manifest("b")) > 0
+
+
+def test_a_batch_that_is_refused_after_another_client_was_faster_leaves_nothing(
+    redis: Redis, batches: BatchStore
+) -> None:
+    calls: list[object] = []
+
+    def check() -> None:
+        calls.append(redis.zadd(KEYS.batches, {f"other{len(calls)}": 1}))
+        if len(calls) == 2:
+            raise OutputsTaken("taken")
+
+    with pytest.raises(OutputsTaken):
+        batches.add(manifest(), "round-robin", check=check)
+    assert redis.keys() == [KEYS.batches]
+    with pytest.raises(ClonerError, match="too many clients"):
+        batches.add(
+            manifest(), "round-robin", check=lambda: calls.append(redis.zadd(KEYS.batches, {f"x{len(calls)}": 1}))
+        )
+    assert redis.keys() == [KEYS.batches]
