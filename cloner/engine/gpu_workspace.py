@@ -10,9 +10,10 @@ from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.engine.codec import CODEC_FRAMES
 from cloner.engine.codec_layers import LAST_TAPS
 from cloner.engine.kernels.layout import CODEBOOKS, DRAWS, FAST_POSITIONS
+from cloner.engine.kernels.tiles import most_parts
 from cloner.engine.memory import GB
 from cloner.engine.step_weights import LayerWeights, StepWeights
-from cloner.engine.token_step import MOST_PARTS, PADDING, padded
+from cloner.engine.token_step import MOST_PARTS, padded
 from cloner.protocol.references import MAX_SECONDS
 
 DRIVER_BYTES = 3 * GB // 4
@@ -105,4 +106,4 @@ def step_bytes(weights: StepWeights, slots: int, prompts: int, frames: int) -> i
 def _row_bytes(layer: LayerWeights) -> int:
     """Of a row's residual stream, its squares and what is between a layer's products."""
     widths = layer.qkv.shape[1] + layer.qkv.shape[0] + layer.out.shape[1] + layer.down.shape[1]
-    return widths * layer.qkv.itemsize + PADDING * FP32_BYTES
+    return widths * layer.qkv.itemsize + most_parts(layer.qkv.shape[1]) * FP32_BYTES

@@ -17,7 +17,15 @@ from cloner.engine.kernels.kernel_set import KernelSet
 from cloner.engine.kernels.launch import early_launches
 from cloner.engine.kernels.layout import CODEBOOKS, FAST_POSITIONS, LayerCache, Scratch
 from cloner.engine.kernels.linear import RowNorm
-from cloner.engine.kernels.tiles import Architecture, Product, Tile, attention_parts, starts_early, tile_of
+from cloner.engine.kernels.tiles import (
+    Architecture,
+    Product,
+    Tile,
+    attention_parts,
+    most_parts,
+    starts_early,
+    tile_of,
+)
 from cloner.engine.paged_cache import PagedCache
 from cloner.engine.step_weights import LayerWeights, StepWeights
 from cloner.engine.token_rows import TokenRows
@@ -50,7 +58,7 @@ class Activations:
         like, dim = layer.qkv, layer.qkv.shape[1]
         widths = (dim, layer.qkv.shape[0], layer.out.shape[1], layer.down.shape[1])
         x, qkv, attended, gated = (like.new_zeros(padded(rows), width) for width in widths)
-        squares = like.new_zeros(padded(rows) * PADDING, dtype=torch.float32)
+        squares = like.new_zeros(padded(rows) * most_parts(dim), dtype=torch.float32)
         return cls(x, squares, qkv, attended, gated)
 
 

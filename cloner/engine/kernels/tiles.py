@@ -67,6 +67,10 @@ _SM86 = {
 }
 _TABLES = {80: _SM80, 86: _SM86, 89: _SM86, 90: _SM90}
 
+_LEAST_COLUMNS = min(
+    int(column.split()[1]) for table in _TABLES.values() for columns in table.values() for column in columns
+)
+
 KIB = 1024
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227}
 """Shared memory that one block may have, KiB, of the architectures that the tables name (CUDA C++ Programming Guide,
@@ -146,6 +150,11 @@ def shrunk(tile: Tile, n: int, k: int) -> Tile:
     while k % (bk * split):
         split //= 2
     return replace(tile, bn=bn, bk=bk, split=split)
+
+
+def most_parts(n: int) -> int:
+    """Parts, at most, of a row of `n` columns of which a product makes one a program."""
+    return n // min(_LEAST_COLUMNS, n & -n)
 
 
 def attention_parts(decode: int) -> tuple[int, int]:

@@ -3,9 +3,10 @@ fp32."""
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from typing import Any, cast
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -17,11 +18,14 @@ from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.gpu_step import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, StepRows
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
+from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.model import Model
+from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
+from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
-from cloner.engine.token_step import TokenStep
+from cloner.engine.token_step import TokenStep, padded
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import codes_of as codes_over_slots
 from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
@@ -187,6 +191,24 @@ def test_fewer_slots_take_the_old_memory_back_before_the_new_is_taken(tiny: Path
     scheduler.pool._resize(2)
     assert (device.slots, device.pages) == (2, 1 + (pages - 1) // 2)
     assert codes_of(scheduler, [fixed_request(voice, 0, 2)])[0].shape == (10, 2)
+
+
+@pytest.mark.parametrize("capability", [80, 86, 90])
+@pytest.mark.parametrize("dim", [1024, 1000, 2048, 4096, 8192])
+def test_the_sums_of_squares_of_wide_models_have_room(capability: int, dim: int) -> None:
+    sizes = replace(ModelSizes.of_config(CONFIGS[Preset.TINY]), dim=dim)
+    weights = StepWeights.empty(sizes, torch.device("meta"), torch.bfloat16)
+    kernels = KernelSet(**{each.name: MagicMock() for each in fields(KernelSet)})
+    step = GpuStep(weights, StepOptions(256, 600, 2048, 8), kernels, Architecture.named(capability))
+    for decode, prompts in [(decode, prompts) for decode in (1, 33, 128, 256) for prompts in (0, 256)]:
+        step.built.step.run(decode, prompts)
+    sums = [
+        call for call in cast(MagicMock, kernels.linear).call_args_list if call.kwargs["residual_squares"] is not None
+    ]
+    assert sums
+    for call in sums:
+        _x, weight, _out, rows, tile, _scratch = call.args
+        assert call.kwargs["residual_squares"].numel() >= padded(rows) * (len(weight) // tile.bn), (rows, tile)
 
 
 def test_deterministic_steps_keep_their_shape_when_slots_are_lost(tiny: Path, voice: Voice) -> None:
