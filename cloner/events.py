@@ -145,6 +145,7 @@ class Event(Enum):
     OUT_OF_MEMORY = "Out of memory with {slots} slots: going on with {fewer}", WARNING
     MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
     NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"
+    ENCODING_OUT_OF_MEMORY = "Out of memory while {recordings} recordings were encoded: encoding each alone", WARNING
     CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
     REVIEWER_READY = "Models loaded! Waiting for takes..."
     TAKE_NOT_HEARD = "Batch {batch}: {what} is not heard: {error}", WARNING

@@ -91,10 +91,14 @@ class BatchedEngine:
             raise LoadFailed("the models do not fit into the device's memory: start fewer workers on it") from None
 
     def encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        """Raises `EngineBroken`, too, where the device is lost or has no memory, which is no recording's fault: a new
+        process plans its cache by the memory that is free."""
         try:
             return self._decoding.submit(self._encode, recordings).result()
-        except torch.AcceleratorError as error:
-            raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+                raise EngineBroken(f"the engine broke: {reason_of(error)}") from error
+            raise
 
     def speak(
         self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
@@ -141,6 +145,19 @@ class BatchedEngine:
         self.warning = self.warning or self._pipeline.warning
 
     def _encode(self, recordings: Sequence[Audio]) -> list[Codes]:
+        """In the decoding thread: encode recordings together, or one by one if memory runs out."""
+        try:
+            return self._encode_together(recordings)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler: the exception's frames hold references to the memory that is to be released.
+        log_event(LogEvent.ENCODING_OUT_OF_MEMORY, recordings=len(recordings))
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return [codes for recording in recordings for codes in self._encode_together([recording])]
+
+    def _encode_together(self, recordings: Sequence[Audio]) -> list[Codes]:
         if self._encoder is None:  # most batches bring codes, and do not need it
             self._encoder = CodecEncoder(self._checkpoint_dir, self._device, CODEC_FRAMES)
         codes = self._encoder.encode(recordings)
