@@ -5,7 +5,7 @@ Never imports torch: a box with nothing but a collector needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,44 +15,34 @@ from redis import Redis
 from structlog.contextvars import bound_contextvars
 
 from cloner.collector import requests  # noqa: F401 - the other tasks
+from cloner.collector.closing import close, end_unrecorded, read_ended
 from cloner.collector.disk import retry_on_failing_disk
-from cloner.collector.files import keep_batch, renew_references, write_files
+from cloner.collector.files import keep_batch, renew_references
 from cloner.collector.open_attempts import counted_attempt
 from cloner.collector.publish import publish_chunks
-from cloner.collector.result import gather
 from cloner.collector.reviewing import Reviewing, send_next_window
 from cloner.collector.rounds import next_round
 from cloner.errors import (
     ClonerError,
     Damaged,
     RecordFailed,
-    SegmentFailed,
     UnknownBatch,
     UsageError,
-    one_line,
     reason_of,
 )
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, collector_name
-from cloner.output.attempts import discard_unnamed_attempts
 from cloner.output.audio_files import OutputRoot
-from cloner.output.journal import discard_journals
 from cloner.output.lock import share_output_lock
-from cloner.output.record import Record
-from cloner.output.redo import end_replacing, open_redo, replaced_digests
+from cloner.output.redo import open_redo
 from cloner.output.reuse import reuse_finished
-from cloner.output.search import leftover_files
-from cloner.output.verify import withdraw_changed
 from cloner.protocol.fields import check_batch_id
 from cloner.protocol.messages import Manifest
-from cloner.protocol.results import MAX_LEFTOVER, BatchResult, SegmentResult
 from cloner.queueing.retry import retry_on_outage
 from cloner.settings import Settings, load_settings
 from cloner.state.batches import BatchStore
-from cloner.state.connection import connect, server_time
-from cloner.state.counters import Counters
-from cloner.state.keys import RedisKeys
+from cloner.state.connection import connect
 from cloner.state.progress import ChunkProgress, Round
 
 
@@ -176,58 +166,44 @@ def _end_round(redis: Redis, settings: Settings, batch_id: str, ended: int | Non
     end_review = end_review or batches.is_cancelled(batch_id)
     if send_next_window(batches, settings, batch_id, present, end_review=end_review):
         return
+    if following := _continue_or_close(redis, settings, batch_id, present, end_review):
+        # If this process dies before it has published the round, the batch is stalled, and opened again.
+        _publish_round(redis, settings, batch_id, following)
+
+
+def _continue_or_close(
+    redis: Redis, settings: Settings, batch_id: str, present: Round, end_review: bool
+) -> Round | None:
+    """After a round, begin the next: of chunks with segments that have no line, or of the review; or close the batch.
+
+    Returns the round whose chunks are to be published, None if there is none. They are published after this has
+    returned, since the manifest and the record that it reads may take a gigabyte each, and the manifest is read again
+    for its texts.
+    """
+    batches = BatchStore.of(settings, redis)
     manifest = _manifest(redis, settings, batch_id)
     if manifest.review == "none":
         manifest.drop_texts()
-    outputs = OutputRoot(settings.out_dir)
-    record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
-    cancelled = batches.is_cancelled(batch_id)
-    reported = batches.chunk_progress(batch_id)
-    reviewing = Reviewing(manifest, record, outputs, settings)
-    if present.reviews:
-        reviewing.collect(present)  # the next round removes the answers
-    if not (cancelled or end_review):
-        following, progress = next_round(manifest, record, reported, present)
+    batch = read_ended(batches, settings, manifest, present)
+    goes_on = not (batch.cancelled or end_review)
+    if goes_on:
+        following, progress = next_round(manifest, batch.record, batch.progress, present)
         if following:
-            # If this process dies before it has published the round, the batch is stalled, and opened again.
-            if batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
-                log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
-                del manifest, record, reviewing
-                _publish_round(redis, settings, batch_id, following)
-            return
-    _end_unrecorded(settings, manifest, record, outputs)
-    is_read = bool(present.reviews) and not changed
-    if changed:  # a take without a line has perhaps given its name back
-        record, changed = retry_on_failing_disk(settings)(_verified_record, outputs, batch_id)
-        reviewing = Reviewing(manifest, record, outputs, settings)
-    if not is_read:
-        reviewing.collect(present)  # only now: the random sample is drawn from a whole record
+            if present.reviews:
+                # Before the answers are removed, by the round that begins.
+                Reviewing(manifest, batch.record, batch.outputs, settings).collect(present)
+            if not batches.begin_round(batch_id, following, progress, len(manifest.chunks)):
+                return None
+            log_event(Event.ROUND_BEGUN, batch=batch_id, missing=following.missing, chunks=len(progress))
+            return following
+    end_unrecorded(settings, batch)
+    reviewing = Reviewing(manifest, batch.record, batch.outputs, settings)
+    reviewing.collect(present)  # only now: the random sample is drawn from a whole record
     manifest.drop_texts()  # the review has those that it needs
-    if not (cancelled or end_review) and reviewing.go_on(batches, present, reported):
-        if again := reviewing.again:
-            del manifest, record, reviewing
-            _publish_round(redis, settings, batch_id, again)
-        return
-    reviewing.end()
-    review = reviewing.result()
-    record.results.update(changed)
-    result = gather(
-        manifest,
-        record,
-        outputs.root,
-        cancelled=cancelled,
-        progress=reported,
-        now=server_time(redis),
-        reviews=reviewing.present,
-        review=review,
-    )
-    if not (cancelled or result.failed or manifest.partial):
-        result = _with_leftover(result, manifest, outputs, batches.open_ids(cancelled=True))
-    discard_unnamed_attempts(record)
-    # Before the state is set to done: a one-box run stops its collector then.
-    write_files(settings, result, record)
-    batches.close(result, present, len(manifest.chunks))
-    reviewing.count_failures(Counters(redis, RedisKeys(settings.fleet)))
+    if goes_on and reviewing.go_on(batches, present, batch.progress):
+        return reviewing.again
+    close(redis, settings, batch, reviewing)
+    return None
 
 
 def _publish_round(redis: Redis, settings: Settings, batch_id: str, following: Round) -> None:
@@ -238,52 +214,6 @@ def _publish_round(redis: Redis, settings: Settings, batch_id: str, following: R
     except (OSError, UsageError) as error:
         log_event(Event.FAILED, error=reason_of(error))  # its segments fail, each with a sentence of its own
     publish_chunks(manifest, following, settings)
-
-
-def _with_leftover(
-    result: BatchResult, manifest: Manifest, outputs: OutputRoot, open_batches: Sequence[str]
-) -> BatchResult:
-    """The result of a whole batch with the files of its earlier versions, which are removed if it asks for that."""
-    try:
-        leftover = leftover_files(outputs, manifest, set(open_batches) - {manifest.batch_id})
-    except (OSError, RecordFailed) as error:
-        log_event(Event.LEFTOVER_NOT_LISTED, batch=manifest.batch_id, error=error)
-        return result
-    if manifest.prune:
-        for output in leftover:
-            try:
-                outputs.remove(output)
-            except (OSError, SegmentFailed) as error:
-                log_event(Event.LEFTOVER_NOT_REMOVED, output=output, error=error)
-    shown = [one_line(output) for output in leftover[:MAX_LEFTOVER]]
-    pruned = bool(leftover) and manifest.prune
-    return result.model_copy(update={"leftover": shown, "leftover_total": len(leftover), "pruned": pruned})
-
-
-def _end_unrecorded(settings: Settings, manifest: Manifest, record: Record, outputs: OutputRoot) -> None:
-    """Remove what takes without a line have left, and give back the names that failed takes were about to get; no chunk
-    of the batch may run. An error is logged: without knowing what was replaced, nothing is removed."""
-    failed = {
-        row.segment: row.output
-        for speaker in manifest.speakers
-        for row in speaker.segments
-        if not ((line := record.results.get(row.segment)) and line.generated)
-    }
-    try:
-        retry = retry_on_failing_disk(settings)
-        replaced = retry(replaced_digests, outputs, manifest.batch_id, failed)
-        discard_journals(record, outputs, failed.values(), replaced)
-        retry(end_replacing, outputs, manifest.batch_id, failed)
-    except RecordFailed as error:
-        log_event(Event.FAILED, error=error.message)
-
-
-def _verified_record(outputs: OutputRoot, batch_id: str) -> tuple[Record, dict[int, SegmentResult]]:
-    """The batch's record without the segments whose files are not what it says, and those as failed. Raises
-    `RecordFailed`."""
-    record = Record(outputs.root, batch_id, with_keys=False)
-    record.refresh()
-    return record, withdraw_changed(record, outputs)
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

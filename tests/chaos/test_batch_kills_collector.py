@@ -29,11 +29,17 @@ module.{function} = die_of_three(module.{function})
 """
 
 
-@pytest.mark.parametrize("function", ["publish_chunks", "gather"])
+@pytest.mark.parametrize(("module", "function"), [("tasks", "publish_chunks"), ("closing", "gather")])
 def test_a_batch_that_kills_the_collector_is_given_up(
-    patch_module: ModulePatcher, launch: Launch, client: Client, settings: Settings, tmp_path: Path, function: str
+    patch_module: ModulePatcher,
+    launch: Launch,
+    client: Client,
+    settings: Settings,
+    tmp_path: Path,
+    module: str,
+    function: str,
 ) -> None:
-    patch_module("cloner.collector.tasks", DIES.format(function=function))
+    patch_module(f"cloner.collector.{module}", DIES.format(function=function))
     fleet = launch("--workers", "1")
     fleet.wait_for(Event.MODELS_LOADED)
     with pytest.raises(BatchBroken, match="the collector's process died 3 times in a row while it opened or closed"):

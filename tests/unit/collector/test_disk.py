@@ -8,7 +8,8 @@ from unittest.mock import Mock
 import pytest
 
 from cloner.batch import Redo
-from cloner.collector import disk, publish, tasks
+from cloner.collector import closing, disk, publish
+from cloner.collector.closing import EndedRound, end_unrecorded
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.errors import RecordFailed, RecordUnavailable
 from cloner.events import Event
@@ -63,6 +64,9 @@ def test_names_that_cannot_be_given_back_for_a_while_are_given_back_later(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     end = Mock(side_effect=[RecordUnavailable("stale"), None])
-    monkeypatch.setattr(tasks, "end_replacing", end)
-    tasks._end_unrecorded(Settings(), manifest(), Record(tmp_path, "b"), OutputRoot(tmp_path))
+    monkeypatch.setattr(closing, "end_replacing", end)
+    batch = EndedRound(
+        Round(), manifest(), OutputRoot(tmp_path), Record(tmp_path, "b"), {}, cancelled=False, progress={}
+    )
+    end_unrecorded(Settings(), batch)
     assert [set(call.args[2]) for call in end.call_args_list] == [{0, 1, 2, 3, 4}] * 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from cloner.collector import result, tasks
+from cloner.collector import closing, result, tasks
 from cloner.collector.reviewing import Reviewing
 from cloner.collector.spoken_again import SpokenAgain
 from cloner.output.own_folder import OwnFolder
@@ -146,7 +146,7 @@ def test_texts_are_in_memory_no_more_when_takes_have_been_chosen(
         texts.extend(row.text for row in manifest.speakers[0].segments)
         return result.gather(manifest, *rest, **options)
 
-    monkeypatch.setattr(tasks, "gather", gather)
+    monkeypatch.setattr(closing, "gather", gather)
     close_cancelled(batch, blobs, valkey_url)
     assert texts == [""] * 3
 

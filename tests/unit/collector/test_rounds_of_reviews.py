@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from redis import Redis
 
-from cloner.collector import batch_review, review_turns, reviewing, tasks
+from cloner.collector import batch_review, closing, review_turns, reviewing, tasks
 from cloner.collector.batch_review import BatchReview
 from cloner.collector.rounds import MAX_FRUITLESS
 from cloner.output.reviews import REVIEWS, Reviews
@@ -155,8 +155,8 @@ def test_processes_that_send_windows_in_turn_read_record_and_notes_once(
     tmp_path: Path, redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene(tmp_path, valkey_url, count=150)
-    read = Mock(wraps=tasks._verified_record)
-    monkeypatch.setattr(tasks, "_verified_record", read)
+    read = Mock(wraps=closing._verified_record)
+    monkeypatch.setattr(closing, "_verified_record", read)
     memories: list[dict[str, BatchReview]] = [{}, {}]
     reads_after: list[int] = []
     while not scene.batches.is_done(BATCH_ID):
