@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 from cloner.batch import ReferenceKind
 from cloner.collector.review_choice import ChosenTake, choose_takes, draw_sample, reused_takes
-from cloner.collector.review_requests import LONGEST_S, Unreadable, reference_request, take_request
+from cloner.collector.review_requests import Unreadable, reference_request, take_request
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.audio_files import OutputRoot
@@ -22,7 +22,7 @@ from cloner.output.redo import spoken_again
 from cloner.output.reviews import Reviewed, Reviews, TakeReview, Words
 from cloner.protocol.messages import Manifest, ReferenceRow
 from cloner.protocol.results import SegmentResult
-from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
+from cloner.protocol.reviews import LONGEST_S, ReviewAnswer, ReviewRequest
 from cloner.review.heard import Heard
 from cloner.review.judge import Judge
 from cloner.review.likeness import Likeness

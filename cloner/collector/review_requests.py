@@ -15,11 +15,7 @@ from cloner.output.kept_references import KeptReferences
 from cloner.protocol.messages import ReferenceRow
 from cloner.protocol.references import audio_from_bytes
 from cloner.protocol.results import SegmentResult
-from cloner.protocol.reviews import ReviewRequest, pack_audio
-
-LONGEST_S = 240.0
-"""Seconds of a take that are sent: of noise, 14 MB as a message, and 16 MB is the most. The words of a longer one
-are compared with the beginning of its text."""
+from cloner.protocol.reviews import LONGEST_S, ReviewRequest, pack_audio
 
 
 class Unreadable(ClonerError):

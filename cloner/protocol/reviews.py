@@ -24,8 +24,9 @@ from cloner.validation import first_error
 REVIEW_RATE = 16_000
 """Samples a second of what reviewers get: that of all their models."""
 
-LONGEST_S = 600.0
-"""Seconds of the longest take that reviewers hear: 20 MB of samples, and some minutes of a recogniser."""
+LONGEST_S = 240.0
+"""Seconds of a take that reviewers hear: of noise, 14 MB as a message, and 16 MB is the most. The words of a longer one
+are compared with the beginning of its text."""
 
 EMBEDDING_SIZE = 256
 """Numbers of the embedding of a voice."""
