@@ -81,7 +81,7 @@ def send_part(
     if not workers:
         raise NoWorkers
     if part.redo:
-        _check_voice(part, workers[0])
+        _check_engine(part, workers[0])
     return send(connection, batch_of(part), part.speakers, workers, strategy, check=check)
 
 
@@ -101,7 +101,7 @@ def batch_of(part: Manifest) -> Batch:
     )
 
 
-def _check_voice(part: Manifest, worker: WorkerInfo) -> None:
+def _check_engine(part: Manifest, worker: WorkerInfo) -> None:
     """Raise `WrongCheckpoint` if the worker would not speak as the batch was spoken."""
     if (part.engine, part.fingerprint) != (worker.engine, worker.fingerprint):
         raise WrongCheckpoint(

@@ -179,7 +179,8 @@ class ChunkObserver(Protocol):
         ...
 
     def dropped(self, segment: int) -> bool:
-        """Whether a segment that has not started is not wanted any more. Asked before it is started."""
+        """Whether a segment that has not started is not wanted any more. Asked before it is started; where the answer
+        is True, the engine drops its request, and does not ask again."""
         ...
 
 

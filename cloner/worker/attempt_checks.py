@@ -43,5 +43,5 @@ class AttemptChecks:
         return result
 
     def _log(self, check: str, error: Exception) -> None:
-        if self._worker.is_first_time(f"{self._batch_id}/check/{check}"):
+        if self._worker.mark_logged(f"{self._batch_id}/check/{check}"):
             log_event(Event.CHECK_BROKEN, check=check, error=reason_of(error))

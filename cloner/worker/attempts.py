@@ -148,7 +148,7 @@ class Attempts:
             return False
         return True
 
-    def may_repeat(self, piece: Piece, failure: SegmentFailure) -> bool:
+    def note_failure(self, piece: Piece, failure: SegmentFailure) -> bool:
         """Note an attempt of which nothing can be heard, since the model's or the codec's output was no number, or the
         codec broke; returns whether there may be another. Any other failure is final."""
         failed = FAILED.get(failure.code)
@@ -257,7 +257,7 @@ class _Exchange:
             if isinstance(result, SegmentAudio) and not self._attempts.check(piece, result):
                 self._queue.add(piece.next_request())
                 return None
-            if isinstance(result, SegmentFailure) and self._attempts.may_repeat(piece, result):
+            if isinstance(result, SegmentFailure) and self._attempts.note_failure(piece, result):
                 self._queue.add(piece.next_request())
                 return None
             # An attempt that could not be made, as where memory ran out, does not undo the ones before it.
@@ -282,6 +282,8 @@ class _Exchange:
         return self._observer.stopped()
 
     def dropped(self, segment: int) -> bool:
+        """As `ChunkObserver.dropped`; a request that is dropped counts as answered, since the engine gives it no
+        result."""
         dropped = self._observer.dropped(segment)
         if dropped:
             self._count_answer()

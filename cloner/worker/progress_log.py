@@ -61,6 +61,6 @@ class ProgressLog:
         if self._record.finished(assignment) < texts:
             return False
         # If earlier batches have generated them, each of the assignment's chunks finds all of it finished.
-        if self._worker.is_first_time(f"{self._message.batch_id}/{assignment}: all done"):
+        if self._worker.mark_logged(f"{self._message.batch_id}/{assignment}: all done"):
             log_event(Event.WORKER_DONE, generated=self._record.generated(assignment), texts=texts)
         return True

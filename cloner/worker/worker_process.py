@@ -148,11 +148,11 @@ class WorkerProcess:
 
     def log_assignment(self, assignment: str, speakers: int, texts: int) -> None:
         """Log once what this worker was assigned: all of a batch, or a chunk of the shared queue."""
-        if self.is_first_time(assignment):
+        if self.mark_logged(assignment):
             log_event(Event.ASSIGNED, speakers=speakers, texts=texts)
 
-    def is_first_time(self, what: str) -> bool:
-        """Whether this process has not called this with `what` before; it remembers the last `LOGGED_KEPT`."""
+    def mark_logged(self, what: str) -> bool:
+        """Remember that `what` is logged; returns whether it was not yet. The last `LOGGED_KEPT` are remembered."""
         is_first = what not in self._logged
         self._logged[what] = None
         self._logged.move_to_end(what)
