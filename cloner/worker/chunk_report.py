@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from redis import RedisError
 
-from cloner.batch import ReferenceKind
 from cloner.protocol.messages import ChunkMessage
 from cloner.protocol.results import SegmentResult
 from cloner.state.progress import ChunkProgress
@@ -19,7 +18,7 @@ REPORT_INTERVAL_S = 0.25
 
 
 class ChunkReport:
-    """The progress of one run of a chunk. `begin` is called before the others, and `end` whatever happens."""
+    """The progress of one run of a chunk, which makes this as it begins; `end` is called whatever happens."""
 
     def __init__(self, worker: WorkerProcess, message: ChunkMessage) -> None:
         self._worker = worker
@@ -30,24 +29,6 @@ class ChunkReport:
         """Seconds of audio that this run has generated."""
         self._unable: set[str] = set()
         self._began = self._reported = time.monotonic()
-
-    def is_batch_closed(self) -> bool:
-        """Whether the batch's result is there already."""
-        return self._worker.batches.is_done(self._message.batch_id)
-
-    def begin(self) -> tuple[bool, dict[str, bytes]]:
-        """Report that this worker is busy.
-
-        Returns whether the batch was cancelled, and the bytes of the references that are codes, by digest: they are a
-        few KB each.
-        """
-        worker, message = self._worker, self._message
-        wanted = {row.reference.digest for row in message.slices if row.reference.kind is ReferenceKind.CODES}
-        worker.registry.set_busy(worker.name)
-        cancelled = worker.batches.is_cancelled(message.batch_id)
-        references = worker.references.get_all(wanted)
-        self._began = self._reported = time.monotonic()
-        return cancelled, references
 
     def suspect(self, workers: Collection[str]) -> None:
         """Note workers that could generate nothing of what is pending: if this run can, they are at fault."""

@@ -32,7 +32,7 @@ from cloner.worker.pending import PendingSegment, by_speaker, speech_requests, s
 from cloner.worker.pieces import joinable_groups, speak_in_pieces
 from cloner.worker.progress_log import ProgressLog
 from cloner.worker.result_writer import ResultWriter
-from cloner.worker.voice_loader import VoiceLoader
+from cloner.worker.voice_loader import VoiceLoader, fetch_codes
 from cloner.worker.worker_process import WorkerProcess
 
 SILENT = "its text has no letter and no digit, so there is nothing to speak"
@@ -48,10 +48,12 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
     batch's by now. Raises, with nothing lost, `EngineBroken` if this process should end, `WorkerBroken` if the whole
     worker should, and `PassedOn` if another worker should take the chunk.
     """
+    if worker.batches.is_done(message.batch_id):
+        return ChunkProgress()
+    worker.registry.set_busy(worker.name)
+    cancelled = worker.batches.is_cancelled(message.batch_id)
+    references = fetch_codes(worker, message)
     report = ChunkReport(worker, message)
-    if report.is_batch_closed():
-        return report.progress
-    cancelled, references = report.begin()
     assignment = f"{message.batch_id}/{message.assignment}"
     try:
         worker.log_assignment(assignment, message.speakers, message.texts)

@@ -13,12 +13,18 @@ from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.kept_references import REFERENCES, codes_name, codes_of_recording
 from cloner.output.own_folder import OwnFolder
-from cloner.protocol.messages import ReferenceRow
+from cloner.protocol.messages import ChunkMessage, ReferenceRow
 from cloner.protocol.references import audio_from_bytes, codes_from_bytes, pack_codes, reference_key
 from cloner.worker.worker_process import WorkerProcess
 
 TOGETHER = 8
 """Recordings that are encoded at once: 30 s each, a batch that any GPU holds."""
+
+
+def fetch_codes(worker: WorkerProcess, message: ChunkMessage) -> dict[str, bytes]:
+    """The bytes of the references of a chunk that are codes, by digest: they are a few KB each. Raises `RedisError`."""
+    wanted = {row.reference.digest for row in message.slices if row.reference.kind is ReferenceKind.CODES}
+    return worker.references.get_all(wanted)
 
 
 class VoiceLoader:
