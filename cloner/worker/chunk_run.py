@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import NamedTuple
 
 from redis import RedisError
 
@@ -14,8 +15,10 @@ from cloner.errors import EngineBroken, RecordFailed, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.output.journal import Journal
+from cloner.output.record import Record
 from cloner.protocol.content_key import ContentKeys
 from cloner.protocol.messages import ChunkMessage
+from cloner.protocol.results import SegmentResult
 from cloner.state.progress import ChunkProgress
 from cloner.text.length import is_speakable, is_split
 from cloner.worker.attempts import Attempts
@@ -60,9 +63,11 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
         try:
             with Cancellation(worker, message.batch_id, cancelled=cancelled) as cancellation:
                 disk = DiskWait(worker, cancellation)
-                run = disk.retry(
-                    lambda: ChunkRun(worker, message, report, references, cancellation=cancellation, disk=disk)
-                )
+                there = disk.retry(lambda: _read(worker, message))
+                worker.journal = there.journal
+                for result in there.finished:
+                    report.progress.add(result)
+                run = ChunkRun(worker, message, there, report, references, cancellation=cancellation, disk=disk)
                 is_assignment_finished = run.run()
             if is_assignment_finished:
                 worker.forget_assignment(assignment)
@@ -76,6 +81,27 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
     return report.progress
 
 
+class _OnDisk(NamedTuple):
+    """What the disk has of a chunk before a run."""
+
+    record: Record
+    finished: list[SegmentResult]
+    pending: dict[int, PendingSegment]
+    """The segments that are left, by their indexes."""
+    journal: Journal
+
+
+def _read(worker: WorkerProcess, message: ChunkMessage) -> _OnDisk:
+    """What the disk has of a chunk. Raises `RecordFailed`."""
+    record = worker.record(message.batch_id, message.assignment)
+    options = SpeechOptions(
+        generation=message.generation, audio=message.audio, engine=worker.engine.name, fingerprint=worker.fingerprint
+    )
+    finished, pending = split_by_record(message, record, worker.outputs, ContentKeys(options))
+    journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
+    return _OnDisk(record, finished, pending, journal)
+
+
 class ChunkRun:
     """One run of a chunk, with all that it works with. Raises `RecordFailed`, and what `run_chunk` raises.
 
@@ -86,6 +112,7 @@ class ChunkRun:
         self,
         worker: WorkerProcess,
         message: ChunkMessage,
+        there: _OnDisk,
         report: ChunkReport,
         references: dict[str, bytes],
         *,
@@ -95,16 +122,10 @@ class ChunkRun:
         self._worker = worker
         self._message = message
         self._report = report
-        self._record = record = worker.record(message.batch_id, message.assignment)
-        options = SpeechOptions(
-            generation=message.generation,
-            audio=message.audio,
-            engine=worker.engine.name,
-            fingerprint=worker.fingerprint,
-        )
-        finished, self._pending = split_by_record(message, record, worker.outputs, ContentKeys(options))
+        self._record = record = there.record
+        self._pending = there.pending
+        self._journal = there.journal
         self._log = ProgressLog(worker, message, record)
-        self._journal = worker.journal = Journal(worker.outputs.root, message.batch_id, message.number, worker.name)
         self._cancellation = cancellation
         self._disk = disk
         self._monitor = ChunkMonitor(worker, message, cancellation, self._journal, self._log)
@@ -115,9 +136,6 @@ class ChunkRun:
         self._results = ChunkResults(self._pending, self._writer, self._log, report, disk)
         self._recovery = CrashRecovery(worker, message, self._journal)
         self._voices = VoiceLoader(worker, references)
-        # Last, so that it is done once: where the disk fails above, this object is made again.
-        for result in finished:
-            report.progress.add(result)
 
     def run(self) -> bool:
         """Generate the pending segments; returns whether nothing is left to do of the assignment."""
