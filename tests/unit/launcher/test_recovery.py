@@ -62,6 +62,13 @@ def test_a_long_queue_is_moved_in_several_calls(redis: Redis, monkeypatch: pytes
     assert bodies(redis, "target") == ["0", "1", "2"]
 
 
+def test_a_queue_of_large_messages_is_moved_in_several_calls(redis: Redis) -> None:
+    for number in range(3):
+        redis.lpush(QUEUE, json.dumps({**message(number), "padding": "x" * (recovery.MOVED_BYTES * 2 // 3)}))
+    assert [move(redis, QUEUE, "target") for _ in range(3)] == [2, 1, 0]
+    assert bodies(redis, "target") == ["0", "1", "2"]
+
+
 def test_an_unreadable_message_is_moved_unchanged(redis: Redis) -> None:
     redis.lpush(QUEUE, "junk")
     assert move(redis, QUEUE, "target") == 1
