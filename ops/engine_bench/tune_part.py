@@ -144,8 +144,8 @@ def _off(ours: Tensor, expected: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """What is compiled: steps of these `shapes`, decode and prompt rows, with today's kernels and with those of the
-    candidates at `places` of the list."""
+    """What is compiled: steps of these `shapes`, decode and prompt rows, with today's kernels, with the candidates at
+    `places` of the list, and with today's kernels under a candidate's changes, where they are compared."""
 
     size: str
     options: StepOptions
@@ -161,9 +161,10 @@ class Work:
         step = GpuStep(weights, self.options, gpu=self.gpu).built.step
         with recorded_launches() as found:
             for candidate in (TODAY, *(CANDIDATES[number] for number in self.places)):
-                with candidate.in_place(step):
-                    for shape in self.shapes:
-                        step.run(*shape)
+                for kernels in (candidate.kernels, {}) if candidate.changes else (candidate.kernels,):
+                    with replace(candidate, kernels=kernels).in_place(step):
+                        for shape in self.shapes:
+                            step.run(*shape)
         return found
 
 
