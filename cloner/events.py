@@ -145,6 +145,7 @@ class Event(Enum):
     OUT_OF_MEMORY = "Out of memory with {slots} slots: going on with {fewer}", WARNING
     MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
     NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"
+    ENCODED_ON_CPU = "The GPU has no memory left to encode a recording: encoding it on the CPU"
     ENCODING_OUT_OF_MEMORY = "Out of memory while {recordings} recordings were encoded: encoding each alone", WARNING
     CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
     REVIEWER_READY = "Models loaded! Waiting for takes..."

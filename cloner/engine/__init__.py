@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cloner.engine.packages import worker_packages
+from cloner.errors import LoadFailed
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.settings import EngineName, Settings
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
 
 
 def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[Codes]:
-    """Codes of recordings by the checkpoint's codec alone, on a GPU if there is one.
+    """Codes of recordings by the checkpoint's codec alone, on a GPU if there is one that has the memory.
 
     Raises `MissingPackage`, `LoadFailed` or `BadReference`.
     """
@@ -67,8 +70,16 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
         import torch
 
         from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return CodecEncoder(settings.checkpoint_dir, device, CODEC_FRAMES).encode(recordings)
+        from cloner.engine.memory import is_out_of_memory
+    for device in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
+        try:
+            return CodecEncoder(settings.checkpoint_dir, torch.device(device), CODEC_FRAMES).encode(recordings)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if device == "cuda":  # a worker leaves little of its GPU
+            log_event(Event.ENCODED_ON_CPU)
+    raise LoadFailed("there is no memory for the codec and the recording: stop other programs, or use a shorter one")
 
 
 def codec_identity(settings: Settings) -> str:

@@ -4,15 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from cloner.engine import make_engine
+from cloner.audio import FRAME_SAMPLES
+from cloner.engine import encode_recordings, fish, make_engine
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.codec import CodecEncoder
 from cloner.engine.fake import FakeEngine
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import LoadFailed, MissingPackage
+from cloner.events import Event
 from cloner.settings import EngineName, Settings, load_settings
 
 
@@ -70,6 +74,37 @@ def test_a_gpu_that_torch_does_not_find_is_reported(
     engine = make_engine(settings(checkpoint_dir=tiny, engine=name), "cuda:1")
     with pytest.raises(LoadFailed, match="finds no GPU"):
         engine.load(lambda _line: None)
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, *devices: str) -> None:
+    """Let there be a GPU, and no memory to load a codec on these devices."""
+    load = fish.load_codec
+
+    def loaded(directory: Path, device: torch.device, part: fish.CodecPart) -> fish.Codec:
+        if device.type in devices:
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        return load(directory, device, part)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(fish, "load_codec", loaded)
+
+
+def test_a_recording_is_encoded_on_the_cpu_where_a_gpu_has_no_memory(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scarce(monkeypatch, "cuda")
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * FRAME_SAMPLES).astype(np.float32)
+    (codes,) = encode_recordings(settings(checkpoint_dir=tiny), [noise])
+    assert np.array_equal(codes, CodecEncoder(tiny, torch.device("cpu"), 512).encode([noise])[0])
+    assert Event.ENCODED_ON_CPU.line() in capsys.readouterr().err
+
+
+def test_without_any_memory_for_a_recording_the_error_is_a_sentence(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce(monkeypatch, "cuda", "cpu")
+    with pytest.raises(LoadFailed, match="no memory for the codec and the recording: stop other programs"):
+        encode_recordings(settings(checkpoint_dir=tiny), [np.zeros(100, dtype=np.float32)])
 
 
 @pytest.mark.parametrize(
