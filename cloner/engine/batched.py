@@ -82,8 +82,8 @@ class BatchedEngine:
 
     def load(self, log: LogFunction) -> None:
         check_checkpoint(self._checkpoint_dir)
-        check_device(self._device)
         try:
+            check_device(self._device)
             self._decoding.submit(self._load, log).result()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -53,8 +53,8 @@ class UpstreamEngine:
 
     def load(self, log: LogFunction) -> None:
         check_checkpoint(self._checkpoint_dir)
-        check_device(self._device)
         try:
+            check_device(self._device)
             log(Event.LOADING_TEXT2SEMANTIC.line())
             self._model = fish.load_text2semantic(self._checkpoint_dir, self._device, self._precision)
             with self._device:  # the largest KV caches are made here, so that a card that is too small fails now

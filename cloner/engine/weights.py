@@ -16,13 +16,26 @@ from torch.overrides import TorchFunctionMode
 from cloner.errors import LoadFailed
 from cloner.validation import shown
 
+LEAST_CAPABILITY = (8, 0)
+"""Compute capability from which on a GPU computes in bfloat16, the precision of text2semantic on a GPU (CUDA C++
+Programming Guide, arithmetic instructions per compute capability)."""
+
 
 def check_device(device: torch.device) -> None:
-    """Raise `LoadFailed` if `device` is a GPU and torch sees none."""
-    if device.type == "cuda" and not torch.cuda.is_available():
+    """Raise `LoadFailed` if `device` is a GPU and torch sees none, or one that does not compute in bfloat16."""
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise LoadFailed(
             f"torch {torch.__version__} finds no GPU in this process: install a CUDA build of torch and check"
             " the driver with `nvidia-smi`, or start CPU workers"
+        )
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        raise LoadFailed(
+            f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]} and no"
+            " bfloat16, and 8.0 or newer is needed (Ampere, such as A100 or RTX 30): leave this GPU out of CLONER_GPUS,"
+            " or start CPU workers"
         )
 
 

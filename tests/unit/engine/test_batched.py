@@ -234,6 +234,7 @@ def test_only_a_gpu_uses_the_folder_of_kernels_and_refuses_one_that_others_can_w
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     monkeypatch.setattr("cloner.engine.batched.missing_for_kernels", lambda: None)
     options = Options(4, 3, kernel_cache=KernelCache(tmp_path / "out/kernels", tmp_path / "out"))
     with pytest.raises(LoadFailed, match="is under the output folder"):
@@ -245,6 +246,7 @@ def test_only_a_gpu_uses_the_folder_of_kernels_and_refuses_one_that_others_can_w
 
 def test_a_gpu_without_a_compiler_is_slower_and_the_engine_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     monkeypatch.setattr("cloner.engine.batched.missing_for_kernels", lambda: "there is no C compiler")
     engine = BatchedEngine(tiny, torch.device("cuda"), torch.bfloat16, Options(4, 3))
     load = MagicMock(side_effect=LoadFailed("that is all"))

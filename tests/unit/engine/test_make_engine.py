@@ -15,6 +15,7 @@ from cloner.engine.codec import CodecEncoder
 from cloner.engine.fake import FakeEngine
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine
+from cloner.engine.weights import check_device
 from cloner.errors import LoadFailed, MissingPackage
 from cloner.events import Event
 from cloner.settings import EngineName, Settings, load_settings
@@ -105,6 +106,26 @@ def test_without_any_memory_for_a_recording_the_error_is_a_sentence(
     scarce(monkeypatch, "cuda", "cpu")
     with pytest.raises(LoadFailed, match="no memory for the codec and the recording: stop other programs"):
         encode_recordings(settings(checkpoint_dir=tiny), [np.zeros(100, dtype=np.float32)])
+
+
+@pytest.mark.parametrize("name", [EngineName.BATCHED, EngineName.UPSTREAM])
+def test_a_gpu_without_bfloat16_is_refused(name: EngineName, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Tesla T4")
+    lines: list[str] = []
+    with pytest.raises(
+        LoadFailed, match=r"Tesla T4 has compute capability 7\.5 .* 8\.0 or newer is needed.*CLONER_GPUS"
+    ):
+        make_engine(settings(checkpoint_dir=tiny, engine=name), "cuda:0").load(lines.append)
+    assert lines == []
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)])
+def test_gpus_with_bfloat16_are_taken(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    check_device(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
