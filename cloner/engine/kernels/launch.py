@@ -75,7 +75,7 @@ def recorded_launches() -> Iterator[list[Launch]]:
 @contextmanager
 def early_launches(*, enabled: bool) -> Iterator[None]:
     """Within it, if `enabled`, kernels with a constant EARLY start while the one before them ends (programmatic
-    dependent launch, from sm_90 on): the gaps between many short kernels become shorter."""
+    dependent launch, which GPUs have from sm_90 on): the gaps between many short kernels become shorter."""
     token = _EARLY.set(enabled)
     try:
         yield

@@ -5,6 +5,7 @@ import pytest
 from cloner.engine.kernels.tiles import (
     _TABLES,
     BUCKETS,
+    EARLY_ROWS,
     KIB,
     SHARED_KIB,
     Architecture,
@@ -13,6 +14,7 @@ from cloner.engine.kernels.tiles import (
     fitted,
     shared_bytes,
     shrunk,
+    starts_early,
     tile_of,
 )
 
@@ -44,6 +46,15 @@ def test_an_unknown_gpu_gets_tiles_that_fit_whatever_it_has(capability: int, kib
         for rows in BUCKETS:
             tile = tile_of(product, rows, 1024, 3072, gpu)
             assert shared_bytes(tile, gpu, gated=product is Product.GATE_UP) <= gpu.shared_bytes
+
+
+@pytest.mark.parametrize(
+    ("capability", "early"),
+    [(80, False), (86, False), (89, False), (90, True), (100, False), (103, False), (120, False)],
+)
+def test_kernels_start_early_only_where_they_were_measured(capability: int, early: bool) -> None:
+    gpu = Architecture(capability, 99 * KIB)
+    assert [starts_early(rows, gpu) for rows in (EARLY_ROWS - 1, EARLY_ROWS, 256)] == [False, early, early]
 
 
 def test_what_fits_is_left_as_it_is() -> None:
