@@ -13,8 +13,7 @@ from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.row_segments import SegmentFactory
 from cloner.engine.segment import SegmentCodes
-
-from .fake_device import FakeDevice, FakePrompts
+from tests.unit.engine.fake_device import FakeDevice, FakePrompts
 
 
 def make(slots: int, **options: Any) -> tuple[Scheduler, FakeDevice]:

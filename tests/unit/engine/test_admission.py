@@ -10,8 +10,7 @@ from cloner.engine import admission
 from cloner.engine.admission import AdmissionPause
 from cloner.engine.gpu_step import Statuses, StepRows
 from tests.support.engine_requests import fixed_request, make_voice
-
-from .row_scheduling import codes_of, make
+from tests.unit.engine.row_scheduling import codes_of, make
 
 
 def test_a_pause_ends_when_empty_slots_have_cost_as_much_as_prompts_do() -> None:

@@ -29,8 +29,7 @@ from cloner.engine.token_step import TokenStep, padded
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import codes_of as codes_over_slots
 from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
-
-from .rows import load_weights, make_row_scheduler
+from tests.unit.engine.rows import load_weights, make_row_scheduler
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,7 @@ from cloner.engine.kernels.codec import CodecKernels
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.tiles import Architecture
 from tests.support.engine_requests import CPU
-
-from .kernel_plans import SM90, step_plan
+from tests.unit.engine.kernel_plans import SM90, step_plan
 
 META = torch.device("meta")
 FAMILIES = [each.name for each in fields(KernelSet)]

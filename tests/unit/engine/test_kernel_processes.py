@@ -16,8 +16,7 @@ from cloner.engine import kernel_processes
 from cloner.engine.kernel_processes import Child, ChildLostError, ForkServer, Mode
 from cloner.engine.kernels.codec import CodecKernels
 from tests.support.module_patches import ModulePatcher
-
-from .kernel_plans import plan
+from tests.unit.engine.kernel_plans import plan
 
 pytestmark = pytest.mark.slow
 

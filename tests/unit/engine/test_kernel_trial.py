@@ -17,8 +17,7 @@ from cloner.engine.kernels.kernel_set import KernelSet
 from cloner.events import Event
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
-
-from .kernel_plans import plan
+from tests.unit.engine.kernel_plans import plan
 
 pytestmark = pytest.mark.slow
 

@@ -23,8 +23,7 @@ from cloner.engine.gpu_step import PROMPT_BUCKETS
 from cloner.engine.pipeline import Options
 from cloner.engine.segment import SegmentCodes, SlotUsage
 from tests.support.engine_requests import CPU, StopWhen, fixed_request, loaded, make_scheduler, make_voice
-
-from .row_scheduling import make as make_row_scheduler
+from tests.unit.engine.row_scheduling import make as make_row_scheduler
 
 SLOTS = 8
 

@@ -15,9 +15,8 @@ from cloner.engine.row_steps import Decoding
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import SlotStart
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
-
-from .fake_device import PREFIX
-from .row_scheduling import codes_of, failures, make, own_noise
+from tests.unit.engine.fake_device import PREFIX
+from tests.unit.engine.row_scheduling import codes_of, failures, make, own_noise
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.slot_backoff import ROUNDS
 from tests.support.engine_requests import fixed_request, make_voice
-
-from .fake_device import ask_for_too_much
-from .row_scheduling import codes_of, failures, make, own_noise
+from tests.unit.engine.fake_device import ask_for_too_much
+from tests.unit.engine.row_scheduling import codes_of, failures, make, own_noise
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from cloner.engine.kernels.attend_fast import attend_fast, attend_fast_twin
 from cloner.engine.kernels.attend_prompt import attend_prompt, attend_prompt_twin
 from cloner.engine.kernels.layout import FAST_POSITIONS, IDLE, POSITION, AttentionWeights, LayerCache
 from cloner.engine.kernels.rotary import project_twin
-
-from .attention import ACTIVE, CASE, PAGE, SIZES, WIDTH, Case, attention, close, scratch, some
+from tests.unit.engine.kernels.attention import ACTIVE, CASE, PAGE, SIZES, WIDTH, Case, attention, close, scratch, some
 
 
 def plainly(qkv: Tensor, row: int, owner: int, case: Case, weights: AttentionWeights) -> Tensor:

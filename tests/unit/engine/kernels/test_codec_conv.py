@@ -10,8 +10,7 @@ from cloner.engine.codec_layers import Convolution, ResidualUnit, WaveformLayers
 from cloner.engine.kernels.codec_tiles import ConvTile, UnitTile
 from cloner.engine.kernels.conv import convolve, convolve_twin
 from cloner.engine.kernels.residual_unit import SUM_ROWS, apply_unit, apply_unit_twin, sum_taps, sum_taps_twin
-
-from .codec_parts import Ragged, Random
+from tests.unit.engine.kernels.codec_parts import Ragged, Random
 
 RAGGED = Ragged((7, 1, 3))
 PER_FRAME = 4

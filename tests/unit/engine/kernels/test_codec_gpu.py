@@ -27,8 +27,7 @@ from cloner.engine.presets import Preset
 from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.waveform import Waveform
 from tests.support.engine_requests import CPU
-
-from .codec_parts import COLUMNS, Ragged, Random
+from tests.unit.engine.kernels.codec_parts import COLUMNS, Ragged, Random
 
 LENGTHS = (9, 40, 1, 33, 2, 20)
 

@@ -11,8 +11,7 @@ from cloner.engine.kernels.quantizer import (
     rotate,
     rotate_twin,
 )
-
-from .codec_parts import Ragged, Random
+from tests.unit.engine.kernels.codec_parts import Ragged, Random
 
 RAGGED = Ragged((7, 1, 3))
 EXACT = 1e-5

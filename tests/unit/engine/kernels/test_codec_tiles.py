@@ -25,8 +25,7 @@ from cloner.engine.kernels.codec_tiles import (
     codec_tiles,
 )
 from cloner.engine.kernels.launch import recorded_launches
-
-from .offline import SHARED_BYTES
+from tests.unit.engine.kernels.offline import SHARED_BYTES
 
 TARGETS = (80, 86, 89, 90)
 
