@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cloner.engine.presets import Preset
+from cloner.engine.checkpoint.presets import Preset
 
 
 def init(
@@ -16,7 +16,7 @@ def init(
     preset: Annotated[Preset, typer.Option(help="Size of the model.")] = Preset.TINY,
 ) -> None:
     """Make a checkpoint with random weights, to try a fleet without the real one: it speaks noise."""
-    from cloner.engine.checkpoint import init_checkpoint
+    from cloner.engine.checkpoint.folder import init_checkpoint
 
     init_checkpoint(directory, preset)
     print(f"{directory}: a checkpoint of random weights, size {preset}", file=sys.stderr)
@@ -29,7 +29,7 @@ def pull(
     ] = None,
 ) -> None:
     """Fetch a checkpoint from the Hugging Face hub."""
-    from cloner.engine.checkpoint_pull import pull_checkpoint
+    from cloner.engine.checkpoint.pull import pull_checkpoint
     from cloner.protocol.content_key import fingerprint
 
     where = pull_checkpoint(name, directory or Path("checkpoints") / name.partition("@")[0].rpartition("/")[2])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_engine(settings: Settings) -> None:
     """Check that the files that the engine will load exist, before the long imports. Raises `LoadFailed`."""
     if settings.engine is not EngineName.FAKE:
-        from cloner.engine.checkpoint import check_checkpoint
+        from cloner.engine.checkpoint.folder import check_checkpoint
 
         check_checkpoint(settings.checkpoint_dir)
 
@@ -63,7 +63,7 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
 
     Raises `MissingPackage`, `LoadFailed` or `BadReference`.
     """
-    from cloner.engine.checkpoint import check_checkpoint
+    from cloner.engine.checkpoint.folder import check_checkpoint
 
     check_checkpoint(settings.checkpoint_dir)
     with worker_packages():
@@ -86,7 +86,7 @@ def codec_identity(settings: Settings) -> str:
     """Identifies the codec that encodes recordings: the fake engine, or the checkpoint's codec by size and time."""
     if settings.engine is EngineName.FAKE:
         return str(EngineName.FAKE)
-    from cloner.engine.checkpoint_files import CODEC_WEIGHTS
+    from cloner.engine.checkpoint.files import CODEC_WEIGHTS
 
     weights = (settings.checkpoint_dir / CODEC_WEIGHTS).stat()
     return f"{settings.checkpoint_dir.resolve().name}-{weights.st_size:x}-{weights.st_mtime_ns:x}"

@@ -26,12 +26,12 @@ from cloner.engine.base import (
     SpeechRequest,
     SpeechResult,
 )
-from cloner.engine.checkpoint import check_checkpoint, has_random_weights
+from cloner.engine.checkpoint.folder import check_checkpoint, has_random_weights
+from cloner.engine.checkpoint.weights import check_device
 from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
 from cloner.engine.kernel_support import missing_for_kernels
 from cloner.engine.memory import GB, is_out_of_memory
 from cloner.engine.pipeline import Options, Pipeline, load_pipeline
-from cloner.engine.weights import check_device
 from cloner.errors import EngineBroken, LoadFailed, reason_of
 from cloner.events import Event as LogEvent
 from cloner.logs import log_event

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec import MIN_SNR_DB, CodecDecoder, snr_db
 from cloner.engine.gpu_codec import GpuCodec
 from cloner.engine.kernels.codec import TRITON, CodecKernels, CodecPlan

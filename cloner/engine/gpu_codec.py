@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES, Audio
-from cloner.engine import fish
 from cloner.engine.base import NULL_OBSERVER, StopCheck
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec_batch import Batch, HostBuffers, pack
 from cloner.engine.kernels.codec import CodecPlan
 from cloner.engine.kernels.residual_unit import SUM_ROWS

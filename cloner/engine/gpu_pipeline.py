@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine import fish
 from cloner.engine.base import LogFunction
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec_precision import load_codec_decoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.gpu_step import PROMPT_BUCKETS, StepOptions, make_step

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from cloner.engine import fish
-from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.files import CODEC_SIZES, CONFIG
+from cloner.engine.checkpoint.weights import without_weights
 from cloner.engine.codec_precision import has_published_size
 from cloner.engine.environment import driver_version
 from cloner.engine.kernel_cache import KernelCache
@@ -27,7 +28,6 @@ from cloner.engine.kernel_trial import Findings, Job, Trial
 from cloner.engine.kernels import codec, kernel_set
 from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.step_weights import ModelSizes
-from cloner.engine.weights import without_weights
 from cloner.events import Event
 from cloner.logs import log_event
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
 from cloner.engine.packed_linear import PackedLinear
 from cloner.engine.transformer import Stack, norm
 

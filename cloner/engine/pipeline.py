@@ -13,9 +13,9 @@ from typing import Protocol
 
 import torch
 
-from cloner.engine import fish
 from cloner.engine.base import ChunkObserver, LogFunction, SegmentFailure, SpeechRequest
 from cloner.engine.cache import KVCache, position_bytes
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec_stage import CodecStage
 from cloner.engine.decoder import Decoder

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cloner.engine import fish
 from cloner.engine.base import SpeechRequest, Voice
+from cloner.engine.checkpoint import fish
 from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 

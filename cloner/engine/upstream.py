@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cloner.audio import NOT_NUMBERS, Audio, Codes, check_codes, check_length, check_recording
-from cloner.engine import fish, fish_inference
 from cloner.engine.base import (
     NULL_OBSERVER,
     ChunkObserver,
@@ -21,9 +20,10 @@ from cloner.engine.base import (
     SpeechRequest,
     SpeechResult,
 )
-from cloner.engine.checkpoint import check_checkpoint, has_random_weights
+from cloner.engine.checkpoint import fish, fish_inference
+from cloner.engine.checkpoint.folder import check_checkpoint, has_random_weights
+from cloner.engine.checkpoint.weights import check_device
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.weights import check_device
 from cloner.errors import BadReference, LoadFailed, SegmentFailed
 from cloner.events import Event
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cloner.batch import Generation
-from cloner.engine import fish
 from cloner.engine.cache import KVCache
+from cloner.engine.checkpoint import fish
 from cloner.engine.decoder import Decoder, SegmentStart, fast_attention
 from cloner.engine.gpu_step import GpuStep, StepRows
 from cloner.engine.kernels.kernel_set import TWINS, KernelSet

@@ -60,8 +60,8 @@ def checkpoints() -> Iterator[Checkpoints]:
 
 def make_checkpoint(directory: Path, size: str) -> None:
     """Write a checkpoint of random weights."""
-    from cloner.engine.checkpoint import init_checkpoint
-    from cloner.engine.presets import Preset
+    from cloner.engine.checkpoint.folder import init_checkpoint
+    from cloner.engine.checkpoint.presets import Preset
 
     init_checkpoint(directory, Preset(size))
 

@@ -38,8 +38,8 @@ def measure(_directory: Path, name: str) -> Iterator[Row]:
 
 def make_codec(directory: Path) -> None:
     """Write the weights of a codec's decoder of the published size, 0.8 GB."""
-    from cloner.engine import fish, random_weights
-    from cloner.engine.checkpoint_files import CODEC_WEIGHTS
+    from cloner.engine.checkpoint import fish, random_weights
+    from cloner.engine.checkpoint.files import CODEC_WEIGHTS
 
     codec = fish.build_codec(directory)
     codec.encoder = codec.quantizer.downsample = codec.quantizer.pre_module = None

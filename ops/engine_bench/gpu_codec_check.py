@@ -16,7 +16,7 @@ DEVICE = torch.device("cuda")
 
 def check(directory: Path, findings: Findings) -> None:
     """Each kernel against plain torch; whole segments against upstream's fp32, for every graph."""
-    from cloner.engine import fish
+    from cloner.engine.checkpoint import fish
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     findings.attempt("loading", _check_loading, directory)

@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 import torch
 
-from cloner.engine import fish
 from cloner.engine.base import SpeechRequest
 from cloner.engine.cache import KVCache
+from cloner.engine.checkpoint import fish
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
 from cloner.engine.prefix_cache import PrefixCache

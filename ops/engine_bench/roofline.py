@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.presets import CONFIGS, Preset
+from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import wait_for
 

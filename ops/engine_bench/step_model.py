@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.launch import distinct
@@ -27,7 +28,6 @@ from cloner.engine.kernels.layout import (
 )
 from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.row_segments import SegmentFactory

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import Launch, distinct, recorded_launches
 from cloner.engine.kernels.layout import Scratch
 from cloner.engine.kernels.tiles import Architecture
-from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.candidates.candidate import Candidate

@@ -14,9 +14,9 @@ from fish_speech.models.text2semantic import inference
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from cloner.engine import fish, fish_inference
 from cloner.engine.base import SpeechRequest
-from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS
+from cloner.engine.checkpoint import fish, fish_inference
+from cloner.engine.checkpoint.files import CODEC_SIZES, CODEC_WEIGHTS
 from ops.engine_bench.workload import wait_for
 
 

@@ -11,7 +11,7 @@ import torch
 
 from cloner.commandline import report_errors
 from cloner.engine import make_engine
-from cloner.engine.fish import MAX_POSITIONS, load_text2semantic
+from cloner.engine.checkpoint.fish import MAX_POSITIONS, load_text2semantic
 from cloner.settings import EngineName, Settings
 from tests.support import bad_files as bad
 from tests.support.bad_inputs import CommandLine

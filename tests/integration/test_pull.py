@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.engine.checkpoint_files import FILES
+from cloner.engine.checkpoint.files import FILES
 from tests.support.model_hub import COMMIT, running_hub
 
 MODEL, TOKEN = "fishaudio/openaudio-s1-mini", "hf_test"

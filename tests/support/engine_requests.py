@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cloner.batch import Generation
-from cloner.engine import fish
 from cloner.engine.base import SegmentAudio, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.cache import KVCache
+from cloner.engine.checkpoint import fish
 from cloner.engine.decoder import Decoder
 from cloner.engine.model import Model
 from cloner.engine.packed_linear import PackedLinear

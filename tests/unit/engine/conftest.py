@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cloner.engine.base import Voice
-from cloner.engine.checkpoint import init_checkpoint
-from cloner.engine.presets import Preset
+from cloner.engine.checkpoint.folder import init_checkpoint
+from cloner.engine.checkpoint.presets import Preset
 from cloner.engine.upstream import UpstreamEngine
 from tests.support.engine_requests import CPU, make_voice
 

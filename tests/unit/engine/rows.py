@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
 from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.kernel_set import TWINS, KernelSet
 from cloner.engine.paged_cache import RESERVED, pages_of

@@ -16,9 +16,9 @@ import torch
 
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.checkpoint import fish
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
 from cloner.engine.scheduler import Scheduler

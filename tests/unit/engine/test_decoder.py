@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine import fish, fish_inference
 from cloner.engine.base import SpeechRequest
-from cloner.engine.checkpoint import init_checkpoint
+from cloner.engine.checkpoint import fish, fish_inference
+from cloner.engine.checkpoint.folder import init_checkpoint
+from cloner.engine.checkpoint.presets import Preset
 from cloner.engine.model import END, Model
-from cloner.engine.presets import Preset
 from cloner.engine.segment import SegmentCodes
 from tests.support.engine_requests import CPU, codes_of, greedy, make_request, make_scheduler, make_voice
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from cloner.audio import FRAME_SAMPLES
-from cloner.engine import fish, gpu_pipeline
+from cloner.engine import gpu_pipeline
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec_precision import load_codec_decoder
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
 from cloner.engine.gpu_workspace import CodecMemory

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import PROMPT_BUCKETS, GpuStep, StepOptions
 from cloner.engine.gpu_workspace import DRIVER_BYTES, RECORDING_FRAMES, ROUNDING, CodecMemory, step_bytes
 from cloner.engine.kernels.codec import CodecKernels, CodecPlan
@@ -20,7 +21,6 @@ from cloner.engine.kernels.tiles import Architecture
 from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.page_plan import PagePlan, plan_pages
 from cloner.engine.paged_cache import PagedCache, page_bytes
-from cloner.engine.presets import CONFIGS, Preset
 from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.errors import LoadFailed

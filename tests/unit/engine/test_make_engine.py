@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from cloner.audio import FRAME_SAMPLES
-from cloner.engine import encode_recordings, fish, make_engine
+from cloner.engine import encode_recordings, make_engine
 from cloner.engine.batched import BatchedEngine
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.weights import check_device
 from cloner.engine.codec import CodecEncoder
 from cloner.engine.fake import FakeEngine
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine
-from cloner.engine.weights import check_device
 from cloner.errors import LoadFailed, MissingPackage
 from cloner.events import Event
 from cloner.settings import EngineName, Settings, load_settings
@@ -27,7 +28,7 @@ def settings(**values: object) -> Settings:
 
 def test_the_fake_engine_and_checking_a_checkpoint_import_no_torch() -> None:
     program = (
-        "import sys; import cloner.engine.checkpoint; from cloner.engine import make_engine;"
+        "import sys; import cloner.engine.checkpoint.folder; from cloner.engine import make_engine;"
         " from cloner.settings import Settings; make_engine(Settings(engine='fake'), 'cpu');"
         " print(sorted({'torch', 'fish_speech', 'huggingface_hub'} & set(sys.modules)))"
     )

@@ -9,8 +9,8 @@ import torch
 from fish_speech.models.text2semantic import inference
 from torch import Tensor
 
-from cloner.engine import fish, fish_inference
 from cloner.engine.base import Voice
+from cloner.engine.checkpoint import fish, fish_inference
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed

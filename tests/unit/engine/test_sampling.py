@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from cloner.engine import fish_inference
+from cloner.engine.checkpoint import fish_inference
 from cloner.engine.sampling import LIKELY, PENALTY_WINDOW, Sampling, penalised, resample_repeated, sample
 
 DRAWS = 100_000

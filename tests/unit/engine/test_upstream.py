@@ -15,8 +15,8 @@ from loguru import logger
 
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish, fish_inference
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
+from cloner.engine.checkpoint import fish, fish_inference
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import BadReference, LoadFailed
 from tests.support.engine_requests import CPU, StopWhen, make_request, make_voice

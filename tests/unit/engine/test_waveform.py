@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
 from cloner.engine.waveform import Waveform
 from tests.support.engine_requests import CPU
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cloner.engine.cache import position_bytes
-from cloner.engine.checkpoint import init_checkpoint
-from cloner.engine.presets import Preset
+from cloner.engine.checkpoint.folder import init_checkpoint
+from cloner.engine.checkpoint.presets import Preset
 from ops.engine_bench import ours, roofline
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.engine.checkpoint_files import CODEC_SIZES, FILES
+from cloner.engine.checkpoint.files import CODEC_SIZES, FILES
 from cloner.protocol.content_key import BLOCK_BYTES, FINGERPRINTED_FILES, NO_CHECKPOINT, SAMPLED_BLOCKS, fingerprint
 
 BIG = 3 * BLOCK_BYTES * SAMPLED_BLOCKS

@@ -14,9 +14,9 @@ from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.batch import Generation
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest, SpeechResult
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.checkpoint import init_checkpoint
+from cloner.engine.checkpoint.folder import init_checkpoint
+from cloner.engine.checkpoint.presets import Preset
 from cloner.engine.pipeline import Options
-from cloner.engine.presets import Preset
 from cloner.text.splitting import split
 from cloner.worker.pieces import speak_in_pieces
 from tests.support.engine_requests import CPU, StopWhen, loaded

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine import fish
-from cloner.engine.checkpoint import init_checkpoint
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.folder import init_checkpoint
+from cloner.engine.checkpoint.presets import Preset
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
 from cloner.engine.gpu_codec import GpuCodec
@@ -23,7 +24,6 @@ from cloner.engine.kernels.codec import TRITON, TWINS, CodecPlan
 from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
 from cloner.engine.kernels.residual_unit import SUM_ROWS
 from cloner.engine.kernels.rows import GAP_FRAMES
-from cloner.engine.presets import Preset
 from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.waveform import Waveform
 from tests.support.engine_requests import CPU

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine import codec_precision, fish
+from cloner.engine import codec_precision
+from cloner.engine.checkpoint import fish
 from cloner.engine.codec import CodecDecoder
 from cloner.engine.codec_precision import (
     exact_audio,

@@ -11,7 +11,7 @@ import pytest
 import torch
 import triton
 
-from cloner.engine import fish
+from cloner.engine.checkpoint import fish
 from cloner.engine.gpu_codec import GpuCodec
 from cloner.engine.kernels.codec import TRITON, CodecPlan
 from cloner.engine.kernels.codec_check import CodecCases

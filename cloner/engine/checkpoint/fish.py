@@ -25,10 +25,10 @@ from torch.nn.utils import parametrize
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Codes
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.checkpoint_files import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
-from cloner.engine.config_sizes import check_codec_sizes, check_shapes, check_sizes
-from cloner.engine.fish_imports import importing_fish_speech, no_warnings
-from cloner.engine.weights import load_weights, place, read_weights, reading, without_weights
+from cloner.engine.checkpoint.config_sizes import check_codec_sizes, check_shapes, check_sizes
+from cloner.engine.checkpoint.files import CODEC_SIZES, CODEC_WEIGHTS, CONFIG, MODEL_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.checkpoint.fish_imports import importing_fish_speech, no_warnings
+from cloner.engine.checkpoint.weights import load_weights, place, read_weights, reading, without_weights
 from cloner.errors import LoadFailed
 
 with importing_fish_speech():

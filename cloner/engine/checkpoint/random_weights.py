@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cloner.engine import fish
-from cloner.engine.checkpoint_files import CODEC_WEIGHTS, MODEL_WEIGHTS
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.files import CODEC_WEIGHTS, MODEL_WEIGHTS
 
 LOGIT_SPREAD = 3.0
 """Standard deviation of logits: 40 of 4,096 tokens hold 70% of the probability, enough for top-p to choose from."""

@@ -12,8 +12,8 @@ import torch
 from fish_speech.models.dac import modded_dac
 from fish_speech.models.text2semantic import llama
 
-from cloner.engine import fish
-from cloner.engine.checkpoint_files import FILES
+from cloner.engine.checkpoint import fish
+from cloner.engine.checkpoint.files import FILES
 from cloner.errors import LoadFailed
 from tests.support.engine_requests import CPU
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 
-from cloner.engine.fish_imports import importing_fish_speech
+from cloner.engine.checkpoint.fish_imports import importing_fish_speech
 
 with importing_fish_speech():
     from fish_speech.models.text2semantic import inference

@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelInfo, constants, errors
 
-from cloner.engine.checkpoint_files import FILES
-from cloner.engine.checkpoint_pull import pull_checkpoint
+from cloner.engine.checkpoint.files import FILES
+from cloner.engine.checkpoint.pull import pull_checkpoint
 from cloner.errors import BadSetting, ClonerError, MissingPackage, UsageError
 from tests.support.model_hub import COMMIT, sibling
 

@@ -12,9 +12,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cloner.engine.checkpoint_files import CODEC_SIZES, CONFIG, FILES, RANDOM_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.checkpoint.files import CODEC_SIZES, CONFIG, FILES, RANDOM_WEIGHTS, SPECIAL_TOKENS, TOKENIZER
+from cloner.engine.checkpoint.presets import CONFIGS, SMALL_CODEC, Preset, vocabulary
 from cloner.engine.packages import worker_packages
-from cloner.engine.presets import CONFIGS, SMALL_CODEC, Preset, vocabulary
 from cloner.errors import ClonerError, LoadFailed, UsageError, first_line
 
 PARTIAL = ".partial"
@@ -42,7 +42,7 @@ def init_checkpoint(directory: Path, preset: Preset, seed: int = 0) -> None:
     """
     check_empty(directory)
     with worker_packages():
-        from cloner.engine import fish, random_weights  # they import torch
+        from cloner.engine.checkpoint import fish, random_weights  # they import torch
     partial = directory / PARTIAL
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cloner.engine import fish, random_weights
-from cloner.engine.checkpoint import PARTIAL, check_checkpoint, init_checkpoint
-from cloner.engine.checkpoint_files import FILES
-from cloner.engine.presets import CONFIGS, Preset, vocabulary
+from cloner.engine.checkpoint import fish, random_weights
+from cloner.engine.checkpoint.files import FILES
+from cloner.engine.checkpoint.folder import PARTIAL, check_checkpoint, init_checkpoint
+from cloner.engine.checkpoint.presets import CONFIGS, Preset, vocabulary
 from cloner.errors import ClonerError, LoadFailed, UsageError
 
 

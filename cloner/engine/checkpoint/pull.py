@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloner.engine.checkpoint import check_empty, missing_files
-from cloner.engine.checkpoint_files import FILES
+from cloner.engine.checkpoint.files import FILES
+from cloner.engine.checkpoint.folder import check_empty, missing_files
 from cloner.hub.model_hub import ModelKind, fetch, was_interrupted
 
 CHECKPOINT = ModelKind(
