@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES, Audio
-from cloner.engine.kernels.residual_unit import SUM_ROWS
-from cloner.engine.kernels.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
+from cloner.engine.kernels.codec.rows import GAP_FRAMES
 
 
 def pack(lengths: Sequence[int], places: Iterable[int], most: int) -> list[list[int]]:

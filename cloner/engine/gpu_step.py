@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.launch import Launch, recorded_launches
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, PagedCache, pages_of
 from cloner.engine.step_weights import StepWeights
 from cloner.engine.token_rows import RING, PromptPiece, SlotStart, TokenRows

@@ -8,9 +8,9 @@ from typing import Any
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
 from cloner.engine.codec import CODEC_FRAMES
-from cloner.engine.codec_layers import LAST_TAPS
-from cloner.engine.kernels.layout import CODEBOOKS, DRAWS, FAST_POSITIONS
-from cloner.engine.kernels.tiles import most_parts
+from cloner.engine.kernels.codec.layers import LAST_TAPS
+from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FAST_POSITIONS
+from cloner.engine.kernels.step.tiles import most_parts
 from cloner.engine.memory import GB
 from cloner.engine.step_weights import LayerWeights, StepWeights
 from cloner.engine.token_step import MOST_PARTS, padded

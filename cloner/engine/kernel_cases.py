@@ -19,10 +19,10 @@ from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES, Generation
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.launch import Launch, recorded_launches
-from cloner.engine.kernels.layout import CODEBOOKS, DRAWS, FRAME, GROUP_ROWS
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
+from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FRAME, GROUP_ROWS
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart

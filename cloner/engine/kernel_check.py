@@ -25,14 +25,15 @@ from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_cases import StepPlan
 from cloner.engine.kernel_child import Plan
 from cloner.engine.kernel_trial import Findings, Job, Trial
-from cloner.engine.kernels import codec, kernel_set
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.codec import kernel_set as codec_set
+from cloner.engine.kernels.step import kernel_set as step_set
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.step_weights import ModelSizes
 from cloner.events import Event
 from cloner.logs import log_event
 
-STEP_KERNELS = [each.name for each in fields(kernel_set.KernelSet)]
-CODEC_KERNELS = [each.name for each in fields(codec.CodecKernels)]
+STEP_KERNELS = [each.name for each in fields(step_set.KernelSet)]
+CODEC_KERNELS = [each.name for each in fields(codec_set.CodecKernels)]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class EngineSetup:
 class CheckedKernels:
     """The kernels to use, with twins for those that do not work here; then `warning` names them."""
 
-    step: kernel_set.KernelSet = kernel_set.TRITON
-    codec: codec.CodecKernels = codec.TRITON
+    step: step_set.KernelSet = step_set.TRITON
+    codec: codec_set.CodecKernels = codec_set.TRITON
     warning: str = ""
 
 
@@ -80,7 +81,7 @@ def check_kernels(setup: EngineSetup, cache: KernelCache) -> CheckedKernels:
         return CheckedKernels()
     line = Event.KERNELS_REPLACED.line(kernels="; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
     log_event(line.event, **line.fields)
-    return CheckedKernels(kernel_set.TRITON.without(failed), codec.TRITON.without(failed), line)
+    return CheckedKernels(step_set.TRITON.without(failed), codec_set.TRITON.without(failed), line)
 
 
 def identify(setup: EngineSetup) -> dict[str, str]:

@@ -36,11 +36,11 @@ from triton.runtime.cache import triton_key
 
 from cloner.engine.kernel_cases import StepCases, StepPlan
 from cloner.engine.kernel_processes import MOST_BYTES, POLL_S, QUIT_S, Mode
-from cloner.engine.kernels.codec import TRITON, CodecPlan
-from cloner.engine.kernels.codec_check import MOST_ERROR, Case, CodecCases
-from cloner.engine.kernels.codec_tiles import codec_tiles
+from cloner.engine.kernels.codec.cases import MOST_ERROR, Case, CodecCases
+from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
+from cloner.engine.kernels.codec.tiles import codec_tiles
 from cloner.engine.kernels.launch import recorded_launches
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.offline_kernels import use_target
 from cloner.errors import one_line

@@ -26,8 +26,8 @@ from triton.runtime.jit import MockTensor
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.launch import Launch, distinct, recorded_launches
-from cloner.engine.kernels.layout import PAGE
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.layout import PAGE
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.step_weights import ModelSizes, StepWeights
 
 SHAPES = ((64, 0), (128, 256))

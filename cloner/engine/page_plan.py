@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloner.engine.kernels.layout import PAGE
+from cloner.engine.kernels.step.layout import PAGE
 from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.errors import LoadFailed

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.layout import PAGE, Heads, LayerCache
+from cloner.engine.kernels.step.layout import PAGE, Heads, LayerCache
 
 RESERVED = 1
 """Page 0 takes what idle rows write."""

@@ -1,8 +1,8 @@
 """Codes of several segments to latents at once, without padding: the codec's quantizer over ragged rows, in about 110
 launches where upstream's takes 1,240.
 
-`kernels/rows.py` says how segments lie behind one another. Nothing here waits for the GPU, so all of it can be captured
-in a CUDA graph.
+`kernels/codec/rows.py` says how segments lie behind one another. Nothing here waits for the GPU, so all of it can be
+captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.kernels.codec import CodecPlan
-from cloner.engine.kernels.rows import cleared_twin
+from cloner.engine.kernels.codec.kernel_set import CodecPlan
+from cloner.engine.kernels.codec.rows import cleared_twin
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Latents of several segments to samples at once, without padding: the codec's waveform decoder over ragged rows.
 
-`kernels/rows.py` says how segments lie behind one another. Only kernel launches and allocations happen here, none of
-which waits for the GPU, so all of it can be captured in a CUDA graph.
+`kernels/codec/rows.py` says how segments lie behind one another. Only kernel launches and allocations happen here, none
+of which waits for the GPU, so all of it can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import LAST_TAPS, Block, ResidualUnit, Snake, WaveformLayers
-from cloner.engine.kernels.codec import CodecPlan
-from cloner.engine.kernels.codec_tiles import ConvTile, UnitTile
+from cloner.engine.kernels.codec.kernel_set import CodecPlan
+from cloner.engine.kernels.codec.layers import LAST_TAPS, Block, ResidualUnit, Snake, WaveformLayers
+from cloner.engine.kernels.codec.tiles import ConvTile, UnitTile
 
 
 @dataclass(frozen=True)

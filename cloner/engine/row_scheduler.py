@@ -16,7 +16,7 @@ from cloner.audio import NOT_NUMBERS
 from cloner.engine.admission import AdmissionPause
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
 from cloner.engine.gpu_step import Statuses, StepDevice
-from cloner.engine.kernels.layout import CONTINUES, NOT_FINITE
+from cloner.engine.kernels.step.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.row_segments import ReadingQueue, Segment, SegmentFactory, WaitingSegments
 from cloner.engine.row_steps import Decoding, Step

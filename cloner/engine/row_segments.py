@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cloner.audio import FRAMES_PER_CHARACTER, check_codes
 from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
-from cloner.engine.kernels.layout import DRAWS
+from cloner.engine.kernels.step.layout import DRAWS
 from cloner.engine.paged_cache import Prefix, pages_of
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.token_rows import PromptPiece, SlotStart, some

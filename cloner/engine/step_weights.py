@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES
-from cloner.engine.kernels.layout import CODEBOOKS, END, AttentionWeights, EmbeddingTables, Heads
+from cloner.engine.kernels.step.layout import CODEBOOKS, END, AttentionWeights, EmbeddingTables, Heads
 from cloner.errors import LoadFailed
 
 CODES = CODEBOOK_SIZES[1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cloner.batch import Generation
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.layout import (
     CODEBOOKS,
     CODES,
     DRAWS,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import KernelSet
 from cloner.engine.kernels.launch import early_launches
-from cloner.engine.kernels.layout import CODEBOOKS, FAST_POSITIONS, LayerCache, Scratch
-from cloner.engine.kernels.linear import RowNorm
-from cloner.engine.kernels.tiles import (
+from cloner.engine.kernels.step.kernel_set import KernelSet
+from cloner.engine.kernels.step.layout import CODEBOOKS, FAST_POSITIONS, LayerCache, Scratch
+from cloner.engine.kernels.step.linear import RowNorm
+from cloner.engine.kernels.step.tiles import (
     Architecture,
     Product,
     Tile,

@@ -15,8 +15,8 @@ from cloner.engine.cache import KVCache
 from cloner.engine.checkpoint import fish
 from cloner.engine.decoder import Decoder, SegmentStart, fast_attention
 from cloner.engine.gpu_step import GpuStep, StepRows
-from cloner.engine.kernels.kernel_set import TWINS, KernelSet
-from cloner.engine.kernels.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
+from cloner.engine.kernels.step.kernel_set import TWINS, KernelSet
+from cloner.engine.kernels.step.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
 from cloner.engine.model import Model
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import TRITON, TWINS
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS
+from cloner.engine.kernels.step.layout import (
     CODEBOOKS,
     CODES,
     DRAWS,

@@ -41,8 +41,8 @@ def _check_loading(directory: Path, findings: Findings) -> None:
 
 def _check_kernels(dtype: torch.dtype, findings: Findings) -> None:
     from cloner.engine.codec_precision import card_tiles
-    from cloner.engine.kernels.codec import TRITON, CodecPlan
-    from cloner.engine.kernels.codec_check import MOST_ERROR, CodecCases
+    from cloner.engine.kernels.codec.cases import MOST_ERROR, CodecCases
+    from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     with torch.inference_mode():
         for case in CodecCases(DEVICE, 26, CodecPlan(dtype, card_tiles(DEVICE), TRITON)).all():
@@ -55,7 +55,7 @@ def _made(upstream: Any, dtype: torch.dtype) -> Any:
     """A warm `GpuCodec` with the kernels."""
     from cloner.engine.codec_precision import card_tiles
     from cloner.engine.gpu_codec import GpuCodec
-    from cloner.engine.kernels.codec import TRITON, CodecPlan
+    from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     codec = GpuCodec(upstream, DEVICE, 512, CodecPlan(dtype, card_tiles(DEVICE), TRITON))
     codec.warm_up()
@@ -90,7 +90,7 @@ def _check_ragged(upstream: Any, findings: Findings) -> None:
 def _check_plain(upstream: Any, findings: Findings) -> None:
     """Plain torch functions in the place of kernels, in graphs too."""
     from cloner.engine.gpu_codec import GpuCodec
-    from cloner.engine.kernels.codec import CodecPlan
+    from cloner.engine.kernels.codec.kernel_set import CodecPlan
 
     plain = GpuCodec(upstream, DEVICE, 128, CodecPlan.plain(torch.float16, 4))
     plain.warm_up()

@@ -64,8 +64,8 @@ def _decode(codec: Any, codes: list[Tensor]) -> None:
 
 def _time_layers(findings: Findings) -> None:
     from cloner.engine.codec_precision import card_tiles
-    from cloner.engine.kernels.codec import TRITON, CodecPlan
-    from cloner.engine.kernels.codec_check import CodecCases
+    from cloner.engine.kernels.codec.cases import CodecCases
+    from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     with torch.inference_mode():
         for case in CodecCases(DEVICE, 512, CodecPlan(torch.float16, card_tiles(DEVICE), TRITON)).all():

@@ -14,9 +14,9 @@ import torch
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.launch import distinct
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
+from cloner.engine.kernels.step.layout import (
     FRAME,
     IDLE,
     MIN_FRAMES,
@@ -26,7 +26,7 @@ from cloner.engine.kernels.layout import (
     TEMPERATURE,
     TOKEN,
 )
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler

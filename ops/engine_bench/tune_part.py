@@ -20,10 +20,10 @@ from torch import Tensor
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import Launch, distinct, recorded_launches
-from cloner.engine.kernels.layout import Scratch
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.kernel_set import Kernel
+from cloner.engine.kernels.step.layout import Scratch
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.candidates.candidate import Candidate

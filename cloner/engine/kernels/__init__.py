@@ -1,5 +1,5 @@
 """Triton kernels of the engine on a GPU, one file a family, each kernel beside a plain torch function of the same
-effect.
+effect: those of the decoding step in `step/`, those of the codec in `codec/`.
 
 A file has the Triton functions, one Python function that launches them, and the torch function that computes the same
 from the same buffers (its *twin*, named ``..._twin``). Both take the same arguments, allocate nothing that outlives the

@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import after_previous, launch
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.kernel_set import Kernel
+from cloner.engine.kernels.step.layout import (
     GROUP_ROWS,
     OWNER,
     POSITION,
@@ -23,8 +23,8 @@ from cloner.engine.kernels.layout import (
     Scratch,
     SlotRows,
 )
-from cloner.engine.kernels.pages import attend_pages
-from cloner.engine.kernels.rotary import LOG2E
+from cloner.engine.kernels.step.pages import attend_pages
+from cloner.engine.kernels.step.rotary import LOG2E
 from ops.engine_bench.candidates.whole_rows import turned
 
 _POSITION = tl.constexpr(POSITION)

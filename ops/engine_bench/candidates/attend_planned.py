@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import after_previous, launch, power_of_two
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.kernel_set import Kernel
+from cloner.engine.kernels.step.layout import (
     GROUP_ROWS,
     OWNER,
     POSITION,
@@ -24,7 +24,7 @@ from cloner.engine.kernels.layout import (
     Scratch,
     SlotRows,
 )
-from cloner.engine.kernels.rotary import LOG2E
+from cloner.engine.kernels.step.rotary import LOG2E
 from ops.engine_bench.candidates.group_attention import attend_new, attend_page, finish_group, parts_of
 from ops.engine_bench.candidates.whole_rows import turned
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloner.engine.kernels.attend_decode import attend_decode
-from cloner.engine.kernels.kernel_set import Kernel
+from cloner.engine.kernels.step.attend_decode import attend_decode
+from cloner.engine.kernels.step.kernel_set import Kernel
 from ops.engine_bench.candidates.attend_groups import attend_groups
 from ops.engine_bench.candidates.attend_own_first import attend_own_first
 from ops.engine_bench.candidates.attend_planned import attend_planned

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
-from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import launch, recorded_launches
+from cloner.engine.kernels.step.kernel_set import Kernel
 from cloner.engine.token_step import TokenStep
 
 Change = tuple[object, str, Any]

@@ -21,11 +21,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cloner.engine.kernels.codec.rows import INTERPRETED
 from cloner.engine.kernels.launch import after_previous, launch, recorded_launches
-from cloner.engine.kernels.layout import Scratch
-from cloner.engine.kernels.linear import RowNorm
-from cloner.engine.kernels.rows import INTERPRETED
-from cloner.engine.kernels.tiles import Tile
+from cloner.engine.kernels.step.layout import Scratch
+from cloner.engine.kernels.step.linear import RowNorm
+from cloner.engine.kernels.step.tiles import Tile
 from cloner.engine.token_step import TokenStep
 
 _RUN = TokenStep.run

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cloner.engine.kernels.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, shrunk, tile_of
+from cloner.engine.kernels.step.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, shrunk, tile_of
 
 TileOf = Callable[[Product, int, int, int, Architecture], Tile]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cloner.engine.kernels.launch import after_previous
-from cloner.engine.kernels.tiles import Tile
+from cloner.engine.kernels.step.tiles import Tile
 from ops.engine_bench.candidates.linear_ahead import LinearAhead, epilogue_inputs, fetch, finish, last_of_tile
 
 

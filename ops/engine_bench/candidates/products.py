@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cloner.engine import token_step
-from cloner.engine.kernels.kernel_set import Kernel
 from cloner.engine.kernels.launch import early_launches
+from cloner.engine.kernels.step.kernel_set import Kernel
 from cloner.engine.token_step import TokenStep
 from ops.engine_bench.candidates.candidate import Candidate, Change
 from ops.engine_bench.candidates.linear_ahead import LinearAhead

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloner.engine.kernels.sampling import sample_next
+from cloner.engine.kernels.step.sampling import sample_next
 from ops.engine_bench.candidates.candidate import Candidate, relaunched
 
 SAMPLING = tuple(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.gpu_step import Statuses, StepRows
-from cloner.engine.kernels.layout import CONTINUES, PAGE
+from cloner.engine.kernels.step.layout import CONTINUES, PAGE
 from cloner.engine.paged_cache import RESERVED
 from cloner.engine.token_rows import SlotStart
 from cloner.engine.tokens import Tokens

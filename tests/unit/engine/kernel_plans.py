@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.kernel_cases import StepPlan
 from cloner.engine.kernel_child import Plan
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.step_weights import ModelSizes
 
 SM90 = Architecture.named(90)

@@ -9,7 +9,7 @@ import torch
 
 from cloner.engine.checkpoint import fish
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.kernel_set import TWINS, KernelSet
+from cloner.engine.kernels.step.kernel_set import TWINS, KernelSet
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler

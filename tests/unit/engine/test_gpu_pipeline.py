@@ -21,8 +21,8 @@ from cloner.engine.gpu_pipeline import load_gpu_pipeline
 from cloner.engine.gpu_workspace import CodecMemory
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_check import CheckedKernels, EngineSetup
-from cloner.engine.kernels.codec import TRITON as CODEC_TRITON
-from cloner.engine.kernels.kernel_set import TRITON, TWINS
+from cloner.engine.kernels.codec.kernel_set import TRITON as CODEC_TRITON
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options
 from cloner.engine.row_scheduler import Scheduler

@@ -17,9 +17,9 @@ from cloner.batch import Generation
 from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, StepRows
-from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
-from cloner.engine.kernels.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
+from cloner.engine.kernels.step.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.model import Model
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment import SegmentCodes

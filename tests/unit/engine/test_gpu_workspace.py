@@ -14,10 +14,10 @@ from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import PROMPT_BUCKETS, GpuStep, StepOptions
 from cloner.engine.gpu_workspace import DRIVER_BYTES, RECORDING_FRAMES, ROUNDING, CodecMemory, step_bytes
-from cloner.engine.kernels.codec import CodecKernels, CodecPlan
-from cloner.engine.kernels.codec_tiles import codec_tiles
-from cloner.engine.kernels.residual_unit import SUM_ROWS
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.codec.kernel_set import CodecKernels, CodecPlan
+from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
+from cloner.engine.kernels.codec.tiles import codec_tiles
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.page_plan import PagePlan, plan_pages
 from cloner.engine.paged_cache import PagedCache, page_bytes

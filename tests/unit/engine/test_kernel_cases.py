@@ -16,10 +16,10 @@ from torch import Tensor
 from cloner.engine.kernel_cases import StepCases, row_error
 from cloner.engine.kernel_child import CodecTrial, Plan, answer, make_cases
 from cloner.engine.kernel_processes import Mode
-from cloner.engine.kernels.codec import TWINS as CODEC_TWINS
-from cloner.engine.kernels.codec import CodecKernels
-from cloner.engine.kernels.kernel_set import TRITON, TWINS, KernelSet
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.codec.kernel_set import TWINS as CODEC_TWINS
+from cloner.engine.kernels.codec.kernel_set import CodecKernels
+from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
+from cloner.engine.kernels.step.tiles import Architecture
 from tests.support.engine_requests import CPU
 from tests.unit.engine.kernel_plans import SM90, step_plan
 

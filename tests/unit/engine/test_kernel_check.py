@@ -19,8 +19,9 @@ from cloner.engine import kernel_check
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_check import CODEC_KERNELS, STEP_KERNELS, EngineSetup, check_kernels, make_plan
 from cloner.engine.kernel_trial import Findings, Job
-from cloner.engine.kernels import codec, kernel_set
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.codec import kernel_set as codec_set
+from cloner.engine.kernels.step import kernel_set as step_set
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.events import Event
 
 ALL = {*STEP_KERNELS, *CODEC_KERNELS}
@@ -78,7 +79,7 @@ def test_kernels_are_tried_at_the_first_start_only(
     trials: Trials, setup: EngineSetup, cache: KernelCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = check_kernels(setup, cache)
-    assert (first.step, first.codec, first.warning) == (kernel_set.TRITON, codec.TRITON, "")
+    assert (first.step, first.codec, first.warning) == (step_set.TRITON, codec_set.TRITON, "")
     assert capsys.readouterr().err.strip() == Event.KERNELS_TRIED.line(limit_s=60.0)
     assert check_kernels(setup, cache) == first
     assert trials.count == 1
@@ -92,8 +93,8 @@ def test_twins_take_the_place_of_what_fails_at_every_start_with_one_warning(
     trials.findings = Findings(ALL - failed.keys(), failed)
     for _ in range(2):
         checked = check_kernels(setup, cache)
-        assert checked.step == replace(kernel_set.TRITON, linear=kernel_set.TWINS.linear)
-        assert checked.codec == replace(codec.TRITON, gate=codec.TWINS.gate)
+        assert checked.step == replace(step_set.TRITON, linear=step_set.TWINS.linear)
+        assert checked.codec == replace(codec_set.TRITON, gate=codec_set.TWINS.gate)
         named = "gate: does not compile: ValueError: no; linear: its results are 1.0e-01 off torch's"
         assert checked.warning == Event.KERNELS_REPLACED.line(kernels=named)
         assert capsys.readouterr().err.splitlines()[-1] == checked.warning
@@ -164,8 +165,8 @@ def test_what_could_not_be_tried_is_not_used_and_tried_again_at_the_next_start(
 ) -> None:
     trials.findings = Findings({"embed"}, {"linear": "its process ended"}, "OutOfMemoryError: no room")
     checked = check_kernels(setup, cache)
-    assert checked.step == kernel_set.TWINS.__class__(
-        kernel_set.TRITON.embed, *(getattr(kernel_set.TWINS, name) for name in STEP_KERNELS[1:])
+    assert checked.step == step_set.TWINS.__class__(
+        step_set.TRITON.embed, *(getattr(step_set.TWINS, name) for name in STEP_KERNELS[1:])
     )
     assert "linear: its process ended" in checked.warning
     assert "attend_fast: not tried, OutOfMemoryError: no room" in checked.warning
@@ -187,7 +188,7 @@ def test_a_verdict_that_cannot_be_written_is_used_and_said(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert check_kernels(setup, cache).step == kernel_set.TRITON
+        assert check_kernels(setup, cache).step == step_set.TRITON
     assert "No space left on device" in capsys.readouterr().err
     assert list(cache.folder.glob("*.json")) == []
     check_kernels(setup, cache)

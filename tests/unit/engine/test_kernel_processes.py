@@ -14,7 +14,7 @@ import pytest
 
 from cloner.engine import kernel_processes
 from cloner.engine.kernel_processes import Child, ChildLostError, ForkServer, Mode
-from cloner.engine.kernels.codec import CodecKernels
+from cloner.engine.kernels.codec.kernel_set import CodecKernels
 from tests.support.module_patches import ModulePatcher
 from tests.unit.engine.kernel_plans import plan
 

@@ -13,7 +13,7 @@ import pytest
 from cloner.engine import kernel_trial
 from cloner.engine.kernel_processes import Child
 from cloner.engine.kernel_trial import Job, Trial
-from cloner.engine.kernels.kernel_set import KernelSet
+from cloner.engine.kernels.step.kernel_set import KernelSet
 from cloner.events import Event
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloner.engine.kernels.layout import Heads
+from cloner.engine.kernels.step.layout import Heads
 from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.page_plan import PagePlan, plan_pages
 from cloner.engine.paged_cache import page_bytes

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloner.engine.kernels.layout import PAGE, Heads
+from cloner.engine.kernels.step.layout import PAGE, Heads
 from cloner.engine.paged_cache import RESERVED, PageAllocator, PagedCache, PrefixCache, page_bytes, pages_of
 from tests.support.engine_requests import CPU
 

@@ -10,7 +10,7 @@ import torch
 
 from cloner.audio import check_codes
 from cloner.engine.base import SpeechRequest, Voice
-from cloner.engine.kernels.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
+from cloner.engine.kernels.step.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
 from cloner.engine.row_steps import Decoding
 from cloner.engine.segment import SegmentCodes
 from cloner.engine.token_rows import SlotStart

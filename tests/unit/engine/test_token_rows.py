@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from cloner.batch import Generation
-from cloner.engine.kernels.layout import CODES, DRAWS, GROUP_ROWS, IDLE, OWNER, POSITION, TEMPERATURE, TOKEN
+from cloner.engine.kernels.step.layout import CODES, DRAWS, GROUP_ROWS, IDLE, OWNER, POSITION, TEMPERATURE, TOKEN
 from cloner.engine.token_rows import PromptPiece, SlotStart, TokenRows, grouped
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import CPU

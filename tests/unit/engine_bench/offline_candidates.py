@@ -18,7 +18,7 @@ from typing import Any
 from triton.runtime.jit import MockTensor
 
 from cloner.engine.kernels.launch import Launch, distinct
-from cloner.engine.kernels.tiles import Architecture
+from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.offline_kernels import largest, use_target, waits_first
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.step_model import step_options

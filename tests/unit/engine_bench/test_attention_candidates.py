@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloner.engine.kernels.attend_decode import attend_decode, attend_decode_twin
-from cloner.engine.kernels.layout import IDLE, POSITION
+from cloner.engine.kernels.step.attend_decode import attend_decode, attend_decode_twin
+from cloner.engine.kernels.step.layout import IDLE, POSITION
 from ops.engine_bench.candidates.attend_groups import attend_groups
 from ops.engine_bench.candidates.attend_own_first import attend_own_first
 from ops.engine_bench.candidates.attend_planned import attend_planned
-from tests.unit.engine.kernels.attention import ACTIVE, CASE, SIZES, WIDTH, Case, attention, close, scratch, some
+from tests.unit.engine.kernels.step.attention import ACTIVE, CASE, SIZES, WIDTH, Case, attention, close, scratch, some
 
 MOST_PARTS = 8
 KERNELS = {

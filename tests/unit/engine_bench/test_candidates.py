@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloner.engine.kernels.attend_decode import attend_decode_twin
-from cloner.engine.kernels.tiles import KIB, SHARED_KIB
+from cloner.engine.kernels.step.attend_decode import attend_decode_twin
+from cloner.engine.kernels.step.tiles import KIB, SHARED_KIB
 from ops.engine_bench import tune_part
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.candidates.candidate import Candidate

@@ -9,12 +9,12 @@ import torch
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.gpu_step import GpuStep, StepOptions
-from cloner.engine.kernels.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, tile_of
+from cloner.engine.kernels.step.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, tile_of
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates.linear_ahead import LinearAhead, following, share
 from ops.engine_bench.candidates.linear_tiles import long_steps, two_fit, wide_parts
 from ops.engine_bench.candidates.linear_tma import LinearTma
-from tests.unit.engine.kernels.products import TILES, compare_normed, compare_residual
+from tests.unit.engine.kernels.step.products import TILES, compare_normed, compare_residual
 
 KERNELS = {"ahead": LinearAhead(), "tma": LinearTma()}
 

@@ -95,7 +95,7 @@ def _found(pattern: str, log: str) -> str:
 
 def codec_launches(capability: int, *, greatest: bool) -> Callable[[], None]:
     """Launches of all kernels of the published codec; with `greatest`, of each kernel's greatest tile alone."""
-    from tests.unit.engine.kernels.codec_launches import launch_all, launch_greatest
+    from tests.unit.engine.kernels.codec.launches import launch_all, launch_greatest
 
     return lambda: (launch_greatest if greatest else launch_all)(capability, SHARED_BYTES[capability])
 

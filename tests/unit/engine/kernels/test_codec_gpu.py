@@ -20,14 +20,14 @@ from cloner.engine.checkpoint.presets import Preset
 from cloner.engine.codec import CodecDecoder, snr_db
 from cloner.engine.codec_batch import Batch, pack
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TRITON, TWINS, CodecPlan
-from cloner.engine.kernels.codec_tiles import CodecTiles, ConvTile, UnitTile
-from cloner.engine.kernels.residual_unit import SUM_ROWS
-from cloner.engine.kernels.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.kernel_set import TRITON, TWINS, CodecPlan
+from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
+from cloner.engine.kernels.codec.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.tiles import CodecTiles, ConvTile, UnitTile
 from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.waveform import Waveform
 from tests.support.engine_requests import CPU
-from tests.unit.engine.kernels.codec_parts import COLUMNS, Ragged, Random
+from tests.unit.engine.kernels.codec.parts import COLUMNS, Ragged, Random
 
 LENGTHS = (9, 40, 1, 33, 2, 20)
 

@@ -20,9 +20,9 @@ from cloner.engine.codec_precision import (
     trial_codes,
 )
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TWINS, CodecKernels, CodecPlan
-from cloner.engine.kernels.codec_check import CodecCases
-from cloner.engine.kernels.codec_tiles import codec_tiles
+from cloner.engine.kernels.codec.cases import CodecCases
+from cloner.engine.kernels.codec.kernel_set import TWINS, CodecKernels, CodecPlan
+from cloner.engine.kernels.codec.tiles import codec_tiles
 from tests.support.engine_requests import CPU
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner.engine.kernels import launch
+from cloner.engine.kernels import step
 from cloner.engine.offline_kernels import waits_first
 
 STEP_KERNELS = {
@@ -83,7 +83,7 @@ def test_what_stays_in_the_block_may_come_before_the_wait(instruction: str) -> N
 def kernels_that_may_start_early() -> list[tuple[str, ast.FunctionDef]]:
     """All of the step's, in their sources."""
     found = []
-    for path in sorted(Path(launch.__file__).parent.glob("*.py")):
+    for path in sorted(Path(step.__path__[0]).glob("*.py")):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name.endswith("_kernel"):
                 found += [(path.name, function)] if "EARLY" in [each.arg for each in function.args.args] else []

@@ -13,9 +13,9 @@ import triton
 
 from cloner.engine.checkpoint import fish
 from cloner.engine.gpu_codec import GpuCodec
-from cloner.engine.kernels.codec import TRITON, CodecPlan
-from cloner.engine.kernels.codec_check import CodecCases
-from cloner.engine.kernels.codec_tiles import (
+from cloner.engine.kernels.codec.cases import CodecCases
+from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
+from cloner.engine.kernels.codec.tiles import (
     ADA,
     HOPPER,
     PUBLISHED_CHANNELS,
@@ -41,7 +41,7 @@ def compiled(target: int, *options: str) -> list[dict[str, Any]]:
     """In a process of its own, and without the interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.unit.engine.kernels.offline", str(target), *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[4])
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[5])
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

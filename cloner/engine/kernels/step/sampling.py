@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.embed import store_squares
 from cloner.engine.kernels.launch import after_previous, launch, power_of_two
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.embed import store_squares
+from cloner.engine.kernels.step.layout import (
     CODEBOOKS,
     CODES,
     CONTINUES,

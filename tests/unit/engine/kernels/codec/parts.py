@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import Snake
-from cloner.engine.kernels.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.layers import Snake
+from cloner.engine.kernels.codec.rows import GAP_FRAMES
 
 COLUMNS = 4
 """Latent columns of a frame."""

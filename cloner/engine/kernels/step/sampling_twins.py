@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.embed import put_squares
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.embed import put_squares
+from cloner.engine.kernels.step.layout import (
     CODEBOOKS,
     CODES,
     CONTINUES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.layout import (
     GROUP_ROWS,
     IDLE,
     OWNER,

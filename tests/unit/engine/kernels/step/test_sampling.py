@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.layout import (
     CODEBOOKS,
     CODES,
     CONTINUES,
@@ -28,8 +28,8 @@ from cloner.engine.kernels.layout import (
     SamplerBuffers,
     SlotRows,
 )
-from cloner.engine.kernels.sampling import sample_first, sample_next
-from cloner.engine.kernels.sampling_twins import pick_twin, sample_first_twin, sample_next_twin
+from cloner.engine.kernels.step.sampling import sample_first, sample_next
+from cloner.engine.kernels.step.sampling_twins import pick_twin, sample_first_twin, sample_next_twin
 from cloner.engine.sampling import PENALTY_WINDOW, RESAMPLE_TOP_P, RESAMPLE_WINDOW, penalised
 
 DIM, FRAMES, FIRST = 16, 3, 100

@@ -10,12 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.attend_decode import attend_decode, attend_decode_twin
-from cloner.engine.kernels.attend_fast import attend_fast, attend_fast_twin
-from cloner.engine.kernels.attend_prompt import attend_prompt, attend_prompt_twin
-from cloner.engine.kernels.layout import FAST_POSITIONS, IDLE, POSITION, AttentionWeights, LayerCache
-from cloner.engine.kernels.rotary import project_twin
-from tests.unit.engine.kernels.attention import ACTIVE, CASE, PAGE, SIZES, WIDTH, Case, attention, close, scratch, some
+from cloner.engine.kernels.step.attend_decode import attend_decode, attend_decode_twin
+from cloner.engine.kernels.step.attend_fast import attend_fast, attend_fast_twin
+from cloner.engine.kernels.step.attend_prompt import attend_prompt, attend_prompt_twin
+from cloner.engine.kernels.step.layout import FAST_POSITIONS, IDLE, POSITION, AttentionWeights, LayerCache
+from cloner.engine.kernels.step.rotary import project_twin
+from tests.unit.engine.kernels.step.attention import (
+    ACTIVE,
+    CASE,
+    PAGE,
+    SIZES,
+    WIDTH,
+    Case,
+    attention,
+    close,
+    scratch,
+    some,
+)
 
 
 def plainly(qkv: Tensor, row: int, owner: int, case: Case, weights: AttentionWeights) -> Tensor:

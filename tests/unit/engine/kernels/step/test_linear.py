@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloner.engine.kernels.linear import linear
+from cloner.engine.kernels.step.linear import linear
 
 from .products import TILES, compare_normed, compare_residual
 

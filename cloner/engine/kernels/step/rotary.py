@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.kernels.layout import AttentionWeights
+from cloner.engine.kernels.step.layout import AttentionWeights
 
 LOG2E = 1.4426950408889634
 """Scores are multiplied by it, so that softmax can use powers of two."""

@@ -14,10 +14,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.codec_layers import Convolution, Snake
-from cloner.engine.kernels.codec_tiles import ConvTile
+from cloner.engine.kernels.codec.layers import Convolution, Snake
+from cloner.engine.kernels.codec.rows import add_bias, box, boxed, finish, finish_twin
+from cloner.engine.kernels.codec.tiles import ConvTile
 from cloner.engine.kernels.launch import launch
-from cloner.engine.kernels.rows import add_bias, box, boxed, finish, finish_twin
 
 
 @triton.jit(do_not_specialize=["m", "dilation"])  # or each length and each dilation would be compiled again

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from cloner.engine.codec_layers import Snake
+from cloner.engine.kernels.codec.layers import Snake
 
 GAP_FRAMES = 2
 """Frames of zeros behind each segment: 8 latent columns, for the 6 that the first convolution looks back, and at least

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels.kernel_set import Kernel
-from cloner.engine.kernels.layout import Scratch
-from cloner.engine.kernels.linear import RowNorm, linear_twin
-from cloner.engine.kernels.tiles import Tile
+from cloner.engine.kernels.step.kernel_set import Kernel
+from cloner.engine.kernels.step.layout import Scratch
+from cloner.engine.kernels.step.linear import RowNorm, linear_twin
+from cloner.engine.kernels.step.tiles import Tile
 
 K, N = 64, 64
 

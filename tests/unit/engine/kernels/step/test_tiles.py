@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloner.engine.kernels.tiles import (
+from cloner.engine.kernels.step.tiles import (
     _TABLES,
     BUCKETS,
     EARLY_ROWS,

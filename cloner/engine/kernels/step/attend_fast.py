@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from cloner.engine.kernels.launch import after_previous, launch
-from cloner.engine.kernels.layout import FAST_POSITIONS, AttentionWeights, LayerCache
-from cloner.engine.kernels.rotary import LOG2E, project_twin, rotated
+from cloner.engine.kernels.step.layout import FAST_POSITIONS, AttentionWeights, LayerCache
+from cloner.engine.kernels.step.rotary import LOG2E, project_twin, rotated
 
 _POSITIONS = tl.constexpr(FAST_POSITIONS)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloner.engine.kernels.quantizer import (
+from cloner.engine.kernels.codec.quantizer import (
     depthwise_norm,
     depthwise_norm_twin,
     gate,
@@ -11,7 +11,7 @@ from cloner.engine.kernels.quantizer import (
     rotate,
     rotate_twin,
 )
-from tests.unit.engine.kernels.codec_parts import Ragged, Random
+from tests.unit.engine.kernels.codec.parts import Ragged, Random
 
 RAGGED = Ragged((7, 1, 3))
 EXACT = 1e-5

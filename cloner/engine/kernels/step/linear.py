@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine.kernels.launch import after_previous, launch
-from cloner.engine.kernels.layout import Scratch
-from cloner.engine.kernels.tiles import Tile
+from cloner.engine.kernels.step.layout import Scratch
+from cloner.engine.kernels.step.tiles import Tile
 
 
 @dataclass(frozen=True)

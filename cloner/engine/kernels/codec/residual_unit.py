@@ -19,11 +19,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.codec_layers import LAST_TAPS, ResidualUnit, Snake
-from cloner.engine.kernels.codec_tiles import UnitTile
-from cloner.engine.kernels.conv import convolution_twin
-from cloner.engine.kernels.launch import launch
-from cloner.engine.kernels.rows import (
+from cloner.engine.kernels.codec.conv import convolution_twin
+from cloner.engine.kernels.codec.layers import LAST_TAPS, ResidualUnit, Snake
+from cloner.engine.kernels.codec.rows import (
     activate,
     add_bias,
     box,
@@ -34,6 +32,8 @@ from cloner.engine.kernels.rows import (
     finish_twin,
     snake_twin,
 )
+from cloner.engine.kernels.codec.tiles import UnitTile
+from cloner.engine.kernels.launch import launch
 
 SUM_ROWS = 1024
 """Samples of a program of `sum_taps`, each of which says whether all of its own are finite."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import Convolution, ResidualUnit, WaveformLayers
-from cloner.engine.kernels.codec_tiles import ConvTile, UnitTile
-from cloner.engine.kernels.conv import convolve, convolve_twin
-from cloner.engine.kernels.residual_unit import SUM_ROWS, apply_unit, apply_unit_twin, sum_taps, sum_taps_twin
-from tests.unit.engine.kernels.codec_parts import Ragged, Random
+from cloner.engine.kernels.codec.conv import convolve, convolve_twin
+from cloner.engine.kernels.codec.layers import Convolution, ResidualUnit, WaveformLayers
+from cloner.engine.kernels.codec.residual_unit import SUM_ROWS, apply_unit, apply_unit_twin, sum_taps, sum_taps_twin
+from cloner.engine.kernels.codec.tiles import ConvTile, UnitTile
+from tests.unit.engine.kernels.codec.parts import Ragged, Random
 
 RAGGED = Ragged((7, 1, 3))
 PER_FRAME = 4

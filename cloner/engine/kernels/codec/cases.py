@@ -12,11 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cloner.engine.codec_layers import Convolution, ResidualUnit, Snake
-from cloner.engine.kernels.codec import TWINS, CodecKernels, CodecPlan
-from cloner.engine.kernels.codec_tiles import PUBLISHED_CHANNELS, UnitTile
-from cloner.engine.kernels.residual_unit import SUM_ROWS
-from cloner.engine.kernels.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.kernel_set import TWINS, CodecKernels, CodecPlan
+from cloner.engine.kernels.codec.layers import Convolution, ResidualUnit, Snake
+from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
+from cloner.engine.kernels.codec.rows import GAP_FRAMES
+from cloner.engine.kernels.codec.tiles import PUBLISHED_CHANNELS, UnitTile
 
 MOST_ERROR = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 """Relative error, of norms, that a kernel may have against its plain function."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine.kernels.launch import after_previous, launch, power_of_two
-from cloner.engine.kernels.layout import CODEBOOKS, CODES, END, RECORD_WIDTH, TOKEN, EmbeddingTables
+from cloner.engine.kernels.step.layout import CODEBOOKS, CODES, END, RECORD_WIDTH, TOKEN, EmbeddingTables
 
 _TOKEN = tl.constexpr(TOKEN)
 _CODES = tl.constexpr(CODES)

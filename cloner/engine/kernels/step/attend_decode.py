@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cloner.engine.kernels.launch import after_previous, launch
-from cloner.engine.kernels.layout import (
+from cloner.engine.kernels.step.layout import (
     GROUP_ROWS,
     OWNER,
     POSITION,
@@ -23,8 +23,8 @@ from cloner.engine.kernels.layout import (
     Scratch,
     SlotRows,
 )
-from cloner.engine.kernels.pages import attend_pages, attend_pages_twin, store_pages_twin
-from cloner.engine.kernels.rotary import LOG2E, project_twin, rotated
+from cloner.engine.kernels.step.pages import attend_pages, attend_pages_twin, store_pages_twin
+from cloner.engine.kernels.step.rotary import LOG2E, project_twin, rotated
 
 _POSITION = tl.constexpr(POSITION)
 _OWNER = tl.constexpr(OWNER)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from cloner.engine.kernels.embed import embed, embed_twin
-from cloner.engine.kernels.layout import CODEBOOKS, CODES, END, IDLE, RECORD_WIDTH, TOKEN, EmbeddingTables
+from cloner.engine.kernels.step.embed import embed, embed_twin
+from cloner.engine.kernels.step.layout import CODEBOOKS, CODES, END, IDLE, RECORD_WIDTH, TOKEN, EmbeddingTables
 
 
 def test_text_frames_and_idle_rows_are_embedded_as_by_the_twin() -> None:

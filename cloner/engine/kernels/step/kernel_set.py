@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 
-from cloner.engine.kernels import sampling_twins
-from cloner.engine.kernels.attend_decode import attend_decode, attend_decode_twin
-from cloner.engine.kernels.attend_fast import attend_fast, attend_fast_twin
-from cloner.engine.kernels.attend_prompt import attend_prompt, attend_prompt_twin
-from cloner.engine.kernels.embed import embed, embed_twin
-from cloner.engine.kernels.linear import linear, linear_twin
-from cloner.engine.kernels.sampling import sample_first, sample_next
+from cloner.engine.kernels.step import sampling_twins
+from cloner.engine.kernels.step.attend_decode import attend_decode, attend_decode_twin
+from cloner.engine.kernels.step.attend_fast import attend_fast, attend_fast_twin
+from cloner.engine.kernels.step.attend_prompt import attend_prompt, attend_prompt_twin
+from cloner.engine.kernels.step.embed import embed, embed_twin
+from cloner.engine.kernels.step.linear import linear, linear_twin
+from cloner.engine.kernels.step.sampling import sample_first, sample_next
 
 Kernel = Callable[..., None]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from cloner.engine.kernels import conv, quantizer, residual_unit
-from cloner.engine.kernels.codec_tiles import CodecTiles, untiled
+from cloner.engine.kernels.codec import conv, quantizer, residual_unit
+from cloner.engine.kernels.codec.tiles import CodecTiles, untiled
 
 
 @dataclass(frozen=True)

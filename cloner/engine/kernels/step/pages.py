@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cloner.engine.kernels.layout import LayerCache
+from cloner.engine.kernels.step.layout import LayerCache
 
 CHUNK_ROWS = 8
 """Rows whose pages `attend_pages_twin` gathers at once, so that it needs little memory."""
