@@ -69,7 +69,7 @@ def encode_recordings(settings: Settings, recordings: Sequence[Audio]) -> list[C
     with worker_packages():
         import torch
 
-        from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
+        from cloner.engine.codec.padded import CODEC_FRAMES, CodecEncoder
         from cloner.engine.memory import is_out_of_memory
     for device in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
         try:

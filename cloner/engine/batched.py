@@ -1,7 +1,7 @@
 """The batched engine: many segments at once through one model, in slots that are never empty while a text waits.
 
 Three stages: references and texts become prompts (`prompt.py`), a scheduler decodes them together (`scheduler.py`, and
-on a GPU `row_scheduler.py`), the codec makes audio (`codec_stage.py`). Decoding has a thread of its own, so it does not
+on a GPU `row_scheduler.py`), the codec makes audio (`codec/stage.py`). Decoding has a thread of its own, so it does not
 wait while the caller writes files.
 """
 
@@ -28,7 +28,7 @@ from cloner.engine.base import (
 )
 from cloner.engine.checkpoint.folder import check_checkpoint, has_random_weights
 from cloner.engine.checkpoint.weights import check_device
-from cloner.engine.codec import CODEC_FRAMES, CodecEncoder
+from cloner.engine.codec.padded import CODEC_FRAMES, CodecEncoder
 from cloner.engine.kernel_support import missing_for_kernels
 from cloner.engine.memory import GB, is_out_of_memory
 from cloner.engine.pipeline import Options, Pipeline, load_pipeline

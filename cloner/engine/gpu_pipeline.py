@@ -10,8 +10,8 @@ import torch
 
 from cloner.engine.base import LogFunction
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec_precision import load_codec_decoder
-from cloner.engine.codec_stage import CodecStage
+from cloner.engine.codec.precision import load_codec_decoder
+from cloner.engine.codec.stage import CodecStage
 from cloner.engine.gpu_step import PROMPT_BUCKETS, StepOptions, make_step
 from cloner.engine.gpu_workspace import DRIVER_BYTES, CodecMemory, step_bytes
 from cloner.engine.kernel_cache import KernelCache

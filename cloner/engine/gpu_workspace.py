@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE
-from cloner.engine.codec import CODEC_FRAMES
+from cloner.engine.codec.padded import CODEC_FRAMES
 from cloner.engine.kernels.codec.layers import LAST_TAPS
 from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FAST_POSITIONS
 from cloner.engine.kernels.step.tiles import most_parts

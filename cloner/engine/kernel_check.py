@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.files import CODEC_SIZES, CONFIG
 from cloner.engine.checkpoint.weights import without_weights
-from cloner.engine.codec_precision import has_published_size
+from cloner.engine.codec.precision import has_published_size
 from cloner.engine.environment import driver_version
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_cases import StepPlan

@@ -16,8 +16,8 @@ import torch
 from cloner.engine.base import ChunkObserver, LogFunction, SegmentFailure, SpeechRequest
 from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
-from cloner.engine.codec_stage import CodecStage
+from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder
+from cloner.engine.codec.stage import CodecStage
 from cloner.engine.decoder import Decoder
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, plan_cache, used_bytes, workspace_bytes

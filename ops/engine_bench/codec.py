@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloner.audio import SAMPLE_RATE, Audio
-from cloner.engine.codec import CODEC_FRAMES, CodecDecoder, snr_db
+from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder, snr_db
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import make_codes, wait_for
 

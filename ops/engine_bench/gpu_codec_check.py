@@ -31,7 +31,7 @@ def check(directory: Path, findings: Findings) -> None:
 
 
 def _check_loading(directory: Path, findings: Findings) -> None:
-    from cloner.engine.codec_precision import load_codec_decoder
+    from cloner.engine.codec.precision import load_codec_decoder
 
     began = time.perf_counter()
     chosen = load_codec_decoder(directory, DEVICE, 512)
@@ -40,7 +40,7 @@ def _check_loading(directory: Path, findings: Findings) -> None:
 
 
 def _check_kernels(dtype: torch.dtype, findings: Findings) -> None:
-    from cloner.engine.codec_precision import card_tiles
+    from cloner.engine.codec.precision import card_tiles
     from cloner.engine.kernels.codec.cases import MOST_ERROR, CodecCases
     from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
@@ -53,8 +53,8 @@ def _check_kernels(dtype: torch.dtype, findings: Findings) -> None:
 
 def _made(upstream: Any, dtype: torch.dtype) -> Any:
     """A warm `GpuCodec` with the kernels."""
-    from cloner.engine.codec_precision import card_tiles
-    from cloner.engine.gpu_codec import GpuCodec
+    from cloner.engine.codec.precision import card_tiles
+    from cloner.engine.codec.ragged import GpuCodec
     from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     codec = GpuCodec(upstream, DEVICE, 512, CodecPlan(dtype, card_tiles(DEVICE), TRITON))
@@ -72,7 +72,7 @@ def _check_graphs(upstream: Any, dtype: torch.dtype, findings: Findings) -> None
 
 
 def _check_ragged(upstream: Any, findings: Findings) -> None:
-    from cloner.engine.codec import snr_db
+    from cloner.engine.codec.padded import snr_db
 
     codec = _made(upstream, torch.float16)
     codes = [some_codes(frames, seed) for seed, frames in enumerate((200, 83, 120, 31))]
@@ -89,7 +89,7 @@ def _check_ragged(upstream: Any, findings: Findings) -> None:
 
 def _check_plain(upstream: Any, findings: Findings) -> None:
     """Plain torch functions in the place of kernels, in graphs too."""
-    from cloner.engine.gpu_codec import GpuCodec
+    from cloner.engine.codec.ragged import GpuCodec
     from cloner.engine.kernels.codec.kernel_set import CodecPlan
 
     plain = GpuCodec(upstream, DEVICE, 128, CodecPlan.plain(torch.float16, 4))
@@ -111,8 +111,8 @@ def _check_memory(upstream: Any, findings: Findings) -> None:
 
 
 def _decibels(codec: Any, upstream: Any, lengths: list[int]) -> float:
-    from cloner.engine.codec import snr_db
-    from cloner.engine.codec_precision import exact_audio
+    from cloner.engine.codec.padded import snr_db
+    from cloner.engine.codec.precision import exact_audio
 
     codes = [some_codes(frames, frames) for frames in lengths]
     audio = dict(codec.decode(codes))

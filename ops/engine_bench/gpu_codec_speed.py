@@ -32,8 +32,8 @@ def speed(directory: Path, findings: Findings) -> None:
 
 
 def _time_batches(directory: Path, batch_frames: int, findings: Findings) -> None:
-    from cloner.engine.codec_precision import load_codec_decoder
-    from cloner.engine.gpu_codec import GpuCodec
+    from cloner.engine.codec.precision import load_codec_decoder
+    from cloner.engine.codec.ragged import GpuCodec
 
     began = time.perf_counter()
     codec = load_codec_decoder(directory, DEVICE, batch_frames)
@@ -63,7 +63,7 @@ def _decode(codec: Any, codes: list[Tensor]) -> None:
 
 
 def _time_layers(findings: Findings) -> None:
-    from cloner.engine.codec_precision import card_tiles
+    from cloner.engine.codec.precision import card_tiles
     from cloner.engine.kernels.codec.cases import CodecCases
     from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 

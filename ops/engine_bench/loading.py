@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine.codec import CODEC_FRAMES, CodecDecoder
+from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder
 from ops.engine_bench import ours, upstream
 from ops.engine_bench.children import in_child
 from ops.engine_bench.table import Row

@@ -11,7 +11,7 @@ import torch
 
 from cloner.audio import Audio, Codes
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.codec import CodecEncoder
+from cloner.engine.codec.padded import CodecEncoder
 from cloner.engine.pipeline import Options
 from cloner.errors import EngineBroken
 from tests.support.engine_requests import CPU, loaded

@@ -16,7 +16,7 @@ from cloner.engine import gpu_pipeline
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec_precision import load_codec_decoder
+from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
 from cloner.engine.gpu_workspace import CodecMemory
 from cloner.engine.kernel_cache import KernelCache

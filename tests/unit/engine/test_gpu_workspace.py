@@ -12,6 +12,7 @@ from torch import Tensor
 from cloner.audio import FRAME_SAMPLES
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
+from cloner.engine.codec.ragged_waveform import RaggedWaveform
 from cloner.engine.gpu_step import PROMPT_BUCKETS, GpuStep, StepOptions
 from cloner.engine.gpu_workspace import DRIVER_BYTES, RECORDING_FRAMES, ROUNDING, CodecMemory, step_bytes
 from cloner.engine.kernels.codec.kernel_set import CodecKernels, CodecPlan
@@ -21,7 +22,6 @@ from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import GB, MemoryBudget
 from cloner.engine.page_plan import PagePlan, plan_pages
 from cloner.engine.paged_cache import PagedCache, page_bytes
-from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.errors import LoadFailed
 from tests.unit.engine.peak_memory import PeakMemory

@@ -13,7 +13,7 @@ from cloner.engine import encode_recordings, make_engine
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.weights import check_device
-from cloner.engine.codec import CodecEncoder
+from cloner.engine.codec.padded import CodecEncoder
 from cloner.engine.fake import FakeEngine
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine

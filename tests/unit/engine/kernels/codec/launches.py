@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cloner.engine.codec.ragged_waveform import RaggedWaveform
 from cloner.engine.kernels.codec import conv, quantizer, residual_unit
 from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 from cloner.engine.kernels.codec.layers import Convolution, ResidualUnit, Snake
 from cloner.engine.kernels.codec.tiles import PUBLISHED_CHANNELS, ConvTile, UnitTile, codec_tiles
-from cloner.engine.ragged_waveform import RaggedWaveform
 
 HALF = torch.float16
 STRIDES = (8, 8, 4, 2)

@@ -12,7 +12,7 @@ import torch
 import triton
 
 from cloner.engine.checkpoint import fish
-from cloner.engine.gpu_codec import GpuCodec
+from cloner.engine.codec.ragged import GpuCodec
 from cloner.engine.kernels.codec.cases import CodecCases
 from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 from cloner.engine.kernels.codec.tiles import (

@@ -18,13 +18,13 @@ from torch import Tensor
 from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.engine.base import NULL_OBSERVER, StopCheck
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec_batch import Batch, HostBuffers, pack
+from cloner.engine.codec.ragged_batch import Batch, HostBuffers, pack
+from cloner.engine.codec.ragged_quantizer import RaggedQuantizer
+from cloner.engine.codec.ragged_waveform import RaggedWaveform
 from cloner.engine.kernels.codec.kernel_set import CodecPlan
 from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
 from cloner.engine.kernels.codec.rows import GAP_FRAMES
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.ragged_quantizer import RaggedQuantizer
-from cloner.engine.ragged_waveform import RaggedWaveform
 from cloner.events import Event
 from cloner.logs import log_event
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 from cloner.audio import FRAME_SAMPLES, Audio, Codes, check_length, check_recording
 from cloner.engine.base import NULL_OBSERVER, StopCheck
 from cloner.engine.checkpoint import fish
+from cloner.engine.codec.waveform import Stopped, Waveform
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.waveform import Stopped, Waveform
 from cloner.events import Event
 from cloner.logs import log_event
 

@@ -17,15 +17,15 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.folder import init_checkpoint
 from cloner.engine.checkpoint.presets import Preset
-from cloner.engine.codec import CodecDecoder, snr_db
-from cloner.engine.codec_batch import Batch, pack
-from cloner.engine.gpu_codec import GpuCodec
+from cloner.engine.codec.padded import CodecDecoder, snr_db
+from cloner.engine.codec.ragged import GpuCodec
+from cloner.engine.codec.ragged_batch import Batch, pack
+from cloner.engine.codec.ragged_waveform import RaggedWaveform
+from cloner.engine.codec.waveform import Waveform
 from cloner.engine.kernels.codec.kernel_set import TRITON, TWINS, CodecPlan
 from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
 from cloner.engine.kernels.codec.rows import GAP_FRAMES
 from cloner.engine.kernels.codec.tiles import CodecTiles, ConvTile, UnitTile
-from cloner.engine.ragged_waveform import RaggedWaveform
-from cloner.engine.waveform import Waveform
 from tests.support.engine_requests import CPU
 from tests.unit.engine.kernels.codec.parts import COLUMNS, Ragged, Random
 

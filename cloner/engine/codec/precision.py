@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec import MIN_SNR_DB, CodecDecoder, snr_db
-from cloner.engine.gpu_codec import GpuCodec
+from cloner.engine.codec.padded import MIN_SNR_DB, CodecDecoder, snr_db
+from cloner.engine.codec.ragged import GpuCodec
 from cloner.engine.kernels.codec.kernel_set import TRITON, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec.tiles import PUBLISHED_CHANNELS, CodecTiles, codec_tiles
 from cloner.events import Event

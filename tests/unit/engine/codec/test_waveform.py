@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cloner.audio import FRAME_SAMPLES
 from cloner.engine.checkpoint import fish
-from cloner.engine.waveform import Waveform
+from cloner.engine.codec.waveform import Waveform
 from tests.support.engine_requests import CPU
 
 COLUMNS = 23

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec import CodecDecoder, CodecEncoder, _batches, snr_db
+from cloner.engine.codec.padded import CodecDecoder, CodecEncoder, _batches, snr_db
 from cloner.engine.upstream import encode
 from cloner.errors import BadReference
 from cloner.events import Event

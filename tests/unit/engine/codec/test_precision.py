@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine import codec_precision
 from cloner.engine.checkpoint import fish
-from cloner.engine.codec import CodecDecoder
-from cloner.engine.codec_precision import (
+from cloner.engine.codec import precision
+from cloner.engine.codec.padded import CodecDecoder
+from cloner.engine.codec.precision import (
     exact_audio,
     has_published_size,
     least_snr_db,
     load_codec_decoder,
     trial_codes,
 )
-from cloner.engine.gpu_codec import GpuCodec
+from cloner.engine.codec.ragged import GpuCodec
 from cloner.engine.kernels.codec.cases import CodecCases
 from cloner.engine.kernels.codec.kernel_set import TWINS, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec.tiles import codec_tiles
@@ -29,8 +29,8 @@ from tests.support.engine_requests import CPU
 def load(checkpoint: Path, kernels: CodecKernels) -> GpuCodec | CodecDecoder:
     """As on a GPU, for a codec of any size."""
     with (
-        patch.object(codec_precision, "has_published_size", lambda _upstream: True),
-        patch.object(codec_precision, "card_tiles", lambda _device: CodecPlan.plain(torch.float32, 4).tiles),
+        patch.object(precision, "has_published_size", lambda _upstream: True),
+        patch.object(precision, "card_tiles", lambda _device: CodecPlan.plain(torch.float32, 4).tiles),
     ):
         return load_codec_decoder(checkpoint, CPU, 64, lambda: kernels)
 
