@@ -14,19 +14,19 @@ from typing import Protocol
 import torch
 
 from cloner.engine.base import ChunkObserver, LogFunction, SegmentFailure, SpeechRequest
-from cloner.engine.cache import KVCache, position_bytes
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec.stage import CodecStage
-from cloner.engine.decoder import Decoder
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, plan_cache, used_bytes, workspace_bytes
-from cloner.engine.model import Model
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.cache import KVCache, position_bytes
+from cloner.engine.slots.decoder import Decoder
+from cloner.engine.slots.model import Model
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.scheduler import SlotScheduler
+from cloner.engine.slots.step_runner import StepRunner
 from cloner.events import Event
 
 SLOT_POSITIONS = 2048
@@ -48,7 +48,7 @@ class Options:
 
 
 class ChunkScheduler(Protocol):
-    """Requests to codes: `Scheduler` here, or that of `row_scheduler.py`."""
+    """Requests to codes: `SlotScheduler` here, or that of `row_scheduler.py`."""
 
     @property
     def slots(self) -> int:
@@ -122,6 +122,6 @@ def load_pipeline(
     decoder = Decoder(model, cache, min(codec.max_frames, model.positions), resampling=options.resampling)
     step_runner = StepRunner(decoder, deterministic=options.deterministic)
     prefixes = PrefixCache(decoder, prompts, size.prefix_bytes)
-    scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    scheduler = SlotScheduler(decoder, step_runner, prompts, prefixes)
     step_runner.warm_up()
     return Pipeline(scheduler, codec_stage)

@@ -20,7 +20,7 @@ from cloner.engine.kernels.step.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.row_segments import ReadingQueue, Segment, SegmentFactory, WaitingSegments
 from cloner.engine.row_steps import Decoding, Step
-from cloner.engine.segment import OUT_OF_MEMORY, SegmentCodes, SlotUsage
+from cloner.engine.segment_codes import OUT_OF_MEMORY, SegmentCodes, SlotUsage
 from cloner.engine.slot_pool import Placed, SlotPool
 from cloner.engine.token_rows import PromptPiece, some
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from cloner.batch import Generation
-from cloner.engine.cache import KVCache
 from cloner.engine.checkpoint import fish
-from cloner.engine.decoder import Decoder, SegmentStart, fast_attention
 from cloner.engine.gpu_step import GpuStep, StepRows
 from cloner.engine.kernels.step.kernel_set import TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
-from cloner.engine.model import Model
 from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_segments import ReadingQueue
+from cloner.engine.slots.cache import KVCache
+from cloner.engine.slots.decoder import Decoder, SegmentStart, fast_attention
+from cloner.engine.slots.model import Model
 from cloner.engine.step_weights import StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
 from cloner.engine.tokens import Prefill, Tokens

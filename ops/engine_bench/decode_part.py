@@ -14,7 +14,7 @@ from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SpeechRequest
 from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.segment import SlotUsage
+from cloner.engine.segment_codes import SlotUsage
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_requests, make_voice, wait_for

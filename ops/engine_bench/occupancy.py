@@ -10,8 +10,8 @@ import torch
 from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.client.assignment import SEGMENTS_PER_SLOT
 from cloner.engine.base import SpeechRequest
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.segment import SlotUsage
+from cloner.engine.segment_codes import SlotUsage
+from cloner.engine.slots.scheduler import SlotScheduler
 from ops.engine_bench import ours
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import codes_of, make_requests, make_voice
@@ -48,7 +48,7 @@ def estimated_requests(seed: int) -> list[SpeechRequest]:
     return make_requests([int(n) for n in frames], [make_voice(0, frames=10)], texts)
 
 
-def _occupancy(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
+def _occupancy(scheduler: SlotScheduler, requests: list[SpeechRequest]) -> float:
     scheduler.usage = SlotUsage()
     finished = [codes_of(result) for result in scheduler.run(requests)]
     if len(finished) != len(requests):

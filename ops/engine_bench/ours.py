@@ -9,14 +9,14 @@ from unittest.mock import patch
 import torch
 
 from cloner.engine.base import SpeechRequest
-from cloner.engine.cache import KVCache
 from cloner.engine.checkpoint import fish
-from cloner.engine.decoder import Decoder
-from cloner.engine.model import Model
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.step_runner import PendingStatuses, StepRunner
+from cloner.engine.slots.cache import KVCache
+from cloner.engine.slots.decoder import Decoder
+from cloner.engine.slots.model import Model
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.scheduler import SlotScheduler
+from cloner.engine.slots.step_runner import PendingStatuses, StepRunner
 from ops.engine_bench.workload import codes_of, wait_for
 
 PREFIX_BYTES = 2**30
@@ -31,18 +31,18 @@ def load_model(directory: Path, device: torch.device, precision: torch.dtype) ->
 
 
 @torch.inference_mode()
-def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: int) -> Scheduler:
+def make_scheduler(model: Model, prompts: PromptBuilder, slots: int, positions: int) -> SlotScheduler:
     """A scheduler as in `load_pipeline`, but with `slots` of `positions`, whatever the memory."""
     cache = KVCache(model.slow, slots, positions, model.dtype, model.device)
     decoder = Decoder(model, cache, positions)
     step_runner = StepRunner(decoder, deterministic=False)
     prefixes = PrefixCache(decoder, prompts, PREFIX_BYTES)
-    scheduler = Scheduler(decoder, step_runner, prompts, prefixes)
+    scheduler = SlotScheduler(decoder, step_runner, prompts, prefixes)
     step_runner.warm_up()
     return scheduler
 
 
-def decoding_rate(scheduler: Scheduler, requests: list[SpeechRequest]) -> float:
+def decoding_rate(scheduler: SlotScheduler, requests: list[SpeechRequest]) -> float:
     """Frames a second from the first step, when all prompts are read, until the last request is finished. `requests`
     must not be more than the slots."""
     began: list[float] = []

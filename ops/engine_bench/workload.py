@@ -12,7 +12,7 @@ from torch import Tensor
 from cloner.audio import FRAME_SAMPLES, SAMPLE_RATE, Audio, Samples16
 from cloner.batch import CODEBOOK_SIZES, Generation
 from cloner.engine.base import SegmentAudio, SegmentFailure, SpeechRequest, Voice
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 
 FRAMES_PER_SECOND = SAMPLE_RATE / FRAME_SAMPLES
 

@@ -110,15 +110,15 @@ def test_a_batched_engine_that_stands_still_is_replaced_and_its_chunk_goes_on(
 ) -> None:
     """The engine stops in the middle of the chunk, between two steps; its replacement does not."""
     patch_module(
-        "cloner.engine.scheduler",
+        "cloner.engine.slots.scheduler",
         f"""
         import threading
-        step = module.Scheduler._run
+        step = module.SlotScheduler._run
         def standing_still(self, running):
             if self.usage.frames > 60 and once("stood still"):
                 {what}
             return step(self, running)
-        module.Scheduler._run = standing_still
+        module.SlotScheduler._run = standing_still
         """,
     )
     fleet = launch("--workers", "1", checkpoint_dir=tiny_checkpoint, hang_s=hang_s, **BATCHED, **ALIVE)

@@ -22,7 +22,7 @@ def test_steps_that_are_too_large_get_smaller_and_every_segment_is_spoken(
     launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     patch_module(
-        "cloner.engine.step_runner",
+        "cloner.engine.slots.step_runner",
         """
         step = module.StepRunner.step
         def scarce(self, active, max_position):
@@ -46,7 +46,7 @@ def test_a_segment_that_never_fits_fails_and_no_other(
     launch: Launch, client: Client, patch_module: ModulePatcher, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     patch_module(
-        "cloner.engine.running_slots",
+        "cloner.engine.slots.running",
         """
         start = module.RunningSlots._start
         def scarce(self, admitted, *rest):

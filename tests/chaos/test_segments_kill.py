@@ -61,14 +61,14 @@ def test_a_segment_that_kills_each_time_is_set_aside_and_all_others_are_spoken(
     else:
         # The text goes into the prompt when the chunk comes; it kills when it is decoded.
         patch_module(
-            "cloner.engine.scheduler",
+            "cloner.engine.slots.scheduler",
             """
-            step = module.Scheduler._run
+            step = module.SlotScheduler._run
             def stepping(self, running):
                 if any("killer" in segment.request.text and segment.frames == 3 for segment in running):
                     die()
                 return step(self, running)
-            module.Scheduler._run = stepping
+            module.SlotScheduler._run = stepping
             """,
         )
         changes = {**BATCHED, "checkpoint_dir": tiny_checkpoint}

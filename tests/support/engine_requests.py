@@ -15,16 +15,16 @@ from torch import Tensor
 from cloner.batch import Generation
 from cloner.engine.base import SegmentAudio, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.cache import KVCache
 from cloner.engine.checkpoint import fish
-from cloner.engine.decoder import Decoder
-from cloner.engine.model import Model
-from cloner.engine.packed_linear import PackedLinear
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.cache import KVCache
+from cloner.engine.slots.decoder import Decoder
+from cloner.engine.slots.model import Model
+from cloner.engine.slots.packed_linear import PackedLinear
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.scheduler import SlotScheduler
+from cloner.engine.slots.step_runner import StepRunner
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def make_scheduler(
     deterministic: bool = False,
     resampling: bool = True,
     prefix_bytes: int = 10**8,
-) -> Scheduler:
+) -> SlotScheduler:
     """The batched engine's scheduler on the CPU in fp32."""
     with torch.inference_mode():
         upstream = fish.load_text2semantic(checkpoint, CPU, torch.float32)
@@ -89,10 +89,10 @@ def make_scheduler(
         decoder = Decoder(model, cache, 1024, resampling=resampling)
     prompts = PromptBuilder(upstream.tokenizer, model.positions)
     step_runner = StepRunner(decoder, deterministic=deterministic)
-    return Scheduler(decoder, step_runner, prompts, PrefixCache(decoder, prompts, prefix_bytes))
+    return SlotScheduler(decoder, step_runner, prompts, PrefixCache(decoder, prompts, prefix_bytes))
 
 
-def codes_of(scheduler: Scheduler, requests: Iterable[SpeechRequest]) -> dict[int, np.ndarray[Any, Any]]:
+def codes_of(scheduler: SlotScheduler, requests: Iterable[SpeechRequest]) -> dict[int, np.ndarray[Any, Any]]:
     """Codes ``[codebooks, frames]`` of each segment."""
     results = list(scheduler.run(requests))
     assert all(isinstance(result, SegmentCodes) for result in results), results

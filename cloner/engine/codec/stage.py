@@ -14,7 +14,7 @@ from torch import Tensor
 from cloner.audio import NOT_NUMBERS, Audio
 from cloner.engine.base import CODEC_FAILED, NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 from cloner.errors import reason_of
 
 OnResult = Callable[[SegmentAudio | SegmentFailure], None]

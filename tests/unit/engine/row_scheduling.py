@@ -12,7 +12,7 @@ from cloner.engine.paged_cache import RESERVED
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.row_segments import SegmentFactory
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 from tests.unit.engine.fake_device import FakeDevice, FakePrompts
 
 

@@ -21,7 +21,7 @@ from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
-from cloner.engine.scheduler import Scheduler
+from cloner.engine.slots.scheduler import SlotScheduler
 from cloner.errors import BadReference, LoadFailed
 from tests.support.engine_requests import CPU, StopWhen, fixed_request, generated, loaded, make_request, make_voice
 from tests.support.polling import TIMEOUT_S
@@ -31,9 +31,9 @@ def make_engine(checkpoint: Path, memory_gb: float = 4, slots: int = 3, *, deter
     return BatchedEngine(checkpoint, CPU, torch.float32, Options(memory_gb, slots, deterministic))
 
 
-def slots_of(engine: BatchedEngine) -> Scheduler:
+def slots_of(engine: BatchedEngine) -> SlotScheduler:
     scheduler = engine.pipeline.scheduler
-    assert isinstance(scheduler, Scheduler)
+    assert isinstance(scheduler, SlotScheduler)
     return scheduler
 
 

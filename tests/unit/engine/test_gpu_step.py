@@ -20,9 +20,9 @@ from cloner.engine.gpu_step import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, 
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.model import Model
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.model import Model
 from cloner.engine.step_weights import ModelSizes, StepWeights
 from cloner.engine.token_rows import PromptPiece, SlotStart, some
 from cloner.engine.token_step import TokenStep, padded

@@ -12,7 +12,7 @@ from cloner.audio import check_codes
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.kernels.step.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
 from cloner.engine.row_steps import Decoding
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 from cloner.engine.token_rows import SlotStart
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
 from tests.unit.engine.fake_device import PREFIX

@@ -11,7 +11,7 @@ from cloner.engine.base import Voice
 from cloner.engine.gpu_step import StepRows
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 from cloner.engine.slot_backoff import ROUNDS
 from tests.support.engine_requests import fixed_request, make_voice
 from tests.unit.engine.fake_device import ask_for_too_much

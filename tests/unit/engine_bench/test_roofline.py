@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloner.engine.cache import position_bytes
 from cloner.engine.checkpoint.folder import init_checkpoint
 from cloner.engine.checkpoint.presets import Preset
+from cloner.engine.slots.cache import position_bytes
 from ops.engine_bench import ours, roofline
 
 

@@ -15,7 +15,7 @@ from cloner.audio import FRAME_SAMPLES, Audio
 from cloner.engine.base import NULL_OBSERVER, RequestQueue, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.codec.padded import CodecDecoder
 from cloner.engine.codec.stage import CodecStage
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
 from tests.support.engine_requests import CPU, make_request, make_voice
 
 

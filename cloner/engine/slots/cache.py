@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cloner.engine.slots.transformer import Attend, Stack, grouped
 from cloner.engine.tokens import Prefill
-from cloner.engine.transformer import Attend, Stack, grouped
 
 
 def position_bytes(stack: Stack, dtype: torch.dtype) -> int:

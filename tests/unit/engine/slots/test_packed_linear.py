@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, functional
 
-from cloner.engine.packed_linear import PackedLinear
+from cloner.engine.slots.packed_linear import PackedLinear
 from tests.support.engine_requests import weight_of
 
 DTYPES = [torch.float32, torch.bfloat16]

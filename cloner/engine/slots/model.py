@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint import fish
-from cloner.engine.packed_linear import PackedLinear
-from cloner.engine.transformer import Stack, norm
+from cloner.engine.slots.packed_linear import PackedLinear
+from cloner.engine.slots.transformer import Stack, norm
 
 CODEBOOKS = len(CODEBOOK_SIZES)
 END = CODEBOOK_SIZES[0]

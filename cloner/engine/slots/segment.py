@@ -1,46 +1,17 @@
-"""A segment while it is decoded, and its codes when it is finished."""
+"""A segment while it is decoded in a slot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SegmentFailure, SpeechRequest
+from cloner.engine.segment_codes import OUT_OF_MEMORY
 from cloner.engine.tokens import Tokens
-
-OUT_OF_MEMORY = (
-    "the device's memory ran out: use a shorter reference, split the text, or start fewer workers on the device"
-)
-
-
-@dataclass
-class SlotUsage:
-    """How well the slots were used."""
-
-    steps: int = 0
-    frames: int = 0
-    slot_steps: int = 0
-
-    @property
-    def occupancy(self) -> float:
-        """Frames generated, as a fraction of what all slots could have generated in the same steps."""
-        return self.frames / self.slot_steps if self.slot_steps else 0.0
-
-
-@dataclass(frozen=True)
-class SegmentCodes:
-    """A finished segment's codes ``[codebooks, frames]``, on the device. `truncated` if it reached its maximum number
-    of frames before the model ended it."""
-
-    request: SpeechRequest
-    codes: Tensor
-    truncated: bool
 
 
 @dataclass(eq=False)
-class Segment:
+class SlotSegment:
     """A request with its prompt: `prefix_tokens` of the reference, then `text`. Its next token goes to `position`."""
 
     request: SpeechRequest
@@ -62,6 +33,6 @@ class Segment:
         return min(round(len(self.request.text) * FRAMES_PER_CHARACTER), self.max_frames)
 
 
-def out_of_memory(segment: Segment) -> SegmentFailure:
+def out_of_memory(segment: SlotSegment) -> SegmentFailure:
     """The result of a segment for which the device has no memory."""
     return SegmentFailure(segment.request.segment, "out_of_memory", OUT_OF_MEMORY)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
-from cloner.engine.decoder import split_prefills
-from cloner.engine.model import END, Model
-from cloner.engine.packed_linear import PackedLinear
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.decoder import split_prefills
+from cloner.engine.slots.model import END, Model
+from cloner.engine.slots.packed_linear import PackedLinear
+from cloner.engine.slots.scheduler import SlotScheduler
 from cloner.engine.tokens import Prefill, Tokens
 from tests.support.engine_requests import (
     LONG_TEXT,
@@ -31,7 +31,7 @@ from tests.support.engine_requests import (
 
 
 @pytest.fixture(scope="module")
-def scheduler(tiny: Path) -> Scheduler:
+def scheduler(tiny: Path) -> SlotScheduler:
     """Four slots. A test that changes its model restores it."""
     return make_scheduler(tiny, 4)
 
@@ -50,17 +50,17 @@ def changed(product: PackedLinear, change: Callable[[Tensor], object]) -> Iterat
         yield
 
 
-def changed_end(scheduler: Scheduler, change: Callable[[Tensor], object]) -> AbstractContextManager[None]:
+def changed_end(scheduler: SlotScheduler, change: Callable[[Tensor], object]) -> AbstractContextManager[None]:
     """Changes the weights of the end token within the context. After a frame, only the first one has an effect."""
     return changed(scheduler.decoder.model._head, lambda weight: change(weight[END]))
 
 
-def one(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes | SegmentFailure:
+def one(scheduler: SlotScheduler, request: SpeechRequest) -> SegmentCodes | SegmentFailure:
     (result,) = scheduler.run([request])
     return result
 
 
-def one_spoken(scheduler: Scheduler, request: SpeechRequest) -> SegmentCodes:
+def one_spoken(scheduler: SlotScheduler, request: SpeechRequest) -> SegmentCodes:
     result = one(scheduler, request)
     assert isinstance(result, SegmentCodes), result
     return result
@@ -104,7 +104,7 @@ def test_a_free_slot_is_filled_at_once_with_the_longest_waiting_segment(tiny: Pa
     assert scheduler.usage.occupancy == 29 / 36
 
 
-def test_the_longest_text_is_estimated_to_be_the_longest_segment(scheduler: Scheduler, voice: Voice) -> None:
+def test_the_longest_text_is_estimated_to_be_the_longest_segment(scheduler: SlotScheduler, voice: Voice) -> None:
     # All are truncated at the same step, so they come in the order of their slots.
     texts = ["Short.", "The longest text of all three.", "A longer text."]
     results = list(scheduler.run(fixed_request(voice, n, 50, text) for n, text in enumerate(texts)))
@@ -117,7 +117,7 @@ def test_occupancy_is_zero_before_the_first_step(tiny: Path) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
 def test_the_end_token_is_suppressed_until_the_minimum_number_of_frames(
-    frames: int, scheduler: Scheduler, voice: Voice
+    frames: int, scheduler: SlotScheduler, voice: Voice
 ) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(1e6)):
         result = one_spoken(scheduler, make_request(voice, min_new_tokens=frames))
@@ -126,13 +126,13 @@ def test_the_end_token_is_suppressed_until_the_minimum_number_of_frames(
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # with one of them the end is the likeliest token after the prompt
-def test_a_segment_does_not_begin_with_its_end(sign: int, scheduler: Scheduler, voice: Voice) -> None:
+def test_a_segment_does_not_begin_with_its_end(sign: int, scheduler: SlotScheduler, voice: Voice) -> None:
     with changed_end(scheduler, lambda row: row.fill_(sign * 1e3)):
         assert one_spoken(scheduler, make_request(voice, min_new_tokens=0)).codes.shape[1] > 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 9])
-def test_a_segment_that_never_ends_is_truncated(frames: int, scheduler: Scheduler, voice: Voice) -> None:
+def test_a_segment_that_never_ends_is_truncated(frames: int, scheduler: SlotScheduler, voice: Voice) -> None:
     with changed_end(scheduler, lambda row: row[:1].fill_(-1e6)):
         result = one_spoken(scheduler, make_request(voice, min_new_tokens=0, max_new_tokens=frames))
     assert result.codes.shape == (10, frames)
@@ -140,7 +140,7 @@ def test_a_segment_that_never_ends_is_truncated(frames: int, scheduler: Schedule
 
 
 def test_segments_are_never_longer_than_the_codec_takes(
-    scheduler: Scheduler, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    scheduler: SlotScheduler, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler.decoder, "max_frames", 5)
     assert one_spoken(scheduler, make_request(voice)).codes.shape == (10, 5)
@@ -155,7 +155,7 @@ def test_segments_are_never_longer_than_the_codec_takes(
     ],
     ids=["too long", "outside the codebook", "nine codebooks"],
 )
-def test_a_request_that_cannot_be_generated_fails_alone(voice: Voice, code: str, scheduler: Scheduler) -> None:
+def test_a_request_that_cannot_be_generated_fails_alone(voice: Voice, code: str, scheduler: SlotScheduler) -> None:
     requests = [make_request(make_voice(1), n) for n in range(3)]
     requests[1] = make_request(voice, 1)
     results = list(scheduler.run(requests))
@@ -234,7 +234,7 @@ def test_nan_in_any_weights_is_detected(
     assert result.code == "generation_failed"
 
 
-def test_a_stopped_chunk_is_dropped_and_the_next_one_is_decoded(scheduler: Scheduler, voice: Voice) -> None:
+def test_a_stopped_chunk_is_dropped_and_the_next_one_is_decoded(scheduler: SlotScheduler, voice: Voice) -> None:
     requests = [fixed_request(voice, n, 5) for n in range(6)]
     before = codes_of(scheduler, requests)
     steps = scheduler.usage.steps
@@ -246,7 +246,7 @@ def test_a_stopped_chunk_is_dropped_and_the_next_one_is_decoded(scheduler: Sched
 
 
 def test_a_prefill_that_is_stopped_ends_within_a_piece_and_starts_again_next_time(
-    scheduler: Scheduler, voice: Voice
+    scheduler: SlotScheduler, voice: Voice
 ) -> None:
     request = make_request(voice)
     spoken = one_spoken(scheduler, request)
@@ -258,7 +258,10 @@ def test_a_prefill_that_is_stopped_ends_within_a_piece_and_starts_again_next_tim
         prefill(prefills)
 
     other = make_voice(7)
-    with patch("cloner.engine.decoder.PIECE_TOKENS", 8), patch.object(scheduler.decoder, "_prefill_together", counted):
+    with (
+        patch("cloner.engine.slots.decoder.PIECE_TOKENS", 8),
+        patch.object(scheduler.decoder, "_prefill_together", counted),
+    ):
         assert list(scheduler.run([make_request(other, 1)], StopWhen(lambda: len(pieces) == 3))) == []
         assert pieces == [8, 8, 8]
         one_spoken(scheduler, make_request(other, 1))  # its reference was read in part, and so not cached
@@ -269,7 +272,7 @@ def test_a_prefill_that_is_stopped_ends_within_a_piece_and_starts_again_next_tim
 def test_a_prompt_that_is_read_in_pieces_gives_the_same_codes(tiny: Path, voice: Voice) -> None:
     request = make_request(voice)
     whole = one_spoken(make_scheduler(tiny, 4, deterministic=True), request)
-    with patch("cloner.engine.decoder.PIECE_TOKENS", 7):
+    with patch("cloner.engine.slots.decoder.PIECE_TOKENS", 7):
         in_pieces = one_spoken(make_scheduler(tiny, 4, deterministic=True), request)
     assert torch.equal(whole.codes, in_pieces.codes)
 

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from torch import Tensor
 
 from cloner.engine.base import NULL_OBSERVER, StopCheck, Voice
-from cloner.engine.decoder import Decoder
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.prompt import PromptBuilder
+from cloner.engine.slots.decoder import Decoder
 from cloner.engine.tokens import Prefill, Tokens
 
 

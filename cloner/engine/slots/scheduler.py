@@ -13,18 +13,19 @@ import torch
 
 from cloner.audio import NOT_NUMBERS
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
-from cloner.engine.decoder import NOT_FINITE, RUNNING, Decoder
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.running_slots import RunningSlots
-from cloner.engine.segment import Segment, SegmentCodes, SlotUsage, out_of_memory
-from cloner.engine.slot_lengths import WaitingByLength
-from cloner.engine.slot_scaling import SlotScaling
-from cloner.engine.step_runner import PendingStatuses, StepRunner
+from cloner.engine.segment_codes import SegmentCodes, SlotUsage
+from cloner.engine.slots.decoder import NOT_FINITE, RUNNING, Decoder
+from cloner.engine.slots.lengths import WaitingByLength
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.running import RunningSlots
+from cloner.engine.slots.scaling import SlotScaling
+from cloner.engine.slots.segment import SlotSegment, out_of_memory
+from cloner.engine.slots.step_runner import PendingStatuses, StepRunner
 
 
-class Scheduler:
+class SlotScheduler:
     """Decodes chunks, one after another."""
 
     def __init__(
@@ -37,7 +38,7 @@ class Scheduler:
         self.usage = SlotUsage()
         self._scaling = SlotScaling(step_runner, prefixes)
         self.running = RunningSlots(decoder, prefixes, deterministic=step_runner.deterministic)
-        self._waiting: deque[Segment] = deque()
+        self._waiting: deque[SlotSegment] = deque()
         """Those of the slots' length at present."""
         self._others = WaitingByLength(decoder, step_runner, prompts, prefixes)
 
@@ -75,7 +76,7 @@ class Scheduler:
         self.prefixes.end_chunk()
 
     def _decode(
-        self, positions: int, segments: list[Segment], queue: RequestQueue, observer: ChunkObserver
+        self, positions: int, segments: list[SlotSegment], queue: RequestQueue, observer: ChunkObserver
     ) -> Iterator[SegmentCodes | SegmentFailure]:
         """Decode segments in slots of `positions`, and those that are added for such slots meanwhile."""
         if not self._make_slots(positions):
@@ -83,7 +84,7 @@ class Scheduler:
             return
         self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
         self.running.remove_all()
-        launched: deque[tuple[list[Segment], PendingStatuses]] = deque()
+        launched: deque[tuple[list[SlotSegment], PendingStatuses]] = deque()
         while not observer.stopped():
             if added := queue.take():
                 yield from self._others.add(added)
@@ -122,11 +123,11 @@ class Scheduler:
             cache.partition(positions)
         return True
 
-    def _schedule(self, observer: ChunkObserver, *, grow: bool) -> list[Segment]:
+    def _schedule(self, observer: ChunkObserver, *, grow: bool) -> list[SlotSegment]:
         """The segments of the next step, in the order of their slots; none is added if the slots are to `grow`."""
         return self.running.fill(self._waiting, 0 if grow else self.step_runner.slots, observer)
 
-    def _run(self, running: list[Segment]) -> PendingStatuses:
+    def _run(self, running: list[SlotSegment]) -> PendingStatuses:
         statuses = self.step_runner.step(len(running), max(segment.position for segment in running))
         for segment in running:
             segment.position += 1
@@ -135,7 +136,7 @@ class Scheduler:
         return statuses
 
     def _postprocess(
-        self, stepped: list[Segment], statuses: PendingStatuses
+        self, stepped: list[SlotSegment], statuses: PendingStatuses
     ) -> Iterator[SegmentCodes | SegmentFailure]:
         """Yield the segments that a step finished, and free their slots."""
         for segment, status in zip(stepped, statuses(), strict=True):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cloner.engine.packed_linear import PackedLinear
+from cloner.engine.slots.packed_linear import PackedLinear
 
 
 class Attend(Protocol):

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import SpeechRequest, Voice
-from cloner.engine.scheduler import Scheduler
+from cloner.engine.slots.scheduler import SlotScheduler
 from tests.support.engine_requests import LONG_TEXT, codes_of, fixed_request, make_request, make_scheduler, make_voice
 
 
 @pytest.fixture(scope="module")
-def deterministic(tiny: Path) -> Scheduler:
+def deterministic(tiny: Path) -> SlotScheduler:
     return make_scheduler(tiny, 3, deterministic=True)
 
 
-def test_a_segment_that_moves_to_another_slot_continues_unchanged(deterministic: Scheduler) -> None:
+def test_a_segment_that_moves_to_another_slot_continues_unchanged(deterministic: SlotScheduler) -> None:
     # The first two are estimated to be longer and are not, so the third moves twice.
     mover = fixed_request(make_voice(2), 2, 30, text="Hm.", temperature=1.0, repetition_penalty=1.5)
     requests = [fixed_request(make_voice(n), n, 6 + 6 * n) for n in range(2)]
@@ -33,7 +33,7 @@ def test_a_segment_that_moves_to_another_slot_continues_unchanged(deterministic:
 
 
 @contextmanager
-def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
+def last_states(scheduler: SlotScheduler) -> Iterator[list[tuple[int, Tensor]]]:
     """Collects each finished segment's slot, and the keys and values in it: a difference in their last bits would
     sooner or later select another code."""
     states = []
@@ -50,7 +50,7 @@ def last_states(scheduler: Scheduler) -> Iterator[list[tuple[int, Tensor]]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int, deterministic: Scheduler) -> None:
+def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int, deterministic: SlotScheduler) -> None:
     random = np.random.default_rng(seed)
     requests = [
         make_request(
@@ -76,7 +76,7 @@ def test_deterministic_codes_do_not_depend_on_neighbours_order_or_slot(seed: int
     assert slots == {0, 1, 2}
 
 
-def test_the_seed_alone_changes_a_segment(deterministic: Scheduler, voice: Voice) -> None:
+def test_the_seed_alone_changes_a_segment(deterministic: SlotScheduler, voice: Voice) -> None:
     codes = [codes_of(deterministic, [make_request(voice, seed=seed)])[0] for seed in (0, 1, 0)]
     assert np.array_equal(codes[0], codes[2])
     assert not np.array_equal(codes[0], codes[1])

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from cloner.batch import Generation
 from cloner.engine.base import NULL_OBSERVER, StopCheck
-from cloner.engine.cache import KVCache
-from cloner.engine.model import CODEBOOKS, END, Model
 from cloner.engine.sampling import PENALTY_WINDOW, Sampling, penalised, resample_repeated, sample
+from cloner.engine.slots.cache import KVCache
+from cloner.engine.slots.model import CODEBOOKS, END, Model
+from cloner.engine.slots.transformer import Attend, Stack, grouped
 from cloner.engine.tokens import Prefill, Tokens
-from cloner.engine.transformer import Attend, Stack, grouped
 
 DRAWS = CODEBOOKS + 1
 """Random numbers a frame: one a code, and one for drawing the first again."""

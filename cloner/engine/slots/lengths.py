@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from cloner.audio import check_codes
 from cloner.engine.base import SegmentFailure, SpeechRequest
-from cloner.engine.decoder import Decoder
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.segment import Segment
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.slots.decoder import Decoder
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.segment import SlotSegment
+from cloner.engine.slots.step_runner import StepRunner
 from cloner.errors import SegmentFailed
 
 
@@ -27,7 +27,7 @@ class WaitingByLength:
         self._all_positions = step_runner.initial_positions
         self._prompts = prompts
         self._prefixes = prefixes
-        self._waiting: dict[int, list[Segment]] = {}
+        self._waiting: dict[int, list[SlotSegment]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -42,12 +42,12 @@ class WaitingByLength:
             else:
                 self._waiting.setdefault(self._slot_length(segment), []).append(segment)
 
-    def take_shortest(self) -> tuple[int, list[Segment]]:
+    def take_shortest(self) -> tuple[int, list[SlotSegment]]:
         """The positions of the shortest slots that are waited for, and the segments that wait for them."""
         positions = min(self._waiting)
         return positions, self.take(positions)
 
-    def take(self, positions: int) -> list[Segment]:
+    def take(self, positions: int) -> list[SlotSegment]:
         """The segments that wait for slots of this length."""
         return self._waiting.pop(positions, [])
 
@@ -55,7 +55,7 @@ class WaitingByLength:
         """Drop all segments."""
         self._waiting.clear()
 
-    def _make(self, request: SpeechRequest) -> Segment:
+    def _make(self, request: SpeechRequest) -> SlotSegment:
         check_codes(request.voice.codes)
         text = self._prompts.text(request)
         prefix_tokens = len(self._prefixes.tokens(request.voice))
@@ -64,7 +64,7 @@ class WaitingByLength:
         max_frames = min(
             request.generation.max_new_tokens, self._decoder.max_frames, self._decoder.model.positions - prompt
         )
-        segment = Segment(request, prefix_tokens, text, max_frames)
+        segment = SlotSegment(request, prefix_tokens, text, max_frames)
         if segment.needed_positions > self._all_positions:
             raise SegmentFailed(
                 f"reference, text and max_new_tokens need {segment.needed_positions} positions, and all slots together"
@@ -73,7 +73,7 @@ class WaitingByLength:
             )
         return segment
 
-    def _slot_length(self, segment: Segment) -> int:
+    def _slot_length(self, segment: SlotSegment) -> int:
         """Positions of the slots that the segment is decoded in: those of a usual slot, doubled until it fits."""
         positions = self._slot_positions
         while positions < segment.needed_positions:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.cache import KVCache, position_bytes
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.transformer import Stack
+from cloner.engine.slots.cache import KVCache, position_bytes
+from cloner.engine.slots.scheduler import SlotScheduler
+from cloner.engine.slots.transformer import Stack
 from tests.support.engine_requests import CPU, codes_of, make_request, make_scheduler, make_voice
 
 pytestmark = pytest.mark.usefixtures("_inference")
@@ -85,7 +85,7 @@ def test_a_move_copies_the_filled_positions_and_no_more() -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_former_contents_of_a_slot_have_no_effect(deterministic: bool, tiny: Path) -> None:
-    scheduler: Scheduler = make_scheduler(tiny, 2, deterministic=deterministic)
+    scheduler: SlotScheduler = make_scheduler(tiny, 2, deterministic=deterministic)
     requests = [make_request(make_voice(n), n) for n in range(3)]
     clean = codes_of(scheduler, requests)
     scheduler.decoder.cache._memory.normal_(0, 100)

@@ -17,8 +17,8 @@ from cloner.engine.base import SpeechRequest
 from cloner.engine.checkpoint import fish, fish_inference
 from cloner.engine.checkpoint.folder import init_checkpoint
 from cloner.engine.checkpoint.presets import Preset
-from cloner.engine.model import END, Model
-from cloner.engine.segment import SegmentCodes
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.model import END, Model
 from tests.support.engine_requests import CPU, codes_of, greedy, make_request, make_scheduler, make_voice
 
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # upstream's, silenced outside tests

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.prefix_cache import PrefixCache
-from cloner.engine.step_runner import StepRunner
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.step_runner import StepRunner
 from cloner.events import Event
 from cloner.logs import log_event
 

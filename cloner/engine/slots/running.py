@@ -7,9 +7,9 @@ from collections import deque
 import torch
 
 from cloner.engine.base import ChunkObserver
-from cloner.engine.decoder import DRAWS, Decoder, SegmentStart
-from cloner.engine.prefix_cache import PrefixCache
-from cloner.engine.segment import Segment
+from cloner.engine.slots.decoder import DRAWS, Decoder, SegmentStart
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.segment import SlotSegment
 from cloner.engine.tokens import Prefill, Tokens
 
 
@@ -19,20 +19,20 @@ class RunningSlots:
 
     def __init__(self, decoder: Decoder, prefixes: PrefixCache, *, deterministic: bool) -> None:
         self.prefixes = prefixes
-        self.segments: list[Segment | None] = []
+        self.segments: list[SlotSegment | None] = []
         """By slot; None where a segment has left."""
         self._decoder = decoder
         self._deterministic = deterministic
         self._may_hold_nan = False
         """True if a slot's positions may hold NaN, which would reach the next segment there although it is masked."""
 
-    def fill(self, waiting: deque[Segment], slots: int, observer: ChunkObserver) -> list[Segment]:
+    def fill(self, waiting: deque[SlotSegment], slots: int, observer: ChunkObserver) -> list[SlotSegment]:
         """Give the free ones of the first `slots` to waiting segments, and return all that run, in the order of their
         slots: a step takes a number of slots, from the first on.
 
         If `observer` stops the chunk meanwhile, the prompts of the new ones may be incomplete.
         """
-        admitted: list[tuple[int, Segment]] = []
+        admitted: list[tuple[int, SlotSegment]] = []
         for slot in range(slots):
             while waiting and observer.dropped(waiting[0].request.segment):
                 waiting.popleft()
@@ -49,18 +49,18 @@ class RunningSlots:
         self._close_gaps()
         return [segment for segment in self.segments if segment]
 
-    def remove(self, segment: Segment, *, not_finite: bool) -> None:
+    def remove(self, segment: SlotSegment, *, not_finite: bool) -> None:
         """Free a segment's slot, which may hold NaN if something in it was `not_finite`."""
         self._may_hold_nan = self._may_hold_nan or not_finite
         self.segments[self.segments.index(segment)] = None
 
-    def remove_all(self) -> list[Segment]:
+    def remove_all(self) -> list[SlotSegment]:
         """Free all slots; returns the segments that were there."""
         removed = [segment for segment in self.segments if segment]
         self.segments = []
         return removed
 
-    def _start(self, admitted: list[tuple[int, Segment]], observer: ChunkObserver) -> None:
+    def _start(self, admitted: list[tuple[int, SlotSegment]], observer: ChunkObserver) -> None:
         """Read the prompts of segments, by slot, and start them."""
         prefills = []
         for slot, segment in admitted:

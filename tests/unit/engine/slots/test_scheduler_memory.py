@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cloner.engine.base import SegmentFailure, Voice
-from cloner.engine.cache import _zeros
-from cloner.engine.scheduler import Scheduler
-from cloner.engine.segment import SegmentCodes
-from cloner.engine.slot_scaling import GROW_AFTER
+from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slots.cache import _zeros
+from cloner.engine.slots.scaling import GROW_AFTER
+from cloner.engine.slots.scheduler import SlotScheduler
 from cloner.events import Event
 from tests.support.engine_requests import codes_of, fixed_request, make_request, make_scheduler, make_voice
 from tests.support.log_lines import find_lines
@@ -33,7 +33,7 @@ def ask_for_too_much() -> None:
     torch.empty(2**50)
 
 
-def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[object]:
+def most_memory(scheduler: SlotScheduler, share: int) -> AbstractContextManager[object]:
     """Limits the cache to one `share`th of its present size within the context."""
     most = scheduler.decoder.cache.nbytes // share
 
@@ -42,7 +42,7 @@ def most_memory(scheduler: Scheduler, share: int) -> AbstractContextManager[obje
             ask_for_too_much()
         return _zeros(shape, dtype, device)
 
-    return patch("cloner.engine.cache._zeros", zeros)
+    return patch("cloner.engine.slots.cache._zeros", zeros)
 
 
 def test_when_memory_runs_out_slots_are_halved_and_all_segments_are_decoded(
@@ -170,7 +170,7 @@ def test_memory_that_ran_out_in_attention_is_released_before_half_of_it_is_alloc
 
     with (
         patch.object(functional, "scaled_dot_product_attention", scarce),
-        patch("cloner.engine.cache._zeros", zeros),
+        patch("cloner.engine.slots.cache._zeros", zeros),
     ):
         codes = codes_of(scheduler, [fixed_request(voice, n, 5) for n in range(3)])
     torch.UntypedStorage._free_weak_ref(storage)  # type: ignore[no-untyped-call]
@@ -178,7 +178,7 @@ def test_memory_that_ran_out_in_attention_is_released_before_half_of_it_is_alloc
     assert {segment.shape for segment in codes.values()} == {(10, 5)}
 
 
-def never_fits(scheduler: Scheduler, *segments: int) -> AbstractContextManager[object]:
+def never_fits(scheduler: SlotScheduler, *segments: int) -> AbstractContextManager[object]:
     """Makes every step with one of these segments run out of memory within the context."""
     step = scheduler.step_runner.step
 

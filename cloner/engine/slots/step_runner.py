@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cloner.engine.decoder import Decoder
+from cloner.engine.slots.decoder import Decoder
 
 LENGTH_BUCKET = 256
 """The attention length of a graph is a multiple of so many positions."""

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from cloner.engine.base import Voice
-from cloner.engine.decoder import Decoder
-from cloner.engine.prefix_cache import PrefixCache
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.scheduler import Scheduler
+from cloner.engine.slots.decoder import Decoder
+from cloner.engine.slots.prefix_cache import PrefixCache
+from cloner.engine.slots.scheduler import SlotScheduler
 from tests.support.engine_requests import codes_of, greedy, make_request, make_scheduler, make_voice
 
 
 @pytest.fixture(scope="module")
-def scheduler(tiny: Path) -> Scheduler:
+def scheduler(tiny: Path) -> SlotScheduler:
     return make_scheduler(tiny, 2)
 
 
 @contextmanager
-def fresh_prefixes(scheduler: Scheduler, room: int = 10**8) -> Iterator[PrefixCache]:
+def fresh_prefixes(scheduler: SlotScheduler, room: int = 10**8) -> Iterator[PrefixCache]:
     """Gives the scheduler an empty prefix cache within the context."""
     kept = scheduler.prefixes
     fresh = PrefixCache(scheduler.decoder, scheduler.prompts, room)
@@ -46,7 +46,7 @@ def test_a_reference_is_read_once_over_segments_slots_and_chunks(slots: int, tin
     assert scheduler.prefixes.computed == 3
 
 
-def test_another_transcript_of_the_same_recording_is_another_reference(scheduler: Scheduler) -> None:
+def test_another_transcript_of_the_same_recording_is_another_reference(scheduler: SlotScheduler) -> None:
     voice = make_voice(0)
     requests = [greedy(make_request(Voice(voice.codes, text), n)) for n, text in enumerate(["One.", "Another."])]
     with fresh_prefixes(scheduler) as prefixes:
@@ -57,7 +57,7 @@ def test_another_transcript_of_the_same_recording_is_another_reference(scheduler
 
 @pytest.mark.slow
 @pytest.mark.parametrize("book", range(10))
-def test_a_voice_that_differs_in_one_codebook_is_a_voice_of_its_own(book: int, scheduler: Scheduler) -> None:
+def test_a_voice_that_differs_in_one_codebook_is_a_voice_of_its_own(book: int, scheduler: SlotScheduler) -> None:
     voice = make_voice(0)
     codes = voice.codes.copy()
     codes[book] = np.random.default_rng(1).permutation(codes[book])
@@ -72,7 +72,7 @@ def test_a_voice_that_differs_in_one_codebook_is_a_voice_of_its_own(book: int, s
         assert not np.array_equal(together[0], alone), "the voices should differ"
 
 
-def prefix_bytes(scheduler: Scheduler, voice: Voice) -> int:
+def prefix_bytes(scheduler: SlotScheduler, voice: Voice) -> int:
     with fresh_prefixes(scheduler) as prefixes:
         codes_of(scheduler, [make_request(voice, max_new_tokens=1, min_new_tokens=0)])
         return prefixes.device_bytes()
@@ -81,7 +81,7 @@ def prefix_bytes(scheduler: Scheduler, voice: Voice) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(("room", "kept"), [(0, 0), (1, 1), (2, 2), (5, 3)])
 def test_no_reference_is_read_twice_for_a_chunk_and_those_within_capacity_are_kept(
-    room: int, kept: int, scheduler: Scheduler
+    room: int, kept: int, scheduler: SlotScheduler
 ) -> None:
     voices = [make_voice(n) for n in range(3)]
     requests = [make_request(voices[n % 3], n, max_new_tokens=1, min_new_tokens=0) for n in range(9)]
