@@ -1,8 +1,8 @@
 """The batched engine: many segments at once through one model, in slots that are never empty while a text waits.
 
 Three stages: references and texts become prompts (`prompt.py`), a scheduler decodes them together
-(`slots/scheduler.py`, and on a GPU `row_scheduler.py`), the codec makes audio (`codec/stage.py`). Decoding has a thread
-of its own, so it does not wait while the caller writes files.
+(`slots/scheduler.py`, and on a GPU `token_rows/scheduler.py`), the codec makes audio (`codec/stage.py`). Decoding has
+a thread of its own, so it does not wait while the caller writes files.
 """
 
 from __future__ import annotations

@@ -12,18 +12,18 @@ from cloner.engine.base import LogFunction
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.codec.stage import CodecStage
-from cloner.engine.gpu_step import PROMPT_BUCKETS, StepOptions, make_step
-from cloner.engine.gpu_workspace import DRIVER_BYTES, CodecMemory, step_bytes
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_check import CheckedKernels, EngineSetup, check_kernels
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes
-from cloner.engine.page_plan import plan_pages
-from cloner.engine.paged_cache import RESERVED, page_bytes
 from cloner.engine.pipeline import Options, Pipeline
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.row_segments import SegmentFactory
-from cloner.engine.step_weights import StepWeights
+from cloner.engine.token_rows.device import PROMPT_BUCKETS, StepOptions, make_step
+from cloner.engine.token_rows.page_plan import plan_pages
+from cloner.engine.token_rows.paged_cache import RESERVED, page_bytes
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.segments import SegmentFactory
+from cloner.engine.token_rows.weights import StepWeights
+from cloner.engine.token_rows.workspace import DRIVER_BYTES, CodecMemory, step_bytes
 from cloner.events import Event
 
 SWITCH_S = 0.0005
@@ -67,7 +67,7 @@ def load_gpu_pipeline(
     step.warm_up()
     sys.setswitchinterval(SWITCH_S)
     factory = SegmentFactory(prompts, weights.positions, frames, plan.pages - RESERVED)
-    return Pipeline(Scheduler(step, factory), CodecStage(codec), kernels.warning)
+    return Pipeline(RowScheduler(step, factory), CodecStage(codec), kernels.warning)
 
 
 def _check_kernels(setup: EngineSetup, cache: KernelCache | None) -> CheckedKernels:

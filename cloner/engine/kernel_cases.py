@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from cloner.batch import CODEBOOK_SIZES, Generation
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.launch import Launch, recorded_launches
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FRAME, GROUP_ROWS
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.paged_cache import RESERVED, pages_of
-from cloner.engine.step_weights import ModelSizes, StepWeights
-from cloner.engine.token_rows import PromptPiece, SlotStart
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
+from cloner.engine.token_rows.rows import PromptPiece, SlotStart
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 from cloner.engine.tokens import Tokens
 
 MOST_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}

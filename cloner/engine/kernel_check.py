@@ -28,7 +28,7 @@ from cloner.engine.kernel_trial import Findings, Job, Trial
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.step_weights import ModelSizes
+from cloner.engine.token_rows.weights import ModelSizes
 from cloner.events import Event
 from cloner.logs import log_event
 

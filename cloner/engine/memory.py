@@ -82,7 +82,8 @@ def plan_cache(budget: MemoryBudget, position_bytes: int, positions: int, slots:
 
 def workspace_bytes(device: torch.device) -> int:
     """Bytes for temporary allocations beside models and slots: activations of prompts and of the codec, and on a GPU
-    its context, its graphs, and the codec's encoder if references are recordings. (`gpu_workspace.py` is for pages.)"""
+    its context, its graphs, and the codec's encoder if references are recordings. (That beside pages is in
+    `token_rows/workspace.py`.)"""
     return 5 * GB // 2 if device.type == "cuda" else GB
 
 

@@ -24,11 +24,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import MockTensor
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.launch import Launch, distinct, recorded_launches
 from cloner.engine.kernels.step.layout import PAGE
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.step_weights import ModelSizes, StepWeights
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 
 SHAPES = ((64, 0), (128, 256))
 """Decode and prompt rows of the graphs that have each kernel's largest tile."""

@@ -48,7 +48,7 @@ class Options:
 
 
 class ChunkScheduler(Protocol):
-    """Requests to codes: `SlotScheduler` here, or that of `row_scheduler.py`."""
+    """Requests to codes: `SlotScheduler` or `RowScheduler`."""
 
     @property
     def slots(self) -> int:

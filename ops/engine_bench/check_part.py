@@ -12,17 +12,17 @@ from torch import Tensor
 
 from cloner.batch import Generation
 from cloner.engine.checkpoint import fish
-from cloner.engine.gpu_step import GpuStep, StepRows
 from cloner.engine.kernels.step.kernel_set import TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, CODES, CONTINUES, DRAWS, END, POSITION, TOKEN
-from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_segments import ReadingQueue
 from cloner.engine.slots.cache import KVCache
 from cloner.engine.slots.decoder import Decoder, SegmentStart, fast_attention
 from cloner.engine.slots.model import Model
-from cloner.engine.step_weights import StepWeights
-from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.token_rows.device import GpuStep, StepRows
+from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
+from cloner.engine.token_rows.rows import PromptPiece, SlotStart, some
+from cloner.engine.token_rows.segments import ReadingQueue
+from cloner.engine.token_rows.weights import StepWeights
 from cloner.engine.tokens import Prefill, Tokens
 from ops.engine_bench import check_sampler
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options

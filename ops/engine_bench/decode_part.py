@@ -12,9 +12,9 @@ import torch
 
 from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SpeechRequest
-from cloner.engine.gpu_step import Statuses, StepRows
-from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment_codes import SlotUsage
+from cloner.engine.token_rows.device import Statuses, StepRows
+from cloner.engine.token_rows.scheduler import RowScheduler
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, make_scheduler, step_options
 from ops.engine_bench.table import Row
 from ops.engine_bench.workload import FRAMES_PER_SECOND, TEXT, codes_of, make_requests, make_voice, wait_for
@@ -79,7 +79,7 @@ def _requests(lengths: list[int], texts: list[str]) -> list[SpeechRequest]:
     return make_requests(lengths, [make_voice(voice) for voice in range(VOICES)], cut)
 
 
-def _run(scheduler: Scheduler, requests: list[SpeechRequest], device: torch.device) -> tuple[float, float]:
+def _run(scheduler: RowScheduler, requests: list[SpeechRequest], device: torch.device) -> tuple[float, float]:
     """Frames a second, and the part of the time that the host waited for the device."""
     scheduler.pool.reset()  # references are read within the time
     waited = 0.0

@@ -13,7 +13,6 @@ import torch
 
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.launch import distinct
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.layout import (
@@ -27,12 +26,13 @@ from cloner.engine.kernels.step.layout import (
     TOKEN,
 )
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.row_segments import SegmentFactory
-from cloner.engine.step_weights import ModelSizes, StepWeights
-from cloner.engine.token_rows import grouped
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
+from cloner.engine.token_rows.rows import grouped
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.segments import SegmentFactory
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 
 POSITIONS, FRAMES = 1152, 301
 """Of a slot: a reference of 10 s, a text, and 300 frames or, for timing, 1,000 positions."""
@@ -58,10 +58,10 @@ def make_device(weights: StepWeights, options: StepOptions, kernels: KernelSet |
     return GpuStep(weights, options, kernels or (TRITON if weights.head.is_cuda else TWINS))
 
 
-def make_scheduler(device: GpuStep, prompts: PromptBuilder) -> Scheduler:
+def make_scheduler(device: GpuStep, prompts: PromptBuilder) -> RowScheduler:
     """Over a device of `step_options`."""
     factory = SegmentFactory(prompts, device.options.positions, FRAMES - 1, device.pages - RESERVED)
-    return Scheduler(device, factory)
+    return RowScheduler(device, factory)
 
 
 def compile_all(size: str, plans: list[StepOptions], device: torch.device) -> float:

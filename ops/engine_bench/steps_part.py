@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from cloner.engine.gpu_step import GpuStep
 from cloner.engine.kernels.launch import recorded_launches
+from cloner.engine.token_rows.device import GpuStep
 from ops.engine_bench import roofline
 from ops.engine_bench.step_model import compile_all, load_weights, make_device, place, step_options
 from ops.engine_bench.table import Row

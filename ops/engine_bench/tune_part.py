@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.launch import Launch, distinct, recorded_launches
 from cloner.engine.kernels.step.kernel_set import Kernel
 from cloner.engine.kernels.step.layout import Scratch
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.step_weights import ModelSizes, StepWeights
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.candidates.candidate import Candidate
 from ops.engine_bench.step_model import load_weights, make_device, place, step_options

@@ -18,10 +18,10 @@ import torch
 from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio, Samples16
 from cloner.engine.base import SpeechRequest
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.pipeline import Options
-from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.token_rows.device import Statuses, StepRows
+from cloner.engine.token_rows.scheduler import RowScheduler
 from cloner.output.audio_files import OutputRoot
 from cloner.settings import load_settings
 from ops.engine_bench.table import Row
@@ -125,7 +125,7 @@ class _Waits:
 
     def of(self, scheduler: object) -> AbstractContextManager[object]:
         """Measure it while this context is entered."""
-        if not isinstance(scheduler, Scheduler):
+        if not isinstance(scheduler, RowScheduler):
             return patch.object(self, "steps", 0)
         launch = scheduler.device.launch
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from cloner.engine.kernels.launch import launch, recorded_launches
 from cloner.engine.kernels.step.kernel_set import Kernel
-from cloner.engine.token_step import TokenStep
+from cloner.engine.token_rows.token_step import TokenStep
 
 Change = tuple[object, str, Any]
 """An object, the name of its attribute, and the value that it gets."""

@@ -26,7 +26,7 @@ from cloner.engine.kernels.launch import after_previous, launch, recorded_launch
 from cloner.engine.kernels.step.layout import Scratch
 from cloner.engine.kernels.step.linear import RowNorm
 from cloner.engine.kernels.step.tiles import Tile
-from cloner.engine.token_step import TokenStep
+from cloner.engine.token_rows.token_step import TokenStep
 
 _RUN = TokenStep.run
 

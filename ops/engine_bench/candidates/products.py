@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloner.engine import token_step
 from cloner.engine.kernels.launch import early_launches
 from cloner.engine.kernels.step.kernel_set import Kernel
-from cloner.engine.token_step import TokenStep
+from cloner.engine.token_rows import token_step
+from cloner.engine.token_rows.token_step import TokenStep
 from ops.engine_bench.candidates.candidate import Candidate, Change
 from ops.engine_bench.candidates.linear_ahead import LinearAhead
 from ops.engine_bench.candidates.linear_tiles import TileOf, long_steps, two_fit, wide_parts

@@ -6,7 +6,7 @@ from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.kernel_cases import StepPlan
 from cloner.engine.kernel_child import Plan
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.step_weights import ModelSizes
+from cloner.engine.token_rows.weights import ModelSizes
 
 SM90 = Architecture.named(90)
 

@@ -18,14 +18,14 @@ from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
-from cloner.engine.gpu_workspace import CodecMemory
 from cloner.engine.kernel_cache import KernelCache
 from cloner.engine.kernel_check import CheckedKernels, EngineSetup
 from cloner.engine.kernels.codec.kernel_set import TRITON as CODEC_TRITON
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS
 from cloner.engine.memory import GB
 from cloner.engine.pipeline import Options
-from cloner.engine.row_scheduler import Scheduler
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.workspace import CodecMemory
 from cloner.errors import LoadFailed
 from tests.support.engine_requests import CPU, StopWhen, fixed_request, generated, loaded, make_request, make_voice
 
@@ -123,7 +123,7 @@ def test_closing_the_results_early_stops_and_the_next_chunk_is_generated(engine:
 
 def test_weights_of_nan_fail_a_segment_and_not_the_next_chunk(engine: BatchedEngine) -> None:
     scheduler = engine.pipeline.scheduler
-    assert isinstance(scheduler, Scheduler)
+    assert isinstance(scheduler, RowScheduler)
     head = scheduler.device.weights.head  # type: ignore[attr-defined]
     kept = head.clone()
     with torch.inference_mode():
@@ -141,7 +141,7 @@ def test_memory_that_runs_out_halves_the_slots_which_the_engine_reports(tiny: Pa
     engine = make_engine(tiny, slots=4)
     engine.load(lambda _line: None)
     scheduler = engine.pipeline.scheduler
-    assert isinstance(scheduler, Scheduler)
+    assert isinstance(scheduler, RowScheduler)
     launch, launched = scheduler.device.launch, 0
 
     def scarce(rows: object) -> object:

@@ -18,12 +18,12 @@ from cloner.client.assignment import SEGMENTS_PER_SLOT
 from cloner.engine.base import ChunkObserver, RequestQueue, SegmentAudio, SegmentFailure, SpeechRequest, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.fake import FakeEngine
-from cloner.engine.gpu_step import PROMPT_BUCKETS
 from cloner.engine.pipeline import Options
 from cloner.engine.segment_codes import SegmentCodes, SlotUsage
 from cloner.engine.slots.decoder import RUNNING, Decoder
+from cloner.engine.token_rows.device import PROMPT_BUCKETS
 from tests.support.engine_requests import CPU, StopWhen, fixed_request, loaded, make_scheduler, make_voice
-from tests.unit.engine.row_scheduling import make as make_row_scheduler
+from tests.unit.engine.token_rows.scheduling import make as make_row_scheduler
 
 SLOTS = 8
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.step.tiles import BUCKETS, KIB, Architecture, Product, Tile, shared_bytes, tile_of
-from cloner.engine.step_weights import ModelSizes, StepWeights
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates.linear_ahead import LinearAhead, following, share
 from ops.engine_bench.candidates.linear_tiles import long_steps, two_fit, wide_parts
 from ops.engine_bench.candidates.linear_tma import LinearTma

@@ -20,7 +20,7 @@ from cloner.engine.kernels.step.layout import (
     Scratch,
     SlotRows,
 )
-from cloner.engine.token_rows import grouped
+from cloner.engine.token_rows.rows import grouped
 
 SIZES = Heads(heads=4, kv_heads=2, head_dim=16)
 PAGE, TABLE, PAGES = 16, 10, 48

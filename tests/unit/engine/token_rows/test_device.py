@@ -16,24 +16,24 @@ from torch import Tensor
 from cloner.batch import Generation
 from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.gpu_step import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, StepRows
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, CONTINUES, DRAWS, END, PAGE
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment_codes import SegmentCodes
 from cloner.engine.slots.model import Model
-from cloner.engine.step_weights import ModelSizes, StepWeights
-from cloner.engine.token_rows import PromptPiece, SlotStart, some
-from cloner.engine.token_step import TokenStep, padded
+from cloner.engine.token_rows.device import DETERMINISTIC_PROMPTS, GpuStep, StepOptions, StepRows
+from cloner.engine.token_rows.rows import PromptPiece, SlotStart, some
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.token_step import TokenStep, padded
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import codes_of as codes_over_slots
 from tests.support.engine_requests import fixed_request, greedy, make_request, make_scheduler, make_voice
-from tests.unit.engine.rows import load_weights, make_row_scheduler
+from tests.unit.engine.token_rows.rows import load_weights, make_row_scheduler
 
 
 @pytest.fixture(scope="module")
-def scheduler(tiny: Path) -> Scheduler:
+def scheduler(tiny: Path) -> RowScheduler:
     """Three slots. A test that changes its weights changes them back."""
     return make_row_scheduler(tiny, 3)
 
@@ -43,11 +43,11 @@ def voice() -> Voice:
     return make_voice(0)
 
 
-def codes_of(scheduler: Scheduler, lines: Any) -> dict[int, np.ndarray[Any, Any]]:
+def codes_of(scheduler: RowScheduler, lines: Any) -> dict[int, np.ndarray[Any, Any]]:
     return codes_over_slots(scheduler, lines)  # type: ignore[arg-type]
 
 
-def step_of(scheduler: Scheduler) -> GpuStep:
+def step_of(scheduler: RowScheduler) -> GpuStep:
     assert isinstance(scheduler.device, GpuStep)
     return scheduler.device
 
@@ -119,7 +119,7 @@ def test_the_kernels_make_a_whole_step_as_their_twins_do(tiny: Path) -> None:
         assert difference < 1e-4 * max(1.0, value.float().abs().max().item()), name
 
 
-def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler: Scheduler, voice: Voice) -> None:
+def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler: RowScheduler, voice: Voice) -> None:
     fine = [fixed_request(voice, n, 3, "Nothing wrong here.") for n in range(3)]
     before = codes_of(scheduler, fine)
     tokens = step_of(scheduler).weights.embeddings.tokens
@@ -138,7 +138,7 @@ def test_a_token_whose_weights_are_no_numbers_fails_its_segment_alone(scheduler:
 
 @pytest.mark.parametrize("part", ["slow layer", "end token", "fast layer", "fast head"])
 def test_weights_that_are_no_numbers_are_noticed_wherever_they_are(
-    part: str, scheduler: Scheduler, voice: Voice
+    part: str, scheduler: RowScheduler, voice: Voice
 ) -> None:
     weights = step_of(scheduler).weights
     weight = {
@@ -175,7 +175,7 @@ def test_fewer_slots_take_the_old_memory_back_before_the_new_is_taken(tiny: Path
     device = step_of(scheduler)
     pages = device.pages
     storage = device.built.cache.memory.untyped_storage()._weak_ref()
-    with patch("cloner.engine.gpu_step.PagedCache", wraps=None) as cache:
+    with patch("cloner.engine.token_rows.device.PagedCache", wraps=None) as cache:
         freed: list[bool] = []
 
         def made(*_: Any) -> None:

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from cloner.engine.kernels.step.layout import PAGE, Heads
-from cloner.engine.paged_cache import RESERVED, PageAllocator, PagedCache, PrefixCache, page_bytes, pages_of
+from cloner.engine.token_rows.paged_cache import (
+    RESERVED,
+    PageAllocator,
+    PagedCache,
+    PagedPrefixCache,
+    page_bytes,
+    pages_of,
+)
 from tests.support.engine_requests import CPU
 
 
@@ -38,7 +45,7 @@ def test_every_page_but_the_first_is_handed_out_once() -> None:
     assert sorted(allocator.allocate(5)) == sorted(second)
 
 
-def held(prefixes: PrefixCache, key: str, length: int = PAGE, own: int = 0):  # type: ignore[no-untyped-def]
+def held(prefixes: PagedPrefixCache, key: str, length: int = PAGE, own: int = 0):  # type: ignore[no-untyped-def]
     room = prefixes.acquire(key, length, own)
     assert room is not None
     return room
@@ -46,7 +53,7 @@ def held(prefixes: PrefixCache, key: str, length: int = PAGE, own: int = 0):  # 
 
 def test_a_voice_has_its_pages_once_and_each_segment_its_own() -> None:
     allocator = PageAllocator(20)
-    prefixes = PrefixCache(allocator)
+    prefixes = PagedPrefixCache(allocator)
     one, own, new = held(prefixes, "a", PAGE + 1, 3)
     two, other, again = held(prefixes, "a", PAGE + 1, 3)
     assert one is two
@@ -57,7 +64,7 @@ def test_a_voice_has_its_pages_once_and_each_segment_its_own() -> None:
 
 def test_an_unused_prefix_stays_until_its_room_is_needed_and_the_longest_unused_goes_first() -> None:
     allocator = PageAllocator(RESERVED + 4)
-    prefixes = PrefixCache(allocator)
+    prefixes = PagedPrefixCache(allocator)
     for key in ("a", "b", "c"):
         prefixes.release(held(prefixes, key)[0])
     prefixes.release(held(prefixes, "a")[0])
@@ -70,7 +77,7 @@ def test_an_unused_prefix_stays_until_its_room_is_needed_and_the_longest_unused_
 
 def test_where_there_is_no_room_nothing_is_forgotten() -> None:
     allocator = PageAllocator(RESERVED + 4)
-    prefixes = PrefixCache(allocator)
+    prefixes = PagedPrefixCache(allocator)
     prefixes.release(held(prefixes, "a")[0])
     held(prefixes, "b")
     assert prefixes.acquire("c", PAGE, 3) is None
@@ -80,7 +87,7 @@ def test_where_there_is_no_room_nothing_is_forgotten() -> None:
 
 def test_a_forgotten_prefix_keeps_its_pages_for_its_users_and_then_gives_them_back() -> None:
     allocator = PageAllocator(RESERVED + 4)
-    prefixes = PrefixCache(allocator)
+    prefixes = PagedPrefixCache(allocator)
     old = held(prefixes, "a")[0]
     assert held(prefixes, "a")[0] is old
     prefixes.forget(old)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cloner.engine.base import SpeechRequest, Voice
-from cloner.engine.gpu_step import Statuses, StepRows
 from cloner.engine.kernels.step.layout import CONTINUES, PAGE
-from cloner.engine.paged_cache import RESERVED
-from cloner.engine.token_rows import SlotStart
+from cloner.engine.token_rows.device import Statuses, StepRows
+from cloner.engine.token_rows.paged_cache import RESERVED
+from cloner.engine.token_rows.rows import SlotStart
 from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from cloner.engine.checkpoint import fish
-from cloner.engine.gpu_step import GpuStep, StepOptions
 from cloner.engine.kernels.step.kernel_set import TWINS, KernelSet
-from cloner.engine.paged_cache import RESERVED, pages_of
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.row_segments import SegmentFactory
-from cloner.engine.step_weights import StepWeights
+from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.segments import SegmentFactory
+from cloner.engine.token_rows.weights import StepWeights
 from tests.support.engine_requests import CPU
 
 
@@ -35,9 +35,9 @@ def make_row_scheduler(
     deterministic: bool = False,
     resampling: bool = True,
     kernels: KernelSet = TWINS,
-) -> Scheduler:
+) -> RowScheduler:
     """What an engine on a GPU is made of, on the CPU in fp32, without a codec."""
     weights, prompts = load_weights(checkpoint)
     pages = RESERVED + slots * pages_of(positions)
     device = GpuStep(weights, StepOptions(slots, pages, positions, frames, deterministic, resampling), kernels)
-    return Scheduler(device, SegmentFactory(prompts, min(positions, weights.positions), frames, pages - RESERVED))
+    return RowScheduler(device, SegmentFactory(prompts, min(positions, weights.positions), frames, pages - RESERVED))

@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 import pytest
 
-from cloner.engine import admission
-from cloner.engine.admission import AdmissionPause
-from cloner.engine.gpu_step import Statuses, StepRows
+from cloner.engine.token_rows import admission
+from cloner.engine.token_rows.admission import AdmissionPause
+from cloner.engine.token_rows.device import Statuses, StepRows
 from tests.support.engine_requests import fixed_request, make_voice
-from tests.unit.engine.row_scheduling import codes_of, make
+from tests.unit.engine.token_rows.scheduling import codes_of, make
 
 
 def test_a_pause_ends_when_empty_slots_have_cost_as_much_as_prompts_do() -> None:

@@ -11,12 +11,12 @@ import torch
 from cloner.audio import check_codes
 from cloner.engine.base import SpeechRequest, Voice
 from cloner.engine.kernels.step.layout import CONTINUES, ENDED, NOT_FINITE, PAGE
-from cloner.engine.row_steps import Decoding
 from cloner.engine.segment_codes import SegmentCodes
-from cloner.engine.token_rows import SlotStart
+from cloner.engine.token_rows.rows import SlotStart
+from cloner.engine.token_rows.steps import Decoding
 from tests.support.engine_requests import StopWhen, fixed_request, make_request, make_voice
-from tests.unit.engine.fake_device import PREFIX
-from tests.unit.engine.row_scheduling import codes_of, failures, make, own_noise
+from tests.unit.engine.token_rows.fake_device import PREFIX
+from tests.unit.engine.token_rows.scheduling import codes_of, failures, make, own_noise
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_free_slot_is_given_at_once_to_the_longest_that_waits(voice: Voice) ->
 def test_rows_are_described_once_when_they_change_and_not_at_every_step(voice: Voice) -> None:
     scheduler, device = make(3)
     requests = [fixed_request(voice, n, frames) for n, frames in enumerate([30, 40, 20, 9, 7])]
-    with patch("cloner.engine.row_scheduler.Decoding.of", wraps=Decoding.of) as described:
+    with patch("cloner.engine.token_rows.scheduler.Decoding.of", wraps=Decoding.of) as described:
         codes_of(scheduler, requests)
     shown = {id(slots) for slots in device.rows if slots}
     assert len(shown) < len(device.rows) / 3, "most steps have the rows of the step before"
@@ -64,7 +64,7 @@ def test_rows_are_described_once_when_they_change_and_not_at_every_step(voice: V
 
 def test_a_voice_is_checked_once_a_chunk(voice: Voice) -> None:
     scheduler, _ = make(3)
-    with patch("cloner.engine.row_segments.check_codes", wraps=check_codes) as checked:
+    with patch("cloner.engine.token_rows.segments.check_codes", wraps=check_codes) as checked:
         codes_of(scheduler, [fixed_request(voice, n, 2) for n in range(5)])
     assert checked.call_count == 1
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from cloner.engine.kernels.launch import Launch, recorded_launches
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.paged_cache import RESERVED, PagedCache, pages_of
-from cloner.engine.step_weights import StepWeights
-from cloner.engine.token_rows import RING, PromptPiece, SlotStart, TokenRows
-from cloner.engine.token_step import TokenStep
+from cloner.engine.token_rows.paged_cache import RESERVED, PagedCache, pages_of
+from cloner.engine.token_rows.rows import RING, PromptPiece, SlotStart, TokenRows
+from cloner.engine.token_rows.token_step import TokenStep
+from cloner.engine.token_rows.weights import StepWeights
 
 DECODE_BUCKETS = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 """Decode rows of the graphs, as far as there are slots; the slots themselves are the last."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cloner.engine.gpu_step import StepDevice
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.paged_cache import PageAllocator, PrefixCache
-from cloner.engine.row_segments import Segment
 from cloner.engine.slot_backoff import SlotBackoff
+from cloner.engine.token_rows.device import StepDevice
+from cloner.engine.token_rows.paged_cache import PageAllocator, PagedPrefixCache
+from cloner.engine.token_rows.segments import RowSegment
 from cloner.events import Event
 from cloner.logs import log_event
 
@@ -40,7 +40,7 @@ class SlotPool:
         """Slots that no segment has."""
         return len(self._free)
 
-    def place(self, segment: Segment, *, idle: bool) -> Placed:
+    def place(self, segment: RowSegment, *, idle: bool) -> Placed:
         """Give the segment a slot and pages. `idle` if no segment has any, so that the number of slots may change."""
         if idle and self.backoff.wants_more():
             self._grow()
@@ -56,7 +56,7 @@ class SlotPool:
         segment.slot = self._free.pop()
         return Placed.WITH_NEW_PREFIX if is_new else Placed.WITH_KNOWN_PREFIX
 
-    def release(self, segment: Segment, *, not_finite: bool) -> None:
+    def release(self, segment: RowSegment, *, not_finite: bool) -> None:
         """Free a segment's slot and pages. Those that may hold NaN are cleared, and no other segment gets its
         prefix."""
         prefix = segment.held_prefix
@@ -119,5 +119,5 @@ class SlotPool:
 
     def _empty(self) -> None:
         self._allocator = PageAllocator(self.device.pages)
-        self.prefixes = PrefixCache(self._allocator)
+        self.prefixes = PagedPrefixCache(self._allocator)
         self._free = list(range(self.device.slots))[::-1]

@@ -4,7 +4,7 @@ import torch
 
 from cloner.batch import Generation
 from cloner.engine.kernels.step.layout import CODES, DRAWS, GROUP_ROWS, IDLE, OWNER, POSITION, TEMPERATURE, TOKEN
-from cloner.engine.token_rows import PromptPiece, SlotStart, TokenRows, grouped
+from cloner.engine.token_rows.rows import PromptPiece, SlotStart, TokenRows, grouped
 from cloner.engine.tokens import Tokens
 from tests.support.engine_requests import CPU
 

@@ -5,8 +5,8 @@ import torch
 
 from cloner.engine.kernels.step.layout import Heads
 from cloner.engine.memory import GB, MemoryBudget
-from cloner.engine.page_plan import PagePlan, plan_pages
-from cloner.engine.paged_cache import page_bytes
+from cloner.engine.token_rows.page_plan import PagePlan, plan_pages
+from cloner.engine.token_rows.paged_cache import page_bytes
 from cloner.errors import LoadFailed
 
 S1_MINI_PAGE = page_bytes(28, Heads(16, 8, 128), torch.bfloat16)

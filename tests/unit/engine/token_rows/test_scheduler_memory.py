@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from cloner.engine.base import Voice
-from cloner.engine.gpu_step import StepRows
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.row_scheduler import Scheduler
 from cloner.engine.segment_codes import SegmentCodes
 from cloner.engine.slot_backoff import ROUNDS
+from cloner.engine.token_rows.device import StepRows
+from cloner.engine.token_rows.scheduler import RowScheduler
 from tests.support.engine_requests import fixed_request, make_voice
-from tests.unit.engine.fake_device import ask_for_too_much
-from tests.unit.engine.row_scheduling import codes_of, failures, make, own_noise
+from tests.unit.engine.token_rows.fake_device import ask_for_too_much
+from tests.unit.engine.token_rows.scheduling import codes_of, failures, make, own_noise
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_where_memory_runs_out_the_slots_are_halved_and_all_is_spoken(
     assert lines == ["Out of memory with 4 slots: going on with 2", "Out of memory with 2 slots: going on with 1"]
 
 
-def never_fits(scheduler: Scheduler, segment: int) -> Any:
+def never_fits(scheduler: RowScheduler, segment: int) -> Any:
     def before(rows: StepRows) -> None:
         if any(running.request.segment == segment for running in scheduler._running):
             ask_for_too_much()

@@ -13,9 +13,9 @@ from torch import Tensor
 from cloner.audio import FRAMES_PER_CHARACTER, check_codes
 from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
 from cloner.engine.kernels.step.layout import DRAWS
-from cloner.engine.paged_cache import Prefix, pages_of
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.token_rows import PromptPiece, SlotStart, some
+from cloner.engine.token_rows.paged_cache import Prefix, pages_of
+from cloner.engine.token_rows.rows import PromptPiece, SlotStart, some
 from cloner.engine.tokens import Tokens
 from cloner.errors import SegmentFailed
 
@@ -25,7 +25,7 @@ less time than the shortest step."""
 
 
 @dataclass(eq=False)
-class Segment:
+class RowSegment:
     """A request with its prompt and its random numbers; `limit` is its maximum number of frames.
 
     While it runs, it has a slot, pages and its voice's prefix; from step `first_step` on, a frame is decoded a step.
@@ -84,7 +84,7 @@ class SegmentFactory:
     """Pages of all slots together: of a segment that needs more, nothing can come."""
     _prefixes: dict[str, Tokens] = field(default_factory=dict)
 
-    def make(self, request: SpeechRequest) -> Segment:
+    def make(self, request: SpeechRequest) -> RowSegment:
         """Raises `SegmentFailed` if the request cannot be spoken."""
         prefix = self._prefix(request.voice)
         text = self.prompts.text(request)
@@ -92,7 +92,7 @@ class SegmentFactory:
         self.prompts.check_length(prompt)
         limit = min(request.generation.max_new_tokens, self.max_frames, self.positions - prompt)
         noise = torch.rand(limit + 1, DRAWS, generator=torch.Generator().manual_seed(request.seed))
-        segment = Segment(request, prefix, text, limit, noise)
+        segment = RowSegment(request, prefix, text, limit, noise)
         if segment.most_pages > self.most_pages:
             raise SegmentFailed(
                 f"reference, text and max_new_tokens need {segment.most_pages} pages of the cache, and it has"
@@ -117,7 +117,7 @@ def estimated_frames(request: SpeechRequest) -> int:
     return min(round(len(request.text) * FRAMES_PER_CHARACTER), request.generation.max_new_tokens)
 
 
-def _rank(segment: Segment) -> tuple[int, int]:
+def _rank(segment: RowSegment) -> tuple[int, int]:
     """A lower one gets a slot earlier."""
     return -estimated_frames(segment.request), segment.order
 
@@ -131,7 +131,7 @@ class WaitingSegments:
         self._factory = factory
         self._heap: list[tuple[int, int, SpeechRequest]] = []
         self._count = 0
-        self._made: deque[Segment] = deque()
+        self._made: deque[RowSegment] = deque()
         self.failures: list[SegmentFailure] = []
         """Of requests that cannot be spoken, until the scheduler takes them."""
 
@@ -144,11 +144,11 @@ class WaitingSegments:
         self._count += 1
         heapq.heappush(self._heap, (-estimated_frames(request), -self._count if late else self._count, request))
 
-    def push_back(self, segment: Segment) -> None:
+    def push_back(self, segment: RowSegment) -> None:
         """Let one that ran wait again, in its old place."""
         insort(self._made, segment, key=_rank)
 
-    def first(self) -> Segment | None:
+    def first(self) -> RowSegment | None:
         """The next segment, which keeps waiting; None if there is none."""
         while self._heap and (not self._made or self._heap[0][:2] < _rank(self._made[0])):
             self._make()
@@ -179,20 +179,20 @@ class ReadingQueue:
     """Prompts that are to be read, in order: a voice's prefix stands before the texts that follow it."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[PromptPiece, Segment | None]] = deque()
+        self._queue: deque[tuple[PromptPiece, RowSegment | None]] = deque()
         self.rows = 0
         """Rows that all of it takes."""
 
-    def add(self, piece: PromptPiece, decodes: Segment | None = None) -> None:
+    def add(self, piece: PromptPiece, decodes: RowSegment | None = None) -> None:
         """Read a prompt; `decodes` is the segment that is decoded when it is read."""
         self._queue.append((piece, decodes))
         self.rows += piece.rows
 
-    def take(self, rows: int) -> tuple[list[PromptPiece], list[Segment]]:
+    def take(self, rows: int) -> tuple[list[PromptPiece], list[RowSegment]]:
         """Pieces that fill at most so many rows (a multiple of `GROUP_ROWS`), and the segments whose prompts end
         there."""
         pieces: list[PromptPiece] = []
-        read: list[Segment] = []
+        read: list[RowSegment] = []
         while self._queue and rows:
             piece, segment = self._queue.popleft()
             if piece.rows > rows:

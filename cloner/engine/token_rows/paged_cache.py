@@ -83,7 +83,7 @@ class Prefix:
     users: int = 0
 
 
-class PrefixCache:
+class PagedPrefixCache:
     """Prefixes by `Voice.key`, which covers all codebooks and the text."""
 
     def __init__(self, allocator: PageAllocator) -> None:

@@ -26,9 +26,9 @@ from cloner.engine.kernels.step.tiles import (
     starts_early,
     tile_of,
 )
-from cloner.engine.paged_cache import PagedCache
-from cloner.engine.step_weights import LayerWeights, StepWeights
-from cloner.engine.token_rows import TokenRows
+from cloner.engine.token_rows.paged_cache import PagedCache
+from cloner.engine.token_rows.rows import TokenRows
+from cloner.engine.token_rows.weights import LayerWeights, StepWeights
 
 PADDING = 128
 """Buffers have a multiple of so many rows, so that products need no masks."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cloner.engine.kernels.step.layout import PAGE
 from cloner.engine.memory import GB, MemoryBudget
-from cloner.engine.paged_cache import RESERVED, pages_of
+from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
 from cloner.errors import LoadFailed
 from cloner.events import Event, LogLine
 

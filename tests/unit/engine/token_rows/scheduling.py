@@ -7,23 +7,23 @@ from typing import Any, cast
 import torch
 
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, SegmentFailure, SpeechRequest
-from cloner.engine.gpu_step import StepDevice
-from cloner.engine.paged_cache import RESERVED
 from cloner.engine.prompt import PromptBuilder
-from cloner.engine.row_scheduler import Scheduler
-from cloner.engine.row_segments import SegmentFactory
 from cloner.engine.segment_codes import SegmentCodes
-from tests.unit.engine.fake_device import FakeDevice, FakePrompts
+from cloner.engine.token_rows.device import StepDevice
+from cloner.engine.token_rows.paged_cache import RESERVED
+from cloner.engine.token_rows.scheduler import RowScheduler
+from cloner.engine.token_rows.segments import SegmentFactory
+from tests.unit.engine.token_rows.fake_device import FakeDevice, FakePrompts
 
 
-def make(slots: int, **options: Any) -> tuple[Scheduler, FakeDevice]:
+def make(slots: int, **options: Any) -> tuple[RowScheduler, FakeDevice]:
     device = FakeDevice(slots, **options)
     factory = SegmentFactory(cast(PromptBuilder, FakePrompts()), 4096, 1024, device.pages - RESERVED)
-    return Scheduler(cast(StepDevice, device), factory), device
+    return RowScheduler(cast(StepDevice, device), factory), device
 
 
 def codes_of(
-    scheduler: Scheduler, requests: list[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+    scheduler: RowScheduler, requests: list[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
 ) -> dict[int, torch.Tensor]:
     answers = list(scheduler.run(requests, observer))
     assert all(isinstance(answer, SegmentCodes) for answer in answers), answers

@@ -13,21 +13,21 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from cloner.audio import NOT_NUMBERS
-from cloner.engine.admission import AdmissionPause
 from cloner.engine.base import NULL_OBSERVER, ChunkObserver, RequestQueue, SegmentFailure, SpeechRequest
-from cloner.engine.gpu_step import Statuses, StepDevice
 from cloner.engine.kernels.step.layout import CONTINUES, NOT_FINITE
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.row_segments import ReadingQueue, Segment, SegmentFactory, WaitingSegments
-from cloner.engine.row_steps import Decoding, Step
 from cloner.engine.segment_codes import OUT_OF_MEMORY, SegmentCodes, SlotUsage
-from cloner.engine.slot_pool import Placed, SlotPool
-from cloner.engine.token_rows import PromptPiece, some
+from cloner.engine.token_rows.admission import AdmissionPause
+from cloner.engine.token_rows.device import Statuses, StepDevice
+from cloner.engine.token_rows.rows import PromptPiece, some
+from cloner.engine.token_rows.segments import ReadingQueue, RowSegment, SegmentFactory, WaitingSegments
+from cloner.engine.token_rows.slot_pool import Placed, SlotPool
+from cloner.engine.token_rows.steps import Decoding, Step
 
 Answer = SegmentCodes | SegmentFailure
 
 
-class Scheduler:
+class RowScheduler:
     """Generates the codes of chunks, one chunk after another."""
 
     def __init__(self, device: StepDevice, factory: SegmentFactory) -> None:
@@ -37,9 +37,9 @@ class Scheduler:
         self.pool = SlotPool(device)
         self._pause = AdmissionPause()
         self._waiting, self._reading = WaitingSegments(factory), ReadingQueue()
-        self._running: list[Segment] = []
+        self._running: list[RowSegment] = []
         """Those that have a slot, whether they are decoded or still read."""
-        self._decoded: list[Segment] = []
+        self._decoded: list[RowSegment] = []
         """Those of the running whose prompts are read; a new list whenever they change."""
         self._decoding = Decoding.of(self._decoded)
         self._answers: deque[Answer] = deque()
@@ -108,7 +108,7 @@ class Scheduler:
             self._decoding = Decoding.of(self._decoded)
         return Step(self.usage.steps, self._decoding, prompts) if self._decoding.segments or prompts else None
 
-    def _admit(self, segment: Segment, observer: ChunkObserver) -> bool:
+    def _admit(self, segment: RowSegment, observer: ChunkObserver) -> bool:
         """Give a slot and pages to the first segment that waits and put its prompt on the reading queue, or answer that
         it cannot be; or drop it. False if it has to wait."""
         if observer.dropped(segment.request.segment):
@@ -172,7 +172,7 @@ class Scheduler:
             else:
                 self._waiting.push_back(segment)
 
-    def _fail(self, segment: Segment, code: str, message: str) -> None:
+    def _fail(self, segment: RowSegment, code: str, message: str) -> None:
         self._answers.append(SegmentFailure(segment.request.segment, code, message))
 
     def _begin(self, queue: RequestQueue) -> None:

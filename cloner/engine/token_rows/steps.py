@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloner.engine.gpu_step import StepRows
-from cloner.engine.paged_cache import Prefix
-from cloner.engine.row_segments import Segment
-from cloner.engine.token_rows import PromptPiece
+from cloner.engine.token_rows.device import StepRows
+from cloner.engine.token_rows.paged_cache import Prefix
+from cloner.engine.token_rows.rows import PromptPiece
+from cloner.engine.token_rows.segments import RowSegment
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Decoding:
     """The segments that are decoded, with their slots and voices for the device. The first of them to reach its limit
     does so in step `first_limit`."""
 
-    segments: list[Segment]
+    segments: list[RowSegment]
     slots: tuple[int, ...]
     voices: tuple[Prefix | None, ...]
     first_limit: int
 
     @classmethod
-    def of(cls, segments: list[Segment]) -> Decoding:
+    def of(cls, segments: list[RowSegment]) -> Decoding:
         return cls(
             segments,
             tuple([segment.slot for segment in segments]),

@@ -12,8 +12,8 @@ from cloner.engine.kernels.codec.layers import LAST_TAPS
 from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FAST_POSITIONS
 from cloner.engine.kernels.step.tiles import most_parts
 from cloner.engine.memory import GB
-from cloner.engine.step_weights import LayerWeights, StepWeights
-from cloner.engine.token_step import MOST_PARTS, padded
+from cloner.engine.token_rows.token_step import MOST_PARTS, padded
+from cloner.engine.token_rows.weights import LayerWeights, StepWeights
 from cloner.protocol.references import MAX_SECONDS
 
 DRIVER_BYTES = 3 * GB // 4

@@ -13,16 +13,16 @@ from cloner.audio import FRAME_SAMPLES
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.codec.ragged_waveform import RaggedWaveform
-from cloner.engine.gpu_step import PROMPT_BUCKETS, GpuStep, StepOptions
-from cloner.engine.gpu_workspace import DRIVER_BYTES, RECORDING_FRAMES, ROUNDING, CodecMemory, step_bytes
 from cloner.engine.kernels.codec.kernel_set import CodecKernels, CodecPlan
 from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
 from cloner.engine.kernels.codec.tiles import codec_tiles
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import GB, MemoryBudget
-from cloner.engine.page_plan import PagePlan, plan_pages
-from cloner.engine.paged_cache import PagedCache, page_bytes
-from cloner.engine.step_weights import ModelSizes, StepWeights
+from cloner.engine.token_rows.device import PROMPT_BUCKETS, GpuStep, StepOptions
+from cloner.engine.token_rows.page_plan import PagePlan, plan_pages
+from cloner.engine.token_rows.paged_cache import PagedCache, page_bytes
+from cloner.engine.token_rows.weights import ModelSizes, StepWeights
+from cloner.engine.token_rows.workspace import DRIVER_BYTES, RECORDING_FRAMES, ROUNDING, CodecMemory, step_bytes
 from cloner.errors import LoadFailed
 from tests.unit.engine.peak_memory import PeakMemory
 
