@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.errors import LoadFailed
 from cloner.settings import load_settings
 from ops.engine_bench.children import checkpoints, in_child, set_environment

@@ -42,7 +42,7 @@ def make_engine(settings: Settings, device: str, memory_gb: float | None = None)
             from cloner.engine.upstream import UpstreamEngine
         else:
             from cloner.engine.batched import BatchedEngine
-            from cloner.engine.kernel_cache import KernelCache
+            from cloner.engine.kernel_trial.cache import KernelCache
             from cloner.engine.pipeline import Options
     torch_device, precision = torch.device("cpu"), torch.float32
     if device.startswith("cuda"):

@@ -29,7 +29,7 @@ from cloner.engine.base import (
 from cloner.engine.checkpoint.folder import check_checkpoint, has_random_weights
 from cloner.engine.checkpoint.weights import check_device
 from cloner.engine.codec.padded import CODEC_FRAMES, CodecEncoder
-from cloner.engine.kernel_support import missing_for_kernels
+from cloner.engine.kernel_trial.support import missing_for_kernels
 from cloner.engine.memory import GB, is_out_of_memory
 from cloner.engine.pipeline import Options, Pipeline, load_pipeline
 from cloner.errors import EngineBroken, LoadFailed, reason_of

@@ -12,8 +12,8 @@ from cloner.engine.base import LogFunction
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.codec.stage import CodecStage
-from cloner.engine.kernel_cache import KernelCache
-from cloner.engine.kernel_check import CheckedKernels, EngineSetup, check_kernels
+from cloner.engine.kernel_trial.cache import KernelCache
+from cloner.engine.kernel_trial.check import CheckedKernels, EngineSetup, check_kernels
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, used_bytes
 from cloner.engine.pipeline import Options, Pipeline
 from cloner.engine.prompt import PromptBuilder

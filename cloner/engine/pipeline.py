@@ -17,7 +17,7 @@ from cloner.engine.base import ChunkObserver, LogFunction, SegmentFailure, Speec
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec.stage import CodecStage
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.memory import GB, MemoryBudget, free_bytes, plan_cache, used_bytes, workspace_bytes
 from cloner.engine.prompt import PromptBuilder
 from cloner.engine.segment_codes import SegmentCodes

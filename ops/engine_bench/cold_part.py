@@ -56,7 +56,7 @@ def _load(began: float, directory: Path, name: str, slots: int, kernels: Path) -
     import torch
 
     from cloner.engine.batched import BatchedEngine
-    from cloner.engine.kernel_cache import KernelCache
+    from cloner.engine.kernel_trial.cache import KernelCache
     from cloner.engine.pipeline import Options
     from cloner.settings import load_settings
 

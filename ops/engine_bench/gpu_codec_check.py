@@ -41,7 +41,7 @@ def _check_loading(directory: Path, findings: Findings) -> None:
 
 def _check_kernels(dtype: torch.dtype, findings: Findings) -> None:
     from cloner.engine.codec.precision import card_tiles
-    from cloner.engine.kernels.codec.cases import MOST_ERROR, CodecCases
+    from cloner.engine.kernel_trial.codec_cases import MOST_ERROR, CodecCases
     from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     with torch.inference_mode():

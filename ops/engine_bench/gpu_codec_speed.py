@@ -64,7 +64,7 @@ def _decode(codec: Any, codes: list[Tensor]) -> None:
 
 def _time_layers(findings: Findings) -> None:
     from cloner.engine.codec.precision import card_tiles
-    from cloner.engine.kernels.codec.cases import CodecCases
+    from cloner.engine.kernel_trial.codec_cases import CodecCases
     from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 
     with torch.inference_mode():

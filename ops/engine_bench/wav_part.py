@@ -18,7 +18,7 @@ import torch
 from cloner.audio import FRAMES_PER_CHARACTER, SAMPLE_RATE, Audio, Samples16
 from cloner.engine.base import SpeechRequest
 from cloner.engine.batched import BatchedEngine
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.pipeline import Options
 from cloner.engine.token_rows.device import Statuses, StepRows
 from cloner.engine.token_rows.scheduler import RowScheduler

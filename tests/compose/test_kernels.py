@@ -12,8 +12,8 @@ import json
 import os
 from pathlib import Path
 
-from cloner.engine.kernel_cache import KernelCache
-from cloner.engine.kernel_support import missing_for_kernels
+from cloner.engine.kernel_trial.cache import KernelCache
+from cloner.engine.kernel_trial.support import missing_for_kernels
 from cloner.settings import load_settings
 
 settings = load_settings()

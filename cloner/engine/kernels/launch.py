@@ -49,7 +49,7 @@ def after_previous(EARLY: tl.constexpr):
     No program reads or writes memory, or ends, before it has waited. So the kernel before has ended only when its own
     wait was over, and with it all kernels before that one: one may write what the last but one reads. A kernel that is
     launched as usual starts when the one before it has ended, and says nothing to the next, which then waits for its
-    end. `offline_kernels.py` looks for the wait in the machine code.
+    end. `kernel_trial/offline.py` looks for the wait in the machine code.
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()

@@ -19,7 +19,7 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.base import SegmentAudio, SegmentFailure, Voice
 from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.pipeline import Options
 from cloner.engine.slots.scheduler import SlotScheduler
 from cloner.errors import BadReference, LoadFailed

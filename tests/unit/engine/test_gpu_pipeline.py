@@ -18,8 +18,8 @@ from cloner.engine.batched import BatchedEngine
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.gpu_pipeline import load_gpu_pipeline
-from cloner.engine.kernel_cache import KernelCache
-from cloner.engine.kernel_check import CheckedKernels, EngineSetup
+from cloner.engine.kernel_trial.cache import KernelCache
+from cloner.engine.kernel_trial.check import CheckedKernels, EngineSetup
 from cloner.engine.kernels.codec.kernel_set import TRITON as CODEC_TRITON
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS
 from cloner.engine.memory import GB

@@ -15,7 +15,7 @@ from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.weights import check_device
 from cloner.engine.codec.padded import CodecEncoder
 from cloner.engine.fake import FakeEngine
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.upstream import UpstreamEngine
 from cloner.errors import LoadFailed, MissingPackage
 from cloner.events import Event

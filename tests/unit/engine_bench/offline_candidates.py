@@ -17,13 +17,13 @@ from typing import Any
 
 from triton.runtime.jit import MockTensor
 
+from cloner.engine.kernel_trial.offline import largest, use_target, waits_first
 from cloner.engine.kernels.launch import Launch, distinct
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.offline_kernels import largest, use_target, waits_first
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.step_model import step_options
 from ops.engine_bench.tune_part import SHAPES, Work
-from tests.unit.engine.kernels.offline import Compiled, described
+from tests.unit.engine.kernel_trial.offline import Compiled, described
 
 TARGET = 90
 

@@ -20,7 +20,7 @@ from cloner.engine.codec.precision import (
     trial_codes,
 )
 from cloner.engine.codec.ragged import GpuCodec
-from cloner.engine.kernels.codec.cases import CodecCases
+from cloner.engine.kernel_trial.codec_cases import CodecCases
 from cloner.engine.kernels.codec.kernel_set import TWINS, CodecKernels, CodecPlan
 from cloner.engine.kernels.codec.tiles import codec_tiles
 from tests.support.engine_requests import CPU

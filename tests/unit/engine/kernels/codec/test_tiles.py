@@ -13,7 +13,7 @@ import triton
 
 from cloner.engine.checkpoint import fish
 from cloner.engine.codec.ragged import GpuCodec
-from cloner.engine.kernels.codec.cases import CodecCases
+from cloner.engine.kernel_trial.codec_cases import CodecCases
 from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 from cloner.engine.kernels.codec.tiles import (
     ADA,
@@ -25,7 +25,7 @@ from cloner.engine.kernels.codec.tiles import (
     codec_tiles,
 )
 from cloner.engine.kernels.launch import recorded_launches
-from tests.unit.engine.kernels.offline import SHARED_BYTES
+from tests.unit.engine.kernel_trial.offline import SHARED_BYTES
 
 TARGETS = (80, 86, 89, 90)
 
@@ -40,7 +40,7 @@ def all_tiles(tiles: CodecTiles) -> list[ConvTile | UnitTile]:
 def compiled(target: int, *options: str) -> list[dict[str, Any]]:
     """In a process of its own, and without the interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.unit.engine.kernels.offline", str(target), *options]
+    command = [sys.executable, "-m", "tests.unit.engine.kernel_trial.offline", str(target), *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[5])
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

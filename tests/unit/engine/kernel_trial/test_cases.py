@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloner.engine.kernel_cases import StepCases, row_error
-from cloner.engine.kernel_child import CodecTrial, Plan, answer, make_cases
-from cloner.engine.kernel_processes import Mode
+from cloner.engine.kernel_trial.child import CodecTrial, Plan, answer, make_cases
+from cloner.engine.kernel_trial.processes import Mode
+from cloner.engine.kernel_trial.step_cases import StepCases, row_error
 from cloner.engine.kernels.codec.kernel_set import TWINS as CODEC_TWINS
 from cloner.engine.kernels.codec.kernel_set import CodecKernels
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.tiles import Architecture
 from tests.support.engine_requests import CPU
-from tests.unit.engine.kernel_plans import SM90, step_plan
+from tests.unit.engine.kernel_trial.plans import SM90, step_plan
 
 META = torch.device("meta")
 FAMILIES = [each.name for each in fields(KernelSet)]
@@ -135,8 +135,8 @@ def test_more_slots_have_more_forms_up_to_all_tiles() -> None:
 
 
 def test_the_codecs_cases_find_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloner.engine.kernel_child.CODEC_FRAMES", 5)
-    monkeypatch.setattr("cloner.engine.kernel_child.TRITON", replace(CODEC_TWINS, gate=lambda x: x[:, ::2] * 0))
+    monkeypatch.setattr("cloner.engine.kernel_trial.child.CODEC_FRAMES", 5)
+    monkeypatch.setattr("cloner.engine.kernel_trial.child.TRITON", replace(CODEC_TWINS, gate=lambda x: x[:, ::2] * 0))
     trial = CodecTrial(Architecture.named(89), CPU)
     assert set(trial.families.values()) == {each.name for each in fields(CodecKernels)}
     small = [name for name, family in trial.families.items() if family not in ("convolve", "apply_unit")]

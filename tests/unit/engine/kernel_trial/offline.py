@@ -2,7 +2,7 @@
 
 One process a target: Triton keeps compiled kernels by device number, not by target.
 
-    python -m tests.unit.engine.kernels.offline 89 codec
+    python -m tests.unit.engine.kernel_trial.offline 89 codec
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import triton
 from triton.runtime.jit import JITFunction
 
-from cloner.engine.offline_kernels import use_target
+from cloner.engine.kernel_trial.offline import use_target
 
 SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 """Shared memory that a block may have (``shared_memory_per_block_optin``), by compute capability."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from cloner.engine.kernel_processes import START_S, Child, ChildLostError, ForkServer, Mode
+from cloner.engine.kernel_trial.processes import START_S, Child, ChildLostError, ForkServer, Mode
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.process import usable_cores
@@ -34,7 +34,7 @@ they come first, so that no process is left with one of them at the end."""
 
 @dataclass(frozen=True)
 class Job:
-    """`plan` is a `kernel_child.Plan` as JSON, the same for all children of a trial; `limit_s` is for all of it."""
+    """`plan` is a `child.Plan` as JSON, the same for all children of a trial; `limit_s` is for all of it."""
 
     plan: str
     limit_s: float

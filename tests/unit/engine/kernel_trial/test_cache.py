@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloner.engine.kernel_cache import KernelCache
+from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.errors import LoadFailed
 
 
@@ -89,7 +89,7 @@ def test_a_folder_from_which_nothing_can_be_run_is_refused(tmp_path: Path, monke
 
 def test_triton_takes_it(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from cloner.engine.kernel_cache import KernelCache\n"
+        "from pathlib import Path; from cloner.engine.kernel_trial.cache import KernelCache\n"
         f"KernelCache(Path({str(tmp_path)!r}), Path('out')).open()\n"
         "import triton; print(triton.knobs.cache.dir)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,17 @@ from typing import Any
 import pytest
 import torch
 
-from cloner.engine import kernel_check
-from cloner.engine.kernel_cache import KernelCache
-from cloner.engine.kernel_check import CODEC_KERNELS, STEP_KERNELS, EngineSetup, check_kernels, make_plan
-from cloner.engine.kernel_trial import Findings, Job
+from cloner.engine.kernel_trial import check
+from cloner.engine.kernel_trial.cache import KernelCache
+from cloner.engine.kernel_trial.check import (
+    CODEC_KERNELS,
+    STEP_KERNELS,
+    EngineSetup,
+    check_kernels,
+    identify,
+    make_plan,
+)
+from cloner.engine.kernel_trial.trial import Findings, Job
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
@@ -53,8 +61,8 @@ def card() -> SimpleNamespace:
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch, card: SimpleNamespace) -> Trials:
     trials = Trials()
-    monkeypatch.setattr(kernel_check, "Trial", trials)
-    monkeypatch.setattr(kernel_check, "_driver", lambda: "580.159.04")
+    monkeypatch.setattr(check, "Trial", trials)
+    monkeypatch.setattr(check, "_driver", lambda: "580.159.04")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
     return trials
 
@@ -101,6 +109,19 @@ def test_twins_take_the_place_of_what_fails_at_every_start_with_one_warning(
     assert trials.count == 1
 
 
+@pytest.mark.parametrize("source", ["kernels/step/linear.py", "token_rows/token_step.py", "codec/ragged.py"])
+def test_a_verdict_depends_on_all_sources_of_the_engine(
+    source: str, trials: Trials, setup: EngineSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = shutil.copytree(check.ENGINE, tmp_path / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(check, "ENGINE", sources)
+    before = identify(setup)
+    assert (sources / source).exists()
+    with (sources / source).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert identify(setup)["sources"] != before["sources"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
@@ -130,7 +151,7 @@ def test_another_card_driver_triton_source_or_model_is_tried_anew(
     elif hasattr(setup, name):
         setup = replace(setup, **{name: value})
     else:
-        monkeypatch.setattr(kernel_check, name, lambda *_: value)
+        monkeypatch.setattr(check, name, lambda *_: value)
     check_kernels(setup, cache)
     check_kernels(setup, cache)
     assert trials.count == 2

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cloner.engine import kernel_processes
-from cloner.engine.kernel_processes import Child, ChildLostError, ForkServer, Mode
+from cloner.engine.kernel_trial import processes
+from cloner.engine.kernel_trial.processes import Child, ChildLostError, ForkServer, Mode
 from cloner.engine.kernels.codec.kernel_set import CodecKernels
 from tests.support.module_patches import ModulePatcher
-from tests.unit.engine.kernel_plans import plan
+from tests.unit.engine.kernel_trial.plans import plan
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ LIMIT_S = 100.0
 
 CODEC_KERNELS = {each.name for each in fields(CodecKernels)}
 
-CASES = "cloner.engine.kernel_cases"
+CASES = "cloner.engine.kernel_trial.step_cases"
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatch
 
 
 def process_of_server() -> psutil.Process:
-    (process,) = (each for each in psutil.Process().children() if "cloner.engine.kernel_child" in each.cmdline())
+    (process,) = (each for each in psutil.Process().children() if "cloner.engine.kernel_trial.child" in each.cmdline())
     return process
 
 
@@ -84,7 +84,7 @@ def test_a_child_that_is_lost_is_reported_with_its_last_words(patch_module: Modu
 
 
 def test_a_fork_server_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_processes, "QUIT_S", 0.1)
+    monkeypatch.setattr(processes, "QUIT_S", 0.1)
     with closing(ForkServer()) as server, ThreadPoolExecutor(1) as pool:
         server.prepare(plan().json(), LIMIT_S)
         process_of_server().suspend()

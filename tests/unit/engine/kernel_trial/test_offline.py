@@ -2,7 +2,7 @@
 
 Compiling takes seconds, so one launch of each kernel is compiled here, the one with the most shared memory (and one
 that starts early, in whose machine code the wait is looked for);
-``python -m cloner.engine.offline_kernels sm_89`` compiles all.
+``python -m cloner.engine.kernel_trial.offline sm_89`` compiles all.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from cloner.engine.kernel_trial.offline import waits_first
 from cloner.engine.kernels import step
-from cloner.engine.offline_kernels import waits_first
 
 STEP_KERNELS = {
     "attend_decode_kernel",
@@ -34,7 +34,7 @@ STEP_KERNELS = {
 @pytest.mark.parametrize("target", ["sm_80", "sm_86", "sm_89", "sm_90"])
 def test_the_largest_tile_of_each_kernel_compiles_and_fits(target: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "cloner.engine.offline_kernels", target, "--largest"]
+    command = [sys.executable, "-m", "cloner.engine.kernel_trial.offline", target, "--largest"]
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=280, env={**environment, "TRITON_CACHE_DIR": str(tmp_path)}
     )

@@ -10,18 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cloner.engine import kernel_trial
-from cloner.engine.kernel_processes import Child
-from cloner.engine.kernel_trial import Job, Trial
+from cloner.engine.kernel_trial.processes import Child
+from cloner.engine.kernel_trial.trial import Job, Trial
 from cloner.engine.kernels.step.kernel_set import KernelSet
 from cloner.events import Event
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
-from tests.unit.engine.kernel_plans import plan
+from tests.unit.engine.kernel_trial.plans import plan
 
 pytestmark = pytest.mark.slow
 
-CASES = "cloner.engine.kernel_cases"
+CASES = "cloner.engine.kernel_trial.step_cases"
 
 TWINS = "module.StepCases.__init__.__defaults__ = (module.TWINS,)\n"
 """A CPU has no kernels: their twins are compared with themselves."""
@@ -94,7 +93,7 @@ def test_a_process_that_dies_or_hangs_is_the_verdict_of_its_kernel_and_the_other
         return ask(child, case, 1.0 if case.startswith("attend_prompt ") else limit_s)
 
     monkeypatch.setattr(Child, "ask", ask_briefly)
-    monkeypatch.setattr(kernel_trial, "CASE_S", 250.0)
+    monkeypatch.setattr("cloner.engine.kernel_trial.trial.CASE_S", 250.0)
     patch_module(CASES, FAULTS)
     findings = trial(limit_s=1000.0).run()
     reasons = dict(findings.failed)
@@ -173,8 +172,8 @@ def test_a_trial_ends_in_time_and_blames_no_kernel_for_that(patch_module: Module
 
 def test_children_end_with_the_process_that_tries(patch_module: ModulePatcher) -> None:
     patch_module(CASES, TWINS + "import threading\nmodule.StepCases.compile = lambda s, n: threading.Event().wait()\n")
-    code = "from tests.unit.engine.test_kernel_trial import trial\ntrial().run()\n"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    code = "from tests.unit.engine.kernel_trial.test_trial import trial\ntrial().run()\n"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
     worker = psutil.Process(process.pid)
 
     def forked() -> list[psutil.Process]:

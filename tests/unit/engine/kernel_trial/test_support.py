@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cloner.engine import kernel_support
-from cloner.engine.kernel_support import missing_for_kernels
+from cloner.engine.kernel_trial import support
+from cloner.engine.kernel_trial.support import missing_for_kernels
 
 
 @pytest.fixture(autouse=True)
 def _only_triton(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Triton is installed, and there is no program at all."""
-    monkeypatch.setattr(kernel_support, "find_spec", lambda _name: importlib.util.find_spec("os"))
+    monkeypatch.setattr(support, "find_spec", lambda _name: importlib.util.find_spec("os"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
 
@@ -46,5 +46,5 @@ def test_the_compiler_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_machine_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_support, "find_spec", lambda _name: None)
+    monkeypatch.setattr(support, "find_spec", lambda _name: None)
     assert missing_for_kernels() == "the package triton is not installed"

@@ -21,16 +21,19 @@ from cloner.engine.checkpoint.files import CODEC_SIZES, CONFIG
 from cloner.engine.checkpoint.weights import without_weights
 from cloner.engine.codec.precision import has_published_size
 from cloner.engine.environment import driver_version
-from cloner.engine.kernel_cache import KernelCache
-from cloner.engine.kernel_cases import StepPlan
-from cloner.engine.kernel_child import Plan
-from cloner.engine.kernel_trial import Findings, Job, Trial
+from cloner.engine.kernel_trial.cache import KernelCache
+from cloner.engine.kernel_trial.child import Plan
+from cloner.engine.kernel_trial.step_cases import StepPlan
+from cloner.engine.kernel_trial.trial import Findings, Job, Trial
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.token_rows.weights import ModelSizes
 from cloner.events import Event
 from cloner.logs import log_event
+
+ENGINE = Path(__file__).parents[1]
+"""The folder of the engine's sources."""
 
 STEP_KERNELS = [each.name for each in fields(step_set.KernelSet)]
 CODEC_KERNELS = [each.name for each in fields(codec_set.CodecKernels)]
@@ -92,7 +95,7 @@ def identify(setup: EngineSetup) -> dict[str, str]:
         "capability": f"{card.major}.{card.minor}",
         "driver": _driver(),
         "triton": version("triton"),
-        "sources": _digest(*sorted(Path(__file__).parent.rglob("*.py"))),
+        "sources": _digest(*sorted(ENGINE.rglob("*.py"))),
         "model": _digest(setup.checkpoint_dir / CONFIG, setup.checkpoint_dir / CODEC_SIZES),
         "precision": str(setup.precision),
         "slots": f"{setup.slots}{' deterministic' if setup.deterministic else ''}",

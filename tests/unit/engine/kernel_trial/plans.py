@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cloner.engine.checkpoint.presets import CONFIGS, Preset
-from cloner.engine.kernel_cases import StepPlan
-from cloner.engine.kernel_child import Plan
+from cloner.engine.kernel_trial.child import Plan
+from cloner.engine.kernel_trial.step_cases import StepPlan
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.token_rows.weights import ModelSizes
 

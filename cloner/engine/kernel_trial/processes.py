@@ -63,7 +63,7 @@ class ChildLostError(Exception):
 
 
 class ForkServer:
-    """The process that children are forked from (`kernel_child.py`). It ends with this process, and with the thread
+    """The process that children are forked from (`child.py`). It ends with this process, and with the thread
     that has started it; its children end with it."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 # Unbuffered: no child prints what the server has printed, and none takes its last words with it.
-                [sys.executable, "-u", "-m", "cloner.engine.kernel_child", str(theirs.fileno())],
+                [sys.executable, "-u", "-m", "cloner.engine.kernel_trial.child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
@@ -84,7 +84,7 @@ class ForkServer:
         """Why it gives no answers any more; empty as long as it does."""
 
     def prepare(self, plan: str, limit_s: float) -> dict[str, str]:
-        """Have it make the cases of a `kernel_child.Plan`, given as JSON; returns the family of each case. Raises
+        """Have it make the cases of a `child.Plan`, given as JSON; returns the family of each case. Raises
         `ChildLostError`."""
         families: dict[str, str] = json.loads(self._ask(plan, limit_s))
         return families

@@ -1,8 +1,8 @@
-"""Processes in which kernels are compiled or compared with plain torch, one case at a time; see `kernel_trial.py`.
+"""Processes in which kernels are compiled or compared with plain torch, one case at a time; see `trial.py`.
 
-    python -m cloner.engine.kernel_child FILE_DESCRIPTOR
+    python -m cloner.engine.kernel_trial.child FILE_DESCRIPTOR
 
-This is the fork server (`kernel_processes.ForkServer`). The first message that it gets is the plan, and its answer, as
+This is the fork server (`processes.ForkServer`). The first message that it gets is the plan, and its answer, as
 all behind "=", names all cases, each with the family of its kernel. Then it forks children, and tells of their end.
 
 A child sends an empty object when it is ready. Every message that it gets names a case, and its answer is an object
@@ -34,15 +34,15 @@ import triton
 from pydantic import TypeAdapter
 from triton.runtime.cache import triton_key
 
-from cloner.engine.kernel_cases import StepCases, StepPlan
-from cloner.engine.kernel_processes import MOST_BYTES, POLL_S, QUIT_S, Mode
-from cloner.engine.kernels.codec.cases import MOST_ERROR, Case, CodecCases
+from cloner.engine.kernel_trial.codec_cases import MOST_ERROR, Case, CodecCases
+from cloner.engine.kernel_trial.offline import use_target
+from cloner.engine.kernel_trial.processes import MOST_BYTES, POLL_S, QUIT_S, Mode
+from cloner.engine.kernel_trial.step_cases import StepCases, StepPlan
 from cloner.engine.kernels.codec.kernel_set import TRITON, CodecPlan
 from cloner.engine.kernels.codec.tiles import codec_tiles
 from cloner.engine.kernels.launch import recorded_launches
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import is_out_of_memory
-from cloner.engine.offline_kernels import use_target
 from cloner.errors import one_line
 from cloner.process import PARENT_PID, die_with_parent
 
@@ -159,7 +159,7 @@ def serve(mode: Mode, plan: Plan, compiled: list[Cases], connection: Connection)
 @torch.inference_mode()
 def serve_forks(requests: socket) -> None:
     """Make the cases of a plan, and fork children, until the process at the other end is gone. This process has one
-    thread, whatever the environment says (`kernel_processes.ONE_THREAD`)."""
+    thread, whatever the environment says (`processes.ONE_THREAD`)."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
 

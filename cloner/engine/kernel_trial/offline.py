@@ -1,6 +1,6 @@
 """Compile kernels for a GPU that is not there, and tell what each needs.
 
-    python -m cloner.engine.offline_kernels sm_89 [--largest]
+    python -m cloner.engine.kernel_trial.offline sm_89 [--largest]
 
 With ``--largest`` one launch of each kernel, the one that takes most shared memory, and another if some start early.
 One process a target: Triton keeps compiled kernels by device number, so that a second target would get the first one's.
