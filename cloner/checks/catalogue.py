@@ -36,17 +36,22 @@ def beyond(score: float, limit: float, decimals: int) -> str:
     return f"{score:.{decimals}f}"
 
 
-class Check(ABC):
-    """One thing that may be wrong with a take."""
+class LimitedCheck(ABC):
+    """One thing that may be wrong with a take, which has a score: above a limit, the check fails."""
 
     name: ClassVar[str]
     default: ClassVar[float]
     """The limit, unless another is set."""
-    needs_sound: ClassVar[bool] = True
-    """Whether a take without sound, or with samples that are not numbers, gets no score."""
 
     def __init__(self, limit: float | None = None) -> None:
         self.limit = self.default if limit is None else limit
+
+
+class Check(LimitedCheck):
+    """One thing that is measured, without a model."""
+
+    needs_sound: ClassVar[bool] = True
+    """Whether a take without sound, or with samples that are not numbers, gets no score."""
 
     @abstractmethod
     def score(self, take: Measures, usual: Usual) -> float:

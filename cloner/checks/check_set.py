@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from cloner.checks.catalogue import CHECKS
+from cloner.checks.catalogue import CHECKS, Check, LimitedCheck
 from cloner.checks.measures import Measures
 from cloner.checks.usual import Usual
 from cloner.errors import BadSetting, CheckBroken
@@ -28,7 +29,7 @@ class CheckResult:
     """The largest score divided by its limit, 0 to `MOST_SUSPICION`; above 1 where a check failed."""
 
 
-REVIEW_CHECKS = (
+REVIEW_CHECK_NAMES = (
     "another_voice",
     "unlike",
     "wrong_voice",
@@ -56,27 +57,34 @@ class CheckSet:
 
         A check that raises is left out, and `on_error` is called with its name; without it, `CheckBroken` is raised.
         """
-        scores: dict[str, float] = {}
+        scores: dict[Check, float] = {}
         for check in self._checks:
             if check.needs_sound and not take.has_sound:
                 continue
             try:
-                scores[check.name] = check.score(take, usual)
+                scores[check] = check.score(take, usual)
             except Exception as error:
                 if on_error is None:
                     raise CheckBroken(check.name, error) from error
                 on_error(check.name, error)
-        applicable = [check for check in self._checks if check.name in scores]
-        failed = [check for check in applicable if scores[check.name] > check.limit]
-        return CheckResult(
-            failed=tuple(check.name for check in failed),
-            sentences=tuple(check.sentence(scores[check.name]) for check in failed),
-            scores={name: round(score, 4) for name, score in scores.items()},
-            suspicion=max((suspicion_of(scores[check.name], check.limit) for check in applicable), default=0.0),
-        )
+        return result_of(scores, lambda check, score: check.sentence(score))
 
 
-def suspicion_of(score: float, limit: float) -> float:
+AnyCheck = TypeVar("AnyCheck", bound=LimitedCheck)
+
+
+def result_of(scores: Mapping[AnyCheck, float], sentence: Callable[[AnyCheck, float], str]) -> CheckResult:
+    """What checks say of a take by their scores; `sentence` returns what is wrong by one that fails."""
+    failed = {check: score for check, score in scores.items() if score > check.limit}
+    return CheckResult(
+        failed=tuple(check.name for check in failed),
+        sentences=tuple(sentence(check, score) for check, score in failed.items()),
+        scores={check.name: round(score, 4) for check, score in scores.items()},
+        suspicion=max((_suspicion_of(score, check.limit) for check, score in scores.items()), default=0.0),
+    )
+
+
+def _suspicion_of(score: float, limit: float) -> float:
     """How far a score is from its limit, 0 to `MOST_SUSPICION`; above 1 it is beyond."""
     if limit <= 0:
         return MOST_SUSPICION if score > limit else 0.0
@@ -88,7 +96,7 @@ def parse_limits(text: str) -> dict[str, float]:
     limits: dict[str, float] = {}
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
-        known = [*(kind.name for kind in CHECKS), *REVIEW_CHECKS]
+        known = [*(kind.name for kind in CHECKS), *REVIEW_CHECK_NAMES]
         if name not in known:
             checks = ", ".join(known)
             raise BadSetting(f"CLONER_CHECK_LIMITS={text!r}: no check is called {name!r}; the checks are {checks}")

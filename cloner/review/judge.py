@@ -6,14 +6,13 @@ limit the check fails.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
-from typing import ClassVar
 
-from cloner.checks.catalogue import beyond
-from cloner.checks.check_set import CheckResult, suspicion_of
+from cloner.checks.catalogue import LimitedCheck, beyond
+from cloner.checks.check_set import CheckResult, result_of
 from cloner.checks.usual import certainty
 from cloner.review.heard import Heard, WordErrors
 from cloner.review.likeness import Likeness, Voices
@@ -48,15 +47,8 @@ class Finding:
     """None without a recogniser."""
 
 
-class ReviewCheck(ABC):
+class ReviewCheck(LimitedCheck):
     """One thing that a review may find wrong with a take."""
-
-    name: ClassVar[str]
-    default: ClassVar[float]
-    """The limit, unless another is set."""
-
-    def __init__(self, limit: float | None = None) -> None:
-        self.limit = self.default if limit is None else limit
 
     @abstractmethod
     def score(self, finding: Finding) -> float | None:
@@ -228,13 +220,7 @@ class Judge:
             words=take.words,
         )
         scores = {check: score for check in self._checks if (score := check.score(finding)) is not None}
-        failed = [check for check, score in scores.items() if score > check.limit]
-        return CheckResult(
-            failed=tuple(check.name for check in failed),
-            sentences=tuple(check.sentence(scores[check], finding) for check in failed),
-            scores={check.name: round(score, 4) for check, score in scores.items()},
-            suspicion=max((suspicion_of(score, check.limit) for check, score in scores.items()), default=0.0),
-        )
+        return result_of(scores, lambda check, score: check.sentence(score, finding))
 
     def likeness(self, speaker: str, take: Heard) -> Likeness | None:
         """How like a take is to its speaker's reference and to the others'; None if one of the first two is too short

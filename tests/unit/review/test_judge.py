@@ -199,4 +199,4 @@ def test_the_settings_know_the_limits_of_all_checks() -> None:
     judge = Judge({"anna": heard(1)}, limits)
     take = replace(heard(0.8), words=WordErrors(100, 9, 9))
     assert learn_and_judge(judge, "anna", take).failed == ("unlike",)
-    assert [kind.name for kind in REVIEW_CHECKS] == list(check_set.REVIEW_CHECKS)
+    assert [kind.name for kind in REVIEW_CHECKS] == list(check_set.REVIEW_CHECK_NAMES)
