@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -83,10 +84,18 @@ def _compile_share(size: str, plans: list[StepOptions], gpu: Architecture, numbe
         launch.compile()
 
 
+class Filling(NamedTuple):
+    """`positions` that each slot has filled; the first `shared` of them are the prefix of one of `voices`."""
+
+    positions: int
+    shared: int
+    voices: int = 8
+
+
 @torch.inference_mode()
-def place(device: GpuStep, active: int, filled: int, shared: int, voices: int = 8) -> None:
-    """Put `active` slots at position `filled`, of voices whose prefixes have `shared` positions (0: nothing is shared);
-    half of the prompt rows' groups read on behind the slots' positions."""
+def place(device: GpuStep, active: int, filling: Filling) -> None:
+    """Fill `active` slots so; half of the prompt rows' groups read on behind the slots' positions."""
+    filled, shared, voices = filling
     device.reset()
     rows, slots = device.built.rows, device.slots
     prefix_pages, own_pages = pages_of(shared), pages_of(filled + 64 - shared)

@@ -11,12 +11,11 @@ import torch
 from cloner.engine.kernels.launch import recorded_launches
 from cloner.engine.token_rows.device import GpuStep
 from ops.engine_bench import roofline
-from ops.engine_bench.step_model import compile_all, load_weights, make_device, place, step_options
+from ops.engine_bench.step_model import Filling, compile_all, load_weights, make_device, place, step_options
 from ops.engine_bench.table import Row
 
 SHAPES = ((1, 0), (8, 0), (16, 0), (32, 0), (64, 0), (128, 0), (64, 64), (64, 256), (128, 64), (128, 256))
-PLACES = ((400, 272), (400, 0), (1000, 272), (1000, 0))
-"""Positions filled, and how many of them are a voice's prefix."""
+PLACES = (Filling(400, 272), Filling(400, 0), Filling(1000, 272), Filling(1000, 0))
 
 GOALS = {(64, 0): "<= 2.6 ms on an H200", (128, 0): "<= 3.5 ms on an H200"}
 REPLAYS, RUNS = 20, 3
@@ -37,12 +36,13 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
     if slots > shapes[-1][0]:
         shapes.append((slots, 0))
     for decode, prompts in shapes:
-        for filled, shared in PLACES:
-            values = [step_ms(step, decode, prompts, filled, shared) for _ in range(RUNS)]
+        for filling in PLACES:
+            filled, shared, _voices = filling
+            values = [step_ms(step, decode, prompts, filling) for _ in range(RUNS)]
             cost = roofline.step_cost(size, decode, filled, precision)
             floor = (cost.weight_bytes + cost.cache_bytes) / ceiling.bandwidth * 1e3
             what = f"step, {decode} + {prompts} rows, {filled} positions, {'shared' if shared else 'alone'}"
-            goal = GOALS.get((decode, prompts), "") if (filled, shared) == PLACES[0] else ""
+            goal = GOALS.get((decode, prompts), "") if filling == PLACES[0] else ""
             remark = f"floor {floor:.2f} ms by bytes, each slot's own, at {ceiling.bandwidth / 1e9:.0f} GB/s"
             yield Row(what, "ms", values, goal=goal, remark=remark if not shared else "")
     if device.type == "cuda":
@@ -54,15 +54,15 @@ def measure(directory: Path, size: str, name: str, slots: int) -> Iterator[Row]:
                 yield from _profiled(step, decode)
 
 
-def step_ms(step: GpuStep, decode: int, prompts: int, filled: int, shared: int) -> float:
+def step_ms(step: GpuStep, decode: int, prompts: int, filling: Filling) -> float:
     """A step's milliseconds, over so many replays of its graph."""
     if not step.weights.head.is_cuda:
-        place(step, decode, filled, shared)
+        place(step, decode, filling)
         began = time.perf_counter()
         step.built.step.run(decode, prompts)
         return (time.perf_counter() - began) * 1e3
     graph = step.graph(decode, prompts)
-    place(step, decode, filled, shared)
+    place(step, decode, filling)
     graph.replay()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
@@ -78,7 +78,7 @@ def _profiled(step: GpuStep, decode: int) -> Iterator[Row]:
     from torch.profiler import ProfilerActivity, profile
 
     graph = step.graph(decode, 0)
-    place(step, decode, 400, 272)
+    place(step, decode, PLACES[0])
     graph.replay()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as run:

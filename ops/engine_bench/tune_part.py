@@ -27,7 +27,7 @@ from cloner.engine.token_rows.device import GpuStep, StepOptions
 from cloner.engine.token_rows.weights import ModelSizes, StepWeights
 from ops.engine_bench.candidates import CANDIDATES
 from ops.engine_bench.candidates.candidate import Candidate
-from ops.engine_bench.step_model import load_weights, make_device, place, step_options
+from ops.engine_bench.step_model import Filling, load_weights, make_device, place, step_options
 from ops.engine_bench.steps_part import step_ms
 from ops.engine_bench.table import Row
 
@@ -35,8 +35,8 @@ TODAY = Candidate("as it is")
 SHAPES = ((64, 0), (128, 0), (64, 256))
 """Decode and prompt rows."""
 
-PLACES = ((400, 272), (1000, 272))
-"""Positions filled, and how many of them are a voice's prefix. Steps with prompt rows are measured at the first."""
+PLACES = (Filling(400, 272), Filling(1000, 272), Filling(400, 272, voices=64))
+"""Steps with prompt rows are measured at the first."""
 
 RUNS = 3
 CALL_TOLERANCE, STEP_TOLERANCE = 1e-2, 5e-2
@@ -72,19 +72,20 @@ def _measured(step: GpuStep, candidate: Candidate, shapes: Sequence[tuple[int, i
         step.built.graphs.clear()
         with candidate.in_place(step.built.step):
             for (decode, prompts), where in placed:
-                values = [step_ms(step, decode, prompts, *where) for _ in range(RUNS)]
+                values = [step_ms(step, decode, prompts, where) for _ in range(RUNS)]
                 rows = f"{decode} + {prompts}" if prompts else str(decode)
-                yield Row(f"tune: {candidate.name}, {rows} rows, {where[0]} positions", "ms", values, remark=remark)
+                what = f"{candidate.name}, {rows} rows, {where.positions} positions, {where.voices} voices"
+                yield Row(f"tune: {what}", "ms", values, remark=remark)
     except Exception as error:  # noqa: BLE001 - it is the finding; the other candidates are still measured
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         yield Row(f"tune: {candidate.name}", "", [float("nan")], remark=f"not timed: {reason}")
 
 
-def difference(step: GpuStep, candidate: Candidate, shape: tuple[int, int], where: tuple[int, int]) -> float:
+def difference(step: GpuStep, candidate: Candidate, shape: tuple[int, int], where: Filling) -> float:
     """How far the outputs of a candidate's kernels are from today's on the same input: the greatest relative norm of a
     row's difference. Raises `ValueError` where a candidate differs by more than is allowed."""
     rows = shape[0]
-    place(step, rows, *where)
+    place(step, rows, where)
     records = step.built.rows.decode.records.clone()
     step.built.step.run(*shape)
     logits = step.built.step.logits[:rows].clone()
@@ -97,7 +98,7 @@ def difference(step: GpuStep, candidate: Candidate, shape: tuple[int, int], wher
     off, of_logits = max(calls, default=0.0), _off(step.built.step.logits[:rows], logits)
     if not (off <= CALL_TOLERANCE and of_logits <= STEP_TOLERANCE):
         raise ValueError(
-            f"with {rows} + {shape[1]} rows at {where[0]} positions it is off today's output by {off:.1e}"
+            f"with {rows} + {shape[1]} rows at {where.positions} positions it is off today's output by {off:.1e}"
             f" (at most {CALL_TOLERANCE}), and by {of_logits:.1e} in the logits (at most {STEP_TOLERANCE})"
         )
     return max(off, 0.0 if calls else of_logits)

@@ -123,7 +123,7 @@ def attend_groups_kernel(
             )  # fmt: skip
 
 
-def attend_groups(programs: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
+def attend_groups(programs: int, stages: int, share: int = 4) -> Kernel:
     """In place of `attend_decode`, with `programs` for all lists where groups are full (`parts_of`). There are programs
     for a `share`-th as many groups as rows: if each row has a voice of its own, a program reads so many lists."""
 
@@ -166,7 +166,7 @@ def attend_groups(programs: int, stages: int, warps: int = 4, share: int = 4) ->
             TOGETHER=GROUP_ROWS,
             PARTS=split,
             NORMED=attention.qk_norm is not None,
-            num_warps=warps,
+            num_warps=4,
             num_stages=stages,
         )
 

@@ -157,7 +157,7 @@ def attend_own_first_kernel(
                 )  # fmt: skip
 
 
-def attend_own_first(parts: tuple[int, int], stages: int, warps: int = 4, share: int = 4) -> Kernel:
+def attend_own_first(parts: tuple[int, int], stages: int, share: int = 4) -> Kernel:
     """In place of `attend_decode`, with `parts` as there, and programs for a `share`-th as many groups as rows."""
 
     def attend(
@@ -201,7 +201,7 @@ def attend_own_first(parts: tuple[int, int], stages: int, warps: int = 4, share:
             PREFIX_PARTS=prefix_parts,
             OWN_PARTS=own_parts,
             NORMED=attention.qk_norm is not None,
-            num_warps=warps,
+            num_warps=4,
             num_stages=stages,
         )
 

@@ -150,7 +150,7 @@ def attend_planned_kernel(
             )  # fmt: skip
 
 
-def attend_planned(programs: int, stages: int, warps: int = 4, share: int = 4) -> Kernel:
+def attend_planned(programs: int, stages: int, share: int = 4) -> Kernel:
     """In place of `attend_decode`, with arguments as for `attend_groups`. The plan is made in the first layer, which is
     the one whose cache lies first in its memory, and kept for the others."""
     plans: dict[tuple[torch.device, int], Tensor] = {}
@@ -213,7 +213,7 @@ def attend_planned(programs: int, stages: int, warps: int = 4, share: int = 4) -
             STRIDE=stride,
             PARTS=split,
             NORMED=attention.qk_norm is not None,
-            num_warps=warps,
+            num_warps=4,
             num_stages=stages,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from cloner.engine.kernels.step.attend_decode import attend_decode
@@ -12,48 +13,37 @@ from ops.engine_bench.candidates.attend_planned import attend_planned
 from ops.engine_bench.candidates.candidate import Candidate, relaunched
 
 
-def _shaped(parts: tuple[int, int], stages: int, warps: int) -> Kernel:
-    """Today's kernel with other parts, stages and warps."""
+def _today(parts: tuple[int, int], stages: int) -> Kernel:
+    """Today's kernel with other parts and stages."""
 
     def attend(*arguments: Any) -> None:
         *others, _parts, _stages = arguments
         attend_decode(*others, parts, stages)
 
-    return relaunched(attend, num_warps=warps)
+    return attend
 
 
-def _candidate(name: str, kernel: Kernel) -> Candidate:
-    return Candidate(f"attention, {name}", {"attend_decode": kernel})
+def _candidates(name: str, kernel: Kernel, *options: dict[str, int]) -> Iterator[Candidate]:
+    """The kernel as it is, or with each of these launch options."""
+    for each in options or ({},):
+        limits = "".join(f", {option} {value}" for option, value in each.items())
+        yield Candidate(f"attention, {name}{limits}", {"attend_decode": relaunched(kernel, **each)})
 
+
+_FOUR_FIT = {"maxnreg": 128}
+"""Registers of a thread, so that four programs of four warps fit on a multiprocessor; three do with up to 168."""
 
 ATTENTION = (
-    _candidate(
-        "groups planned once a step, 384 programs, 3 stages, 4 warps, 168 registers",
-        relaunched(
-            attend_planned(384, 3), maxnreg=168
-        ),  # else 189, and two of them on a multiprocessor instead of three
-    ),
-    *(
-        _candidate(
-            f"groups planned once a step, {programs} programs, {stages} stages, {warps} warps",
-            attend_planned(programs, stages, warps),
-        )
-        for programs, stages, warps in ((256, 3, 4), (256, 4, 4), (256, 4, 8), (128, 7, 8))
-    ),
-    *(
-        _candidate(
-            f"groups, {programs} programs, {stages} stages, {warps} warps", attend_groups(programs, stages, warps)
-        )
-        for programs, stages, warps in ((256, 5, 4), (256, 7, 4))
-    ),
-    *(
-        _candidate(
-            f"own pages first, {parts} parts, {stages} stages, {warps} warps", attend_own_first(parts, stages, warps)
-        )
-        for parts, stages, warps in (((2, 1), 5, 4), ((2, 1), 3, 4), ((1, 1), 3, 4), ((2, 2), 3, 4))
-    ),
-    *(
-        _candidate(f"today's, {parts} parts, {stages} stages, {warps} warps", _shaped(parts, stages, warps))
-        for parts, stages, warps in (((2, 1), 3, 4), ((1, 1), 5, 4), ((2, 2), 5, 4), ((2, 1), 5, 8))
-    ),
+    *_candidates("groups planned once a step, 256 programs, 3 stages", attend_planned(256, 3)),
+    *_candidates("groups planned once a step, 384 programs, 3 stages", attend_planned(384, 3), {"maxnreg": 168}),
+    *_candidates("groups planned once a step, 256 programs, 4 stages", attend_planned(256, 4), {}, {"num_warps": 8}),
+    *_candidates("groups planned once a step, 128 programs, 7 stages", attend_planned(128, 7), {"num_warps": 8}),
+    *_candidates("groups, 256 programs, 5 stages", attend_groups(256, 5)),
+    *_candidates("own pages first, (2, 1) parts, 5 stages", attend_own_first((2, 1), 5)),
+    *_candidates("own pages first, (2, 1) parts, 3 stages", attend_own_first((2, 1), 3), _FOUR_FIT),
+    *_candidates("own pages first, (1, 1) parts, 3 stages", attend_own_first((1, 1), 3), _FOUR_FIT),
+    *_candidates("own pages first, (2, 2) parts, 3 stages", attend_own_first((2, 2), 3), _FOUR_FIT),
+    *_candidates("today's, (2, 1) parts, 3 stages", _today((2, 1), 3)),
+    *_candidates("today's, (1, 1) parts, 5 stages", _today((1, 1), 5)),
+    *_candidates("today's, (2, 2) parts, 5 stages", _today((2, 2), 5)),
 )

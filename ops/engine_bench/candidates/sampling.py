@@ -7,5 +7,5 @@ from ops.engine_bench.candidates.candidate import Candidate, relaunched
 
 SAMPLING = tuple(
     Candidate(f"sample_next with {warps} warps", {"sample_next": relaunched(sample_next, num_warps=warps)})
-    for warps in (1, 2, 8)
+    for warps in (2, 8)
 )
