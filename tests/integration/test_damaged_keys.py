@@ -118,6 +118,7 @@ class Fleet:
             keys.box_launchers("box"),
             keys.consumers,
             keys.gone,
+            keys.manifest(self.open),  # those who submit read manifests of their own folder alone
             keys.unacked(worker),
             keys.unacked_since(worker),
             keys.open_attempts(collector_name("box")),
@@ -199,7 +200,7 @@ def fleet(
 def test_the_fleet_has_a_key_of_every_family(fleet: Fleet) -> None:
     there = list(fleet)
     for name, family in inspect.getmembers(RedisKeys):
-        if name.startswith("_") or name in ("fleet", "process_heartbeat"):  # a field of a hash
+        if name.startswith("_") or name in ("fleet", "process_heartbeat", "absent"):  # a field of a hash; never there
             continue
         key = getattr(fleet.keys, name)
         pattern = key if isinstance(family, property) else key("ANY")
