@@ -1,4 +1,4 @@
-"""Which batches have messages in a queue, or messages that a process has not acknowledged."""
+"""Which batches and chunks have messages in a queue, or messages that a process has not acknowledged."""
 
 from __future__ import annotations
 
@@ -64,21 +64,40 @@ return place < length and next or -1
 def batches_in_flight(redis: Redis, keys: RedisKeys, consumes: Callable[[str], bool] = lambda _: True) -> set[str]:
     """Ids of the batches of which a process, dead or alive, has a message that it has not acknowledged; of the
     processes whose name `consumes` says. `redis` must not decode responses."""
+    return set(map(batch_of_task, tasks_in_flight(redis, keys, consumes)))
+
+
+def tasks_in_flight(redis: Redis, keys: RedisKeys, consumes: Callable[[str], bool] = lambda _: True) -> list[str]:
+    """Ids of the tasks of such messages."""
     consumers = [name.decode() for name in cast("set[bytes]", redis.smembers(keys.consumers))]
     with redis.pipeline(transaction=False) as pipe:
         for consumer in filter(consumes, consumers):
             pipe.eval(UNACKED_TASKS, 1, keys.unacked(consumer))
-        return _batches(task for tasks in pipe.execute() for task in tasks)
+        return _decoded(task for tasks in pipe.execute() for task in tasks)
 
 
 def batches_in_queue(redis: Redis, queue: str) -> set[str]:
     """Ids of the batches that have messages in a queue. `redis` must not decode responses."""
-    found: set[str] = set()
+    return set(map(batch_of_task, tasks_in_queue(redis, queue)))
+
+
+def tasks_in_queue(redis: Redis, queue: str) -> list[str]:
+    """Ids of the tasks that have messages in a queue. `redis` must not decode responses."""
+    found: list[bytes] = []
     place = 0
     while place >= 0:
         place, tasks = cast("tuple[int, list[bytes]]", redis.eval(TASKS_IN_QUEUE, 1, queue, place))
-        found |= _batches(tasks)
-    return found
+        found += tasks
+    return _decoded(found)
+
+
+def chunks_under_way(redis: Redis, queues: Iterable[str], keys: RedisKeys, chord: str) -> set[int]:
+    """Numbers of the chunks of a chord whose messages are in one of the queues, in the order in which launchers move
+    them, or in flight. `redis` must not decode responses."""
+    # First the queues: that is the way of a message. One that goes the other way meanwhile is sent twice.
+    tasks = [task for queue in queues for task in tasks_in_queue(redis, queue)] + tasks_in_flight(redis, keys)
+    numbers = (task.removeprefix(f"{chord}.") for task in tasks if task.startswith(f"{chord}."))
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def remove_from_queue(redis: Redis, queue: str, batch_id: str) -> None:
@@ -88,5 +107,5 @@ def remove_from_queue(redis: Redis, queue: str, batch_id: str) -> None:
         place = cast("int", redis.eval(REMOVE, 1, queue, place, f"{batch_id}."))
 
 
-def _batches(tasks: Iterable[bytes]) -> set[str]:
-    return {batch_of_task(task.decode(errors="replace")) for task in tasks}
+def _decoded(tasks: Iterable[bytes]) -> list[str]:
+    return [task.decode(errors="replace") for task in tasks]

@@ -6,51 +6,82 @@ chord counts each task once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from celery import Signature, chord, current_app
+from celery import Signature, current_app
 from pydantic import ValidationError
+from redis import Redis
 
 from cloner.collector.disk import retry_on_failing_disk
+from cloner.collector.in_flight import chunks_under_way
 from cloner.errors import reason_of
 from cloner.names import CLOSE_BATCH, REVIEW_TAKE, SPEAK_CHUNK
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
 from cloner.output.redo import noted_takes
-from cloner.protocol.messages import Manifest, Wire
+from cloner.protocol.messages import ChunkRow, Manifest, Wire
 from cloner.protocol.reviews import ReviewAnswer, ReviewRequest
 from cloner.protocol.rows import TakeRow
 from cloner.settings import Settings
+from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
+from cloner.state.keys import RedisKeys
 from cloner.state.progress import Round
 
 
-def publish_chunks(manifest: Manifest, present: Round, settings: Settings, given_up: Collection[int] = ()) -> None:
-    """Send a round's chunks, except those `given_up`. Takes that have failed the review get one attempt."""
-    wanted = None if present.chunks is None else set(present.chunks)
+def publish_chunks(
+    manifest: Manifest, present: Round, settings: Settings, redis: Redis, *, again: bool = False
+) -> None:
+    """Send a round's chunks, except those that are given up. Takes that have failed the review get one attempt.
+
+    If the round is sent `again`, what is left of it: a chunk that is in a queue or in flight, or has finished, is not
+    sent twice. `redis` must not decode responses.
+    """
+    batches = BatchStore.of(settings, redis)
+    chunks = _chunks_of(manifest, present, batches.given_up_chunks(manifest.batch_id))
+    left = _left_of(chunks, manifest, present, settings, redis) if again else chunks
     takes = retry_on_failing_disk(settings)(_takes, OutputRoot(settings.out_dir), manifest, present)
     if present.again:
         manifest = manifest.model_copy(update={"generation": manifest.generation.model_copy(update={"attempts": 1})})
-    chord_of_round = chord_id(manifest.batch_id, present.number)
-    header = []
-    for chunk in manifest.chunks:
-        if chunk.number in given_up or (wanted is not None and chunk.number not in wanted):
-            continue
+    round_chord = RoundChord(manifest.batch_id, present, f"{len(chunks)} chunks", settings)
+    round_chord.begin(len(chunks))
+    for chunk in left:
         message = manifest.message(chunk, takes)
         signature = _signature(SPEAK_CHUNK, message, f"({message.summary()})")
-        header.append(signature.set(queue=chunk.queue, task_id=f"{chord_of_round}.{chunk.number}"))
-    _send(header, f"{len(header)} chunks", manifest.batch_id, present, settings)
+        round_chord.send(chunk.number, signature.set(queue=chunk.queue))
+    batches.set_sent(manifest.batch_id, present.number)
+
+
+def _chunks_of(manifest: Manifest, present: Round, given_up: Collection[int]) -> list[ChunkRow]:
+    wanted = None if present.chunks is None else set(present.chunks)
+    return [
+        chunk
+        for chunk in manifest.chunks
+        if chunk.number not in given_up and (wanted is None or chunk.number in wanted)
+    ]
+
+
+def _left_of(
+    chunks: Iterable[ChunkRow], manifest: Manifest, present: Round, settings: Settings, redis: Redis
+) -> list[ChunkRow]:
+    """Those of a round's chunks that are in no queue, not in flight, and not finished."""
+    queues = [*{chunk.queue: None for chunk in manifest.chunks}, settings.queues.shared_queue()]
+    chord = chord_id(manifest.batch_id, present.number)
+    under_way = chunks_under_way(redis, queues, RedisKeys(settings.fleet), chord)
+    # Last: a message is acknowledged after its chunk is reported as finished.
+    reported = BatchStore.of(settings, redis).chunk_progress(manifest.batch_id)
+    under_way.update(number for number, progress in reported.items() if progress.finished)
+    return [chunk for chunk in chunks if chunk.number not in under_way]
 
 
 def publish_reviews(batch_id: str, present: Round, settings: Settings, requests: Sequence[ReviewRequest]) -> None:
     """Send a round's takes to the reviewers."""
-    chord_of_round = chord_id(batch_id, present.number)
-    header = []
+    round_chord = RoundChord(batch_id, present, f"{len(requests)} takes", settings)
+    round_chord.begin(len(requests))
     for number, request in enumerate(requests):
         signature = _signature(REVIEW_TAKE, request, f"({request.what} of batch {batch_id})")
-        header.append(signature.set(queue=settings.queues.review_queue, task_id=f"{chord_of_round}.{number}"))
-    _send(header, f"{len(header)} takes", batch_id, present, settings)
+        round_chord.send(number, signature.set(queue=settings.queues.review_queue))
 
 
 def read_answers(batch_id: str, present: Round) -> list[ReviewAnswer | None]:
@@ -81,16 +112,30 @@ def _signature(task: str, message: Wire, shown: str) -> Signature:
     return signature.set(argsrepr=shown)
 
 
-def _send(header: Sequence[Signature], what: str, batch_id: str, present: Round, settings: Settings) -> None:
-    closing: dict[str, Any] = {"batch_id": batch_id, "ended": present.number}
-    close = current_app.signature(CLOSE_BATCH, kwargs=closing).set(queue=settings.queues.collector_queue)
-    body = close.clone().set(argsrepr=f"({what} of batch {batch_id})")
-    # With Redis, a chord with failed tasks calls its errback when all have ended.
-    body.on_error(close)
-    # No result of a task is awaited here; Celery would keep each, and listen for it as long as this process lives.
-    current_app.backend.add_pending_result = lambda task, **_: task
-    chord_of_round = chord_id(batch_id, present.number)
-    chord(header).set(task_id=chord_of_round)(body, task_id=f"{chord_of_round}.close")
+class RoundChord:
+    """The chord of a round: its body, and its errback, end the round. What is sent need not be sent by one process, as
+    Celery's own chord has to be."""
+
+    def __init__(self, batch_id: str, present: Round, what: str, settings: Settings) -> None:
+        self._id = chord_id(batch_id, present.number)
+        closing: dict[str, Any] = {"batch_id": batch_id, "ended": present.number}
+        close = current_app.signature(CLOSE_BATCH, kwargs=closing).set(queue=settings.queues.collector_queue)
+        self._body = close.clone().set(argsrepr=f"({what} of batch {batch_id})")
+        # With Redis, a chord with failed tasks calls its errback when all have ended.
+        self._body.on_error(close)
+        self._body.set(task_id=f"{self._id}.close")
+
+    def begin(self, size: int) -> None:
+        """Note how many tasks it has, before the first is sent. One without any ends at once."""
+        if size:
+            current_app.backend.set_chord_size(self._id, size)
+        else:
+            self._body.delay([])
+
+    def send(self, number: int, task: Signature) -> None:
+        """Send its task of that number."""
+        options = {"task_id": f"{self._id}.{number}", "group_id": self._id, "group_index": number}
+        task.apply_async(add_to_parent=False, chord=self._body, **options)
 
 
 def _takes(outputs: OutputRoot, manifest: Manifest, present: Round) -> dict[int, TakeRow]:

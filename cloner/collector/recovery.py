@@ -2,13 +2,15 @@
 
 A Redis that loses its last second, as `appendfsync everysec` allows, loses the messages of that second. If a worker
 dies between storing a chunk's result and counting it in the chord, Celery does not run the chunk again, since it has a
-result. Opening and closing a batch may both run twice, so resuming one that is not stalled does no harm.
+result. A collector that is stopped while it sends a round leaves some of it unsent. Opening and closing a batch may
+both run twice, so resuming one that is not stalled does no harm.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 from celery import Celery
@@ -20,7 +22,7 @@ from cloner.collector.review_watch import ReviewWatch
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
-from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, collector_name
+from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, collector_name, is_collector
 from cloner.queueing.app import make_app, send_to_collector
 from cloner.queueing.given_up import stop_if_damaged
 from cloner.settings import Settings
@@ -33,6 +35,10 @@ from cloner.state.registry import Registry
 SCAN_INTERVAL_S = 5.0
 """Seconds between two scans. A batch is stalled if both find it so: it is stored before its message is sent."""
 
+PAUSE = 50
+"""Times as long as a scan for stalled batches took, at least, until the next: queues of many large messages take long
+to read."""
+
 
 def watch_stalled_batches(settings: Settings) -> None:
     """Resume stalled batches, and end reviews without reviewers, for as long as this process lives."""
@@ -42,12 +48,17 @@ def watch_stalled_batches(settings: Settings) -> None:
     reviews = ReviewWatch(app, settings.queues, settings.alive_s)
     registry = Registry(text, RedisKeys(settings.fleet), settings.alive_s)
     seen: set[str] = set()
+    due = 0.0
     while True:
         threading.Event().wait(SCAN_INTERVAL_S)
         stalled: set[str] = set()
         try:
             reviews.scan(BatchStore.of(settings, redis), registry, redis)
+            began = time.monotonic()
+            if began < due:
+                continue
             stalled.update(stalled_batches(text, redis, settings))
+            due = began + PAUSE * (time.monotonic() - began)
             for batch_id in stalled & seen:
                 resume_batch(app, BatchStore.of(settings, redis), settings.queues, batch_id)
         except (RedisError, OperationalError) as error:
@@ -59,40 +70,34 @@ def watch_stalled_batches(settings: Settings) -> None:
 
 
 def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
-    """Ids of the open batches that have no unacknowledged message, and whose messages could only be in queues that are
-    empty. `text` decodes."""
+    """Ids of the open batches of which no message is in a queue or in flight, whatever there is of others; and of those
+    whose round is not sent as a whole, while no collector has a message of them. `text` decodes."""
     keys, queues, batches = RedisKeys(settings.fleet), settings.queues, BatchStore.of(settings, redis)
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
         return
-    in_flight = batches_in_flight(redis, keys)
-    common = {worker.queue for worker in Registry(text, keys, settings.alive_s).workers()}
-    common |= {queues.shared_queue(), queues.collector_queue}
-    if text.exists(*common):
-        return
-    in_review: set[str] | None = None
+    worker_queues = [*Registry(text, keys, settings.alive_s).worker_queues(), queues.shared_queue()]
+    # In the order in which a message goes from queue to queue, and to a process.
+    to_workers = {batch for queue in worker_queues for batch in batches_in_queue(redis, queue)}
+    to_reviewers = batches_in_queue(redis, queues.review_queue)
+    to_collectors = batches_in_queue(redis, queues.collector_queue)
+    to_collectors |= batches_in_flight(redis, keys, is_collector)
+    under_way = to_workers | to_reviewers | to_collectors | batches_in_flight(redis, keys)
     for batch_id in open_ids:
-        if batch_id in in_flight:
+        if batch_id in to_collectors:
             continue
         try:
             present = batches.round(batch_id)
             if present.waits:
                 continue  # the watch of reviews has it go on
-            if present.reviews:
-                if in_review is None:
-                    in_review = batches_in_queue(redis, queues.review_queue)
-                if batch_id not in in_review:
-                    yield batch_id
+            is_sent = present.is_review or batches.is_sent(batch_id, present.number)
+            if is_sent and batch_id in under_way:
                 continue
             manifest = batches.manifest(batch_id)
         except ClonerError as error:
             log_event(Event.STALLED_BATCH_UNREADABLE, batch=batch_id, error=error.message)
             continue
-        if manifest is None:
-            continue
-        own = {chunk.queue for chunk in manifest.chunks}
-        # Its own queues too: their workers may be gone, and their messages not yet moved by a launcher.
-        if not own or not text.exists(*own):
+        if manifest is not None:
             yield batch_id
 
 

@@ -117,6 +117,7 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
     keep_batch(redis, settings, manifest)
     # Before its chunks are sent: another box's collector may close it as soon as they are finished. After what is
     # reused was reported: a run starts its workers when a running batch has segments left.
+    again = batches.is_running(batch_id)
     batches.set_running(batch_id)
     present = batches.round(batch_id)
     if present.is_review:
@@ -125,7 +126,7 @@ def _open(redis: Redis, settings: Settings, batch_id: str) -> None:
         del manifest  # it is read again, and may take a gigabyte
         _end_round(redis, settings, batch_id, present.number)
         return
-    publish_chunks(manifest, present, settings, batches.given_up_chunks(batch_id))
+    publish_chunks(manifest, present, settings, redis, again=again)
 
 
 def _reuse_finished(batches: BatchStore, manifest: Manifest, settings: Settings) -> int:
@@ -213,7 +214,7 @@ def _publish_round(redis: Redis, settings: Settings, batch_id: str, following: R
         renew_references(redis, settings, manifest.speakers)
     except (OSError, UsageError) as error:
         log_event(Event.FAILED, error=reason_of(error))  # its segments fail, each with a sentence of its own
-    publish_chunks(manifest, following, settings)
+    publish_chunks(manifest, following, settings, redis)
 
 
 def _manifest(redis: Redis, settings: Settings, batch_id: str) -> Manifest:

@@ -35,8 +35,9 @@ from cloner.state.progress import (
 SUBMIT_ATTEMPTS = 50
 """Attempts to add a batch; each one fails because another client has added a batch meanwhile."""
 
-CANCEL = "if redis.call('EXPIRE', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'cancelled', '1') end"
-"""Redis without memory refuses HSET alone, but not behind a write that needs none; and to cancel frees memory."""
+SET_FIELD = "if redis.call('EXPIRE', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end"
+"""Sets a field of a batch, if that is there, and renews it. Redis without memory refuses HSET alone, but not behind a
+write that needs none; and to cancel frees memory."""
 
 
 class BatchStore:
@@ -156,11 +157,26 @@ class BatchStore:
 
     def cancel(self, batch_id: str) -> None:
         """Mark the batch as cancelled, if it is there; its workers stop within a step."""
-        self._redis.eval(CANCEL, 1, self._keys.batch(batch_id), self._ttl_s)
+        self._set_field(batch_id, "cancelled", "1")
 
     def set_running(self, batch_id: str) -> None:
-        """The collector opens the batch."""
-        self._redis.hset(self._keys.batch(batch_id), "state", BatchState.RUNNING)
+        """The collector opens the batch, if it is there."""
+        self._set_field(batch_id, "state", BatchState.RUNNING)
+
+    def is_running(self, batch_id: str) -> bool:
+        """Whether a collector has opened the batch, and it is open."""
+        return self._redis.hget(self._keys.batch(batch_id), "state") == BatchState.RUNNING.encode()
+
+    def set_sent(self, batch_id: str, number: int) -> None:
+        """All messages of the batch's round of that number have been sent."""
+        self._set_field(batch_id, "sent", str(number))
+
+    def is_sent(self, batch_id: str, number: int) -> bool:
+        """Whether all messages of the batch's round of that number have been sent."""
+        return self._redis.hget(self._keys.batch(batch_id), "sent") == str(number).encode()
+
+    def _set_field(self, batch_id: str, field: str, value: str) -> None:
+        self._redis.eval(SET_FIELD, 1, self._keys.batch(batch_id), self._ttl_s, field, value)
 
     def set_broken(self, batch_id: str, error: str) -> None:
         """The batch could not be opened or closed; does nothing if it is closed, or has expired."""

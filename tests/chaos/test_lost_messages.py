@@ -34,6 +34,26 @@ def test_a_batch_whose_chunk_is_lost_is_finished_all_the_same(
     assert fleet.wait_for(Event.STALLED_BATCH_REOPENED, batch=batch.id)
 
 
+def test_a_lost_chunk_is_sent_again_while_the_fleet_has_other_work(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.5)
+    fleet.wait_for(Event.MODELS_LOADED)
+    (worker,) = client.fleet()
+    other = client.submit(write_batch(tmp_path, [400, 3], outputs="other"))
+    fleet.wait_for(Event.SPEAKER_PROGRESS, speaker=0, finished=1, texts=400)
+    batch = client.submit(write_batch(tmp_path, [3]))
+    eventually(lambda: client.redis.llen(worker.queue) == 2)
+    lost = json.loads(str(client.redis.lpop(worker.queue)))["headers"]["id"]
+    assert lost == f"{batch.id}.0"
+    fleet.wait_for(Event.STALLED_BATCH_REOPENED, batch=batch.id)
+    assert client.redis.llen(worker.queue) >= 1
+    assert not other.progress().closed
+    other.cancel()
+    assert batch.wait(timeout=100).generated == 3
+    assert recorded_segments(settings, batch.id) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("state", "event"),
     [

@@ -44,10 +44,10 @@ module.run_chunk = raise_always
 
 DIES_BEFORE_THE_ROUND = """
 publish = module.publish_chunks
-def publish_or_die(manifest, present, *others):
+def publish_or_die(manifest, present, *others, **options):
     if present.number == 1 and once("died"):
         die()
-    publish(manifest, present, *others)
+    publish(manifest, present, *others, **options)
 module.publish_chunks = publish_or_die
 """
 

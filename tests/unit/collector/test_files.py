@@ -125,7 +125,9 @@ def test_a_batch_is_kept_before_its_first_chunk_is_published(
     found = manifest().model_copy(update={"redo": redo})
     BatchStore.of(settings, blobs).add(found, "round-robin", check=lambda: None)
     kept: list[Manifest] = []
-    monkeypatch.setattr(tasks, "publish_chunks", lambda *_: kept.append(KeptBatch(batch_folder(tmp_path, "b")).head()))
+    monkeypatch.setattr(
+        tasks, "publish_chunks", lambda *_, **__: kept.append(KeptBatch(batch_folder(tmp_path, "b")).head())
+    )
     tasks._open(blobs, settings, "b")
     assert [(batch.source, batch.redo) for batch in kept] == [("b.json", redo)]
     assert redis.hget(RedisKeys("test").batch("b"), "state") == "running"

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from cloner.collector.recovery import stalled_batches
-from cloner.names import REVIEW_TAKE, batch_of_task, new_task_id, reviewer_name
-from cloner.queueing.app import make_app
+from cloner.names import OPEN_BATCH, REVIEW_TAKE, SPEAK_CHUNK, batch_of_task, collector_name, new_task_id, reviewer_name
+from cloner.queueing.app import make_app, send_to_collector
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
 from cloner.state.cleanup import chord_id
@@ -41,6 +41,7 @@ class Fleet:
         self.batches = BatchStore.of(self.settings, self._blobs)
         for batch_id in ("b", "bb"):
             self.batches.add(manifest().model_copy(update={"batch_id": batch_id}), "round-robin", check=lambda: None)
+            self.batches.set_sent(batch_id, 0)
 
     def stalled(self) -> list[str]:
         return list(stalled_batches(self.redis, self._blobs, self.settings))
@@ -50,6 +51,9 @@ class Fleet:
         queue, message = self.settings.queues.review_queue, {"audio": "A" * samples, "text": '"id": "bb.r1.0"'}
         app = make_app(self.settings)
         app.send_task(REVIEW_TAKE, (message,), queue=queue, task_id=task_id, ignore_result=True)
+
+    def send_chunk(self, task_id: str, queue: str) -> None:
+        make_app(self.settings).send_task(SPEAK_CHUNK, ({},), queue=queue, task_id=task_id, ignore_result=True)
 
     def take(self, task_id: str, consumer: str = WORKER) -> None:
         """Note a message as in flight, as the transport does when a consumer takes it."""
@@ -100,8 +104,38 @@ def test_what_cannot_be_read_belongs_to_no_batch(fleet: Fleet) -> None:
     assert fleet.stalled() == ["b", "bb"]
 
 
-def test_a_message_that_waits_for_the_collector_leaves_no_batch_stalled(fleet: Fleet) -> None:
-    fleet.redis.lpush(fleet.settings.queues.collector_queue, "a message")
+def test_a_batch_whose_message_waits_for_the_collector_is_not_stalled(fleet: Fleet) -> None:
+    send_to_collector(make_app(fleet.settings), fleet.settings.queues, OPEN_BATCH, "b")
+    assert fleet.stalled() == ["bb"]
+
+
+@pytest.mark.parametrize("queue", ["the worker's", "the shared"])
+def test_work_of_another_batch_keeps_none_from_being_stalled(fleet: Fleet, queue: str) -> None:
+    """A fleet that always has work would never resume one."""
+    queues = fleet.settings.queues
+    own = queues.worker_queue("box", "cpu", 0)
+    fleet.redis.hset(fleet.keys.worker_queues, own, WORKER)
+    chunks_of_others = 3
+    for number in range(chunks_of_others):
+        fleet.send_chunk(f"other.{number}", own if queue == "the worker's" else queues.shared_queue())
+    assert fleet.stalled() == ["b", "bb"]
+    fleet.send_chunk("bb.0", own if queue == "the worker's" else queues.shared_queue())
+    assert fleet.stalled() == ["b"]
+    assert fleet.batches.begin_round("bb", Round(1, (), reviews=3), {}, 1)
+    fleet.take("bb.0")
+    assert fleet.stalled() == ["b"]
+
+
+def test_a_round_that_is_not_sent_as_a_whole_is_stalled_although_some_of_it_is_under_way(fleet: Fleet) -> None:
+    """As of a collector that was stopped meanwhile."""
+    assert fleet.batches.begin_round("b", Round(1), {}, 1)
+    fleet.take(f"{chord_id('b', 1)}.0")
+    fleet.take("bb.0")
+    assert fleet.stalled() == ["b"]
+    fleet.take("b.close", collector_name("box"))  # it is at work on it
+    assert fleet.stalled() == []
+    fleet.redis.delete(fleet.keys.unacked(collector_name("box")))
+    fleet.batches.set_sent("b", 1)
     assert fleet.stalled() == []
 
 
