@@ -21,7 +21,7 @@ from cloner.state.batch_list import BatchList, is_open, text_of
 from cloner.state.cleanup import celery_results, chord_id
 from cloner.state.damage import finite, integer, pass_over, unpacking
 from cloner.state.keys import RedisKeys
-from cloner.state.manifests import write_manifest
+from cloner.state.manifests import read_manifest, write_manifest
 from cloner.state.progress import (
     BatchState,
     ChunkProgress,
@@ -225,8 +225,8 @@ class BatchStore:
     def manifest(self, batch_id: str) -> Manifest | None:
         """The batch with its chunks; None if it has expired. Raises `Damaged`."""
         with unpacking(batch_id):
-            data = self._redis.get(self._keys.manifest(batch_id))
-        return Manifest.unpack(data) if isinstance(data, bytes) else None
+            data = read_manifest(self._redis, self._keys.manifest(batch_id))
+        return Manifest.unpack(data) if data else None
 
     def result(self, batch_id: str) -> BatchResult | None:
         """The result of a batch that is done; None if it is not, or has expired. Raises `Damaged`."""

@@ -14,10 +14,10 @@ from cloner.protocol.messages import Manifest
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
-from cloner.state.manifests import PIECE_BYTES
+from cloner.state.manifests import PIECE_BYTES, read_manifest, write_manifest
 from cloner.state.progress import BatchState, ChunkProgress, Progress, Round
 from tests.support.manifests import manifest
-from tests.support.round_trips import counted_round_trips
+from tests.support.round_trips import calls, counted_round_trips
 
 KEYS = RedisKeys("test")
 
@@ -226,14 +226,16 @@ def large_manifest() -> Manifest:
     return manifest().model_copy(update={"speakers": [speaker.model_copy(update={"segments": rows})]})
 
 
-def test_a_large_manifest_is_written_in_pieces(redis: Redis, valkey_url: str) -> None:
+def test_a_large_manifest_is_written_and_read_in_pieces(redis: Redis, valkey_url: str) -> None:
     blobs, large = connect(valkey_url, decode=False), large_manifest()
     batches = BatchStore(blobs, KEYS, ttl_s=600)
     with counted_round_trips(blobs) as trips:
         batches.add(large, "round-robin", check=lambda: None)
     assert redis.strlen(KEYS.manifest("b")) > 3 * PIECE_BYTES
     assert trips.longest < 1.1 * PIECE_BYTES
+    redis.config_resetstat()
     assert batches.manifest("b") == large
+    assert (calls(redis, "getrange"), calls(redis, "get")) == (4, 0)
     assert 0 < redis.ttl(KEYS.manifest("b")) <= 600
 
 
@@ -268,3 +270,11 @@ def test_a_batch_that_is_refused_after_another_client_was_faster_leaves_nothing(
             manifest(), "round-robin", check=lambda: calls.append(redis.zadd(KEYS.batches, {f"x{len(calls)}": 1}))
         )
     assert redis.keys() == [KEYS.batches]
+
+
+@pytest.mark.parametrize("size", [1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES])
+def test_a_manifest_of_any_length_is_read_whole(redis: Redis, valkey_url: str, size: int) -> None:
+    blobs, data = connect(valkey_url, decode=False), random.Random(size).randbytes(size)
+    write_manifest(blobs, "key", data, 60)
+    assert read_manifest(blobs, "key") == data
+    assert read_manifest(blobs, "expired") == b""
