@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -76,8 +76,12 @@ def run_chunk(worker: WorkerProcess, message: ChunkMessage) -> ChunkProgress:
             log_event(Event.FAILED, error=error.message)
             report.progress.error = error.message
         report.progress.finished = True
-    finally:
-        report.end()
+    except BaseException:
+        # An outage must not hide the error: the chunk would run again in this process, which may be broken.
+        with suppress(RedisError):
+            report.end()
+        raise
+    report.end()
     return report.progress
 
 

@@ -148,3 +148,23 @@ def test_a_worker_that_generates_again_is_not_broken(two: Workers, tmp_path: Pat
     assert run_chunk(two.start(1), first).generated == 6
     assert run_chunk(two.start(), fine).generated == 1
     assert isinstance(break_down(broken, second), PassedOn)
+
+
+def test_a_broken_engine_ends_the_process_although_redis_refuses_writes(
+    workers: Workers, tmp_path: Path, redis: Redis
+) -> None:
+    """Else the chunk would run again in the same process, and each try would count as a death of its segments."""
+
+    class BrokenInOutage(Broken):
+        def speak(
+            self, requests: Iterable[SpeechRequest], observer: ChunkObserver = NULL_OBSERVER
+        ) -> Generator[SpeechResult, None, None]:
+            redis.config_set("maxmemory", 1)
+            yield from super().speak(requests, observer)
+
+    (chunk,) = workers.submit(write_batch(tmp_path, [1], texts={0: "This is broken."}))
+    try:
+        with pytest.raises(EngineBroken):
+            run_chunk(workers.start(engine=BrokenInOutage()), chunk)
+    finally:
+        redis.config_set("maxmemory", 0)
