@@ -33,7 +33,7 @@ class ReviewWatch:
 
     def scan(self, batches: BatchStore, registry: Registry, redis: Redis) -> None:
         """Send the collector a message for each batch whose review is to end, or has waited and may begin, unless the
-        collector's queue has one of that batch, or a collector ends its round. Renew those that wait. Without
+        collector's queue has one of that batch, or a collector ends its round. Renew all open batches. Without
         reviewers, remove what is left for them. `redis` must not decode responses."""
         now = self._clock()
         if registry.reviewers():
@@ -42,10 +42,9 @@ class ReviewWatch:
         queued = batches_in_queue(redis, self._queues.collector_queue)
         # After the queue: a message goes from there to its consumer, and batches are read after both.
         at_work = batches_in_flight(redis, registry.keys, is_collector)
+        batches.renew(batches.open_ids(cancelled=True))  # a round may last longer than a batch is kept
         rounds = open_rounds(batches)
         for batch_id, present in rounds:
-            if present.waits:
-                batches.renew(batch_id)  # it sends nothing, and may wait for days
             if batch_id in queued or batch_id in at_work or not present.is_review:
                 continue
             reason = f"no reviewer was alive for {self._alive_s:g} s" if are_missing else ""

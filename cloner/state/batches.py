@@ -6,7 +6,7 @@ chunk that runs twice counts once. The record beside the outputs, not this, says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -42,7 +42,7 @@ write that needs none; and to cancel frees memory."""
 
 class BatchStore:
     """The batches of a fleet. `redis` must not decode responses; a batch is kept for `ttl_s` seconds, from its
-    submission or the last that `renew` or `begin_round` has begun.
+    submission, or the last call of `renew`, `begin_round` or `close`.
 
     A launcher's `redis` decodes them: it calls `progress_of` and `give_up_chunk` alone.
 
@@ -103,10 +103,11 @@ class BatchStore:
         self._renew(pipe, batch_id)
         pipe.zadd(keys.batches, {batch_id: manifest.submitted_at})
 
-    def renew(self, batch_id: str) -> None:
-        """Keep a batch for `ttl_s` seconds more, if it is there."""
-        with self._redis.pipeline() as pipe:
-            self._renew(pipe, batch_id)
+    def renew(self, batch_ids: Iterable[str]) -> None:
+        """Keep each of some batches for `ttl_s` seconds more, if it is there."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                self._renew(pipe, batch_id)
             pipe.execute()
 
     def _renew(self, pipe: Any, batch_id: str) -> None:
@@ -219,6 +220,7 @@ class BatchStore:
         with self._redis.pipeline() as pipe:
             pipe.set(self._keys.result(result.batch_id), result.pack(), ex=self._ttl_s)
             pipe.hset(self._keys.batch(result.batch_id), mapping=closing_fields(result))
+            self._renew(pipe, result.batch_id)  # all of it is kept as long as the result
             pipe.delete(*celery_results(chord_id(result.batch_id, last.number), chunks))
             pipe.execute()
 

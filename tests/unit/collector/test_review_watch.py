@@ -149,16 +149,16 @@ def test_a_batch_of_which_the_collector_has_a_message_to_read_gets_no_other(scen
     assert scene.scan_after(1) == [ENDED | {"batch_id": "c"}, ENDED]
 
 
-def test_a_batch_that_waits_for_its_review_is_kept(scene: Scene) -> None:
+def test_open_batches_are_kept_however_long_a_round_lasts(scene: Scene) -> None:
     scene.register_reviewer()
-    scene.add("c", Round(1, (), reviews=1))
+    scene.add("c", Round(1))
     scene.begin(Round(1, (), waits=True))
     keys = scene.registry.keys
     lasting = [key(batch_id) for batch_id in ("b", "c") for key in (keys.batch, keys.manifest, keys.progress)]
     for key in lasting:
         scene.redis.expire(key, 60)
     scene.scan_after(1)
-    assert [scene.redis.ttl(key) > 60 for key in lasting] == [True] * 3 + [False] * 3
+    assert [scene.redis.ttl(key) > 60 for key in lasting] == [True] * 6
 
 
 def test_without_reviewers_their_queue_is_removed_at_once_and_not_searched_for_each_batch(

@@ -11,6 +11,7 @@ from redis import Redis
 from cloner.console import Rate, Screen
 from cloner.errors import ClonerError, Damaged, OutputsTaken, UnknownBatch
 from cloner.protocol.messages import Manifest
+from cloner.protocol.results import BatchResult
 from cloner.state.batches import BatchStore
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
@@ -278,3 +279,29 @@ def test_a_manifest_of_any_length_is_read_whole(redis: Redis, valkey_url: str, s
     write_manifest(blobs, "key", data, 60)
     assert read_manifest(blobs, "key") == data
     assert read_manifest(blobs, "expired") == b""
+
+
+def test_all_of_a_batch_is_kept_as_long_as_its_result(redis: Redis, batches: BatchStore) -> None:
+    """Also where it had expired before it was closed."""
+    result = BatchResult(
+        batch_id="b",
+        total=1,
+        generated=1,
+        failed=0,
+        workers={},
+        cancelled=False,
+        out_dir="out",
+        results={0: "a.wav"},
+        errors={},
+        elapsed_s=1,
+        audio_s=1,
+        frames=1,
+    )
+    for expires_first in (False, True):
+        batches.add(manifest(), "round-robin", check=lambda: None)
+        if expires_first:
+            redis.delete(KEYS.batch("b"))
+        else:
+            redis.expire(KEYS.batch("b"), 5)
+        batches.close(result, Round(), 1)
+        assert 5 < redis.ttl(KEYS.batch("b")) <= redis.ttl(KEYS.result("b"))
