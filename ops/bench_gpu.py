@@ -153,7 +153,7 @@ def main() -> int:
         "--limit", type=float, metavar="SECONDS", help="stop after so many, whatever is still to measure"
     )
     parser.add_argument(
-        "--slots", type=_positive, metavar="N", help="slots of a worker, for all parts but workers: 256, for instance"
+        "--slots", type=_positive, metavar="N", help="slots of a worker, where a part has one: 256, for instance"
     )
     parser.add_argument(
         "--candidate", default="", metavar="TEXT", help="part tune: only candidates with this in their name"
