@@ -19,6 +19,7 @@ import numpy as np
 
 from cloner.audio import Audio, Codes, Samples16
 from cloner.batch import Generation
+from cloner.text.length import estimated_frames
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class SpeechRequest:
     """The text's, empty if it is not known. Engines need none; what splits texts and checks takes does."""
     with_codes: bool = False
     """Whether the codes are wanted beside the audio."""
+
+    @property
+    def estimated_frames(self) -> float:
+        """Frames that the text is likely to take, of those that it may take."""
+        return min(estimated_frames(self.text), self.generation.max_new_tokens)
 
 
 WAIT_S = 0.25

@@ -82,7 +82,7 @@ class SlotScheduler:
         if not self._make_slots(positions):
             yield from (out_of_memory(segment) for segment in segments)
             return
-        self._waiting = deque(sorted(segments, key=lambda segment: segment.estimated_frames, reverse=True))
+        self._waiting = deque(sorted(segments, key=lambda segment: segment.request.estimated_frames, reverse=True))
         self.running.remove_all()
         launched: deque[tuple[list[SlotSegment], PendingStatuses]] = deque()
         while not observer.stopped():

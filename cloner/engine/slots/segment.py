@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloner.audio import FRAMES_PER_CHARACTER
 from cloner.engine.base import SegmentFailure, SpeechRequest
 from cloner.engine.segment_codes import OUT_OF_MEMORY
 from cloner.engine.tokens import Tokens
@@ -26,11 +25,6 @@ class SlotSegment:
     def needed_positions(self) -> int:
         """Positions that it takes in a slot."""
         return self.prefix_tokens + len(self.text) + self.max_frames
-
-    @property
-    def estimated_frames(self) -> int:
-        """Frames that its text is likely to take."""
-        return min(round(len(self.request.text) * FRAMES_PER_CHARACTER), self.max_frames)
 
 
 def out_of_memory(segment: SlotSegment) -> SegmentFailure:

@@ -6,11 +6,12 @@ import heapq
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
-from cloner.audio import FRAMES_PER_CHARACTER, check_codes
+from cloner.audio import check_codes
 from cloner.engine.base import SegmentFailure, SpeechRequest, Voice
 from cloner.engine.kernels.step.layout import DRAWS
 from cloner.engine.prompt import PromptBuilder
@@ -36,7 +37,8 @@ class RowSegment:
     text: Tokens
     limit: int
     noise: Tensor
-    order: int = -1
+    rank: tuple[float, int] = (0.0, 0)
+    """Its place among those that wait: the lowest gets a slot first."""
     first_step: int = 0
     finished: bool = False
     slot: int = -1
@@ -112,16 +114,6 @@ class SegmentFactory:
         return self._prefixes[voice.key]
 
 
-def estimated_frames(request: SpeechRequest) -> int:
-    """Frames that a text is likely to take."""
-    return min(round(len(request.text) * FRAMES_PER_CHARACTER), request.generation.max_new_tokens)
-
-
-def _rank(segment: RowSegment) -> tuple[int, int]:
-    """A lower one gets a slot earlier."""
-    return -estimated_frames(segment.request), segment.order
-
-
 class WaitingSegments:
     """Requests that wait for a slot, the longest first, so that whatever runs at the end is short; equal ones in their
     order. Segments are made from the first few ahead, while the device is busy: a text takes a while to become tokens.
@@ -129,7 +121,7 @@ class WaitingSegments:
 
     def __init__(self, factory: SegmentFactory) -> None:
         self._factory = factory
-        self._heap: list[tuple[int, int, SpeechRequest]] = []
+        self._heap: list[tuple[float, int, SpeechRequest]] = []
         self._count = 0
         self._made: deque[RowSegment] = deque()
         self.failures: list[SegmentFailure] = []
@@ -142,15 +134,15 @@ class WaitingSegments:
         """Add a request. One that comes `late`, while others run, is before those that are as long: as an attempt
         again, it may fail, and another follow it."""
         self._count += 1
-        heapq.heappush(self._heap, (-estimated_frames(request), -self._count if late else self._count, request))
+        heapq.heappush(self._heap, (-request.estimated_frames, -self._count if late else self._count, request))
 
     def push_back(self, segment: RowSegment) -> None:
         """Let one that ran wait again, in its old place."""
-        insort(self._made, segment, key=_rank)
+        insort(self._made, segment, key=attrgetter("rank"))
 
     def first(self) -> RowSegment | None:
         """The next segment, which keeps waiting; None if there is none."""
-        while self._heap and (not self._made or self._heap[0][:2] < _rank(self._made[0])):
+        while self._heap and (not self._made or self._heap[0][:2] < self._made[0].rank):
             self._make()
         return self._made[0] if self._made else None
 
@@ -165,14 +157,14 @@ class WaitingSegments:
                 self._make()
 
     def _make(self) -> None:
-        _estimate, order, request = heapq.heappop(self._heap)
+        rank, order, request = heapq.heappop(self._heap)
         try:
             segment = self._factory.make(request)
         except SegmentFailed as failure:
             self.failures.append(SegmentFailure(request.segment, failure.code, failure.message))
         else:
-            segment.order = order
-            insort(self._made, segment, key=_rank)
+            segment.rank = rank, order
+            insort(self._made, segment, key=attrgetter("rank"))
 
 
 class ReadingQueue:
