@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cloner.engine.memory import is_out_of_memory
 from cloner.engine.slot_backoff import SlotBackoff
 from cloner.engine.token_rows.device import StepDevice
 from cloner.engine.token_rows.paged_cache import PageAllocator, PagedPrefixCache
@@ -27,7 +26,7 @@ class SlotPool:
 
     def __init__(self, device: StepDevice) -> None:
         self.device = device
-        self.backoff = SlotBackoff(device.slots)
+        self.backoff = SlotBackoff(device.slots, self._resize)
         self._empty()
 
     @property
@@ -42,16 +41,16 @@ class SlotPool:
 
     def place(self, segment: RowSegment, *, idle: bool) -> Placed:
         """Give the segment a slot and pages. `idle` if no segment has any, so that the number of slots may change."""
-        if idle and self.backoff.wants_more():
-            self._grow()
+        if idle and self.backoff.should_grow():
+            self.backoff.grow()
         # What runs is finished before there are more slots, because growing loses what is in them.
-        if not self._free or (self.backoff.wants_more() and not idle):
+        if not self._free or (self.backoff.should_grow() and not idle):
             return Placed.LATER
         room = self.prefixes.acquire(segment.request.voice.key, len(segment.prefix_tokens), segment.own_pages)
         if room is None:
             if not idle:
                 return Placed.LATER
-            return self.place(segment, idle=True) if self._grow() else Placed.NEVER
+            return self.place(segment, idle=True) if self.backoff.grow() else Placed.NEVER
         segment.prefix, segment.pages, is_new = room
         segment.slot = self._free.pop()
         return Placed.WITH_NEW_PREFIX if is_new else Placed.WITH_KNOWN_PREFIX
@@ -77,41 +76,11 @@ class SlotPool:
         segment was too much, and the others may not be. Raises torch's error where there is no memory for one slot."""
         slots = self.slots
         if slots == 1:
-            self.backoff.blame_segment()
+            self.backoff.reset_rounds()
             self.reset()
             return
-        self._shrink_to(max(1, slots // 2))
+        self.backoff.shrink()
         log_event(Event.OUT_OF_MEMORY, slots=slots, fewer=self.slots)
-
-    def _grow(self) -> bool:
-        """Try twice as many slots. False where there is no memory for them, or they are all there."""
-        few = self.slots
-        if few == self.backoff.full:
-            return False
-        more = self.backoff.grow()
-        try:
-            self._resize(more)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            log_event(Event.MEMORY_AGAIN, slots=more, before=few)
-            return True
-        self._shrink_to(few)  # out here: the error held on to memory
-        log_event(Event.NO_MEMORY_YET, slots=more, fewer=self.slots)
-        return False
-
-    def _shrink_to(self, slots: int) -> None:
-        """So many slots, or half as many until there is memory for them: another process may have taken it meanwhile.
-        Raises torch's error where there is none for one slot."""
-        while True:
-            try:
-                self._resize(self.backoff.shrink(slots))
-                return
-            except (RuntimeError, MemoryError) as error:
-                if slots == 1 or not is_out_of_memory(error):
-                    raise
-            slots //= 2  # out here: the error held on to memory
 
     def _resize(self, slots: int) -> None:
         self.device.resize(slots)

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from cloner.engine.base import SegmentFailure, Voice
 from cloner.engine.segment_codes import SegmentCodes
+from cloner.engine.slot_backoff import ROUNDS
 from cloner.engine.slots.cache import _zeros
-from cloner.engine.slots.scaling import GROW_AFTER
 from cloner.engine.slots.scheduler import SlotScheduler
 from cloner.events import Event
 from tests.support.engine_requests import codes_of, fixed_request, make_request, make_scheduler, make_voice
@@ -222,8 +222,8 @@ def test_after_a_segment_that_never_fits_the_slots_come_back(
 def test_the_slots_of_a_chunk_that_ended_come_back_with_the_next(tiny: Path, voice: Voice) -> None:
     scheduler = make_scheduler(tiny, 4)
     with never_fits(scheduler, 0):
-        results = list(scheduler.run([fixed_request(voice, n, 3) for n in range(1 + GROW_AFTER)]))
-    assert (len(results), scheduler.step_runner.slots) == (1 + GROW_AFTER, 1)
+        results = list(scheduler.run([fixed_request(voice, n, 3) for n in range(1 + ROUNDS)]))
+    assert (len(results), scheduler.step_runner.slots) == (1 + ROUNDS, 1)
     codes_of(scheduler, [fixed_request(voice, n, 3) for n in range(3)])
     assert scheduler.step_runner.slots == 2
 

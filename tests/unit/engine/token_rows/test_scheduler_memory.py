@@ -139,7 +139,8 @@ def test_without_any_memory_all_fail_and_none_is_tried_for_ever(voice: Voice) ->
 def test_a_segment_too_long_for_fewer_slots_grows_them_or_fails(voice: Voice) -> None:
     for most, expected in ((4, []), (1, [(9, "out_of_memory")])):
         scheduler, device = make(4, most_slots=4)
-        scheduler.pool._resize(scheduler.pool.backoff.shrink(1))
+        scheduler.pool.shrink()
+        scheduler.pool.shrink()
         device.most_slots = most
         requests = [fixed_request(voice, 9, 600, "x" * 10), fixed_request(voice, 1, 3)]
         answers = list(scheduler.run(requests))
