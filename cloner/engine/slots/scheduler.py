@@ -1,4 +1,4 @@
-"""Continuous batching over the requests of one chunk, longest first, in the slots of a CPU's cache.
+"""Continuous batching over the requests of one chunk, longest first, in the slots of one cache.
 
 The loop is three verbs: schedule, run, postprocess. A slot that becomes free is filled at once. When no segment is
 waiting, the last running segment moves into it, so that steps get smaller.
