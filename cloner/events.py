@@ -163,6 +163,10 @@ class Event(Enum):
         WARNING,
     )
     REDIS_BACK = "Redis can be used again"
+    CHUNKS_WAIT_FOR_ROOM = (
+        "Redis has little memory left: {chunks} chunks of batch {batch} are sent when there is room (its maxmemory)",
+        WARNING,
+    )
     REDIS_RETRYING = "Redis cannot be used, trying on: {error}", WARNING
     HEARTBEAT_MISSED = "heartbeat missed: {error}", DEBUG
 

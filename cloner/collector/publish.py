@@ -15,7 +15,10 @@ from redis import Redis
 
 from cloner.collector.disk import retry_on_failing_disk
 from cloner.collector.in_flight import chunks_under_way
+from cloner.collector.room import may_send
 from cloner.errors import reason_of
+from cloner.events import Event
+from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, REVIEW_TAKE, SPEAK_CHUNK
 from cloner.output.audio_files import OutputRoot
 from cloner.output.chosen_takes import chosen_takes
@@ -35,8 +38,8 @@ def publish_chunks(
 ) -> None:
     """Send a round's chunks, except those that are given up. Takes that have failed the review get one attempt.
 
-    If the round is sent `again`, what is left of it: a chunk that is in a queue or in flight, or has finished, is not
-    sent twice. `redis` must not decode responses.
+    Where Redis has no room for all, the rest is sent when there is some. If the round is sent `again`, what is left of
+    it: a chunk that is in a queue or in flight, or has finished, is not sent twice. `redis` must not decode responses.
     """
     batches = BatchStore.of(settings, redis)
     chunks = _chunks_of(manifest, present, batches.given_up_chunks(manifest.batch_id))
@@ -46,7 +49,11 @@ def publish_chunks(
         manifest = manifest.model_copy(update={"generation": manifest.generation.model_copy(update={"attempts": 1})})
     round_chord = RoundChord(manifest.batch_id, present, f"{len(chunks)} chunks", settings)
     round_chord.begin(len(chunks))
-    for chunk in left:
+    for place, chunk in enumerate(left):
+        if not may_send(redis, settings):
+            # The batch is stalled, and is opened again when there is room: other batches do not wait for this one.
+            log_event(Event.CHUNKS_WAIT_FOR_ROOM, batch=manifest.batch_id, chunks=len(left) - place)
+            return
         message = manifest.message(chunk, takes)
         signature = _signature(SPEAK_CHUNK, message, f"({message.summary()})")
         round_chord.send(chunk.number, signature.set(queue=chunk.queue))

@@ -19,6 +19,7 @@ from redis import Redis, RedisError
 
 from cloner.collector.in_flight import batches_in_flight, batches_in_queue
 from cloner.collector.review_watch import ReviewWatch
+from cloner.collector.room import may_send
 from cloner.errors import ClonerError
 from cloner.events import Event
 from cloner.logs import log_event
@@ -71,7 +72,7 @@ def watch_stalled_batches(settings: Settings) -> None:
 
 def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[str]:
     """Ids of the open batches of which no message is in a queue or in flight, whatever there is of others; and of those
-    whose round is not sent as a whole, while no collector has a message of them. `text` decodes."""
+    whose round is not sent as a whole, while no collector has a message of them and Redis has room. `text` decodes."""
     keys, queues, batches = RedisKeys(settings.fleet), settings.queues, BatchStore.of(settings, redis)
     open_ids = batches.open_ids(cancelled=True)
     if not open_ids:
@@ -91,7 +92,7 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
             if present.waits:
                 continue  # the watch of reviews has it go on
             is_sent = present.is_review or batches.is_sent(batch_id, present.number)
-            if is_sent and batch_id in under_way:
+            if batch_id in under_way if is_sent else not may_send(redis, settings):
                 continue
             manifest = batches.manifest(batch_id)
         except ClonerError as error:

@@ -20,6 +20,10 @@ from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
+BALLAST = "ballast"
+
+FILL = "for _ = 1, 64 do redis.call('RPUSH', KEYS[1], string.rep('x', 1048576)) end"
+
 REFUSALS: dict[str, tuple[Callable[[Redis], object], Callable[[Redis], object]]] = {
     "READONLY": (lambda redis: redis.replicaof("127.0.0.1", "1"), lambda redis: redis.replicaof("NO", "ONE")),
     "OOM": (lambda redis: redis.config_set("maxmemory", 1), lambda redis: redis.config_set("maxmemory", 0)),
@@ -106,3 +110,39 @@ def test_a_batch_is_cancelled_while_redis_has_no_memory(launch: Launch, client: 
     assert batch.progress().cancelled
     end(client.redis)
     assert batch.wait(timeout=100).cancelled
+
+
+def fill(redis: Redis) -> None:
+    """Have the server keep 64 MiB, and have memory for little more, until `BALLAST` is deleted."""
+    redis.eval(FILL, 1, BALLAST)
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.07))
+
+
+def test_chunks_without_room_in_redis_are_sent_later_and_hold_up_no_other_batch(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1", fake_segment_s=0.25)
+    fleet.wait_for(Event.MODELS_LOADED)
+    fill(client.redis)
+    first = client.submit(write_batch(tmp_path, [40, 3, 3], outputs="first"))
+    # Nothing else is under way, so one chunk is sent.
+    fleet.wait_for(Event.CHUNKS_WAIT_FOR_ROOM, batch=first.id, chunks=2)
+    second = client.submit(write_batch(tmp_path, [3, 2], outputs="second"))
+    fleet.wait_for(Event.CHUNKS_WAIT_FOR_ROOM, batch=second.id)
+    assert not first.progress().closed
+    client.redis.delete(BALLAST)
+    assert second.wait(timeout=100).generated == 5
+    assert first.wait(timeout=100).generated == 46
+    assert recorded_segments(settings, first.id) == list(range(46))
+
+
+def test_a_batch_goes_on_chunk_by_chunk_where_redis_stays_full(
+    launch: Launch, client: Client, settings: Settings, tmp_path: Path
+) -> None:
+    fleet = launch("--workers", "1")
+    fleet.wait_for(Event.MODELS_LOADED)
+    fill(client.redis)
+    batch = client.submit(write_batch(tmp_path, [2, 2]))
+    assert batch.wait(timeout=100).generated == 4
+    assert fleet.find(Event.CHUNKS_WAIT_FOR_ROOM)
+    assert recorded_segments(settings, batch.id) == list(range(4))
