@@ -227,8 +227,7 @@ class Event(Enum):
         WARNING,
     )
     STALLED_BATCHES_NOT_READ = "stalled batches were not looked for: {error}", DEBUG
-    STALLED_BATCH_UNREADABLE = "batch {batch} cannot be read here: {error}", DEBUG
-    STALLED_BATCH_NOT_RESUMED = "batch {batch} is not resumed: {error}", DEBUG
+    STALLED_BATCH_NOT_RESUMED = "Batch {batch}: no message of it is under way, and it is not resumed: {error}", WARNING
     ROUND_BEGUN = (
         "Batch {batch}: {missing} segments have no result, so {chunks} of its chunks are sent again",
         WARNING,

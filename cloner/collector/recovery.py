@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -20,7 +21,7 @@ from redis import Redis, RedisError
 from cloner.collector.in_flight import batches_in_flight, batches_in_queue
 from cloner.collector.review_watch import ReviewWatch
 from cloner.collector.room import may_send
-from cloner.errors import ClonerError
+from cloner.errors import Damaged, UnknownBatch
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import CLOSE_BATCH, OPEN_BATCH, QueueNames, collector_name, is_collector
@@ -94,22 +95,25 @@ def stalled_batches(text: Redis, redis: Redis, settings: Settings) -> Iterator[s
             is_sent = present.is_review or batches.is_sent(batch_id, present.number)
             if batch_id in under_way if is_sent else not may_send(redis, settings):
                 continue
-            manifest = batches.manifest(batch_id)
-        except ClonerError as error:
-            log_event(Event.STALLED_BATCH_UNREADABLE, batch=batch_id, error=error.message)
-            continue
-        if manifest is not None:
-            yield batch_id
+        except Damaged:  # `resume_batch` says so
+            if batch_id in under_way:
+                continue
+        yield batch_id
 
 
 def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id: str) -> None:
-    """Send a message that opens a stalled batch again, or ends its round if all of its chunks are finished."""
+    """Send a message that opens a stalled batch again, or ends its round if all of its chunks are finished.
+
+    A batch that cannot be read here is left as it is, with a warning: collectors of two versions may run side by side,
+    and the message would have one of this version mark the other's batch as broken."""
     try:
         progress = batches.progress(batch_id)
-    except ClonerError as error:
-        log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=error.message)
+        if progress.closed or batches.manifest(batch_id) is None:
+            return
+    except UnknownBatch:  # it has expired since it was found
         return
-    if progress.closed:
+    except Damaged as error:
+        _warn_once(batch_id, error.message)
         return
     if progress.state is BatchState.RUNNING and (progress.all_chunks_finished or progress.round.is_review):
         log_event(Event.STALLED_BATCH_CLOSED, batch=batch_id)
@@ -117,3 +121,9 @@ def resume_batch(app: Celery, batches: BatchStore, queues: QueueNames, batch_id:
     else:
         log_event(Event.STALLED_BATCH_REOPENED, batch=batch_id)
         send_to_collector(app, queues, OPEN_BATCH, batch_id)
+
+
+@lru_cache(maxsize=1000)
+def _warn_once(batch_id: str, reason: str) -> None:
+    """Log that a batch is not resumed, if that is not among the last thousand: scans find it again and again."""
+    log_event(Event.STALLED_BATCH_NOT_RESUMED, batch=batch_id, error=reason)

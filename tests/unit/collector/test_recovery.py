@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from cloner.collector.recovery import stalled_batches
-from cloner.names import OPEN_BATCH, REVIEW_TAKE, SPEAK_CHUNK, batch_of_task, collector_name, new_task_id, reviewer_name
+from cloner.collector.recovery import resume_batch, stalled_batches
+from cloner.events import Event
+from cloner.names import (
+    OPEN_BATCH,
+    REVIEW_TAKE,
+    SCHEMA,
+    SPEAK_CHUNK,
+    batch_of_task,
+    collector_name,
+    new_task_id,
+    reviewer_name,
+)
 from cloner.queueing.app import make_app, send_to_collector
 from cloner.settings import Settings
 from cloner.state.batches import BatchStore
@@ -17,6 +28,7 @@ from cloner.state.cleanup import chord_id
 from cloner.state.connection import connect
 from cloner.state.keys import RedisKeys
 from cloner.state.progress import Round
+from tests.support.log_lines import find_lines
 from tests.support.manifests import manifest
 
 WORKER = "cpu.0@box"
@@ -173,3 +185,25 @@ def test_the_transport_notes_who_has_taken_a_message(fleet: Fleet) -> None:
         assert fleet.redis.smembers(fleet.keys.consumers) == {WORKER}
         assert fleet.stalled() == ["bb"]
         queue.close()
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "round"])
+def test_a_stalled_batch_that_cannot_be_read_is_left_as_it_is_with_one_warning(
+    fleet: Fleet, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fleet of another version may run beside this one."""
+    if damaged == "manifest":
+        fleet.redis.set(fleet.keys.manifest("b"), zlib.compress(json.dumps({"schema_version": SCHEMA - 1}).encode()))
+    else:
+        fleet.redis.hset(fleet.keys.batch("b"), "round", "{}")
+    fleet.take("bb.0")
+    for _ in range(3):
+        assert fleet.stalled() == ["b"]
+        resume_batch(make_app(fleet.settings), fleet.batches, fleet.settings.queues, "b")
+    (warning,) = find_lines(capsys.readouterr().err.splitlines(), Event.STALLED_BATCH_NOT_RESUMED, batch="b")
+    if damaged == "manifest":
+        assert f"is of schema version {SCHEMA - 1}, and this process reads version {SCHEMA}: install one" in warning
+    assert fleet.redis.llen(fleet.settings.queues.collector_queue) == 0
+    assert fleet.batches.is_open("b")
+    fleet.take("b.0")
+    assert fleet.stalled() == []
