@@ -133,6 +133,10 @@ class Event(Enum):
         "The process that the kernels' processes are forked from is lost ({reason}): another one takes its place",
         WARNING,
     )
+    KERNELS_TRIED_AGAIN = (
+        "Some kernels could not be tried to the end ({reason}): trying them once more, with one process that compares",
+        WARNING,
+    )
     KERNELS_REPLACED = "Kernels that do not work on this GPU are replaced by slower functions: {kernels}", WARNING
     KERNEL_VERDICT_NOT_KEPT = (
         "{path} cannot be written, so the kernels are tried again at the next start: {error}",

@@ -28,6 +28,7 @@ from cloner.engine.kernel_trial.trial import Findings, Job, Trial
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
+from cloner.engine.memory import free_bytes
 from cloner.engine.token_rows.weights import ModelSizes
 from cloner.events import Event
 from cloner.logs import log_event
@@ -127,7 +128,7 @@ def make_plan(setup: EngineSetup) -> Plan:
 def _try(setup: EngineSetup, limit_s: float, path: Path, identity: dict[str, str]) -> dict[str, str]:
     log_event(Event.KERNELS_TRIED, limit_s=limit_s)
     plan = make_plan(setup)
-    findings = Trial(Job(plan.json(), limit_s)).run()
+    findings = Trial(Job.on_card(plan.json(), limit_s, free_bytes(setup.device))).run()
     if not findings.unfinished:
         _keep(path, Verdict(identity=identity, failed=findings.failed))
     return _replaced(findings, [*STEP_KERNELS, *(CODEC_KERNELS if plan.codec else ())])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from cloner.engine.kernel_trial.processes import START_S, Child, ChildLostError, ForkServer, Mode
+from cloner.engine.memory import GB
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.process import usable_cores
@@ -23,6 +24,10 @@ MOST_COMPILERS = 16
 LEAST_CHECKERS, MOST_CHECKERS = 2, 4
 """Children that compare, one for every four cores. They share one GPU, and each has a context on it, but a case is up
 to 7,000 operations of torch, whose launches take a processor longer than they take the GPU."""
+
+LOADING_BYTES, CHECKER_BYTES = 4 * GB, 2 * GB
+"""Memory of the GPU that the worker takes meanwhile for its models and its context, and that a child takes which
+compares: estimates by the sizes of S1-mini, whose greatest cases have 1.2 GB of tensors."""
 
 CASE_S = 60.0
 """Seconds that compiling or comparing one case may take, usually 3 and less."""
@@ -38,8 +43,16 @@ class Job:
 
     plan: str
     limit_s: float
-    compilers: int = field(default_factory=lambda: min(MOST_COMPILERS, usable_cores()))
-    checkers: int = field(default_factory=lambda: max(LEAST_CHECKERS, min(MOST_CHECKERS, usable_cores() // 4)))
+    compilers: int
+    checkers: int
+
+    @classmethod
+    def on_card(cls, plan: str, limit_s: float, free: int) -> Job:
+        """With as many children as there are processors, and as `free` bytes of the GPU's memory allow."""
+        cores = usable_cores()
+        by_cores = max(LEAST_CHECKERS, min(MOST_CHECKERS, cores // 4))
+        by_memory = max(1, (free - LOADING_BYTES) // CHECKER_BYTES)
+        return cls(plan, limit_s, min(MOST_COMPILERS, cores), min(by_cores, by_memory))
 
 
 @dataclass
@@ -68,11 +81,14 @@ class Trial:
 
     def run(self) -> Findings:
         """Try all kernels. Raises what one of its threads raised."""
-        if (reason := self._try_open()) and self._left_s() > 0:
+        findings = self._findings
+        if (reason := self._try_open(self._job.checkers)) and self._left_s() > 0:
             log_event(Event.KERNEL_FORK_SERVER_LOST, reason=reason)
-            self._try_open()  # once more: its end was no kernel's fault
-        families, findings = set(self._families.values()), self._findings
-        left = {self._families[name] for name in self._open()} - findings.failed.keys()
+            self._try_open(self._job.checkers)  # once more: its end was no kernel's fault
+        elif findings.unfinished and self._left() and self._left_s() > 0:
+            log_event(Event.KERNELS_TRIED_AGAIN, reason=findings.unfinished)
+            self._try_open(1)  # the others have given their memory back, and the models may be loaded
+        families, left = set(self._families.values()), self._left()
         if families and not left:
             findings.unfinished = ""  # others have done the work of a child that could not
         elif not findings.unfinished:
@@ -80,12 +96,17 @@ class Trial:
         findings.passed = families - left - findings.failed.keys()
         return findings
 
-    def _try_open(self) -> str:
-        """Try what is open, in children of a new fork server; returns why that was lost, if it was."""
+    def _left(self) -> set[str]:
+        """Families of which there is no finding yet."""
+        return {self._families[name] for name in self._open()} - self._findings.failed.keys()
+
+    def _try_open(self, checkers: int) -> str:
+        """Try what is open, in children of a new fork server of which so many compare; returns why that was lost, if it
+        was."""
         server = ForkServer()
         try:
             self._families = server.prepare(self._job.plan, min(START_S, self._left_s()))
-            self._try_all(server)
+            self._try_all(server, checkers)
         except ChildLostError as lost:
             self._findings.unfinished = f"no process to try kernels in could be started: {lost}"
         finally:
@@ -96,12 +117,12 @@ class Trial:
         """Cases that are not known to be right."""
         return [name for name in self._families if name not in self._right]
 
-    def _try_all(self, server: ForkServer) -> None:
+    def _try_all(self, server: ForkServer, checkers: int) -> None:
         self._queues = {mode: SimpleQueue() for mode in Mode}  # in those of a lost server there may be something left
         for name in sorted(self._open(), key=self._rank):
             self._queues[Mode.COMPILE].put(name)
         self._end(Mode.COMPILE, self._job.compilers)
-        counts = {Mode.COMPARE: self._job.checkers, Mode.COMPILE: self._job.compilers}
+        counts = {Mode.COMPARE: checkers, Mode.COMPILE: self._job.compilers}
         with ThreadPoolExecutor(sum(counts.values()), thread_name_prefix="kernels") as pool:
             running = {
                 mode: [pool.submit(self._serve, server, mode) for _ in range(count)] for mode, count in counts.items()
@@ -110,7 +131,7 @@ class Trial:
                 for future in running[Mode.COMPILE]:
                     future.result()
             finally:
-                self._end(Mode.COMPARE, self._job.checkers)
+                self._end(Mode.COMPARE, checkers)
             for future in running[Mode.COMPARE]:
                 future.result()
 

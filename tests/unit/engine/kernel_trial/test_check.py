@@ -30,6 +30,7 @@ from cloner.engine.kernel_trial.trial import Findings, Job
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
+from cloner.engine.memory import GB
 from cloner.events import Event
 
 ALL = {*STEP_KERNELS, *CODEC_KERNELS}
@@ -62,6 +63,7 @@ def card() -> SimpleNamespace:
 def trials(monkeypatch: pytest.MonkeyPatch, card: SimpleNamespace) -> Trials:
     trials = Trials()
     monkeypatch.setattr(check, "Trial", trials)
+    monkeypatch.setattr(check, "free_bytes", lambda _device: 24 * GB)
     monkeypatch.setattr(check, "_driver", lambda: "580.159.04")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
     return trials

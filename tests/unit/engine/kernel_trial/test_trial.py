@@ -13,6 +13,7 @@ import pytest
 from cloner.engine.kernel_trial.processes import Child
 from cloner.engine.kernel_trial.trial import Job, Trial
 from cloner.engine.kernels.step.kernel_set import KernelSet
+from cloner.engine.memory import GB
 from cloner.events import Event
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
@@ -134,6 +135,44 @@ def test_what_memory_the_disk_or_a_signal_ends_is_no_kernels_fault(patch_module:
         "its process ended with signal 9 (Killed)",
     }
     assert findings.passed == {"embed", "linear", "attend_decode", "sample_first"}
+
+
+ONCE_FULL = (
+    TWINS
+    + """
+def exhausted(*arguments, **options):
+    if once("memory"):
+        raise MemoryError("no room")
+    module.TWINS.attend_prompt(*arguments, **options)
+
+def compile(self, name):
+    if self.families[name] == "attend_fast" and once("disk"):
+        raise OSError(28, "No space left on device")
+
+module.StepCases.__init__.__defaults__ = (replace(module.TWINS, attend_prompt=exhausted),)
+module.StepCases.compile = compile
+"""
+)
+
+
+def test_what_memory_or_the_disk_has_ended_is_tried_once_more(
+    patch_module: ModulePatcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch_module(CASES, "from dataclasses import replace\n" + ONCE_FULL)
+    findings = trial().run()
+    assert (findings.failed, findings.unfinished) == ({}, "")
+    assert findings.passed == {each.name for each in fields(KernelSet)}
+    (line,) = capsys.readouterr().err.splitlines()
+    reasons = ("MemoryError: no room", "OSError: [Errno 28] No space left on device")
+    assert line in {Event.KERNELS_TRIED_AGAIN.line(reason=reason) for reason in reasons}
+
+
+@pytest.mark.parametrize(("free", "checkers"), [(0, 1), (5 * GB, 1), (8 * GB, 2), (10 * GB, 3), (24 * GB, 4)], ids=str)
+def test_as_many_children_compare_as_the_gpu_has_memory_for(
+    free: int, checkers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloner.engine.kernel_trial.trial.usable_cores", lambda: 64)
+    assert Job.on_card("", 1.0, free) == Job("", 1.0, 16, checkers)
 
 
 def test_the_end_of_the_process_that_children_are_forked_from_is_no_kernels_fault(patch_module: ModulePatcher) -> None:
