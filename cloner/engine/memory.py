@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ PREFIX_SHARE = 0.2
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED", ": out of memory")
 """In messages of torch's allocator on a CPU, of CUDA's libraries, and of CUDA's runtime and driver, which torch and
 Triton pass on ("CUDA error: out of memory", "Triton Error [CUDA]: out of memory"): none has an exception class."""
+
+
+ONE_CAPTURES = threading.RLock()
+"""Held while a graph is captured, and while all of a GPU is waited for or memory is given back to it, which would break
+another thread's capture whatever its mode. The codec's thread captures beside the decoding one once memory has run
+out."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from cloner.engine.codec.ragged_waveform import RaggedWaveform
 from cloner.engine.kernels.codec.kernel_set import CodecPlan
 from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
 from cloner.engine.kernels.codec.rows import GAP_FRAMES
-from cloner.engine.memory import is_out_of_memory
+from cloner.engine.memory import ONE_CAPTURES, is_out_of_memory
 from cloner.events import Event
 from cloner.logs import log_event
 
@@ -193,18 +193,22 @@ class GpuCodec:
     def _graph(self, frames: int) -> torch.cuda.CUDAGraph:
         """The graph of so many frames, captured the first time. One runs at a time, so all share their memory."""
         if frames not in self._graphs:
-            graph = torch.cuda.CUDAGraph()
-            # Only this thread is held to what may be captured: another one may be decoding.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                self._compute(frames)
-            except BaseException:
-                with suppress(RuntimeError):  # the capture may be invalid: what went wrong first is to be seen
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-            self._graphs[frames] = graph
+            with ONE_CAPTURES:
+                self._graphs[frames] = self._captured(frames)
         return self._graphs[frames]
+
+    def _captured(self, frames: int) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Only this thread is held to what may be captured: another one may be decoding.
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        try:
+            self._compute(frames)
+        except BaseException:
+            with suppress(RuntimeError):  # the capture may be invalid: what went wrong first is to be seen
+                graph.capture_end()
+            raise
+        graph.capture_end()
+        return graph
 
     def _on_stream(self) -> Any:
         """Our stream, behind what the caller's has been given so far; `codes` come from there."""
@@ -219,8 +223,9 @@ class GpuCodec:
             return False
         self._batch_frames = max(LEAST_FRAMES, self._batch_frames // 2 // ROUND_FRAMES * ROUND_FRAMES)
         if self._is_cuda:
-            self._graphs.clear()
-            self._pool = torch.cuda.graph_pool_handle()
-            torch.cuda.empty_cache()
+            with ONE_CAPTURES:
+                self._graphs.clear()
+                self._pool = torch.cuda.graph_pool_handle()
+                torch.cuda.empty_cache()
         log_event(Event.CODEC_OUT_OF_MEMORY, frames=self._batch_frames)
         return True

@@ -15,6 +15,7 @@ from torch import Tensor
 from cloner.engine.kernels.launch import Launch, recorded_launches
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.tiles import Architecture
+from cloner.engine.memory import ONE_CAPTURES
 from cloner.engine.token_rows.paged_cache import RESERVED, PagedCache, pages_of
 from cloner.engine.token_rows.rows import RING, PromptPiece, SlotStart, TokenRows
 from cloner.engine.token_rows.token_step import TokenStep
@@ -151,15 +152,18 @@ class GpuStep:
 
     def reset(self) -> None:
         if self._on_gpu:
-            torch.cuda.synchronize()
+            with ONE_CAPTURES:
+                torch.cuda.synchronize()
         self.built.rows.idle()
         self._decoded = StepRows(())
 
     def resize(self, slots: int) -> None:
-        self._built = None  # the old memory is free before the new is taken
         if self._on_gpu:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+            with ONE_CAPTURES:
+                torch.cuda.synchronize()
+                self._built = None  # the old memory is free before the new is taken
+                torch.cuda.empty_cache()
+        self._built = None
         self._build(slots)
 
     def admit(self, slot: int, start: SlotStart) -> None:
@@ -254,7 +258,10 @@ class GpuStep:
             torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # The codec's thread may take memory meanwhile.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            with (
+                ONE_CAPTURES,
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            ):
                 self.built.step.run(decode, prompts)
             graphs[key] = graph
         return graphs[key]
