@@ -36,8 +36,8 @@ MOST_REFERENCES = 200
 compared with each."""
 
 MOST_SENT = 2
-"""Rounds that send a take without an answer before it is given up. In each, its review may have killed three
-reviewers."""
+"""Rounds that send a take which gets no answer, or that it cannot be heard, before it is given up: the first reviewer
+may be at fault. In each round, its review may have killed three reviewers."""
 
 REVIEW_ENDED = "the review has ended before"
 
@@ -115,7 +115,7 @@ class BatchReview:
 
     def collect(self, number: int, answers: Sequence[ReviewAnswer | None]) -> None:
         """Judge and note what the reviewers have answered to round `number`, in the order in which it was sent. What
-        has no answer is sent again, unless it was sent `MOST_SENT` times.
+        has no answer, or cannot be heard, is sent again, unless it was sent `MOST_SENT` times.
 
         First, learn what other processes have noted of windows that they have sent since this one's last."""
         self.reviews.refresh()
@@ -129,7 +129,8 @@ class BatchReview:
             take = None if item.segment is None else self.takes.get(item.segment)
             if self.reviews.has(item) or (item.segment is not None and (take is None or take.item != item)):
                 continue  # answered before, or the segment has another file by now
-            if answer is None:
+            may_be_sent_again = self.reviews.unanswered(item, but=number) + 1 < MOST_SENT
+            if answer is None or (answer.error and may_be_sent_again):
                 unanswered.append(item)
             elif take is None:
                 heard.append((item.digest, answer))

@@ -147,9 +147,10 @@ class Reviews:
         """What the round of that number has sent to the reviewers."""
         return self._sent[1] if self._sent[0] == number else []
 
-    def unanswered(self, item: Reviewed) -> int:
-        """Rounds that have sent it and got no answer."""
-        return len(self._unanswered.get(item, ()))
+    def unanswered(self, item: Reviewed, but: int | None = None) -> int:
+        """Rounds that have sent it and got no answer, or that it cannot be heard; without the one of the number `but`,
+        whose answers may be noted twice."""
+        return len(self._unanswered.get(item, set()) - {but})
 
     def has(self, item: Reviewed) -> bool:
         """Whether nothing is left to review of it."""

@@ -88,12 +88,45 @@ def test_what_has_no_answer_is_sent_again_and_then_given_up_alone(tmp_path: Path
     assert (result.state, result.reviewed, result.not_reviewed) == ("complete", 2, 1)
 
 
-def test_a_take_that_reviewers_cannot_hear_is_not_reviewed(tmp_path: Path) -> None:
+def test_a_take_that_reviewers_cannot_hear_is_sent_again_and_then_not_reviewed(tmp_path: Path) -> None:
     batch = FinishedBatch(tmp_path, 2, "all")
     review = batch.review()
-    run_windows(review, answers({"1.1": ReviewAnswer(error="it is silent")}, GOOD))
+    sent = run_windows(review, answers({"1.1": ReviewAnswer(error="it is silent")}, GOOD))
+    assert sent[1:] == [["0.1", "1.1"], ["1.1"]]
     assert review.present[1].error == "it is silent"
     assert review.failed == []
+
+
+def test_what_one_reviewer_cannot_hear_another_one_may(tmp_path: Path) -> None:
+    """References, too, before the takes that are compared with them."""
+    batch = FinishedBatch(tmp_path, 40, "all")
+    review = batch.review()
+    failed: set[str] = set()
+
+    def fails_first(request: ReviewRequest) -> ReviewAnswer:
+        if request.what in failed:
+            return BAD if request.what == "3.1" else GOOD
+        failed.add(request.what)
+        return ReviewAnswer(error="a package is missing")
+
+    reference, again, *takes = run_windows(review, fails_first)
+    assert [what.partition(" ")[0] for what in reference] == ["reference"]
+    assert again == reference
+    assert sorted(what for window in takes for what in window) == sorted(2 * [f"{n}.1" for n in range(40)])
+    result = review_result("all", review, batch.record(), review.present, is_complete=True)
+    assert (result.state, result.reviewed, result.not_reviewed, review.failed) == ("complete", 40, 0, [3])
+
+
+def test_answers_that_two_processes_collect_count_once(tmp_path: Path) -> None:
+    batch = FinishedBatch(tmp_path, 2, "all")
+    review = batch.review()
+    run_windows(review, answers({}, GOOD), most=1)
+    given = [ReviewAnswer(error="a package is missing") for _ in review.window(2)]
+    review.collect(2, given)
+    other = batch.review()
+    other.collect(2, given)
+    assert sorted(*run_windows(other, answers({}, GOOD), number=3)) == ["0.1", "1.1"]
+    assert [take.error for take in other.present.values()] == ["", ""]
 
 
 @pytest.mark.parametrize("what", ["1.1", "reference"])
