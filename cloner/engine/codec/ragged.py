@@ -199,6 +199,8 @@ class GpuCodec:
 
     def _captured(self, frames: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
+        # Each thread has a handle of cuBLAS, which cannot be made inside a capture, and this may be its first product.
+        torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
         # Only this thread is held to what may be captured: another one may be decoding.
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
