@@ -152,6 +152,7 @@ class Event(Enum):
     ENCODED_ON_CPU = "The GPU has no memory left to encode a recording: encoding it on the CPU"
     ENCODING_OUT_OF_MEMORY = "Out of memory while {recordings} recordings were encoded: encoding each alone", WARNING
     CODEC_OUT_OF_MEMORY = "Out of memory in the codec: going on with {frames} frames at once", WARNING
+    CODEC_MEMORY_AGAIN = "There may be memory again for the codec: trying {frames} frames at once"
     REVIEWER_READY = "Models loaded! Waiting for takes..."
     TAKE_NOT_HEARD = "Batch {batch}: {what} is not heard: {error}", WARNING
     CHILD_DIED = "The process with the model died ({how}): its work goes back to the queue", ERROR

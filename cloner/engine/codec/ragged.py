@@ -37,6 +37,10 @@ ROUND_FRAMES = 32
 LEAST_FRAMES = 32
 """Frames that a batch may be asked to have at most: with less memory than that, there is no codec."""
 
+GROW_BATCHES, MOST_GROW_BATCHES = 64, 1024
+"""Where memory ran out, batches of twice as many frames are tried when so many are decoded. Each time that it runs out
+again, it takes twice as many, up to the second figure."""
+
 
 class GpuCodec:
     """Codes to audio on one device. On a CPU it computes the same, with plain torch functions as kernels; for tests."""
@@ -48,7 +52,9 @@ class GpuCodec:
         self.max_frames = fish.codec_frames(upstream)
         self._is_cuda = device.type == "cuda"
         self._round = ROUND_FRAMES if self._is_cuda else 1
-        self._batch_frames = batch_frames
+        self._batch_frames = self._full_frames = batch_frames
+        self._grow_batches, self._decoded = GROW_BATCHES, 0
+        """Batches until more frames are tried, and those since their number was changed last."""
         with torch.inference_mode():
             self._quantizer = RaggedQuantizer(upstream.quantizer, plan)
             self._waveform = RaggedWaveform(upstream.decoder, plan)
@@ -77,6 +83,7 @@ class GpuCodec:
                     # The largest first: the memory that it takes is enough for all.
                     for frames in range(self._batch_frames, 0, -ROUND_FRAMES):
                         self._graph(frames)
+                self._full_frames = self._batch_frames  # what is left of memory is planned for other things
                 return
             except RuntimeError as error:
                 if not is_out_of_memory(error) or not self._halve():
@@ -89,8 +96,9 @@ class GpuCodec:
 
         Audio that is not finite is all NaN there. A segment that is not finite among others is decoded again alone: it
         may have been another one's fault. When it is `stopped`, it ends before the next batch. Where memory runs out,
-        batches are half as large from then on.
+        batches are half as large, and grow again later.
         """
+        self._grow_if_due()
         lengths = [item.shape[1] for item in codes]
         waiting = deque(pack(lengths, range(len(codes)), self._batch_frames))
         running: deque[Batch] = deque()
@@ -101,6 +109,7 @@ class GpuCodec:
                         return
                     launched = self._launch(waiting[0], codes, may_halve=not running)
                     if launched is not None:
+                        self._decoded += 1
                         running.append(launched)
                         waiting.popleft()
                         continue
@@ -223,6 +232,7 @@ class GpuCodec:
         """Make batches half as large; False if they are as small as they get. Nothing may be running."""
         if self._batch_frames <= LEAST_FRAMES:
             return False
+        self._grow_batches, self._decoded = min(2 * self._grow_batches, MOST_GROW_BATCHES), 0
         self._batch_frames = max(LEAST_FRAMES, self._batch_frames // 2 // ROUND_FRAMES * ROUND_FRAMES)
         if self._is_cuda:
             with ONE_CAPTURES:
@@ -231,3 +241,9 @@ class GpuCodec:
                 torch.cuda.empty_cache()
         log_event(Event.CODEC_OUT_OF_MEMORY, frames=self._batch_frames)
         return True
+
+    def _grow_if_due(self) -> None:
+        """Try batches of twice as many frames if enough have been decoded since memory ran out."""
+        if self._batch_frames < self._full_frames and self._decoded >= self._grow_batches:
+            self._batch_frames, self._decoded = min(2 * self._batch_frames, self._full_frames), 0
+            log_event(Event.CODEC_MEMORY_AGAIN, frames=self._batch_frames)

@@ -17,6 +17,7 @@ from cloner.batch import CODEBOOK_SIZES
 from cloner.engine.checkpoint import fish
 from cloner.engine.checkpoint.folder import init_checkpoint
 from cloner.engine.checkpoint.presets import Preset
+from cloner.engine.codec import ragged
 from cloner.engine.codec.padded import CodecDecoder, snr_db
 from cloner.engine.codec.ragged import GpuCodec
 from cloner.engine.codec.ragged_batch import Batch, pack
@@ -26,6 +27,7 @@ from cloner.engine.kernels.codec.kernel_set import TRITON, TWINS, CodecPlan
 from cloner.engine.kernels.codec.residual_unit import SUM_ROWS
 from cloner.engine.kernels.codec.rows import GAP_FRAMES
 from cloner.engine.kernels.codec.tiles import CodecTiles, ConvTile, UnitTile
+from cloner.events import Event
 from tests.support.engine_requests import CPU
 from tests.unit.engine.kernels.codec.parts import COLUMNS, Ragged, Random
 
@@ -133,6 +135,30 @@ def test_where_memory_runs_out_batches_are_halved(upstream: fish.Codec, capsys: 
     assert got.keys() == expected.keys()
     assert all(np.abs(got[place] - expected[place]).max() < 1e-5 for place in expected)
     assert "Out of memory in the codec: going on with 64 frames at once" in capsys.readouterr().err
+
+
+def test_batches_grow_again_and_more_seldom_each_time_that_memory_runs_out(
+    upstream: fish.Codec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ragged, "GROW_BATCHES", 1)
+    codec = made(upstream, 128)
+    compute, most = codec._compute, 64
+
+    def scarce(frames: int) -> None:
+        if frames > most:
+            torch.empty(2**50)
+        compute(frames)
+
+    codes = [some_codes(frames) for frames in (50, 49)]
+    with patch.object(codec, "_compute", scarce):
+        for _ in range(4):  # 2 batches each, and more are tried after 2, then after 4
+            assert dict(codec.decode(codes)).keys() == {0, 1}
+        most = 128
+        for _ in range(4):
+            assert dict(codec.decode(codes)).keys() == {0, 1}
+    fewer, more = Event.CODEC_OUT_OF_MEMORY.line(frames=64), Event.CODEC_MEMORY_AGAIN.line(frames=128)
+    assert capsys.readouterr().err.splitlines() == [fewer, more, fewer, more, fewer, more]
+    assert codec._batch_frames == 128
 
 
 def test_without_any_memory_it_says_so_in_the_end(upstream: fish.Codec) -> None:
