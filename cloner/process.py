@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PARENT_PID = "CLONER_PARENT_PID"
 """Environment variable by which a process gives its child processes its process id."""
@@ -25,9 +26,49 @@ PR_SET_PDEATHSIG = 1
 """From ``<linux/prctl.h>``."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, 1 or more."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def usable_cores(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int:
+    """Cores that this process may use, 1 or more, as affinity and the quotas of its control groups limit them. A quota
+    of 1.5 cores counts as one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in control_groups(membership, cgroups) if (quota := _cpu_quota(folder)) is not None]
+    return max(1, int(min([cores, *quotas])))
+
+
+def control_groups(membership: Path, cgroups: Path) -> list[Path]:
+    """The folders of this process's groups and of all their parents: the smallest limit among them holds."""
+    folders: list[Path] = []
+    for line in read_limit(membership).splitlines():
+        _, controllers, own = line.split(":", 2)
+        roots = [cgroups / name for name in controllers.split(",") if name in ("cpu", "memory")]
+        if not controllers:
+            roots = [cgroups]
+        # Inside a container the path may be the host's; then only the root exists there, and it is the container's.
+        own = own.strip("/")
+        parts = [Path(own), *Path(own).parents]
+        folders += [root / part for root in roots for part in parts if (root / part).is_dir()]
+    return folders
+
+
+def read_limit(path: Path) -> str:
+    """What such a folder's file says, empty if there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""  # not Linux, or the controller does not exist
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """CPU time that a group gets, in cores; None if it has no limit."""
+    v2 = read_limit(folder / "cpu.max").split()
+    quota, period = (
+        v2 if len(v2) == 2 else (read_limit(folder / "cpu.cfs_quota_us"), read_limit(folder / "cpu.cfs_period_us"))
+    )
+    # "max" in v2 and -1 in v1 mean no limit.
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def die_with_group() -> None:

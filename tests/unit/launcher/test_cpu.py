@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cloner.process import usable_cores
 from launcher.cpu import Cpu, find_cpu
 
 GB = 1024**3
@@ -80,3 +81,10 @@ def test_a_quota_is_rounded_down_to_whole_cores_and_at_least_one(tmp_path: Path,
     write(tmp_path / "cgroup/cpu.max", quota)
 
     assert found(tmp_path, "0::/").cores == cores
+
+
+def test_what_starts_processes_by_cores_heeds_the_quota_too(tmp_path: Path) -> None:
+    write(tmp_path / "cgroup/cpu.max", "200000 100000")
+    write(tmp_path / "membership", "0::/")
+
+    assert usable_cores(tmp_path / "membership", tmp_path / "cgroup") == 2
