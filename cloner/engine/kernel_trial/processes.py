@@ -54,12 +54,12 @@ class Mode(StrEnum):
 
 
 class ChildLostError(Exception):
-    """A process has ended, or has not answered in time. If it `was_killed`, then not by what it was doing, but by a
-    person or for lack of memory."""
+    """A process has ended, or has not answered in time (`is_late`). If it `was_killed`, then not by what it was doing,
+    but by a person or for lack of memory."""
 
-    def __init__(self, reason: str, *, was_killed: bool = False) -> None:
+    def __init__(self, reason: str, *, was_killed: bool = False, is_late: bool = False) -> None:
         super().__init__(reason)
-        self.was_killed = was_killed
+        self.was_killed, self.is_late = was_killed, is_late
 
 
 class ForkServer:
@@ -184,7 +184,7 @@ class Child:
                 return answer
         except (EOFError, OSError):
             raise self._lost() from None
-        raise ChildLostError(f"it has given no answer for {limit_s:.0f} s")
+        raise ChildLostError(f"it has given no answer for {limit_s:.0f} s", is_late=True)
 
     def _lost(self) -> ChildLostError:
         """How it has ended, and the last that it printed."""

@@ -77,12 +77,18 @@ class Trial:
         """Of each case."""
         self._right: set[str] = set()
         """Cases whose results are torch's."""
+        self._late: set[str] = set()
+        """Families with a case that has taken too long: at the first time, the machine may have been too busy."""
+        self._is_last = False
+        """Whether nothing is tried again after this."""
         self._queues: dict[Mode, SimpleQueue[str | None]] = {}
 
     def run(self) -> Findings:
         """Try all kernels. Raises what one of its threads raised."""
         findings = self._findings
-        if (reason := self._try_open(self._job.checkers)) and self._left_s() > 0:
+        reason = self._try_open(self._job.checkers)
+        self._is_last = True
+        if reason and self._left_s() > 0:
             log_event(Event.KERNEL_FORK_SERVER_LOST, reason=reason)
             self._try_open(self._job.checkers)  # once more: its end was no kernel's fault
         elif findings.unfinished and self._left() and self._left_s() > 0:
@@ -150,7 +156,7 @@ class Trial:
             return
         try:
             while name := self._queues[mode].get():
-                if self._families[name] in self._findings.failed:
+                if self._is_settled(self._families[name]):
                     continue
                 child = child or self._started(server, mode)
                 limit_s = min(CASE_S, self._left_s())
@@ -159,7 +165,8 @@ class Trial:
                 try:
                     answer = child.ask(name, limit_s)
                 except ChildLostError as lost:
-                    at_fault = not lost.was_killed and limit_s == CASE_S  # and not cut short by the end of all time
+                    in_full = limit_s == CASE_S  # and not cut short by the end of all time
+                    at_fault = in_full and not lost.was_killed and (not lost.is_late or self._blame_late(name))
                     answer = {"failed" if at_fault else "unfinished": str(lost), "ended": "yes"}
                 self._note(mode, name, answer)
                 if "ended" in answer:
@@ -168,6 +175,18 @@ class Trial:
         finally:
             if child:
                 child.close()
+
+    def _is_settled(self, family: str) -> bool:
+        """Whether no more of its cases are tried now. One that hangs would take all the time there is."""
+        return family in self._findings.failed or (family in self._late and not self._is_last)
+
+    def _blame_late(self, name: str) -> bool:
+        """Note that a case takes too long. It is its kernel's fault if one of its family has taken too long before."""
+        with self._lock:
+            family = self._families[name]
+            again = self._is_last and family in self._late
+            self._late.add(family)
+            return again
 
     def _started(self, server: ForkServer, mode: Mode) -> Child | None:
         """A child that has made its cases; None if there can be none."""

@@ -109,6 +109,28 @@ def test_a_process_that_dies_or_hangs_is_the_verdict_of_its_kernel_and_the_other
     assert (findings.passed, findings.unfinished) == ({"attend_decode"}, "")
 
 
+def test_a_case_that_is_late_only_once_is_not_its_kernels_failure(
+    patch_module: ModulePatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Child.ask
+    late: list[str] = []
+
+    def ask_briefly(child: Child, case: str, limit_s: float) -> dict[str, str]:
+        if not case.startswith("attend_prompt ") or late:
+            return ask(child, case, limit_s)
+        late.append(case)
+        return ask(child, case, 1.0)
+
+    monkeypatch.setattr(Child, "ask", ask_briefly)
+    monkeypatch.setattr("cloner.engine.kernel_trial.trial.CASE_S", 250.0)
+    wait = "self.families[name] == 'attend_prompt' and once('late') and threading.Event().wait()"
+    patch_module(CASES, TWINS + f"import threading\nmodule.StepCases.compile = lambda self, name: {wait}\n")
+    findings = trial(limit_s=1000.0).run()
+    assert len(late) == 1
+    assert (findings.failed, findings.unfinished) == ({}, "")
+    assert findings.passed == {each.name for each in fields(KernelSet)}
+
+
 OUTER_FAULTS = """
 from dataclasses import replace
 
