@@ -22,7 +22,7 @@
     │   ├── RecordFull             exit 1   the disk has no room for the record's next line
     │   └── RecordUnavailable      exit 1   the record cannot be used at the moment: the disk fails
     ├── EngineBroken               exit 75  the engine raised an error; a new process may succeed
-    ├── WorkerBroken               exit 78  the worker's engine fails on every chunk
+    ├── WorkerBroken               exit 78  the worker's engine fails on every chunk, a reviewer's models on every take
     ├── WrongSchema                exit 1   a message has another version of the wire format
     ├── CheckBroken                exit 1   a check of takes raised an error
     ├── Damaged                    exit 1   what Redis holds of a batch cannot be read
@@ -203,7 +203,7 @@ class EngineBroken(ClonerError):
 
 
 class WorkerBroken(ClonerError):
-    """The worker's engine fails on every chunk."""
+    """The worker's engine fails on every chunk, or the reviewer's models on every take."""
 
     exit_code = EXIT_LOAD_FAILED
 

@@ -146,6 +146,7 @@ class Event(Enum):
     LOAD_FAILED = "Load failed: {error}", ERROR
     ENGINE_RELOADING = "{error}: loading it again", ERROR
     WORKER_BROKEN = "This worker is given up: {error}", ERROR
+    REVIEWER_BROKEN = "This reviewer is given up: {error}", ERROR
     OUT_OF_MEMORY = "Out of memory with {slots} slots: going on with {fewer}", WARNING
     MEMORY_AGAIN = "There may be memory again: going on with {slots} slots instead of {before}"
     NO_MEMORY_YET = "There is no memory for {slots} slots yet: going on with {fewer}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from celery.signals import worker_process_init
 from redis import RedisError
 
-from cloner.errors import ClonerError, reason_of
+from cloner.errors import ClonerError, WorkerBroken, reason_of
 from cloner.events import Event
 from cloner.logs import configure, log_event
 from cloner.queueing import heartbeat
@@ -39,6 +39,15 @@ def register_if_unknown(settings: Settings, name: str) -> None:
     entries = Registry(redis, RedisKeys(settings.fleet), settings.alive_s).reviewer_entries
     if entries.get(name) is None:
         entries.register(expected_reviewer(settings, name))
+
+
+def end_reviewer(reviewer: ReviewerProcess, error: WorkerBroken) -> NoReturn:
+    """In the child: end the whole reviewer, as another process would fail too; the registry gets the reason. Its take
+    goes back to the queue."""
+    log_event(Event.REVIEWER_BROKEN, error=error.message)
+    with suppress(RedisError):
+        reviewer.entries.update(reviewer.name, error=error.message)
+    give_up()
 
 
 @worker_process_init.connect

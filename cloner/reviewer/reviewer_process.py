@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from redis import Redis, RedisError
 
-from cloner.errors import ClonerError
+from cloner.errors import ClonerError, WorkerBroken, WrongSchema, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.protocol.reviews import REVIEW_RATE, ReviewAnswer, ReviewRequest, unpack_audio
 from cloner.queueing.retry import retry_on_outage
 from cloner.recogniser.whisper import recogniser_of
+from cloner.review.heard import Heard
 from cloner.review.models import ReviewModels
 from cloner.settings import Settings
 from cloner.state.keys import RedisKeys
@@ -24,6 +25,10 @@ from cloner.state.registry import Registry, WorkerState, expected_reviewer
 MAX_DEATHS = 2
 """Deaths of reviewers in a row while they heard a take, after which it is not heard: fewer than those after which the
 launcher puts a message into the dead-letter list, where its batch would get no answer."""
+
+MAX_FAILURES = 10
+"""Takes in a row at which the models raise, after which the models are at fault, unless they can still hear the last
+take that they have heard before."""
 
 
 def review_attempts(settings: Settings, redis: Redis, name: str) -> ReviewAttempts:
@@ -41,8 +46,16 @@ class ReviewerProcess:
         self._attempts = review_attempts(settings, redis, name)
         self.entries = Registry(redis, RedisKeys(settings.fleet), settings.alive_s).reviewer_entries
         self._models: ReviewModels | None = None
+        self._failures = 0
+        """Takes in a row at which the models have raised."""
+        self._last_heard: ReviewRequest | None = None
         self._steps = 0
         self._state = WorkerState.LOADING
+
+    @property
+    def name(self) -> str:
+        """The reviewer's."""
+        return self._info.name
 
     def load(self) -> None:
         """Load the models, and register the reviewer as ready. Raises `MissingPackage`, `BadSetting`."""
@@ -84,16 +97,45 @@ class ReviewerProcess:
             self._set_state(WorkerState.READY)
 
     def hear(self, request: ReviewRequest) -> ReviewAnswer:
-        """What the models hear. Raises `ClonerError` before they are loaded, `WrongSchema` if there are no samples."""
-        if self._models is None:
-            raise ClonerError("this process has not loaded the models")
-        samples = unpack_audio(request.audio)
-        heard = self._models.hear(
-            samples, REVIEW_RATE, request.text, request.language, self._note_step, part=request.part
-        )
+        """What the models hear.
+
+        Raises `ClonerError` before they are loaded, `WrongSchema` if there are no samples, `WorkerBroken` if the models
+        fail whatever they hear, and what they raise.
+        """
+        try:
+            heard = self._hear(request)
+        except WrongSchema:  # its sender is at fault
+            raise
+        except Exception as error:
+            self._failures += 1
+            if self._failures < MAX_FAILURES or self._hears_again():
+                raise
+            raise WorkerBroken(
+                f"its models could hear none of {self._failures} takes in a row; at last: {reason_of(error)}"
+            ) from error
+        self._failures, self._last_heard = 0, request
         with suppress(RedisError):
             self.entries.count(self._info.name, "heard")
         return heard.to_answer()
+
+    def _hear(self, request: ReviewRequest) -> Heard:
+        if self._models is None:
+            raise ClonerError("this process has not loaded the models")
+        samples = unpack_audio(request.audio)
+        return self._models.hear(
+            samples, REVIEW_RATE, request.text, request.language, self._note_step, part=request.part
+        )
+
+    def _hears_again(self) -> bool:
+        """Whether the models hear what they have heard before; False if that is nothing."""
+        if self._last_heard is None:
+            return False
+        try:
+            self._hear(self._last_heard)
+        except Exception:  # noqa: BLE001 - `hear` raises the take's own error
+            return False
+        self._failures = 0
+        return True
 
     def _note_step(self) -> None:
         self._steps += 1

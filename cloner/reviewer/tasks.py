@@ -10,7 +10,7 @@ from celery import Task, shared_task
 from celery.signals import worker_shutting_down
 from redis import RedisError
 
-from cloner.errors import WrongSchema, reason_of
+from cloner.errors import WorkerBroken, WrongSchema, reason_of
 from cloner.events import Event
 from cloner.logs import log_event
 from cloner.names import REVIEW_TAKE
@@ -37,6 +37,8 @@ def review_take(self: Task, message: dict[str, Any]) -> dict[str, Any]:
     try:
         with reviewer.counted_attempt(str(self.request.id)):
             answer = reviewer.hear(request)
+    except WorkerBroken as error:
+        lifecycle.end_reviewer(reviewer, error)
     except Exception as error:  # noqa: BLE001 - the models raise errors of many libraries
         reason = reason_of(error)
         log_event(Event.TAKE_NOT_HEARD, batch=request.batch_id, what=request.what, error=reason)

@@ -13,6 +13,7 @@ from cloner.errors import EXIT_LOAD_FAILED
 from cloner.events import Event
 from cloner.names import reviewer_name
 from cloner.protocol.reviews import ReviewRequest, pack_audio
+from cloner.reviewer.reviewer_process import MAX_FAILURES
 from tests.support.batches import write_batch
 from tests.support.module_patches import ModulePatcher
 from tests.support.polling import eventually
@@ -67,6 +68,15 @@ NEVER_LOADS = """
 def fails(self, recogniser=None):
     raise RuntimeError("the weights are damaged")
 module.ReviewModels.__init__ = fails
+"""
+
+HEARS_NOTHING = """
+def loads(self, recogniser=None):
+    pass
+def hear(self, *rest, **options):
+    raise RuntimeError("a package is broken")
+module.ReviewModels.__init__ = loads
+module.ReviewModels.hear = hear
 """
 
 
@@ -133,6 +143,23 @@ def test_models_that_do_not_load_end_a_launcher_of_reviewers_alone(
     assert fleet.wait() == EXIT_LOAD_FAILED
     assert fleet.lines[-1] == "Reviewer 0 cannot load its model: RuntimeError: the weights are damaged"
     assert client.reviewers() == []
+
+
+def test_a_reviewer_that_hears_nothing_is_given_up_and_leaves_its_take_to_others(
+    patch_module: ModulePatcher, launch_reviewers: Launch, client: Client
+) -> None:
+    patch_module("cloner.review.models", HEARS_NOTHING)
+    sent = [send(client, take()) for _ in range(MAX_FAILURES + 2)]
+    fleet = launch_reviewers()
+    assert fleet.wait() == EXIT_LOAD_FAILED
+    reason = f"its models could hear none of {MAX_FAILURES} takes in a row; at last: RuntimeError: a package is broken"
+    assert fleet.find(Event.REVIEWER_BROKEN, error=reason)
+    assert fleet.lines[-1] == f"Reviewer 0 is broken: {reason}"
+    answered = [answer(one).error for one in sent[: MAX_FAILURES - 1]]
+    assert answered == ["RuntimeError: a package is broken"] * (MAX_FAILURES - 1)
+    assert client.redis.llen(client.settings.queues.review_queue) == 3
+    keys = client.keys
+    assert client.redis.exists(keys.review_attempts, keys.reviews_under_way) == 0
 
 
 def test_workers_go_on_without_a_reviewer_whose_models_do_not_load(
