@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import torch
 
@@ -24,7 +27,7 @@ from cloner.engine.token_rows.scheduler import RowScheduler
 from cloner.engine.token_rows.segments import SegmentFactory
 from cloner.engine.token_rows.weights import StepWeights
 from cloner.engine.token_rows.workspace import DRIVER_BYTES, CodecMemory, step_bytes
-from cloner.events import Event
+from cloner.events import Event as LogEvent
 
 SWITCH_S = 0.0005
 """Seconds after which a thread that computes in Python lets others run. With Python's 5 ms, the thread that launches
@@ -39,14 +42,13 @@ def load_gpu_pipeline(
     `OutOfMemoryError`."""
     before = used_bytes(device)
     setup = EngineSetup(checkpoint_dir, device, precision, options.slots, options.deterministic, options.resampling)
-    with ThreadPoolExecutor(1, thread_name_prefix="kernels") as pool:
-        checking = pool.submit(_check_kernels, setup, options.kernel_cache)
-        log(Event.LOADING_TEXT2SEMANTIC.line())
+    with _checking_kernels(setup, options.kernel_cache) as checking:
+        log(LogEvent.LOADING_TEXT2SEMANTIC.line())
         upstream = fish.load_text2semantic(checkpoint_dir, device, precision)
         prompts = PromptBuilder(upstream.tokenizer, upstream.config.max_seq_len)
         weights = StepWeights.take(upstream, fish.end_token(upstream))
         del upstream
-        log(Event.LOADING_DAC.line())
+        log(LogEvent.LOADING_DAC.line())
         limit = int(options.memory_gb * GB)
         codec_memory = CodecMemory.of(fish.build_codec(checkpoint_dir))
         batch_frames = codec_memory.batch_frames(limit)
@@ -70,6 +72,18 @@ def load_gpu_pipeline(
     return Pipeline(RowScheduler(step, factory), CodecStage(codec), kernels.warning)
 
 
-def _check_kernels(setup: EngineSetup, cache: KernelCache | None) -> CheckedKernels:
+@contextmanager
+def _checking_kernels(setup: EngineSetup, cache: KernelCache | None) -> Iterator[Future[CheckedKernels]]:
+    """The kernels that work, tried beside what is done inside it; an error there ends the trial."""
+    stop = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="kernels") as pool:
+        try:
+            yield pool.submit(_check_kernels, setup, cache, stop)
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _check_kernels(setup: EngineSetup, cache: KernelCache | None, stop: Event) -> CheckedKernels:
     """Those that work on the GPU, tried in child processes while this one loads the models."""
-    return check_kernels(setup, cache) if cache and setup.device.type == "cuda" else CheckedKernels()
+    return check_kernels(setup, cache, stop) if cache and setup.device.type == "cuda" else CheckedKernels()

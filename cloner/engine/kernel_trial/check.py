@@ -7,11 +7,13 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +25,7 @@ from cloner.engine.codec.precision import has_published_size
 from cloner.engine.environment import driver_version
 from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.kernel_trial.child import Plan
+from cloner.engine.kernel_trial.processes import POLL_S
 from cloner.engine.kernel_trial.step_cases import StepPlan
 from cloner.engine.kernel_trial.trial import Findings, Job, Trial
 from cloner.engine.kernels.codec import kernel_set as codec_set
@@ -30,6 +33,7 @@ from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import free_bytes
 from cloner.engine.token_rows.weights import ModelSizes
+from cloner.errors import LoadFailed
 from cloner.events import Event
 from cloner.logs import log_event
 
@@ -70,17 +74,18 @@ class Verdict(BaseModel):
     failed: dict[str, str]
 
 
-def check_kernels(setup: EngineSetup, cache: KernelCache) -> CheckedKernels:
+def check_kernels(setup: EngineSetup, cache: KernelCache, stop: threading.Event) -> CheckedKernels:
     """The kernels for this GPU, from the verdict of an earlier start or by a trial, which takes at most
-    `cache.trial_s` seconds. Workers that start together wait for one of them. Raises `LoadFailed`."""
+    `cache.trial_s` seconds. Workers that start together wait for one of them. Raises `LoadFailed`, also when
+    `stop` is set meanwhile."""
     folder = cache.open()
     identity = identify(setup)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = folder / f"verdict-{digest[:16]}.json"
-    with _one_at_a_time(folder / "lock"):
+    with _one_at_a_time(folder / "lock", stop):
         failed = read_verdict(path, identity)
         if failed is None:
-            failed = _try(setup, cache.trial_s, path, identity)
+            failed = _try(setup, cache.trial_s, path, identity, stop)
     if not failed:
         return CheckedKernels()
     line = Event.KERNELS_REPLACED.line(kernels="; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
@@ -125,10 +130,14 @@ def make_plan(setup: EngineSetup) -> Plan:
     return Plan(step, has_kernels, Architecture.of(setup.device), str(setup.device))
 
 
-def _try(setup: EngineSetup, limit_s: float, path: Path, identity: dict[str, str]) -> dict[str, str]:
+def _try(
+    setup: EngineSetup, limit_s: float, path: Path, identity: dict[str, str], stop: threading.Event
+) -> dict[str, str]:
     log_event(Event.KERNELS_TRIED, limit_s=limit_s)
     plan = make_plan(setup)
-    findings = Trial(Job.on_card(plan.json(), limit_s, free_bytes(setup.device))).run()
+    findings = Trial(Job.on_card(plan.json(), limit_s, free_bytes(setup.device)), stop).run()
+    if stop.is_set():
+        raise _stopped()
     if not findings.unfinished:
         _keep(path, Verdict(identity=identity, failed=findings.failed))
     return _replaced(findings, [*STEP_KERNELS, *(CODEC_KERNELS if plan.codec else ())])
@@ -153,12 +162,29 @@ def _keep(path: Path, verdict: Verdict) -> None:
         log_event(Event.KERNEL_VERDICT_NOT_KEPT, path=path, error=error)
 
 
+def _stopped() -> LoadFailed:
+    return LoadFailed("the trial of kernels was stopped")
+
+
+def _is_locked(file: IO[str]) -> bool:
+    """Whether this process has the lock now. Raises `OSError` where there are none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other worker tries kernels: together they would take many times as long."""
+def _one_at_a_time(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Wait until no other worker tries kernels: together they would take many times as long. Raises `LoadFailed` when
+    `stop` is set."""
     with ExitStack() as stack:
         with suppress(OSError):  # a full disk, or one without locks: each worker tries them
-            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+            file = stack.enter_context(path.open("w"))
+            while not _is_locked(file):
+                if stop.wait(POLL_S):
+                    raise _stopped()
         yield
 
 

@@ -108,8 +108,12 @@ class ForkServer:
         """End a child, and wait until it has given its memory back. Raises `ChildLostError`."""
         self._ask(f"kill {child}", START_S)
 
+    def end(self) -> None:
+        """End it, with all that it has forked: whoever waits for one of its answers learns that it is lost."""
+        self._process.kill()
+
     def close(self) -> None:
-        """End it, with all that it has forked."""
+        """End it, with all that it has forked, and free what belongs to it. Nobody may wait for an answer."""
         self._socket.close()
         self._process.kill()
         self._process.wait()

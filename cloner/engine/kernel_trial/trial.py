@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from cloner.engine.kernel_trial.processes import START_S, Child, ChildLostError, ForkServer, Mode
+from cloner.engine.kernel_trial.processes import POLL_S, START_S, Child, ChildLostError, ForkServer, Mode
 from cloner.engine.memory import GB
 from cloner.events import Event
 from cloner.logs import log_event
@@ -66,10 +68,10 @@ class Findings:
 
 
 class Trial:
-    """One trial of all kernels of a plan."""
+    """One trial of all kernels of a plan, which ends early when `stop` is set."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, stop: threading.Event) -> None:
+        self._job, self._stop = job, stop
         self._deadline = time.monotonic() + job.limit_s
         self._findings = Findings()
         self._lock = threading.Lock()
@@ -88,10 +90,11 @@ class Trial:
         findings = self._findings
         reason = self._try_open(self._job.checkers)
         self._is_last = True
-        if reason and self._left_s() > 0:
+        may_go_on = self._left_s() > 0 and not self._stop.is_set()
+        if reason and may_go_on:
             log_event(Event.KERNEL_FORK_SERVER_LOST, reason=reason)
             self._try_open(self._job.checkers)  # once more: its end was no kernel's fault
-        elif findings.unfinished and self._left() and self._left_s() > 0:
+        elif findings.unfinished and self._left() and may_go_on:
             log_event(Event.KERNELS_TRIED_AGAIN, reason=findings.unfinished)
             self._try_open(1)  # the others have given their memory back, and the models may be loaded
         families, left = set(self._families.values()), self._left()
@@ -111,13 +114,33 @@ class Trial:
         was."""
         server = ForkServer()
         try:
-            self._families = server.prepare(self._job.plan, min(START_S, self._left_s()))
-            self._try_all(server, checkers)
+            with self._ended_early(server):
+                self._families = server.prepare(self._job.plan, min(START_S, self._left_s()))
+                self._try_all(server, checkers)
         except ChildLostError as lost:
             self._findings.unfinished = f"no process to try kernels in could be started: {lost}"
         finally:
             server.close()
         return server.lost
+
+    @contextmanager
+    def _ended_early(self, server: ForkServer) -> Iterator[None]:
+        """End the fork server, inside it, when the trial is to stop: all threads wait for what it forks."""
+        finished = threading.Event()
+
+        def watch() -> None:
+            while not finished.wait(POLL_S):
+                if self._stop.is_set():
+                    server.end()
+                    return
+
+        watching = threading.Thread(target=watch, name="kernels-stop")
+        watching.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            watching.join()
 
     def _open(self) -> list[str]:
         """Cases that are not known to be right."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any, NoReturn
 from unittest.mock import MagicMock
 
@@ -187,16 +188,16 @@ def test_the_step_and_the_codec_get_the_kernels_that_work_and_the_engine_says_wh
 
 
 def test_a_load_that_fails_ends_the_trial_of_kernels_with_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
-    monkeypatch.setattr(gpu_pipeline, "_check_kernels", lambda *_: tried.append(1))
+    stopped = []
+    monkeypatch.setattr(gpu_pipeline, "_check_kernels", lambda _setup, _cache, stop: stopped.append(stop.wait(60)))
     monkeypatch.setattr(fish, "load_text2semantic", MagicMock(side_effect=LoadFailed("no weights")))
     with pytest.raises(LoadFailed, match="no weights"):
         make_engine(tiny).load(lambda _line: None)
-    assert tried == [1]
+    assert stopped == [True]
 
 
 def test_a_cpu_tries_no_kernels(tiny: Path, tmp_path: Path) -> None:
     setup = EngineSetup(tiny, CPU, torch.float32, 3, deterministic=False, resampling=True)
     cache = KernelCache(tmp_path / "kernels", tmp_path / "out")
-    assert gpu_pipeline._check_kernels(setup, cache) == CheckedKernels()
+    assert gpu_pipeline._check_kernels(setup, cache, Event()) == CheckedKernels()
     assert not cache.folder.exists()

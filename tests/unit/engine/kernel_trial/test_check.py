@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -21,17 +22,26 @@ from cloner.engine.kernel_trial.cache import KernelCache
 from cloner.engine.kernel_trial.check import (
     CODEC_KERNELS,
     STEP_KERNELS,
+    CheckedKernels,
     EngineSetup,
-    check_kernels,
     identify,
     make_plan,
+)
+from cloner.engine.kernel_trial.check import (
+    check_kernels as check_until_stopped,
 )
 from cloner.engine.kernel_trial.trial import Findings, Job
 from cloner.engine.kernels.codec import kernel_set as codec_set
 from cloner.engine.kernels.step import kernel_set as step_set
 from cloner.engine.kernels.step.tiles import Architecture
 from cloner.engine.memory import GB
+from cloner.errors import LoadFailed
 from cloner.events import Event
+
+
+def check_kernels(setup: EngineSetup, cache: KernelCache) -> CheckedKernels:
+    return check_until_stopped(setup, cache, threading.Event())
+
 
 ALL = {*STEP_KERNELS, *CODEC_KERNELS}
 
@@ -44,7 +54,7 @@ class Trials:
         self.findings = Findings(passed=ALL)
         self.during: Callable[[], object] = lambda: None
 
-    def __call__(self, job: Job) -> Any:
+    def __call__(self, job: Job, _stop: threading.Event) -> Any:
         assert json.loads(job.plan)["step"]["slots"] > 0
         self.count += 1
         return SimpleNamespace(run=self._run)
@@ -241,3 +251,18 @@ def test_the_plan_is_made_of_the_checkpoints_sizes(trials: Trials, setup: Engine
     assert (plan.step.sizes.dim, plan.step.sizes.positions, plan.step.slots) == (64, 4096, 8)
     assert (plan.step.sizes.fast.layers, plan.step.precision, plan.codec) == (1, "bfloat16", False)
     assert plan.gpu == Architecture(89, 99 * 1024)
+
+
+def test_what_is_stopped_keeps_no_verdict_and_waits_for_no_other_worker(
+    trials: Trials, setup: EngineSetup, cache: KernelCache
+) -> None:
+    stop = threading.Event()
+    trials.during = stop.set
+    with pytest.raises(LoadFailed, match="was stopped"):
+        check_until_stopped(setup, cache, stop)
+    assert list(cache.folder.glob("*.json")) == []
+    with (cache.folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LoadFailed, match="was stopped"):
+            check_until_stopped(setup, cache, stop)
+    assert trials.count == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,8 +35,8 @@ def patch_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModulePatch
     return ModulePatcher(tmp_path / "patches", monkeypatch)
 
 
-def trial(limit_s: float = 250.0) -> Trial:
-    return Trial(Job(plan().json(), limit_s, compilers=1, checkers=2))
+def trial(limit_s: float = 250.0, stop: threading.Event | None = None) -> Trial:
+    return Trial(Job(plan().json(), limit_s, compilers=1, checkers=2), stop or threading.Event())
 
 
 def test_kernels_are_compiled_without_a_gpu_and_pass(
@@ -229,6 +231,21 @@ def test_a_trial_ends_in_time_and_blames_no_kernel_for_that(patch_module: Module
     findings = trial(limit_s=20.0).run()
     assert (findings.passed, findings.failed) == (set(), {})
     assert findings.unfinished
+
+
+def test_a_trial_that_is_stopped_waits_for_no_case(
+    patch_module: ModulePatcher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, stop = tmp_path / "begun", threading.Event()
+    hang = f"(open({str(begun)!r}, 'w').close(), threading.Event().wait())"
+    patch_module(CASES, TWINS + f"import threading\nmodule.StepCases.compile = lambda s, n: {hang}\n")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(trial(limit_s=1000.0, stop=stop).run)
+        eventually(begun.exists, timeout_s=200)
+        stop.set()
+        findings = running.result(timeout=50)  # less than the 60 s that a case gets
+    assert (findings.passed, findings.failed) == (set(), {})
+    assert capsys.readouterr().err == "", "it is not tried again"
 
 
 def test_children_end_with_the_process_that_tries(patch_module: ModulePatcher) -> None:
