@@ -22,7 +22,7 @@ from cloner.engine.kernels.launch import Launch, recorded_launches
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.layout import CODEBOOKS, DRAWS, FRAME, GROUP_ROWS
 from cloner.engine.kernels.step.tiles import Architecture
-from cloner.engine.token_rows.device import GpuStep, StepOptions
+from cloner.engine.token_rows.device import PROMPT_BUCKETS, GpuStep, StepOptions, decode_buckets
 from cloner.engine.token_rows.paged_cache import RESERVED, pages_of
 from cloner.engine.token_rows.rows import PromptPiece, SlotStart
 from cloner.engine.token_rows.weights import ModelSizes, StepWeights
@@ -73,6 +73,7 @@ class StepCases:
 
     def __init__(self, plan: StepPlan, gpu: Architecture, device: torch.device, tried: KernelSet = TRITON) -> None:
         self._tried, self._device = tried, device
+        self._deterministic = plan.deterministic
         self._dtype: torch.dtype = getattr(torch, plan.precision)
         sizes = replace(plan.sizes, slow=replace(plan.sizes.slow, layers=1), fast=replace(plan.sizes.fast, layers=1))
         self._weights = StepWeights.empty(sizes, device, self._dtype)
@@ -107,13 +108,23 @@ class StepCases:
 
     def _list_cases(self) -> None:
         seen = set()
-        for decode, prompts in reversed(self._step.shapes()):  # of many rows more is compared
+        for prompts, decode in sorted(self._shapes(), reverse=True):  # of many rows more is compared
             for call, (family, launches) in enumerate(self._calls(decode, prompts)):
                 form = tuple(launch.variant() for launch in launches)
                 if form not in seen:
                     seen.add(form)
                     name = f"{family} {decode}+{prompts} #{call}"
                     self._places[name], self._launches[name] = _Place(family, decode, prompts, call), launches
+
+    def _shapes(self) -> set[tuple[int, int]]:
+        """Prompt and decode rows of the steps over all slots, and over fewer, as a plan has them where memory is short:
+        half as many, a quarter and so on, and the numbers in the middle between them."""
+        shapes = {(prompts, decode) for decode, prompts in self._step.shapes()}
+        if not self._deterministic:
+            for halves in range(self._step.slots.bit_length()):
+                for slots in {self._step.slots >> halves, 3 * self._step.slots >> halves + 2} - {0}:
+                    shapes |= {(rows, decode) for rows in PROMPT_BUCKETS for decode in decode_buckets(slots, rows)}
+        return shapes
 
     def _calls(self, decode: int, prompts: int) -> list[tuple[str, list[Launch]]]:
         """The launches of each call of a step, none of which is made."""

@@ -228,7 +228,7 @@ class GpuStep:
     def _build(self, slots: int) -> None:
         weights, options = self.weights, self.options
         self.slots = slots
-        self._decode_buckets = {prompts: _decode_buckets(slots, prompts) for prompts in PROMPT_BUCKETS}
+        self._decode_buckets = {prompts: decode_buckets(slots, prompts) for prompts in PROMPT_BUCKETS}
         self.pages = RESERVED + (options.pages - RESERVED) * slots // options.slots
         # Prefix and own positions may both end within a page, and a step may be taken beyond the last position.
         width = 1 + pages_of(options.positions) + 2
@@ -281,7 +281,7 @@ class GpuStep:
         return statuses
 
 
-def _decode_buckets(slots: int, prompts: int) -> list[int]:
+def decode_buckets(slots: int, prompts: int) -> list[int]:
     """Decode rows of the graphs with so many prompt rows."""
     least = min(LEAST_BESIDE_PROMPTS, slots) if prompts else 1
     return sorted({rows for rows in DECODE_BUCKETS if least <= rows < slots} | {slots})

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloner.engine.checkpoint.presets import CONFIGS, Preset
 from cloner.engine.kernel_trial.child import CodecTrial, Plan, answer, make_cases
 from cloner.engine.kernel_trial.processes import Mode
 from cloner.engine.kernel_trial.step_cases import StepCases, row_error
@@ -20,6 +21,7 @@ from cloner.engine.kernels.codec.kernel_set import TWINS as CODEC_TWINS
 from cloner.engine.kernels.codec.kernel_set import CodecKernels
 from cloner.engine.kernels.step.kernel_set import TRITON, TWINS, KernelSet
 from cloner.engine.kernels.step.tiles import Architecture
+from cloner.engine.token_rows.weights import ModelSizes
 from tests.support.engine_requests import CPU
 from tests.unit.engine.kernel_trial.plans import SM90, step_plan
 
@@ -132,6 +134,16 @@ def test_cases_that_are_only_compiled_leave_the_gpu_alone(monkeypatch: pytest.Mo
 def test_more_slots_have_more_forms_up_to_all_tiles() -> None:
     counts = [len(StepCases(step_plan(slots, deterministic=False), SM90, META).families) for slots in (1, 16, 128)]
     assert counts == sorted(set(counts))
+
+
+@pytest.mark.parametrize("slots", [1, 10, 33, 55, 63, 100])
+def test_fewer_slots_than_planned_have_no_form_that_was_not_tried(slots: int) -> None:
+    def forms(slots: int) -> set[tuple[Any, ...]]:
+        plan = replace(step_plan(slots, deterministic=False), sizes=ModelSizes.of_config(CONFIGS[Preset.S1_MINI]))
+        launches = StepCases(plan, SM90, META)._launches.values()
+        return {tuple(launch.variant() for launch in calls) for calls in launches}
+
+    assert forms(slots) <= forms(128)
 
 
 def test_the_codecs_cases_find_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
