@@ -121,6 +121,10 @@ class Event(Enum):
     )
     PAGES_PLANNED = "Cache: {slots} slots, {pages} pages of {positions} positions, {cache_gb:.2f} GB"
     CODEC_INEXACT = "The codec in {dtype} is {found_db:.0f} dB from fp32, less than {min_db:.0f}", WARNING
+    CODEC_NOT_FINITE = (
+        "Segment {segment}: the codec's output in {dtype} is not finite: decoding it in torch.float32 on the CPU",
+        WARNING,
+    )
     KERNELS_UNAVAILABLE = (
         "The kernels for this GPU cannot be compiled, so it is several times slower: {missing}",
         WARNING,

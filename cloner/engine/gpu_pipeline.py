@@ -13,6 +13,7 @@ import torch
 
 from cloner.engine.base import LogFunction
 from cloner.engine.checkpoint import fish
+from cloner.engine.codec.padded import CODEC_FRAMES, CodecDecoder
 from cloner.engine.codec.precision import load_codec_decoder
 from cloner.engine.codec.stage import CodecStage
 from cloner.engine.kernel_trial.cache import KernelCache
@@ -69,7 +70,8 @@ def load_gpu_pipeline(
     step.warm_up()
     sys.setswitchinterval(SWITCH_S)
     factory = SegmentFactory(prompts, weights.positions, frames, plan.pages - RESERVED)
-    return Pipeline(RowScheduler(step, factory), CodecStage(codec), kernels.warning)
+    codec_stage = CodecStage(codec, lambda: CodecDecoder(checkpoint_dir, torch.device("cpu"), CODEC_FRAMES))
+    return Pipeline(RowScheduler(step, factory), codec_stage, kernels.warning)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def load_pipeline(
     del upstream
     log(Event.LOADING_DAC.line())
     codec = CodecDecoder(checkpoint_dir, device, CODEC_FRAMES)
-    codec_stage = CodecStage(codec)
+    codec_stage = CodecStage(codec, lambda: CodecDecoder(checkpoint_dir, torch.device("cpu"), CODEC_FRAMES))
     size = plan_cache(
         MemoryBudget(
             int(options.memory_gb * GB),

@@ -15,7 +15,9 @@ from cloner.audio import NOT_NUMBERS, Audio
 from cloner.engine.base import CODEC_FAILED, NULL_OBSERVER, SegmentAudio, SegmentFailure, StopCheck
 from cloner.engine.memory import is_out_of_memory
 from cloner.engine.segment_codes import SegmentCodes
-from cloner.errors import reason_of
+from cloner.errors import LoadFailed, reason_of
+from cloner.events import Event
+from cloner.logs import log_event
 
 OnResult = Callable[[SegmentAudio | SegmentFailure], None]
 
@@ -24,6 +26,7 @@ class AudioDecoder(Protocol):
     """Codes to audio: `CodecDecoder`, or on a GPU `GpuCodec`."""
 
     device: torch.device
+    dtype: torch.dtype
 
     def decode(self, codes: Sequence[Tensor], stopped: StopCheck) -> Iterator[tuple[int, Audio]]:
         """Audio of each of `codes` ``[codebooks, frames]``, with its place among them; in any order."""
@@ -34,8 +37,12 @@ class CodecStage:
     """On a GPU, a thread and a stream of its own, which decode together all segments that have finished since. A CPU
     has no idle cores for a thread, so there the caller's thread decodes."""
 
-    def __init__(self, codec: AudioDecoder) -> None:
+    def __init__(self, codec: AudioDecoder, load_exact: Callable[[], AudioDecoder] | None = None) -> None:
+        """`load_exact` gives the codec in fp32, for segments whose numbers are too great for half precision. It is
+        called at the first of them."""
         self._codec = codec
+        self._load_exact = load_exact
+        self._exact: AudioDecoder | None = None
         self.pieces = 0
         """Pieces of audio begun."""
         self._waiting: deque[tuple[SegmentCodes, OnResult, torch.cuda.Event | None]] = deque()
@@ -108,9 +115,12 @@ class CodecStage:
     def _decode_batch(self, batch: dict[int, tuple[SegmentCodes, OnResult]]) -> None:
         """Decode segments, whose keys count from 0, and remove each from `batch` when it has its result."""
         all_codes = [segment.codes for segment, _ in batch.values()]
-        for place, audio in self._codec.decode(all_codes, self._before_piece):
+        for place, decoded in self._codec.decode(all_codes, self._before_piece):
             segment, on_result = batch[place]
             number = segment.request.segment
+            audio = decoded if np.isfinite(decoded).all() else self._decode_exactly(segment, decoded)
+            if audio is None:
+                return
             result: SegmentAudio | SegmentFailure
             if np.isfinite(audio).all():
                 codes = segment.codes.int().cpu().numpy() if segment.request.with_codes else None
@@ -119,6 +129,19 @@ class CodecStage:
                 result = SegmentFailure(number, "generation_failed", f"the codec's {NOT_NUMBERS}")
             del batch[place]
             on_result(result)
+
+    def _decode_exactly(self, segment: SegmentCodes, audio: Audio) -> Audio | None:
+        """A segment's audio in fp32, which is `audio` if the codec computes in fp32; None if the chunk is stopped.
+        Raises `RuntimeError` where the codec cannot be loaded."""
+        if self._load_exact is None or self._codec.dtype is torch.float32:
+            return audio
+        log_event(Event.CODEC_NOT_FINITE, segment=segment.request.segment, dtype=self._codec.dtype)
+        try:
+            self._exact = self._exact or self._load_exact()
+        except LoadFailed as error:  # the files have changed: other segments do not need them
+            raise RuntimeError(f"it cannot be loaded in fp32: {error}") from error
+        codes = segment.codes.to(self._exact.device)
+        return next((exact for _place, exact in self._exact.decode([codes], self._before_piece)), None)
 
     def _before_piece(self) -> bool:
         self.pieces += 1

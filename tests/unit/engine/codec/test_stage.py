@@ -16,6 +16,8 @@ from cloner.engine.base import NULL_OBSERVER, RequestQueue, SegmentAudio, Segmen
 from cloner.engine.codec.padded import CodecDecoder
 from cloner.engine.codec.stage import CodecStage
 from cloner.engine.segment_codes import SegmentCodes
+from cloner.errors import LoadFailed
+from cloner.events import Event
 from tests.support.engine_requests import CPU, make_request, make_voice
 
 
@@ -28,6 +30,7 @@ class StubCodec:
     """A codec whose samples are the segment's number; for segment 13, one of them is NaN."""
 
     device = CPU
+    dtype = torch.float16
 
     def decode(
         self, codes: Sequence[Tensor], _stopped: StopCheck = NULL_OBSERVER.stopped
@@ -88,6 +91,60 @@ def test_audio_that_is_not_finite_fails_its_segment_alone(stage: CodecStage) -> 
         assert (result.audio == result.segment).all()
     assert {result.segment for result in spoken} == {12, 14}
     assert not stage._waiting
+
+
+class WideCodec(StubCodec):
+    """In fp32, where the samples of segment 13 are finite."""
+
+    dtype = torch.float32
+
+    def decode(
+        self, codes: Sequence[Tensor], stopped: StopCheck = NULL_OBSERVER.stopped
+    ) -> Iterator[tuple[int, Audio]]:
+        for place, item in enumerate(codes):
+            if not stopped():
+                yield place, np.full(item.shape[1] * FRAME_SAMPLES, item[0, 0], dtype=np.float32)
+
+
+def test_what_is_too_great_for_half_precision_is_decoded_in_fp32_by_a_codec_that_is_loaded_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loaded: list[WideCodec] = []
+
+    def load() -> WideCodec:
+        loaded.append(WideCodec())
+        return loaded[-1]
+
+    stage, results = CodecStage(StubCodec(), load), list[SegmentAudio | SegmentFailure]()
+    for segment in (12, 13, 13, 14):
+        stage.add(finished(segment, 2), results.append)
+    assert [(type(result), result.segment) for result in results] == [(SegmentAudio, n) for n in (12, 13, 13, 14)]
+    assert len(loaded) == 1
+    line = Event.CODEC_NOT_FINITE.line(segment=13, dtype=torch.float16)
+    assert capsys.readouterr().err.splitlines() == [line, line]
+    stage.begin(lambda: True)
+    stage.add(finished(13, 2), results.append)
+    assert len(results) == 4, "a chunk that is stopped drops it"
+
+
+def test_what_is_not_finite_in_fp32_either_fails() -> None:
+    stage, results = CodecStage(StubCodec(), StubCodec), list[SegmentAudio | SegmentFailure]()
+    stage.add(finished(13, 2), results.append)
+    (failed,) = results
+    assert isinstance(failed, SegmentFailure)
+    assert failed.code == "generation_failed"
+
+
+def test_without_the_codecs_file_only_the_segment_that_needs_it_fails() -> None:
+    def load() -> StubCodec:
+        raise LoadFailed("there is no codec.pth")
+
+    stage, results = CodecStage(StubCodec(), load), list[SegmentAudio | SegmentFailure]()
+    for segment in (13, 14):
+        stage.add(finished(segment, 2), results.append)
+    message = "the codec broke: RuntimeError: it cannot be loaded in fp32: there is no codec.pth"
+    assert results[0] == SegmentFailure(13, "codec_failed", message)
+    assert isinstance(results[1], SegmentAudio)
 
 
 @pytest.mark.parametrize(
