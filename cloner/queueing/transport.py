@@ -118,12 +118,16 @@ def given_up_at_refusals(connection_class: type[Any]) -> type[Any]:
     class GivenUpAtRefusals(connection_class):  # type: ignore[misc]  # one of three, by the address
         def read_response(self, *args: Any, **options: Any) -> Any:
             try:
-                return super().read_response(*args, **options)
+                reply = super().read_response(*args, **options)
+                if isinstance(reply, list):  # in that of a transaction, each reply may be an error
+                    for error in filter(is_refusal, reply):
+                        raise error
             except ResponseError as error:
                 if not is_refusal(error):
                     raise
                 self.disconnect()
                 raise RedisConnectionError(str(error)) from error
+            return reply
 
     return GivenUpAtRefusals
 
@@ -156,8 +160,12 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         # Else Celery would connect again at once, without end, for as long as the server answers and refuses to write.
-        with self.conn_or_acquire() as client:
-            client.rpushx(self.absent_key, "")
+        try:
+            with self.conn_or_acquire() as client:
+                client.rpushx(self.absent_key, "")
+        except Exception:
+            self.close()  # type: ignore[no-untyped-call]  # it is polled already
+            raise
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]

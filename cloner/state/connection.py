@@ -101,10 +101,8 @@ def is_refusal(error: BaseException | None) -> bool:
     """Whether the server has refused a command that it may take later: as with an outage, clients wait."""
     if isinstance(error, (OutOfMemoryError, ReadOnlyError, MasterDownError)):
         return True  # redis-py takes the codes of these out of the text
-    text = str(error)
-    # Redis 6 puts what a command in a script has answered behind a sentence of its own.
-    is_named = text.startswith(tuple(f"{code} " for code in REFUSALS)) or any(f"-{code} " in text for code in REFUSALS)
-    return isinstance(error, ResponseError) and is_named
+    # A pipeline puts it behind a sentence of its own (": "), and Redis 6 that of a command in a script ("-").
+    return isinstance(error, ResponseError) and bool(re.search(rf"(^|: |-)({'|'.join(REFUSALS)}) ", str(error)))
 
 
 def check_writable(redis: Redis, keys: RedisKeys) -> None:

@@ -14,6 +14,7 @@ from cloner.events import Event
 from cloner.settings import EngineName, Settings
 from tests.support.batches import write_batch
 from tests.support.fleet_processes import fleet_processes
+from tests.support.polling import eventually
 from tests.support.processes import Launch
 from tests.support.records import recorded_segments
 from tests.support.redis_server import RedisServer
@@ -54,17 +55,18 @@ def test_an_idle_fleet_waits_until_redis_takes_writes_again(
     if refusal != "OOM":  # without memory, what processes do while they wait is not refused
         fleet.wait_for(Event.REDIS_AWAY, child="Worker 0")
         fleet.wait_for(Event.REDIS_AWAY, child="Collector")
-    # Several turns of the launcher, of which each reads what it may.
+    # Several turns of the launcher, of which each reads what it may; longer than Celery waits until it tries again.
     reads = client.redis.info("commandstats")["cmdstat_get"]["calls"]
-    while client.redis.info("commandstats")["cmdstat_get"]["calls"] < reads + 20:
-        pass
+    eventually(lambda: client.redis.info("commandstats")["cmdstat_get"]["calls"] > reads + 100)
     end(client.redis)
     fleet.wait_for(Event.REGISTRY_REACHABLE)
     assert client.submit(write_batch(tmp_path, [3])).wait(timeout=100).generated == 3
     assert {found.process.pid for found in fleet_processes(settings.fleet)} == before
     assert fleet.stop() == 0
     assert [len(fleet.find(event)) for event in (Event.REGISTRY_UNREACHABLE, Event.REGISTRY_REACHABLE)] == [1, 1]
-    assert not [line for line in fleet.lines if "Traceback" in line or "Unrecoverable" in line or "consumer" in line]
+    assert not [line for line in fleet.lines if "Traceback" in line or "Unrecoverable" in line or "consumer" in line], (
+        "\n".join(fleet.lines)
+    )
 
 
 def test_a_fleet_that_starts_waits_until_redis_takes_writes(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.batch_files import write_references
+from tests.support.fixtures import server  # noqa: F401
 
 
 @pytest.fixture

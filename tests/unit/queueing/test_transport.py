@@ -13,15 +13,18 @@ from kombu.entity import Queue
 from kombu.messaging import Consumer
 from kombu.transport import redis as redis_transport
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cloner.names import SPEAK_CHUNK
 from cloner.protocol.messages import MAX_MESSAGE_BYTES
 from cloner.queueing import transport
 from cloner.queueing.app import make_app
 from cloner.settings import Settings
+from cloner.state.connection import connect
 from cloner.state.dead_letters import DeadLetters
 from cloner.state.keys import RedisKeys
 from launcher.recovery import move
+from tests.support.redis_server import RedisServer
 from tests.support.unacked import requeue
 
 CONSUMER = "cpu.0@box"
@@ -229,3 +232,29 @@ def test_a_worker_that_ends_by_an_error_leaves_its_message_to_the_launcher(
     consumer.channel.close()
     assert redis.llen(consumer.own) == left
     assert redis.hlen(consumer.keys.unacked(CONSUMER)) == 1 - left
+
+
+def test_a_refusal_in_a_transaction_is_a_lost_connection(server: RedisServer) -> None:
+    """As where kombu refreshes how long its tables are kept: it would log a traceback each second."""
+    consumer = TwoQueues(server.url)
+    redis = connect(server.url)
+    redis.replicaof("127.0.0.1", "1")
+    with consumer.channel.conn_or_acquire() as client, client.pipeline() as pipe:
+        pipe.eval("return redis.call('SET', KEYS[1], '1')", 1, "key")
+        with pytest.raises(RedisConnectionError):
+            pipe.execute()
+    redis.replicaof("NO", "ONE")
+    consumer.send(consumer.own, "a")
+    assert consumer.next() == "a"
+    consumer.connection.close()
+
+
+def test_a_channel_that_may_not_write_is_not_polled(server: RedisServer) -> None:
+    consumer = TwoQueues(server.url)
+    redis = connect(server.url)
+    redis.replicaof("127.0.0.1", "1")
+    with pytest.raises(RedisConnectionError):
+        consumer.connection.channel()
+    assert consumer.channel.connection.cycle._channels == {consumer.channel}
+    redis.replicaof("NO", "ONE")
+    consumer.connection.close()

@@ -67,6 +67,7 @@ def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
         ("READONLY You can't write against a read only replica.", True),
         ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", True),
         ("NOREPLICAS Not enough good replicas to write.", True),
+        ("Command # 1 (HSET key field) of pipeline caused error: NOREPLICAS Not enough good replicas to write.", True),
         ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.", True),
         # In a script, by Redis 6.
         ("ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command not allowed", True),
