@@ -17,8 +17,7 @@ def _today(parts: tuple[int, int], stages: int) -> Kernel:
     """Today's kernel with other parts and stages."""
 
     def attend(*arguments: Any) -> None:
-        *others, _parts, _stages = arguments
-        attend_decode(*others, parts, stages)
+        attend_decode(*arguments[:-2], parts=parts, stages=stages)
 
     return attend
 
