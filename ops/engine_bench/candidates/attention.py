@@ -16,8 +16,10 @@ from ops.engine_bench.candidates.candidate import Candidate, relaunched
 def _today(parts: tuple[int, int], stages: int) -> Kernel:
     """Today's kernel with other parts and stages."""
 
+    kernel: Kernel = attend_decode
+
     def attend(*arguments: Any) -> None:
-        attend_decode(*arguments[:-2], parts=parts, stages=stages)
+        kernel(*arguments[:-2], parts, stages)
 
     return attend
 
