@@ -37,7 +37,7 @@ KEYS_OF_A_BATCH = 6
 """Keys of a closed batch: its own ones, and the one with which Celery marks its chord as joined."""
 
 
-FILES_OF_A_BATCH = {".jsonl", ".ndjson", ".json", ".html", ".csv", ".peaks"}
+FILES_OF_A_BATCH = {".jsonl", ".ndjson", ".json", ".html", ".csv", ".peaks", ".bin"}
 """Endings of the files beside a batch's record, and of the record's own."""
 
 
