@@ -12,7 +12,7 @@ from cloner.protocol.messages import SpeakerRow
 from cloner.protocol.rows import SegmentRow
 
 UNHEARD = NOT_IN_CONTENT_KEY - {*PIECES, "seed"}
-"""Fields of `Generation` by which no audio differs; by those in `PIECES` that of long texts does, by the seed all."""
+"""Fields of `Generation` that no audio depends on. That of long texts depends on `PIECES`, and all on the seed."""
 
 
 @dataclass(frozen=True)

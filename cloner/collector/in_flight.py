@@ -21,7 +21,7 @@ end
 mark. Those of reviews have up to 14 MB of samples, which are not sent to this process."""
 
 SLICE_BYTES = 4 * 1024**2
-"""Bytes of messages, with `MESSAGE_BYTES` more for each, that a script reads at once: Redis answers nobody meanwhile.
+"""Bytes of messages, with `MESSAGE_BYTES` more for each, that a script reads at once: Redis serves no client meanwhile.
 With 512 messages of 0.5 MB, of 16 batches in review, it would take 0.4 s."""
 
 MESSAGE_BYTES = 4096

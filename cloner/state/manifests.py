@@ -12,7 +12,7 @@ quarter of a second when it was written, and for 20 to 70 ms each time it was re
 
 
 def write_manifest(redis: Redis, key: str, data: bytes, ttl_s: int) -> None:
-    """Write a manifest, which expires unless it is renewed. Redis answers nobody while it writes a command to its
+    """Write a manifest, which expires unless it is renewed. Redis serves no client while it writes a command to its
     append-only file.
 
     Should this process die meanwhile, what it has written expires: a batch that the list of all does not have is none.

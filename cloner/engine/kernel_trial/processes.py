@@ -113,7 +113,7 @@ class ForkServer:
         self._process.kill()
 
     def close(self) -> None:
-        """End it, with all that it has forked, and free what belongs to it. Nobody may wait for an answer."""
+        """End it, with all that it has forked, and free what belongs to it. No thread may wait for an answer."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
