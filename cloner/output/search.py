@@ -17,8 +17,8 @@ from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import published_digests
 from cloner.output.origin import Origin
 from cloner.output.own_folder import OwnFolder
-from cloner.output.record import batch_folder
-from cloner.output.record_lines import Records, log_skipped, parse_line
+from cloner.output.record import batch_folder, record_files
+from cloner.output.record_lines import Records, log_skipped, parse_line, read_lines
 from cloner.output.takes import TAKES
 from cloner.protocol.messages import Manifest
 from cloner.protocol.results import SegmentResult
@@ -100,7 +100,7 @@ def find_outputs(outputs: OutputRoot, wanted: Mapping[str, str], origin: Origin 
 
 def leftover_files(outputs: OutputRoot, manifest: Manifest, open_batches: Collection[str] = ()) -> list[str]:
     """The files that earlier versions of a batch have written and that it does not name, as they were written; but for
-    those of the `open_batches`."""
+    those of the `open_batches`. Raises `OSError` where a record of these cannot be read."""
     origin = Origin.of(manifest)
     records = Records(outputs.root, origin)
     named = {to_json(output)[1:-1] for output in manifest.outputs()}
@@ -110,16 +110,17 @@ def leftover_files(outputs: OutputRoot, manifest: Manifest, open_batches: Collec
 
 
 def held_outputs(outputs: OutputRoot, batch_ids: Collection[str], among: Collection[str]) -> set[str]:
-    """Those of the outputs `among` which the records of these batches name, or which lie among their takes."""
-    if not batch_ids or not among:
+    """Those of the outputs `among` which the records of these batches name, or which lie among their takes. Raises
+    `OSError`."""
+    if not among:
         return set()
-    folders = {batch_folder(outputs.root, batch_id).path for batch_id in batch_ids}
     written = {to_json(output)[1:-1]: output for output in among}
-    lines = Records(outputs.root, None).lines(folders)
     takes = tuple(f"{HOUSEKEEPING}/{batch_id}/" for batch_id in batch_ids)
-    return {written[output] for _, output, _, _ in lines if output in written} | {
-        output for output in among if output.startswith(takes)
-    }
+    held = {output for output in among if output.startswith(takes)}
+    for folder in (batch_folder(outputs.root, batch_id) for batch_id in batch_ids):
+        for name in record_files(folder):
+            held.update(written[output] for output, _, _ in read_lines(folder, name) if output in written)
+    return held
 
 
 def last_takes(outputs: OutputRoot, keys: Collection[str], *, failed: bool) -> dict[str, int]:

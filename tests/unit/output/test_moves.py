@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from cloner.errors import OutputsTaken
+from cloner.errors import OutputsTaken, RecordFailed
 from cloner.output.audio_files import OutputRoot
 from cloner.output.journal import Journal
 from cloner.output.origin import Origin
 from cloner.output.record import Record, RecordWriter, batch_folder
+from cloner.output.reuse import reuse_finished
 from cloner.output.search import leftover_files
 from cloner.protocol.messages import SpeakerSliceRow
 from tests.support.edited_batches import (
@@ -224,6 +225,19 @@ def test_an_earlier_version_that_is_still_open_keeps_its_files(tmp_path: Path) -
     assert set(inodes.values()) == {1}, "an edit of one file would change another"
     speak(root, batch("third", ["new"]))
     assert leftover_files(outputs, batch("third", ["new"]))
+
+
+def test_nothing_is_moved_while_the_record_of_an_open_version_cannot_be_read(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    speak(root, batch("zeroth", LINES))
+    speak(root, batch("first", LINES), beside=["first"])
+    (batch_folder(root, "first").path / "other.jsonl").mkdir()
+    renamed = batch("second", LINES)
+    rows = renamed.speakers[0].segments
+    rows[:] = [row._replace(output=f"other/{row.output}") for row in rows]
+    with pytest.raises(RecordFailed):
+        reuse_finished(renamed, OutputRoot(root), ["first", "second"])
+    assert said(root) == bytes_of(tmp_path, LINES)
 
 
 def test_another_ending_is_another_file(tmp_path: Path) -> None:
